@@ -1,0 +1,40 @@
+"""The one schema that every source is brought to, and the checks of it.
+
+| column     | type                                       | meaning                                       |
+|------------|--------------------------------------------|-----------------------------------------------|
+| image      | datasets.Image                             | the radiograph; absent in table-only mode     |
+| labels     | list of C float32                          | 1 present, 0 absent, NaN unknown              |
+| image_id   | string                                     | unique over all splits                        |
+| patient_id | string                                     | never in two splits                           |
+| view       | string or None                             | "PA", "AP", "LATERAL"                         |
+| age        | float32                                    | years; NaN unknown                            |
+| sex        | string or None                             | "M", "F"                                      |
+| boxes      | list of {finding: string, bbox: 4 float32} | x, y, width, height as fractions of the image |
+
+Boxes are fractions and not pixels, because the image at hand is rarely of the size on which the box was drawn.
+"""
+
+from collections.abc import Sequence
+
+import datasets
+
+COLUMNS = ("image", "labels", "image_id", "patient_id", "view", "age", "sex", "boxes")
+
+
+def features(label_names: Sequence[str], *, images: bool = True) -> datasets.Features:
+    """The `datasets.Features` of the schema for C findings; without the image column if ``images`` is False."""
+    columns = {
+        "image": datasets.Image(),
+        "labels": datasets.List(datasets.Value("float32"), length=len(label_names)),
+        "image_id": datasets.Value("string"),
+        "patient_id": datasets.Value("string"),
+        "view": datasets.Value("string"),
+        "age": datasets.Value("float32"),
+        "sex": datasets.Value("string"),
+        "boxes": datasets.List(
+            {"finding": datasets.Value("string"), "bbox": datasets.List(datasets.Value("float32"), length=4)}
+        ),
+    }
+    if not images:
+        del columns["image"]
+    return datasets.Features(columns)
