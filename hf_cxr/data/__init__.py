@@ -1,0 +1,61 @@
+"""Sources of radiographs, each brought to one schema: see `schema.py`."""
+
+import datasets
+import numpy as np
+
+from hf_cxr.config import DataArguments
+from hf_cxr.data.nih import load_nih
+from hf_cxr.data.phantom import load_phantom
+from hf_cxr.data.prepare import DecodedImages
+from hf_cxr.data.splits import check_patients_disjoint, split_fingerprint
+from hf_cxr.labels import NIH14, LabelSpace
+
+__all__ = [
+    "DecodedImages",
+    "check_patients_disjoint",
+    "label_matrix",
+    "load_nih",
+    "load_phantom",
+    "load_splits",
+    "split_fingerprint",
+]
+
+
+def load_splits(args: DataArguments, *, seed: int = 0) -> tuple[datasets.DatasetDict, LabelSpace]:
+    """The splits train, validation and test that the arguments ask for, checked for shared patients; and the labels.
+
+    Args:
+        args: source and options.
+        seed: of the permutation when ``shuffle_labels`` is set.
+    """
+    if args.dataset == "nih":
+        splits = load_nih(args.nih_root, missing_images=args.missing_images)
+    else:
+        splits = load_phantom(
+            train=args.phantom_train,
+            validation=args.phantom_validation,
+            test=args.phantom_test,
+            size=args.phantom_size,
+            seed=args.phantom_seed,
+            prevalence_floor=args.phantom_prevalence_floor,
+        )
+    check_patients_disjoint(splits)
+    if args.train_limit is not None:
+        n_images = len(splits["train"])
+        # Evenly over the set and not its head: the release is sorted by patient.
+        rows = np.unique(np.linspace(0, n_images - 1, min(args.train_limit, n_images)).round().astype(int))
+        splits["train"] = splits["train"].select(rows)
+    if args.shuffle_labels:
+        splits["train"] = _with_shuffled_labels(splits["train"], np.random.default_rng(seed))
+    return splits, NIH14
+
+
+def label_matrix(dataset: datasets.Dataset) -> np.ndarray:
+    """Labels of a split, (N, C) float32: 1 present, 0 absent, NaN unknown."""
+    column = dataset.with_format("numpy", columns=["labels"])["labels"]
+    return np.asarray(column[:], dtype=np.float32)
+
+
+def _with_shuffled_labels(dataset: datasets.Dataset, rng: np.random.Generator) -> datasets.Dataset:
+    labels = label_matrix(dataset)[rng.permutation(len(dataset))]
+    return dataset.remove_columns("labels").add_column("labels", list(labels), feature=dataset.features["labels"])

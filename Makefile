@@ -1,0 +1,41 @@
+# Each target makes what it needs. `make` alone lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-fast lint format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+quickstart: $(BIN)/.run ## train, evaluate and document a small Swin on synthetic radiographs (a few minutes on 2 cores)
+	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml scripts/train.py configs/quickstart.yaml --on_existing_run move_aside
+
+test: $(BIN)/.dev ## run the tests (HF_CXR_NIH_ROOT=DIR adds those on real images)
+	$(BIN)/python -m pytest --doctest-modules
+
+test-fast: $(BIN)/.dev ## run the tests that take seconds
+	$(BIN)/python -m pytest --doctest-modules -m "not slow"
+
+lint: $(BIN)/.dev ## check style, imports and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(BIN)/.dev ## mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+
+# The constraints pin the versions that the tests have run on.
+$(BIN)/.run: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("hf_cxr needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(BIN)/.dev: $(BIN)/.run
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,39 @@
+"""hf_cxr: fine-tune a Swin Transformer to recognise many findings on chest X-rays, and say honestly how good it is.
+
+The public names are loaded when they are first used, so that ``import hf_cxr`` is quick.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AsymmetricLoss": "hf_cxr.losses",
+    "BinaryCrossEntropyLoss": "hf_cxr.losses",
+    "CXRTrainer": "hf_cxr.trainer",
+    "ClassAwareLoss": "hf_cxr.losses",
+    "Classifier": "hf_cxr.inference",
+    "FocalLoss": "hf_cxr.losses",
+    "LabelSpace": "hf_cxr.labels",
+    "NIH14": "hf_cxr.labels",
+    "Predictions": "hf_cxr.predictions",
+    "build_loss": "hf_cxr.losses",
+    "evaluate_predictions": "hf_cxr.evaluation",
+    "load_nih": "hf_cxr.data",
+    "load_phantom": "hf_cxr.data",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module hf_cxr has no attribute {name!r}; public: {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,78 @@
+"""The model card: `model_card.md` (the template) filled from a run. Nothing in a card is typed by hand."""
+
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import PreTrainedConfig
+
+from hf_cxr.report import Report
+
+TEMPLATE = Path(__file__).parent / "model_card.md"
+if not TEMPLATE.is_file():  # a checkout keeps it at its top, a wheel inside the package
+    TEMPLATE = Path(__file__).parents[1] / "model_card.md"
+
+
+def render(report: Report, config: PreTrainedConfig) -> str:
+    """The card of a run as Markdown with the Hub's metadata on top.
+
+    Args:
+        report: every figure comes from here.
+        config: of the saved model; findings and input size come from here.
+    """
+    return str(
+        ModelCard.from_template(
+            metadata(report, config),
+            template_path=str(TEMPLATE),
+            report=report,
+            findings=list(config.id2label.values()),
+            image_size=config.image_size,
+            cautions=report.cautions(),
+            protocol=report.protocol_rows(),
+            base=config_base(report),
+        )
+    )
+
+
+def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
+    """The Hub's metadata. The licence is left out: it is for whoever publishes the weights to choose."""
+    test = report.test
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            task_name="multi-label chest X-ray classification",
+            dataset_type="synthetic" if report.protocol["synthetic"] else report.protocol["dataset"].lower(),
+            dataset_name=report.protocol["dataset"],
+            dataset_split="test",
+            metric_type=kind,
+            metric_name=name,
+            metric_value=round(value, 4),
+        )
+        for kind, name, value in (
+            ("roc_auc", "macro AUC", test.macro_auc),
+            ("mean_average_precision", "mean average precision", test.macro_ap),
+        )
+        if value == value
+    ]
+    base = config_base(report)
+    return ModelCardData(
+        model_name=report.name,
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=[
+            "chest-x-ray",
+            "multi-label",
+            "swin",
+            "hf-cxr",
+            "medical",
+            *(["synthetic"] * report.protocol["synthetic"]),
+        ],
+        metrics=["roc_auc", "mean_average_precision"],
+        base_model=base if base and not Path(base).exists() else None,
+        eval_results=results or None,
+    )
+
+
+def config_base(report: Report) -> str | None:
+    """Hub id or folder of the initial weights; None for random ones."""
+    initial = report.protocol["initial_weights"]
+    return None if initial == "random" else initial

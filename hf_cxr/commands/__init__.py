@@ -1,0 +1,29 @@
+"""The commands: `hf-cxr COMMAND ...` and `scripts/COMMAND.py ...` are the same program."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
+    "evaluate": "measure a saved model on a test or validation set",
+    "predict": "probabilities of each finding for image files",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`hf-cxr COMMAND ...`: hand the rest of the line to the command's own main."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: hf-cxr COMMAND ...\n")
+        print("\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items()))
+        print("\n`hf-cxr COMMAND --help` lists a command's own options.")
+        return 0
+    command = words.pop(0)
+    if command not in COMMANDS:
+        nearest = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(COMMANDS)}"
+        print(f"hf-cxr: unknown command {command}; {hint}", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"hf_cxr.commands.{command}").main(words)

@@ -1,0 +1,64 @@
+"""`hf-cxr evaluate [CONFIG.yaml] --model RUN_OR_HUB_ID [--split test]`: measure a saved model on radiographs.
+
+The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR). Nothing is fitted: the
+model is measured as it is.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_cxr.config import parse_arguments
+from hf_cxr.files import write_json
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0; 2 with one line on standard error for bad input."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    config = [words.pop(0)] if words and not words[0].startswith("-") else []
+    parser = argparse.ArgumentParser(
+        prog="hf-cxr evaluate", description=__doc__, epilog="All other flags are those of `hf-cxr train --help`."
+    )
+    parser.add_argument("--model", required=True, help="run folder or Hub id")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what is measured")
+    parser.add_argument("--out", type=Path, help="folder for metrics.json and predictions.parquet")
+    own, rest = parser.parse_known_args(words)
+    args = parse_arguments(config + rest, prog="hf-cxr evaluate")
+    from accelerate import PartialState
+
+    from hf_cxr.data import load_splits, split_fingerprint
+    from hf_cxr.inference import Classifier
+    from hf_cxr.run import measure, predict
+
+    try:
+        with PartialState().main_process_first():
+            splits, label_names = load_splits(args.data)
+        classifier = Classifier(own.model, revision=own.revision)
+        if classifier.label_names != tuple(label_names):
+            raise ValueError(f"{own.model} knows the findings {classifier.label_names}, the data {tuple(label_names)}")
+        warn_of_other_split(classifier, split_fingerprint(splits), own.split)
+        predictions = predict(classifier, splits[own.split], own.split, args)
+        report = measure(predictions, label_names, args)
+    except (ValueError, OSError) as error:
+        print(f"hf-cxr evaluate: {error}", file=sys.stderr)
+        return 2
+    if PartialState().is_main_process:
+        print(report.to_markdown())
+        if own.out:
+            predictions.save(own.out / "predictions.parquet")
+            write_json(own.out / "metrics.json", {"model": own.model, "split": own.split, **report.to_dict()})
+            print(f"wrote {own.out}/metrics.json and predictions.parquet")
+    return 0
+
+
+def warn_of_other_split(classifier, fingerprint: str, split: str) -> None:
+    """Say so when the model was trained on another cut of the data: its training patients may be among these."""
+    trained_on = (getattr(classifier.model.config, "hf_cxr", None) or {}).get("split")
+    if trained_on != fingerprint:
+        print(
+            f"note: the model's split fingerprint is {trained_on}, this data's is {fingerprint}: it is another set or "
+            f"another cut, and if they overlap, patients of this {split} set may have been trained on",
+            file=sys.stderr,
+        )

@@ -1,0 +1,335 @@
+"""The arguments behind every YAML key and every flag, and the door at which they are checked.
+
+Five dataclasses, one of them a subclass of `transformers.TrainingArguments`. A YAML file gives defaults, flags
+win, and an unknown or misspelt key is an error that names the nearest one:
+
+    scripts/train.py configs/nih_swin_base.yaml --nih_root /data/nih --loss asymmetric --learning_rate 3e-4
+
+C = findings.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+CONFIGS = Path(__file__).parent / "configs"
+if not CONFIGS.is_dir():  # a checkout keeps them at its top, a wheel inside the package
+    CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@dataclass
+class DataArguments:
+    """Which radiographs, and how they are cut into training, validation and test."""
+
+    dataset: Literal["phantom", "nih"] = field(
+        default="phantom",
+        metadata={"help": "phantom: procedural synthetic radiographs; nih: the ChestX-ray14 release at --nih_root."},
+    )
+    nih_root: str | None = field(
+        default=None,
+        metadata={"help": "Folder of the ChestX-ray14 release: Data_Entry_2017*.csv, the two lists and images*/."},
+    )
+    missing_images: Literal["error", "skip"] = field(
+        default="error",
+        metadata={
+            "help": "What to do with images that the lists name and the folder lacks: error, or skip and count."
+        },
+    )
+    phantom_train: int = field(default=2000, metadata={"help": "Number of phantom training images."})
+    phantom_validation: int = field(default=500, metadata={"help": "Number of phantom validation images."})
+    phantom_test: int = field(default=500, metadata={"help": "Number of phantom test images."})
+    phantom_size: int = field(default=256, metadata={"help": "Side of a phantom image in pixels."})
+    phantom_seed: int = field(default=0, metadata={"help": "Seed of the phantoms' anatomy, findings and noise."})
+    phantom_prevalence_floor: float = field(
+        default=0.0,
+        metadata={
+            "help": "Re-weight the phantoms' label sets until each finding has at least this prevalence, 0 to 0.2."
+        },
+    )
+    train_limit: int | None = field(
+        default=None,
+        metadata={"help": "Train on this many images only (an even cut over the training set), e.g. 32 to overfit."},
+    )
+    shuffle_labels: bool = field(
+        default=False,
+        metadata={
+            "help": "Permute the training labels among the images: what is then reached is the floor of chance."
+        },
+    )
+
+    def __post_init__(self):
+        if self.dataset == "nih" and not self.nih_root:
+            raise ValueError("dataset nih needs --nih_root, the folder that holds Data_Entry_2017*.csv and images/")
+        for name in ("phantom_train", "phantom_validation", "phantom_test"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _check(32 <= self.phantom_size <= 2048, "phantom_size", self.phantom_size, "between 32 and 2048 pixels")
+        _check(
+            0 <= self.phantom_prevalence_floor <= 0.2,
+            "phantom_prevalence_floor",
+            self.phantom_prevalence_floor,
+            "between 0 and 0.2",
+        )
+        _check(self.train_limit is None or self.train_limit >= 1, "train_limit", self.train_limit, "at least 1")
+
+
+@dataclass
+class ModelArguments:
+    """Which Swin, at which image size; the preprocessing and augmentation that go with it."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or local folder of a Swin; without it a fresh one is made from the swin_* values."},
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a Hub model."})
+    image_size: int = field(default=224, metadata={"help": "Side of the model's input in pixels (the centre crop)."})
+    resize_size: int | None = field(
+        default=None,
+        metadata={"help": "Side in pixels to which an image is resized before the crop; by default image_size * 8/7."},
+    )
+    swin_patch_size: int = field(default=4, metadata={"help": "Patch side in pixels, for a fresh model."})
+    swin_window_size: int = field(default=7, metadata={"help": "Attention window in patches, for a fresh model."})
+    swin_embed_dim: int = field(default=96, metadata={"help": "Channels of the first stage, for a fresh model."})
+    swin_depths: list[int] = field(
+        default_factory=lambda: [2, 2, 6, 2], metadata={"help": "Blocks of each stage, for a fresh model."}
+    )
+    swin_num_heads: list[int] = field(
+        default_factory=lambda: [3, 6, 12, 24], metadata={"help": "Attention heads of each stage, for a fresh model."}
+    )
+    drop_path_rate: float = field(default=0.1, metadata={"help": "Stochastic depth of the last block, 0 to below 1."})
+    horizontal_flip: float = field(default=0.5, metadata={"help": "Probability of a left-right flip in training."})
+    rotation_degrees: float = field(
+        default=10.0,
+        metadata={"help": "Training images are rotated by an angle drawn evenly from -this to +this, 0 to 180."},
+    )
+
+    def __post_init__(self):
+        if self.resize_size is None:
+            self.resize_size = round(self.image_size * 8 / 7)
+        _check(self.image_size >= 16, "image_size", self.image_size, "at least 16 pixels")
+        _check(self.resize_size >= self.image_size, "resize_size", self.resize_size, "at least image_size")
+        _check(0 <= self.drop_path_rate < 1, "drop_path_rate", self.drop_path_rate, "between 0 and below 1")
+        _check(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "between 0 and 1")
+        _check(0 <= self.rotation_degrees <= 180, "rotation_degrees", self.rotation_degrees, "between 0 and 180")
+        _check(
+            len(self.swin_depths) == len(self.swin_num_heads),
+            "swin_num_heads",
+            self.swin_num_heads,
+            f"as many numbers as swin_depths has ({len(self.swin_depths)})",
+        )
+
+
+@dataclass
+class LossArguments:
+    """Which loss, and its options. One left out takes the loss's default; one it lacks is an error."""
+
+    loss: Literal["bce", "focal", "asymmetric", "class_aware"] = field(
+        default="class_aware", metadata={"help": "The element-wise loss: see docs/papers.md."}
+    )
+    class_weights: Literal["none", "inverse", "sqrt_inverse", "effective_number", "given"] | None = field(
+        default=None,
+        metadata={
+            "help": "Weight of each finding from its positives; default sqrt_inverse for class_aware, else none."
+        },
+    )
+    given_class_weights: list[float] | None = field(
+        default=None, metadata={"help": "With class_weights given: C positive numbers, rescaled to mean 1."}
+    )
+    effective_number_beta: float = field(
+        default=0.9999, metadata={"help": "beta of the effective number of samples (Cui et al., CVPR 2019), below 1."}
+    )
+    margin: float | None = field(
+        default=None,
+        metadata={"help": "Probability margin of negatives: class_aware 0.2, asymmetric 0.05 unless given; 0 to 1."},
+    )
+    decoupled: bool | None = field(
+        default=None,
+        metadata={"help": "class_aware: positives and negatives each have their own base (default true)."},
+    )
+    gamma: float | None = field(default=None, metadata={"help": "focal: focusing exponent (2 unless given)."})
+    alpha: float | None = field(
+        default=None, metadata={"help": "focal: weight of positives, 0 to 1 (none unless given)."}
+    )
+    gamma_pos: float | None = field(default=None, metadata={"help": "asymmetric: exponent for positives (0)."})
+    gamma_neg: float | None = field(default=None, metadata={"help": "asymmetric: exponent for negatives (4)."})
+    head_bias: Literal["no_information", "zero"] = field(
+        default="no_information",
+        metadata={
+            "help": "Where the classifier's bias starts: at the loss's own optimum for each finding's training "
+            "prevalence, or at 0."
+        },
+    )
+
+    def options(self) -> dict[str, Any]:
+        """The loss's own options that were given, by name."""
+        names = ("margin", "decoupled", "gamma", "alpha", "gamma_pos", "gamma_neg")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def __post_init__(self):
+        if (self.class_weights == "given") != (self.given_class_weights is not None):
+            raise ValueError("class_weights given and given_class_weights go together: set both or neither")
+        _check(
+            0 <= self.effective_number_beta < 1, "effective_number_beta", self.effective_number_beta, "0 to below 1"
+        )
+
+
+@dataclass
+class EvaluationArguments:
+    """How sure the figures are said to be."""
+
+    bootstrap_resamples: int = field(
+        default=1000, metadata={"help": "Resamples of patients behind each interval; 0 for none (a draft)."}
+    )
+    confidence: float = field(default=0.95, metadata={"help": "Coverage of the intervals, between 0 and 1."})
+    calibrate: bool = field(
+        default=True,
+        metadata={"help": "Fit an affine map of each logit on validation and fold it into the saved classifier."},
+    )
+
+    def __post_init__(self):
+        _check(self.bootstrap_resamples >= 0, "bootstrap_resamples", self.bootstrap_resamples, "0 or more")
+        _check(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
+
+
+@dataclass
+class CXRTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` with the reference recipe's values as defaults."""
+
+    output_dir: str | None = field(
+        default="runs/run", metadata={"help": "The run folder; nothing in it is overwritten."}
+    )
+    on_existing_run: Literal["resume", "move_aside", "error"] = field(
+        default="resume",
+        metadata={
+            "help": "If output_dir already holds a run: resume (continue an unfinished one of the same settings), "
+            "move_aside (rename it and start anew), or error."
+        },
+    )
+    optimizer: Literal["adam", "adamw"] = field(
+        default="adam",
+        metadata={
+            "help": "adam: L2 weight decay on all parameters, as the reference; adamw: decoupled, on matrices only."
+        },
+    )
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Images a device and micro-batch."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images a device in evaluation."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
+    weight_decay: float = field(default=5e-4, metadata={"help": "Weight decay; what it means depends on --optimizer."})
+    num_train_epochs: float = field(default=30.0, metadata={"help": "Passes over the training images."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When validation is measured: no, steps, epoch."})
+    save_strategy: str = field(
+        default="epoch", metadata={"help": "When a checkpoint is written: no, steps, epoch, best."}
+    )
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; the best is always kept."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Go back to the best checkpoint at the end."})
+    metric_for_best_model: str | None = field(
+        default="auc", metadata={"help": "Validation figure that picks the best."}
+    )
+    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of that figure is better."})
+    report_to: None | str | list[str] = field(  # noqa: RUF036 - HfArgumentParser wants None first
+        default="none", metadata={"help": "Trackers: none, tensorboard, trackio, ..."}
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay false: the collator picks columns."}
+    )
+    save_only_model: bool = field(default=False, metadata={"help": "Must stay false for a run that can be resumed."})
+
+    def __post_init__(self):
+        # transformers refuses bf16 on a machine without an accelerator unless told that the CPU is meant.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        super().__post_init__()
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must stay false: the image would be removed before it is decoded")
+
+
+ARGUMENTS = (DataArguments, ModelArguments, LossArguments, EvaluationArguments, CXRTrainingArguments)
+
+
+@dataclass
+class RunArguments:
+    """All that a run was told."""
+
+    data: DataArguments
+    model: ModelArguments
+    loss: LossArguments
+    evaluation: EvaluationArguments
+    training: CXRTrainingArguments
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every key with its resolved value, as plain YAML types. Tokens are left out; defaults are not."""
+        training = {key: value for key, value in self.training.to_dict().items() if not key.endswith("_token")}
+        ours = (self.data, self.model, self.loss, self.evaluation)
+        return {key: value for part in ours for key, value in dataclasses.asdict(part).items()} | training
+
+
+def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py") -> RunArguments:
+    """A YAML file (optional, first) and flags to the five dataclasses.
+
+    Args:
+        argv: without the program's name. None reads the command line. Without a YAML file the quickstart's is taken.
+
+    Raises:
+        SystemExit: status 2 with one line that names the key, where it stands and the nearest known one.
+    """
+    parser = HfArgumentParser(
+        ARGUMENTS,
+        prog=prog,
+        allow_abbrev=False,
+        usage=f"{prog} [CONFIG.yaml] [--key value ...]",
+        description="A YAML file gives defaults, flags win.",
+    )
+    words = list(_command_line() if argv is None else argv)
+    path = Path(words.pop(0)) if words and not words[0].startswith("-") else CONFIGS / "quickstart.yaml"
+    try:
+        parser.set_defaults(**_read_yaml(path))
+        *parts, rest = parser.parse_args_into_dataclasses(
+            words, return_remaining_strings=True, look_for_args_file=False
+        )
+        if rest:
+            raise ValueError(_unknown_key(rest[0].lstrip("-").split("=")[0].replace("-", "_"), "the command line"))
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        parser.exit(2, f"{prog}: {error}\n")
+    return RunArguments(*parts)
+
+
+def known_keys() -> list[str]:
+    """Every YAML key and flag, in order."""
+    return [item.name for arguments in ARGUMENTS for item in dataclasses.fields(arguments) if item.init]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no such config: {path} (shipped ones: {', '.join(sorted(_shipped()))})")
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold one 'key: value' a line; it holds a {type(values).__name__}")
+    for key in values:
+        if key not in known_keys():
+            raise ValueError(_unknown_key(key, str(path)))
+    return values  # 1e-4 is a string in YAML 1.1; argparse converts string defaults by the field's own type
+
+
+def _shipped() -> list[str]:
+    return [f"configs/{path.name}" for path in CONFIGS.glob("*.yaml")]
+
+
+def _unknown_key(key: str, where: str) -> str:
+    nearest = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
+    return f"unknown key {key} in {where}" + (f"; did you mean {nearest[0]}?" if nearest else "; see --help")
+
+
+def _check(holds: bool, name: str, value: Any, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value}; it must be {wanted}")
+
+
+def _command_line() -> list[str]:
+    import sys
+
+    return sys.argv[1:]

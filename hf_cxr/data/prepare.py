@@ -1,0 +1,44 @@
+"""From a table of radiographs to 8-bit grey images at the working size.
+
+N = images, C = findings, S = working side in pixels.
+"""
+
+from typing import Any
+
+import datasets
+import numpy as np
+
+from hf_cxr.data.images import read_grey, resize_grey
+
+
+class DecodedImages:
+    """A split whose images are decoded and resized when a row is asked for; a map-style dataset for a DataLoader.
+
+    A row is {"pixels": uint8 (S, S), "labels": float32 (C,), "row": its number}.
+
+    Args:
+        dataset: of the schema, with its image column.
+        size: working side S in pixels; the image is resized to S x S as the image processor does it.
+        resample: Pillow's number of the filter, from the image processor.
+
+    Raises:
+        ImageError: (when a row is read) the image can't be decoded; the message has its path or id and the reason.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, size: int, resample: int):
+        columns = dataset.select_columns(["image", "labels", "image_id"])
+        self.rows = columns.cast_column("image", datasets.Image(decode=False))
+        self.size, self.resample = size, resample
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        example = self.rows[row]
+        image = example["image"]
+        grey = read_grey(image["bytes"] or image["path"], name=image["path"] or example["image_id"])
+        return {
+            "pixels": resize_grey(grey, self.size, self.resample),
+            "labels": np.array(example["labels"], dtype=np.float32),
+            "row": row,
+        }

@@ -1,0 +1,231 @@
+"""Splits in which no patient is on two sides: cutting one, checking one, naming one.
+
+Refuses: patients or images shared by two splits, rows without a patient, a split of a single patient.
+
+N = images, P = patients, C = findings, K = C + 1 (the findings, and "no finding"), S = distinct patient sizes.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import datasets
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+
+def patient_split(
+    label_NC: np.ndarray,
+    patient_ids_N: Sequence[str],
+    *,
+    fraction: float | None = None,
+    count: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Choose validation patients so that every finding keeps its prevalence and the number of images is exact.
+
+    Iterative stratification (Sechidis et al., "On the stratification of multi-label data", ECML PKDD 2011) with
+    patients in the place of examples: the finding with the fewest images left is dealt out first, each of its
+    patients to the side that lacks the larger share of its quota. A few patients then move, those that do the
+    stratification least harm, until the number of images is met. The result depends on the set of
+    (patient, labels) rows and on the seed alone: not on row order, process, or a library's random stream.
+
+    Args:
+        label_NC: 1 present, 0 absent, NaN unknown. Only 1 counts: unknown is not positive, and not negative either.
+        patient_ids_N: the patient of each row, as a string; all rows of a patient go to one side.
+        fraction: share of the images to choose, above 0 and below 1; the target is round(fraction * N).
+        count: the number of images to choose, from 1 to N - 1. Give this or ``fraction``, not both.
+        seed: another seed, another choice of patients.
+
+    Returns:
+        N booleans, True for validation. It has exactly the wanted number of images if any set of whole patients
+        has; otherwise the nearest number that one has, the lower of two, and a warning is logged.
+
+    Raises:
+        ValueError: shapes that do not match, a row without a patient, fewer than two patients, a size out of range.
+
+    >>> labels = np.array([[1], [1], [0], [0], [1], [0]])
+    >>> patient_split(labels, ["a", "a", "b", "c", "d", "e"], count=2, seed=0).sum()
+    np.int64(2)
+    """
+    label_NC = np.asarray(label_NC)
+    ids = _present_ids(patient_ids_N, "patient_id", "the rows to split")
+    if label_NC.ndim != 2 or len(label_NC) != len(ids):
+        raise ValueError(f"labels of shape {label_NC.shape} for {len(ids)} patient ids; expected ({len(ids)}, C)")
+    patients, patient_N = np.unique(ids, return_inverse=True)
+    if len(patients) < 2:
+        raise ValueError(f"a split by patient needs at least two patients; got {len(patients)} in {len(ids)} rows")
+    target = _target_size(len(ids), fraction, count)
+
+    positive_NC = label_NC == 1
+    group_NK = np.concatenate([positive_NC, ~positive_NC.any(axis=1, keepdims=True)], axis=1)
+    count_PK = np.stack([np.bincount(patient_N, weights=group_N) for group_N in group_NK.T], axis=1)
+    size_P = np.bincount(patient_N)
+    order_P = _shuffled(patients, seed)
+    quota_K = target / len(ids) * count_PK.sum(axis=0)
+
+    chosen_P = _stratify(count_PK, quota_K, order_P)
+    _meet_size(chosen_P, size_P, count_PK, quota_K, order_P, target)
+    return chosen_P[patient_N]
+
+
+def _target_size(rows: int, fraction: float | None, count: int | None) -> int:
+    if (fraction is None) == (count is None):
+        raise ValueError("give either fraction or count")
+    target = round(fraction * rows) if count is None else int(count)
+    if not 0 < target < rows:
+        raise ValueError(
+            f"fraction={fraction}, count={count} asks for {target} of {rows} images; at least 1 must be on each side"
+        )
+    return target
+
+
+def _shuffled(patients: np.ndarray, seed: int) -> np.ndarray:
+    """Patient numbers in an order that a hash of (seed, id) gives: the same everywhere, whatever the row order."""
+    keys = [hashlib.sha256(f"{seed}:{patient}".encode()).digest() for patient in patients]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__))
+
+
+def _stratify(count_PK: np.ndarray, quota_K: np.ndarray, order_P: np.ndarray) -> np.ndarray:
+    """P booleans: the chosen patients, their images per group near ``quota_K``."""
+    share_K = np.stack([quota_K, count_PK.sum(axis=0) - quota_K])  # row 0: chosen, row 1: the rest
+    share_K = np.where(share_K > 0, share_K, 1.0)
+    lack_K = share_K.copy()
+    chosen_P = np.zeros(len(count_PK), dtype=bool)
+    free_P = np.ones(len(count_PK), dtype=bool)
+    # Every image is in at least one group, so once no group has images left, no patient is free.
+    while free_P.any():
+        left_K = count_PK[free_P].sum(axis=0)
+        group = np.argmin(np.where(left_K > 0, left_K, np.inf))
+        for patient in order_P[(free_P & (count_PK[:, group] > 0))[order_P]]:
+            side = int(lack_K[0, group] / share_K[0, group] <= lack_K[1, group] / share_K[1, group])
+            chosen_P[patient] = side == 0
+            lack_K[side] -= count_PK[patient]
+        free_P &= count_PK[:, group] == 0
+    return chosen_P
+
+
+def _meet_size(chosen_P, size_P, count_PK, quota_K, order_P, target: int) -> None:
+    """Move patients between the sides, in place, until the chosen ones have ``target`` images, or nearly."""
+    size_S, available_S = np.unique(size_P, return_counts=True)
+    current_S = np.array([(chosen_P & (size_P == size)).sum() for size in size_S])
+    wanted_S = _nearest_sizes(size_S, available_S, current_S, target)
+    scale_K = np.where(quota_K > 0, quota_K, 1.0)
+    error_K = (count_PK[chosen_P].sum(axis=0) - quota_K) / scale_K
+    for size, surplus in zip(size_S, wanted_S - current_S, strict=True):
+        for _ in range(abs(surplus)):
+            candidates = order_P[((size_P == size) & (chosen_P == (surplus < 0)))[order_P]]
+            error_MK = error_K + np.sign(surplus) * count_PK[candidates] / scale_K
+            best = np.argmin((error_MK**2).sum(axis=1))
+            error_K = error_MK[best]
+            chosen_P[candidates[best]] = surplus > 0
+    reached = size_P[chosen_P].sum()
+    if reached != target:
+        logger.warning("no set of whole patients has exactly %d images; took the nearest, %d", target, reached)
+
+
+def _nearest_sizes(size_S, available_S, current_S, target: int) -> np.ndarray:
+    """How many patients of each size to choose: images sum to ``target``, or the nearest sum that patients have.
+
+    A bounded subset sum. Bit b of ``reachable[s]`` says that b images can be made of the s smallest sizes. Going
+    back from the largest size, each keeps its current number if the smaller ones can make up the rest, so that
+    what has to move is mostly patients with few images.
+    """
+    reachable = [1]
+    for size, available in zip(size_S.tolist(), available_S.tolist(), strict=True):
+        sums, step = reachable[-1], 1
+        while available > 0:
+            step = min(step, available)
+            sums |= sums << (step * size)
+            available, step = available - step, 2 * step
+        reachable.append(sums)
+    total = int((size_S * available_S).sum())
+    rest = next(number for number in _outward(target, 1, total - 1) if reachable[-1] >> number & 1)
+    wanted_S = np.zeros_like(current_S)
+    for s in reversed(range(len(size_S))):
+        size = int(size_S[s])
+        fits = (
+            number
+            for number in _outward(int(current_S[s]), 0, int(available_S[s]))
+            if rest >= number * size and reachable[s] >> (rest - number * size) & 1
+        )
+        wanted_S[s] = next(fits)
+        rest -= int(wanted_S[s]) * size
+    return wanted_S
+
+
+def _outward(start: int, low: int, high: int) -> Iterator[int]:
+    """The integers from ``low`` to ``high``, nearest to ``start`` first, the lower of two first."""
+    for distance in range(high - low + abs(start - low) + 1):
+        for number in dict.fromkeys((start - distance, start + distance)):
+            if low <= number <= high:
+                yield number
+
+
+def check_patients_disjoint(splits: Mapping[str, Any]) -> None:
+    """Refuse splits that share a patient or an image.
+
+    Args:
+        splits: a `datasets.DatasetDict`, or any mapping of split name to something with the columns
+            ``patient_id`` and ``image_id`` (a data frame, a dict of lists).
+
+    Raises:
+        ValueError: two splits share patients or images (which two, how many, examples), or a row has no patient
+            or no image id.
+    """
+    problems = []
+    for column, noun in (("patient_id", "patient"), ("image_id", "image")):
+        values = {name: set(_column(split, column, name)) for name, split in splits.items()}
+        for first, second in combinations(values, 2):
+            shared = sorted(values[first] & values[second])
+            if shared:
+                problems.append(f"{first} and {second} share {len(shared)} {noun}(s), such as {', '.join(shared[:3])}")
+    if problems:
+        raise ValueError(
+            "; ".join(problems) + ". Figures from such splits are inflated: cut by patient, as patient_split does"
+        )
+
+
+def split_fingerprint(splits: Mapping[str, Any]) -> str:
+    """The name of a split: SHA-256, 64 hexadecimal digits, over the sorted (split, image_id, patient_id) rows.
+
+    Row order, columns other than these, and the pixels do not matter; which image is in which split does.
+
+    Args:
+        splits: as for `check_patients_disjoint`.
+
+    Raises:
+        ValueError: a row has no patient or no image id.
+    """
+    rows = sorted(
+        (name, image, patient)
+        for name, split in splits.items()
+        for image, patient in zip(_column(split, "image_id", name), _column(split, "patient_id", name), strict=True)
+    )
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _column(split: Any, column: str, split_name: str) -> list[str]:
+    if isinstance(split, datasets.Dataset):
+        names, read = split.column_names, lambda: split.select_columns([column]).with_format("arrow")[:][column]
+    else:
+        names, read = list(split.keys()), lambda: split[column]
+    if column not in names:
+        raise ValueError(f"split {split_name!r} has no column {column!r}; it has: {', '.join(map(str, names))}")
+    values = read()
+    return _present_ids(values.to_pylist() if hasattr(values, "to_pylist") else list(values), column, split_name)
+
+
+def _present_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
+    """The ids as strings, none of them None, NaN or blank."""
+    missing = [row for row, value in enumerate(values) if value is None or value != value or not str(value).strip()]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(values)} rows of {where!r} have no {column}, such as row {missing[0]}; "
+            "without it nobody can tell whether a patient is in two splits: fill it in or drop these rows"
+        )
+    return [str(value) for value in values]

@@ -1,0 +1,132 @@
+"""A saved model to predictions: over a whole split for evaluation, or over image files for a reader.
+
+Everything is computed in float32 from the saved folder (or Hub id), so that what is measured is what a user loads.
+
+B = images in a batch, C = findings.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+from transformers import AutoImageProcessor, SwinForImageClassification, pipeline
+
+from hf_cxr.data import DecodedImages, label_matrix
+from hf_cxr.data.images import read_grey, resize_grey
+from hf_cxr.predictions import Predictions
+from hf_cxr.processing import PixelProcessor, collate
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class Classifier:
+    """A saved model with the preprocessing that was saved with it.
+
+    Args:
+        model: run folder or Hub id.
+        revision: branch, tag or commit of a Hub id.
+        device: by default the process's own (Accelerate's).
+
+    Raises:
+        ValueError: the model has no multi-label head.
+    """
+
+    def __init__(self, model: str | Path, *, revision: str = "main", device: torch.device | str | None = None):
+        self.device = torch.device(device or PartialState().device)
+        self.model = SwinForImageClassification.from_pretrained(model, revision=revision, dtype=torch.float32)
+        if self.model.config.problem_type != "multi_label_classification":
+            raise ValueError(f"{model} was not trained as a multi-label classifier (problem_type in its config.json)")
+        self.model.to(self.device).eval()
+        processor = AutoImageProcessor.from_pretrained(model, revision=revision)
+        self.pixels = PixelProcessor(processor).to(self.device)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """C finding names in the order of the outputs."""
+        return tuple(self.model.config.id2label[i] for i in range(self.model.config.num_labels))
+
+    @torch.inference_mode()
+    def logits(self, pixel_B1SS: torch.Tensor) -> np.ndarray:
+        """Logits (B, C) float32 of resized grey images (B, 1, S, S) uint8."""
+        return self.model(pixel_values=self.pixels(pixel_B1SS.to(self.device))).logits.cpu().numpy()
+
+    def predict_split(
+        self, split: datasets.Dataset, name: str, *, batch_size: int = 64, workers: int = 0
+    ) -> Predictions:
+        """Logits of every image of a split, in its order. Several processes share the work; each gets the whole.
+
+        Args:
+            split: of the schema, with images.
+            name: "validation" or "test"; kept with the predictions.
+            batch_size: images a process and batch.
+            workers: decoding processes beside each process.
+        """
+        state = PartialState()
+        rows = DecodedImages(split, self.pixels.resize_size, self.pixels.resample)
+        mine = np.array_split(np.arange(len(rows)), state.num_processes)[state.process_index].tolist()
+        loader = DataLoader(Subset(rows, mine), batch_size=batch_size, collate_fn=collate, num_workers=workers)
+        bar = tqdm(loader, desc=f"Predicting {name}", unit="batch", disable=not state.is_main_process)
+        parts = [self.logits(batch["pixel_values"]) for batch in bar]
+        logits = np.concatenate(gather_object(parts) if state.num_processes > 1 else parts)
+        return Predictions(
+            logits=logits,
+            labels=label_matrix(split),
+            image_ids=split["image_id"][:],
+            patient_ids=split["patient_id"][:],
+            label_names=self.label_names,
+            view=split["view"][:],
+            age=split["age"][:],
+            sex=split["sex"][:],
+            split=name,
+        )
+
+    def predict_files(self, paths: Sequence[Path], *, batch_size: int = 16) -> Iterator[tuple[Path, np.ndarray]]:
+        """(path, probabilities (C,) float32) of each image file, in order.
+
+        Raises:
+            ImageError: a file can't be decoded; the message has its path and the reason.
+        """
+        for start in range(0, len(paths), batch_size):
+            batch = paths[start : start + batch_size]
+            pixels = [resize_grey(read_grey(path), self.pixels.resize_size, self.pixels.resample) for path in batch]
+            logit_BC = torch.from_numpy(self.logits(torch.from_numpy(np.stack(pixels)[:, None])))
+            yield from zip(batch, torch.sigmoid(logit_BC).numpy(), strict=True)
+
+
+def stock_pipeline(model: str | Path, image: Any) -> dict[str, float]:
+    """What transformers' own `pipeline("image-classification")` says of one image: finding to score, highest first.
+
+    No code of this package takes part. A run compares it with its own evaluation.
+
+    Args:
+        model: run folder or Hub id.
+        image: what the pipeline takes: a path or a PIL image.
+    """
+    classify = pipeline("image-classification", model=str(model), device="cpu")
+    return {entry["label"]: entry["score"] for entry in classify(image, top_k=classify.model.config.num_labels)}
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Image files (png, jpg, jpeg) among the paths; folders are searched in depth, in the order of names.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or nothing was found.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise FileNotFoundError(f"no such image or folder: {path}")
+    if not found:
+        raise FileNotFoundError(f"no {', '.join(IMAGE_SUFFIXES)} file in {', '.join(map(str, paths))}")
+    return found

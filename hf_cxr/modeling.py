@@ -1,0 +1,92 @@
+"""Hub id, folder or config to a multi-label `SwinForImageClassification`.
+
+Refuses what is not a Swin, and a Swin whose last grid is smaller than its attention window.
+
+C = findings, D = features.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import AutoConfig, SwinConfig, SwinForImageClassification
+
+from hf_cxr.config import ModelArguments
+
+
+def build_model(
+    args: ModelArguments, label_names: Sequence[str], head_bias_C: Sequence[float] | None = None
+) -> SwinForImageClassification:
+    """A Swin with a new head of C independent outputs.
+
+    The head is always new, whatever the checkpoint's number of classes, so that a checkpoint that happens to have C
+    classes of its own does not lend its weights to other findings.
+
+    Args:
+        args: where the weights come from, or the shape of a fresh model.
+        label_names: C finding names, in order; they become id2label.
+        head_bias_C: where the bias of each output starts, in logits; zero if left out.
+
+    Raises:
+        ValueError: the checkpoint is not a Swin, or its last grid is smaller than its window.
+    """
+    names = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
+    multi_label = {"problem_type": "multi_label_classification", "drop_path_rate": args.drop_path_rate, **names}
+    if args.model_name_or_path is None:
+        config = SwinConfig(
+            image_size=args.image_size,
+            patch_size=args.swin_patch_size,
+            window_size=args.swin_window_size,
+            embed_dim=args.swin_embed_dim,
+            depths=args.swin_depths,
+            num_heads=args.swin_num_heads,
+            **multi_label,
+        )
+        check_grid(config)
+        model = SwinForImageClassification(config)
+    else:
+        config = AutoConfig.from_pretrained(
+            args.model_name_or_path, revision=args.model_revision, image_size=args.image_size, **multi_label
+        )
+        if config.model_type != "swin":
+            raise ValueError(f"{args.model_name_or_path} is a {config.model_type} model; hf_cxr trains Swin models")
+        check_grid(config)
+        model = SwinForImageClassification.from_pretrained(
+            args.model_name_or_path,
+            revision=args.model_revision,
+            config=config,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+        )
+    reset_head(model, head_bias_C)
+    return model
+
+
+def check_grid(config: SwinConfig) -> None:
+    """Refuse a config whose last stage has fewer patches a side than the attention window has.
+
+    transformers fails on it in the middle of the first forward pass.
+    """
+    last_grid = config.image_size // config.patch_size // 2 ** (len(config.depths) - 1)
+    if last_grid < config.window_size:
+        least = config.window_size * config.patch_size * 2 ** (len(config.depths) - 1)
+        raise ValueError(
+            f"image_size {config.image_size} leaves a last grid of {last_grid} x {last_grid} patches, smaller than "
+            f"its window of {config.window_size}; set image_size to {least} or more, or swin_window_size to {last_grid}"
+        )
+
+
+def reset_head(model: SwinForImageClassification, bias_C: Sequence[float] | None = None) -> None:
+    """Start the classifier anew: weights normal with the config's initializer_range, the bias as given or zero."""
+    with torch.no_grad():
+        model.classifier.weight.normal_(std=model.config.initializer_range)
+        model.classifier.bias.copy_(
+            torch.zeros(model.config.num_labels) if bias_C is None else torch.as_tensor(bias_C, dtype=torch.float32)
+        )
+
+
+def fold_into_head(model: SwinForImageClassification, weight_CD: np.ndarray, bias_C: np.ndarray) -> None:
+    """Replace the classifier's weight (C, D) and bias (C,), as calibration gives them."""
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.as_tensor(weight_CD))
+        model.classifier.bias.copy_(torch.as_tensor(bias_C))

@@ -1,0 +1,243 @@
+"""Predictions of one split: the file between the model and everything that judges it.
+
+After training, evaluation, calibration, comparison and the report read this file; none of them needs the model. It is
+one Parquet file of one row an image, with the columns
+
+| column          | type    | meaning                                                    |
+|-----------------|---------|------------------------------------------------------------|
+| image_id        | string  | unique                                                     |
+| patient_id      | string  | the unit of the bootstrap                                  |
+| view, sex       | string  | null unknown; no such column where the split has none      |
+| age             | float32 | years, NaN unknown; no such column where the split has none |
+| logit/<finding> | float32 | finite                                                     |
+| label/<finding> | float32 | 1, 0, or NaN for unknown                                   |
+
+and, under the key "hf_cxr.predictions" of the schema's metadata, a JSON object: format, label_names, split, metadata.
+
+Refused: fields of different lengths, an image_id twice, a missing id, a logit that is not finite, a label other than
+1, 0 or NaN, and a file that this module did not write.
+
+N = images, C = findings.
+"""
+
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from .labels import LabelSpace
+
+KEY = b"hf_cxr.predictions"
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Logits, labels and identities of one split's images; checked when built.
+
+    Attributes:
+        logits: (N, C) float32, finite.
+        labels: (N, C) float32, 1, 0 or NaN for unknown.
+        image_ids: N unique strings.
+        patient_ids: N strings.
+        label_names: C names, in the order of the columns.
+        view: N of "PA", "AP", "LATERAL" or None; None as a whole if the split has no such column.
+        age: (N,) float32 years, NaN unknown; or None.
+        sex: N of "M", "F" or None; or None.
+        split: "train", "validation", "test" or any other name.
+        metadata: whatever JSON can hold, such as the split's fingerprint and whether the logits are calibrated.
+
+    Raises:
+        ValueError: anything that the module's first lines refuse, with the row or the id.
+    """
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.float32]
+    image_ids: tuple[str, ...]
+    patient_ids: tuple[str, ...]
+    label_names: tuple[str, ...]
+    view: tuple[str | None, ...] | None = None
+    age: NDArray[np.float32] | None = None
+    sex: tuple[str | None, ...] | None = None
+    split: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        values = {
+            "logits": np.asarray(self.logits, dtype=np.float32),
+            "labels": np.asarray(self.labels, dtype=np.float32),
+            "image_ids": _ids(self.image_ids, "image_id"),
+            "patient_ids": _ids(self.patient_ids, "patient_id"),
+            "label_names": tuple(LabelSpace(self.label_names)),
+            "view": _strings_or_none(self.view, "view"),
+            "age": None if self.age is None else np.asarray(self.age, dtype=np.float32),
+            "sex": _strings_or_none(self.sex, "sex"),
+            "metadata": _json_object(self.metadata),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check_lengths()
+        self._check_values()
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """(N, C) sigmoid of the logits, in float64: a logit of -80 is 1.8e-35 and not 0."""
+        return expit(self.logits.astype(np.float64))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the Parquet file; its folder is made if need be.
+
+        The file is written beside its place and then renamed, so that ``path`` is at all times the old file, the
+        whole new one, or absent.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with open(beside, "wb") as file:
+                pq.write_table(self._table(), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Predictions":
+        """Read what `save` wrote, equal to the bit.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: not a Parquet file, not one of predictions, or one of a later format.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no predictions file {path}")
+        try:
+            with pq.ParquetFile(path) as file:
+                table = file.read()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
+        header = _header(table, path)
+        names = header["label_names"]
+        columns = {"image_id", "patient_id", *(f"{kind}/{name}" for kind in ("logit", "label") for name in names)}
+        missing = sorted(columns - set(table.column_names))
+        if missing:
+            raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
+        has = set(table.column_names)
+        return cls(
+            logits=_matrix(table, "logit", names),
+            labels=_matrix(table, "label", names),
+            image_ids=table["image_id"].to_pylist(),
+            patient_ids=table["patient_id"].to_pylist(),
+            label_names=names,
+            view=table["view"].to_pylist() if "view" in has else None,
+            age=table["age"].to_numpy() if "age" in has else None,
+            sex=table["sex"].to_pylist() if "sex" in has else None,
+            split=header["split"],
+            metadata=header["metadata"],
+        )
+
+    def _table(self) -> pa.Table:
+        columns = {"image_id": pa.array(self.image_ids, pa.string())}
+        columns["patient_id"] = pa.array(self.patient_ids, pa.string())
+        if self.view is not None:
+            columns["view"] = pa.array(self.view, pa.string())
+        if self.age is not None:
+            columns["age"] = pa.array(self.age, pa.float32())
+        if self.sex is not None:
+            columns["sex"] = pa.array(self.sex, pa.string())
+        for kind, value_NC in (("logit", self.logits), ("label", self.labels)):
+            for name, value_N in zip(self.label_names, value_NC.T, strict=True):
+                columns[f"{kind}/{name}"] = pa.array(np.ascontiguousarray(value_N), pa.float32())
+        header = {
+            "format": FORMAT,
+            "label_names": self.label_names,
+            "split": self.split,
+            "metadata": self.metadata,
+        }
+        return pa.table(columns).replace_schema_metadata({KEY: json.dumps(header)})
+
+    def _check_lengths(self) -> None:
+        shape = (len(self.image_ids), len(self.label_names))
+        for name in ("logits", "labels"):
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"{name} have shape {getattr(self, name).shape}; "
+                    f"expected {shape} for {shape[0]} image ids and {shape[1]} findings"
+                )
+        for name in ("patient_ids", "view", "age", "sex"):
+            value = getattr(self, name)
+            if value is not None and np.shape(value) != (shape[0],):
+                raise ValueError(f"{name} has shape {np.shape(value)} for {shape[0]} image ids")
+
+    def _check_values(self) -> None:
+        twice = [image_id for image_id, count in Counter(self.image_ids).items() if count > 1]
+        if twice:
+            raise ValueError(f"{len(twice)} image ids appear more than once, such as {', '.join(twice[:3])}")
+        known_NC = ~np.isnan(self.labels)
+        wrong_label_NC = known_NC & (self.labels != 0) & (self.labels != 1)
+        for name, wrong_NC, expected in (
+            ("logits", ~np.isfinite(self.logits), "a finite number"),
+            ("labels", wrong_label_NC, "0, 1 or NaN"),
+        ):
+            if wrong_NC.any():
+                row, column = np.argwhere(wrong_NC)[0]
+                raise ValueError(
+                    f"{name}: {getattr(self, name)[row, column]} for {self.label_names[column]} of image "
+                    f"{self.image_ids[row]} (row {row}); expected {expected}"
+                )
+
+
+def _ids(values: Sequence[str], name: str) -> tuple[str, ...]:
+    for row, value in enumerate(values):
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"{name} at row {row} is {value!r}; expected a string that is not empty")
+    return tuple(str(value) for value in values)
+
+
+def _strings_or_none(values: Sequence[str | None] | None, name: str) -> tuple[str | None, ...] | None:
+    if values is None:
+        return None
+    for row, value in enumerate(values):
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{name} at row {row} is {value!r}; expected a string, or None for unknown")
+    return tuple(None if value is None else str(value) for value in values)
+
+
+def _json_object(metadata: dict[str, Any]) -> dict[str, Any]:
+    """As JSON will give it back: tuples become lists now rather than after a reload."""
+    try:
+        return json.loads(json.dumps(dict(metadata), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata must be what JSON can hold: {error}") from error
+
+
+def _header(table: pa.Table, path: str | os.PathLike[str]) -> dict[str, Any]:
+    metadata = table.schema.metadata or {}
+    if KEY not in metadata:
+        raise ValueError(
+            f"{path} is a Parquet file, but not one of predictions: its schema has no {KEY.decode()!r} entry. "
+            "Predictions.save writes such files"
+        )
+    header = json.loads(metadata[KEY])
+    if header["format"] > FORMAT:
+        raise ValueError(f"{path} has format {header['format']}; this version reads up to {FORMAT}: update hf-cxr")
+    return header
+
+
+def _matrix(table: pa.Table, kind: str, names: Sequence[str]) -> NDArray[np.float32]:
+    return np.stack([table[f"{kind}/{name}"].to_numpy() for name in names], axis=1)

@@ -1,0 +1,279 @@
+"""`Report`: the one object that holds every figure of a run, as JSON, Markdown and one self-contained HTML page."""
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hf_cxr.evaluation import EvaluationReport
+
+# Macro AUC over the 14 findings as published, each with its test set and protocol.
+PUBLISHED_NIH14 = (
+    ("Wang et al. 2017 (ResNet-50)", 0.745, "official test list"),
+    ("Yao et al. 2018", 0.761, "official test list"),
+    ("Guan et al. 2021 (DNet)", 0.807, "official test list"),
+    ("SwinCheX 2022 (Swin-L)", 0.810, "official test list"),
+    ("Medical-MAE 2023 (ViT-B)", 0.830, "official test list, pre-trained on X-rays"),
+    ("EVA-X-B 2024", 0.835, "official test list, pre-trained on X-rays"),
+    ("the reference study (Swin-B, class-aware loss)", 0.874, "says official; its split sizes are a random cut's"),
+)
+
+
+@dataclass
+class Report:
+    """Everything that a reader needs to know what was done, on which patients, and how sure the figures are.
+
+    Args:
+        name: of the run.
+        protocol: data, splits, fingerprint, loss, selection, calibration, seed.
+        test: measured once, after everything was fixed.
+        validation: chose the checkpoint and fitted the calibration; optimistic, and said to be.
+        calibration: slopes and intercepts, or None.
+        training: epochs, speed, memory.
+        history: the Trainer's log.
+        environment: versions and devices.
+        example: the stock pipeline's answer for one test image beside the evaluation's.
+        hub_url: where it was pushed.
+    """
+
+    name: str
+    protocol: dict[str, Any]
+    test: EvaluationReport
+    validation: EvaluationReport
+    calibration: dict[str, Any] | None
+    training: dict[str, Any]
+    history: list[dict[str, Any]]
+    environment: dict[str, Any]
+    example: dict[str, Any] = field(default_factory=dict)
+    hub_url: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; a figure that is undefined is null."""
+        return {
+            "name": self.name,
+            "protocol": self.protocol,
+            "test": self.test.to_dict(),
+            "validation": self.validation.to_dict(),
+            "calibration": self.calibration,
+            "training": self.training,
+            "environment": self.environment,
+            "example": self.example,
+            "history": self.history,
+        }
+
+    def cautions(self) -> list[str]:
+        """What a reader must not overlook, in order of weight."""
+        cautions = []
+        if self.protocol["synthetic"]:
+            cautions.append(
+                "The images are synthetic phantoms. The figures show that the software works and say nothing about "
+                "any patient."
+            )
+        if self.protocol["labels_shuffled"]:
+            cautions.append(
+                "The training labels were shuffled on purpose: the figures are the floor of chance, not a model's."
+            )
+        if self.protocol["training_images_limited_to"]:
+            cautions.append(f"Trained on {self.protocol['training_images_limited_to']} images only.")
+        if self.protocol["missing_images"] == "skip":
+            cautions.append("Images missing from the folder were skipped: this is not the full release's test set.")
+        if self.test.undefined:
+            cautions.append(
+                "No AUC for findings with one label value only in the test set, left out of the means: "
+                + ", ".join(self.test.undefined)
+                + "."
+            )
+        few = [finding.name for finding in self.test.findings if 0 < finding.positives < 20]
+        if few:
+            cautions.append(
+                "Fewer than 20 positives in the test set; read their intervals first: " + ", ".join(few) + "."
+            )
+        cautions.append("Not a medical device. Not for diagnosis or treatment.")
+        return cautions
+
+    def headline(self) -> str:
+        """Macro AUC and mAP on test with their intervals, in one line."""
+        test = self.test
+        return (
+            f"macro AUC {interval(test.macro_auc, test.macro_auc_low, test.macro_auc_high)}, "
+            f"mAP {interval(test.macro_ap, test.macro_ap_low, test.macro_ap_high)} "
+            f"({test.n_images:,} test images of {test.n_patients:,} patients, {test.confidence:.0%} intervals)"
+        )
+
+    def captions(self) -> list[str]:
+        """For each finding's ROC panel: AUC with its interval, and the number of positives."""
+        return [
+            "one label value only:\nno curve"
+            if finding.name in self.test.undefined
+            else f"AUC {interval(finding.auc, finding.auc_low, finding.auc_high)}\n{finding.positives} positives"
+            for finding in self.test.findings
+        ]
+
+    def summary(self, run_dir: Path) -> str:
+        """What the terminal prints at the end of a run."""
+        scores = [f"    {name:<20}{score:.3f}" for name, score in list(self.example["scores"].items())[:5]]
+        labels = ", ".join(self.example["labels"]) or "No Finding"
+        lines = [
+            "",
+            f"Test: {self.headline()}",
+            *(f"  ! {caution}" for caution in self.cautions()),
+            "",
+            f'transformers\' own pipeline("image-classification") on test image {self.example["image_id"]} ({labels}):',
+            *scores,
+            f"    largest difference to the evaluation: {self.example['largest_difference_to_evaluation']:.1e}",
+            "",
+            f"Report: {run_dir / 'report.html'}",
+            f"Model:  {run_dir}  (load it with pipeline('image-classification', model='{run_dir}', top_k=14))",
+        ]
+        if self.hub_url:
+            lines.append(f"Hub:    {self.hub_url}")
+        return "\n".join(lines)
+
+    def to_markdown(self) -> str:
+        """Headline, cautions, table of findings, protocol."""
+        parts = [
+            f"**Test:** {self.headline()}",
+            "\n".join(f"- {caution}" for caution in self.cautions()),
+            self.test.to_markdown(),
+            "Protocol: " + "; ".join(f"{key} {value}" for key, value in self.protocol_rows()) + ".",
+        ]
+        return "\n\n".join(parts)
+
+    def protocol_rows(self) -> list[tuple[str, str]]:
+        """The protocol in words, a pair a line."""
+        protocol, training = self.protocol, self.training
+        splits = ", ".join(
+            f"{name} {size['images']:,} images of {size['patients']:,} patients"
+            for name, size in protocol["splits"].items()
+        )
+        best = "" if training["best_epoch"] is None else f", checkpoint of epoch {training['best_epoch']:g} kept"
+        return [
+            ("data", protocol["dataset"]),
+            ("splits, disjoint by patient", splits),
+            ("split fingerprint", protocol["split_fingerprint"]),
+            ("initial weights", protocol["initial_weights"]),
+            ("loss", _words(protocol["loss"]["options"], protocol["loss"]["name"])),
+            ("class weights", protocol["loss"]["class_weights_kind"]),
+            ("training", f"{training['epochs']:g} epochs{best}; chosen by {protocol['selection']}"),
+            ("calibration", protocol["calibration"] or "none"),
+            ("seed", str(protocol["seed"])),
+            ("speed", f"{training['images_per_second']:.1f} images/s in training on {self.environment['device']}"),
+            ("peak memory", f"{training['peak_memory_gib']:.1f} GiB"),
+        ]
+
+    def to_html(self, figures: Path) -> str:
+        """One self-contained page; the figures of the folder are embedded."""
+        pictures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in sorted(figures.glob("*.png"))}
+        published = (
+            _table(
+                ("published", "macro AUC", "protocol"),
+                [(name, f"{auc:.3f}", protocol) for name, auc, protocol in PUBLISHED_NIH14],
+            )
+            if self.protocol["dataset"] == "ChestX-ray14"
+            else ""
+        )
+        return _PAGE.format(
+            name=html.escape(self.name),
+            headline=html.escape(self.headline()),
+            cautions="".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions()),
+            findings=_finding_table(self.test),
+            validation=_finding_table(self.validation),
+            roc=_picture(pictures.get("roc_test"), "ROC curve of each finding on the test set"),
+            training=_picture(pictures.get("training"), "losses and validation metrics over training"),
+            protocol=_table(("", ""), self.protocol_rows()),
+            environment=_table(("", ""), [(key, str(value)) for key, value in self.environment.items()]),
+            published=published and f"<h2>Published figures, with their protocols</h2>{published}",
+            confidence=f"{self.test.confidence:.0%}",
+            resamples=f"{self.test.resamples:,}",
+        )
+
+
+def interval(value: float | None, low: float | None, high: float | None) -> str:
+    """A figure with its interval, "0.812 (0.790–0.834)"; "undefined" without a value.
+
+    >>> interval(0.8124, 0.79, 0.834), interval(None, None, None)
+    ('0.812 (0.790–0.834)', 'undefined')
+    """
+    if value is None or value != value:
+        return "undefined"
+    if low is None or low != low:
+        return f"{value:.3f} (no interval)"
+    return f"{value:.3f} ({low:.3f}–{high:.3f})"
+
+
+def _finding_table(result: EvaluationReport) -> str:
+    head = ("finding", "positives", "negatives", "unknown", "AUC", "average precision", "its chance level",
+            "mean probability if present", "if absent", "Brier", "ECE")  # fmt: skip
+    rows = [
+        (
+            finding.name.replace("_", " "),
+            f"{finding.positives:,}",
+            f"{finding.negatives:,}",
+            f"{finding.unknown:,}",
+            interval(finding.auc, finding.auc_low, finding.auc_high),
+            interval(finding.ap, finding.ap_low, finding.ap_high),
+            _number(finding.prevalence),
+            _number(finding.mean_probability_positives),
+            _number(finding.mean_probability_negatives),
+            _number(finding.brier),
+            _number(finding.ece),
+        )
+        for finding in result.findings
+    ]
+    mean = ("mean of defined", "", "", "", interval(result.macro_auc, result.macro_auc_low, result.macro_auc_high),
+            interval(result.macro_ap, result.macro_ap_low, result.macro_ap_high), "", "", "", "", "")  # fmt: skip
+    return _table(head, [*rows, mean])
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.3f}"
+
+
+def _words(values: dict[str, Any], name: str) -> str:
+    options = ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
+    return f"{name} ({options})" if options else name
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>" if any(head) else ""
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table>{top}{body}</table></div>'
+
+
+def _picture(data: str | None, description: str) -> str:
+    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">' if data else ""
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{name}: report</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #1a1a1a }}
+h1 {{ margin-bottom: .2em }} h2 {{ margin-top: 2em }}
+.headline {{ font-size: 1.15em; font-weight: 600 }}
+.cautions {{ background: #fff4e0; border-left: 4px solid #d55e00; padding: .6em 1em .6em 2.2em }}
+.wide {{ overflow-x: auto }}
+table {{ border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }}
+th, td {{ text-align: left; padding: .25em .7em; border-bottom: 1px solid #ddd; vertical-align: top }}
+th {{ background: #f4f4f4 }}
+img {{ max-width: 100% }}
+</style></head><body>
+<h1>{name}</h1>
+<p class="headline">Test: {headline}</p>
+<ul class="cautions">{cautions}</ul>
+<h2>Test set, each finding</h2>
+<p>{confidence} intervals from {resamples} bootstrap resamples of patients, not of images. Average precision has to be
+read against its chance level, the prevalence. ECE: expected calibration error.</p>
+{findings}
+<h2>ROC curves on test</h2>{roc}
+<h2>Training</h2>{training}
+<h2>Protocol</h2>{protocol}
+{published}
+<h2>Validation set</h2>
+<p>It chose the checkpoint and fitted the calibration: its figures are optimistic, no estimate for new patients.</p>
+{validation}
+<h2>Environment</h2>{environment}
+</body></html>
+"""

@@ -1,0 +1,389 @@
+"""One run, as a method section: load, train, calibrate on validation, measure once on test, write.
+
+Only the main process writes. The run folder is complete when metrics.json is there; it is written last but for the
+report's pages, which are drawn from it.
+"""
+
+import dataclasses
+import importlib.metadata
+import logging
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import yaml
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
+
+import hf_cxr
+from hf_cxr import card, hub, plots
+from hf_cxr.config import RunArguments
+from hf_cxr.data import DecodedImages, label_matrix, load_splits, split_fingerprint
+from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
+from hf_cxr.evaluation.calibration import Calibration, fit_calibration
+from hf_cxr.evaluation.hf_metric import MultiLabelMetric
+from hf_cxr.evaluation.metrics import counts
+from hf_cxr.files import write_json, write_text
+from hf_cxr.inference import Classifier, stock_pipeline
+from hf_cxr.labels import LabelSpace
+from hf_cxr.losses import MultiLabelLoss, build_loss
+from hf_cxr.modeling import build_model, fold_into_head
+from hf_cxr.predictions import Predictions
+from hf_cxr.processing import PixelProcessor, image_processor_for
+from hf_cxr.report import Report
+from hf_cxr.sampling import ShuffleSampler
+from hf_cxr.trainer import CXRTrainer, last_complete_checkpoint
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "pillow", "numpy")
+# What may differ between a run and its continuation: nothing that changes what is computed.
+FREE_ON_RESUME = {
+    "on_existing_run",
+    "resume_from_checkpoint",
+    "push_to_hub",
+    "hub_model_id",
+    "report_to",
+    "disable_tqdm",
+}
+
+
+def run(args: RunArguments) -> Report:
+    """Fine-tune, calibrate, measure and document one model.
+
+    Args:
+        args: from `config.parse_arguments`.
+
+    Returns:
+        The report; the run folder ``args.training.output_dir`` holds the same and the model.
+
+    Raises:
+        ValueError: the arguments contradict each other, the data or the run folder.
+    """
+    state = PartialState()
+    run_dir = Path(args.training.output_dir)
+    checkpoint = open_run_folder(args, state)
+    repo_id = None
+    if args.training.push_to_hub and state.is_main_process:  # before the training hours, not after
+        repo_id = hub.prepare_repo(
+            args.training.hub_model_id or run_dir.name, private=bool(args.training.hub_private_repo)
+        )
+
+    with state.main_process_first():  # the first process decodes or renders into the cache, the others read it
+        splits, label_names = load_splits(args.data, seed=args.training.seed)
+    fingerprint = split_fingerprint(splits)
+    loss, head_bias_C = build_training_loss(args, splits["train"])
+    model = build_model(args.model, label_names, head_bias_C)
+    model.config.hf_cxr = {"version": hf_cxr.__version__, "split": fingerprint, "loss": loss.describe()}
+    processor = image_processor_for(args.model)
+    trainer = build_trainer(args, model, processor, loss, splits, label_names)
+
+    started = time.perf_counter()
+    trained = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    trainer.save_model(str(run_dir))
+    state.wait_for_everyone()
+
+    classifier = Classifier(run_dir)  # from the folder, in float32: what is measured is what a user loads
+    raw = predict(classifier, splits["validation"], "validation", args)
+    calibration = (
+        fit_calibration(raw.logits, raw.labels, label_names=label_names) if args.evaluation.calibrate else None
+    )
+    validation = calibrate(classifier, raw, calibration)
+    test = predict(classifier, splits["test"], "test", args)
+
+    report = Report(
+        name=run_dir.name,
+        protocol=describe_protocol(args, splits, fingerprint, loss),
+        test=measure(test, label_names, args),
+        validation=measure(validation, label_names, args),
+        calibration=calibration.to_dict() if calibration else None,
+        training=describe_training(trained.metrics, trainer, time.perf_counter() - started),
+        history=trainer.state.log_history,
+        environment=describe_environment(state),
+    )
+    if state.is_main_process:
+        save_model_folder(run_dir, classifier.model, processor)
+        report.example = compare_with_stock_pipeline(run_dir, splits["test"], test)
+        write_run_folder(run_dir, classifier.model.config, report, {"validation": validation, "test": test})
+        if repo_id:
+            report.hub_url = hub.push_run(run_dir, repo_id, private=bool(args.training.hub_private_repo))
+    state.wait_for_everyone()
+    return report
+
+
+def open_run_folder(args: RunArguments, state: PartialState) -> Path | None:
+    """Make the run folder, or find where an unfinished run in it stopped.
+
+    Returns:
+        The checkpoint to go on from, or None to start.
+
+    Raises:
+        ValueError: the folder holds a finished run, or one of other settings.
+    """
+    run_dir = Path(args.training.output_dir)
+    problem = [None]
+    if state.is_main_process:
+        try:
+            _settle_existing_run(args, run_dir)
+        except ValueError as error:
+            problem = [str(error)]
+    if state.num_processes > 1:
+        broadcast_object_list(problem)
+    if problem[0]:
+        raise ValueError(problem[0])
+    if args.training.resume_from_checkpoint:
+        return Path(args.training.resume_from_checkpoint)
+    return last_complete_checkpoint(run_dir, state.num_processes)
+
+
+def _settle_existing_run(args: RunArguments, run_dir: Path) -> None:
+    config = run_dir / "config.yaml"
+    choice = args.training.on_existing_run
+    if config.is_file() and choice == "move_aside":
+        aside = next(path for i in range(1, 10_000) if not (path := run_dir.with_name(f"{run_dir.name}-{i}")).exists())
+        run_dir.rename(aside)
+        logger.info("moved the earlier run to %s", aside)
+    elif config.is_file():
+        repair = "give another --output_dir, or --on_existing_run move_aside to keep it under another name"
+        if choice == "error":
+            raise ValueError(f"{run_dir} already holds a run; {repair}")
+        if (run_dir / "metrics.json").is_file():
+            raise ValueError(f"{run_dir} holds a finished run; {repair}")
+        before, now = yaml.safe_load(config.read_text(encoding="utf-8")), _as_yaml(args.to_dict())
+        changed = [key for key in now if key not in FREE_ON_RESUME and before.get(key) != now[key]]
+        if changed:
+            listing = ", ".join(f"{key} was {before.get(key)} and is {now[key]}" for key in changed[:5])
+            raise ValueError(f"{run_dir} holds an unfinished run with other settings ({listing}); {repair}")
+    elif run_dir.is_dir() and any(run_dir.iterdir()):
+        raise ValueError(f"{run_dir} is not empty and holds no run of hf_cxr; give another --output_dir")
+    write_text(config, yaml.safe_dump(_as_yaml(args.to_dict()), sort_keys=True))
+
+
+def build_training_loss(args: RunArguments, train: datasets.Dataset) -> tuple[MultiLabelLoss, np.ndarray | None]:
+    """The loss with its class weights from the training counts, and where its head's bias (C,) starts, in logits."""
+    positives_C, negatives_C, _ = counts(label_matrix(train))
+    loss = build_loss(
+        args.loss.loss,
+        positives_C=positives_C,
+        known_C=positives_C + negatives_C,
+        class_weights=args.loss.class_weights,
+        given_class_weights=args.loss.given_class_weights,
+        beta=args.loss.effective_number_beta,
+        **args.loss.options(),
+    )
+    if args.loss.head_bias == "zero":
+        return loss, None
+    prevalence_C = positives_C / np.maximum(positives_C + negatives_C, 1)
+    return loss, loss.no_information_logits(torch.as_tensor(prevalence_C)).numpy()
+
+
+def build_trainer(
+    args: RunArguments,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    loss: MultiLabelLoss,
+    splits: datasets.DatasetDict,
+    label_names: LabelSpace,
+) -> CXRTrainer:
+    """The Trainer with the run's loss, sampler, pixels, optimizer and validation metrics."""
+    training = args.training
+    # The folder is pushed once, complete, by hub.py; the Trainer would push checkpoints without card and report.
+    training.push_to_hub = False
+    pixels = PixelProcessor(
+        processor,
+        horizontal_flip=args.model.horizontal_flip,
+        rotation_degrees=args.model.rotation_degrees,
+        seed=training.data_seed or training.seed,
+    )
+    step_images = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
+    sampler = ShuffleSampler(
+        label_matrix(splits["train"]), batch_size=step_images, seed=training.data_seed or training.seed
+    )
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+    return CXRTrainer(
+        model=model,
+        args=training,
+        loss=loss,
+        pixels=pixels,
+        sampler=sampler,
+        decay_all_parameters=training.optimizer == "adam",
+        train_dataset=DecodedImages(splits["train"], pixels.resize_size, pixels.resample),
+        eval_dataset=DecodedImages(splits["validation"], pixels.resize_size, pixels.resample),
+        processing_class=processor,
+        compute_metrics=validation_metrics(label_names),
+        optimizer_cls_and_kwargs=(
+            optimizer,
+            {
+                "lr": training.learning_rate,
+                "betas": (training.adam_beta1, training.adam_beta2),
+                "eps": training.adam_epsilon,
+            },
+        ),
+    )
+
+
+def validation_metrics(label_names: LabelSpace) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Macro AUC and mean average precision, for choosing the checkpoint; intervals come at the end."""
+    metric = MultiLabelMetric(label_names)
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        result = metric.compute(predictions=prediction.predictions, references=prediction.label_ids)
+        return {name: result[name] for name in ("auc", "mean_average_precision")}
+
+    return compute
+
+
+def predict(classifier: Classifier, split: datasets.Dataset, name: str, args: RunArguments) -> Predictions:
+    """Logits of a split; all processes share the work and each gets the whole."""
+    return classifier.predict_split(
+        split,
+        name,
+        batch_size=args.training.per_device_eval_batch_size,
+        workers=args.training.dataloader_num_workers,
+    )
+
+
+def calibrate(classifier: Classifier, predictions: Predictions, calibration: Calibration | None) -> Predictions:
+    """Fold the calibration into the classifier's head; the predictions as the calibrated model makes them."""
+    if calibration is None:
+        return predictions
+    head = classifier.model.classifier
+    fold_into_head(
+        classifier.model,
+        *calibration.fold(head.weight.detach().cpu().numpy(), head.bias.detach().cpu().numpy()),
+    )
+    classifier.model.config.hf_cxr = {**classifier.model.config.hf_cxr, "calibration": calibration.to_dict()}
+    return dataclasses.replace(predictions, logits=calibration.apply(predictions.logits))
+
+
+def measure(predictions: Predictions, label_names: LabelSpace, args: RunArguments) -> EvaluationReport:
+    """Every figure of a split, with its patient-clustered interval."""
+    return evaluate_predictions(
+        predictions.probabilities,
+        predictions.labels,
+        predictions.patient_ids,
+        label_names=label_names,
+        resamples=args.evaluation.bootstrap_resamples,
+        confidence=args.evaluation.confidence,
+        seed=args.training.seed,
+    )
+
+
+def describe_protocol(
+    args: RunArguments, splits: datasets.DatasetDict, fingerprint: str, loss: MultiLabelLoss
+) -> dict[str, Any]:
+    """What was done, on which patients: all that a figure must be read with."""
+    return {
+        "dataset": {"phantom": "synthetic phantoms (no patients)", "nih": "ChestX-ray14"}[args.data.dataset],
+        "synthetic": args.data.dataset == "phantom",
+        "splits": {
+            name: {"images": len(split), "patients": len(set(split["patient_id"][:]))}
+            for name, split in splits.items()
+        },
+        "split_fingerprint": fingerprint,
+        "labels_shuffled": args.data.shuffle_labels,
+        "training_images_limited_to": args.data.train_limit,
+        "missing_images": args.data.missing_images if args.data.dataset == "nih" else None,
+        "initial_weights": args.model.model_name_or_path or "random",
+        "loss": loss.describe(),
+        "selection": f"best validation {args.training.metric_for_best_model}"
+        if args.training.load_best_model_at_end
+        else "last epoch",
+        "calibration": "per finding, affine in the logit, fitted on validation" if args.evaluation.calibrate else None,
+        "seed": args.training.seed,
+    }
+
+
+def describe_training(metrics: dict[str, float], trainer: CXRTrainer, seconds: float) -> dict[str, Any]:
+    """Epochs, times, speed and peak memory, measured."""
+    state = trainer.state
+    best = [entry["epoch"] for entry in state.log_history if entry["step"] == state.best_global_step]
+    return {
+        "epochs": state.epoch,
+        "steps": state.global_step,
+        "best_epoch": best[0] if best else None,
+        "train_seconds": metrics["train_runtime"],
+        "images_per_second": metrics["train_samples_per_second"],
+        "train_and_measure_seconds": seconds,
+        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_device_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+    }
+
+
+def describe_environment(state: PartialState) -> dict[str, Any]:
+    """Versions, processes and devices."""
+    return {
+        "hf_cxr": hf_cxr.__version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        "processes": state.num_processes,
+        "device": torch.cuda.get_device_name() if state.device.type == "cuda" else state.device.type,
+        "cpu_threads": torch.get_num_threads(),
+    }
+
+
+def write_run_folder(
+    run_dir: Path, model_config: PreTrainedConfig, report: Report, predictions: dict[str, Predictions]
+) -> None:
+    """Predictions, every figure as number and picture, the report and the card."""
+    for name, split in predictions.items():
+        split.save(run_dir / "predictions" / f"{name}.parquet")
+    test = predictions["test"]
+    figures = {
+        "roc_test.png": plots.roc_curves(
+            test.probabilities, test.labels, test.label_names, report.captions(), f"{report.name}: ROC curves on test"
+        ),
+        "training.png": plots.training_curves(report.history, report.training["best_epoch"]),
+    }
+    for name, figure in figures.items():
+        plots.save(figure, run_dir / "figures" / name)
+    write_json(run_dir / "metrics.json", report.to_dict())
+    write_text(run_dir / "report.html", report.to_html(run_dir / "figures"))
+    write_text(run_dir / "README.md", card.render(report, model_config))
+
+
+def compare_with_stock_pipeline(run_dir: Path, split: datasets.Dataset, predictions: Predictions) -> dict[str, Any]:
+    """What the stock pipeline says of the first test image that has a finding, beside what was evaluated.
+
+    Law 1 of the design is checked in each run and not only in the tests: the largest difference is reported.
+    """
+    row = int(np.argmax(np.nansum(predictions.labels, axis=1) > 0))
+    scores = stock_pipeline(run_dir, split[row]["image"])
+    evaluated = dict(zip(predictions.label_names, predictions.probabilities[row].tolist(), strict=True))
+    return {
+        "image_id": predictions.image_ids[row],
+        "labels": [
+            name for name, cell in zip(predictions.label_names, predictions.labels[row], strict=True) if cell == 1
+        ],
+        "scores": scores,
+        "largest_difference_to_evaluation": max(abs(scores[name] - evaluated[name]) for name in scores),
+    }
+
+
+def save_model_folder(run_dir: Path, model: PreTrainedModel, processor: BaseImageProcessor) -> None:
+    """config.json, model.safetensors and preprocessor_config.json, each written beside and renamed."""
+    with tempfile.TemporaryDirectory(dir=run_dir, prefix=".model-") as beside:
+        model.save_pretrained(beside)
+        processor.save_pretrained(beside)
+        for file in Path(beside).iterdir():
+            os.replace(file, run_dir / file.name)
+    for leftover in ("training_args.bin",):  # a pickle of this machine's arguments; config.yaml says the same
+        (run_dir / leftover).unlink(missing_ok=True)
+
+
+def _as_yaml(values: dict[str, Any]) -> dict[str, Any]:
+    # What a round trip through the file gives, so that comparing with what was read compares like with like.
+    return yaml.safe_load(yaml.safe_dump(values))

@@ -1,0 +1,164 @@
+"""`CXRTrainer`: transformers' Trainer, handed its loss, its sampler and its pixels.
+
+It knows no loss and no sampler by name. Each override says why it is there.
+
+B = images, C = findings, S = resized side in pixels.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+
+from hf_cxr.processing import PixelProcessor, collate
+
+
+class CXRTrainer(Trainer):
+    """Fine-tunes a multi-label classifier on batches of `processing.collate`.
+
+    Args:
+        loss: module with ``loss(logits (B, C), targets (B, C), known_cells=None) -> scalar``, the sum over known cells
+            divided by ``known_cells``, or by their own number without it.
+        pixels: turns uint8 batches into the model's input, with ``augment`` in training.
+        sampler: draws training rows; has ``set_epoch``.
+        decay_all_parameters: weight decay on biases and norms too, as `torch.optim.Adam(model.parameters())` has it.
+        compute_metrics: as the Trainer's; the loss over the whole set is added to what it gives.
+        kwargs: the Trainer's own.
+    """
+
+    # compute_loss divides by the number of known cells in the whole optimizer step, over all accumulation steps and
+    # processes. The Trainer must not divide again.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *args: Any,
+        loss: torch.nn.Module,
+        pixels: PixelProcessor,
+        sampler: Sampler[int] | None = None,
+        decay_all_parameters: bool = False,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        **kwargs: Any,
+    ):
+        self.loss, self.pixels, self.sampler, self.decay_all_parameters = loss, pixels, sampler, decay_all_parameters
+        self._metrics_of_set = compute_metrics
+        kwargs.setdefault("data_collator", collate)
+        super().__init__(*args, compute_metrics=self._compute_metrics, **kwargs)
+        self.loss.to(self.args.device)
+        self.pixels.to(self.args.device)
+        if sampler is not None:
+            self.add_callback(_SamplerEpoch(sampler))
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler[int] | None:
+        # The sampler is an argument: which images are drawn is a choice of the long-tail toolbox.
+        return super()._get_train_sampler(train_dataset) if self.sampler is None else self.sampler
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        # The reference gives weight decay to every parameter; the Trainer leaves out biases and norms.
+        if self.decay_all_parameters:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
+        # The Trainer counts labels that are not -100. Here an item is a known label cell, and the mean over all of a
+        # step's cells is not the mean of the micro-batches' means when some cells are unknown.
+        if not batch_samples or "labels" not in batch_samples[0]:
+            return None
+        known = sum((~batch["labels"].isnan()).sum() for batch in batch_samples).to(device)
+        return self.accelerator.gather(known).sum() if self.args.world_size > 1 else known
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ):
+        # The model's own loss is the plain BCE, which knows no unknown cells and no class weights.
+        pixel_values = (
+            self.pixels.augment(inputs["pixel_values"], inputs["row"], int(self.state.epoch or 0))
+            if model.training
+            else self.pixels(inputs["pixel_values"])
+        )
+        outputs = model(pixel_values=pixel_values)
+        loss = self.loss(outputs.logits, inputs["labels"], known_cells=num_items_in_batch)
+        if num_items_in_batch is not None:
+            loss = loss * self.args.world_size  # data-parallel training averages gradients; the step's sum is wanted
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], prediction_loss_only: bool, ignore_keys=None
+    ):
+        # Gives no loss: the Trainer would average the means of batches, which depends on how the set is cut into
+        # batches when cells are unknown. _compute_metrics takes the loss over the whole set.
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(pixel_values=self.pixels(inputs["pixel_values"])).logits
+        return None, logits.float(), inputs["labels"]
+
+    # transformers 5 writes checkpoints under the Hub's names of Swin's weights and reads them back under the module's
+    # own (issues 43701 and 48805 there): nothing matches, a warning is logged, and the run goes on with other weights.
+    # from_pretrained knows both names, and load_state_dict here is strict.
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._load_weights(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            self._load_weights(self.state.best_model_checkpoint)
+
+    def _load_weights(self, folder: str) -> None:
+        saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        # card.py writes README.md from the run; the Trainer's own card would overwrite it.
+        return
+
+    def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        logits, labels = (
+            torch.as_tensor(array, device=self.args.device) for array in (prediction.predictions, prediction.label_ids)
+        )
+        metrics = {"loss": self.loss(logits, labels).item()}
+        return metrics | (self._metrics_of_set(prediction) if self._metrics_of_set else {})
+
+
+class _SamplerEpoch(TrainerCallback):
+    # Accelerate tells its own samplers the epoch, but after a resume in mid-epoch on several processes it wraps the
+    # sampler once more and does not reach it.
+    def __init__(self, sampler: Sampler[int]):
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.sampler.set_epoch(int(state.epoch or 0))
+
+
+def last_complete_checkpoint(run_dir: str | Path, world_size: int = 1) -> Path | None:
+    """The newest checkpoint folder that was written to its end, or None.
+
+    The Trainer writes trainer_state.json last. A process killed in the middle of a save leaves a folder without it,
+    or with half of it; such a folder is passed over.
+    """
+    folders = [path for path in Path(run_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    for folder in sorted(folders, key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        rng = [f"rng_state_{i}.pth" for i in range(world_size)] if world_size > 1 else ["rng_state.pth"]
+        if _readable_json(folder / TRAINER_STATE_NAME) and all((folder / name).is_file() for name in rng):
+            return folder
+    return None
+
+
+def _readable_json(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False

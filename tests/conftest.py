@@ -1,0 +1,57 @@
+"""What every test gets: no network. And the ``hub`` fixture: a Hub on the loopback interface.
+
+A test in ``test_*.py`` runs with HF_HUB_OFFLINE=1, set here before huggingface_hub is imported, because it reads its
+environment at import. ``hub`` opens the way to the loopback server, and to nothing else, for the length of one test.
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+import pytest
+from hub_server import WRITE_TOKEN, HubServer
+
+
+@pytest.fixture
+def hub(tmp_path_factory, monkeypatch):
+    """A running ``HubServer`` that this process and its subprocesses take for the Hub, logged in with write access.
+
+    Subprocesses see it through the environment: ``subprocess.run([sys.executable, "scripts/train.py", ...])`` as it
+    is, or with ``env=os.environ | hub.environment(another_home, token=None)`` for a reader with a cache of its own.
+    In this process, huggingface_hub and what asks it (``hf_cxr.hub``, ``from_pretrained``) see it too.
+
+    ``hub.files("tester/name")`` is what was pushed, ``hub.requests`` what was asked, and ``hub.fail`` breaks things.
+    """
+    home = tmp_path_factory.mktemp("hf_home")
+    with HubServer(tmp_path_factory.mktemp("hub")) as server:
+        for name in (
+            "HF_HUB_CACHE",
+            "HUGGINGFACE_HUB_CACHE",
+            "HF_TOKEN_PATH",
+            "HF_OIDC_RESOURCE",
+            "HF_DATASETS_CACHE",
+        ):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in server.environment(home, WRITE_TOKEN).items():
+            monkeypatch.setenv(name, value)
+        _point_this_process_at(server, home, monkeypatch)
+        yield server
+
+
+def _point_this_process_at(server: HubServer, home, monkeypatch) -> None:
+    """What the variables do in a new process, for one that has imported huggingface_hub already."""
+    from huggingface_hub import close_session, constants, hf_api
+
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
+    monkeypatch.setattr(hf_api.api, "endpoint", server.url)  # behind huggingface_hub's module-level functions
+    close_session()  # its connections belong to another server

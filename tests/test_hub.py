@@ -1,0 +1,388 @@
+"""Push and load through the real huggingface_hub and transformers, against a Hub on the loopback interface."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+from hub_server import READ_TOKEN, USER, WRITE_TOKEN
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from PIL import Image
+
+from hf_cxr.hub import HubError, prepare_repo, push_run, run_files
+from hf_cxr.labels import NIH14
+
+REPO = f"{USER}/swin-nih"
+CARD = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: image-classification
+tags: [chest-x-ray]
+model-index:
+- name: swin-nih
+  results:
+  - task: {type: image-classification}
+    dataset: {name: ChestX-ray14, type: nih}
+    metrics: [{type: roc_auc, value: 0.5}]
+---
+
+# Swin on ChestX-ray14
+"""
+KEPT_HERE = {
+    "checkpoint-10/model.safetensors": "weights of step 10",
+    "checkpoint-10/optimizer.pt": "state",
+    "optimizer.pt": "state",
+    "training_args.bin": "pickle",
+    "train.log": "a line",
+    "logs/events.out.tfevents.1": "events",
+    "predictions/test.parquet": "patient 13",
+    "figures/notes.txt": "a note",
+}
+SENT = {
+    "README.md": CARD,
+    "config.yaml": "loss: bce\n",
+    "metrics.json": "{}",
+    "report.html": "<p>report</p>",
+    "figures/reliability.png": "a picture",
+}
+MODEL = {"config.json", "model.safetensors", "preprocessor_config.json"}
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory) -> Path:
+    """A run folder with a real, tiny Swin classifier of the 14 findings, and everything that stays at home."""
+    import torch
+    from transformers import DeiTImageProcessorPil, SwinConfig, SwinForImageClassification
+
+    run = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    config = SwinConfig(
+        image_size=32,
+        patch_size=2,
+        window_size=2,
+        embed_dim=8,
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 1, 1, 1),
+        initializer_range=0.5,  # so that the scores differ
+        id2label=NIH14.id2label(),
+        label2id={name: column for column, name in enumerate(NIH14)},
+        problem_type="multi_label_classification",
+    )
+    SwinForImageClassification(config).save_pretrained(run)
+    DeiTImageProcessorPil(
+        size={"height": 36, "width": 36},
+        crop_size={"height": 32, "width": 32},
+        do_convert_rgb=True,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    ).save_pretrained(run)
+    for name, text in (SENT | KEPT_HERE).items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(text)
+    return run
+
+
+@pytest.fixture
+def run(finished_run, tmp_path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+LOAD = """
+import json, sys
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+repo, image = sys.argv[1:]
+model = AutoModelForImageClassification.from_pretrained(repo)
+AutoImageProcessor.from_pretrained(repo)
+scores = pipeline("image-classification", model=repo)(image, top_k=14)
+print(json.dumps({"class": type(model).__name__, "problem": model.config.problem_type, "scores": scores}))
+"""
+
+
+def direct_scores(run: Path, path: Path) -> dict[str, float]:
+    """The 14 probabilities by hand: grey to RGB, bicubic to 36, centre 32, normalise, model, sigmoid."""
+    import torch
+    from transformers import SwinForImageClassification
+
+    model = SwinForImageClassification.from_pretrained(run).eval()
+    image = Image.open(path).convert("RGB").resize((36, 36), Image.Resampling.BICUBIC).crop((2, 2, 34, 34))
+    pixels_HWC = np.asarray(image, dtype=np.float32) / 255
+    pixels_HWC = (pixels_HWC - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        logit_C = model(torch.from_numpy(pixels_HWC.transpose(2, 0, 1)[None])).logits[0]
+    return dict(zip(NIH14, torch.sigmoid(logit_C).tolist(), strict=True))
+
+
+def test_pushed_model_loads_elsewhere_and_gives_the_same_scores(hub, finished_run, tmp_path):
+    push_run(finished_run, REPO)
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (50, 44), dtype=np.uint8)).save(tmp_path / "x.png")
+    hub.requests.clear()
+    home = tmp_path / "another_home"
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, REPO, tmp_path / "x.png"],
+        env={name: value for name, value in os.environ.items() if name != "HF_TOKEN"} | hub.environment(home, None),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert (loaded["class"], loaded["problem"]) == ("SwinForImageClassification", "multi_label_classification")
+    got = {row["label"]: row["score"] for row in loaded["scores"]}
+    expected = direct_scores(finished_run, tmp_path / "x.png")
+    assert set(got) == set(NIH14)
+    assert got == pytest.approx(expected, abs=1e-5)
+    assert max(expected.values()) - min(expected.values()) > 0.01  # the comparison can fail
+    assert sum(expected.values()) > 1.5  # 14 sigmoids, not a softmax
+    assert len(hub.calls("GET", "/cdn/")) == 1  # the weights came from this server, once
+    assert any(home.rglob("model.safetensors"))
+    assert all("authorization" not in request.headers for request in hub.requests)  # a public repository
+
+
+def test_one_commit_with_the_run_and_nothing_private(hub, finished_run):
+    url = push_run(finished_run, REPO, commit_message="Upload the run")
+    commits = hub.repos["models", REPO].commits
+    assert [commit.title for commit in commits] == ["initial commit", "Upload the run"]
+    assert url == f"{hub.url}/{REPO}/commit/{commits[-1].oid}"
+    assert set(hub.files(REPO)) == MODEL | set(SENT)
+    assert set(run_files(finished_run)) == MODEL | set(SENT)
+    assert hub.read(REPO, "config.json") == (finished_run / "config.json").read_bytes()
+    sent = b"".join(request.body for request in hub.requests)
+    assert b"checkpoint-10" not in sent
+    assert b"predictions" not in sent
+
+
+def test_weights_go_through_lfs_and_the_token_stays_on_the_hub(hub, finished_run):
+    push_run(finished_run, REPO)
+    assert [path for path, file in hub.files(REPO).items() if file.lfs] == ["model.safetensors"]
+    assert hub.read(REPO, "model.safetensors") == (finished_run / "model.safetensors").read_bytes()
+    (upload,) = hub.calls("PUT", "/lfs/")
+    assert "authorization" not in upload.headers
+    assert hub.calls("POST", "/commit/main")[0].headers["authorization"] == f"Bearer {WRITE_TOKEN}"
+
+
+def test_predictions_go_up_only_when_asked_and_come_down_again(hub, finished_run):
+    push_run(finished_run, REPO, include_predictions=True)
+    assert hub.read(REPO, "predictions/test.parquet") == b"patient 13"
+    push_run(finished_run, REPO)
+    assert "predictions/test.parquet" not in hub.files(REPO)
+
+
+def test_second_push_updates_and_removes_what_is_gone(hub, run):
+    push_run(run, REPO)
+    (run / "metrics.json").write_text('{"macro_auc": 0.8}')
+    (run / "figures/reliability.png").unlink()
+    hub.repos["models", REPO].commits[-1].files["NOTES.md"] = hub.files(REPO)["README.md"]  # somebody else's file
+    hub.requests.clear()
+    push_run(run, REPO)
+    assert hub.read(REPO, "metrics.json") == b'{"macro_auc": 0.8}'
+    assert set(hub.files(REPO)) == (MODEL | set(SENT) | {"NOTES.md"}) - {"figures/reliability.png"}
+    assert not hub.calls("PUT", "/lfs/")  # the same weights are not sent again
+    assert Path(hf_hub_download(REPO, "metrics.json")).read_text() == '{"macro_auc": 0.8}'
+    assert len(hub.repos["models", REPO].commits) == 3
+
+
+def test_push_without_changes_makes_no_commit(hub, finished_run):
+    first = push_run(finished_run, REPO)
+    assert push_run(finished_run, REPO) == first
+    assert len(hub.repos["models", REPO].commits) == 2
+
+
+def test_prepare_gives_the_full_name_and_may_be_repeated(hub):
+    assert prepare_repo("swin-nih") == REPO
+    assert prepare_repo(REPO) == REPO
+    assert prepare_repo("lab/swin-nih") == "lab/swin-nih"
+    assert not hub.files(REPO)
+    assert not hub.repos["models", REPO].private
+
+
+def test_private_repository_needs_a_token(hub, finished_run):
+    push_run(finished_run, REPO, private=True)
+    assert hub.repos["models", REPO].private
+    assert Path(hf_hub_download(REPO, "config.json")).read_bytes() == (finished_run / "config.json").read_bytes()
+    with pytest.raises(RepositoryNotFoundError):
+        hf_hub_download(REPO, "metrics.json", token=False)
+
+
+def test_private_push_into_a_public_repository_is_refused(hub, finished_run):
+    prepare_repo(REPO)
+    with pytest.raises(HubError, match=rf"{REPO} exists and is public.*hf repos settings"):
+        push_run(finished_run, REPO, private=True)
+    assert not hub.files(REPO)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("a/b/c", "a/b/c"), ("bad name", "bad name"), ("-x", "-x"), ("x" * 97, "96 characters")]
+)
+def test_bad_name_is_refused_before_any_request(hub, name, part):
+    with pytest.raises(ValueError, match=f"{part}.*") as caught:
+        prepare_repo(name)
+    assert "namespace/name" in str(caught.value)
+    assert hub.requests == []
+
+
+def test_no_login_is_refused_before_any_request(hub, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match=r"not logged in.*hf auth login"):
+        prepare_repo(REPO)
+    assert hub.requests == []
+
+
+def test_refused_token_names_the_repair(hub):
+    hub.tokens.clear()
+    with pytest.raises(HubError, match=r"refused the token.*hf auth login --force"):
+        prepare_repo(REPO)
+    assert not hub.repos
+
+
+def test_token_that_may_only_read_is_refused_before_training(hub):
+    with pytest.raises(HubError, match="write access"):
+        prepare_repo(REPO, token=READ_TOKEN)
+    assert not hub.repos
+    prepare_repo(REPO)
+    with pytest.raises(HubError, match="write access"):  # although the repository is there
+        prepare_repo(REPO, token=READ_TOKEN)
+
+
+def test_namespace_of_somebody_else_names_the_allowed_ones(hub):
+    with pytest.raises(HubError, match=r'namespace "microsoft".*tester, lab'):
+        prepare_repo("microsoft/swin-nih")
+
+
+def test_offline_mode_is_refused_before_any_request(hub, finished_run, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for call in (lambda: prepare_repo(REPO), lambda: push_run(finished_run, REPO)):
+        with pytest.raises(HubError, match=r"offline mode.*HF_HUB_OFFLINE"):
+            call()
+    assert hub.requests == []
+
+
+def test_tests_are_offline_without_the_hub_fixture():
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    assert huggingface_hub.is_offline_mode()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "preprocessor_config.json", "README.md"])
+def test_incomplete_folder_is_refused_before_any_request(hub, run, name):
+    (run / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
+        push_run(run, REPO)
+    (run / name).touch()
+    with pytest.raises(FileNotFoundError, match=f"{name} is empty"):
+        push_run(run, REPO)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ("# no metadata\n", "no metadata"),
+        ("---\ntags: [a\n---\n", "does not parse"),
+        ("---\n- a\n---\n", "does not parse"),
+        ("---\nmodel-index:\n- results: 3\n---\n", "does not parse"),
+    ],
+)
+def test_broken_card_is_refused_before_any_request(hub, run, card, message):
+    (run / "README.md").write_text(card)
+    with pytest.raises(ValueError, match=f"README.md.*{message}"):
+        push_run(run, REPO)
+    assert hub.requests == []
+
+
+def test_card_that_the_hub_refuses_creates_nothing(hub, run):
+    (run / "README.md").write_text(CARD.replace("apache-2.0", "apache2"))
+    with pytest.raises(ValueError, match=r'refuses the card.s metadata.*"license"'):
+        push_run(run, REPO)
+    assert not hub.repos
+
+
+@pytest.mark.parametrize("secret", [WRITE_TOKEN, "hf_" + "aB3" * 12])
+def test_file_with_an_access_token_is_refused(hub, run, secret):
+    (run / "config.yaml").write_text(f"hub_token: {secret}\n")
+    with pytest.raises(ValueError, match=r"config.yaml holds an access token") as caught:
+        push_run(run, REPO)
+    assert secret not in str(caught.value)
+    assert hub.requests == []
+
+
+def test_dropped_upload_is_tried_again(hub, finished_run):
+    hub.fail("PUT", "/lfs/", times=1)
+    push_run(finished_run, REPO)
+    assert [request.status for request in hub.calls("PUT", "/lfs/")] == [0, 200]
+    assert hub.read(REPO, "model.safetensors") == (finished_run / "model.safetensors").read_bytes()
+
+
+def test_failed_upload_commits_nothing_and_can_be_repeated(hub, finished_run):
+    hub.fail("PUT", "/lfs/", status=413)
+    with pytest.raises(HubError, match=r"could not push .*'model\.safetensors'.*413"):
+        push_run(finished_run, REPO)
+    assert not hub.files(REPO)
+    assert not hub.calls("POST", "/commit/main")
+    push_run(finished_run, REPO)
+    assert set(hub.files(REPO)) == MODEL | set(SENT)
+
+
+def test_corrupted_upload_is_refused(hub, run, monkeypatch):
+    """The server checks what arrives, so a pass of the tests above means that the right bytes did."""
+    from huggingface_hub.lfs import UploadInfo
+
+    monkeypatch.setattr(UploadInfo, "sha256", property(lambda info: b"\1" * 32))
+    with pytest.raises(HubError, match="422"):
+        push_run(run, REPO)
+    assert not hub.files(REPO)
+
+
+def test_unreachable_hub_says_so(hub):
+    prepare_repo(REPO)  # the client keeps this connection open
+    hub.stop()
+    with pytest.raises(HubError, match=f"no connection to {hub.url}"):
+        prepare_repo(REPO)
+
+
+def test_server_answers_ranges_and_its_own_entries(hub, finished_run):
+    """The parts of the server that other tests may lean on: ranges, trees, errors."""
+    push_run(finished_run, REPO)
+    session = huggingface_hub.get_session()
+    weights = (finished_run / "model.safetensors").read_bytes()
+    link = f"{hub.url}/{REPO}/resolve/main/model.safetensors"
+    part = session.get(link, headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, weights[10:20])
+    assert part.headers["Content-Range"] == f"bytes 10-19/{len(weights)}"
+    assert session.get(link, headers={"Range": f"bytes={len(weights)}-"}).status_code == 416
+    assert {entry.path for entry in huggingface_hub.list_repo_tree(REPO, recursive=False)} >= {
+        "figures",
+        "config.json",
+    }
+    assert {entry.path for entry in huggingface_hub.list_repo_tree(REPO, "figures")} == {"figures/reliability.png"}
+    file = hub.files(REPO)["config.json"]
+    (info,) = huggingface_hub.HfApi().get_paths_info(REPO, ["config.json", "absent"])
+    assert (info.size, info.blob_id) == (dataclasses.astuple(file)[1], file.oid)
+    assert not huggingface_hub.file_exists(REPO, "absent.json")
+    with pytest.raises(HfHubHTTPError, match="Invalid rev id"):
+        hf_hub_download(REPO, "config.json", revision="absent")
+
+
+def test_server_runs_by_hand():
+    command = [sys.executable, Path(__file__).with_name("hub_server.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            exports = {}
+            while (line := server.stdout.readline()).startswith("export "):
+                name, value = line.removeprefix("export ").strip().split("=", 1)
+                exports[name] = value
+            request = urllib.request.Request(f"{exports['HF_ENDPOINT']}/api/whoami-v2")
+            request.add_header("Authorization", f"Bearer {exports['HF_TOKEN']}")
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            assert json.load(opener.open(request, timeout=10))["name"] == USER
+        finally:
+            server.terminate()

@@ -1,0 +1,212 @@
+"""Decoding to 8-bit grey: what each container gives, and which files are refused."""
+
+import io
+import os
+import pickle
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
+
+from hf_cxr.data.images import ImageError, read_grey, resize_grey
+
+GREY = np.random.default_rng(0).integers(0, 256, (24, 31), dtype=np.uint8)
+
+
+def encode(image: Image.Image, file_format: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def grey_palette() -> Image.Image:
+    image = Image.fromarray(255 - GREY).convert("P")
+    image.putdata((255 - GREY).ravel())
+    image.putpalette(np.repeat(np.arange(255, -1, -1, dtype=np.uint8), 3).tobytes())  # an inverted ramp
+    return image
+
+
+EIGHT_BIT = {
+    "grey": Image.fromarray(GREY),
+    "grey and alpha": Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(GREY[::-1].copy())]),
+    "rgb": Image.fromarray(GREY).convert("RGB"),
+    "opaque rgba": Image.fromarray(GREY).convert("RGBA"),
+    "half-transparent rgba": Image.merge("RGBA", [Image.fromarray(GREY)] * 3 + [Image.fromarray(GREY // 2)]),
+    "palette": grey_palette(),
+    "one bit": Image.fromarray(GREY > 127),
+}
+
+
+@pytest.mark.parametrize("kind", EIGHT_BIT)
+def test_grey_is_what_the_stock_pipeline_sees_in_every_channel(kind):
+    content = encode(EIGHT_BIT[kind])
+    stock_HWC = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    grey_HW = read_grey(content)
+    assert grey_HW.dtype == np.uint8
+    for channel in range(3):
+        np.testing.assert_array_equal(grey_HW, stock_HWC[..., channel])
+    np.testing.assert_array_equal(grey_HW, (GREY > 127) * 255 if kind == "one bit" else GREY)
+
+
+def test_colour_is_luma():
+    colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], dtype=np.uint8)
+    np.testing.assert_array_equal(read_grey(encode(Image.fromarray(colours))), [[76, 150, 29]])
+
+
+@pytest.mark.parametrize(
+    ("highest", "full_scale"),
+    [(200, 255), (255, 255), (256, 1023), (1023, 1023), (3000, 4095), (4095, 4095), (16383, 16383), (16384, 65535)],
+)
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_16_bit_grey_is_scaled_from_the_fewest_bits_that_hold_it(highest, full_scale, mode):
+    value_HW = np.linspace(0, highest, 24 * 31).round().astype(np.uint16).reshape(24, 31)
+    value_HW = value_HW if mode == "I;16" else value_HW.astype(np.int32)
+    image = Image.fromarray(value_HW)
+    assert image.mode == mode
+    np.testing.assert_array_equal(read_grey(image), np.rint(value_HW * (255 / full_scale)))
+    if mode == "I;16":
+        np.testing.assert_array_equal(read_grey(encode(image)), read_grey(image))
+        np.testing.assert_array_equal(read_grey(encode(image, "TIFF")), read_grey(image))
+
+
+def test_16_bit_grey_does_not_turn_white():
+    ramp = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
+    content = encode(Image.fromarray(ramp))
+    assert (np.asarray(Image.open(io.BytesIO(content)).convert("L")) == 255).mean() > 0.99  # what the repair is for
+    np.testing.assert_array_equal(read_grey(content).ravel(), np.arange(256))
+
+
+def test_big_endian_16_bit_tiff():
+    header = b"MM\x00*\x00\x00\x00\x08\x00\x08"
+    fields = [
+        (256, 4, 2),
+        (257, 4, 1),
+        (258, 3, 16),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 110),
+        (278, 4, 1),
+        (279, 4, 4),
+    ]
+    entries = b"".join(
+        np.array([tag, kind, 0, 1], dtype=">u2").tobytes()
+        + value.to_bytes(2 if kind == 3 else 4, "big").ljust(4, b"\0")
+        for tag, kind, value in fields
+    )
+    content = header + entries + bytes(4)
+    content += np.array([0, 65535], dtype=">u2").tobytes()
+    assert Image.open(io.BytesIO(content)).mode == "I;16B"
+    np.testing.assert_array_equal(read_grey(content), [[0, 255]])
+
+
+@pytest.mark.parametrize("source_kind", ["path", "str", "bytes", "image"])
+def test_an_exif_turn_is_undone_and_the_source_left_alone(tmp_path, source_kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    path = tmp_path / "turned.png"
+    path.write_bytes(encode(Image.fromarray(GREY), exif=exif))
+    opened = Image.open(path)
+    source = {"path": path, "str": str(path), "bytes": path.read_bytes(), "image": opened}[source_kind]
+    np.testing.assert_array_equal(read_grey(source), np.rot90(GREY, -1))
+    np.testing.assert_array_equal(np.asarray(opened), GREY)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    header = chunk(b"IHDR", size + bytes([8, 0, 0, 0, 0]))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+WHOLE = encode(Image.fromarray(GREY))
+BROKEN = {
+    "empty": (b"", "empty"),
+    "no image": (b"<html>please log in</html>", "not an image"),
+    "header only": (WHOLE[:30], "Truncated|cut off"),
+    "cut in half": (WHOLE[: len(WHOLE) // 2], "runcated"),
+    "half a jpeg": (encode(Image.fromarray(GREY), "JPEG")[:-200], "truncated"),
+    "wrong checksum": (WHOLE[:100] + bytes([WHOLE[100] ^ 1]) + WHOLE[101:], "checksum"),
+    "large": (png_of_size(10_000, 10_000), "10000 x 10000 pixels are more than"),
+    "absurd": (png_of_size(2_000_000, 1_000_000), "DecompressionBomb"),
+    "negative": (encode(Image.fromarray(np.array([[-5, 5]], dtype=np.int32)), "TIFF"), "from -5 to 5"),
+    "wide": (encode(Image.fromarray(np.array([[0, 70_000]], dtype=np.int32)), "TIFF"), "from 0 to 70000"),
+    "float": (encode(Image.fromarray(np.ones((2, 2), dtype=np.float32)), "TIFF"), "floating-point"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_bad_file_is_refused_with_its_path_and_the_reason(tmp_path, kind):
+    content, reason = BROKEN[kind]
+    path = tmp_path / "bad.png"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=reason) as caught:
+        read_grey(path)
+    assert str(path) in str(caught.value)
+    with pytest.raises(ImageError, match=f"^cannot read 00000001_000.png: .*({reason})"):
+        read_grey(content, name="00000001_000.png")
+
+
+def test_a_missing_file_is_refused_with_its_path(tmp_path):
+    with pytest.raises(ImageError, match=r"absent\.png.*No such file"):
+        read_grey(tmp_path / "absent.png")
+
+
+def test_no_damaged_png_is_read_as_other_pixels():
+    """Over single flipped bits anywhere in the file: refused, or the very same pixels."""
+    rng = np.random.default_rng(0)
+    refused = 0
+    for position in rng.integers(0, len(WHOLE), 300):
+        damaged = bytearray(WHOLE)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        try:
+            np.testing.assert_array_equal(read_grey(bytes(damaged)), GREY)
+        except ImageError:
+            refused += 1
+    assert refused > 250
+
+
+def test_the_error_survives_pickling():
+    error = pickle.loads(pickle.dumps(ImageError("a.png", "broken")))
+    assert (error.name, error.reason, str(error)) == ("a.png", "broken", "cannot read a.png: broken")
+    assert isinstance(error, ValueError)
+
+
+@pytest.mark.parametrize("resample", list(Image.Resampling))
+@pytest.mark.parametrize("shape", [(300, 260), (256, 256), (100, 180)])
+def test_resize_is_that_of_the_stock_processor_to_the_bit(resample, shape):
+    image_HW = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    processor = DeiTImageProcessorPil(
+        resample=resample,
+        size={"height": 256, "width": 256},
+        do_center_crop=False,
+        do_rescale=False,
+        do_normalize=False,
+    )
+    rgb = Image.fromarray(image_HW).convert("RGB")
+    stock_CHW = processor(rgb, return_tensors="np")["pixel_values"][0]
+    ours_HW = resize_grey(image_HW, 256, resample)
+    assert ours_HW.dtype == np.uint8
+    for channel_HW in stock_CHW:
+        np.testing.assert_array_equal(ours_HW, channel_HW)
+
+
+def test_resize_refuses_what_is_not_8_bit_grey():
+    with pytest.raises(ValueError, match=r"\(2, 2, 3\) uint8"):
+        resize_grey(np.zeros((2, 2, 3), dtype=np.uint8), 4, 2)
+    with pytest.raises(ValueError, match="float64"):
+        resize_grey(np.zeros((2, 2)), 4, 2)
+
+
+def test_images_of_the_release():
+    if "HF_CXR_NIH_ROOT" not in os.environ:
+        pytest.skip("HF_CXR_NIH_ROOT is not set: no image of the release to read")
+    paths = sorted(Path(os.environ["HF_CXR_NIH_ROOT"], "images").glob("*.png"))[::100]
+    assert paths
+    for path in paths:
+        np.testing.assert_array_equal(read_grey(path), np.asarray(Image.open(path).convert("RGB"))[..., 1])

@@ -1,0 +1,180 @@
+"""Splits by patient: sizes, stratification, what they may depend on, and what is refused."""
+
+import json
+import logging
+import subprocess
+import sys
+from itertools import combinations
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+
+from hf_cxr.data.splits import check_patients_disjoint, patient_split, split_fingerprint
+
+PREVALENCE = (0.3, 0.1, 0.02, 0.004)
+
+
+def make_cohort(patients: int = 3000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Long-tailed findings that recur in a patient, and patients of 1 to 60 images."""
+    rng = np.random.default_rng(seed)
+    sizes = np.minimum(rng.zipf(1.9, patients), 60)
+    ids = np.repeat([f"{number:08d}" for number in range(patients)], sizes)
+    ill = rng.random((patients, len(PREVALENCE))) < np.array(PREVALENCE) * 2
+    labels = ill[np.repeat(np.arange(patients), sizes)] & (rng.random((len(ids), len(PREVALENCE))) < 0.5)
+    return labels.astype(np.float32), ids
+
+
+def test_size_is_exact_and_patients_are_whole():
+    labels, ids = make_cohort()
+    for fraction in (0.05, 0.2, 0.5, 0.9):
+        chosen = patient_split(labels, ids, fraction=fraction)
+        assert chosen.dtype == bool
+        assert chosen.sum() == round(fraction * len(ids))
+        assert not set(ids[chosen]) & set(ids[~chosen])
+    assert patient_split(labels, ids, count=123).sum() == 123
+
+
+def test_prevalences_agree_and_a_random_cut_would_not():
+    labels, ids = make_cohort()
+    chosen = patient_split(labels, ids, fraction=0.2)
+    one_image = 1 / (0.2 * labels.sum(axis=0))
+    shift = labels[chosen].mean(axis=0) / labels[~chosen].mean(axis=0) - 1
+    assert (np.abs(shift) < 0.02 + 1.5 * one_image).all()
+    no_finding = labels.sum(axis=1) == 0
+    assert no_finding[chosen].mean() == pytest.approx(no_finding[~chosen].mean(), rel=0.02)
+
+    random_shift = []
+    for seed in range(5):
+        some = np.random.default_rng(seed).permutation(np.unique(ids))[: len(np.unique(ids)) // 5]
+        is_in = np.isin(ids, some)
+        random_shift.append(labels[is_in].mean(axis=0) / labels[~is_in].mean(axis=0) - 1)
+    assert np.abs(shift).max() < np.abs(random_shift).max(axis=1).mean() / 3
+
+
+def test_row_order_does_not_matter_and_the_seed_does():
+    labels, ids = make_cohort()
+    chosen = patient_split(labels, ids, fraction=0.2, seed=3)
+    order = np.random.default_rng(0).permutation(len(ids))
+    again = patient_split(labels[order], ids[order], fraction=0.2, seed=3)
+    np.testing.assert_array_equal(again, chosen[order])
+    assert (patient_split(labels, ids, fraction=0.2, seed=4) != chosen).any()
+
+
+def test_same_in_another_process_with_another_hash_seed():
+    program = (
+        "import numpy as np; from hf_cxr.data.splits import patient_split; rng = np.random.default_rng(0);"
+        "ids = [str(i) for i in rng.integers(0, 200, 900)];"
+        "print(patient_split(rng.random((900, 3)) < 0.1, ids, fraction=0.3).nonzero()[0].tolist())"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+    assert len(json.loads(outputs.pop())) == 270
+
+
+def test_unknown_is_not_positive():
+    labels, ids = make_cohort(500)
+    unknown = np.where(labels == 1, 1, np.nan)
+    np.testing.assert_array_equal(patient_split(unknown, ids, fraction=0.2), patient_split(labels, ids, fraction=0.2))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_nearest_possible_size_against_every_subset(seed, caplog):
+    """Patients of awkward sizes: exact where some subset is, else the nearest, with a warning."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, 12, rng.integers(2, 8))
+    ids = np.repeat([str(number) for number in range(len(sizes))], sizes)
+    labels = (rng.random((len(ids), 3)) < 0.3).astype(float)
+    sums = {sum(some) for k in range(1, len(sizes)) for some in combinations(sizes.tolist(), k)}
+    for target in range(1, len(ids)):
+        nearest = min(sums, key=lambda total: (abs(total - target), total))
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert patient_split(labels, ids, count=target, seed=seed).sum() == nearest
+        assert bool(caplog.records) == (nearest != target)
+
+
+def test_refusals_of_a_split():
+    labels, ids = np.zeros((4, 2)), ["a", "a", "b", "c"]
+    with pytest.raises(ValueError, match="either fraction or count"):
+        patient_split(labels, ids)
+    with pytest.raises(ValueError, match="either fraction or count"):
+        patient_split(labels, ids, fraction=0.5, count=2)
+    for size in ({"count": 0}, {"count": 4}, {"fraction": 1.0}, {"fraction": 0.01}):
+        with pytest.raises(ValueError, match="of 4 images"):
+            patient_split(labels, ids, **size)
+    with pytest.raises(ValueError, match="at least two patients; got 1 in 4"):
+        patient_split(labels, ["a"] * 4, count=2)
+    with pytest.raises(ValueError, match=r"\(3, 2\) for 4 patient ids"):
+        patient_split(labels[:3], ids, count=2)
+    with pytest.raises(ValueError, match=r"1 of 4 rows.*no patient_id, such as row 2"):
+        patient_split(labels, ["a", "a", None, "c"], count=2)
+
+
+def splits_of(**patients: list) -> datasets.DatasetDict:
+    features = datasets.Features({"image_id": datasets.Value("string"), "patient_id": datasets.Value("string")})
+    return datasets.DatasetDict(
+        {
+            name: datasets.Dataset.from_dict(
+                {"image_id": [f"{name}-{row}" for row in range(len(ids))], "patient_id": ids}, features=features
+            )
+            for name, ids in patients.items()
+        }
+    )
+
+
+def test_disjoint_splits_pass():
+    check_patients_disjoint(splits_of(train=["1", "1", "2"], validation=["3"], test=["4"]))
+
+
+def test_shared_patients_are_refused_with_number_and_examples():
+    splits = splits_of(train=["1", "2", "3", "4", "5"], validation=["6"], test=["2", "3", "4", "5", "5", "7"])
+    with pytest.raises(ValueError, match=r"train and test share 4 patient\(s\), such as 2, 3, 4\."):
+        check_patients_disjoint(splits)
+    # A selection reads its own rows, not those of the table beneath it.
+    splits["train"] = splits["train"].select([0])
+    check_patients_disjoint(splits)
+
+
+def test_shared_images_are_refused_even_under_other_patients():
+    train = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["1", "2"]})
+    test = {"image_id": ["b", "c"], "patient_id": ["3", "4"]}
+    with pytest.raises(ValueError, match=r"train and test share 1 image\(s\), such as b\."):
+        check_patients_disjoint({"train": train, "test": test})
+
+
+@pytest.mark.parametrize("missing", [None, "", " "])
+def test_a_row_without_a_patient_is_refused(missing):
+    with pytest.raises(ValueError, match="1 of 2 rows of 'test' have no patient_id, such as row 1"):
+        check_patients_disjoint(splits_of(train=["1"], test=["2", missing]))
+
+
+def test_a_split_without_the_column_is_refused():
+    splits = splits_of(train=["1"], test=["2"])
+    splits["test"] = splits["test"].remove_columns("patient_id")
+    for function in (check_patients_disjoint, split_fingerprint):
+        with pytest.raises(ValueError, match="'test' has no column 'patient_id'; it has: image_id"):
+            function(splits)
+
+
+def test_fingerprint_names_the_assignment_and_nothing_else():
+    splits = splits_of(train=["1", "1", "2"], test=["3", "4"])
+    name = split_fingerprint(splits)
+    assert len(name) == 64
+    assert int(name, 16)
+    shuffled = datasets.DatasetDict({split: splits[split].shuffle(seed=1) for split in ("test", "train")})
+    assert split_fingerprint(shuffled) == name
+    assert split_fingerprint({split: rows.to_pandas().assign(age=3) for split, rows in splits.items()}) == name
+    assert split_fingerprint({"train": splits["test"], "test": splits["train"]}) != name
+    assert split_fingerprint({"train": splits["train"].select([0, 1]), "test": splits["test"]}) != name
+    assert split_fingerprint(splits_of(train=["1", "1", "2"], test=["3", "5"])) != name
