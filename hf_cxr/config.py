@@ -183,9 +183,7 @@ class LossArguments:
 class EvaluationArguments:
     """How sure the figures are said to be."""
 
-    bootstrap_resamples: int = field(
-        default=1000, metadata={"help": "Resamples of patients behind each interval; 0 for none (a draft)."}
-    )
+    bootstrap_resamples: int = field(default=1000, metadata={"help": "Resamples of patients behind each interval."})
     confidence: float = field(default=0.95, metadata={"help": "Coverage of the intervals, between 0 and 1."})
     calibrate: bool = field(
         default=True,
@@ -193,7 +191,7 @@ class EvaluationArguments:
     )
 
     def __post_init__(self):
-        _check(self.bootstrap_resamples >= 0, "bootstrap_resamples", self.bootstrap_resamples, "0 or more")
+        _check(self.bootstrap_resamples >= 10, "bootstrap_resamples", self.bootstrap_resamples, "at least 10")
         _check(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
 
 
@@ -287,7 +285,9 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py"
     words = list(_command_line() if argv is None else argv)
     path = Path(words.pop(0)) if words and not words[0].startswith("-") else CONFIGS / "quickstart.yaml"
     try:
-        parser.set_defaults(**_read_yaml(path))
+        values = _read_yaml(path)
+        _check_choices(parser, values, path)
+        parser.set_defaults(**values)
         *parts, rest = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
         )
@@ -313,6 +313,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         if key not in known_keys():
             raise ValueError(_unknown_key(key, str(path)))
     return values  # 1e-4 is a string in YAML 1.1; argparse converts string defaults by the field's own type
+
+
+def _check_choices(parser: HfArgumentParser, values: dict[str, Any], path: Path) -> None:
+    # argparse converts defaults to a field's type but does not hold them against its choices.
+    for action in parser._actions:
+        value = values.get(action.dest)
+        if value is not None and action.choices and value not in action.choices:
+            allowed = ", ".join(map(str, action.choices))
+            raise ValueError(f"{action.dest} in {path} is {value!r}; choose from {allowed}")
+        if value is not None and action.nargs == "+" and not isinstance(value, list):
+            raise ValueError(f"{action.dest} in {path} is {value!r}; it must be a list, like [2, 2, 6, 2]")
 
 
 def _shipped() -> list[str]:

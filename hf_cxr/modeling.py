@@ -72,7 +72,7 @@ def check_grid(config: SwinConfig) -> None:
         least = config.window_size * config.patch_size * 2 ** (len(config.depths) - 1)
         raise ValueError(
             f"image_size {config.image_size} leaves a last grid of {last_grid} x {last_grid} patches, smaller than "
-            f"its window of {config.window_size}; set image_size to {least} or more, or swin_window_size to {last_grid}"
+            f"its window of {config.window_size}; set image_size to {least} or more or swin_window_size to {last_grid}"
         )
 
 

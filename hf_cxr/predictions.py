@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from .labels import LabelSpace
+from hf_cxr.labels import LabelSpace
 
 KEY = b"hf_cxr.predictions"
 FORMAT = 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_cxr.evaluation import EvaluationReport
+from hf_cxr.evaluation import EvaluationReport, FindingResult, format_interval, format_number
 
 # Macro AUC over the 14 findings as published, each with its test set and protocol.
 PUBLISHED_NIH14 = (
@@ -97,8 +97,8 @@ class Report:
         """Macro AUC and mAP on test with their intervals, in one line."""
         test = self.test
         return (
-            f"macro AUC {interval(test.macro_auc, test.macro_auc_low, test.macro_auc_high)}, "
-            f"mAP {interval(test.macro_ap, test.macro_ap_low, test.macro_ap_high)} "
+            f"macro AUC {format_interval(test.macro_auc, test.macro_auc_low, test.macro_auc_high)}, "
+            f"mAP {format_interval(test.macro_ap, test.macro_ap_low, test.macro_ap_high)} "
             f"({test.n_images:,} test images of {test.n_patients:,} patients, {test.confidence:.0%} intervals)"
         )
 
@@ -107,7 +107,7 @@ class Report:
         return [
             "one label value only:\nno curve"
             if finding.name in self.test.undefined
-            else f"AUC {interval(finding.auc, finding.auc_low, finding.auc_high)}\n{finding.positives} positives"
+            else f"AUC {_auc(finding)}\n{finding.positives} positives"
             for finding in self.test.findings
         ]
 
@@ -120,7 +120,7 @@ class Report:
             f"Test: {self.headline()}",
             *(f"  ! {caution}" for caution in self.cautions()),
             "",
-            f'transformers\' own pipeline("image-classification") on test image {self.example["image_id"]} ({labels}):',
+            f"The stock pipeline('image-classification') on test image {self.example['image_id']} ({labels}):",
             *scores,
             f"    largest difference to the evaluation: {self.example['largest_difference_to_evaluation']:.1e}",
             "",
@@ -190,17 +190,8 @@ class Report:
         )
 
 
-def interval(value: float | None, low: float | None, high: float | None) -> str:
-    """A figure with its interval, "0.812 (0.790–0.834)"; "undefined" without a value.
-
-    >>> interval(0.8124, 0.79, 0.834), interval(None, None, None)
-    ('0.812 (0.790–0.834)', 'undefined')
-    """
-    if value is None or value != value:
-        return "undefined"
-    if low is None or low != low:
-        return f"{value:.3f} (no interval)"
-    return f"{value:.3f} ({low:.3f}–{high:.3f})"
+def _auc(finding: FindingResult) -> str:
+    return format_interval(finding.auc, finding.auc_low, finding.auc_high)
 
 
 def _finding_table(result: EvaluationReport) -> str:
@@ -212,23 +203,20 @@ def _finding_table(result: EvaluationReport) -> str:
             f"{finding.positives:,}",
             f"{finding.negatives:,}",
             f"{finding.unknown:,}",
-            interval(finding.auc, finding.auc_low, finding.auc_high),
-            interval(finding.ap, finding.ap_low, finding.ap_high),
-            _number(finding.prevalence),
-            _number(finding.mean_probability_positives),
-            _number(finding.mean_probability_negatives),
-            _number(finding.brier),
-            _number(finding.ece),
+            _auc(finding),
+            format_interval(finding.ap, finding.ap_low, finding.ap_high),
+            format_number(finding.prevalence),
+            format_number(finding.mean_probability_positives),
+            format_number(finding.mean_probability_negatives),
+            format_number(finding.brier),
+            format_number(finding.ece),
         )
         for finding in result.findings
     ]
-    mean = ("mean of defined", "", "", "", interval(result.macro_auc, result.macro_auc_low, result.macro_auc_high),
-            interval(result.macro_ap, result.macro_ap_low, result.macro_ap_high), "", "", "", "", "")  # fmt: skip
+    macro_auc = format_interval(result.macro_auc, result.macro_auc_low, result.macro_auc_high)
+    macro_ap = format_interval(result.macro_ap, result.macro_ap_low, result.macro_ap_high)
+    mean = ("mean of defined", "", "", "", macro_auc, macro_ap, format_number(result.macro_prevalence), "", "", "", "")
     return _table(head, [*rows, mean])
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or value != value else f"{value:.3f}"
 
 
 def _words(values: dict[str, Any], name: str) -> str:

@@ -77,7 +77,9 @@ def run(args: RunArguments) -> Report:
     repo_id = None
     if args.training.push_to_hub and state.is_main_process:  # before the training hours, not after
         repo_id = hub.prepare_repo(
-            args.training.hub_model_id or run_dir.name, private=bool(args.training.hub_private_repo)
+            args.training.hub_model_id or run_dir.name,
+            private=bool(args.training.hub_private_repo),
+            token=args.training.hub_token,
         )
 
     with state.main_process_first():  # the first process decodes or renders into the cache, the others read it
@@ -117,7 +119,9 @@ def run(args: RunArguments) -> Report:
         report.example = compare_with_stock_pipeline(run_dir, splits["test"], test)
         write_run_folder(run_dir, classifier.model.config, report, {"validation": validation, "test": test})
         if repo_id:
-            report.hub_url = hub.push_run(run_dir, repo_id, private=bool(args.training.hub_private_repo))
+            report.hub_url = hub.push_run(
+                run_dir, repo_id, private=bool(args.training.hub_private_repo), token=args.training.hub_token
+            )
     state.wait_for_everyone()
     return report
 

@@ -78,7 +78,7 @@ def test_one_image_a_patient_has_the_spread_of_delong():
         assert width == pytest.approx(2 * 1.96 * analytical, rel=0.12)
 
 
-def test_copies_of_images_widen_nothing_away_when_they_share_a_patient():
+def test_copies_of_images_narrow_nothing_when_they_share_their_patient():
     """Four copies of every image add no information: clustered draws know that, draws of images do not."""
     score_NC, label_NC = draw(200, 1, unknown=0.0)
     copied_NC, copied_label_NC = np.repeat(score_NC, 4, axis=0), np.repeat(label_NC, 4, axis=0)

@@ -171,15 +171,31 @@ def test_coupling_changes_the_negatives_only():
         assert torch.equal(class_aware(logits, targets, alpha, decoupled=True), coupled) == same
 
 
-@pytest.mark.parametrize("function", [asymmetric, class_aware])
-def test_negatives_within_the_margin_have_no_loss_and_no_gradient(function):
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [(asymmetric, {}), (asymmetric, {"gamma_neg": 0.5}), (asymmetric, {"gamma_neg": 0.0}), (class_aware, {})],
+)
+def test_negatives_within_the_margin_have_no_loss_and_no_gradient(function, options):
     z = torch.tensor([[-9.0, -1e-3, 0.0, 1e-2]], requires_grad=True)  # p = 0.5 exactly in column 2
-    loss = call(function, z, torch.zeros(1, 4), {"margin": 0.5})
+    loss = call(function, z, torch.zeros(1, 4), options | {"margin": 0.5})
     (gradient,) = torch.autograd.grad(loss.sum(), z)
     assert loss[0, :3].tolist() == [0, 0, 0]
     assert gradient[0, :3].tolist() == [0, 0, 0]
     assert loss[0, 3] > 0
     assert gradient[0, 3] > 0
+
+
+@pytest.mark.parametrize("function", [asymmetric, class_aware])
+def test_loss_is_never_negative_beside_the_margin(function):
+    # Every float32 around the logit of the margin, where log(1 - p_m) is of the size of its rounding.
+    for margin in np.linspace(0.003, 0.97, 300).tolist():
+        start = np.float32(np.log(margin / (1 - margin)))
+        bits = torch.tensor(start).view(torch.int32) + torch.arange(-500, 500, dtype=torch.int32)
+        z = bits.view(torch.float32)[:, None].repeat(1, 4)
+        options = {"gamma_neg": 0.0} if function is asymmetric else {}
+        loss = call(function, z, torch.zeros_like(z), options | {"margin": margin})
+        assert loss.min() == 0
+        assert loss.max() > 0
 
 
 # ---- extremes

@@ -7,10 +7,13 @@ model reaches on phantoms says that the road works, and nothing about radiograph
 An image depends on (seed, patient, image number) and its case alone, never on how many are asked for, nor the order.
 """
 
+import functools
+import hashlib
 import io
 import math
 import zlib
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -36,7 +39,7 @@ from hf_cxr.labels import NIH14
 __all__ = ["RENDERER_VERSION", "SIZES", "Case", "draw_cases", "load_phantom", "render_phantom"]
 
 RENDERER_VERSION = 1
-"""Part of the cache's key: raise it with every change of a pixel, a box or a label."""
+"""Raise it when pixels, boxes or labels change. It is in the cache's key, as is the code, should this be forgotten."""
 
 SIZES = (32, 2048)
 NOTICE = "synthetic phantom, not a patient"
@@ -60,7 +63,7 @@ def render_phantom(
         fractions of the image, one or more for each finding that has a place.
 
     Raises:
-        ValueError: a finding, view or sex is unknown, or the size is out of range.
+        ValueError: a finding, view or sex is unknown, the size is out of range or a number is negative.
     """
     columns = sorted({NIH14.index(name) for name in findings})
     if view not in (PA, AP) or sex not in ("M", "F"):
@@ -124,7 +127,7 @@ def load_phantom(
                 "size": size,
                 "seed": seed,
                 "prevalence_floor": prevalence_floor,
-                "renderer_version": RENDERER_VERSION,
+                "renderer": f"{RENDERER_VERSION}-{renderer_digest()}",
             },
             split=datasets.NamedSplit(split),
         )
@@ -137,12 +140,24 @@ def encode_png(pixels: np.ndarray) -> bytes:
     text = PngImagePlugin.PngInfo()
     text.add_text("Description", NOTICE)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", pnginfo=text, compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY)
+    Image.fromarray(pixels).save(
+        buffer, format="PNG", pnginfo=text, compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY
+    )
     return buffer.getvalue()
 
 
+@functools.cache
+def renderer_digest() -> str:
+    """SHA-256 over the sources of the phantom modules: no image that other code rendered is taken from the cache."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("phantom*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# `renderer` is not read: it is an argument because arguments make the cache's key.
 def _rows(
-    images: int, split_name: str, size: int, seed: int, prevalence_floor: float, renderer_version: int
+    images: int, split_name: str, size: int, seed: int, prevalence_floor: float, renderer: str
 ) -> Iterator[dict]:
     for case in draw_cases(images, split=split_name, seed=seed, prevalence_floor=prevalence_floor):
         pixels, boxes = render_phantom(

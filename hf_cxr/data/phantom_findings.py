@@ -83,7 +83,7 @@ def lose_volume(body: Thorax, place: np.random.Generator, rng: np.random.Generat
 
 
 def atelectasis(film: Film, place: np.random.Generator, rng: np.random.Generator) -> list[Box]:
-    """Plate-like bands across the lung base, nearly horizontal, over a hazy base; see `lose_volume` [F, linear atelectasis]."""
+    """Plate-like bands across the lung base, nearly horizontal, over a hazy base [F, linear atelectasis]."""
     side = _side(place)
     fill = np.zeros((film.n, film.ax(side).shape[1]), np.float32)
     for v in np.linspace(0.74, 0.94, int(place.integers(2, 4))).tolist():
@@ -99,7 +99,7 @@ def atelectasis(film: Film, place: np.random.Generator, rng: np.random.Generator
 
 
 def enlarge_heart(body: Thorax, place: np.random.Generator, rng: np.random.Generator) -> Thorax:
-    """Cardiomegaly: the transverse cardiac diameter is more than half of the thorax's inner one, here 0.56 to 0.68 [G]."""
+    """Cardiomegaly: the transverse cardiac diameter is more than half of the thorax's inner one [G]."""
     width = 2 * body.half_width * (place.uniform(0.57, 0.67) + rng.normal(0, 0.005))
     wider = max(width / (body.heart_right + body.heart_left), 1.15)
     return replace(
@@ -134,7 +134,7 @@ def effusion(film: Film, place: np.random.Generator, rng: np.random.Generator) -
 
 
 def infiltration(film: Film, place: np.random.Generator, rng: np.random.Generator) -> list[Box]:
-    """Ill-defined, mottled, mild opacity in patches that keep to no lobe [F, where the term is discouraged: opacity]."""
+    """Ill-defined, mottled, mild opacity in patches that keep to no lobe [F; the term itself is discouraged]."""
     boxes = []
     first = _side(place)
     sides = (first, -first) if place.random() < 0.45 else (first,)
@@ -143,7 +143,7 @@ def infiltration(film: Film, place: np.random.Generator, rng: np.random.Generato
         for _ in range(int(place.integers(1, 4))):
             x, y = _spot(film, side, place.uniform(0.15, 0.65), place.uniform(0.25, 0.85))
             fill += _bump(film, side, x + rng.normal(0, 0.4), y, place.uniform(3.5, 5.5), place.uniform(3.5, 6.0))
-        fill = np.clip(fill, 0, 1) * _mottle(film, side, rng, 0.9, 0.9) * np.float32(rng.uniform(0.40, 0.62))
+        fill = np.clip(fill, 0, 1) * _mottle(film, side, rng, 1.3, 0.8) * np.float32(rng.uniform(0.40, 0.60))
         boxes += _box_of(film, side, film.opacify(side, fill))
     return boxes
 
@@ -176,7 +176,7 @@ def pneumonia(film: Film, place: np.random.Generator, rng: np.random.Generator) 
     """One segmental, patchy opacity of moderate density through which air-filled bronchi show [F, air bronchogram]."""
     side = _side(place)
     x, y = _spot(film, side, place.uniform(0.3, 0.5), place.uniform(0.55, 0.75))
-    patch = np.sqrt(_bump(film, side, x, y, place.uniform(4.2, 5.5), place.uniform(4.0, 5.5)))
+    patch = _bump(film, side, x, y, place.uniform(4.8, 6.2), place.uniform(4.5, 6.0)) ** np.float32(0.8)
     fill = patch * _mottle(film, side, rng, 2.2, 0.5) * np.float32(rng.uniform(0.62, 0.80))
     return _box_of(film, side, film.opacify(side, fill, bronchogram=0.9))
 
@@ -217,7 +217,7 @@ def edema(film: Film, place: np.random.Generator, rng: np.random.Generator) -> l
     """Bilateral haze about the hila, wide vessels, and Kerley B lines: short, level, at the lateral bases [F, G]."""
     body, y = film.thorax, film.y_n1
     film.vessels *= np.float32(1.35)
-    strength = place.uniform(0.50, 0.72)
+    strength = place.uniform(0.42, 0.64)
     for side in (-1, 1):
         ax = film.ax(side)
         x, y_hilum = _spot(film, side, 0.18, place.uniform(0.48, 0.58))
@@ -257,20 +257,22 @@ def shrink_lungs(body: Thorax, place: np.random.Generator, rng: np.random.Genera
 
 
 def fibrosis(film: Film, place: np.random.Generator, rng: np.random.Generator) -> list[Box]:
-    """Reticulation, a net of fine lines, at both bases and along the periphery; see `shrink_lungs` [F, reticular pattern]."""
+    """Reticulation, a net of fine lines, at both bases and along the periphery [F, reticular pattern]."""
     body, y = film.thorax, film.y_n1
     coarse, strength = place.uniform(0.65, 0.95), place.uniform(0.42, 0.60)
     net = np.clip(1.15 - np.abs(film.noise(place, coarse)) * 2.2, 0, 1)
     for side in (-1, 1):
         v = (y - body.apex) / (_dome(body, side) - body.apex)
         inward = film.lateral() - film.ax(side)
-        where = np.maximum(np.clip(2.6 * v - 1.15, 0, 1), 0.8 * film.ramp(2.6 - inward, 2.0) * np.clip(3 * v - 0.6, 0, 1))
+        where = np.maximum(
+            np.clip(2.6 * v - 1.15, 0, 1), 0.8 * film.ramp(2.6 - inward, 2.0) * np.clip(3 * v - 0.6, 0, 1)
+        )
         film.opacify(side, where * (np.float32(0.14) + np.float32(strength) * net[:, film.half(side)]))
     return []
 
 
 def pleural_thickening(film: Film, place: np.random.Generator, rng: np.random.Generator) -> list[Box]:
-    """A dense band of uneven width along the inner chest wall, or a cap over the apex [F, apical cap; pleural plaque]."""
+    """A dense band of uneven width along the inner chest wall, or a cap over the apex [F, apical cap, plaque]."""
     first, apical = _side(place), place.random() < 0.4
     boxes = []
     for side in (first, -first) if place.random() < 0.35 else (first,):
@@ -279,7 +281,7 @@ def pleural_thickening(film: Film, place: np.random.Generator, rng: np.random.Ge
         v = (y - body.apex) / (_dome(body, side) - body.apex)
         if apical:
             top = body.apex + 0.030 / body.scale * (ax - 5.2 * body.scale) ** 2
-            band = film.ramp(top + 1.9 * thick - y, 0.4)
+            band = film.ramp(top + 2.4 * thick - y, 0.4)
         else:
             band = film.ramp(thick - (film.lateral() - ax), 0.35)
             band *= film.ramp(v - place.uniform(0.15, 0.4), 0.15) * film.ramp(place.uniform(0.85, 1.2) - v, 0.15)
@@ -298,7 +300,7 @@ def hernia(film: Film, place: np.random.Generator, rng: np.random.Generator) -> 
     lumen = film.ramp((0.86 - r) * rx, 0.3)
     gas = lumen * film.ramp(level - film.y_n1, 0.15)
     film.air *= 1 - np.float32(0.95) * sac
-    film.tissue += np.float32(0.07) * sac - np.float32(0.26) * gas
+    film.tissue += np.float32(0.07) * sac - np.float32(0.22) * gas
     return [(x - rx, y - ry, 2 * rx, 2 * ry)]
 
 

@@ -362,7 +362,7 @@ def _abdomen(film: Film, rng: np.random.Generator) -> None:
         film.tissue[rows, columns] -= np.float32(0.20 if gas[3] > 0.25 else 0.05) * gas_depth
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=8)
 def lung_tree(seed: int, patient: int, n: int, scale: float) -> np.ndarray:
     """The patient's branching lung vessels, (n, n) float32 from 0 to 1; read-only, the same in all their images."""
     rng = np.random.default_rng([seed, patient, 0x7EE])

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..labels import LabelSpace
-from . import metrics
-from .bootstrap import BootstrapResult, PairedDifference, Spread, bootstrap_metrics, paired_difference
-from .calibration import Calibration, fit_calibration
+from hf_cxr.evaluation import metrics
+from hf_cxr.evaluation.bootstrap import BootstrapResult, PairedDifference, Spread, bootstrap_metrics, paired_difference
+from hf_cxr.evaluation.calibration import Calibration, fit_calibration
+from hf_cxr.labels import LabelSpace
 
 if TYPE_CHECKING:
-    from .hf_metric import MultiLabelMetric
+    from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 
 __all__ = [
     "BootstrapResult",
@@ -36,6 +36,8 @@ __all__ = [
     "bootstrap_metrics",
     "evaluate_predictions",
     "fit_calibration",
+    "format_interval",
+    "format_number",
     "paired_difference",
 ]
 
@@ -118,9 +120,9 @@ class EvaluationReport:
             "ECE",
         )
         rows = [header, ("---", *["---:"] * (len(header) - 1)), *map(_markdown_row, self.findings)]
-        macro_auc = _interval(self.macro_auc, self.macro_auc_low, self.macro_auc_high)
-        macro_ap = _interval(self.macro_ap, self.macro_ap_low, self.macro_ap_high)
-        rows.append(("**Macro mean**", "", macro_auc, macro_ap, _number(self.macro_prevalence), "", "", ""))
+        macro_auc = format_interval(self.macro_auc, self.macro_auc_low, self.macro_auc_high)
+        macro_ap = format_interval(self.macro_ap, self.macro_ap_low, self.macro_ap_high)
+        rows.append(("**Macro mean**", "", macro_auc, macro_ap, format_number(self.macro_prevalence), "", "", ""))
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         undefined = f"Undefined, and left out of the macro mean: {', '.join(self.undefined) or 'none'}."
         return f"{table}\n\n{self.n_images:,} images of {self.n_patients:,} patients. {self.method}\n\n{undefined}\n"
@@ -224,22 +226,28 @@ def _markdown_row(finding: FindingResult) -> tuple[str, ...]:
     return (
         finding.name,
         f"{finding.positives:,} / {finding.negatives:,} / {finding.unknown:,}",
-        _interval(finding.auc, finding.auc_low, finding.auc_high),
-        _interval(finding.ap, finding.ap_low, finding.ap_high),
-        _number(finding.prevalence),
-        f"{_number(finding.mean_probability_positives)} / {_number(finding.mean_probability_negatives)}",
-        _number(finding.brier),
-        _number(finding.ece),
+        format_interval(finding.auc, finding.auc_low, finding.auc_high),
+        format_interval(finding.ap, finding.ap_low, finding.ap_high),
+        format_number(finding.prevalence),
+        f"{format_number(finding.mean_probability_positives)} / {format_number(finding.mean_probability_negatives)}",
+        format_number(finding.brier),
+        format_number(finding.ece),
     )
 
 
-def _interval(value: float, low: float, high: float) -> str:
+def format_interval(value: float, low: float, high: float) -> str:
+    """A figure with its interval; each may be NaN.
+
+    >>> format_interval(0.8124, 0.79, 0.834), format_interval(math.nan, math.nan, math.nan)
+    ('0.812 (0.790–0.834)', 'undefined')
+    """
     if math.isnan(value):
         return "undefined"
     return f"{value:.3f} (undefined)" if math.isnan(low) else f"{value:.3f} ({low:.3f}–{high:.3f})"
 
 
-def _number(value: float) -> str:
+def format_number(value: float) -> str:
+    """Three decimals, or "undefined" for NaN."""
     return "undefined" if math.isnan(value) else f"{value:.3f}"
 
 
@@ -254,7 +262,7 @@ def _without_nan(value: Any) -> Any:
 def __getattr__(name: str) -> Any:
     # evaluate and datasets take seconds to import, and only this class needs them.
     if name == "MultiLabelMetric":
-        from .hf_metric import MultiLabelMetric
+        from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 
         return MultiLabelMetric
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .metrics import Array, average_precision, check_scores, macro, rank, roc_auc, weighted_auc_ap
+from hf_cxr.evaluation.metrics import Array, average_precision, check_scores, macro, rank, roc_auc, weighted_auc_ap
 
 CELLS_AT_ONCE = 2**19
 """Weights gathered at a time: 4 MiB, small enough for the processor's cache, which is what makes this quick."""

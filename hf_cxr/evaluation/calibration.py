@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from .metrics import Array, check_scores
+from hf_cxr.evaluation.metrics import Array, check_scores
 
 Method = Literal["affine", "intercept", "identity"]
 

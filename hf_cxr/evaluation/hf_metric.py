@@ -15,8 +15,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from ..labels import NIH14, LabelSpace
-from .metrics import average_precision, macro, roc_auc
+from hf_cxr.evaluation.metrics import average_precision, macro, roc_auc
+from hf_cxr.labels import NIH14, LabelSpace
 
 DESCRIPTION = "AUC and average precision of each finding and their mean over findings; NaN labels are skipped."
 INPUTS = """

@@ -220,7 +220,7 @@ def weighted_auc_ap(ranking: Ranking, weight_RN: NDArray[np.int64]) -> tuple[Arr
 
     # Twice the negatives below a group, its own counting half: integers, so the sum over groups is exact.
     false_after_RG = called_RG - true_RG
-    called_before_RG = np.take(above_RK - weight_RK, ranking.start_G, axis=1)
+    called_before_RG = np.take(above_RK, ranking.start_G, axis=1) - np.take(weight_RK, ranking.start_G, axis=1)
     false_before_RG = called_before_RG - (true_RG - hits_RG)
     twice_pairs_R = (hits_RG * (2 * negatives_R[:, None] - false_before_RG - false_after_RG)).sum(axis=1)
     precision_RG = true_RG / np.maximum(called_RG, 1)

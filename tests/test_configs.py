@@ -1,0 +1,40 @@
+"""Every shipped YAML is parsed as a run would, and says what it reproduces, costs and reached."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+
+from hf_cxr.config import parse_arguments
+from hf_cxr.labels import NIH14
+from hf_cxr.modeling import build_model
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_config_parses_and_is_a_lab_note(path):
+    needs_root = yaml.safe_load(path.read_text())["dataset"] == "nih"
+    args = parse_arguments([str(path), *(["--nih_root", "/data"] if needs_root else [])])
+    assert args.training.output_dir == f"runs/{path.stem}"
+    assert path.read_text().startswith("# ")
+    if args.model.model_name_or_path is None:
+        model = build_model(args.model, NIH14)
+        assert sum(parameter.numel() for parameter in model.parameters()) < 2e7
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "accelerate").glob("*.yaml")), ids=lambda path: path.name)
+def test_accelerate_reads_its_config(path):
+    config = load_config_from_file(str(path))
+    assert config.mixed_precision == "no"
+    assert config.num_processes >= config.num_machines
+
+
+def test_reference_recipe_is_the_references():
+    args = parse_arguments([str(CONFIGS / "nih_swin_base.yaml"), "--nih_root", "/data"])
+    assert args.model.model_name_or_path == "microsoft/swin-base-patch4-window7-224"
+    assert (args.model.resize_size, args.model.image_size) == (256, 224)
+    assert (args.training.optimizer, args.training.learning_rate, args.training.weight_decay) == ("adam", 1e-4, 5e-4)
+    assert (args.training.per_device_train_batch_size, args.training.num_train_epochs) == (32, 30)
+    assert (args.loss.loss, args.loss.margin, args.loss.decoupled) == ("class_aware", 0.2, True)

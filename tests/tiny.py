@@ -1,0 +1,67 @@
+"""A Swin and a dataset small enough for tests that train: 32 pixels, 8 channels, random images with unknown cells."""
+
+import numpy as np
+import torch
+
+from hf_cxr.config import CXRTrainingArguments, ModelArguments
+from hf_cxr.labels import NIH14
+from hf_cxr.losses import build_loss
+from hf_cxr.modeling import build_model
+from hf_cxr.processing import PixelProcessor, build_image_processor
+from hf_cxr.sampling import ShuffleSampler
+from hf_cxr.trainer import CXRTrainer
+
+SWIN = {
+    "image_size": 32,
+    "resize_size": 36,
+    "swin_patch_size": 2,
+    "swin_window_size": 2,
+    "swin_embed_dim": 8,
+    "swin_depths": [1, 1, 1, 1],
+    "swin_num_heads": [1, 2, 2, 4],
+}
+
+
+def rows(n_images=40, seed=0):
+    """Random images whose labels are partly unknown, and unevenly so: some rows wholly."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n_images, 14)) < 0.3).astype(np.float32)
+    labels[rng.random((n_images, 14)) < 0.2] = np.nan
+    labels[: n_images // 6] = np.nan
+    pixels = rng.integers(0, 256, (n_images, 36, 36), dtype=np.uint8)
+    return [{"pixels": pixels[i], "labels": labels[i], "row": i} for i in range(n_images)]
+
+
+def trainer(
+    output_dir, *, dataset=None, loss="class_aware", drop_path_rate=0.0, callbacks=None, eval_dataset=None, **kwargs
+):
+    """A CXRTrainer whose weights depend on nothing but the arguments."""
+    torch.manual_seed(0)
+    dataset = rows() if dataset is None else dataset
+    model = build_model(ModelArguments(**SWIN, drop_path_rate=drop_path_rate), NIH14)
+    defaults = {
+        "output_dir": str(output_dir),
+        "max_grad_norm": 0.0,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+        "num_train_epochs": 1,
+        "learning_rate": 1e-3,
+        "disable_tqdm": True,
+        "logging_steps": 1,  # a logged loss is the mean over processes; what is left over at the end is the first one's
+        "use_cpu": True,
+    }
+    args = CXRTrainingArguments(**(defaults | kwargs))
+    label_NC = np.stack([row["labels"] for row in dataset])
+    step_images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return CXRTrainer(
+        model=model,
+        args=args,
+        loss=build_loss(loss, positives_C=np.nansum(label_NC, 0), known_C=(~np.isnan(label_NC)).sum(0)),
+        pixels=PixelProcessor(build_image_processor(36, 32), horizontal_flip=0.5, rotation_degrees=15, seed=3),
+        sampler=ShuffleSampler(label_NC, batch_size=step_images, seed=3),
+        decay_all_parameters=args.optimizer == "adam",
+        train_dataset=dataset,
+        eval_dataset=eval_dataset,
+        callbacks=callbacks,
+    )
