@@ -1,6 +1,10 @@
 """`accelerate launch scripts/evaluate.py ...`: the same program as `hf-cxr evaluate ...`."""
 
 import sys
+from pathlib import Path
+
+# Python puts this folder first, where evaluate.py would hide the package evaluate.
+sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
 
 from hf_cxr.commands.evaluate import main
 

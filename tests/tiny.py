@@ -48,7 +48,7 @@ def trainer(
         "num_train_epochs": 1,
         "learning_rate": 1e-3,
         "disable_tqdm": True,
-        "logging_steps": 1,  # a logged loss is the mean over processes; what is left over at the end is the first one's
+        "logging_steps": 1,  # what is logged is the mean over processes
         "use_cpu": True,
     }
     args = CXRTrainingArguments(**(defaults | kwargs))

@@ -1,0 +1,287 @@
+"""The whole road in small: a run folder a stranger can read, the stock pipeline, a killed job, the Hub."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from PIL import Image
+from transformers import pipeline
+
+from hf_cxr.commands import main as hf_cxr_main
+from hf_cxr.config import parse_arguments
+from hf_cxr.data import load_splits
+from hf_cxr.inference import Classifier
+from hf_cxr.labels import NIH14
+from hf_cxr.predictions import Predictions
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "dataset": "phantom",
+    "phantom_train": 48,
+    "phantom_validation": 32,
+    "phantom_test": 40,
+    "phantom_size": 64,
+    "phantom_prevalence_floor": 0.05,
+    "image_size": 32,
+    "resize_size": 36,
+    "swin_patch_size": 2,
+    "swin_window_size": 2,
+    "swin_embed_dim": 8,
+    "swin_depths": [1, 1, 1, 1],
+    "swin_num_heads": [1, 2, 2, 4],
+    "drop_path_rate": 0.2,
+    "per_device_train_batch_size": 8,
+    "num_train_epochs": 3,
+    "learning_rate": 1e-3,
+    "bootstrap_resamples": 50,
+    "logging_steps": 1,
+}
+
+
+def write_config(folder, **changes):
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY | changes))
+    return str(path)
+
+
+def train(config, output_dir, *flags, **popen):
+    command = [sys.executable, ROOT / "scripts" / "train.py", config, "--output_dir", output_dir, *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **popen)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder / "tiny", finish(train(write_config(folder), folder / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def test_split():
+    arguments = [f"--{key}={value}" for key, value in TINY.items() if key.startswith(("dataset", "phantom"))]
+    return load_splits(parse_arguments(arguments).data)[0]["test"]
+
+
+def test_terminal_says_where_and_how_good(finished):
+    run_dir, out = finished
+    assert "Test: macro AUC 0." in out
+    assert "synthetic phantoms" in out
+    assert "stock pipeline" in out
+    assert f"Report: {run_dir / 'report.html'}" in out
+
+
+def test_run_folder_is_complete_and_whole(finished):
+    run_dir, _ = finished
+    files = {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*") if path.is_file()}
+    assert {
+        "README.md",
+        "config.json",
+        "config.yaml",
+        "figures/roc_test.png",
+        "figures/training.png",
+        "metrics.json",
+        "model.safetensors",
+        "predictions/test.parquet",
+        "predictions/validation.parquet",
+        "preprocessor_config.json",
+        "report.html",
+    } <= files
+    assert not [name for name in files if Path(name).name.startswith(".")]
+    assert "training_args.bin" not in files
+
+
+def test_metrics_tell_patients_versions_and_spread(finished):
+    run_dir, _ = finished
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    protocol = metrics["protocol"]
+    assert {name: split["images"] for name, split in protocol["splits"].items()} == {
+        "train": 48,
+        "validation": 32,
+        "test": 40,
+    }
+    assert len(protocol["split_fingerprint"]) == 64
+    assert protocol["loss"]["name"] == "class_aware"
+    assert metrics["environment"]["torch"] == torch.__version__
+    assert metrics["training"]["steps"] == 18
+    assert metrics["test"]["macro_auc_low"] < metrics["test"]["macro_auc"] < metrics["test"]["macro_auc_high"]
+    for finding in metrics["test"]["findings"]:
+        assert (finding["auc"] is None) == (finding["name"] in metrics["test"]["undefined"])
+
+
+def test_stock_pipeline_scores_are_the_evaluations(finished, test_split):
+    run_dir, _ = finished
+    saved = Predictions.load(run_dir / "predictions" / "test.parquet")
+    assert saved.image_ids[:3] == tuple(test_split["image_id"][:3]) or list(saved.image_ids[:3]) == list(
+        test_split["image_id"][:3]
+    )
+    classify = pipeline("image-classification", model=str(run_dir))
+    for row in range(3):
+        scores = {entry["label"]: entry["score"] for entry in classify(test_split[row]["image"], top_k=14)}
+        expected = dict(zip(NIH14, saved.probabilities[row], strict=True))
+        assert scores == pytest.approx(expected, abs=1e-5)
+    assert np.ptp(saved.probabilities) > 0.01
+
+
+def test_saved_model_is_calibrated_and_says_how(finished, test_split):
+    run_dir, _ = finished
+    config = json.loads((run_dir / "config.json").read_text())
+    assert config["hf_cxr"]["calibration"]
+    validation = Predictions.load(run_dir / "predictions" / "validation.parquet")
+    gap = validation.probabilities.mean(0) - np.nanmean(validation.labels, axis=0)
+    assert np.abs(gap).max() < 0.03  # uncalibrated, the class-aware loss puts the mean near 0.6
+    best = sorted(run_dir.glob("checkpoint-*"))
+    uncalibrated = [Classifier(path).predict_split(test_split, "test").probabilities.mean() for path in best]
+    assert min(uncalibrated) > 0.4
+
+
+def test_card_parses_and_names_what_it_is(finished):
+    run_dir, _ = finished
+    card = ModelCard.load(run_dir / "README.md")
+    assert card.data.pipeline_tag == "image-classification"
+    assert {result.metric_type for result in card.data.eval_results} == {"roc_auc", "mean_average_precision"}
+    assert "synthetic" in card.data.tags
+    assert "{{" not in card.text
+    assert "{%" not in card.text
+    for name in NIH14:
+        assert name in card.text
+
+
+def test_report_is_one_page_with_every_finding(finished):
+    page = (finished[0] / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "synthetic phantoms" in page
+    assert "{" not in page.split("</style>")[1]
+    for name in NIH14:
+        assert name.replace("_", " ") in page
+
+
+def test_finished_run_is_not_overwritten(finished, capsys):
+    run_dir, _ = finished
+    before = (run_dir / "model.safetensors").read_bytes()
+    process = train(str(run_dir.parent / "tiny.yaml"), run_dir)
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert err.strip().splitlines()[-1].startswith(f"hf-cxr train: {run_dir} holds a finished run; give another")
+    assert (run_dir / "model.safetensors").read_bytes() == before
+
+
+def test_evaluate_repeats_the_figures(finished, tmp_path, capsys):
+    run_dir, _ = finished
+    config = str(run_dir.parent / "tiny.yaml")
+    assert hf_cxr_main(["evaluate", config, "--model", str(run_dir), "--out", str(tmp_path)]) == 0
+    ours, again = (json.loads((folder / "metrics.json").read_text()) for folder in (run_dir, tmp_path))
+    assert again["macro_auc"] == pytest.approx(ours["test"]["macro_auc"], abs=1e-6)
+    assert "note:" not in capsys.readouterr().err
+    hf_cxr_main(["evaluate", config, "--model", str(run_dir), "--phantom_seed", "9"])
+    assert "note: the model's split fingerprint" in capsys.readouterr().err
+
+
+def test_predict_writes_a_row_an_image(finished, test_split, tmp_path, capsys):
+    run_dir, _ = finished
+    (tmp_path / "images").mkdir()
+    for row in range(2):
+        test_split[row]["image"].save(tmp_path / "images" / f"{row}.png")
+    table = tmp_path / "out.csv"
+    assert hf_cxr_main(["predict", str(tmp_path / "images"), "--model", str(run_dir), "--csv", str(table)]) == 0
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    assert lines[0] == ["image", *NIH14]
+    expected = Predictions.load(run_dir / "predictions" / "test.parquet").probabilities[:2]
+    np.testing.assert_allclose(np.array([line[1:] for line in lines[1:]], float), expected, atol=1e-5)
+    assert capsys.readouterr().out.count(".png") >= 2
+
+
+def test_predict_names_the_file_it_cannot_read(finished, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("not an image")
+    assert hf_cxr_main(["predict", str(tmp_path / "text.png"), "--model", str(finished[0])]) == 2
+    assert "text.png" in capsys.readouterr().err
+    assert hf_cxr_main(["predict", str(tmp_path / "none.png"), "--model", str(finished[0])]) == 2
+    assert "no such image or folder" in capsys.readouterr().err
+
+
+def test_sixteen_bit_file_is_read_as_its_eight_bit_twin(finished, test_split, tmp_path):
+    grey = np.asarray(test_split[0]["image"].convert("L"))
+    Image.fromarray(grey).save(tmp_path / "eight.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
+    classifier = Classifier(finished[0])
+    eight, sixteen = (row for _, row in classifier.predict_files([tmp_path / "eight.png", tmp_path / "sixteen.png"]))
+    np.testing.assert_allclose(eight, sixteen, atol=0.02)
+    assert np.ptp(eight) > 0
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on_to_the_same_weights(tmp_path):
+    settings = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    config = write_config(tmp_path, **settings)
+    finish(train(config, tmp_path / "straight"))
+    process = train(config, tmp_path / "killed", start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "killed" / "checkpoint-8" / "trainer_state.json").exists():  # in the second of three epochs
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+
+    other = train(config, tmp_path / "killed", "--loss", "bce")
+    _, err = other.communicate()
+    assert other.returncode == 2
+    assert "holds an unfinished run with other settings (loss was class_aware and is bce)" in err
+
+    finish(train(config, tmp_path / "killed"))
+    straight, killed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "killed"))
+    assert straight == killed
+    logs = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("straight", "killed")]
+    assert logs[0]["test"] == logs[1]["test"]
+
+
+@pytest.mark.slow
+def test_pushed_run_is_loaded_by_the_stock_pipeline(hub, tmp_path):
+    finish(train(write_config(tmp_path), tmp_path / "tiny", "--push_to_hub", "--hub_model_id", "tester/tiny"))
+    pushed = set(hub.files("tester/tiny"))
+    assert {"README.md", "model.safetensors", "config.json", "preprocessor_config.json", "report.html"} <= pushed
+    assert not [name for name in pushed if "checkpoint" in name or "predictions" in name or name.endswith(".bin")]
+    assert hub.read("tester/tiny", "README.md") == (tmp_path / "tiny" / "README.md").read_bytes()
+
+    saved = Predictions.load(tmp_path / "tiny" / "predictions" / "test.parquet")
+    arguments = [f"--{key}={value}" for key, value in TINY.items() if key.startswith(("dataset", "phantom"))]
+    image = load_splits(parse_arguments(arguments).data)[0]["test"][0]["image"]
+    image.save(tmp_path / "image.png")
+    code = (
+        "import json, sys; from transformers import pipeline; "
+        "print(json.dumps(pipeline('image-classification', model='tester/tiny', top_k=14)(sys.argv[1])))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "HF_TOKEN"}
+    environment |= hub.environment(tmp_path / "home", token=None)
+    answer = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "image.png"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    scores = {entry["label"]: entry["score"] for entry in json.loads(answer.stdout)}
+    assert scores == pytest.approx(dict(zip(NIH14, saved.probabilities[0], strict=True)), abs=1e-5)
+
+
+def test_missing_login_is_said_before_training(hub, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    process = train(write_config(tmp_path), tmp_path / "tiny", "--push_to_hub", "--hub_model_id", "tester/tiny")
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert "hf auth login" in err
+    assert not list((tmp_path / "tiny").glob("checkpoint-*"))
