@@ -23,7 +23,7 @@ import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel
+from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
@@ -86,6 +86,7 @@ def run(args: RunArguments) -> Report:
         splits, label_names = load_splits(args.data, seed=args.training.seed)
     fingerprint = split_fingerprint(splits)
     loss, head_bias_C = build_training_loss(args, splits["train"])
+    set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
     model = build_model(args.model, label_names, head_bias_C)
     model.config.hf_cxr = {"version": hf_cxr.__version__, "split": fingerprint, "loss": loss.describe()}
     processor = image_processor_for(args.model)

@@ -2,7 +2,8 @@
 
 No patient is behind any of it. Who is drawn, with which findings, is in ``phantom_cases``; the body in
 ``phantom_thorax``; the signs in ``phantom_findings``. This module renders a case and makes datasets of them. What a
-model reaches on phantoms says that the road works, and nothing about radiographs.
+model reaches on phantoms says that the road works, and nothing about radiographs. Refuses unknown findings and
+views, and sizes that it cannot draw.
 
 An image depends on (seed, patient, image number) and its case alone, never on how many are asked for, nor the order.
 """

@@ -1,7 +1,7 @@
 """Who the phantoms are: patients, their images and each image's findings, drawn after the real ChestX-ray14 table.
 
 Label sets are drawn whole, never finding by finding, so prevalences and co-occurrences are the real ones. Nothing here
-renders: labels alone come at tens of thousands an image a second. The table is embedded; no file is read.
+renders, and no file is read: the table is embedded. Refuses a prevalence floor that the table cannot reach.
 
 A case depends on (seed, patient, image number) and the prevalence floor alone, never on how many cases are asked for.
 

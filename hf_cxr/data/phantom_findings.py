@@ -277,7 +277,7 @@ def pleural_thickening(film: Film, place: np.random.Generator, rng: np.random.Ge
     boxes = []
     for side in (first, -first) if place.random() < 0.35 else (first,):
         body, ax, y = film.thorax, film.ax(side), film.y_n1
-        thick = place.uniform(1.1, 1.8) * (1 + 0.18 * film.noise(place, 4.0)[:, film.half(side)])
+        thick = place.uniform(1.4, 2.2) * (1 + 0.18 * film.noise(place, 4.0)[:, film.half(side)])
         v = (y - body.apex) / (_dome(body, side) - body.apex)
         if apical:
             top = body.apex + 0.030 / body.scale * (ax - 5.2 * body.scale) ** 2
@@ -292,7 +292,7 @@ def pleural_thickening(film: Film, place: np.random.Generator, rng: np.random.Ge
 def hernia(film: Film, place: np.random.Generator, rng: np.random.Generator) -> list[Box]:
     """Hiatal hernia: a round bubble behind the heart, gas over fluid with a level between, in a dense wall [G]."""
     body = film.thorax
-    rx, ry = place.uniform(2.8, 4.2), place.uniform(2.5, 3.6)
+    rx, ry = place.uniform(3.2, 4.6), place.uniform(2.8, 3.8)
     x, y = place.uniform(-0.5, 2.0), body.dome[0] + 0.5 - ry
     r = np.sqrt(((film.x_1n - x) / rx) ** 2 + ((film.y_n1 - y) / ry) ** 2)
     level = y + ry * rng.uniform(-0.25, 0.3)
@@ -300,7 +300,7 @@ def hernia(film: Film, place: np.random.Generator, rng: np.random.Generator) -> 
     lumen = film.ramp((0.86 - r) * rx, 0.3)
     gas = lumen * film.ramp(level - film.y_n1, 0.15)
     film.air *= 1 - np.float32(0.95) * sac
-    film.tissue += np.float32(0.07) * sac - np.float32(0.22) * gas
+    film.tissue += np.float32(0.07) * sac - np.float32(0.34) * gas
     return [(x - rx, y - ry, 2 * rx, 2 * ry)]
 
 
