@@ -102,6 +102,12 @@ class ModelArguments:
     swin_num_heads: list[int] = field(
         default_factory=lambda: [3, 6, 12, 24], metadata={"help": "Attention heads of each stage, for a fresh model."}
     )
+    swin_absolute_embeddings: bool = field(
+        default=False, metadata={"help": "Add learnt position embeddings, for a fresh model; helps where data are few."}
+    )
+    swin_initializer_range: float = field(
+        default=0.02, metadata={"help": "Standard deviation of a fresh model's first weights; 0.1 helps a narrow one."}
+    )
     drop_path_rate: float = field(default=0.1, metadata={"help": "Stochastic depth of the last block, 0 to below 1."})
     horizontal_flip: float = field(default=0.5, metadata={"help": "Probability of a left-right flip in training."})
     rotation_degrees: float = field(
@@ -117,6 +123,9 @@ class ModelArguments:
         _check(0 <= self.drop_path_rate < 1, "drop_path_rate", self.drop_path_rate, "between 0 and below 1")
         _check(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "between 0 and 1")
         _check(0 <= self.rotation_degrees <= 180, "rotation_degrees", self.rotation_degrees, "between 0 and 180")
+        _check(
+            0 < self.swin_initializer_range <= 1, "swin_initializer_range", self.swin_initializer_range, "above 0, to 1"
+        )
         _check(
             len(self.swin_depths) == len(self.swin_num_heads),
             "swin_num_heads",

@@ -40,6 +40,8 @@ def build_model(
             embed_dim=args.swin_embed_dim,
             depths=args.swin_depths,
             num_heads=args.swin_num_heads,
+            use_absolute_embeddings=args.swin_absolute_embeddings,
+            initializer_range=args.swin_initializer_range,
             **multi_label,
         )
         check_grid(config)
