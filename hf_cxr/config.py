@@ -103,7 +103,8 @@ class ModelArguments:
         default_factory=lambda: [3, 6, 12, 24], metadata={"help": "Attention heads of each stage, for a fresh model."}
     )
     swin_absolute_embeddings: bool = field(
-        default=False, metadata={"help": "Add learnt position embeddings, for a fresh model; helps where data are few."}
+        default=False,
+        metadata={"help": "Learnt position embeddings, for a fresh model; they help where data are few."},
     )
     swin_initializer_range: float = field(
         default=0.02, metadata={"help": "Standard deviation of a fresh model's first weights; 0.1 helps a narrow one."}
@@ -123,9 +124,8 @@ class ModelArguments:
         _check(0 <= self.drop_path_rate < 1, "drop_path_rate", self.drop_path_rate, "between 0 and below 1")
         _check(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "between 0 and 1")
         _check(0 <= self.rotation_degrees <= 180, "rotation_degrees", self.rotation_degrees, "between 0 and 180")
-        _check(
-            0 < self.swin_initializer_range <= 1, "swin_initializer_range", self.swin_initializer_range, "above 0, to 1"
-        )
+        spread = self.swin_initializer_range
+        _check(0 < spread <= 1, "swin_initializer_range", spread, "above 0, at most 1")
         _check(
             len(self.swin_depths) == len(self.swin_num_heads),
             "swin_num_heads",
@@ -245,7 +245,9 @@ class CXRTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay false: the collator picks columns."}
     )
-    save_only_model: bool = field(default=False, metadata={"help": "Must stay false for a run that can be resumed."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Log an average in place of a loss that is NaN; off, so that it is seen."}
+    )
 
     def __post_init__(self):
         # transformers refuses bf16 on a machine without an accelerator unless told that the CPU is meant.

@@ -103,15 +103,16 @@ class PixelProcessor(torch.nn.Module):
         stop = start + self.image_size
         return self._normalise(pixel_B1SS[..., start:stop, start:stop].float())
 
-    def augment(self, pixel_B1SS: torch.Tensor, row_B: torch.Tensor, epoch: int) -> torch.Tensor:
+    def augment(self, pixel_B1SS: torch.Tensor, row_B: np.ndarray, epoch: int) -> torch.Tensor:
         """Training: rotate about the centre, flip and crop in one bilinear resampling; same shapes as `forward`.
 
         Args:
             pixel_B1SS: uint8.
-            row_B: int64 row numbers in the training set; they and the epoch decide what is drawn.
+            row_B: int64 row numbers in the training set; they and the epoch decide what is drawn. They stay on the
+                host, so that a step does not wait for the device.
             epoch: number of completed passes over the training set.
         """
-        flip_B, angle_B = self.draw(row_B.tolist(), epoch)
+        flip_B, angle_B = self.draw(row_B, epoch)
         ratio = self.image_size / self.resize_size
         cos, sin = np.cos(angle_B) * ratio, np.sin(angle_B) * ratio
         theta = np.zeros((len(angle_B), 2, 3), dtype=np.float32)
@@ -124,19 +125,22 @@ class PixelProcessor(torch.nn.Module):
             grid = F.affine_grid(theta, shape, align_corners=False)
             return self._normalise(F.grid_sample(pixel_B1SS.float(), grid, align_corners=False))
 
-    def draw(self, rows: Sequence[int], epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, row_B: Sequence[int] | np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Flips (B,) bool and angles (B,) float64 in radians for these rows in this epoch."""
-        uniform_B2 = np.array([np.random.default_rng([self.seed, epoch, row]).random(2) for row in rows])
+        uniform_B2 = np.array([np.random.default_rng([self.seed, epoch, row]).random(2) for row in row_B])
         return uniform_B2[:, 0] < self.horizontal_flip, np.deg2rad((2 * uniform_B2[:, 1] - 1) * self.rotation_degrees)
 
     def _normalise(self, pixel_B1DD: torch.Tensor) -> torch.Tensor:
         return pixel_B1DD * self.scale + self.shift
 
 
-def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """Rows to a batch: pixel_values (B, 1, S, S) uint8, labels (B, C) float32 with NaN for unknown, row (B,) int64."""
+def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | np.ndarray]:
+    """Rows to a batch: tensors pixel_values (B, 1, S, S) uint8 and labels (B, C) float32 with NaN for unknown.
+
+    The rows' numbers, "row" (B,) int64, are a NumPy array: Accelerate moves tensors to the device and leaves it here.
+    """
     return {
         "pixel_values": torch.from_numpy(np.stack([example["pixels"] for example in examples])[:, None]),
         "labels": torch.tensor(np.array([example["labels"] for example in examples], dtype=np.float32)),
-        "row": torch.tensor([example["row"] for example in examples]),
+        "row": np.array([example["row"] for example in examples]),
     }

@@ -244,7 +244,7 @@ h1 {{ margin-bottom: .2em }} h2 {{ margin-top: 2em }}
 .cautions {{ background: #fff4e0; border-left: 4px solid #d55e00; padding: .6em 1em .6em 2.2em }}
 .wide {{ overflow-x: auto }}
 table {{ border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }}
-th, td {{ text-align: left; padding: .25em .7em; border-bottom: 1px solid #ddd; vertical-align: top }}
+th, td {{ text-align: left; white-space: nowrap; padding: .25em .7em; border-bottom: 1px solid #ddd }}
 th {{ background: #f4f4f4 }}
 img {{ max-width: 100% }}
 </style></head><body>

@@ -6,14 +6,15 @@ report's pages, which are drawn from it.
 
 import dataclasses
 import importlib.metadata
+import json
 import logging
 import os
 import platform
 import resource
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,56 +75,49 @@ def run(args: RunArguments) -> Report:
     state = PartialState()
     run_dir = Path(args.training.output_dir)
     checkpoint = open_run_folder(args, state)
-    repo_id = None
-    if args.training.push_to_hub and state.is_main_process:  # before the training hours, not after
-        repo_id = hub.prepare_repo(
-            args.training.hub_model_id or run_dir.name,
-            private=bool(args.training.hub_private_repo),
-            token=args.training.hub_token,
+    with logged_to(run_dir / "run.log", state):
+        repo_id = prepare_hub(args, run_dir) if state.is_main_process else None
+        with state.main_process_first():  # the first process renders or reads into the cache, the others find it there
+            splits, label_names = load_splits(args.data, seed=args.training.seed)
+        fingerprint = check_split(split_fingerprint(splits), checkpoint)
+        log_splits(splits, label_names)
+
+        loss, head_bias_C = build_training_loss(args, splits["train"])
+        set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
+        model = build_model(args.model, label_names, head_bias_C)
+        model.config.hf_cxr = {"version": hf_cxr.__version__, "split": fingerprint, "loss": loss.describe()}
+        processor = image_processor_for(args.model)
+        trainer = build_trainer(args, model, processor, loss, splits, label_names)
+
+        logger.info("training %s", f"on from {checkpoint}" if checkpoint else "from the start")
+        trained = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        trainer.save_model(str(run_dir))
+        state.wait_for_everyone()
+
+        logger.info("calibrating on validation, then measuring once on test")
+        classifier = Classifier(run_dir)  # from the folder, in float32: what is measured is what a user loads
+        raw = predict(classifier, splits["validation"], "validation", args)
+        calibration = fit_calibration(raw.logits, raw.labels, label_names=label_names)
+        validation, test = (
+            calibrate(predictions, calibration, args)
+            for predictions in (raw, predict(classifier, splits["test"], "test", args))
         )
-
-    with state.main_process_first():  # the first process decodes or renders into the cache, the others read it
-        splits, label_names = load_splits(args.data, seed=args.training.seed)
-    fingerprint = split_fingerprint(splits)
-    loss, head_bias_C = build_training_loss(args, splits["train"])
-    set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
-    model = build_model(args.model, label_names, head_bias_C)
-    model.config.hf_cxr = {"version": hf_cxr.__version__, "split": fingerprint, "loss": loss.describe()}
-    processor = image_processor_for(args.model)
-    trainer = build_trainer(args, model, processor, loss, splits, label_names)
-
-    started = time.perf_counter()
-    trained = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    trainer.save_model(str(run_dir))
-    state.wait_for_everyone()
-
-    classifier = Classifier(run_dir)  # from the folder, in float32: what is measured is what a user loads
-    raw = predict(classifier, splits["validation"], "validation", args)
-    calibration = (
-        fit_calibration(raw.logits, raw.labels, label_names=label_names) if args.evaluation.calibrate else None
-    )
-    validation = calibrate(classifier, raw, calibration)
-    test = predict(classifier, splits["test"], "test", args)
-
-    report = Report(
-        name=run_dir.name,
-        protocol=describe_protocol(args, splits, fingerprint, loss),
-        test=measure(test, label_names, args),
-        validation=measure(validation, label_names, args),
-        calibration=calibration.to_dict() if calibration else None,
-        training=describe_training(trained.metrics, trainer, time.perf_counter() - started),
-        history=trainer.state.log_history,
-        environment=describe_environment(state),
-    )
-    if state.is_main_process:
-        save_model_folder(run_dir, classifier.model, processor)
-        report.example = compare_with_stock_pipeline(run_dir, splits["test"], test)
-        write_run_folder(run_dir, classifier.model.config, report, {"validation": validation, "test": test})
-        if repo_id:
-            report.hub_url = hub.push_run(
-                run_dir, repo_id, private=bool(args.training.hub_private_repo), token=args.training.hub_token
-            )
-    state.wait_for_everyone()
+        report = Report(
+            name=run_dir.name,
+            protocol=describe_protocol(args, splits, fingerprint, loss),
+            test=measure(test, label_names, args),
+            validation=measure(validation, label_names, args),
+            calibration=calibration.to_dict() if args.evaluation.calibrate else None,
+            training=describe_training(trained.metrics, trainer, checkpoint),
+            history=trainer.state.log_history,
+            environment=describe_environment(state),
+        )
+        if state.is_main_process:
+            save_calibrated(run_dir, classifier.model, processor, calibration, args)
+            report.example = compare_with_stock_pipeline(run_dir, splits["test"], test)
+            write_run_folder(run_dir, classifier.model.config, report, {"validation": validation, "test": test})
+            report.hub_url = push(args, run_dir, repo_id)
+        state.wait_for_everyone()
     return report
 
 
@@ -149,30 +143,93 @@ def open_run_folder(args: RunArguments, state: PartialState) -> Path | None:
         raise ValueError(problem[0])
     if args.training.resume_from_checkpoint:
         return Path(args.training.resume_from_checkpoint)
-    return last_complete_checkpoint(run_dir, state.num_processes)
+    checkpoint = last_complete_checkpoint(run_dir, state.num_processes)
+    if checkpoint is None and any(run_dir.glob("checkpoint-*/trainer_state.json")):
+        raise ValueError(
+            f"the checkpoints in {run_dir} were not written by {state.num_processes} processes; go on with as many as "
+            "it was started with, or --on_existing_run move_aside"
+        )
+    return checkpoint
 
 
 def _settle_existing_run(args: RunArguments, run_dir: Path) -> None:
     config = run_dir / "config.yaml"
     choice = args.training.on_existing_run
+    repair = "give another --output_dir, or --on_existing_run move_aside to keep it under another name"
     if config.is_file() and choice == "move_aside":
         aside = next(path for i in range(1, 10_000) if not (path := run_dir.with_name(f"{run_dir.name}-{i}")).exists())
         run_dir.rename(aside)
         logger.info("moved the earlier run to %s", aside)
-    elif config.is_file():
-        repair = "give another --output_dir, or --on_existing_run move_aside to keep it under another name"
-        if choice == "error":
-            raise ValueError(f"{run_dir} already holds a run; {repair}")
-        if (run_dir / "metrics.json").is_file():
-            raise ValueError(f"{run_dir} holds a finished run; {repair}")
+    elif config.is_file() and choice == "error":
+        raise ValueError(f"{run_dir} already holds a run; {repair}")
+    elif (run_dir / "metrics.json").is_file():
+        raise ValueError(f"{run_dir} holds a finished run; {repair}")
+    elif config.is_file() and any(run_dir.glob("checkpoint-*")):
         before, now = yaml.safe_load(config.read_text(encoding="utf-8")), _as_yaml(args.to_dict())
         changed = [key for key in now if key not in FREE_ON_RESUME and before.get(key) != now[key]]
         if changed:
             listing = ", ".join(f"{key} was {before.get(key)} and is {now[key]}" for key in changed[:5])
             raise ValueError(f"{run_dir} holds an unfinished run with other settings ({listing}); {repair}")
-    elif run_dir.is_dir() and any(run_dir.iterdir()):
+    elif not config.is_file() and run_dir.is_dir() and any(run_dir.iterdir()):
         raise ValueError(f"{run_dir} is not empty and holds no run of hf_cxr; give another --output_dir")
     write_text(config, yaml.safe_dump(_as_yaml(args.to_dict()), sort_keys=True))
+
+
+@contextmanager
+def logged_to(path: Path, state: PartialState) -> Iterator[None]:
+    """Within the block, what is logged goes to this file too (main process only; a resumed run appends)."""
+    if not state.is_main_process:
+        yield
+        return
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    except Exception:
+        logger.debug("the run stopped", exc_info=True)
+        raise
+    finally:
+        logging.captureWarnings(False)
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def prepare_hub(args: RunArguments, run_dir: Path) -> str | None:
+    """Create the Hub repository if the run is to be pushed: before the training hours, not after."""
+    if not args.training.push_to_hub:
+        return None
+    name = args.training.hub_model_id or run_dir.name
+    return hub.prepare_repo(name, private=bool(args.training.hub_private_repo), token=args.training.hub_token)
+
+
+def push(args: RunArguments, run_dir: Path, repo_id: str | None) -> str | None:
+    """Push the finished run folder; the commit's address."""
+    if repo_id is None:
+        return None
+    return hub.push_run(run_dir, repo_id, private=bool(args.training.hub_private_repo), token=args.training.hub_token)
+
+
+def check_split(fingerprint: str, checkpoint: Path | None) -> str:
+    """Refuse to go on from a checkpoint that was trained on another cut of the data."""
+    if checkpoint is not None:
+        saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("hf_cxr", {}).get("split")
+        if saved != fingerprint:
+            raise ValueError(
+                f"{checkpoint} was trained on the split {saved}, the data are now {fingerprint}: other images or "
+                "another cut; give the data it was started with, or another --output_dir"
+            )
+    return fingerprint
+
+
+def log_splits(splits: datasets.DatasetDict, label_names: LabelSpace) -> None:
+    """Say how many images each split has, and which findings cannot be learnt."""
+    logger.info("%s", ", ".join(f"{name}: {len(split):,} images" for name, split in splits.items()))
+    positives_C = counts(label_matrix(splits["train"]))[0]
+    without = [name for name, positives in zip(label_names, positives_C, strict=True) if positives == 0]
+    if without:
+        logger.warning("no positive training image of %s: it cannot be learnt", ", ".join(without))
 
 
 def build_training_loss(args: RunArguments, train: datasets.Dataset) -> tuple[MultiLabelLoss, np.ndarray | None]:
@@ -259,17 +316,26 @@ def predict(classifier: Classifier, split: datasets.Dataset, name: str, args: Ru
     )
 
 
-def calibrate(classifier: Classifier, predictions: Predictions, calibration: Calibration | None) -> Predictions:
-    """Fold the calibration into the classifier's head; the predictions as the calibrated model makes them."""
-    if calibration is None:
+def calibrate(predictions: Predictions, calibration: Calibration, args: RunArguments) -> Predictions:
+    """The predictions as the calibrated model makes them; as they are if calibration is turned off."""
+    if not args.evaluation.calibrate:
         return predictions
-    head = classifier.model.classifier
-    fold_into_head(
-        classifier.model,
-        *calibration.fold(head.weight.detach().cpu().numpy(), head.bias.detach().cpu().numpy()),
-    )
-    classifier.model.config.hf_cxr = {**classifier.model.config.hf_cxr, "calibration": calibration.to_dict()}
     return dataclasses.replace(predictions, logits=calibration.apply(predictions.logits))
+
+
+def save_calibrated(
+    run_dir: Path,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    calibration: Calibration,
+    args: RunArguments,
+) -> None:
+    """Fold the calibration into the model's head and write the model's folder."""
+    if args.evaluation.calibrate:
+        weight_CD, bias_C = (parameter.detach().cpu().numpy() for parameter in model.classifier.parameters())
+        fold_into_head(model, *calibration.fold(weight_CD, bias_C))
+        model.config.hf_cxr = {**model.config.hf_cxr, "calibration": calibration.to_dict()}
+    save_model_folder(run_dir, model, processor)
 
 
 def measure(predictions: Predictions, label_names: LabelSpace, args: RunArguments) -> EvaluationReport:
@@ -310,8 +376,8 @@ def describe_protocol(
     }
 
 
-def describe_training(metrics: dict[str, float], trainer: CXRTrainer, seconds: float) -> dict[str, Any]:
-    """Epochs, times, speed and peak memory, measured."""
+def describe_training(metrics: dict[str, float], trainer: CXRTrainer, checkpoint: Path | None) -> dict[str, Any]:
+    """Epochs, times, speed and peak memory, measured; after a resume, time and speed are those of the last leg."""
     state = trainer.state
     best = [entry["epoch"] for entry in state.log_history if entry["step"] == state.best_global_step]
     return {
@@ -320,7 +386,7 @@ def describe_training(metrics: dict[str, float], trainer: CXRTrainer, seconds: f
         "best_epoch": best[0] if best else None,
         "train_seconds": metrics["train_runtime"],
         "images_per_second": metrics["train_samples_per_second"],
-        "train_and_measure_seconds": seconds,
+        "resumed_from": checkpoint and checkpoint.name,
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "peak_device_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),

@@ -46,15 +46,15 @@ def test_saved_and_loaded_processor_is_the_same(processor, grey, tmp_path):
 def test_no_augmentation_is_the_evaluation_preprocessing(processor, grey):
     pixels = PixelProcessor(processor)
     batch = torch.from_numpy(resize_grey(grey, 64, pixels.resample))[None, None]
-    still = pixels.augment(batch, torch.tensor([3]), epoch=0)
+    still = pixels.augment(batch, np.array([3]), epoch=0)
     torch.testing.assert_close(still, pixels(batch), atol=2e-3, rtol=0)  # grid coordinates are float32
-    turned = PixelProcessor(processor, rotation_degrees=30).augment(batch, torch.tensor([3]), epoch=0)
+    turned = PixelProcessor(processor, rotation_degrees=30).augment(batch, np.array([3]), epoch=0)
     assert (turned - still).abs().mean() > 0.05
 
 
 def test_flip_is_left_right(processor, grey):
     batch = torch.from_numpy(resize_grey(grey, 64, 3))[None, None]
-    flipped = PixelProcessor(processor, horizontal_flip=1.0).augment(batch, torch.tensor([0]), epoch=0)
+    flipped = PixelProcessor(processor, horizontal_flip=1.0).augment(batch, np.array([0]), epoch=0)
     torch.testing.assert_close(flipped, PixelProcessor(processor)(batch).flip(-1), atol=2e-3, rtol=0)
 
 
@@ -63,7 +63,7 @@ def test_rotation_turns_about_the_centre_by_the_drawn_angle(processor):
     spot[30:34, 44:48] = 255  # right of the centre
     pixels = PixelProcessor(processor, rotation_degrees=20)
     angle = pixels.draw([5], 2)[1][0]
-    turned = pixels.augment(torch.from_numpy(spot)[None, None], torch.tensor([5]), epoch=2)[0, 0]
+    turned = pixels.augment(torch.from_numpy(spot)[None, None], np.array([5]), epoch=2)[0, 0]
     weight = turned - turned.min()
     y, x = torch.meshgrid(torch.arange(56.0), torch.arange(56.0), indexing="ij")
     right, down = (((axis * weight).sum() / weight.sum()).item() - 27.5 for axis in (x, y))

@@ -67,7 +67,7 @@ def finish(process):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    return folder / "tiny", finish(train(write_config(folder), folder / "tiny"))
+    return folder / "tiny", finish(train(write_config(folder), folder / "tiny", "--report_to", "tensorboard"))
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +99,22 @@ def test_run_folder_is_complete_and_whole(finished):
         "predictions/validation.parquet",
         "preprocessor_config.json",
         "report.html",
+        "run.log",
     } <= files
+    assert [name for name in files if "tfevents" in name]
     assert not [name for name in files if Path(name).name.startswith(".")]
     assert "training_args.bin" not in files
+
+
+def test_log_says_what_happened(finished):
+    log = (finished[0] / "run.log").read_text()
+    assert "train: 48 images, validation: 32 images, test: 40 images" in log
+    assert "measuring once on test" in log
+
+
+def test_resolved_config_starts_the_same_run(finished):
+    args = parse_arguments([str(finished[0] / "config.yaml")])
+    assert yaml.safe_load(yaml.safe_dump(args.to_dict())) == yaml.safe_load((finished[0] / "config.yaml").read_text())
 
 
 def test_metrics_tell_patients_versions_and_spread(finished):
