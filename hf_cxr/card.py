@@ -51,7 +51,7 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
             ("roc_auc", "macro AUC", test.macro_auc),
             ("mean_average_precision", "mean average precision", test.macro_ap),
         )
-        if value == value
+        if value == value and not _partial(report)
     ]
     base = config_base(report)
     return ModelCardData(
@@ -70,6 +70,11 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
         base_model=base if base and not Path(base).exists() else None,
         eval_results=results or None,
     )
+
+
+def _partial(report: Report) -> bool:
+    # Figures of a part of a test set, or of shuffled labels, must not stand beside others under its name.
+    return bool(report.protocol["missing_images"]) or report.protocol["labels_shuffled"]
 
 
 def config_base(report: Report) -> str | None:

@@ -8,8 +8,10 @@ win, and an unknown or misspelt key is an error that names the nearest one:
 C = findings.
 """
 
+import argparse
 import dataclasses
 import difflib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +52,7 @@ class DataArguments:
     phantom_prevalence_floor: float = field(
         default=0.0,
         metadata={
-            "help": "Re-weight the phantoms' label sets until each finding has at least this prevalence, 0 to 0.2."
+            "help": "Re-weight the phantoms' label sets until each finding has at least this prevalence, 0 to 0.3."
         },
     )
     train_limit: int | None = field(
@@ -67,14 +69,18 @@ class DataArguments:
     def __post_init__(self):
         if self.dataset == "nih" and not self.nih_root:
             raise ValueError("dataset nih needs --nih_root, the folder that holds Data_Entry_2017*.csv and images/")
+        if self.nih_root and self.dataset != "nih":
+            raise ValueError(
+                f"--nih_root is given but the dataset is {self.dataset}; add --dataset nih or leave it out"
+            )
         for name in ("phantom_train", "phantom_validation", "phantom_test"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(32 <= self.phantom_size <= 2048, "phantom_size", self.phantom_size, "between 32 and 2048 pixels")
         _check(
-            0 <= self.phantom_prevalence_floor <= 0.2,
+            0 <= self.phantom_prevalence_floor <= 0.3,
             "phantom_prevalence_floor",
             self.phantom_prevalence_floor,
-            "between 0 and 0.2",
+            "between 0 and 0.3",
         )
         _check(self.train_limit is None or self.train_limit >= 1, "train_limit", self.train_limit, "at least 1")
 
@@ -134,6 +140,9 @@ class ModelArguments:
         )
 
 
+LOSS_OPTIONS = ("margin", "decoupled", "gamma", "alpha", "gamma_pos", "gamma_neg")
+
+
 @dataclass
 class LossArguments:
     """Which loss, and its options. One left out takes the loss's default; one it lacks is an error."""
@@ -177,8 +186,7 @@ class LossArguments:
 
     def options(self) -> dict[str, Any]:
         """The loss's own options that were given, by name."""
-        names = ("margin", "decoupled", "gamma", "alpha", "gamma_pos", "gamma_neg")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in LOSS_OPTIONS if getattr(self, name) is not None}
 
     def __post_init__(self):
         if (self.class_weights == "given") != (self.given_class_weights is not None):
@@ -202,6 +210,19 @@ class EvaluationArguments:
     def __post_init__(self):
         _check(self.bootstrap_resamples >= 10, "bootstrap_resamples", self.bootstrap_resamples, "at least 10")
         _check(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
+
+
+# Of TrainingArguments' fields, those that this package sets otherwise or cannot honour, and why.
+FIXED = {
+    "auto_find_batch_size": "another batch size is another run; lower per_device_train_batch_size",
+    "batch_eval_metrics": "AUC needs the whole set",
+    "label_smoothing_factor": "the losses here have none",
+    "optim": "choose with --optimizer",
+    "prediction_loss_only": "AUC needs the predictions",
+    "remove_unused_columns": "the image would be removed before it is decoded",
+    "save_only_model": "such a checkpoint cannot be resumed",
+    "train_sampling_strategy": "the sampler is the package's own",
+}
 
 
 @dataclass
@@ -235,10 +256,16 @@ class CXRTrainingArguments(TrainingArguments):
     )
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; the best is always kept."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Go back to the best checkpoint at the end."})
-    metric_for_best_model: str | None = field(
-        default="auc", metadata={"help": "Validation figure that picks the best."}
+    metric_for_best_model: Literal["auc", "mean_average_precision", "loss"] = field(
+        default="auc", metadata={"help": "Validation figure that picks the best checkpoint."}
     )
-    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of that figure is better."})
+    images_per_step: int | None = field(
+        default=None,
+        metadata={
+            "help": "Images an optimizer step, over all devices and accumulation steps; if given, a run in which they "
+            "would be others is refused."
+        },
+    )
     report_to: None | str | list[str] = field(  # noqa: RUF036 - HfArgumentParser wants None first
         default="none", metadata={"help": "Trackers: none, tensorboard, trackio, ..."}
     )
@@ -252,9 +279,22 @@ class CXRTrainingArguments(TrainingArguments):
     def __post_init__(self):
         # transformers refuses bf16 on a machine without an accelerator unless told that the CPU is meant.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        for name, why in FIXED.items():
+            default = self.__dataclass_fields__[name].default
+            if getattr(self, name) != default:
+                raise ValueError(f"{name} must stay {default}: {why}")
+        for tracker in [self.report_to] if isinstance(self.report_to, str) else self.report_to or []:
+            if tracker in ("tensorboard", "trackio") and importlib.util.find_spec(tracker) is None:
+                raise ValueError(f"report_to {tracker} needs the package {tracker}: pip install 'hf-cxr[track]'")
         super().__post_init__()
-        if self.remove_unused_columns:
-            raise ValueError("remove_unused_columns must stay false: the image would be removed before it is decoded")
+        actual = self.train_batch_size * self.gradient_accumulation_steps * self.world_size
+        if self.images_per_step not in (None, actual):
+            raise ValueError(
+                f"images_per_step is {self.images_per_step}, but {self.train_batch_size} images x "
+                f"{self.gradient_accumulation_steps} accumulation steps x {self.world_size} processes are {actual}; "
+                "change per_device_train_batch_size or gradient_accumulation_steps"
+            )
+        self.images_per_step = actual
 
 
 ARGUMENTS = (DataArguments, ModelArguments, LossArguments, EvaluationArguments, CXRTrainingArguments)
@@ -271,8 +311,14 @@ class RunArguments:
     training: CXRTrainingArguments
 
     def to_dict(self) -> dict[str, Any]:
-        """Every key with its resolved value, as plain YAML types. Tokens are left out; defaults are not."""
-        training = {key: value for key, value in self.training.to_dict().items() if not key.endswith("_token")}
+        """Every key with its resolved value, as plain YAML types.
+
+        Defaults are there. The Hub's keys are not: neither a token, nor the wish to push, which a repetition of the
+        run would inherit and overwrite what was published.
+        """
+        training = {
+            key: value for key, value in self.training.to_dict().items() if not key.startswith(("hub_", "push_to_hub"))
+        }
         ours = (self.data, self.model, self.loss, self.evaluation)
         return {key: value for part in ours for key, value in dataclasses.asdict(part).items()} | training
 
@@ -296,15 +342,17 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py"
     words = list(_command_line() if argv is None else argv)
     path = Path(words.pop(0)) if words and not words[0].startswith("-") else CONFIGS / "quickstart.yaml"
     try:
-        values = _read_yaml(path)
+        values = _without_other_losses_options(_read_yaml(path), words)
         _check_choices(parser, values, path)
         parser.set_defaults(**values)
         *parts, rest = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
         )
+        if rest and rest[0].endswith((".yaml", ".yml")):
+            raise ValueError(f"the config comes first: {prog} {rest[0]} --key value ...")
         if rest:
             raise ValueError(_unknown_key(rest[0].lstrip("-").split("=")[0].replace("-", "_"), "the command line"))
-    except (ValueError, OSError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
         parser.exit(2, f"{prog}: {error}\n")
     return RunArguments(*parts)
 
@@ -326,10 +374,24 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values  # 1e-4 is a string in YAML 1.1; argparse converts string defaults by the field's own type
 
 
+def _without_other_losses_options(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    # A flag that changes the loss leaves the file's options of the other loss behind: class_aware's margin is none for
+    # asymmetric. An option given as a flag stays, and is an error if the loss does not take it.
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--loss")
+    chosen = chooser.parse_known_args(words)[0].loss
+    if chosen in (None, values.get("loss", LossArguments.loss)):
+        return values
+    dropped = (*LOSS_OPTIONS, "class_weights", "given_class_weights")
+    return {key: value for key, value in values.items() if key not in dropped}
+
+
 def _check_choices(parser: HfArgumentParser, values: dict[str, Any], path: Path) -> None:
     # argparse converts defaults to a field's type but does not hold them against its choices.
     for action in parser._actions:
         value = values.get(action.dest)
+        if action.dest in values and value is None and action.default is not None:
+            raise ValueError(f"{action.dest} in {path} is empty; give it a value or leave the line out")
         if value is not None and action.choices and value not in action.choices:
             allowed = ", ".join(map(str, action.choices))
             raise ValueError(f"{action.dest} in {path} is {value!r}; choose from {allowed}")

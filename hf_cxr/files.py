@@ -1,9 +1,10 @@
 """Files are written beside and renamed, so that a reader, or a job killed in mid-write, never sees half of one."""
 
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not.
+
+    The content is on the disk before the name is, so a power cut leaves the old file or the new one.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "a.txt"
@@ -27,10 +30,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
     beside = Path(name)
     try:
         yield beside
-        beside.chmod(0o666 & ~_umask())  # mkstemp gives 0600; the file should be as any other
-        os.replace(beside, path)
+        _settle(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def replace_all(source: str | Path, target: str | Path, *, last: str) -> None:
+    """Move the files of a folder over those of another, ``last`` at the end: a reader looks for that one first."""
+    files = sorted(Path(source).iterdir(), key=lambda file: file.name == last)
+    for file in files:
+        _settle(file, Path(target) / file.name)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -40,8 +49,28 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON whole or not at all. NaN is refused: it is not JSON, and a missing figure is null."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    """Write JSON whole or not at all; a number that is not finite becomes null, as `plain` has it."""
+    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can say it: tuples are lists, and NaN and infinities, which JSON lacks, are None.
+
+    >>> plain({"auc": float("nan"), "grad_norm": (1.0, float("inf"))})
+    {'auc': None, 'grad_norm': [1.0, None]}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _settle(beside: Path, path: Path) -> None:
+    beside.chmod(0o666 & ~_umask())  # temporary files are made with mode 0600; this one should be as any other
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(beside, path)
 
 
 def _umask() -> int:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import yaml
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
@@ -32,6 +33,9 @@ from huggingface_hub.utils import validate_repo_id
 REQUIRED = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md")
 PUSHED = (*REQUIRED, "config.yaml", "metrics.json", "report.html", "figures/*.png", "figures/*.svg", "figures/*.pdf")
 PREDICTIONS = ("predictions/*.parquet",)
+
+LOCAL_SETTINGS = ("logging_dir", "nih_root", "output_dir", "resume_from_checkpoint")
+"""Keys of config.yaml that are left out of what is pushed: paths of the machine that trained."""
 
 # The Hub's user access tokens are "hf_" and 34 letters or digits.
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")
@@ -131,9 +135,16 @@ def push_run(
     with _explained(f"push {run_dir} to {full_id}", api):
         there = api.list_repo_files(full_id)
         stale = sorted(path for path in there if path not in paths and _matches(path, PUSHED + PREDICTIONS))
-        operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=run_dir / path) for path in paths]
+        operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=_content(run_dir, path)) for path in paths]
         operations += [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in stale]
         return api.create_commit(full_id, operations, commit_message=commit_message).commit_url
+
+
+def _content(run_dir: Path, path: str) -> Path | bytes:
+    if path != "config.yaml":
+        return run_dir / path
+    settings = yaml.safe_load((run_dir / path).read_text(encoding="utf-8")) or {}
+    return yaml.safe_dump({key: value for key, value in settings.items() if key not in LOCAL_SETTINGS}).encode()
 
 
 def _matches(path: str, patterns: tuple[str, ...]) -> bool:

@@ -16,10 +16,11 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
-from transformers import AutoImageProcessor, SwinForImageClassification, pipeline
+from transformers import AutoImageProcessor, pipeline
 
 from hf_cxr.data import DecodedImages, label_matrix
-from hf_cxr.data.images import read_grey, resize_grey
+from hf_cxr.data.images import ImageError, read_grey, resize_grey
+from hf_cxr.modeling import load_weights
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, collate
 
@@ -35,12 +36,12 @@ class Classifier:
         device: by default the process's own (Accelerate's).
 
     Raises:
-        ValueError: the model has no multi-label head.
+        ValueError: the model is no Swin, lacks weights, or has no multi-label head.
     """
 
     def __init__(self, model: str | Path, *, revision: str = "main", device: torch.device | str | None = None):
         self.device = torch.device(device or PartialState().device)
-        self.model = SwinForImageClassification.from_pretrained(model, revision=revision, dtype=torch.float32)
+        self.model = load_weights(model, revision)
         if self.model.config.problem_type != "multi_label_classification":
             raise ValueError(f"{model} was not trained as a multi-label classifier (problem_type in its config.json)")
         self.model.to(self.device).eval()
@@ -55,7 +56,10 @@ class Classifier:
     @torch.inference_mode()
     def logits(self, pixel_B1SS: torch.Tensor) -> np.ndarray:
         """Logits (B, C) float32 of resized grey images (B, 1, S, S) uint8."""
-        return self.model(pixel_values=self.pixels(pixel_B1SS.to(self.device))).logits.cpu().numpy()
+        pixel_values = self.pixels(pixel_B1SS.to(self.device))
+        # cuDNN's convolutions round float32 to 10 bits unless told not to.
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+            return self.model(pixel_values=pixel_values).logits.cpu().numpy()
 
     def predict_split(
         self, split: datasets.Dataset, name: str, *, batch_size: int = 64, workers: int = 0
@@ -85,32 +89,43 @@ class Classifier:
             age=split["age"][:],
             sex=split["sex"][:],
             split=name,
+            metadata={
+                "split": (getattr(self.model.config, "hf_cxr", None) or {}).get("split"),
+                "calibrated": "calibration" in (getattr(self.model.config, "hf_cxr", None) or {}),
+            },
         )
 
-    def predict_files(self, paths: Sequence[Path], *, batch_size: int = 16) -> Iterator[tuple[Path, np.ndarray]]:
-        """(path, probabilities (C,) float32) of each image file, in order.
-
-        Raises:
-            ImageError: a file can't be decoded; the message has its path and the reason.
-        """
+    def predict_files(
+        self, paths: Sequence[Path], *, batch_size: int = 16
+    ) -> Iterator[tuple[Path, np.ndarray | ImageError]]:
+        """(path, probabilities (C,) float32) of each image file, in order; an unreadable file comes with its error."""
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
-            pixels = [resize_grey(read_grey(path), self.pixels.resize_size, self.pixels.resample) for path in batch]
-            logit_BC = torch.from_numpy(self.logits(torch.from_numpy(np.stack(pixels)[:, None])))
-            yield from zip(batch, torch.sigmoid(logit_BC).numpy(), strict=True)
+            answers: dict[Path, np.ndarray | ImageError] = {}
+            pixels = {}
+            for path in batch:
+                try:
+                    pixels[path] = resize_grey(read_grey(path), self.pixels.resize_size, self.pixels.resample)
+                except ImageError as error:
+                    answers[path] = error
+            if pixels:
+                logit_BC = torch.from_numpy(self.logits(torch.from_numpy(np.stack(list(pixels.values()))[:, None])))
+                answers |= zip(pixels, torch.sigmoid(logit_BC).numpy(), strict=True)
+            yield from ((path, answers[path]) for path in batch)
 
 
-def stock_pipeline(model: str | Path, image: Any) -> dict[str, float]:
-    """What transformers' own `pipeline("image-classification")` says of one image: finding to score, highest first.
+def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, float]]:
+    """What transformers' own `pipeline("image-classification")` says of images: finding to score, highest first.
 
     No code of this package takes part. A run compares it with its own evaluation.
 
     Args:
         model: run folder or Hub id.
-        image: what the pipeline takes: a path or a PIL image.
+        images: what the pipeline takes: paths or PIL images.
     """
     classify = pipeline("image-classification", model=str(model), device="cpu")
-    return {entry["label"]: entry["score"] for entry in classify(image, top_k=classify.model.config.num_labels)}
+    answers = classify(list(images), top_k=classify.model.config.num_labels)
+    return [{entry["label"]: entry["score"] for entry in answer} for answer in answers]
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:

@@ -6,10 +6,11 @@ C = findings, D = features.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig, SwinConfig, SwinForImageClassification
+from transformers import AutoConfig, PreTrainedConfig, SwinConfig, SwinForImageClassification
 
 from hf_cxr.config import ModelArguments
 
@@ -50,18 +51,51 @@ def build_model(
         config = AutoConfig.from_pretrained(
             args.model_name_or_path, revision=args.model_revision, image_size=args.image_size, **multi_label
         )
-        if config.model_type != "swin":
-            raise ValueError(f"{args.model_name_or_path} is a {config.model_type} model; hf_cxr trains Swin models")
+        _check_swin(config, args.model_name_or_path)
         check_grid(config)
-        model = SwinForImageClassification.from_pretrained(
-            args.model_name_or_path,
-            revision=args.model_revision,
-            config=config,
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-        )
+        model = load_weights(args.model_name_or_path, args.model_revision, config, but="classifier.")
     reset_head(model, head_bias_C)
     return model
+
+
+def load_weights(
+    name: str | Path, revision: str, config: SwinConfig | None = None, *, but: str | None = None
+) -> SwinForImageClassification:
+    """A saved Swin in float32, all of it.
+
+    Args:
+        name: Hub id or folder.
+        revision: branch, tag or commit of a Hub id.
+        config: in place of the saved one.
+        but: prefix of the weights that may be missing or of another shape.
+
+    Raises:
+        ValueError: it is not a Swin, or weights are missing or have other shapes; transformers would warn and go on
+            with random ones.
+    """
+    config = config or AutoConfig.from_pretrained(name, revision=revision)
+    _check_swin(config, name)
+    model, loading = SwinForImageClassification.from_pretrained(
+        name,
+        revision=revision,
+        config=config,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        dtype=torch.float32,
+    )
+    mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
+    lost = sorted(key for key in mismatched | set(loading["missing_keys"]) if but is None or not key.startswith(but))
+    if lost:
+        raise ValueError(
+            f"{name} lacks {len(lost)} of the model's weights, or has them in another shape: {', '.join(lost[:3])}; "
+            f"image_size is {config.image_size}: is it the checkpoint's?"
+        )
+    return model
+
+
+def _check_swin(config: PreTrainedConfig, name: str | Path) -> None:
+    if config.model_type != "swin":
+        raise ValueError(f"{name} is a {config.model_type} model; hf_cxr works with Swin models")
 
 
 def check_grid(config: SwinConfig) -> None:

@@ -22,7 +22,6 @@ N = images, C = findings.
 
 import json
 import os
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from hf_cxr.files import replacing
 from hf_cxr.labels import LabelSpace
 
 KEY = b"hf_cxr.predictions"
@@ -103,18 +103,9 @@ class Predictions:
         The file is written beside its place and then renamed, so that ``path`` is at all times the old file, the
         whole new one, or absent.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with open(beside, "wb") as file:
-                pq.write_table(self._table(), file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-        return path
+        with replacing(path) as beside:
+            pq.write_table(self._table(), beside)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Predictions":

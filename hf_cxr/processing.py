@@ -8,6 +8,7 @@ B = images, S = resized side, D = cropped side, both in pixels.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,12 @@ def build_image_processor(
 def image_processor_for(args: ModelArguments) -> BaseImageProcessor:
     """The evaluation preprocessing for a run: sizes from the arguments, mean, std and filter from the checkpoint.
 
-    A fresh model, or a checkpoint without a processor, takes ImageNet's mean and std and the bicubic filter.
+    A fresh model, or a local checkpoint without a processor, takes ImageNet's mean and std and the bicubic filter.
     """
     if args.model_name_or_path is None:
+        return build_image_processor(args.resize_size, args.image_size)
+    folder = Path(args.model_name_or_path)
+    if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
         return build_image_processor(args.resize_size, args.image_size)
     given = AutoImageProcessor.from_pretrained(args.model_name_or_path, revision=args.model_revision)
     return build_image_processor(

@@ -27,6 +27,7 @@ class Report:
 
     Args:
         name: of the run.
+        model_id: what the card's example loads: the Hub id, or the folder's name.
         protocol: data, splits, fingerprint, loss, selection, calibration, seed.
         test: measured once, after everything was fixed.
         validation: chose the checkpoint and fitted the calibration; optimistic, and said to be.
@@ -34,11 +35,13 @@ class Report:
         training: epochs, speed, memory.
         history: the Trainer's log.
         environment: versions and devices.
-        example: the stock pipeline's answer for one test image beside the evaluation's.
+        stock_pipeline: its largest difference to the evaluation, and its answer for one test image.
         hub_url: where it was pushed.
+        push_error: why it was not.
     """
 
     name: str
+    model_id: str
     protocol: dict[str, Any]
     test: EvaluationReport
     validation: EvaluationReport
@@ -46,11 +49,13 @@ class Report:
     training: dict[str, Any]
     history: list[dict[str, Any]]
     environment: dict[str, Any]
-    example: dict[str, Any] = field(default_factory=dict)
+    stock_pipeline: dict[str, Any] = field(default_factory=dict)
     hub_url: str | None = None
+    push_error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; a figure that is undefined is null."""
+        """Plain JSON values; a figure that is undefined is null. No patient's id, label or score is in it."""
+        shown = ("images", "largest_difference", *(("image_id", "labels", "scores") * self.protocol["synthetic"]))
         return {
             "name": self.name,
             "protocol": self.protocol,
@@ -59,7 +64,7 @@ class Report:
             "calibration": self.calibration,
             "training": self.training,
             "environment": self.environment,
-            "example": self.example,
+            "stock_pipeline": {key: value for key, value in self.stock_pipeline.items() if key in shown},
             "history": self.history,
         }
 
@@ -77,8 +82,9 @@ class Report:
             )
         if self.protocol["training_images_limited_to"]:
             cautions.append(f"Trained on {self.protocol['training_images_limited_to']} images only.")
-        if self.protocol["missing_images"] == "skip":
-            cautions.append("Images missing from the folder were skipped: this is not the full release's test set.")
+        if self.protocol["missing_images"]:
+            counts = ", ".join(f"{count:,} in {name}" for name, count in self.protocol["missing_images"].items())
+            cautions.append(f"Images missing from the folder were skipped ({counts}): these are not the full splits.")
         if self.test.undefined:
             cautions.append(
                 "No AUC for findings with one label value only in the test set, left out of the means: "
@@ -90,6 +96,9 @@ class Report:
             cautions.append(
                 "Fewer than 20 positives in the test set; read their intervals first: " + ", ".join(few) + "."
             )
+        if self.protocol["calibration_exceptions"]:
+            names = ", ".join(self.protocol["calibration_exceptions"])
+            cautions.append(f"Too few validation positives or too flat a response to calibrate the slope of: {names}.")
         cautions.append("Not a medical device. Not for diagnosis or treatment.")
         return cautions
 
@@ -113,16 +122,18 @@ class Report:
 
     def summary(self, run_dir: Path) -> str:
         """What the terminal prints at the end of a run."""
-        scores = [f"    {name:<20}{score:.3f}" for name, score in list(self.example["scores"].items())[:5]]
-        labels = ", ".join(self.example["labels"]) or "No Finding"
+        example = self.stock_pipeline
+        scores = [f"    {name:<20}{score:.3f}" for name, score in list(example["scores"].items())[:5]]
+        labels = ", ".join(example["labels"]) or "No Finding"
         lines = [
             "",
             f"Test: {self.headline()}",
             *(f"  ! {caution}" for caution in self.cautions()),
             "",
-            f"The stock pipeline('image-classification') on test image {self.example['image_id']} ({labels}):",
+            f"The stock pipeline('image-classification') on test image {example['image_id']} ({labels}):",
             *scores,
-            f"    largest difference to the evaluation: {self.example['largest_difference_to_evaluation']:.1e}",
+            f"    largest difference to the evaluation, over {example['images']} images: "
+            f"{example['largest_difference']:.1e}",
             "",
             f"Report: {run_dir / 'report.html'}",
             f"Model:  {run_dir}  (load it with pipeline('image-classification', model='{run_dir}', top_k=14))",
@@ -131,16 +142,6 @@ class Report:
             lines.append(f"Hub:    {self.hub_url}")
         return "\n".join(lines)
 
-    def to_markdown(self) -> str:
-        """Headline, cautions, table of findings, protocol."""
-        parts = [
-            f"**Test:** {self.headline()}",
-            "\n".join(f"- {caution}" for caution in self.cautions()),
-            self.test.to_markdown(),
-            "Protocol: " + "; ".join(f"{key} {value}" for key, value in self.protocol_rows()) + ".",
-        ]
-        return "\n\n".join(parts)
-
     def protocol_rows(self) -> list[tuple[str, str]]:
         """The protocol in words, a pair a line."""
         protocol, training = self.protocol, self.training
@@ -148,6 +149,7 @@ class Report:
             f"{name} {size['images']:,} images of {size['patients']:,} patients"
             for name, size in protocol["splits"].items()
         )
+        speed = "–" if training["images_per_second"] is None else f"{training['images_per_second']:.1f}"
         best = "" if training["best_epoch"] is None else f", checkpoint of epoch {training['best_epoch']:g} kept"
         return [
             ("data", protocol["dataset"]),
@@ -156,10 +158,10 @@ class Report:
             ("initial weights", protocol["initial_weights"]),
             ("loss", _words(protocol["loss"]["options"], protocol["loss"]["name"])),
             ("class weights", protocol["loss"]["class_weights_kind"]),
-            ("training", f"{training['epochs']:g} epochs{best}; chosen by {protocol['selection']}"),
+            ("training", f"{training['epochs']:g} epochs{best}; selection: {protocol['selection']}"),
             ("calibration", protocol["calibration"] or "none"),
             ("seed", str(protocol["seed"])),
-            ("speed", f"{training['images_per_second']:.1f} images/s in training on {self.environment['device']}"),
+            ("speed", f"{speed} images/s in training on {self.environment['device']}"),
             ("peak memory", f"{training['peak_memory_gib']:.1f} GiB"),
         ]
 
@@ -260,7 +262,7 @@ read against its chance level, the prevalence. ECE: expected calibration error.<
 <h2>Protocol</h2>{protocol}
 {published}
 <h2>Validation set</h2>
-<p>It chose the checkpoint and fitted the calibration: its figures are optimistic, no estimate for new patients.</p>
+<p>What was chosen or fitted was chosen or fitted on it: its figures are optimistic, no estimate for new patients.</p>
 {validation}
 <h2>Environment</h2>{environment}
 </body></html>

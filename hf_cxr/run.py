@@ -1,19 +1,19 @@
 """One run, as a method section: load, train, calibrate on validation, measure once on test, write.
 
-Only the main process writes. The run folder is complete when metrics.json is there; it is written last but for the
-report's pages, which are drawn from it.
+Only the main process writes. The run folder is complete when metrics.json is there: it is written last.
 """
 
 import dataclasses
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import resource
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,12 @@ from transformers.image_processing_utils import BaseImageProcessor
 import hf_cxr
 from hf_cxr import card, hub, plots
 from hf_cxr.config import RunArguments
-from hf_cxr.data import DecodedImages, label_matrix, load_splits, split_fingerprint
+from hf_cxr.data import DecodedImages, count_missing, label_matrix, load_splits, split_fingerprint
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.evaluation.metrics import counts
-from hf_cxr.files import write_json, write_text
+from hf_cxr.files import replace_all, write_json, write_text
 from hf_cxr.inference import Classifier, stock_pipeline
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
@@ -48,26 +48,28 @@ from hf_cxr.trainer import CXRTrainer, last_complete_checkpoint
 
 logger = logging.getLogger(__name__)
 
+UNCALIBRATED = ".uncalibrated"  # folder of the trained model until its calibration is fitted
+PIPELINE_TOLERANCE = 1e-4  # in probability, for images that need no resizing; see `compare_with_stock_pipeline`
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "pillow", "numpy")
 # What may differ between a run and its continuation: nothing that changes what is computed.
 FREE_ON_RESUME = {
     "on_existing_run",
     "resume_from_checkpoint",
-    "push_to_hub",
     "hub_model_id",
     "report_to",
     "disable_tqdm",
 }
 
 
-def run(args: RunArguments) -> Report:
+def run(args: RunArguments) -> Report | None:
     """Fine-tune, calibrate, measure and document one model.
 
     Args:
         args: from `config.parse_arguments`.
 
     Returns:
-        The report; the run folder ``args.training.output_dir`` holds the same and the model.
+        The report, on the main process; None on the others. The run folder ``args.training.output_dir`` holds the
+        same and the model. A push that failed is told in ``report.push_error``: the folder is complete all the same.
 
     Raises:
         ValueError: the arguments contradict each other, the data or the run folder.
@@ -90,33 +92,33 @@ def run(args: RunArguments) -> Report:
         trainer = build_trainer(args, model, processor, loss, splits, label_names)
 
         logger.info("training %s", f"on from {checkpoint}" if checkpoint else "from the start")
-        trained = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-        trainer.save_model(str(run_dir))
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        trainer.save_model(str(run_dir / UNCALIBRATED))
         state.wait_for_everyone()
 
         logger.info("calibrating on validation, then measuring once on test")
-        classifier = Classifier(run_dir)  # from the folder, in float32: what is measured is what a user loads
-        raw = predict(classifier, splits["validation"], "validation", args)
-        calibration = fit_calibration(raw.logits, raw.labels, label_names=label_names)
-        validation, test = (
-            calibrate(predictions, calibration, args)
-            for predictions in (raw, predict(classifier, splits["test"], "test", args))
-        )
-        report = Report(
-            name=run_dir.name,
-            protocol=describe_protocol(args, splits, fingerprint, loss),
-            test=measure(test, label_names, args),
-            validation=measure(validation, label_names, args),
-            calibration=calibration.to_dict() if args.evaluation.calibrate else None,
-            training=describe_training(trained.metrics, trainer, checkpoint),
-            history=trainer.state.log_history,
-            environment=describe_environment(state),
-        )
+        classifier = Classifier(run_dir / UNCALIBRATED)  # from disk, in float32: as a user loads it
+        validation = predict(classifier, splits, "validation", args)
+        calibration = fit_calibration(validation.logits, validation.labels, label_names=label_names)
+        validation = calibrate(validation, calibration, args)
+        test = calibrate(predict(classifier, splits, "test", args), calibration, args)
+        report = None
         if state.is_main_process:
+            report = Report(
+                name=run_dir.name,
+                model_id=repo_id or run_dir.name,
+                protocol=describe_protocol(args, splits, fingerprint, loss, calibration),
+                test=measure(test, label_names, args),
+                validation=measure(validation, label_names, args),
+                calibration=calibration.to_dict() if args.evaluation.calibrate else None,
+                training=describe_training(trainer, checkpoint),
+                history=trainer.state.log_history,
+                environment=describe_environment(state),
+            )
             save_calibrated(run_dir, classifier.model, processor, calibration, args)
-            report.example = compare_with_stock_pipeline(run_dir, splits["test"], test)
-            write_run_folder(run_dir, classifier.model.config, report, {"validation": validation, "test": test})
-            report.hub_url = push(args, run_dir, repo_id)
+            report.stock_pipeline = compare_with_stock_pipeline(run_dir, splits["test"], test)
+            write_run_folder(run_dir, classifier.model.config, report, (validation, test))
+            push(args, run_dir, repo_id, report)
         state.wait_for_everyone()
     return report
 
@@ -135,7 +137,7 @@ def open_run_folder(args: RunArguments, state: PartialState) -> Path | None:
     if state.is_main_process:
         try:
             _settle_existing_run(args, run_dir)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             problem = [str(error)]
     if state.num_processes > 1:
         broadcast_object_list(problem)
@@ -143,24 +145,19 @@ def open_run_folder(args: RunArguments, state: PartialState) -> Path | None:
         raise ValueError(problem[0])
     if args.training.resume_from_checkpoint:
         return Path(args.training.resume_from_checkpoint)
-    checkpoint = last_complete_checkpoint(run_dir, state.num_processes)
-    if checkpoint is None and any(run_dir.glob("checkpoint-*/trainer_state.json")):
-        raise ValueError(
-            f"the checkpoints in {run_dir} were not written by {state.num_processes} processes; go on with as many as "
-            "it was started with, or --on_existing_run move_aside"
-        )
-    return checkpoint
+    return last_complete_checkpoint(run_dir, state.num_processes)
 
 
 def _settle_existing_run(args: RunArguments, run_dir: Path) -> None:
     config = run_dir / "config.yaml"
     choice = args.training.on_existing_run
     repair = "give another --output_dir, or --on_existing_run move_aside to keep it under another name"
-    if config.is_file() and choice == "move_aside":
+    started = (run_dir / "metrics.json").is_file() or any(run_dir.glob("checkpoint-*"))
+    if config.is_file() and choice == "move_aside" and started:
         aside = next(path for i in range(1, 10_000) if not (path := run_dir.with_name(f"{run_dir.name}-{i}")).exists())
         run_dir.rename(aside)
         logger.info("moved the earlier run to %s", aside)
-    elif config.is_file() and choice == "error":
+    elif config.is_file() and choice == "error" and started:
         raise ValueError(f"{run_dir} already holds a run; {repair}")
     elif (run_dir / "metrics.json").is_file():
         raise ValueError(f"{run_dir} holds a finished run; {repair}")
@@ -188,7 +185,7 @@ def logged_to(path: Path, state: PartialState) -> Iterator[None]:
     try:
         yield
     except Exception:
-        logger.debug("the run stopped", exc_info=True)
+        handler.stream.write(traceback.format_exc())  # the terminal gets one line of it
         raise
     finally:
         logging.captureWarnings(False)
@@ -204,11 +201,16 @@ def prepare_hub(args: RunArguments, run_dir: Path) -> str | None:
     return hub.prepare_repo(name, private=bool(args.training.hub_private_repo), token=args.training.hub_token)
 
 
-def push(args: RunArguments, run_dir: Path, repo_id: str | None) -> str | None:
-    """Push the finished run folder; the commit's address."""
+def push(args: RunArguments, run_dir: Path, repo_id: str | None, report: Report) -> None:
+    """Push the finished run folder and note its address in the report, or why it could not be pushed."""
     if repo_id is None:
-        return None
-    return hub.push_run(run_dir, repo_id, private=bool(args.training.hub_private_repo), token=args.training.hub_token)
+        return
+    private, token = bool(args.training.hub_private_repo), args.training.hub_token
+    try:
+        report.hub_url = hub.push_run(run_dir, repo_id, private=private, token=token)
+    except (hub.HubError, ValueError) as error:
+        report.push_error = f"{error}. The run folder is complete; push it with: hf-cxr push {run_dir} {repo_id}"
+        logger.error("not pushed: %s", report.push_error)
 
 
 def check_split(fingerprint: str, checkpoint: Path | None) -> str:
@@ -262,16 +264,14 @@ def build_trainer(
     training = args.training
     # The folder is pushed once, complete, by hub.py; the Trainer would push checkpoints without card and report.
     training.push_to_hub = False
+    seed = training.seed if training.data_seed is None else training.data_seed
     pixels = PixelProcessor(
         processor,
         horizontal_flip=args.model.horizontal_flip,
         rotation_degrees=args.model.rotation_degrees,
-        seed=training.data_seed or training.seed,
+        seed=seed,
     )
-    step_images = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
-    sampler = ShuffleSampler(
-        label_matrix(splits["train"]), batch_size=step_images, seed=training.data_seed or training.seed
-    )
+    sampler = ShuffleSampler(label_matrix(splits["train"]), batch_size=training.images_per_step, seed=seed)
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
     return CXRTrainer(
         model=model,
@@ -306,10 +306,10 @@ def validation_metrics(label_names: LabelSpace) -> Callable[[EvalPrediction], di
     return compute
 
 
-def predict(classifier: Classifier, split: datasets.Dataset, name: str, args: RunArguments) -> Predictions:
+def predict(classifier: Classifier, splits: datasets.DatasetDict, name: str, args: RunArguments) -> Predictions:
     """Logits of a split; all processes share the work and each gets the whole."""
     return classifier.predict_split(
-        split,
+        splits[name],
         name,
         batch_size=args.training.per_device_eval_batch_size,
         workers=args.training.dataloader_num_workers,
@@ -320,7 +320,11 @@ def calibrate(predictions: Predictions, calibration: Calibration, args: RunArgum
     """The predictions as the calibrated model makes them; as they are if calibration is turned off."""
     if not args.evaluation.calibrate:
         return predictions
-    return dataclasses.replace(predictions, logits=calibration.apply(predictions.logits))
+    return dataclasses.replace(
+        predictions,
+        logits=calibration.apply(predictions.logits),
+        metadata={**predictions.metadata, "calibrated": True},
+    )
 
 
 def save_calibrated(
@@ -352,7 +356,11 @@ def measure(predictions: Predictions, label_names: LabelSpace, args: RunArgument
 
 
 def describe_protocol(
-    args: RunArguments, splits: datasets.DatasetDict, fingerprint: str, loss: MultiLabelLoss
+    args: RunArguments,
+    splits: datasets.DatasetDict,
+    fingerprint: str,
+    loss: MultiLabelLoss,
+    calibration: Calibration,
 ) -> dict[str, Any]:
     """What was done, on which patients: all that a figure must be read with."""
     return {
@@ -365,29 +373,32 @@ def describe_protocol(
         "split_fingerprint": fingerprint,
         "labels_shuffled": args.data.shuffle_labels,
         "training_images_limited_to": args.data.train_limit,
-        "missing_images": args.data.missing_images if args.data.dataset == "nih" else None,
+        "missing_images": count_missing(args.data, splits),
         "initial_weights": args.model.model_name_or_path or "random",
         "loss": loss.describe(),
         "selection": f"best validation {args.training.metric_for_best_model}"
         if args.training.load_best_model_at_end
-        else "last epoch",
+        else "last epoch, none was chosen",
         "calibration": "per finding, affine in the logit, fitted on validation" if args.evaluation.calibrate else None,
+        "calibration_exceptions": calibration.exceptions if args.evaluation.calibrate else {},
         "seed": args.training.seed,
     }
 
 
-def describe_training(metrics: dict[str, float], trainer: CXRTrainer, checkpoint: Path | None) -> dict[str, Any]:
+def describe_training(trainer: CXRTrainer, checkpoint: Path | None) -> dict[str, Any]:
     """Epochs, times, speed and peak memory, measured; after a resume, time and speed are those of the last leg."""
-    state = trainer.state
-    best = [entry["epoch"] for entry in state.log_history if entry["step"] == state.best_global_step]
+    state, clock = trainer.state, trainer.clock
+    chosen = state.best_global_step if trainer.args.load_best_model_at_end else None
+    best = [entry["epoch"] for entry in state.log_history if entry["step"] == chosen]
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, in KiB elsewhere
     return {
         "epochs": state.epoch,
         "steps": state.global_step,
         "best_epoch": best[0] if best else None,
-        "train_seconds": metrics["train_runtime"],
-        "images_per_second": metrics["train_samples_per_second"],
+        "step_seconds": clock.seconds,
+        "images_per_second": clock.images / clock.seconds if clock.seconds else None,
         "resumed_from": checkpoint and checkpoint.name,
-        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
         "peak_device_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
     }
@@ -407,12 +418,12 @@ def describe_environment(state: PartialState) -> dict[str, Any]:
 
 
 def write_run_folder(
-    run_dir: Path, model_config: PreTrainedConfig, report: Report, predictions: dict[str, Predictions]
+    run_dir: Path, model_config: PreTrainedConfig, report: Report, predictions: Sequence[Predictions]
 ) -> None:
-    """Predictions, every figure as number and picture, the report and the card."""
-    for name, split in predictions.items():
-        split.save(run_dir / "predictions" / f"{name}.parquet")
-    test = predictions["test"]
+    """Predictions, every figure as picture and number, the report and the card."""
+    for split in predictions:
+        split.save(run_dir / "predictions" / f"{split.split}.parquet")
+    test = predictions[-1]
     figures = {
         "roc_test.png": plots.roc_curves(
             test.probabilities, test.labels, test.label_names, report.captions(), f"{report.name}: ROC curves on test"
@@ -421,38 +432,48 @@ def write_run_folder(
     }
     for name, figure in figures.items():
         plots.save(figure, run_dir / "figures" / name)
-    write_json(run_dir / "metrics.json", report.to_dict())
     write_text(run_dir / "report.html", report.to_html(run_dir / "figures"))
     write_text(run_dir / "README.md", card.render(report, model_config))
+    write_json(run_dir / "metrics.json", report.to_dict())  # last: it says that the folder is complete
 
 
 def compare_with_stock_pipeline(run_dir: Path, split: datasets.Dataset, predictions: Predictions) -> dict[str, Any]:
-    """What the stock pipeline says of the first test image that has a finding, beside what was evaluated.
+    """What the stock pipeline says of the first eight test images, beside what was evaluated.
 
-    Law 1 of the design is checked in each run and not only in the tests: the largest difference is reported.
+    Law 1 of the design is looked at in each run and not only in the tests.
+
+    Returns:
+        The largest difference of a probability, and of the first image with a finding: id, labels and scores. Those
+        of a patient's image are for the terminal only, see `Report.to_dict`.
     """
-    row = int(np.argmax(np.nansum(predictions.labels, axis=1) > 0))
-    scores = stock_pipeline(run_dir, split[row]["image"])
-    evaluated = dict(zip(predictions.label_names, predictions.probabilities[row].tolist(), strict=True))
+    rows = sorted({*range(min(8, len(split))), int(np.argmax(np.nansum(predictions.labels, axis=1) > 0))})
+    answers = stock_pipeline(run_dir, [split[row]["image"] for row in rows])
+    evaluated = predictions.probabilities
+    difference = max(
+        abs(answer[name] - evaluated[row, column])
+        for row, answer in zip(rows, answers, strict=True)
+        for column, name in enumerate(predictions.label_names)
+    )
+    if difference > PIPELINE_TOLERANCE:
+        logger.warning("the stock pipeline's probabilities differ from the evaluation's by up to %.1e", difference)
+    shown = next((i for i, row in enumerate(rows) if np.nansum(predictions.labels[row]) > 0), 0)
+    cells = zip(predictions.label_names, predictions.labels[rows[shown]], strict=True)
     return {
-        "image_id": predictions.image_ids[row],
-        "labels": [
-            name for name, cell in zip(predictions.label_names, predictions.labels[row], strict=True) if cell == 1
-        ],
-        "scores": scores,
-        "largest_difference_to_evaluation": max(abs(scores[name] - evaluated[name]) for name in scores),
+        "images": len(rows),
+        "largest_difference": float(difference),
+        "image_id": predictions.image_ids[rows[shown]],
+        "labels": [name for name, cell in cells if cell == 1],
+        "scores": answers[shown],
     }
 
 
 def save_model_folder(run_dir: Path, model: PreTrainedModel, processor: BaseImageProcessor) -> None:
-    """config.json, model.safetensors and preprocessor_config.json, each written beside and renamed."""
+    """model.safetensors, preprocessor_config.json and, last, config.json: each written beside and renamed."""
     with tempfile.TemporaryDirectory(dir=run_dir, prefix=".model-") as beside:
         model.save_pretrained(beside)
         processor.save_pretrained(beside)
-        for file in Path(beside).iterdir():
-            os.replace(file, run_dir / file.name)
-    for leftover in ("training_args.bin",):  # a pickle of this machine's arguments; config.yaml says the same
-        (run_dir / leftover).unlink(missing_ok=True)
+        replace_all(beside, run_dir, last="config.json")
+    shutil.rmtree(run_dir / UNCALIBRATED)
 
 
 def _as_yaml(values: dict[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,3 @@ class ShuffleSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_images)
         return iter(order[: len(self)].tolist())
-
-
-SAMPLERS = {"shuffle": ShuffleSampler}

@@ -7,6 +7,7 @@ B = images, C = findings, S = resized side in pixels.
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
+from hf_cxr.losses import count_known_cells
 from hf_cxr.processing import PixelProcessor, collate
 
 
@@ -52,6 +54,8 @@ class CXRTrainer(Trainer):
         super().__init__(*args, compute_metrics=self._compute_metrics, **kwargs)
         self.loss.to(self.args.device)
         self.pixels.to(self.args.device)
+        self.clock = StepClock()
+        self.add_callback(self.clock)
         if sampler is not None:
             self.add_callback(_SamplerEpoch(sampler))
 
@@ -70,7 +74,7 @@ class CXRTrainer(Trainer):
         # step's cells is not the mean of the micro-batches' means when some cells are unknown.
         if not batch_samples or "labels" not in batch_samples[0]:
             return None
-        known = sum((~batch["labels"].isnan()).sum() for batch in batch_samples).to(device)
+        known = sum(count_known_cells(batch["labels"]) for batch in batch_samples).to(device)
         return self.accelerator.gather(known).sum() if self.args.world_size > 1 else known
 
     def compute_loss(
@@ -131,6 +135,31 @@ class CXRTrainer(Trainer):
         )
         metrics = {"loss": self.loss(logits, labels).item()}
         return metrics | (self._metrics_of_set(prediction) if self._metrics_of_set else {})
+
+
+class StepClock(TrainerCallback):
+    """Images a second in training: loading and steps, without evaluation, checkpoints and the first step.
+
+    Attributes:
+        images: that the timed steps took, over all processes.
+        seconds: of the timed steps.
+    """
+
+    def __init__(self):
+        self.images, self.seconds, self._since = 0, 0.0, None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now = time.perf_counter()
+        if self._since is not None:
+            self.images += args.images_per_step
+            self.seconds += now - self._since
+        self._since = now
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._since = self._since and time.perf_counter()
+
+    on_save = on_evaluate
+    on_epoch_begin = on_evaluate
 
 
 class _SamplerEpoch(TrainerCallback):

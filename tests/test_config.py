@@ -1,8 +1,11 @@
 """Arguments: the file gives defaults, flags win, a misspelt key is named with its nearest, values are checked once."""
 
+from typing import get_args, get_type_hints
+
 import pytest
 
-from hf_cxr.config import known_keys, parse_arguments
+from hf_cxr.config import LOSS_OPTIONS, LossArguments, known_keys, parse_arguments
+from hf_cxr.losses import CLASS_WEIGHTS, LOSSES, loss_options
 
 
 @pytest.fixture
@@ -29,6 +32,27 @@ def test_file_gives_defaults_and_flags_win(config):
     assert parse_arguments([config]).training.bf16 is True
 
 
+def test_another_loss_leaves_the_files_options_of_the_first_behind(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("loss: class_aware\nmargin: 0.3\ndecoupled: true\nclass_weights: inverse\n")
+    assert parse_arguments([str(path)]).loss.options() == {"margin": 0.3, "decoupled": True}
+    args = parse_arguments([str(path), "--loss", "asymmetric", "--gamma_neg", "3"])
+    assert args.loss.options() == {"gamma_neg": 3.0}
+    assert args.loss.class_weights is None
+
+
+def test_choices_are_those_of_the_losses():
+    hints = get_type_hints(LossArguments)
+    assert get_args(hints["loss"]) == tuple(LOSSES)
+    assert get_args(get_args(hints["class_weights"])[0]) == tuple(CLASS_WEIGHTS)
+    assert set(LOSS_OPTIONS) == {option for name in LOSSES for option in loss_options(name)}
+
+
+def test_best_is_least_for_a_loss_and_most_for_the_others(config):
+    assert parse_arguments([config]).training.greater_is_better is True
+    assert parse_arguments([config, "--metric_for_best_model", "loss"]).training.greater_is_better is False
+
+
 def test_defaults_are_the_reference_recipe(tmp_path):
     empty = tmp_path / "empty.yaml"
     empty.write_text("")
@@ -53,7 +77,15 @@ def test_without_a_file_the_quickstart_is_taken():
         (["--rotation_degrees", "1000"], "rotation_degrees is 1000.0; it must be between 0 and 180"),
         (["--dataset", "nih"], "dataset nih needs --nih_root"),
         (["--class_weights", "given"], "class_weights given and given_class_weights go together"),
-        (["--remove_unused_columns", "true"], "remove_unused_columns must stay false"),
+        (["--optim", "sgd"], "optim must stay"),
+        (["--nih_root", "/data"], "--nih_root is given but the dataset is phantom"),
+        (
+            ["--images_per_step", "128"],
+            "images_per_step is 128, but 32 images x 1 accumulation",
+        ),
+        (["other.yaml"], "the config comes first"),
+        (["--metric_for_best_model", "acu"], "invalid choice: 'acu'"),
+        (["--remove_unused_columns", "true"], "remove_unused_columns must stay False"),
         (["--swin_num_heads", "1", "2"], "as many numbers as swin_depths has (4)"),
     ],
 )
@@ -66,6 +98,7 @@ def test_bad_flags_are_one_clear_line(config, capsys, argv, expected):
     [
         ("los: bce\n", "unknown key los in {path}; did you mean loss?"),
         ("loss: bec\n", "loss in {path} is 'bec'; choose from bce, focal"),
+        ("image_size:\n", "image_size in {path} is empty"),
         ("swin_depths: 2\n", "swin_depths in {path} is 2; it must be a list"),
         ("learning_rate: fast\n", "invalid float value: 'fast'"),
         ("- loss\n", "must hold one 'key: value' a line"),
@@ -84,5 +117,5 @@ def test_missing_file_names_the_shipped_ones(capsys):
 
 def test_resolved_config_has_every_key_and_no_token(config):
     resolved = parse_arguments([config, "--hub_token", "secret"]).to_dict()
-    assert set(known_keys()) - set(resolved) <= {"hub_token", "push_to_hub_token"}
+    assert not [key for key in set(known_keys()) - set(resolved) if not key.startswith(("hub_", "push_to_hub"))]
     assert "secret" not in str(resolved)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import SwinConfig, SwinForImageClassification, ViTConfig, ViTForImageClassification
 
 from hf_cxr.config import ModelArguments
@@ -45,6 +46,19 @@ def test_checkpoint_keeps_its_body_and_gets_a_new_head(tmp_path, classes):
         assert torch.equal(before, after), name
 
 
+def test_checkpoint_that_lacks_weights_is_refused(tmp_path):
+    saved = build_model(ModelArguments(**tiny(swin_absolute_embeddings=True)), NIH14)
+    saved.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"lacks 1 of the model's weights, .* another shape: swin\.embed"):
+        build_model(ModelArguments(model_name_or_path=str(tmp_path), image_size=64), NIH14)
+    tensors = load_file(tmp_path / "model.safetensors")
+    gone = next(name for name in tensors if "layernorm_before" in name)
+    del tensors[gone]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks 1 of the model's weights"):
+        build_model(ModelArguments(model_name_or_path=str(tmp_path), image_size=32), NIH14)
+
+
 def test_grid_smaller_than_the_window_is_refused_by_us_and_fails_in_transformers():
     with pytest.raises(ValueError, match=r"last grid of 2 x 2 .* window of 3; set image_size to 48 or more"):
         build_model(ModelArguments(**tiny(swin_window_size=3)), NIH14)
@@ -58,5 +72,5 @@ def test_grid_smaller_than_the_window_is_refused_by_us_and_fails_in_transformers
 def test_other_architecture_is_refused(tmp_path):
     config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=32)
     ViTForImageClassification(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is a vit model; hf_cxr trains Swin models"):
+    with pytest.raises(ValueError, match="is a vit model; hf_cxr works with Swin models"):
         build_model(ModelArguments(model_name_or_path=str(tmp_path), image_size=32), NIH14)

@@ -1,6 +1,7 @@
 """The predictions file: an exact round trip, never half-written, and clear about what it refuses."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -76,7 +77,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(predictions, tmp_pa
     path = predictions.save(tmp_path / "p.parquet")
 
     def half_written(table, file):
-        file.write(b"PAR1")
+        Path(file).write_bytes(b"PAR1")
         raise OSError("disk full")
 
     monkeypatch.setattr(module.pq, "write_table", half_written)

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
+from hf_cxr.config import ModelArguments
 from hf_cxr.data.images import resize_grey
-from hf_cxr.processing import PixelProcessor, build_image_processor, collate
+from hf_cxr.processing import PixelProcessor, build_image_processor, collate, image_processor_for
 
 
 @pytest.fixture
@@ -83,6 +84,14 @@ def test_draws_depend_on_seed_epoch_and_row_alone(processor):
     assert 0.4 < flips.mean() < 0.6
     assert np.abs(np.rad2deg(angles)).max() <= 10
     assert np.abs(np.rad2deg(angles)).max() > 9
+
+
+def test_checkpoint_without_a_processor_takes_imagenets(tmp_path, processor):
+    (tmp_path / "config.json").write_text("{}")
+    arguments = ModelArguments(model_name_or_path=str(tmp_path), image_size=56)
+    assert image_processor_for(arguments).image_mean == pytest.approx([0.485, 0.456, 0.406])
+    processor.save_pretrained(tmp_path)
+    assert list(image_processor_for(arguments).image_mean) == [0.4, 0.5, 0.6]
 
 
 def test_processor_without_crop_is_refused(processor):

@@ -138,9 +138,8 @@ def test_metrics_tell_patients_versions_and_spread(finished):
 def test_stock_pipeline_scores_are_the_evaluations(finished, test_split):
     run_dir, _ = finished
     saved = Predictions.load(run_dir / "predictions" / "test.parquet")
-    assert saved.image_ids[:3] == tuple(test_split["image_id"][:3]) or list(saved.image_ids[:3]) == list(
-        test_split["image_id"][:3]
-    )
+    assert list(saved.image_ids) == test_split["image_id"][:]
+    assert saved.metadata["calibrated"] is True
     classify = pipeline("image-classification", model=str(run_dir))
     for row in range(3):
         scores = {entry["label"]: entry["score"] for entry in classify(test_split[row]["image"], top_k=14)}
@@ -199,7 +198,8 @@ def test_evaluate_repeats_the_figures(finished, tmp_path, capsys):
     ours, again = (json.loads((folder / "metrics.json").read_text()) for folder in (run_dir, tmp_path))
     assert again["macro_auc"] == pytest.approx(ours["test"]["macro_auc"], abs=1e-6)
     assert "note:" not in capsys.readouterr().err
-    hf_cxr_main(["evaluate", config, "--model", str(run_dir), "--phantom_seed", "9"])
+    assert again["split_fingerprint"] == again["trained_on_split"] == ours["protocol"]["split_fingerprint"]
+    hf_cxr_main(["evaluate", "--model", str(run_dir), "--phantom_seed", "9"])  # the run's own config.yaml
     assert "note: the model's split fingerprint" in capsys.readouterr().err
 
 
@@ -217,10 +217,14 @@ def test_predict_writes_a_row_an_image(finished, test_split, tmp_path, capsys):
     assert capsys.readouterr().out.count(".png") >= 2
 
 
-def test_predict_names_the_file_it_cannot_read(finished, tmp_path, capsys):
+def test_predict_names_the_file_it_cannot_read(finished, test_split, tmp_path, capsys):
     (tmp_path / "text.png").write_text("not an image")
     assert hf_cxr_main(["predict", str(tmp_path / "text.png"), "--model", str(finished[0])]) == 2
     assert "text.png" in capsys.readouterr().err
+    test_split[0]["image"].save(tmp_path / "good.png")
+    table = tmp_path / "out.csv"
+    assert hf_cxr_main(["predict", str(tmp_path), "--model", str(finished[0]), "--csv", str(table)]) == 2
+    assert len(table.read_text().splitlines()) == 2  # the readable one is not lost
     assert hf_cxr_main(["predict", str(tmp_path / "none.png"), "--model", str(finished[0])]) == 2
     assert "no such image or folder" in capsys.readouterr().err
 
@@ -263,12 +267,40 @@ def test_killed_run_goes_on_to_the_same_weights(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_make_the_run_of_one(tmp_path):
+    still = {"drop_path_rate": 0.0, "num_train_epochs": 2, "images_per_step": 8}
+    finish(train(write_config(tmp_path, **still), tmp_path / "one"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", ROOT / "scripts" / "train.py"]
+    command += [
+        write_config(tmp_path, **still),
+        "--output_dir",
+        tmp_path / "two",
+        "--per_device_train_batch_size",
+        "4",
+    ]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
+    one, two = (Predictions.load(tmp_path / name / "predictions" / "test.parquet") for name in ("one", "two"))
+    assert one.image_ids == two.image_ids
+    np.testing.assert_allclose(one.logits, two.logits, atol=1e-3)
+    assert np.ptp(one.logits) > 0.1
+
+    (tmp_path / "two" / "metrics.json").unlink()
+    alone = train(write_config(tmp_path, **still), tmp_path / "two")
+    expected = "holds an unfinished run with other settings (per_device_train_batch_size was 4 and is 8)"
+    assert expected in alone.communicate()[1]
+
+
+@pytest.mark.slow
 def test_pushed_run_is_loaded_by_the_stock_pipeline(hub, tmp_path):
     finish(train(write_config(tmp_path), tmp_path / "tiny", "--push_to_hub", "--hub_model_id", "tester/tiny"))
     pushed = set(hub.files("tester/tiny"))
     assert {"README.md", "model.safetensors", "config.json", "preprocessor_config.json", "report.html"} <= pushed
     assert not [name for name in pushed if "checkpoint" in name or "predictions" in name or name.endswith(".bin")]
     assert hub.read("tester/tiny", "README.md") == (tmp_path / "tiny" / "README.md").read_bytes()
+    assert 'model="tester/tiny"' in hub.read("tester/tiny", "README.md").decode()
+    assert str(tmp_path) not in hub.read("tester/tiny", "config.yaml").decode()
 
     saved = Predictions.load(tmp_path / "tiny" / "predictions" / "test.parquet")
     arguments = [f"--{key}={value}" for key, value in TINY.items() if key.startswith(("dataset", "phantom"))]

@@ -194,6 +194,21 @@ def test_weight_decay_is_where_the_recipe_has_it(tmp_path, optimizer, all_decay)
     assert ("swin.layernorm.weight" in names) == all_decay
 
 
+def test_bf16_changes_little_and_leaves_the_pixels_alone(tmp_path):
+    (full,), full_loss = gradients(tmp_path / "a", 32)
+    (half,), half_loss = gradients(tmp_path / "b", 32, bf16=True)
+    assert half_loss == pytest.approx(full_loss, rel=0.02)
+    assert half_loss != full_loss
+    together = sum((half[name] * full[name]).sum() for name in full)
+    lengths = [sum((step[name] ** 2).sum() for name in full).sqrt() for step in (half, full)]
+    assert together / (lengths[0] * lengths[1]) > 0.98
+    run = trainer(tmp_path / "c", bf16=True)
+    batch = run.data_collator(rows(4))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = run.pixels.augment(batch["pixel_values"], batch["row"], 0)
+    assert torch.equal(inside, run.pixels.augment(batch["pixel_values"], batch["row"], 0))
+
+
 def test_logits_come_out_in_order(tmp_path):
     dataset = rows(9, seed=4)
     run = trainer(tmp_path, per_device_eval_batch_size=4)

@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "evaluate": "measure a saved model on a test or validation set",
     "predict": "probabilities of each finding for image files",
+    "push": "send a finished run folder to the Hub",
 }
 
 

@@ -1,7 +1,7 @@
 """`hf-cxr evaluate [CONFIG.yaml] --model RUN_OR_HUB_ID [--split test]`: measure a saved model on radiographs.
 
-The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR). Nothing is fitted: the
-model is measured as it is.
+The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR); without a YAML, a run
+folder's own config.yaml is taken. Nothing is fitted: the model is measured as it is.
 """
 
 import argparse
@@ -25,10 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what is measured")
     parser.add_argument("--out", type=Path, help="folder for metrics.json and predictions.parquet")
     own, rest = parser.parse_known_args(words)
+    if not config:
+        config = [str(Path(own.model) / "config.yaml")]
+        if not Path(config[0]).is_file():
+            parser.error(f"{own.model} is no run folder with a config.yaml; say what to measure on: CONFIG.yaml first")
     args = parse_arguments(config + rest, prog="hf-cxr evaluate")
     from accelerate import PartialState
 
-    from hf_cxr.data import load_splits, split_fingerprint
+    from hf_cxr.data import count_missing, load_splits, split_fingerprint
     from hf_cxr.inference import Classifier
     from hf_cxr.run import measure, predict
 
@@ -38,23 +42,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         classifier = Classifier(own.model, revision=own.revision)
         if classifier.label_names != tuple(label_names):
             raise ValueError(f"{own.model} knows the findings {classifier.label_names}, the data {tuple(label_names)}")
-        warn_of_other_split(classifier, split_fingerprint(splits), own.split)
-        predictions = predict(classifier, splits[own.split], own.split, args)
+        fingerprint = split_fingerprint(splits)
+        trained_on = warn_of_other_split(classifier, fingerprint, own.split)
+        predictions = predict(classifier, splits, own.split, args)
         report = measure(predictions, label_names, args)
     except (ValueError, OSError) as error:
         print(f"hf-cxr evaluate: {error}", file=sys.stderr)
         return 2
     if PartialState().is_main_process:
+        measured_on = {
+            "dataset": args.data.dataset,
+            "synthetic": args.data.dataset == "phantom",
+            "split": own.split,
+            "split_fingerprint": fingerprint,
+            "missing_images": count_missing(args.data, splits),
+        }
+        print(f"{own.model} on {', '.join(f'{key} {value}' for key, value in measured_on.items())}\n")
         print(report.to_markdown())
         if own.out:
             predictions.save(own.out / "predictions.parquet")
-            write_json(own.out / "metrics.json", {"model": own.model, "split": own.split, **report.to_dict()})
+            figures = {"model": own.model, "trained_on_split": trained_on, **measured_on, **report.to_dict()}
+            write_json(own.out / "metrics.json", figures)
             print(f"wrote {own.out}/metrics.json and predictions.parquet")
     return 0
 
 
-def warn_of_other_split(classifier, fingerprint: str, split: str) -> None:
-    """Say so when the model was trained on another cut of the data: its training patients may be among these."""
+def warn_of_other_split(classifier, fingerprint: str, split: str) -> str | None:
+    """Say so when the model was trained on another cut of the data: its training patients may be among these.
+
+    Returns:
+        The fingerprint of what the model was trained on, if it says.
+    """
     trained_on = (getattr(classifier.model.config, "hf_cxr", None) or {}).get("split")
     if trained_on != fingerprint:
         print(
@@ -62,3 +80,4 @@ def warn_of_other_split(classifier, fingerprint: str, split: str) -> None:
             f"another cut, and if they overlap, patients of this {split} set may have been trained on",
             file=sys.stderr,
         )
+    return trained_on

@@ -19,22 +19,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--top", type=int, default=5, help="findings an image in the table, most probable first")
     parser.add_argument("--batch_size", type=int, default=16, help="images a batch")
     args = parser.parse_args(argv)
+    if args.batch_size < 1 or args.top < 1:
+        parser.error("--batch_size and --top must be at least 1")
     from hf_cxr.inference import Classifier, find_images
 
     try:
         classifier = Classifier(args.model, revision=args.revision)
-        rows = list(classifier.predict_files(find_images(args.paths), batch_size=args.batch_size))
+        paths = find_images(args.paths)
+        rows, unreadable = predict_and_print(classifier, paths, args.batch_size, args.top)
+        if args.csv:
+            write_csv(args.csv, classifier.label_names, rows)
+            print(f"wrote {len(rows)} rows to {args.csv}")
     except (ValueError, OSError) as error:
         print(f"hf-cxr predict: {error}", file=sys.stderr)
         return 2
-    width = max(len(str(path)) for path, _ in rows)
-    for path, probability_C in rows:
-        top = probability_C.argsort()[::-1][: args.top]
-        print(f"{path!s:<{width}}  " + "  ".join(f"{classifier.label_names[i]} {probability_C[i]:.3f}" for i in top))
-    if args.csv:
-        with replacing(args.csv) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", *classifier.label_names])
-            writer.writerows([path, *(f"{value:.6f}" for value in probability_C)] for path, probability_C in rows)
-        print(f"wrote {len(rows)} rows to {args.csv}")
-    return 0
+    for error in unreadable:
+        print(f"hf-cxr predict: {error}", file=sys.stderr)
+    return 2 if unreadable else 0
+
+
+def predict_and_print(classifier, paths: Sequence[Path], batch_size: int, top: int):
+    """A line an image as it is done; the rows (path, probabilities), and the errors of what could not be read."""
+    rows, unreadable = [], []
+    width = max(len(str(path)) for path in paths)
+    for path, answer in classifier.predict_files(paths, batch_size=batch_size):
+        if isinstance(answer, Exception):
+            unreadable.append(answer)
+            continue
+        rows.append((path, answer))
+        best = answer.argsort()[::-1][:top]
+        print(f"{path!s:<{width}}  " + "  ".join(f"{classifier.label_names[i]} {answer[i]:.3f}" for i in best))
+    return rows, unreadable
+
+
+def write_csv(path: Path, label_names: Sequence[str], rows) -> None:
+    """A header and a row an image, whole or not at all."""
+    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *label_names])
+        writer.writerows([name, *(f"{value:.6f}" for value in probability_C)] for name, probability_C in rows)

@@ -28,10 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         report = run(args)
-    except (ValueError, FileNotFoundError, HubError) as error:
-        logging.getLogger(__name__).debug("the error in full", exc_info=True)
+    except (ValueError, OSError, HubError) as error:
         print(f"hf-cxr train: {error}", file=sys.stderr)
         return 2
-    if main_process:
+    if report is not None:
         print(report.summary(Path(args.training.output_dir)))
+        if report.push_error:
+            print(f"hf-cxr train: not pushed: {report.push_error}", file=sys.stderr)
+            return 2
     return 0

@@ -13,6 +13,7 @@ from hf_cxr.labels import NIH14, LabelSpace
 __all__ = [
     "DecodedImages",
     "check_patients_disjoint",
+    "count_missing",
     "label_matrix",
     "load_nih",
     "load_phantom",
@@ -48,6 +49,17 @@ def load_splits(args: DataArguments, *, seed: int = 0) -> tuple[datasets.Dataset
     if args.shuffle_labels:
         splits["train"] = _with_shuffled_labels(splits["train"], np.random.default_rng(seed))
     return splits, NIH14
+
+
+def count_missing(args: DataArguments, splits: datasets.DatasetDict) -> dict[str, int]:
+    """How many images each split lacks of those that the release lists; empty if it is whole."""
+    if args.dataset != "nih" or args.missing_images == "error":
+        return {}
+    listed = load_nih(args.nih_root, images=False)
+    if args.train_limit is not None:
+        del listed["train"]
+    missing = {name: len(split) - len(splits[name]) for name, split in listed.items()}
+    return {name: count for name, count in missing.items() if count}
 
 
 def label_matrix(dataset: datasets.Dataset) -> np.ndarray:

@@ -35,13 +35,14 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)
 class ImageError(ValueError):
     """An image that cannot be read: ``name`` says which, ``reason`` why."""
 
-    def __init__(self, name: str, reason: str):
+    # A DataLoader makes it anew from one string, the message, when it comes out of a worker process.
+    def __init__(self, name: str, reason: str = ""):
         super().__init__(name, reason)  # both, so that it survives pickling between processes
         self.name = name
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"cannot read {self.name}: {self.reason}"
+        return f"cannot read {self.name}: {self.reason}" if self.reason else self.name
 
 
 def read_grey(source: str | os.PathLike | bytes | Image.Image, *, name: str | None = None) -> np.ndarray:

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from hf_cxr.evaluation import metrics
 from hf_cxr.evaluation.bootstrap import BootstrapResult, PairedDifference, Spread, bootstrap_metrics, paired_difference
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
+from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class EvaluationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python for JSON: NaN is None, ``findings`` is a list."""
-        return _without_nan(asdict(self))
+        return plain(asdict(self))
 
     def to_markdown(self) -> str:
         """A table of one row a finding and the macro mean, with the method and the undefined findings below it."""
@@ -249,14 +250,6 @@ def format_interval(value: float, low: float, high: float) -> str:
 def format_number(value: float) -> str:
     """Three decimals, or "undefined" for NaN."""
     return "undefined" if math.isnan(value) else f"{value:.3f}"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def __getattr__(name: str) -> Any:
