@@ -18,7 +18,10 @@ def test_config_parses_and_is_a_lab_note(path):
     needs_root = yaml.safe_load(path.read_text())["dataset"] == "nih"
     args = parse_arguments([str(path), *(["--nih_root", "/data"] if needs_root else [])])
     assert args.training.output_dir == f"runs/{path.stem}"
-    assert path.read_text().startswith("# ")
+    note = path.read_text()
+    assert note.startswith("# ")
+    assert "\n# Costs: " in note
+    assert "\n# Reached: " in note
     if args.model.model_name_or_path is None:
         model = build_model(args.model, NIH14)
         assert sum(parameter.numel() for parameter in model.parameters()) < 2e7
