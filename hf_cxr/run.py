@@ -30,7 +30,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 import hf_cxr
 from hf_cxr import card, hub, plots
 from hf_cxr.config import RunArguments
-from hf_cxr.data import DecodedImages, count_missing, label_matrix, load_splits, split_fingerprint
+from hf_cxr.data import DecodedImages, check_images, count_missing, label_matrix, load_splits, split_fingerprint
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
@@ -83,6 +83,8 @@ def run(args: RunArguments) -> Report | None:
             splits, label_names = load_splits(args.data, seed=args.training.seed)
         fingerprint = check_split(split_fingerprint(splits), checkpoint)
         log_splits(splits, label_names)
+        if state.is_main_process:
+            check_images(splits)
 
         loss, head_bias_C = build_training_loss(args, splits["train"])
         set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights

@@ -11,9 +11,26 @@ import pytest
 from PIL import Image
 from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
 
-from hf_cxr.data.images import ImageError, read_grey, resize_grey
+from hf_cxr.data.images import ImageError, check_image, read_grey, resize_grey
 
 GREY = np.random.default_rng(0).integers(0, 256, (24, 31), dtype=np.uint8)
+
+
+def test_check_image_sees_what_reading_would(tmp_path):
+    rng = np.random.default_rng(0)
+    good = tmp_path / "good.png"
+    Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(good)
+    assert check_image(good) is None
+    content = good.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    for name, broken in (("cut.png", content[:-300]), ("empty.png", b""), ("flip.png", flipped), ("text.png", b"no")):
+        (tmp_path / name).write_bytes(broken)
+        error = check_image(tmp_path / name)
+        assert error.name == str(tmp_path / name)
+        with pytest.raises(ImageError):
+            read_grey(tmp_path / name)
+    assert "no such" in str(check_image(tmp_path / "none.png")).lower()
 
 
 def encode(image: Image.Image, file_format: str = "PNG", **options) -> bytes:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from transformers import pipeline
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import load_splits
+from hf_cxr.data import check_images, load_splits
 from hf_cxr.inference import Classifier
 from hf_cxr.labels import NIH14
 from hf_cxr.predictions import Predictions
@@ -264,6 +265,18 @@ def test_killed_run_goes_on_to_the_same_weights(tmp_path):
     assert straight == killed
     logs = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("straight", "killed")]
     assert logs[0]["test"] == logs[1]["test"]
+
+
+def test_unreadable_images_are_named_before_training(tmp_path):
+    rows = {"image": [], "labels": [[0.0] * 14] * 3, "image_id": ["a", "b", "c"]}
+    for name in "abc":
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"{name}.png")
+        rows["image"].append(str(tmp_path / f"{name}.png"))
+    split = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    check_images({"train": split})
+    (tmp_path / "b.png").write_bytes(b"\x89PNG cut off")
+    with pytest.raises(ValueError, match=r"1 of 3 image files cannot be read: .*b\.png: .* --missing_images skip"):
+        check_images({"train": split})
 
 
 @pytest.mark.slow

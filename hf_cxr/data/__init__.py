@@ -6,12 +6,13 @@ import numpy as np
 from hf_cxr.config import DataArguments
 from hf_cxr.data.nih import load_nih
 from hf_cxr.data.phantom import load_phantom
-from hf_cxr.data.prepare import DecodedImages
+from hf_cxr.data.prepare import DecodedImages, check_images
 from hf_cxr.data.splits import check_patients_disjoint, split_fingerprint
 from hf_cxr.labels import NIH14, LabelSpace
 
 __all__ = [
     "DecodedImages",
+    "check_images",
     "check_patients_disjoint",
     "count_missing",
     "label_matrix",

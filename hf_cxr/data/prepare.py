@@ -3,12 +3,38 @@
 N = images, C = findings, S = working side in pixels.
 """
 
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import datasets
 import numpy as np
+from tqdm.auto import tqdm
 
-from hf_cxr.data.images import read_grey, resize_grey
+from hf_cxr.data.images import check_image, read_grey, resize_grey
+
+
+def check_images(splits: Mapping[str, datasets.Dataset]) -> None:
+    """Look at every image file of every split before hours are spent on them, with a progress bar.
+
+    Raises:
+        ValueError: some can't be read; the message has their number and the first five with path and reason.
+    """
+    paths = [
+        image["path"]
+        for split in splits.values()
+        for image in split.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))["image"]
+        if not image["bytes"]  # those that are inside the dataset were encoded by this package
+    ]
+    with ThreadPoolExecutor() as pool:
+        found = list(tqdm(pool.map(check_image, paths), "Checking images", len(paths), disable=not paths, unit="file"))
+    unreadable = [error for error in found if error is not None]
+    if unreadable:
+        raise ValueError(
+            f"{len(unreadable):,} of {len(paths):,} image files cannot be read: "
+            + "; ".join(f"{error.name}: {error.reason}" for error in unreadable[:5])
+            + ". Fetch them again, or remove them and go on with --missing_images skip"
+        )
 
 
 class DecodedImages:
