@@ -9,33 +9,26 @@ import json
 import logging
 import platform
 import resource
-import shutil
 import sys
-import tempfile
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-import yaml
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, set_seed
+from transformers import EvalPrediction, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
-from hf_cxr import card, hub, plots
+from hf_cxr import hub
 from hf_cxr.config import RunArguments
 from hf_cxr.data import DecodedImages, check_images, count_missing, label_matrix, load_splits, split_fingerprint
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.evaluation.metrics import counts
-from hf_cxr.files import replace_all, write_json, write_text
 from hf_cxr.inference import Classifier, stock_pipeline
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
@@ -43,22 +36,14 @@ from hf_cxr.modeling import build_model, fold_into_head
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.report import Report
+from hf_cxr.run_folder import UNCALIBRATED, logged_to, open_run_folder, save_model_folder, write_run_folder
 from hf_cxr.sampling import ShuffleSampler
-from hf_cxr.trainer import CXRTrainer, last_complete_checkpoint
+from hf_cxr.trainer import CXRTrainer
 
 logger = logging.getLogger(__name__)
 
-UNCALIBRATED = ".uncalibrated"  # folder of the trained model until its calibration is fitted
 PIPELINE_TOLERANCE = 1e-4  # in probability, for images that need no resizing; see `compare_with_stock_pipeline`
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "pillow", "numpy")
-# What may differ between a run and its continuation: nothing that changes what is computed.
-FREE_ON_RESUME = {
-    "on_existing_run",
-    "resume_from_checkpoint",
-    "hub_model_id",
-    "report_to",
-    "disable_tqdm",
-}
 
 
 def run(args: RunArguments) -> Report | None:
@@ -123,76 +108,6 @@ def run(args: RunArguments) -> Report | None:
             push(args, run_dir, repo_id, report)
         state.wait_for_everyone()
     return report
-
-
-def open_run_folder(args: RunArguments, state: PartialState) -> Path | None:
-    """Make the run folder, or find where an unfinished run in it stopped.
-
-    Returns:
-        The checkpoint to go on from, or None to start.
-
-    Raises:
-        ValueError: the folder holds a finished run, or one of other settings.
-    """
-    run_dir = Path(args.training.output_dir)
-    problem = [None]
-    if state.is_main_process:
-        try:
-            _settle_existing_run(args, run_dir)
-        except (ValueError, OSError) as error:
-            problem = [str(error)]
-    if state.num_processes > 1:
-        broadcast_object_list(problem)
-    if problem[0]:
-        raise ValueError(problem[0])
-    if args.training.resume_from_checkpoint:
-        return Path(args.training.resume_from_checkpoint)
-    return last_complete_checkpoint(run_dir, state.num_processes)
-
-
-def _settle_existing_run(args: RunArguments, run_dir: Path) -> None:
-    config = run_dir / "config.yaml"
-    choice = args.training.on_existing_run
-    repair = "give another --output_dir, or --on_existing_run move_aside to keep it under another name"
-    started = (run_dir / "metrics.json").is_file() or any(run_dir.glob("checkpoint-*"))
-    if config.is_file() and choice == "move_aside" and started:
-        aside = next(path for i in range(1, 10_000) if not (path := run_dir.with_name(f"{run_dir.name}-{i}")).exists())
-        run_dir.rename(aside)
-        logger.info("moved the earlier run to %s", aside)
-    elif config.is_file() and choice == "error" and started:
-        raise ValueError(f"{run_dir} already holds a run; {repair}")
-    elif (run_dir / "metrics.json").is_file():
-        raise ValueError(f"{run_dir} holds a finished run; {repair}")
-    elif config.is_file() and any(run_dir.glob("checkpoint-*")):
-        before, now = yaml.safe_load(config.read_text(encoding="utf-8")), _as_yaml(args.to_dict())
-        changed = [key for key in now if key not in FREE_ON_RESUME and before.get(key) != now[key]]
-        if changed:
-            listing = ", ".join(f"{key} was {before.get(key)} and is {now[key]}" for key in changed[:5])
-            raise ValueError(f"{run_dir} holds an unfinished run with other settings ({listing}); {repair}")
-    elif not config.is_file() and run_dir.is_dir() and any(run_dir.iterdir()):
-        raise ValueError(f"{run_dir} is not empty and holds no run of hf_cxr; give another --output_dir")
-    write_text(config, yaml.safe_dump(_as_yaml(args.to_dict()), sort_keys=True))
-
-
-@contextmanager
-def logged_to(path: Path, state: PartialState) -> Iterator[None]:
-    """Within the block, what is logged goes to this file too (main process only; a resumed run appends)."""
-    if not state.is_main_process:
-        yield
-        return
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
-    logging.captureWarnings(True)
-    try:
-        yield
-    except Exception:
-        handler.stream.write(traceback.format_exc())  # the terminal gets one line of it
-        raise
-    finally:
-        logging.captureWarnings(False)
-        logging.getLogger().removeHandler(handler)
-        handler.close()
 
 
 def prepare_hub(args: RunArguments, run_dir: Path) -> str | None:
@@ -419,26 +334,6 @@ def describe_environment(state: PartialState) -> dict[str, Any]:
     }
 
 
-def write_run_folder(
-    run_dir: Path, model_config: PreTrainedConfig, report: Report, predictions: Sequence[Predictions]
-) -> None:
-    """Predictions, every figure as picture and number, the report and the card."""
-    for split in predictions:
-        split.save(run_dir / "predictions" / f"{split.split}.parquet")
-    test = predictions[-1]
-    figures = {
-        "roc_test.png": plots.roc_curves(
-            test.probabilities, test.labels, test.label_names, report.captions(), f"{report.name}: ROC curves on test"
-        ),
-        "training.png": plots.training_curves(report.history, report.training["best_epoch"]),
-    }
-    for name, figure in figures.items():
-        plots.save(figure, run_dir / "figures" / name)
-    write_text(run_dir / "report.html", report.to_html(run_dir / "figures"))
-    write_text(run_dir / "README.md", card.render(report, model_config))
-    write_json(run_dir / "metrics.json", report.to_dict())  # last: it says that the folder is complete
-
-
 def compare_with_stock_pipeline(run_dir: Path, split: datasets.Dataset, predictions: Predictions) -> dict[str, Any]:
     """What the stock pipeline says of the first eight test images, beside what was evaluated.
 
@@ -467,17 +362,3 @@ def compare_with_stock_pipeline(run_dir: Path, split: datasets.Dataset, predicti
         "labels": [name for name, cell in cells if cell == 1],
         "scores": answers[shown],
     }
-
-
-def save_model_folder(run_dir: Path, model: PreTrainedModel, processor: BaseImageProcessor) -> None:
-    """model.safetensors, preprocessor_config.json and, last, config.json: each written beside and renamed."""
-    with tempfile.TemporaryDirectory(dir=run_dir, prefix=".model-") as beside:
-        model.save_pretrained(beside)
-        processor.save_pretrained(beside)
-        replace_all(beside, run_dir, last="config.json")
-    shutil.rmtree(run_dir / UNCALIBRATED)
-
-
-def _as_yaml(values: dict[str, Any]) -> dict[str, Any]:
-    # What a round trip through the file gives, so that comparing with what was read compares like with like.
-    return yaml.safe_load(yaml.safe_dump(values))

@@ -16,7 +16,7 @@ BARS = (
     ("trainer", "explain", "inference"),
     ("report", "plots"),
     ("card",),
-    ("hub",),
+    ("hub", "run_folder"),
     ("run",),
     ("commands",),
 )

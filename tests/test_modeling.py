@@ -3,6 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import SWIN
 from transformers import SwinConfig, SwinForImageClassification, ViTConfig, ViTForImageClassification
 
 from hf_cxr.config import ModelArguments
@@ -11,15 +12,7 @@ from hf_cxr.modeling import build_model
 
 
 def tiny(**kwargs):
-    return {
-        "image_size": 32,
-        "swin_patch_size": 2,
-        "swin_window_size": 2,
-        "swin_embed_dim": 8,
-        "swin_depths": [1, 1, 1, 1],
-        "swin_num_heads": [1, 2, 2, 4],
-        **kwargs,
-    }
+    return {**SWIN, **kwargs}
 
 
 def test_fresh_model_is_multi_label():

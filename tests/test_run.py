@@ -15,6 +15,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
+from tiny import SWIN
 from transformers import pipeline
 
 from hf_cxr.commands import main as hf_cxr_main
@@ -32,13 +33,7 @@ TINY = {
     "phantom_test": 40,
     "phantom_size": 64,
     "phantom_prevalence_floor": 0.05,
-    "image_size": 32,
-    "resize_size": 36,
-    "swin_patch_size": 2,
-    "swin_window_size": 2,
-    "swin_embed_dim": 8,
-    "swin_depths": [1, 1, 1, 1],
-    "swin_num_heads": [1, 2, 2, 4],
+    **SWIN,
     "drop_path_rate": 0.2,
     "per_device_train_batch_size": 8,
     "num_train_epochs": 3,
