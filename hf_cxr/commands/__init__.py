@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,20 @@ COMMANDS = {
     "predict": "probabilities of each finding for image files",
     "push": "send a finished run folder to the Hub",
 }
+
+
+def set_up_terminal(*, main_process: bool = True) -> None:
+    """Plain log lines from this package and warnings from others; no bars but those of long work."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of reading and writing weights, a line each; the Trainer's own bar stays
+    logging.basicConfig(
+        level=logging.INFO if main_process else logging.ERROR,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    for noisy in ("httpx", "matplotlib", "absl"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

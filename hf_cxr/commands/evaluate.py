@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import parse_arguments
 from hf_cxr.files import write_json
 
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hf_cxr.inference import Classifier
     from hf_cxr.run import measure, predict
 
+    set_up_terminal(main_process=PartialState().is_main_process)
     try:
         with PartialState().main_process_first():
             splits, label_names = load_splits(args.data)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_cxr.commands import set_up_terminal
 from hf_cxr.files import replacing
 
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--batch_size and --top must be at least 1")
     from hf_cxr.inference import Classifier, find_images
 
+    set_up_terminal()
     try:
         classifier = Classifier(args.model, revision=args.revision)
         paths = find_images(args.paths)
