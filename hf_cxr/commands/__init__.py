@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "evaluate": "measure a saved model on a test or validation set",
     "predict": "probabilities of each finding for image files",

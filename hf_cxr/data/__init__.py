@@ -23,15 +23,16 @@ __all__ = [
 ]
 
 
-def load_splits(args: DataArguments, *, seed: int = 0) -> tuple[datasets.DatasetDict, LabelSpace]:
+def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> tuple[datasets.DatasetDict, LabelSpace]:
     """The splits train, validation and test that the arguments ask for, checked for shared patients; and the labels.
 
     Args:
         args: source and options.
         seed: of the permutation when ``shuffle_labels`` is set.
+        images: False leaves the image column out; an NIH release then needs no image file, and is listed whole.
     """
     if args.dataset == "nih":
-        splits = load_nih(args.nih_root, missing_images=args.missing_images)
+        splits = load_nih(args.nih_root, images=images, missing_images=args.missing_images)
     else:
         splits = load_phantom(
             train=args.phantom_train,
@@ -41,6 +42,8 @@ def load_splits(args: DataArguments, *, seed: int = 0) -> tuple[datasets.Dataset
             seed=args.phantom_seed,
             prevalence_floor=args.phantom_prevalence_floor,
         )
+        if not images:
+            splits = splits.remove_columns("image")
     check_patients_disjoint(splits)
     if args.train_limit is not None:
         n_images = len(splits["train"])

@@ -1,0 +1,67 @@
+"""`hf-cxr describe [CONFIG.yaml] [--out DIR]`: what the training, validation and test sets hold.
+
+The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR). Of an NIH release only
+the tables are read: no image is needed, and images that are not at hand are counted as well.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_cxr.commands import set_up_terminal
+from hf_cxr.config import parse_arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0; 2 with one line on standard error for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="hf-cxr describe",
+        description=__doc__,
+        epilog="All other words and flags are those of `hf-cxr train --help`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=Path, help="folder for statistics.json and the figures")
+    own, rest = parser.parse_known_args(argv)
+    args = parse_arguments(rest, prog="hf-cxr describe")
+    from hf_cxr.data import load_splits
+    from hf_cxr.data.statistics import describe_splits
+
+    set_up_terminal()
+    try:
+        splits, label_names = load_splits(args.data, seed=args.training.seed, images=False)
+        statistics = describe_splits(splits, label_names)
+        print(statistics.to_text())
+        if own.out:
+            written = write(statistics, own.out)
+            print("\nwrote", *(f"  {path}" for path in written), sep="\n")
+    except (ValueError, OSError) as error:
+        print(f"hf-cxr describe: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(statistics, out: Path) -> list[Path]:
+    """statistics.json and the figures; the paths written."""
+    from hf_cxr import plots
+    from hf_cxr.files import write_json
+
+    write_json(out / "statistics.json", statistics.to_dict())
+    names, splits = statistics.label_names, statistics.splits
+    figures = {
+        "finding_counts": plots.finding_counts(
+            {name: (split.positives_C, split.negatives_C) for name, split in splits.items()}, names
+        ),
+        "findings_per_image": plots.findings_per_image(
+            {name: split.findings_per_image.histogram for name, split in splits.items()}
+        ),
+    }
+    for name, split in splits.items():
+        figures[f"co_occurrence_{name}"] = plots.co_occurrence(
+            split.co_occurrence.both_CC,
+            split.co_occurrence.conditional_CC,
+            names,
+            f"Findings that occur together: {name}, {split.images:,} images",
+        )
+    saved = [plots.save(figure, out / f"{name}.png") for name, figure in figures.items()]
+    return [out / "statistics.json", *saved]

@@ -1,0 +1,444 @@
+"""What a labelled set of radiographs holds: counts, shifts between splits, tiers, patients, views, co-occurrence.
+
+Only tables are read, never pixels. An unknown cell takes part in nothing: prevalence is over known cells, and a pair
+of findings is counted on the images that know both. Everything counts images, unless it says patients.
+
+Refuses: labels other than 1, 0 and NaN, or of another number of findings; rows without a patient; negative ages;
+empty splits.
+
+N = images, C = findings. Of a matrix CC the first axis is the row, the second the column.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+
+from hf_cxr.data import label_matrix
+from hf_cxr.files import plain
+from hf_cxr.labels import LabelSpace, Tier
+
+COLUMNS = ("patient_id", "view", "sex", "age")  # read beside the labels
+UNKNOWN = "unknown"
+WIDTH = 120  # columns of the terminal
+PAIRS_SHOWN = 12
+_LAST_DECADE = 90
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Whole numbers and how often each occurs, zeros in between included; mean, median and max are NaN if none does.
+
+    >>> Distribution.of([1, 1, 4])
+    Distribution(histogram={1: 2, 2: 0, 3: 0, 4: 1}, mean=2.0, median=1.0, max=4)
+    """
+
+    histogram: dict[int, int]
+    mean: float
+    median: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[int]) -> "Distribution":
+        values = np.asarray(values, dtype=np.int64)
+        if not len(values):
+            return cls({}, float("nan"), float("nan"), float("nan"))
+        counts = np.bincount(values)
+        histogram = {number: int(counts[number]) for number in range(int(values.min()), len(counts))}
+        return cls(histogram, float(values.mean()), float(np.median(values)), int(values.max()))
+
+    def to_dict(self) -> dict[str, Any]:
+        histogram = {str(number): count for number, count in self.histogram.items()}
+        return {"mean": self.mean, "median": self.median, "max": self.max, "histogram": histogram}
+
+
+@dataclass(frozen=True)
+class CoOccurrence:
+    """How findings occur together, each pair on the images that know both.
+
+    Args:
+        both_CC: images on which both are present; the diagonal is the positives of each.
+        known_CC: images on which both cells are known.
+        conditional_CC: P(column | row), from 0 to 1; the diagonal is 1. NaN where the row is never present.
+        lift_CC: P(both) / (P(row) P(column)), symmetric; 1 if independent. The diagonal is 1 / P. NaN where one of
+            the two is never present.
+    """
+
+    both_CC: np.ndarray
+    known_CC: np.ndarray
+    conditional_CC: np.ndarray
+    lift_CC: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "both": self.both_CC.tolist(),
+            "known": self.known_CC.tolist(),
+            "conditional": self.conditional_CC.tolist(),
+            "lift": self.lift_CC.tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """One split.
+
+    Args:
+        positives_C, negatives_C, unknown_C: images of each finding; they add up to ``images``.
+        without_findings: images of which some cell is known and every known cell is 0.
+        unlabelled: images of which no cell is known.
+        findings_per_image: positive cells of an image, over the labelled images.
+        images_per_patient: over patients.
+        view, sex: images of each value, the most frequent first, and "unknown".
+        age: images of each decade, "0-9" to "90+", and "unknown".
+        age_summary: mean, median, min and max of the known ages, in years; NaN if none is.
+    """
+
+    images: int
+    patients: int
+    positives_C: np.ndarray
+    negatives_C: np.ndarray
+    unknown_C: np.ndarray
+    without_findings: int
+    unlabelled: int
+    findings_per_image: Distribution
+    images_per_patient: Distribution
+    view: dict[str, int]
+    sex: dict[str, int]
+    age: dict[str, int]
+    age_summary: dict[str, float]
+    co_occurrence: CoOccurrence
+
+    @property
+    def prevalence_C(self) -> np.ndarray:  # noqa: N802 - a shape suffix, as that of the fields
+        """Share of positives among known cells, 0 to 1; NaN where none is known."""
+        return _ratio(self.positives_C, self.positives_C + self.negatives_C)
+
+    @property
+    def share_without_findings(self) -> float:
+        """Among the labelled images, 0 to 1; NaN if there is none."""
+        return float(_ratio(self.without_findings, self.images - self.unlabelled))
+
+    @property
+    def imbalance_ratio(self) -> float:
+        """Most to fewest positives of a finding: infinite if the rarest has none, NaN if no finding has one."""
+        most, least = int(self.positives_C.max()), int(self.positives_C.min())
+        return most / least if least else float("inf") if most else float("nan")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Every split, and what compares them with the split "train"; without one, ``shift`` and ``tiers`` are empty.
+
+    Args:
+        label_names: C findings.
+        splits: by name, in the order given.
+        shift: for each other split, C ratios of its prevalence to that of train; NaN where that is 0 or unknown.
+        tiers: head, medium or tail of each finding, by training positives.
+    """
+
+    label_names: tuple[str, ...]
+    splits: dict[str, SplitStatistics]
+    shift: dict[str, np.ndarray]
+    tiers: dict[str, Tier]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; what is undefined or infinite is null. No image's or patient's id is in it."""
+        splits = {name: self._split_to_dict(name) for name in self.splits}
+        return plain({"findings": list(self.label_names), "tiers": self.tiers, "splits": splits})
+
+    def to_text(self) -> str:
+        """Tables for a terminal of 120 columns."""
+        parts = [
+            ("Images", self._image_rows()),
+            ("Findings (%: prevalence over known cells; /train: its ratio to that of train)", self._finding_rows()),
+            ("Negative and unknown cells", self._other_cell_rows()),
+        ]
+        first = "train" if "train" in self.splits else next(iter(self.splits))
+        if pairs := self._pair_rows(self.splits[first]):
+            parts.append((f"Findings that occur together most often, in {first} (lift: 1 is chance)", pairs))
+        text = "\n\n".join(f"{title}\n{text_table(rows[0], rows[1:])}" for title, rows in parts)
+        absent = [
+            f"! {name}: no positive image of {', '.join(self._names(split.positives_C == 0))}"
+            for name, split in self.splits.items()
+            if not split.positives_C.all()
+        ]
+        return "\n".join([text, *([""] if absent else []), *absent])
+
+    def _names(self, chosen_C: np.ndarray) -> list[str]:
+        return [name for name, chosen in zip(self.label_names, chosen_C, strict=True) if chosen]
+
+    def _split_to_dict(self, name: str) -> dict[str, Any]:
+        split = self.splits[name]
+        columns = {
+            "positives": split.positives_C,
+            "negatives": split.negatives_C,
+            "unknown": split.unknown_C,
+            "prevalence": split.prevalence_C,
+        }
+        if name in self.shift:
+            columns["prevalence_ratio_to_train"] = self.shift[name]
+        return {
+            "images": split.images,
+            "patients": split.patients,
+            "findings": {
+                finding: {key: value_C[column].item() for key, value_C in columns.items()}
+                for column, finding in enumerate(self.label_names)
+            },
+            "imbalance_ratio": split.imbalance_ratio,
+            "without_findings": {"images": split.without_findings, "share": split.share_without_findings},
+            "unlabelled_images": split.unlabelled,
+            "findings_per_image": split.findings_per_image.to_dict(),
+            "images_per_patient": split.images_per_patient.to_dict(),
+            "view": split.view,
+            "sex": split.sex,
+            "age": split.age,
+            "age_summary": split.age_summary,
+            "co_occurrence": split.co_occurrence.to_dict(),
+        }
+
+    def _image_rows(self) -> list[list[str]]:
+        splits = list(self.splits.values())
+        rows = [
+            ["", *self.splits],
+            ["images", *(f"{split.images:,}" for split in splits)],
+            ["patients", *(f"{split.patients:,}" for split in splits)],
+            ["images a patient: mean, median, max", *(_summary(split.images_per_patient) for split in splits)],
+            ["findings an image: mean, median, max", *(_summary(split.findings_per_image) for split in splits)],
+            [
+                "without findings",
+                *(_with_share(split.without_findings, split.share_without_findings) for split in splits),
+            ],
+            ["without any known cell", *(f"{split.unlabelled:,}" for split in splits)],
+            ["most frequent finding to rarest", *(_number(split.imbalance_ratio, ",.1f") for split in splits)],
+        ]
+        for column in ("view", "sex", "age"):
+            # The union of the splits' values in the order of the first that has them, "unknown" last.
+            values = dict.fromkeys(value for split in splits for value in getattr(split, column))
+            for value in [*(value for value in values if value != UNKNOWN), UNKNOWN]:
+                counts = [getattr(split, column).get(value, 0) for split in splits]
+                shares = [count / split.images for count, split in zip(counts, splits, strict=True)]
+                rows.append([f"{column} {value}", *map(_with_share, counts, shares)])
+        return rows
+
+    def _finding_rows(self) -> list[list[str]]:
+        tier = ["tier"] if self.tiers else []
+        head = ["finding", *tier, *(f"{name}\npositives" for name in self.splits)]
+        head += [f"{name}\n%" for name in self.splits] + [f"{name}\n/train" for name in self.shift]
+        rows = [head]
+        for column, finding in enumerate(self.label_names):
+            row = [finding, *([self.tiers[finding]] if tier else [])]
+            row += [f"{split.positives_C[column]:,}" for split in self.splits.values()]
+            row += [_number(100 * split.prevalence_C[column], ".2f") for split in self.splits.values()]
+            row += [_number(ratio_C[column], ".2f") for ratio_C in self.shift.values()]
+            rows.append(row)
+        return rows
+
+    def _other_cell_rows(self) -> list[list[str]]:
+        head = [f"{name}\n{what}" for name in self.splits for what in ("negatives", "unknown")]
+        rows = [["finding", *head]]
+        for column, finding in enumerate(self.label_names):
+            cells = [(split.negatives_C[column], split.unknown_C[column]) for split in self.splits.values()]
+            rows.append([finding, *(f"{count:,}" for pair in cells for count in pair)])
+        return rows
+
+    def _pair_rows(self, split: SplitStatistics) -> list[list[str]]:
+        """The most frequent pairs; empty if no image has two findings."""
+        both_CC, conditional_CC = split.co_occurrence.both_CC, split.co_occurrence.conditional_CC
+        pairs = [pair for pair in combinations(range(len(self.label_names)), 2) if both_CC[pair]]
+        pairs.sort(key=lambda pair: -both_CC[pair])
+        rows = [
+            [
+                f"{self.label_names[a]} (A), {self.label_names[b]} (B)",
+                f"{both_CC[a, b]:,}",
+                f"{100 * conditional_CC[a, b]:.1f}",
+                f"{100 * conditional_CC[b, a]:.1f}",
+                f"{split.co_occurrence.lift_CC[a, b]:.2f}",
+            ]
+            for a, b in pairs[:PAIRS_SHOWN]
+        ]
+        return [["pair", "images", "% of A with B", "% of B with A", "lift"], *rows] if rows else []
+
+
+def describe_splits(splits: Mapping[str, datasets.Dataset], label_names: Sequence[str]) -> Statistics:
+    """Count what the splits hold.
+
+    Args:
+        splits: by name, in the columns of `hf_cxr.data.schema`. ``labels`` and ``patient_id`` are needed; values of
+            ``view``, ``sex`` and ``age`` are unknown if the column is not there; ``image`` is not looked at.
+        label_names: C findings in the order of the labels.
+
+    Raises:
+        ValueError: no split, an empty one, a missing column, rows without a patient, negative ages, or labels that are
+            not C cells of 1, 0 and NaN; the message names the split and the finding.
+    """
+    label_names = LabelSpace(label_names)
+    if not splits:
+        raise ValueError("there is no split to describe")
+    described = {name: _describe(name, split, label_names) for name, split in splits.items()}
+    train = described.get("train")
+    others = {name: split for name, split in described.items() if train is not None and name != "train"}
+    return Statistics(
+        label_names=tuple(label_names),
+        splits=described,
+        shift={name: _ratio(split.prevalence_C, train.prevalence_C) for name, split in others.items()},
+        tiers={} if train is None else label_names.tiers(train.positives_C.tolist()),
+    )
+
+
+def co_occurrence(label_NC: np.ndarray) -> CoOccurrence:
+    """Co-occurrence of each pair of findings, on the images that know both; labels are 1, 0 or NaN.
+
+    >>> co_occurrence(np.array([[1, 1], [1, 0], [1, np.nan], [0, 0]])).conditional_CC
+    array([[1. , 0.5],
+           [1. , 1. ]])
+    """
+    # Products of float32 are quick, and sums of ones are exact below 2**24 images.
+    positive_NC = (label_NC == 1).astype(np.float32)
+    known_NC = (~np.isnan(label_NC)).astype(np.float32)
+    both_CC = (positive_NC.T @ positive_NC).astype(np.int64)
+    known_CC = (known_NC.T @ known_NC).astype(np.int64)
+    row_CC = (positive_NC.T @ known_NC).astype(np.int64)  # the row is present and the column known
+    lift_CC = _ratio(both_CC * known_CC, row_CC * row_CC.T)
+    return CoOccurrence(both_CC, known_CC, _ratio(both_CC, row_CC), lift_CC)
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = WIDTH) -> str:
+    """Aligned columns, the first to the left; what is wider goes on below, with the first column repeated.
+
+    A name in the head may have several lines.
+
+    >>> print(text_table(("finding", "images"), [("Hernia", "227")]))
+    finding  images
+    Hernia      227
+    """
+    names = [name.split("\n") for name in head]
+    height = max(map(len, names))
+    tops = list(zip(*([""] * (height - len(lines)) + lines for lines in names), strict=True))
+    columns = list(zip(*tops, *rows, strict=True))
+    sizes = [max(map(len, column)) for column in columns]
+    blocks, room = [[]], width - sizes[0]
+    for number in range(1, len(columns)):
+        if blocks[-1] and sizes[number] + 2 > room:
+            blocks.append([])
+            room = width - sizes[0]
+        blocks[-1].append(number)
+        room -= sizes[number] + 2
+    lines = []
+    for block in blocks:
+        for row in (*tops, *rows):
+            cells = (f"{row[number]:>{sizes[number]}}" for number in block)
+            lines.append("  ".join([f"{row[0]:<{sizes[0]}}", *cells]).rstrip())
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+def _describe(name: str, split: datasets.Dataset, label_names: LabelSpace) -> SplitStatistics:
+    absent = [column for column in ("labels", "patient_id") if column not in split.column_names]
+    if absent:
+        raise ValueError(f"split {name!r} has no column {', '.join(absent)}; it has {', '.join(split.column_names)}")
+    if not len(split):
+        raise ValueError(f"split {name!r} has no image")
+    label_NC = _checked_labels(name, split, label_names)
+    columns = split.select_columns([column for column in COLUMNS if column in split.column_names])
+    table = columns.with_format(None).to_pandas().reindex(columns=list(COLUMNS))
+    known_NC, positive_NC = ~np.isnan(label_NC), label_NC == 1
+    labelled_N, findings_N = known_NC.any(axis=1), positive_NC.sum(axis=1)
+    age, age_summary = _ages(name, table["age"])
+    return SplitStatistics(
+        images=len(split),
+        patients=table["patient_id"].nunique(),
+        positives_C=positive_NC.sum(axis=0),
+        negatives_C=(label_NC == 0).sum(axis=0),
+        unknown_C=(~known_NC).sum(axis=0),
+        without_findings=int((labelled_N & (findings_N == 0)).sum()),
+        unlabelled=int((~labelled_N).sum()),
+        findings_per_image=Distribution.of(findings_N[labelled_N]),
+        images_per_patient=Distribution.of(_images_per_patient(name, table["patient_id"])),
+        view=_values(table["view"]),
+        sex=_values(table["sex"]),
+        age=age,
+        age_summary=age_summary,
+        co_occurrence=co_occurrence(label_NC),
+    )
+
+
+def _checked_labels(name: str, split: datasets.Dataset, label_names: LabelSpace) -> np.ndarray:
+    """(N, C) float32 of 1, 0 and NaN, or ValueError."""
+    feature = split.features["labels"]
+    widths = {getattr(feature, "length", -1)}
+    if widths == {-1}:  # a list of any length
+        widths = set(map(len, split.with_format(None)["labels"]))
+    if widths != {len(label_names)}:
+        raise ValueError(
+            f"split {name!r} has rows of {', '.join(map(str, sorted(widths)))} labels; expected {len(label_names)}, "
+            f"one for each of {', '.join(label_names)}"
+        )
+    label_NC = label_matrix(split)
+    strange_NC = ~np.isnan(label_NC) & (label_NC != 0) & (label_NC != 1)
+    if strange_NC.any():
+        row, column = np.argwhere(strange_NC)[0]
+        raise ValueError(
+            f"split {name!r} has {strange_NC.sum():,} label(s) that are not 1, 0 or NaN, such as "
+            f"{label_NC[row, column]:g} for {label_names[column]} in row {row}; "
+            "make uncertain labels 1, 0 or NaN first"
+        )
+    return label_NC
+
+
+def _images_per_patient(name: str, patient_id_N: pd.Series) -> np.ndarray:
+    missing_N = patient_id_N.isna() | (patient_id_N.astype(str).str.strip() == "")
+    if missing_N.any():
+        raise ValueError(
+            f"{missing_N.sum():,} of {len(missing_N):,} rows of split {name!r} have no patient_id, such as row "
+            f"{int(missing_N.argmax())}: fill it in or drop these rows"
+        )
+    return patient_id_N.value_counts().to_numpy()
+
+
+def _values(value_N: pd.Series) -> dict[str, int]:
+    """How often each value occurs, the most frequent first, "unknown" (None, NaN, blank) last and always there."""
+    text_N = value_N.astype(object).where(value_N.notna(), "").astype(str).str.strip()
+    counts = text_N.value_counts().to_dict()
+    unknown = counts.pop("", 0)
+    known = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return {value: int(count) for value, count in known} | {UNKNOWN: int(unknown)}
+
+
+def _ages(name: str, age_N: pd.Series) -> tuple[dict[str, int], dict[str, float]]:
+    """Images of each decade, and mean, median, min and max of the known ages."""
+    age_N = age_N.to_numpy(dtype=np.float64)
+    known = np.sort(age_N[~np.isnan(age_N)])  # sorted, so that a mean does not depend on the order of rows
+    if len(known) and known[0] < 0:
+        raise ValueError(f"split {name!r} has {(known < 0).sum():,} age(s) below 0 years, such as {known[0]:g}")
+    decade_N = np.minimum(known // 10 * 10, _LAST_DECADE).astype(int)
+    decades = [*(f"{start}-{start + 9}" for start in range(0, _LAST_DECADE, 10)), f"{_LAST_DECADE}+"]
+    counts = np.bincount(decade_N // 10, minlength=len(decades)).tolist()
+    age = dict(zip(decades, counts, strict=True)) | {UNKNOWN: len(age_N) - len(known)}
+    statistics = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max}
+    return age, {key: float(of(known)) if len(known) else float("nan") for key, of in statistics.items()}
+
+
+def _ratio(numerator, denominator) -> np.ndarray:
+    """Quotient as float64, NaN where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(
+        np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    )
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if np.isnan(value) else "infinite" if np.isinf(value) else format(value, form)
+
+
+def _with_share(count: int, share: float) -> str:
+    return f"{count:,} ({_number(100 * share, '.1f')} %)"
+
+
+def _summary(distribution: Distribution) -> str:
+    if not distribution.histogram:
+        return "–"
+    return f"{distribution.mean:.2f}, {distribution.median:g}, {distribution.max}"

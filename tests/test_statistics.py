@@ -1,0 +1,384 @@
+"""What a data set holds: an independent count, the laws of the figures, refusals, and the real table."""
+
+import csv
+import json
+import os
+import statistics
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from hf_cxr import plots
+from hf_cxr.commands import main
+from hf_cxr.data import load_nih
+from hf_cxr.data.schema import features
+from hf_cxr.data.statistics import WIDTH, co_occurrence, describe_splits, text_table
+from hf_cxr.labels import NIH14
+
+NAN = float("nan")
+NAMES = ("Effusion", "Mass", "Hernia")
+TRAIN = [  # labels, patient, view, age, sex
+    ([1, 0, 0], "a", "PA", 58, "M"),
+    ([1, 1, NAN], "a", "PA", 59, "M"),
+    ([0, 0, 0], "b", "AP", 0.5, "F"),
+    ([0, NAN, NAN], "b", None, NAN, "F"),
+    ([NAN, NAN, NAN], "c", "PA", 93, None),
+    ([NAN, 1, 0], "d", "AP", 60, " "),
+    ([1, 1, 1], "a", "PA", 119.5, "M"),
+]
+TEST = [
+    ([1, 1, 0], "x", "PA", 30, "F"),
+    ([0, 1, 0], "y", "PA", NAN, "F"),
+    ([0, 0, 0], "y", "AP", 31, "F"),
+]
+
+
+def split_of(rows) -> datasets.Dataset:
+    table = [
+        {
+            "labels": labels,
+            "image_id": f"i{row}",
+            "patient_id": patient,
+            "view": view,
+            "age": age,
+            "sex": sex,
+            "boxes": [],
+        }
+        for row, (labels, patient, view, age, sex) in enumerate(rows)
+    ]
+    schema = features(NAMES, images=False)
+    return datasets.Dataset.from_dict({name: [row[name] for row in table] for name in schema}, features=schema)
+
+
+def labels_only(label_NC, patients=None) -> datasets.Dataset:
+    patients = patients if patients is not None else [f"p{row}" for row in range(len(label_NC))]
+    return datasets.Dataset.from_dict({"labels": np.asarray(label_NC).tolist(), "patient_id": patients})
+
+
+def random_labels(seed, n_images=400, unknown=0.2) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    label_NC = (rng.random((n_images, 5)) < [0.5, 0.3, 0.2, 0.1, 0.02]).astype(np.float32)
+    label_NC[rng.random(label_NC.shape) < unknown] = np.nan
+    label_NC[: n_images // 20] = np.nan
+    return label_NC
+
+
+def test_a_hand_made_table():
+    described = describe_splits({"train": split_of(TRAIN), "test": split_of(TEST)}, NAMES)
+    train = described.splits["train"]
+    assert (train.images, train.patients) == (7, 4)
+    assert train.positives_C.tolist() == [3, 3, 1]
+    assert train.negatives_C.tolist() == [2, 2, 3]
+    assert train.unknown_C.tolist() == [2, 2, 3]
+    assert train.prevalence_C.tolist() == [3 / 5, 3 / 5, 1 / 4]
+    assert described.shift["test"] == pytest.approx([(1 / 3) / (3 / 5), (2 / 3) / (3 / 5), 0])
+    assert list(described.shift) == ["test"]
+    assert train.imbalance_ratio == 3
+    assert described.tiers == dict.fromkeys(NAMES, "tail")
+    assert (train.without_findings, train.unlabelled) == (2, 1)  # the row of NaN is not one without findings
+    assert train.share_without_findings == 2 / 6
+    assert train.findings_per_image.histogram == {0: 2, 1: 2, 2: 1, 3: 1}
+    assert train.images_per_patient.to_dict() == {
+        "mean": 7 / 4,
+        "median": 1.5,
+        "max": 3,
+        "histogram": {"1": 2, "2": 1, "3": 1},
+    }
+    assert train.view == {"PA": 4, "AP": 2, "unknown": 1}
+    assert train.sex == {"M": 3, "F": 2, "unknown": 2}
+    assert {decade: count for decade, count in train.age.items() if count} == {
+        "0-9": 1,
+        "50-59": 2,
+        "60-69": 1,
+        "90+": 2,
+        "unknown": 1,
+    }
+    assert train.age_summary == {"mean": 65, "median": 59.5, "min": 0.5, "max": 119.5}
+    assert train.co_occurrence.both_CC.tolist() == [[3, 2, 1], [2, 3, 1], [1, 1, 1]]
+    assert train.co_occurrence.known_CC.tolist() == [[5, 4, 3], [4, 5, 4], [3, 4, 4]]
+    # Effusion and Hernia are both known on three images, on two of them with effusion: P(Hernia | Effusion) = 1/2.
+    assert train.co_occurrence.conditional_CC[0].tolist() == [1, 2 / 3, 1 / 2]
+    assert train.co_occurrence.lift_CC[0, 2] == pytest.approx((1 / 3) / (2 / 3 * 1 / 3))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_agreement_with_loops_over_cells(seed):
+    label_NC = random_labels(seed)
+    names = tuple("ABCDE")
+    split = describe_splits({"train": labels_only(label_NC)}, names).splits["train"]
+    frame = pd.DataFrame(label_NC, columns=list(names))
+    for column, name in enumerate(names):
+        counts = frame[name].value_counts(dropna=False)
+        assert split.positives_C[column] == counts[1.0]
+        assert split.negatives_C[column] == counts[0.0]
+        assert split.unknown_C[column] == frame[name].isna().sum() > 0
+        assert split.prevalence_C[column] == pytest.approx(frame[name].mean(), rel=1e-6)
+        for other_column, other in enumerate(names):
+            known = [(x, y) for x, y in zip(frame[name], frame[other], strict=True) if x == x and y == y]
+            both = sum(x == y == 1 for x, y in known)
+            rows, columns = sum(x == 1 for x, _ in known), sum(y == 1 for _, y in known)
+            assert split.co_occurrence.known_CC[column, other_column] == len(known)
+            assert split.co_occurrence.both_CC[column, other_column] == both
+            assert split.co_occurrence.conditional_CC[column, other_column] == pytest.approx(both / rows)
+            lift = both / len(known) / (rows / len(known) * columns / len(known))
+            assert split.co_occurrence.lift_CC[column, other_column] == pytest.approx(lift)
+
+
+def test_laws():
+    label_NC = random_labels(3)
+    split = describe_splits({"all": labels_only(label_NC)}, tuple("ABCDE")).splits["all"]
+    assert sum(split.findings_per_image.histogram.values()) == split.images - split.unlabelled
+    assert split.unlabelled == len(label_NC) // 20 > 0
+    assert sum(number * count for number, count in split.findings_per_image.histogram.items()) == (label_NC == 1).sum()
+    assert np.array_equal(split.positives_C + split.negatives_C + split.unknown_C, np.full(5, split.images))
+    lift_CC = split.co_occurrence.lift_CC
+    assert np.array_equal(lift_CC, lift_CC.T)
+    assert np.diag(lift_CC) == pytest.approx(1 / split.prevalence_C)
+    assert not np.array_equal(split.co_occurrence.conditional_CC, split.co_occurrence.conditional_CC.T)
+    assert np.array_equal(np.diag(split.co_occurrence.conditional_CC), np.ones(5))
+    assert np.array_equal(np.diag(split.co_occurrence.both_CC), split.positives_C)
+    whole = describe_splits({"all": labels_only(np.nan_to_num(label_NC))}, tuple("ABCDE")).splits["all"]
+    assert sum(whole.findings_per_image.histogram.values()) == whole.images
+
+
+def test_lift_is_1_for_independent_findings_and_not_for_others():
+    rng = np.random.default_rng(0)
+    label_NC = (rng.random((200_000, 3)) < [0.3, 0.2, 0.4]).astype(np.float32)
+    label_NC[:, 2] = label_NC[:, 0]
+    label_NC[rng.random(label_NC.shape) < 0.3] = np.nan
+    lift_CC = co_occurrence(label_NC).lift_CC
+    assert lift_CC[0, 1] == pytest.approx(1, abs=0.02)
+    assert lift_CC[0, 2] == pytest.approx(1 / 0.3, rel=0.02)
+
+
+def test_order_of_rows_and_of_findings_does_not_matter():
+    rng = np.random.default_rng(1)
+    rows = [TRAIN[row] for row in rng.integers(0, len(TRAIN), 60)]
+    straight = describe_splits({"train": split_of(rows)}, NAMES).to_dict()
+    mixed = split_of([rows[row] for row in rng.permutation(60)])
+    assert describe_splits({"train": mixed}, NAMES).to_dict() == straight
+    assert describe_splits({"train": split_of(rows[1:])}, NAMES).to_dict() != straight
+    turned = [(labels[::-1], *rest) for labels, *rest in rows]
+    other = describe_splits({"train": split_of(turned)}, NAMES[::-1]).to_dict()["splits"]["train"]
+    assert other["findings"] == straight["splits"]["train"]["findings"]
+    assert (
+        np.array(other["co_occurrence"]["both"])[::-1, ::-1].tolist()
+        == (straight["splits"]["train"]["co_occurrence"]["both"])
+    )
+
+
+def test_selected_rows_are_what_is_counted():
+    whole = split_of(TRAIN)
+    part = describe_splits({"train": whole.select([2, 6])}, NAMES)
+    assert part.to_dict() == describe_splits({"train": split_of([TRAIN[2], TRAIN[6]])}, NAMES).to_dict()
+
+
+def test_what_is_undefined_is_said():
+    label_NC = [[0, NAN], [1, NAN]]
+    described = describe_splits({"train": labels_only(label_NC), "test": labels_only([[1, 1]])}, ("A", "B"))
+    train = described.splits["train"]
+    assert np.isinf(train.imbalance_ratio)
+    assert np.isnan([train.prevalence_C[1], described.shift["test"][1], train.co_occurrence.lift_CC[0, 1]]).all()
+    assert train.view == train.sex == {"unknown": 2}
+    assert train.age["unknown"] == 2
+    assert np.isnan(train.age_summary["mean"])
+    written = described.to_dict()["splits"]
+    assert written["train"]["imbalance_ratio"] is written["train"]["findings"]["B"]["prevalence"] is None
+    assert written["test"]["findings"]["A"]["prevalence_ratio_to_train"] == 2
+    assert "! train: no positive image of B" in described.to_text()
+    nothing = describe_splits({"only": labels_only([[NAN, NAN]])}, ("A", "B"))
+    assert np.isnan(nothing.splits["only"].share_without_findings)
+    assert (nothing.shift, nothing.tiers) == ({}, {})
+    assert "–" in nothing.to_text()
+
+
+def test_json_round_trip_without_ids():
+    written = describe_splits({"train": split_of(TRAIN), "test": split_of(TEST)}, NAMES).to_dict()
+    text = json.dumps(written, allow_nan=False)
+    assert json.loads(text) == written
+    assert '"i0"' not in text
+    assert '"x"' not in text
+
+
+@pytest.mark.parametrize("n_findings", [3, 45])
+@pytest.mark.parametrize("n_splits", [1, 3, 8])
+def test_the_text_fits_the_terminal(n_findings, n_splits):
+    rng = np.random.default_rng(0)
+    names = [f"Finding_with_a_long_name_{number}" for number in range(n_findings)]
+    splits = {
+        f"split_{s}" if s else "train": labels_only(rng.integers(0, 2, (9, n_findings))) for s in range(n_splits)
+    }
+    text = describe_splits(splits, names).to_text()
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert all(text.count(name) >= 2 for name in names)
+    assert all(name in text for name in splits)
+
+
+def test_a_wide_table_goes_on_below():
+    text = text_table(["x", "aaaa", "bb\nbbbb"], [["row", "1", "2"]], width=10)
+    assert text == "\nx    aaaa\nrow     1\n\n       bb\nx    bbbb\nrow     2"
+
+
+BAD = {  # what is wrong: split, message
+    "other values": (labels_only([[0, 1, 0], [1, -1, 0.5]]), r"'bad' has 2 label\(s\).*such as -1 for Mass in row 1"),
+    "other width": (labels_only([[0, 1], [1, 0]]), "rows of 2 labels; expected 3, one for each of Effusion, Mass"),
+    "ragged": (labels_only(np.array([[0.0, 1, 0], [1.0]], dtype=object)), "rows of 1, 3 labels; expected 3"),
+    "no patient": (labels_only([[0, 1, 0]] * 3, ["a", None, " "]), "2 of 3 rows of split 'bad' .*such as row 1"),
+    "no label column": (labels_only([[0, 1, 0]]).remove_columns("labels"), "no column labels; it has patient_id"),
+    "empty": (split_of(TRAIN).select([]), "'bad' has no image"),
+    "negative age": (split_of([*TEST, ([0, 0, 0], "z", "PA", -3, "F")]), r"1 age\(s\) below 0 years, such as -3"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_input_is_refused(fault):
+    split, message = BAD[fault]
+    with pytest.raises(ValueError, match=message):
+        describe_splits({"train": split_of(TRAIN), "bad": split}, NAMES)
+
+
+def test_no_split_and_repeated_names_are_refused():
+    with pytest.raises(ValueError, match="no split to describe"):
+        describe_splits({}, NAMES)
+    with pytest.raises(ValueError, match="must be unique; repeated: Mass"):
+        describe_splits({"train": split_of(TRAIN)}, ("Mass", "Mass", "Hernia"))
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+def test_figures_show_the_counts(tmp_path):
+    described = describe_splits({"train": split_of(TRAIN), "test": split_of(TEST)}, NAMES)
+    train, test = described.splits.values()
+    counts = {"train": (train.positives_C, train.negatives_C), "test": (test.positives_C, test.negatives_C)}
+    assert texts(plots.finding_counts(counts, NAMES)) == ["3", "3", "1", "1", "2", "0"]
+    share = texts(plots.findings_per_image({"train": train.findings_per_image.histogram}))
+    assert share == ["33.3 %\n2", "33.3 %\n2", "16.7 %\n1", "16.7 %\n1"]
+    figure = plots.co_occurrence(train.co_occurrence.both_CC, train.co_occurrence.conditional_CC, NAMES, "title")
+    assert texts(figure)[:3] == ["3", "67 %\n2", "50 %\n1"]
+    nothing = plots.co_occurrence(np.zeros((2, 2), int), np.full((2, 2), NAN), ("A", "B"), "title")
+    assert texts(nothing) == ["0", "–", "–", "0"]
+    assert texts(plots.co_occurrence(np.eye(2, dtype=int), np.eye(2), ("A", "B"), "title")) == ["1", "0", "0", "1"]
+    unknown = plots.finding_counts({"train": (np.zeros(2, int), np.zeros(2, int))}, ("A", "B"))
+    assert texts(unknown) == ["0", "0"]
+    assert unknown.axes[0].get_xlim() == (0.5, 3)
+    for number, drawn in enumerate((figure, nothing, unknown)):
+        assert plots.save(drawn, tmp_path / f"{number}.png").stat().st_size > 1000
+
+
+@pytest.fixture(scope="module")
+def release() -> Path:
+    if "HF_CXR_NIH_ROOT" not in os.environ:
+        pytest.skip("HF_CXR_NIH_ROOT is not set: no copy of the release to read")
+    return Path(os.environ["HF_CXR_NIH_ROOT"])
+
+
+@pytest.fixture(scope="module")
+def described(release):
+    splits = load_nih(release, images=False)
+    start = time.perf_counter()
+    described = describe_splits(splits, NIH14)
+    assert time.perf_counter() - start < 10  # about half a second on an idle machine
+    return described
+
+
+@pytest.fixture(scope="module")
+def raw(release) -> dict[str, list[tuple[set[str], dict]]]:
+    """The rows of the release's table on each official list, by nothing but csv."""
+    lists = {name: set((release / f"{name}_list.txt").read_text().split()) for name in ("train_val", "test")}
+    raw = {name: [] for name in lists}
+    with next(release.glob("Data_Entry_2017*.csv")).open(newline="") as file:
+        for row in csv.DictReader(file):
+            name = "test" if row["Image Index"] in lists["test"] else "train_val"
+            assert row["Image Index"] in lists[name]
+            raw[name].append((set(row["Finding Labels"].split("|")), row))
+    return raw
+
+
+def test_the_release_is_counted_as_its_files_say(described, raw):
+    train, validation, test = described.splits.values()
+    assert (train.images + validation.images, test.images) == (len(raw["train_val"]), len(raw["test"]))
+    total = sum(split.positives_C for split in described.splits.values())
+    assert total[NIH14.index("Hernia")] == 227
+    for column, finding in enumerate(NIH14):
+        counts = {name: sum(finding in findings for findings, _ in rows) for name, rows in raw.items()}
+        assert train.positives_C[column] + validation.positives_C[column] == counts["train_val"]
+        assert test.positives_C[column] == counts["test"]
+        assert test.negatives_C[column] == len(raw["test"]) - counts["test"]
+        for other_column, other in enumerate(NIH14):
+            both = sum(finding in findings and other in findings for findings, _ in raw["test"])
+            assert test.co_occurrence.both_CC[column, other_column] == both
+            assert test.co_occurrence.conditional_CC[column, other_column] == pytest.approx(both / counts["test"])
+    none = {name: sum(findings == {"No Finding"} for findings, _ in rows) for name, rows in raw.items()}
+    assert sum(none.values()) == 60_361
+    assert (train.without_findings + validation.without_findings, test.without_findings) == tuple(none.values())
+    assert test.share_without_findings == pytest.approx(0.385, abs=0.0005)
+    assert train.share_without_findings == pytest.approx(0.584, abs=0.0005)
+
+
+def test_the_shift_of_the_release(described, raw):
+    share = {name: sum("Pneumothorax" in findings for findings, _ in rows) / len(rows) for name, rows in raw.items()}
+    column = NIH14.index("Pneumothorax")
+    # Validation is stratified, so that train has the prevalence of the train_val list.
+    assert described.shift["test"][column] == pytest.approx(share["test"] / share["train_val"], rel=0.01)
+    assert described.shift["test"][column] == pytest.approx(3.4, abs=0.05)
+    assert np.abs(described.shift["validation"] - 1).max() < 0.04
+    assert described.tiers["Infiltration"] == "head"
+    assert described.tiers["Hernia"] == "tail"
+    assert (described.shift["test"] > 1).all()
+
+
+def test_patients_views_and_ages_of_the_release(described, raw):
+    test = described.splits["test"]
+    patients = Counter(row["Patient ID"] for _, row in raw["test"])
+    assert test.patients == len(patients)
+    assert Counter(patients.values()) == {n: c for n, c in test.images_per_patient.histogram.items() if c}
+    assert test.images_per_patient.median == statistics.median(patients.values())
+    for column, counted in (("View Position", test.view), ("Patient Gender", test.sex)):
+        assert Counter(row[column] for _, row in raw["test"]) == {v: c for v, c in counted.items() if v != "unknown"}
+    ages = [int(row["Patient Age"]) for _, row in raw["test"]]
+    if max(ages) <= 120:  # the revised table
+        assert test.age_summary["mean"] == pytest.approx(statistics.mean(ages))
+        for low, high in pairwise(range(0, 100, 10)):
+            assert test.age[f"{low}-{high - 1}"] == sum(low <= age < high for age in ages)
+
+
+def test_the_command_needs_no_image(release, tmp_path, capsys):
+    root = tmp_path / "tables"
+    root.mkdir()
+    for file in release.iterdir():
+        if file.is_file():
+            (root / file.name).symlink_to(file)
+    flags = ["--dataset", "nih", "--nih_root", str(root)]
+    assert main(["describe", *flags, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "Hernia" in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "statistics.json",
+        "finding_counts.png",
+        "findings_per_image.png",
+        *(f"co_occurrence_{split}.png" for split in ("train", "validation", "test")),
+    }
+    written = json.loads((tmp_path / "out" / "statistics.json").read_text())
+    assert sum(split["findings"]["Hernia"]["positives"] for split in written["splits"].values()) == 227
+
+
+def test_the_command_describes_phantoms_and_refuses_in_one_line(tmp_path, capsys):
+    flags = ["--phantom_train", "6", "--phantom_validation", "3", "--phantom_test", "3", "--phantom_size", "32"]
+    assert main(["describe", *flags]) == 0
+    assert "Pleural_Thickening" in capsys.readouterr().out
+    assert main(["describe", "--dataset", "nih", "--nih_root", str(tmp_path / "absent")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("hf-cxr describe: ")
+    assert error.count("\n") == 1
+    with pytest.raises(SystemExit):
+        main(["describe", "--ouput", "x"])
+    assert "unknown key ouput" in capsys.readouterr().err
