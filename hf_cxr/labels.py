@@ -65,7 +65,7 @@ class LabelSpace(tuple):
 
         Args:
             positives: C counts of positive training images.
-            head: at least this many is head. 5,000 and 1,000 divide ChestX-ray14 into 7 / 5 / 2 or so.
+            head: at least this many is head. 5,000 and 1,000 divide ChestX-ray14 into 3, 9 and 2 findings.
             tail: fewer than this many is tail.
 
         >>> LabelSpace(("Effusion", "Hernia")).tiers([8659, 141])
