@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny import SWIN
 
-from hf_cxr.config import DataArguments
+from hf_cxr.commands import main
+from hf_cxr.config import DataArguments, ModelArguments
 from hf_cxr.data import (
     count_missing,
     dataset_name,
@@ -28,6 +30,8 @@ from hf_cxr.data.description import TableDescription
 from hf_cxr.data.schema import features
 from hf_cxr.data.table_labels import merge_rows
 from hf_cxr.labels import NIH14, LabelSpace
+from hf_cxr.modeling import build_model
+from hf_cxr.processing import build_image_processor
 
 NAN = np.nan
 
@@ -589,10 +593,15 @@ BAD = {
     "no patient": ({}, ("b.png,1", "b.png,NaN"), r"'patient' names no patient .*'b.png'.*fill it in"),
     "a patient in two splits": ({}, ("d.png,3", "d.png,1"), r"train and test share 1 patient\(s\), such as 1"),
     "an image in two splits": ({"merge": "any"}, ("d.png,3", "a.png,1"), r"an image is in two splits .*'a.png'"),
+    "a file with two ids": (
+        {"image_id": "Nodule", "findings": ["Mass"]},
+        ("a.png,1,train,1,", "b.png,1,train,1,9"),
+        "an image file has two ids .*'1'",
+    ),
     "unknown split": ({}, ("test", "tset"), r"'part' holds what is no split .*'tset'.*split_values"),
     "empty split": ({}, ("test", "train"), "has no image in test"),
     "no rows": ({}, (ROWS[30:], ""), "rows.csv has no rows"),
-    "a column twice": ({}, ("Nodule", "Mass"), "lacks the column|twice"),
+    "a column twice": ({}, ("patient,", "Mass,patient,"), "it has the column 'Mass' twice; rename one"),
     "another suffix": ({"files": "table.yaml"}, None, "cannot be read as a yaml table .*suffix is not csv"),
     "no such file": ({"files": "absent.csv"}, None, "has no absent.csv; --table_root"),
     "odd patient": ({"patient_pattern": r"(\d\d)"}, None, r"'patient' does not hold .*\(4 row\(s\), such as '1'"),
@@ -653,12 +662,12 @@ def test_mixed_types_are_read_as_text_or_refused(tmp_path):
         tmp_path / "rows.json",
         records.replace('"Mass": 1.0', '"Mass": "high"').replace('"Mass": 1,', '"Mass": "high",'),
     )
-    with pytest.raises(ValueError, match="column 'Mass' holds what is no label .*'high'"):
+    with pytest.raises(ValueError, match=r"column 'Mass' holds what is no label .*'high'"):
         load_table(tmp_path / "table.yaml", images=False)
 
 
 def test_an_unknown_name_lists_the_ready_ones():
-    with pytest.raises(FileNotFoundError, match="no table description chexprt; .*chexpert, cxr_lt_2023"):
+    with pytest.raises(FileNotFoundError, match=r"no table description chexprt; .*chexpert, cxr_lt_2023"):
         load_description("chexprt")
 
 
@@ -685,16 +694,14 @@ def test_labels_are_mapped_by_name_alias_and_synonym(tmp_path):
     assert mapped["train"].features == features(NIH14, images=False)
     assert mapped["test"]["image_id"] == splits["test"]["image_id"]
     back, _, _ = map_labels(mapped, NIH14, source)
-    both = [source.index(name) for name in shared]
+    both = [source.index({"Effusion": "Pleural Effusion"}.get(name, name)) for name in shared]
     np.testing.assert_array_equal(label_matrix(back["train"])[:, both], before[:, both])
 
 
 def test_synonyms_work_between_plain_names_and_subtypes_are_not_shared():
     space = load_description("padchest").label_space
-    split = datasets.Dataset.from_dict(
-        {"labels": [[1.0] * len(space)]},
-        features=features(space, images=False).copy() and datasets.Features({"labels": features(space)["labels"]}),
-    )
+    schema = datasets.Features({"labels": features(space)["labels"]})
+    split = datasets.Dataset.from_dict({"labels": [[1.0] * len(space)]}, features=schema)
     _, shared, _ = map_labels({"test": split}, space, NIH14)
     assert shared == NIH14
     other = load_description("cxr_lt_2024").label_space
@@ -720,6 +727,33 @@ def test_load_splits_reads_a_table(tmp_path, caplog):
     assert {name: len(split) for name, split in splits.items()} == {"train": 1, "validation": 1, "test": 1}
     assert count_missing(args, splits) == {"train": 1}
     assert dataset_name(args) == "Our hospital"
+
+
+def test_a_model_of_other_findings_is_measured_on_the_shared_ones(tmp_path, capsys):
+    """External validation: a model of ChestX-ray14's findings on CheXpert's table."""
+    root = write_chexpert(tmp_path / "data")
+    rows = "".join(
+        chexpert_row(
+            "valid", 64541 + n, 1, "Male", 70, "AP", f"0.0,1.0,{n % 2}.0,1.0,0,0,0,0,0,0,{n % 3 // 2}.0,0,0,0"
+        )
+        for n in range(12)
+    )
+    write(root / "valid.csv", CHEXPERT + rows)
+    for table in ("train.csv", "valid.csv"):
+        for path in re.findall(r"CheXpert-v1.0-small/([^,]+)", (root / table).read_text()):
+            picture(root / path)
+    build_model(ModelArguments(**SWIN), NIH14).save_pretrained(tmp_path / "model")
+    build_image_processor(36, 32).save_pretrained(tmp_path / "model")
+    keys = f"dataset: table\ntable: chexpert\ntable_root: {root}\nbootstrap_resamples: 20\n"
+    config = write(tmp_path / "c.yaml", keys)
+    assert main(["evaluate", str(config), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 0
+    assert "measured on the 7 findings that model and data share" in capsys.readouterr().err
+    figures = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert figures["dataset"] == "CheXpert"
+    assert "Hernia" in figures["findings_not_in_data"]
+    assert "Lung Opacity" in figures["findings_not_in_model"]
+    defined = {finding["name"] for finding in figures["findings"] if finding["auc"] is not None}
+    assert defined == {"Cardiomegaly", "Effusion"}
 
 
 @pytest.mark.parametrize(

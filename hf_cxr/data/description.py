@@ -119,7 +119,6 @@ class TableDescription:
     """The file that it was read from; not a key."""
 
     def __post_init__(self):
-        set_field = lambda key, value: object.__setattr__(self, key, value)  # noqa: E731 - the frozen way
         names = self.findings
         if isinstance(names, list | tuple):
             names = {name: name for name in names}
@@ -127,18 +126,21 @@ class TableDescription:
                 raise ValueError(f"findings repeat a name: {', '.join(map(str, self.findings))}")
         if not isinstance(names, Mapping) or not names:
             raise ValueError("findings must be a list of names, or name: column; it has none")
-        set_field("findings", {name: _strings(f"findings: {name}", columns) for name, columns in names.items()})
+        self._settle("findings", {name: _strings(f"findings: {name}", columns) for name, columns in names.items()})
         files = self.files if isinstance(self.files, Mapping) else {"all": self.files}
-        set_field("files", {split: _strings(f"files: {split}", paths) for split, paths in files.items()})
-        set_field("keep", {column: _strings("keep", values) for column, values in self.keep.items()})
+        self._settle("files", {split: _strings(f"files: {split}", paths) for split, paths in files.items()})
+        self._settle("keep", {column: _strings("keep", values) for column, values in self.keep.items()})
         for key in ("image_folders", "unknown_labels"):
-            set_field(key, _strings(key, getattr(self, key)))
-        set_field("join", tuple({"unmatched": "error", **entry} for entry in self.join))
+            self._settle(key, _strings(key, getattr(self, key)))
+        self._settle("join", tuple({"unmatched": "error", **entry} for entry in self.join))
         for key in ("split_values", "view_values", "sex_values"):
-            set_field(key, {_plain(value): target for value, target in getattr(self, key).items()})
+            self._settle(key, {_plain(value): target for value, target in getattr(self, key).items()})
         self._check_choices()
         self._check_source()
         self._check_image_and_patient()
+
+    def _settle(self, key: str, value: Any) -> None:
+        object.__setattr__(self, key, value)  # frozen from here on
 
     @property
     def label_space(self) -> LabelSpace:
@@ -173,11 +175,14 @@ class TableDescription:
     def _check_choices(self) -> None:
         for key, allowed in CHOICES.items():
             _check_choice(key, getattr(self, key), allowed)
-        policies = {"uncertain": self.uncertain} if isinstance(self.uncertain, str) else dict(self.uncertain)
-        for finding, policy in policies.items():
-            if finding not in ("uncertain", "default", *self.findings):
-                raise ValueError(f"uncertain names {finding!r}, which is no finding{_nearest(finding, self.findings)}")
-            _check_choice(f"uncertain: {finding}", policy, UNCERTAIN)
+        if not isinstance(self.uncertain, Mapping):
+            _check_choice("uncertain", self.uncertain, UNCERTAIN)
+        else:
+            for finding, policy in self.uncertain.items():
+                if finding not in ("default", *self.findings):
+                    nearest = _nearest(finding, self.findings)
+                    raise ValueError(f"uncertain names {finding!r}, which is no finding{nearest}")
+                _check_choice(f"uncertain: {finding}", policy, UNCERTAIN)
         for key, allowed in (
             ("split_values", (*SPLITS, None)),
             ("view_values", ("PA", "AP", "LATERAL", None)),

@@ -10,7 +10,10 @@ N = rows.
 """
 
 import difflib
+import gzip
+import json
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -43,7 +46,7 @@ def read_rows(description: TableDescription, root: Path) -> pd.DataFrame:
             path = find_file(root, name)
             frame = _read(path, wanted, description)
             _check_columns(frame, path, description)
-            frame[SPLIT], frame[FOLDER] = split, path.parent.relative_to(root).as_posix()
+            frame[SPLIT], frame[FOLDER] = split, Path(os.path.relpath(path.parent, root)).as_posix()
             frame[FILE] = str(path)
             frames.append(frame)
     rows = pd.concat(frames, ignore_index=True)
@@ -77,11 +80,15 @@ def read_hub_rows(description: TableDescription, data: datasets.DatasetDict) -> 
 
 def find_file(root: Path, name: str) -> Path:
     """The file below the root, or of that base name in it; ".gz" may be there or not."""
-    folded = name.removesuffix(".gz")
-    for candidate in (name, folded, f"{folded}.gz"):
-        for path in (root / candidate, root / Path(candidate).name):
-            if path.is_file():
-                return path
+    unpacked = name.removesuffix(".gz")
+    candidates = (name, unpacked, f"{unpacked}.gz")
+    for path in [root / candidate for candidate in candidates]:
+        if path.is_file():
+            return path
+    for path in [root / Path(candidate).name for candidate in candidates]:
+        if path.is_file():
+            logger.warning("%s has no %s; reading %s", root, name, path)
+            return path
     raise FileNotFoundError(f"{root} has no {name}; --table_root is the folder that the description's files are below")
 
 
@@ -108,20 +115,12 @@ def _read(path: Path, wanted: set[str], description: TableDescription) -> pd.Dat
     kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
     try:
         if kind in ("csv", "tsv", "txt"):
-            raw = pd.read_csv(
-                path,
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-                encoding=description.encoding,
-                sep=description.delimiter or ("\t" if kind == "tsv" else ","),
-                usecols=lambda name: name.strip() in wanted,
-            )
+            raw = _read_text(path, wanted, description, description.delimiter or ("\t" if kind == "tsv" else ","))
         elif kind in ("parquet", "pq"):
             names = [name for name in pq.read_schema(path).names if name in wanted]
             raw = pd.read_parquet(path, columns=names)
         elif kind in ("json", "jsonl"):
-            raw = pd.read_json(path, lines=kind == "jsonl", dtype=False, convert_dates=False)
+            raw = _read_json(path, lines=kind == "jsonl", encoding=description.encoding)
         else:
             raise ValueError("its suffix is not csv, tsv, parquet, json or jsonl")
     except (ValueError, OSError, KeyError) as error:  # what pandas and pyarrow raise for another format or encoding
@@ -132,12 +131,28 @@ def _read(path: Path, wanted: set[str], description: TableDescription) -> pd.Dat
             "encoding and delimiter in its description"
         ) from error
     raw.columns = raw.columns.astype(str).str.strip()
-    if raw.columns.has_duplicates:
-        raise ValueError(f"{path} has the column {raw.columns[raw.columns.duplicated()][0]!r} twice; rename one")
     frame = raw[[name for name in raw.columns if name in wanted]]
     if not len(frame) and len(frame.columns):
         raise ValueError(f"{path} has no rows; take the whole file")
     return pd.DataFrame({name: _text(frame[name]) for name in frame.columns}, index=frame.index)
+
+
+def _read_text(path: Path, wanted: set[str], description: TableDescription, delimiter: str) -> pd.DataFrame:
+    options = {"dtype": str, "keep_default_na": False, "encoding": description.encoding, "sep": delimiter}
+    header = pd.read_csv(path, header=None, nrows=1, **options).iloc[0].str.strip()
+    twice = header[header.duplicated() & header.isin(wanted)]  # of which pandas would keep the first in silence
+    if len(twice):
+        raise ValueError(f"it has the column {twice.iloc[0]!r} twice; rename one")
+    return pd.read_csv(path, index_col=False, usecols=lambda name: name.strip() in wanted, **options)
+
+
+def _read_json(path: Path, *, lines: bool, encoding: str) -> pd.DataFrame:
+    """A list of records, or one a line, with the types that JSON gives them."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding=encoding) as file:
+        records = [json.loads(line) for line in file if line.strip()] if lines else json.load(file)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError('it is no list of records such as {"file_name": "1.png", ...}')
+    return pd.DataFrame(records)
 
 
 def _text(cells: pd.Series, names: list[str] | None = None) -> pd.Series:

@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from hf_cxr.data.description import SPLITS, TableDescription, load_description
+from hf_cxr.data.description import READY, SPLITS, TableDescription, load_description
 from hf_cxr.data.schema import features
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
 from hf_cxr.data.table_files import FILE, FOLDER, ROW, SPLIT, read_hub_rows, read_rows, refuse
@@ -85,47 +85,36 @@ def load_table(
     if not isinstance(description, TableDescription):
         description = load_description(description)
     root = _root(description, root)
-    pictures = None
-    if description.hub:
-        pictures, rows = _open_hub(description, root)
-    else:
-        rows = read_rows(description, root)
-    rows, label_NC = _one_row_an_image(_with_ids(rows, description), labels_of(rows, description), description)
+    pictures, rows = _open_hub(description, root) if description.hub else (None, read_rows(description, root))
+    label_NC = labels_of(rows, description)
+    rows, label_MC = _one_row_an_image(_with_ids(rows, description), label_NC, description)
     rows = _with_patients(rows, description)
-    splits = _split(rows, label_NC, description)
-    check_patients_disjoint(
-        {
-            name: {"patient_id": rows["patient_id"][index], "image_id": rows["image_id"][index]}
-            for name, index in splits.items()
-        }
-    )
+    splits = _split(rows, label_MC, description)
+    check_patients_disjoint({name: rows.iloc[index] for name, index in splits.items()})
     path_M = None
     if images and pictures is None:
         path_M = _image_paths(rows, root, description)
         splits = _present(splits, path_M, rows["image_id"], root, missing_images)
-    _warn_of_absent_findings(label_NC[splits["train"]], description)
-    table = _arrow(rows, label_NC, description, path_M)
-    info = datasets.DatasetInfo(
-        features=features(description.findings, images=path_M is not None), homepage=description.source
-    )
+    _warn_of_absent_findings(label_MC[splits["train"]], description)
+    table = _arrow(rows, label_MC, description, path_M)
+    schema = features(description.findings, images=path_M is not None)
+    info = datasets.DatasetInfo(features=schema, homepage=description.source)
     if images and pictures is not None:
-        whole = _with_pictures(datasets.Dataset(table, info=info), pictures, rows[ROW].to_numpy())
-        position_M = rows[ROW].to_numpy()
-        return datasets.DatasetDict(
-            {name: whole.select(position_M[index]) for name, index in splits.items()}
-        ), description.label_space
-    parts = {name: datasets.Dataset(table.take(pa.array(index)), info=info) for name, index in splits.items()}
+        whole = _with_pictures(table, info, pictures, rows[ROW].to_numpy())
+        parts = {name: whole.select(index) for name, index in splits.items()}
+    else:
+        parts = {name: datasets.Dataset(table.take(pa.array(index)), info=info) for name, index in splits.items()}
     return datasets.DatasetDict(parts), description.label_space
 
 
 def map_labels(
-    splits: Mapping[str, datasets.Dataset], source: LabelSpace, target: LabelSpace
+    splits: Mapping[str, datasets.Dataset], source: Sequence[str], target: Sequence[str]
 ) -> tuple[datasets.DatasetDict, tuple[str, ...], dict[str, tuple[str, ...]]]:
     """Labels of one vocabulary in the columns of another, by name, alias and `SYNONYMS`, for external validation.
 
     Args:
         splits: datasets of the schema with the findings of ``source``.
-        source: what the labels are now.
+        source: what the labels are now, a `LabelSpace` or its names.
         target: what they shall be, such as a model's findings.
 
     Returns:
@@ -190,6 +179,8 @@ def _with_labels(split: datasets.Dataset, column_C: list[int | None]) -> dataset
 
 def _root(description: TableDescription, root: str | os.PathLike | None) -> Path:
     if root is None:
+        if description.path and description.path.parent == READY and not description.hub:
+            raise ValueError(f"{description.name} is a ready description: give root, the folder of the data")
         root = description.path.parent if description.path else "."
     root = Path(root)
     if not root.is_dir():
@@ -218,17 +209,23 @@ def _open_hub(description: TableDescription, root: Path) -> tuple[datasets.Datas
     return datasets.concatenate_datasets(parts), read_hub_rows(description, data)
 
 
-def _with_pictures(whole: datasets.Dataset, pictures: datasets.Dataset, row_M: np.ndarray) -> datasets.Dataset:
-    """The hub's images, still memory-mapped, beside the schema's columns; rows that were left out repeat the first."""
+def _with_pictures(
+    table: pa.Table, info: datasets.DatasetInfo, pictures: datasets.Dataset, row_M: np.ndarray
+) -> datasets.Dataset:
+    """M rows: the hub's images, still memory-mapped, beside the schema's columns."""
+    # Side by side needs as many rows as there are images; those that were left out repeat the first and go again.
     position = np.zeros(len(pictures), dtype=np.int64)
     position[row_M] = np.arange(len(row_M))
-    aligned = datasets.Dataset(whole.data.table.take(pa.array(position)), info=whole.info)
+    aligned = datasets.Dataset(table.take(pa.array(position)), info=info)
     joined = datasets.concatenate_datasets([pictures, aligned], axis=1)
-    return joined.select_columns(list(features(whole.features["labels"].length * ("",))))
+    return joined.select_columns(["image", *info.features]).select(row_M)
 
 
 def _with_ids(rows: pd.DataFrame, description: TableDescription) -> pd.DataFrame:
-    path = description.hub + "/" + rows[ROW].astype(str) if description.hub else _rendered(rows, description)
+    if description.hub:
+        path = Path(description.hub).name + "/" + rows[ROW].astype(str)
+    else:
+        path = _rendered(rows, description)
     image_path = (
         path.str.replace(f"^(?:{description.image_strip})", "", regex=True) if description.image_strip else path
     )
@@ -262,10 +259,18 @@ def _rendered(rows: pd.DataFrame, description: TableDescription) -> pd.Series:
 def _one_row_an_image(
     rows: pd.DataFrame, label_NC: np.ndarray, description: TableDescription
 ) -> tuple[pd.DataFrame, np.ndarray]:
+    file = rows["_path"].str.rpartition("/")[2] if description.image_folders else rows["_path"]
+    if file.nunique() < len(rows):
+        owner = rows.groupby(file)["image_id"].transform("first")
+        refuse(
+            rows["image_id"][owner != rows["image_id"]],
+            f"{description.name}: an image file has two ids",
+            "keep one of them, or it may be in training and in test",
+        )
     image_N, ids = pd.factorize(rows["image_id"])
     if len(ids) == len(rows):
         return rows, label_NC
-    in_splits = rows.groupby("image_id")[SPLIT].nunique()
+    in_splits = rows.groupby("image_id")[description.split_column or SPLIT].nunique()
     refuse(in_splits.index[in_splits > 1], f"{description.name}: an image is in two splits", "keep it in one of them")
     if description.merge is None:
         repeated = rows["image_id"][rows["image_id"].duplicated()]
