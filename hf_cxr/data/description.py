@@ -37,6 +37,7 @@ Refuses: unknown keys (naming the nearest), values outside these tables, contrad
 description itself.
 """
 
+import codecs
 import dataclasses
 import difflib
 import os
@@ -62,6 +63,19 @@ CHOICES = {
     "blank": ("zero", "unknown"),
 }
 UNCERTAIN = ("zero", "one", "ignore")
+KINDS = {  # by the beginning of a field's type
+    "str": (lambda value: value is None or isinstance(value, str), "text"),
+    "bool": (lambda value: isinstance(value, bool), "true or false"),
+    "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
+    "Mapping[str, str": (
+        lambda value: isinstance(value, Mapping) and all(isinstance(to, str | None) for to in value.values()),
+        "value: other value, one or more",
+    ),
+    "tuple[Mapping": (
+        lambda value: isinstance(value, list | tuple) and all(isinstance(entry, Mapping) for entry in value),
+        "a list of {file, by, columns}",
+    ),
+}
 JOIN_KEYS = ("file", "by", "columns", "unmatched")  # "by", because YAML reads "on" as true
 
 
@@ -119,6 +133,7 @@ class TableDescription:
     """The file that it was read from; not a key."""
 
     def __post_init__(self):
+        self._check_kinds()
         names = self.findings
         if isinstance(names, list | tuple):
             names = {name: name for name in names}
@@ -129,6 +144,8 @@ class TableDescription:
         self._settle("findings", {name: _strings(f"findings: {name}", columns) for name, columns in names.items()})
         files = self.files if isinstance(self.files, Mapping) else {"all": self.files}
         self._settle("files", {split: _strings(f"files: {split}", paths) for split, paths in files.items()})
+        if not isinstance(self.keep, Mapping):
+            raise ValueError(f"keep is {self.keep!r}; it must be column: values")
         self._settle("keep", {column: _strings("keep", values) for column, values in self.keep.items()})
         for key in ("image_folders", "unknown_labels"):
             self._settle(key, _strings(key, getattr(self, key)))
@@ -172,6 +189,21 @@ class TableDescription:
         ]
         return [column for column in dict.fromkeys(wanted) if column and column not in joined]
 
+    def _check_kinds(self) -> None:
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            written = item.type.__name__ if isinstance(item.type, type) else str(item.type)
+            for kind, (holds, wanted) in KINDS.items():
+                if written.replace("collections.abc.", "").startswith(kind) and not holds(value):
+                    raise ValueError(f"{item.name} is {value!r}; it must be {wanted}")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError as error:
+            raise ValueError(f"encoding is {self.encoding!r}; it must be one like utf-8 or latin-1") from error
+        for key in ("delimiter", "label_delimiter"):
+            if getattr(self, key) is not None and len(getattr(self, key)) != 1:
+                raise ValueError(f"{key} is {getattr(self, key)!r}; it must be one character")
+
     def _check_choices(self) -> None:
         for key, allowed in CHOICES.items():
             _check_choice(key, getattr(self, key), allowed)
@@ -200,6 +232,9 @@ class TableDescription:
                 raise ValueError(
                     f"{key} points to {strange[0]!r}, which is no finding{_nearest(strange[0], self.findings)}"
                 )
+        taken = sorted(set(self.aliases) & set(self.findings))
+        if taken:
+            raise ValueError(f"aliases has {taken[0]!r}, which is a finding of its own")
         if (self.label_format == "columns") != (self.label_column is None):
             raise ValueError("label_column goes with label_format list or delimited, and both need it")
 

@@ -44,8 +44,8 @@ def read_rows(description: TableDescription, root: Path) -> pd.DataFrame:
     for split, names in description.files.items():
         for name in names:
             path = find_file(root, name)
-            frame = _read(path, wanted, description)
-            _check_columns(frame, path, description)
+            frame, header = _read(path, wanted, description)
+            _check_columns(frame, header, path, description)
             frame[SPLIT], frame[FOLDER] = split, Path(os.path.relpath(path.parent, root)).as_posix()
             frame[FILE] = str(path)
             frames.append(frame)
@@ -68,7 +68,7 @@ def read_hub_rows(description: TableDescription, data: datasets.DatasetDict) -> 
         first += len(part)
         rows[SPLIT] = HUB_SPLITS.get(split, "test" if split == "test" else "all") if len(data) > 1 else "all"
         rows[FOLDER], rows[FILE] = ".", where
-        _check_columns(rows, where, description, without=(description.image_column,))
+        _check_columns(rows, part.column_names, where, description, without=(description.image_column,))
         frames.append(rows)
     unclear = [
         name for name, frame in zip(data, frames, strict=True) if len(data) > 1 and (frame[SPLIT] == "all").any()
@@ -111,14 +111,16 @@ def _joined_columns(description: TableDescription) -> set[str]:
     return {column for entry in description.join for column in entry["columns"]}
 
 
-def _read(path: Path, wanted: set[str], description: TableDescription) -> pd.DataFrame:
+def _read(path: Path, wanted: set[str], description: TableDescription) -> tuple[pd.DataFrame, list[str]]:
+    """The wanted columns that a file has, as text; and all of its columns' names."""
     kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    header: list[str] = []
     try:
         if kind in ("csv", "tsv", "txt"):
             raw = _read_text(path, wanted, description, description.delimiter or ("\t" if kind == "tsv" else ","))
         elif kind in ("parquet", "pq"):
-            names = [name for name in pq.read_schema(path).names if name in wanted]
-            raw = pd.read_parquet(path, columns=names)
+            header = pq.read_schema(path).names
+            raw = pd.read_parquet(path, columns=[name for name in header if name in wanted])
         elif kind in ("json", "jsonl"):
             raw = _read_json(path, lines=kind == "jsonl", encoding=description.encoding)
         else:
@@ -131,10 +133,11 @@ def _read(path: Path, wanted: set[str], description: TableDescription) -> pd.Dat
             "encoding and delimiter in its description"
         ) from error
     raw.columns = raw.columns.astype(str).str.strip()
+    header = header or list(raw.columns)
     frame = raw[[name for name in raw.columns if name in wanted]]
     if not len(frame) and len(frame.columns):
         raise ValueError(f"{path} has no rows; take the whole file")
-    return pd.DataFrame({name: _text(frame[name]) for name in frame.columns}, index=frame.index)
+    return pd.DataFrame({name: _text(frame[name]) for name in frame.columns}, index=frame.index), header
 
 
 def _read_text(path: Path, wanted: set[str], description: TableDescription, delimiter: str) -> pd.DataFrame:
@@ -143,7 +146,9 @@ def _read_text(path: Path, wanted: set[str], description: TableDescription, deli
     twice = header[header.duplicated() & header.isin(wanted)]  # of which pandas would keep the first in silence
     if len(twice):
         raise ValueError(f"it has the column {twice.iloc[0]!r} twice; rename one")
-    return pd.read_csv(path, index_col=False, usecols=lambda name: name.strip() in wanted, **options)
+    # All columns, because with usecols pandas does not notice a row that is too long, such as one with a stray comma.
+    # index_col=False keeps it from shifting columns where every line ends in a delimiter.
+    return pd.read_csv(path, index_col=False, **options)
 
 
 def _read_json(path: Path, *, lines: bool, encoding: str) -> pd.DataFrame:
@@ -192,38 +197,28 @@ def _class_names(feature) -> list[str] | None:
     return inner.names if isinstance(inner, datasets.ClassLabel) else None
 
 
-def _check_columns(frame: pd.DataFrame, where, description: TableDescription, without: tuple = ()) -> None:
+def _check_columns(
+    frame: pd.DataFrame, header: list[str], where: Path | str, description: TableDescription, without: tuple = ()
+) -> None:
     absent = [name for name in description.columns() if name not in frame.columns and name not in without]
     if description.label_format == "columns" and description.absent_findings == "error":
         here = {*frame.columns, *_joined_columns(description)}
         absent += [names[0] for names in description.findings.values() if not here & set(names)]
     if absent:
-        has = [str(name) for name in frame.columns if not str(name).startswith("_")] or ["none of those asked for"]
-        nearest = difflib.get_close_matches(absent[0], _header(where, has), n=1)
+        nearest = difflib.get_close_matches(absent[0], header, n=1)
         hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+        shown = ", ".join(map(repr, header[:20])) + (f" and {len(header) - 20} more" if len(header) > 20 else "")
         raise ValueError(
-            f"{where} lacks the column(s) {', '.join(map(repr, absent))}{hint}; of those asked for it has "
-            f"{', '.join(map(repr, has))}: correct {description.path or 'the description'}, or the table"
+            f"{where} lacks the column(s) {', '.join(map(repr, absent))}{hint}; it has {shown}: correct "
+            f"{description.path or 'the description'} (delimiter, too, if these run together), or the table"
         )
-
-
-def _header(where, fallback: list[str]) -> list[str]:
-    """The names in the first line of a text file, for the hint alone."""
-    try:
-        return (
-            list(pd.read_csv(where, nrows=0, sep=None, engine="python").columns)
-            if isinstance(where, Path)
-            else fallback
-        )
-    except (ValueError, OSError):
-        return fallback
 
 
 def _joined(rows: pd.DataFrame, description: TableDescription, root: Path) -> pd.DataFrame:
     for entry in description.join:
         path = find_file(root, entry["file"])
         on = [entry["by"]] if isinstance(entry["by"], str) else list(entry["by"])
-        part = _read(path, {*on, *entry["columns"]}, description)
+        part, _ = _read(path, {*on, *entry["columns"]}, description)
         absent = [name for name in (*on, *entry["columns"]) if name not in part.columns]
         if absent:
             raise ValueError(f"{path} lacks the column(s) {', '.join(map(repr, absent))}, which the join asks for")
