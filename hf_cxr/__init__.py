@@ -22,6 +22,8 @@ _HOME = {
     "evaluate_predictions": "hf_cxr.evaluation",
     "load_nih": "hf_cxr.data",
     "load_phantom": "hf_cxr.data",
+    "load_table": "hf_cxr.data",
+    "map_labels": "hf_cxr.data",
 }
 
 __all__ = sorted(_HOME)

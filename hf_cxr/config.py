@@ -30,13 +30,24 @@ if not CONFIGS.is_dir():  # a checkout keeps them at its top, a wheel inside the
 class DataArguments:
     """Which radiographs, and how they are cut into training, validation and test."""
 
-    dataset: Literal["phantom", "nih"] = field(
+    dataset: Literal["phantom", "nih", "table"] = field(
         default="phantom",
-        metadata={"help": "phantom: procedural synthetic radiographs; nih: the ChestX-ray14 release at --nih_root."},
+        metadata={
+            "help": "phantom: procedural synthetic radiographs; nih: the ChestX-ray14 release at --nih_root; table: "
+            "any labelled table, described by --table."
+        },
     )
     nih_root: str | None = field(
         default=None,
         metadata={"help": "Folder of the ChestX-ray14 release: Data_Entry_2017*.csv, the two lists and images*/."},
+    )
+    table: str | None = field(
+        default=None,
+        metadata={"help": "Description of a table: a YAML file, or a ready one's name, such as chexpert or padchest."},
+    )
+    table_root: str | None = field(
+        default=None,
+        metadata={"help": "Folder that the table's files and images are below; by default that of the YAML file."},
     )
     missing_images: Literal["error", "skip"] = field(
         default="error",
@@ -73,6 +84,7 @@ class DataArguments:
             raise ValueError(
                 f"--nih_root is given but the dataset is {self.dataset}; add --dataset nih or leave it out"
             )
+        self._check_table()
         for name in ("phantom_train", "phantom_validation", "phantom_test"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(32 <= self.phantom_size <= 2048, "phantom_size", self.phantom_size, "between 32 and 2048 pixels")
@@ -83,6 +95,24 @@ class DataArguments:
             "between 0 and 0.3",
         )
         _check(self.train_limit is None or self.train_limit >= 1, "train_limit", self.train_limit, "at least 1")
+
+    def _check_table(self) -> None:
+        if (self.table is not None) != (self.dataset == "table"):
+            raise ValueError(
+                f"--dataset {self.dataset} and --table {self.table} do not go together: give --dataset table with "
+                "--table NAME_OR_YAML, or neither"
+            )
+        if self.table_root is not None and self.dataset != "table":
+            raise ValueError(f"--table_root is given but the dataset is {self.dataset}; add --dataset table")
+        own = (self.table or "").endswith((".yaml", ".yml"))
+        if self.table and not own and not self.table_root:
+            raise ValueError(f"--table {self.table} is a ready description: give --table_root, the data's folder")
+        for name, path, there in (
+            ("table", self.table if own else None, Path.is_file),
+            ("table_root", self.table_root, Path.is_dir),
+        ):
+            if path is not None and not there(Path(path)):
+                raise ValueError(f"--{name} {path}: there is no such {'file' if name == 'table' else 'folder'}")
 
 
 @dataclass

@@ -24,7 +24,15 @@ from transformers.image_processing_utils import BaseImageProcessor
 import hf_cxr
 from hf_cxr import hub
 from hf_cxr.config import RunArguments
-from hf_cxr.data import DecodedImages, check_images, count_missing, label_matrix, load_splits, split_fingerprint
+from hf_cxr.data import (
+    DecodedImages,
+    check_images,
+    count_missing,
+    dataset_name,
+    label_matrix,
+    load_splits,
+    split_fingerprint,
+)
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
@@ -281,7 +289,7 @@ def describe_protocol(
 ) -> dict[str, Any]:
     """What was done, on which patients: all that a figure must be read with."""
     return {
-        "dataset": {"phantom": "synthetic phantoms (no patients)", "nih": "ChestX-ray14"}[args.data.dataset],
+        "dataset": dataset_name(args.data),
         "synthetic": args.data.dataset == "phantom",
         "splits": {
             name: {"images": len(split), "patients": len(set(split["patient_id"][:]))}

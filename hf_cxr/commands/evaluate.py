@@ -1,7 +1,8 @@
 """`hf-cxr evaluate [CONFIG.yaml] --model RUN_OR_HUB_ID [--split test]`: measure a saved model on radiographs.
 
 The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR); without a YAML, a run
-folder's own config.yaml is taken. Nothing is fitted: the model is measured as it is.
+folder's own config.yaml is taken. Nothing is fitted: the model is measured as it is. Data with other findings (such as
+--dataset table --table chexpert) are measured on those that both have, by name and alias.
 """
 
 import argparse
@@ -33,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(config + rest, prog="hf-cxr evaluate")
     from accelerate import PartialState
 
-    from hf_cxr.data import count_missing, load_splits, split_fingerprint
+    from hf_cxr.data import count_missing, dataset_name, load_splits, split_fingerprint
     from hf_cxr.inference import Classifier
+    from hf_cxr.labels import LabelSpace
     from hf_cxr.run import measure, predict
 
     set_up_terminal(main_process=PartialState().is_main_process)
@@ -42,21 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         with PartialState().main_process_first():
             splits, label_names = load_splits(args.data)
         classifier = Classifier(own.model, revision=own.revision)
-        if classifier.label_names != tuple(label_names):
-            raise ValueError(f"{own.model} knows the findings {classifier.label_names}, the data {tuple(label_names)}")
         fingerprint = split_fingerprint(splits)
+        splits, not_shared = in_the_findings_of(classifier, splits, label_names)
         trained_on = warn_of_other_split(classifier, fingerprint, own.split)
         predictions = predict(classifier, splits, own.split, args)
-        report = measure(predictions, label_names, args)
+        report = measure(predictions, LabelSpace(classifier.label_names), args)
     except (ValueError, OSError) as error:
         print(f"hf-cxr evaluate: {error}", file=sys.stderr)
         return 2
     if PartialState().is_main_process:
         measured_on = {
-            "dataset": args.data.dataset,
+            "dataset": dataset_name(args.data),
             "synthetic": args.data.dataset == "phantom",
             "split": own.split,
             "split_fingerprint": fingerprint,
+            **not_shared,
             "missing_images": count_missing(args.data, splits),
         }
         print(f"{own.model} on {', '.join(f'{key} {value}' for key, value in measured_on.items())}\n")
@@ -67,6 +69,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_json(own.out / "metrics.json", figures)
             print(f"wrote {own.out}/metrics.json and predictions.parquet")
     return 0
+
+
+def in_the_findings_of(classifier, splits, label_names):
+    """The splits with the model's findings for labels, unknown where the data lack one; and what is not shared.
+
+    Returns:
+        The splits, and {} for the same findings, else {"findings_not_in_data": [...], "findings_not_in_model": [...]}.
+
+    Raises:
+        ValueError: no finding is shared.
+    """
+    from hf_cxr.data import map_labels
+
+    if classifier.label_names == tuple(label_names):
+        return splits, {}
+    splits, shared, rest = map_labels(splits, label_names, classifier.label_names)
+    print(f"note: measured on the {len(shared)} findings that model and data share", file=sys.stderr)
+    return splits, {"findings_not_in_data": list(rest["target"]), "findings_not_in_model": list(rest["source"])}
 
 
 def warn_of_other_split(classifier, fingerprint: str, split: str) -> str | None:

@@ -4,21 +4,29 @@ import datasets
 import numpy as np
 
 from hf_cxr.config import DataArguments
+from hf_cxr.data.description import TableDescription, load_description, ready_names
 from hf_cxr.data.nih import load_nih
 from hf_cxr.data.phantom import load_phantom
 from hf_cxr.data.prepare import DecodedImages, check_images
 from hf_cxr.data.splits import check_patients_disjoint, split_fingerprint
+from hf_cxr.data.tables import load_table, map_labels
 from hf_cxr.labels import NIH14, LabelSpace
 
 __all__ = [
     "DecodedImages",
+    "TableDescription",
     "check_images",
     "check_patients_disjoint",
     "count_missing",
+    "dataset_name",
     "label_matrix",
+    "load_description",
     "load_nih",
     "load_phantom",
     "load_splits",
+    "load_table",
+    "map_labels",
+    "ready_names",
     "split_fingerprint",
 ]
 
@@ -29,10 +37,15 @@ def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> t
     Args:
         args: source and options.
         seed: of the permutation when ``shuffle_labels`` is set.
-        images: False leaves the image column out; an NIH release then needs no image file, and is listed whole.
+        images: False leaves the image column out; a release or a table then needs no image file, and is listed whole.
     """
+    label_names = NIH14
     if args.dataset == "nih":
         splits = load_nih(args.nih_root, images=images, missing_images=args.missing_images)
+    elif args.dataset == "table":
+        splits, label_names = load_table(
+            args.table, args.table_root, images=images, missing_images=args.missing_images
+        )
     else:
         splits = load_phantom(
             train=args.phantom_train,
@@ -52,14 +65,23 @@ def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> t
         splits["train"] = splits["train"].select(rows)
     if args.shuffle_labels:
         splits["train"] = _with_shuffled_labels(splits["train"], np.random.default_rng(seed))
-    return splits, NIH14
+    return splits, label_names
+
+
+def dataset_name(args: DataArguments) -> str:
+    """What reports call the data."""
+    names = {"phantom": "synthetic phantoms (no patients)", "nih": "ChestX-ray14"}
+    return names[args.dataset] if args.dataset in names else load_description(args.table).name
 
 
 def count_missing(args: DataArguments, splits: datasets.DatasetDict) -> dict[str, int]:
-    """How many images each split lacks of those that the release lists; empty if it is whole."""
-    if args.dataset != "nih" or args.missing_images == "error":
+    """How many images each split lacks of those that the release or table lists; empty if it is whole."""
+    if args.dataset == "phantom" or args.missing_images == "error":
         return {}
-    listed = load_nih(args.nih_root, images=False)
+    if args.dataset == "nih":
+        listed = load_nih(args.nih_root, images=False)
+    else:
+        listed, _ = load_table(args.table, args.table_root, images=False)
     if args.train_limit is not None:
         del listed["train"]
     missing = {name: len(split) - len(splits[name]) for name, split in listed.items()}

@@ -1,0 +1,244 @@
+"""Files to rows: the columns that a description asks for, as text, with every file's split and folder.
+
+Cells are text, stripped; "" is an empty cell, and NaN means that the row's file has no such column. The cells of a
+list column stay lists.
+
+Refuses: missing files and columns, files without rows, files that are not what their suffix says, other encodings,
+joins whose keys repeat or that leave rows without a partner.
+
+N = rows.
+"""
+
+import difflib
+import gzip
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from hf_cxr.data.description import TableDescription
+
+logger = logging.getLogger(__name__)
+
+EMPTY = ("", "nan", "null", "<na>")
+SPLIT, FOLDER, FILE, ROW = "_split", "_folder", "_file", "_row"  # beside the table's own columns
+HUB_SPLITS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+}
+
+
+def read_rows(description: TableDescription, root: Path) -> pd.DataFrame:
+    """All rows of all files, joined and filtered, with the columns of the description and `SPLIT` ... `ROW`."""
+    wanted = _wanted(description)
+    frames = []
+    for split, names in description.files.items():
+        for name in names:
+            path = find_file(root, name)
+            frame, header = _read(path, wanted, description)
+            _check_columns(frame, header, path, description)
+            frame[SPLIT], frame[FOLDER] = split, Path(os.path.relpath(path.parent, root)).as_posix()
+            frame[FILE] = str(path)
+            frames.append(frame)
+    rows = pd.concat(frames, ignore_index=True)
+    return _filtered(_joined(rows, description, root), description)
+
+
+def read_hub_rows(description: TableDescription, data: datasets.DatasetDict) -> pd.DataFrame:
+    """The same of a Hub dataset, without its images. `ROW` counts through the splits in their order."""
+    frames, first = [], 0
+    for split, part in data.items():
+        where = f"{description.hub} ({split})"
+        wanted = _wanted(description) - {description.image_column}
+        columns = [name for name in part.column_names if name in wanted]
+        rows = part.select_columns(columns).with_format("arrow")[:].to_pandas() if columns else pd.DataFrame()
+        for column in columns:
+            names = _class_names(part.features[column])
+            rows[column] = _text(rows[column], names)
+        rows[ROW] = np.arange(first, first + len(part))
+        first += len(part)
+        rows[SPLIT] = HUB_SPLITS.get(split, "test" if split == "test" else "all") if len(data) > 1 else "all"
+        rows[FOLDER], rows[FILE] = ".", where
+        _check_columns(rows, part.column_names, where, description, without=(description.image_column,))
+        frames.append(rows)
+    unclear = [
+        name for name, frame in zip(data, frames, strict=True) if len(data) > 1 and (frame[SPLIT] == "all").any()
+    ]
+    if unclear and not description.split_column:
+        raise ValueError(f"{description.hub} has a split {unclear[0]!r}; name them train, validation and test")
+    return _filtered(pd.concat(frames, ignore_index=True), description)
+
+
+def find_file(root: Path, name: str) -> Path:
+    """The file below the root, or of that base name in it; ".gz" may be there or not."""
+    unpacked = name.removesuffix(".gz")
+    candidates = (name, unpacked, f"{unpacked}.gz")
+    for path in [root / candidate for candidate in candidates]:
+        if path.is_file():
+            return path
+    for path in [root / Path(candidate).name for candidate in candidates]:
+        if path.is_file():
+            logger.warning("%s has no %s; reading %s", root, name, path)
+            return path
+    raise FileNotFoundError(f"{root} has no {name}; --table_root is the folder that the description's files are below")
+
+
+def refuse(culprits: Iterable, message: str, repair: str) -> None:
+    """ValueError with the number of culprits and the first of them, if there are any."""
+    culprits = list(culprits)
+    if culprits:
+        examples = ", ".join(repr(str(culprit)) for culprit in culprits[:3])
+        raise ValueError(f"{message} ({len(culprits)} row(s), such as {examples}): {repair}")
+
+
+def _wanted(description: TableDescription) -> set[str]:
+    columns = set(description.columns())
+    if description.label_format == "columns":
+        columns |= {column for alternatives in description.findings.values() for column in alternatives}
+    return columns - _joined_columns(description)
+
+
+def _joined_columns(description: TableDescription) -> set[str]:
+    return {column for entry in description.join for column in entry["columns"]}
+
+
+def _read(path: Path, wanted: set[str], description: TableDescription) -> tuple[pd.DataFrame, list[str]]:
+    """The wanted columns that a file has, as text; and all of its columns' names."""
+    kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    header: list[str] = []
+    try:
+        if kind in ("csv", "tsv", "txt"):
+            raw = _read_text(path, wanted, description, description.delimiter or ("\t" if kind == "tsv" else ","))
+        elif kind in ("parquet", "pq"):
+            header = pq.read_schema(path).names
+            raw = pd.read_parquet(path, columns=[name for name in header if name in wanted])
+        elif kind in ("json", "jsonl"):
+            raw = _read_json(path, lines=kind == "jsonl", encoding=description.encoding)
+        else:
+            raise ValueError("its suffix is not csv, tsv, parquet, json or jsonl")
+    except (ValueError, OSError, KeyError) as error:  # what pandas and pyarrow raise for another format or encoding
+        if isinstance(error, PermissionError):
+            raise
+        raise ValueError(
+            f"{path} cannot be read as a {kind} table in {description.encoding} ({error}); check the file, and "
+            "encoding and delimiter in its description"
+        ) from error
+    raw.columns = raw.columns.astype(str).str.strip()
+    header = header or list(raw.columns)
+    frame = raw[[name for name in raw.columns if name in wanted]]
+    if not len(frame) and len(frame.columns):
+        raise ValueError(f"{path} has no rows; take the whole file")
+    return pd.DataFrame({name: _text(frame[name]) for name in frame.columns}, index=frame.index), header
+
+
+def _read_text(path: Path, wanted: set[str], description: TableDescription, delimiter: str) -> pd.DataFrame:
+    options = {"dtype": str, "keep_default_na": False, "encoding": description.encoding, "sep": delimiter}
+    header = pd.read_csv(path, header=None, nrows=1, **options).iloc[0].str.strip()
+    twice = header[header.duplicated() & header.isin(wanted)]  # of which pandas would keep the first in silence
+    if len(twice):
+        raise ValueError(f"it has the column {twice.iloc[0]!r} twice; rename one")
+    # All columns, because with usecols pandas does not notice a row that is too long, such as one with a stray comma.
+    # index_col=False keeps it from shifting columns where every line ends in a delimiter.
+    return pd.read_csv(path, index_col=False, **options)
+
+
+def _read_json(path: Path, *, lines: bool, encoding: str) -> pd.DataFrame:
+    """A list of records, or one a line, with the types that JSON gives them."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding=encoding) as file:
+        records = [json.loads(line) for line in file if line.strip()] if lines else json.load(file)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError('it is no list of records such as {"file_name": "1.png", ...}')
+    return pd.DataFrame(records)
+
+
+def _text(cells: pd.Series, names: list[str] | None = None) -> pd.Series:
+    """Cells as stripped text, numbers without ".0"; lists as tuples of text."""
+    if isinstance(cells.dtype, pd.StringDtype):
+        text = cells.fillna("").str.strip()
+        return text.mask(text.str.lower().isin(EMPTY), "")
+    if pd.api.types.is_bool_dtype(cells.dtype):
+        return cells.map({True: "1", False: "0"}).fillna("").astype(str)
+    if pd.api.types.is_numeric_dtype(cells.dtype):
+        numbers = cells.to_numpy(dtype=float, na_value=np.nan)
+        code_N, values = pd.factorize(numbers)
+        texts = [str(int(value)) if float(value).is_integer() else str(value) for value in values]
+        texts = [names[int(text)] for text in texts] if names else texts
+        return pd.Series(np.array([*texts, ""], dtype=object)[code_N], index=cells.index, dtype=str)
+    if cells.map(lambda cell: isinstance(cell, list | tuple | np.ndarray)).any():
+        return cells.map(lambda cell: _list(cell, names))
+    return _text(
+        pd.Series(["" if cell is None or cell != cell else _number(cell) for cell in cells], cells.index, str)
+    )
+
+
+def _number(cell) -> str:
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+def _list(cell, names: list[str] | None):
+    if cell is None or (isinstance(cell, float) and cell != cell):
+        return ""
+    if isinstance(cell, str):
+        return cell.strip()
+    return tuple(names[int(entry)] if names else str(entry).strip() for entry in cell)
+
+
+def _class_names(feature) -> list[str] | None:
+    inner = getattr(feature, "feature", feature)
+    return inner.names if isinstance(inner, datasets.ClassLabel) else None
+
+
+def _check_columns(
+    frame: pd.DataFrame, header: list[str], where: Path | str, description: TableDescription, without: tuple = ()
+) -> None:
+    absent = [name for name in description.columns() if name not in frame.columns and name not in without]
+    if description.label_format == "columns" and description.absent_findings == "error":
+        here = {*frame.columns, *_joined_columns(description)}
+        absent += [names[0] for names in description.findings.values() if not here & set(names)]
+    if absent:
+        nearest = difflib.get_close_matches(absent[0], header, n=1)
+        hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+        shown = ", ".join(map(repr, header[:20])) + (f" and {len(header) - 20} more" if len(header) > 20 else "")
+        raise ValueError(
+            f"{where} lacks the column(s) {', '.join(map(repr, absent))}{hint}; it has {shown}: correct "
+            f"{description.path or 'the description'} (delimiter, too, if these run together), or the table"
+        )
+
+
+def _joined(rows: pd.DataFrame, description: TableDescription, root: Path) -> pd.DataFrame:
+    for entry in description.join:
+        path = find_file(root, entry["file"])
+        on = [entry["by"]] if isinstance(entry["by"], str) else list(entry["by"])
+        part, _ = _read(path, {*on, *entry["columns"]}, description)
+        absent = [name for name in (*on, *entry["columns"]) if name not in part.columns]
+        if absent:
+            raise ValueError(f"{path} lacks the column(s) {', '.join(map(repr, absent))}, which the join asks for")
+        twice = part.duplicated(on)
+        refuse(part.loc[twice, on[0]], f"{path}: {', '.join(on)} occurs twice", "keep one row of each")
+        rows = rows.merge(part, on=on, how="left", indicator="_found")
+        lost = rows["_found"] != "both"
+        if entry["unmatched"] == "error":
+            refuse(
+                rows.loc[lost, on[0]], f"{path} has no row for some {', '.join(on)}", "add them, or unmatched: drop"
+            )
+        elif lost.any():
+            logger.warning("%s: %d rows left out that %s does not know", description.name, lost.sum(), path.name)
+        rows = rows[~lost].drop(columns="_found").reset_index(drop=True)
+    return rows
+
+
+def _filtered(rows: pd.DataFrame, description: TableDescription) -> pd.DataFrame:
+    for column, values in description.keep.items():
+        rows = rows[rows[column].isin(values)]
+        if rows.empty:
+            raise ValueError(f"{description.name} has no row with {column} of {', '.join(values)}; see keep")
+    return rows.reset_index(drop=True)
