@@ -34,7 +34,7 @@ REQUIRED = ("config.json", "model.safetensors", "preprocessor_config.json", "REA
 PUSHED = (*REQUIRED, "config.yaml", "metrics.json", "report.html", "figures/*.png", "figures/*.svg", "figures/*.pdf")
 PREDICTIONS = ("predictions/*.parquet",)
 
-LOCAL_SETTINGS = ("logging_dir", "nih_root", "output_dir", "resume_from_checkpoint")
+LOCAL_SETTINGS = ("logging_dir", "nih_root", "output_dir", "resume_from_checkpoint", "table", "table_root")
 """Keys of config.yaml that are left out of what is pushed: paths of the machine that trained."""
 
 # The Hub's user access tokens are "hf_" and 34 letters or digits.

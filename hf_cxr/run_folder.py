@@ -31,11 +31,16 @@ UNCALIBRATED = ".uncalibrated"  # folder of the trained model until its calibrat
 
 # What may differ between a run and its continuation: nothing that changes what is computed.
 FREE_ON_RESUME = {
-    "on_existing_run",
-    "resume_from_checkpoint",
-    "hub_model_id",
-    "report_to",
+    "dataloader_num_workers",
     "disable_tqdm",
+    "nih_root",  # the split's fingerprint is compared instead
+    "on_existing_run",
+    "output_dir",
+    "per_device_eval_batch_size",
+    "report_to",
+    "resume_from_checkpoint",
+    "save_total_limit",
+    "table_root",  # as nih_root
 }
 
 
