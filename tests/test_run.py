@@ -255,7 +255,7 @@ def test_killed_run_goes_on_to_the_same_weights(tmp_path):
     assert other.returncode == 2
     assert "holds an unfinished run with other settings (loss was class_aware and is bce)" in err
 
-    finish(train(config, tmp_path / "killed", "--per_device_eval_batch_size", "7"))
+    finish(train(config, tmp_path / "killed", "--save_total_limit", "3"))
     straight, killed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "killed"))
     assert straight == killed
     logs = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("straight", "killed")]
