@@ -186,7 +186,9 @@ class Report:
             training=_picture(pictures.get("training"), "losses and validation metrics over training"),
             protocol=_table(("", ""), self.protocol_rows()),
             environment=_table(("", ""), [(key, str(value)) for key, value in self.environment.items()]),
-            published=published and f"<h2>Published figures, with their protocols</h2>{published}",
+            published=published
+            and "<h2>Published figures, with their protocols</h2><p>None of them was measured here, and a part of the test "
+            f"list is not to be compared with the whole.</p>{published}",
             confidence=f"{self.test.confidence:.0%}",
             resamples=f"{self.test.resamples:,}",
         )
@@ -240,13 +242,14 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{name}: report</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #1a1a1a }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1250px; margin: 2em auto; padding: 0 1em; color: #1a1a1a }}
 h1 {{ margin-bottom: .2em }} h2 {{ margin-top: 2em }}
 .headline {{ font-size: 1.15em; font-weight: 600 }}
 .cautions {{ background: #fff4e0; border-left: 4px solid #d55e00; padding: .6em 1em .6em 2.2em }}
 .wide {{ overflow-x: auto }}
 table {{ border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }}
-th, td {{ text-align: left; white-space: nowrap; padding: .25em .7em; border-bottom: 1px solid #ddd }}
+td {{ white-space: nowrap }}
+th, td {{ text-align: left; padding: .25em .7em; border-bottom: 1px solid #ddd }}
 th {{ background: #f4f4f4 }}
 img {{ max-width: 100% }}
 </style></head><body>
