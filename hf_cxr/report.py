@@ -187,7 +187,7 @@ class Report:
             protocol=_table(("", ""), self.protocol_rows()),
             environment=_table(("", ""), [(key, str(value)) for key, value in self.environment.items()]),
             published=published
-            and "<h2>Published figures, with their protocols</h2><p>None of them was measured here, and a part of the test "
+            and "<h2>Published figures, with their protocols</h2><p>None was measured here, and a part of the test "
             f"list is not to be compared with the whole.</p>{published}",
             confidence=f"{self.test.confidence:.0%}",
             resamples=f"{self.test.resamples:,}",
