@@ -83,6 +83,15 @@ def test_both_headers_and_both_layouts(tmp_path, edition, folders):
     assert np.isnan([rows["00000003_000.png"]["age"], rows["00000004_000.png"]["age"]]).all()
 
 
+def test_the_column_that_the_nih_renamed(tmp_path):
+    table = write_release(tmp_path) / "Data_Entry_2017_v2020.csv"
+    before = rows_by_image(load_nih(tmp_path, images=False))
+    table.write_text(table.read_text().replace("Patient Gender", "Patient Sex"))
+    after = rows_by_image(load_nih(tmp_path, images=False))
+    assert {image: row["sex"] for image, row in after.items()} == {image: sex or None for image, _, _, sex, _ in ROWS}
+    assert after.keys() == before.keys()
+
+
 def test_boxes_are_fractions_and_infiltrate_is_infiltration(tmp_path):
     rows = rows_by_image(load_nih(write_release(tmp_path), images=False))
     first, second = rows["00000006_001.png"]["boxes"]

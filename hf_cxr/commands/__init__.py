@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "download": "bring a public dataset into a folder",
     "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "evaluate": "measure a saved model on a test or validation set",
@@ -25,7 +26,7 @@ def set_up_terminal(*, main_process: bool = True) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
     )
-    for noisy in ("httpx", "matplotlib", "absl"):
+    for noisy in ("httpx", "httpx2", "matplotlib", "absl"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -1,6 +1,6 @@
 """ChestX-ray14, the NIH release, in its own layout.
 
-    root/Data_Entry_2017*.csv      the table, with the original header or that of the v2020 edition
+    root/Data_Entry_2017*.csv      the table, with the original header or one of those of the v2020 edition
     root/train_val_list.txt        the official lists; they share no patient
     root/test_list.txt
     root/BBox_List_2017.csv        984 boxes; optional
@@ -121,7 +121,8 @@ def _read_table(root: Path) -> tuple[pd.DataFrame, Path]:
         raw = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig").fillna("")
     except ValueError as error:  # what pandas raises for an empty file, another format, another encoding
         raise ValueError(f"{path} is no CSV table ({error}); take that of the release: {RELEASE}") from error
-    raw.columns = raw.columns.str.strip()
+    # The v2020 table that the NIH serves says "Patient Sex"; the original one and copies elsewhere, "Patient Gender".
+    raw.columns = raw.columns.str.strip().str.replace("Patient Sex", "Patient Gender")
     absent = [name for name in TABLE_COLUMNS if name not in raw.columns]
     if absent:
         raise ValueError(

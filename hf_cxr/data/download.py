@@ -1,0 +1,513 @@
+"""ChestX-ray14 from where the NIH publishes it: resumable, checked, unpacked as `load_nih` reads it.
+
+    root/Data_Entry_2017_v2020.csv, train_val_list.txt, test_list.txt, BBox_List_2017.csv
+    root/images_001/images/*.png ... images_012/images/*.png, each with a .done file beside images/
+
+A table is done when its checksum is right. An archive is done when its folder has its name, for it gets that only
+when every image in it has been written. What is done is not asked for again. An archive under way is
+root/NAME.part, with the server's word on its version in NAME.part.json; it is deleted once unpacked, unless it is to
+be kept. An archive or a table that somebody else put into root is used if it is the published one, and never deleted.
+
+Refuses: a web page in the place of a file, another size or checksum than the published one, an archive with paths
+that lead elsewhere, links or devices, too little space, offline mode, a second download into the same folder.
+
+Sources, and how far each is certain:
+
+- Links of the archives: `batch_download_zips.py` of the release. They answer GET, not HEAD, with a redirect to an
+  address that is good for a short time, so every attempt begins at the link. Sizes: what the server says.
+- MD5 of the archives: the release's FAQ_CHESTXRAY.pdf, question 7.
+- Links of the tables: the Box file numbers of the release's folder, in the form in which Box downloads one file of it.
+- Size and SHA-256 of the tables: of the files at those links, as others recorded them, and recomputed from another
+  copy. Copies elsewhere of Data_Entry_2017_v2020.csv have "Patient Gender" for "Patient Sex" in the header, nothing
+  else, and are refused.
+
+Terms (FAQ, question 4): use is unrestricted; link to the NIH's download site, acknowledge the NIH Clinical Center, and
+cite Wang et al., CVPR 2017.
+"""
+
+import contextlib
+import difflib
+import errno
+import gzip
+import hashlib
+import itertools
+import json
+import logging
+import os
+import re
+import shutil
+import tarfile
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import filelock
+import httpx2
+from huggingface_hub import constants
+from tqdm.auto import tqdm
+
+from hf_cxr.data.nih import RELEASE
+from hf_cxr.files import write_json
+
+logger = logging.getLogger(__name__)
+
+
+class DownloadError(RuntimeError):
+    """A download that cannot be made, or that brought something else; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A published file: its name, where it is, its size in bytes and its "algorithm:hexdigest", None if unknown."""
+
+    name: str
+    url: str
+    size: int | None = None
+    checksum: str | None = None
+
+    @property
+    def is_archive(self) -> bool:
+        return self.name.endswith(".tar.gz")
+
+    @property
+    def folder(self) -> str:
+        """The folder that an archive is unpacked to."""
+        return self.name.removesuffix(".tar.gz")
+
+
+_TABLE = "https://nihcc.app.box.com/index.php?rm=box_download_shared_file&vanity_name=ChestXray-NIHCC&file_id=f_"
+_ARCHIVE = "https://nihcc.box.com/shared/static/"
+# fmt: off
+NIH_FILES = (
+    RemoteFile("Data_Entry_2017_v2020.csv", f"{_TABLE}219760887468", 9_003_496,
+               "sha256:c69a6daca3549af707ca9cacbdf9f9a7b6a9188e8c61157df653520bb72d8eb1"),
+    RemoteFile("train_val_list.txt", f"{_TABLE}256056636701", 1_470_907,
+               "sha256:61fbe896321c1c1c8b75f3e4f3a08e4fef6486d95ef8a667c31d4d60dca6cb81"),
+    RemoteFile("test_list.txt", f"{_TABLE}256055473534", 435_131,
+               "sha256:38ca5ef7f756092946f57c1a59faca882ed589a1ab1f72590b45dc06c6d5e1cc"),
+    RemoteFile("BBox_List_2017.csv", f"{_TABLE}219760940956", 92_416,
+               "sha256:0bbfea9d4c4e9771481b3023b1bc9f0df9dea924453b12986beb29b0c4d0c95b"),
+    RemoteFile("images_001.tar.gz", f"{_ARCHIVE}vfk49d74nhbxq3nqjg0900w5nvkorp5c.gz", 2_008_470_987,
+               "md5:fe8ed0a6961412fddcbb3603c11b3698"),
+    RemoteFile("images_002.tar.gz", f"{_ARCHIVE}i28rlmbvmfjbl8p2n3ril0pptcmcu9d1.gz", 3_952_623_504,
+               "md5:ab07a2d7cbe6f65ddd97b4ed7bde10bf"),
+    RemoteFile("images_003.tar.gz", f"{_ARCHIVE}f1t00wrtdk94satdfb9olcolqx20z2jp.gz", 3_929_234_850,
+               "md5:2301d03bde4c246388bad3876965d574"),
+    RemoteFile("images_004.tar.gz", f"{_ARCHIVE}0aowwzs5lhjrceb3qp67ahp0rd1l1etg.gz", 3_838_903_983,
+               "md5:9f1b7f5aae01b13f4bc8e2c44a4b8ef6"),
+    RemoteFile("images_005.tar.gz", f"{_ARCHIVE}v5e3goj22zr6h8tzualxfsqlqaygfbsn.gz", 3_935_496_531,
+               "md5:1861f3cd0ef7734df8104f2b0309023b"),
+    RemoteFile("images_006.tar.gz", f"{_ARCHIVE}asi7ikud9jwnkrnkj99jnpfkjdes7l6l.gz", 3_986_301_172,
+               "md5:456b53a8b351afd92a35bc41444c58c8"),
+    RemoteFile("images_007.tar.gz", f"{_ARCHIVE}jn1b4mw4n6lnh74ovmcjb8y48h8xj07n.gz", 4_016_328_426,
+               "md5:1075121ea20a137b87f290d6a4a5965e"),
+    RemoteFile("images_008.tar.gz", f"{_ARCHIVE}tvpxmn7qyrgl0w8wfh9kqfjskv6nmm1j.gz", 4_018_347_353,
+               "md5:b61f34cec3aa69f295fbb593cbd9d443"),
+    RemoteFile("images_009.tar.gz", f"{_ARCHIVE}upyy3ml7qdumlgk2rfcvlb9k6gvqq2pj.gz", 4_111_327_929,
+               "md5:442a3caa61ae9b64e61c561294d1e183"),
+    RemoteFile("images_010.tar.gz", f"{_ARCHIVE}l6nilvfa9cg3s28tqv1qc1olm3gnz54p.gz", 4_181_556_296,
+               "md5:09ec81c4c31e32858ad8cf965c494b74"),
+    RemoteFile("images_011.tar.gz", f"{_ARCHIVE}hhq8fkdgvcari67vfhs7ppg2w6ni4jze.gz", 4_187_084_020,
+               "md5:499aefc67207a5a97692424cf5dbeed5"),
+    RemoteFile("images_012.tar.gz", f"{_ARCHIVE}ioqwiy20ihqwyr8pf4c24eazhh281pbu.gz", 2_914_187_733,
+               "md5:dc9fda1757c2de0032b63347a7d2895c"),
+)
+# fmt: on
+
+UNPACKED = 1.05  # bytes on the disk for each byte of an archive: PNG files hardly compress; the rest is block size
+LARGEST_IMAGE = 64 * 2**20  # bytes; the release's images are near 0.4 MB
+LONGEST_WAIT = 120.0  # seconds between two attempts
+IMAGE_MEMBER = re.compile(r"(?:\./)?images/(\d{8}_\d{3}\.png)")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GZIP_SIGNATURE = b"\x1f\x8b"
+MARKER = ".done"
+
+
+class _PassingError(Exception):
+    """What may go well at the next attempt; ``wait`` is the seconds that the server asked for."""
+
+    def __init__(self, message: str, wait: float = 0.0):
+        super().__init__(message)
+        self.wait = wait
+
+
+def download_nih(
+    root: str | os.PathLike,
+    *,
+    mirror: str | None = None,
+    only: Sequence[str] | None = None,
+    keep_archives: bool = False,
+    timeout: float = 60.0,
+    tries: int = 8,
+    backoff: float = 2.0,
+) -> list[str]:
+    """Bring the release's tables and images into a folder; call again to go on after whatever stopped it.
+
+    Args:
+        root: the folder; made if need be.
+        mirror: base address of another server with files of the same names and content; by default the NIH's.
+        only: names out of `NIH_FILES`; by default all.
+        keep_archives: keep the archives beside the unpacked images: 45 GB more.
+        timeout: seconds without a byte after which a connection counts as stalled.
+        tries: attempts in a row that bring no file further than it was before one gives up.
+        backoff: seconds before the second of these; doubled each time, at most 120.
+
+    Returns:
+        Names of what was brought in or unpacked by this call; empty when everything was there.
+
+    Raises:
+        ValueError: an unknown name in ``only``; a mirror that is no http address.
+        DownloadError: offline mode, too little space, no connection, a wrong file, an unsafe archive, a file or folder
+            in ``root`` that is in the way, another download into it.
+    """
+    files = [replace(file, url=_address(file, mirror)) for file in _chosen(only)]
+    root = Path(root)
+    if only is None:
+        _refuse_flat_images(root)
+    missing = [file for file in files if not _is_done(file, root)]
+    for file in set(files) - set(missing):
+        _part(file, root).unlink(missing_ok=True)  # of a run that was killed when all was done
+    if not missing:
+        return []
+    if constants.is_offline_mode() and any(_needs_network(file, root) for file in missing):
+        raise DownloadError(
+            f"cannot download {missing[0].name} and what else {root} lacks in offline mode: unset HF_HUB_OFFLINE (and "
+            f"TRANSFORMERS_OFFLINE), or put the files of {RELEASE} there by other means"
+        )
+    _check_space(root, missing, keep_archives)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _alone(root), httpx2.Client(timeout=timeout, follow_redirects=True) as client:
+            for file in missing:
+                if _is_done(file, root):  # by another run, between the look above and the lock
+                    continue
+                logger.info("%s from %s", file.name, file.url)
+                _get(client, file, root, keep_archives=keep_archives, tries=tries, backoff=backoff)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DownloadError(f"no space left in {root}; make some and run again: it goes on from here") from error
+    return [file.name for file in missing]
+
+
+def _chosen(only: Sequence[str] | None) -> list[RemoteFile]:
+    by_name = {file.name: file for file in NIH_FILES}
+    for name in only or ():
+        if name not in by_name:
+            nearest = difflib.get_close_matches(name, by_name, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(by_name)}"
+            raise ValueError(f"{name} is no file of the release; {hint}")
+    return [file for file in NIH_FILES if only is None or file.name in only]
+
+
+def _address(file: RemoteFile, mirror: str | None) -> str:
+    if mirror is None:
+        return file.url
+    if not re.match(r"https?://[^/]", mirror):
+        raise ValueError(
+            f"a mirror is the http address of a folder, such as https://server/ChestX-ray14; got {mirror}"
+        )
+    return f"{mirror.rstrip('/')}/{file.name}"
+
+
+def _refuse_flat_images(root: Path) -> None:
+    if (root / "images").is_dir() and any((root / "images").glob("*.png")):
+        raise DownloadError(
+            f"{root}/images already has images, as a release unpacked by hand has them; download into another folder, "
+            "or name with --only the files that are missing"
+        )
+
+
+def _is_done(file: RemoteFile, root: Path) -> bool:
+    """Whether a file needs nothing more. Something else in its place is an error: it is not ours to replace."""
+    if not file.is_archive:
+        path = root / file.name
+        if path.exists():
+            _check_content(path, file, f"move it away and run again for the published one, which is at {file.url}")
+        return path.exists()
+    folder = root / file.folder
+    if not folder.exists():
+        return False
+    repair = f"move it away and run again, or leave out {file.name} with --only"
+    if not (folder / MARKER).is_file():
+        raise DownloadError(f"{folder} is there, but did not come from a finished download; {repair}")
+    expected = json.loads((folder / MARKER).read_text(encoding="utf-8"))["images"]
+    there = sum(name.endswith(".png") for name in os.listdir(folder / "images"))
+    if there != expected:
+        raise DownloadError(f"{folder}/images has {there} images of the {expected} in {file.name}; {repair}")
+    return True
+
+
+def _part(file: RemoteFile, root: Path) -> Path:
+    return root / f"{file.name}.part"
+
+
+def _note(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _needs_network(file: RemoteFile, root: Path) -> bool:
+    return not (root / file.name).exists() and (file.size is None or _size(_part(file, root)) != file.size)
+
+
+def _check_space(root: Path, missing: Sequence[RemoteFile], keep_archives: bool) -> None:
+    """Room for all that is missing, unpacked, with one archive at a time beside it, or all of them if they stay."""
+    size = {file: file.size or 0 for file in missing}
+    unpacked = sum(int(UNPACKED * size[file]) for file in missing if file.is_archive)
+    to_fetch = [max(size[file] - _size(_part(file, root)), 0) for file in missing if not (root / file.name).exists()]
+    needed = unpacked + (sum(to_fetch) if keep_archives else max(to_fetch, default=0))
+    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise DownloadError(
+            f"{root} needs {needed / 1e9:.1f} GB ({unpacked / 1e9:.1f} GB of images, the rest for archives"
+            f"{' that are kept' if keep_archives else ' under way'}) and its disk has {free / 1e9:.1f} GB free; make "
+            "space, choose another disk, or take a part of the release with --only"
+        )
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """No other process downloads into the folder meanwhile."""
+    try:
+        with filelock.FileLock(root / ".download.lock", timeout=0):
+            yield
+    except filelock.Timeout:
+        raise DownloadError(f"another download into {root} is running; wait for it, or stop it") from None
+
+
+def _get(
+    client: httpx2.Client, file: RemoteFile, root: Path, *, keep_archives: bool, tries: int, backoff: float
+) -> None:
+    """Fetch, check, put into place."""
+    final, part = root / file.name, _part(file, root)
+    if final.exists():  # an archive that was kept, or that somebody put there
+        _check_content(final, file, f"move it away and run again for the published one, which is at {file.url}")
+        unpack(final, root)
+        return
+    _fetch(client, file, part, tries=tries, backoff=backoff)
+    try:
+        _check_content(part, file, f"deleted; run again, or get {file.name} from {RELEASE} by hand and put it there")
+    except DownloadError:
+        part.unlink()
+        _note(part).unlink(missing_ok=True)
+        raise
+    _note(part).unlink(missing_ok=True)
+    if keep_archives or not file.is_archive:
+        os.replace(part, final)
+    if file.is_archive:
+        unpack(final if keep_archives else part, root, file.folder)
+        part.unlink(missing_ok=True)
+
+
+def _check_content(path: Path, file: RemoteFile, repair: str) -> None:
+    """DownloadError unless the size and the checksum are the published ones, where these are known."""
+    if file.size is not None and path.stat().st_size != file.size:
+        raise DownloadError(f"{path} has {path.stat().st_size:,} bytes, the published file {file.size:,}: {repair}")
+    if file.checksum is not None:
+        algorithm, expected = file.checksum.split(":")
+        with path.open("rb") as content:
+            found = hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+        if found != expected:
+            raise DownloadError(f"{path} has the {algorithm} {found}, the published file {expected}: {repair}")
+
+
+def _fetch(client: httpx2.Client, file: RemoteFile, part: Path, *, tries: int, backoff: float) -> None:
+    """Bring ``part`` to its full length, through stalls, cut-offs and a server that is busy."""
+    if file.size is not None and _size(part) > file.size:
+        part.unlink()
+    failures, furthest = 0, _size(part)
+    while file.size is None or _size(part) != file.size:
+        try:
+            _receive(client, file, part)
+            return
+        except (httpx2.RequestError, _PassingError) as error:
+            # Only getting further counts: a server that ignores Range and always breaks off would go on for ever.
+            failures = 1 if _size(part) > furthest else failures + 1
+            furthest = max(furthest, _size(part))
+            what = f"{file.url}: {str(error) or type(error).__name__}"
+            if failures >= tries:
+                raise DownloadError(
+                    f"{what}; gave up after {tries} attempts at byte {_size(part):,}. Check the network and run again:"
+                    " it goes on from there"
+                ) from error
+            wait = min(max(backoff * 2 ** (failures - 1), getattr(error, "wait", 0.0)), LONGEST_WAIT)
+            logger.warning("%s at byte %d; again in %g s", what, _size(part), wait)
+            time.sleep(wait)
+
+
+def _receive(client: httpx2.Client, file: RemoteFile, part: Path) -> None:
+    """One attempt: ask for what is missing and append it, or start over where the server does."""
+    offset, headers = _range_to_ask(file, part)
+    with client.stream("GET", file.url, headers={"Accept-Encoding": "identity", **headers}) as answer:
+        if answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{offset}":
+            return  # the file was complete
+        _check_status(answer, file, part)
+        if answer.status_code != 206:
+            offset = 0
+        elif not answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+            part.unlink(missing_ok=True)
+            raise _PassingError(f"asked for bytes from {offset}, got {answer.headers.get('Content-Range')}")
+        left = int(answer.headers["Content-Length"]) if "Content-Length" in answer.headers else None
+        total = file.size if left is None else offset + left
+        chunks = answer.iter_raw()
+        first = next(chunks, b"")
+        if not offset:
+            _check_beginning(answer, first, file)
+        if file.size not in (None, total):
+            raise DownloadError(
+                f"{file.url} has {total:,} bytes, the published {file.name} {file.size:,}: not the same file. Get it "
+                f"from {RELEASE} by hand, or from another --mirror"
+            )
+        # Nothing that is already here has been touched so far: a login page costs no gigabyte.
+        if not offset:
+            part.unlink(missing_ok=True)
+            validator = answer.headers.get("ETag", "W/")
+            validator = answer.headers.get("Last-Modified") if validator.startswith("W/") else validator
+            write_json(_note(part), {"url": file.url, "validator": validator})
+        bar = tqdm(
+            desc=file.name, initial=offset, total=total, unit="B", unit_scale=True, unit_divisor=1024, disable=None
+        )
+        with part.open("ab") as out, bar:
+            for chunk in itertools.chain([first], chunks):
+                out.write(chunk)
+                out.flush()  # a killed run leaves all that came
+                bar.update(len(chunk))
+    if total is not None and _size(part) < total:
+        raise _PassingError(f"ended after {_size(part):,} of {total:,} bytes")
+
+
+def _range_to_ask(file: RemoteFile, part: Path) -> tuple[int, dict[str, str]]:
+    """The byte to go on from, and the headers that ask for it: with If-Range, a file that has changed comes whole."""
+    offset, note = _size(part), _note(part)
+    if not offset:
+        return 0, {}
+    known = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+    validator = known.get("validator") if known.get("url") == file.url else None
+    if validator is None and file.checksum is None:  # nothing would tell whether the two halves are of one file
+        return 0, {}
+    return offset, {"Range": f"bytes={offset}-"} | ({"If-Range": validator} if validator else {})
+
+
+def _check_status(answer: httpx2.Response, file: RemoteFile, part: Path) -> None:
+    status = answer.status_code
+    if status in (200, 206):
+        return
+    if status == 416:
+        part.unlink(missing_ok=True)
+        raise _PassingError("the server has less than is here; starting over")
+    if status in (408, 429) or status >= 500:
+        seconds = answer.headers.get("Retry-After", "")
+        raise _PassingError(f"HTTP status {status}", wait=float(seconds) if seconds.isdecimal() else 0.0)
+    raise DownloadError(
+        f"{file.url} answers with HTTP status {status}; the link may have changed: get {file.name} from {RELEASE} by "
+        "hand, or from another --mirror"
+    )
+
+
+def _check_beginning(answer: httpx2.Response, first: bytes, file: RemoteFile) -> None:
+    is_page = answer.headers.get("Content-Type", "").startswith("text/html") or first.lstrip()[:1] == b"<"
+    if is_page or (file.is_archive and not GZIP_SIGNATURE.startswith(first[:2])):
+        what = "a web page" if is_page else "something else"
+        raise DownloadError(
+            f"{file.url} gives {what} in the place of {file.name}, as behind a login or when the link has changed; "
+            f"open it in a browser, or get the file from {RELEASE} by hand"
+        )
+
+
+def unpack(archive: str | os.PathLike, root: str | os.PathLike, folder: str | None = None) -> int:
+    """Unpack the images of one of the release's archives to ``root/folder/images``: all of them, or no folder at all.
+
+    Only regular files called images/00000001_000.png and beginning as PNG files do are written, under that name;
+    others are left out with a warning.
+
+    Args:
+        archive: a tar.gz file.
+        root: where the folder will be.
+        folder: its name; by default the archive's, images_001 for images_001.tar.gz.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        DownloadError: the archive is damaged, holds a path that leads out of the folder, a link, a device, an image
+            twice, no image, or more than can be true.
+    """
+    archive, root = Path(archive), Path(root)
+    folder = archive.name.removesuffix(".tar.gz") if folder is None else folder
+    beside = root / f".{folder}.unpacking"
+    if beside.exists():
+        shutil.rmtree(beside)  # of a run that was killed
+    (beside / "images").mkdir(parents=True)
+    try:
+        count = _write_images(archive, beside)
+        write_json(beside / MARKER, {"archive": f"{folder}.tar.gz", "images": count})
+        if hasattr(os, "sync"):
+            os.sync()  # the images are on the disk before the folder has its name; one by one takes an hour
+        beside.rename(root / folder)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DownloadError(
+            f"{archive} cannot be unpacked: {error}. Nothing of it was kept; delete the file and run again, or get it "
+            f"from {RELEASE} by hand"
+        ) from error
+    finally:
+        if beside.exists():
+            shutil.rmtree(beside)
+    return count
+
+
+def _write_images(archive: Path, beside: Path) -> int:
+    """Write the images of an archive to ``beside``; returns their number."""
+    count, left_out, room = 0, [], 4 * archive.stat().st_size + LARGEST_IMAGE
+    bar = tqdm(desc=f"unpacking {archive.name}", total=_size(archive), unit="B", unit_scale=True, disable=None)
+    with archive.open("rb") as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar, bar:
+        for member in tar:
+            bar.update(packed.tell() - bar.n)
+            _check_member(member, beside)
+            if member.isdir():
+                continue
+            match = IMAGE_MEMBER.fullmatch(member.name)
+            if match is None:
+                left_out.append(member.name)
+                continue
+            room -= member.size
+            if member.size > LARGEST_IMAGE or room < 0:
+                raise tarfile.TarError(f"{member.name} would make it larger than images of the release can be")
+            _write_image(tar.extractfile(member), beside / "images" / match[1])
+            count += 1
+    if left_out:
+        logger.warning("%s: %d file(s) left out, such as %s", archive, len(left_out), ", ".join(left_out[:3]))
+    if not count:
+        raise tarfile.TarError("it holds no images/00000001_000.png or the like")
+    return count
+
+
+def _check_member(member: tarfile.TarInfo, beside: Path) -> None:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        raise tarfile.TarError(f"{member.name} in it leads out of the folder")
+    if not (member.isreg() or member.isdir()):
+        raise tarfile.TarError(f"{member.name} in it is a link or a device; the release has regular files only")
+    if hasattr(tarfile, "data_filter"):  # Python's own check, from 3.11.4 on
+        tarfile.data_filter(member, str(beside))
+
+
+def _write_image(content, path: Path) -> None:
+    beginning = content.read(len(PNG_SIGNATURE))
+    if beginning != PNG_SIGNATURE:
+        raise tarfile.TarError(f"{path.name} in it is no PNG file")
+    try:
+        with path.open("xb") as out:
+            out.write(beginning)
+            shutil.copyfileobj(content, out)
+    except FileExistsError:
+        raise tarfile.TarError(f"{path.name} is in it twice") from None
+
+
+__all__ = ["NIH_FILES", "DownloadError", "RemoteFile", "download_nih", "unpack"]
