@@ -242,6 +242,9 @@ class EvaluationArguments:
         _check(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
 
 
+# Prefixes of keys that are for one call and not of the run: left out of its config.yaml.
+NOT_SAVED = ("hub_", "on_existing_run", "push_to_hub")
+
 # Of TrainingArguments' fields, those that this package sets otherwise or cannot honour, and why.
 FIXED = {
     "auto_find_batch_size": "another batch size is another run; lower per_device_train_batch_size",
@@ -309,6 +312,9 @@ class CXRTrainingArguments(TrainingArguments):
     def __post_init__(self):
         # transformers refuses bf16 on a machine without an accelerator unless told that the CPU is meant.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        _check(self.num_train_epochs > 0, "num_train_epochs", self.num_train_epochs, "above 0")
+        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        _check(self.seed >= 0, "seed", self.seed, "0 or more")
         for name, why in FIXED.items():
             default = self.__dataclass_fields__[name].default
             if getattr(self, name) != default:
@@ -344,11 +350,9 @@ class RunArguments:
         """Every key with its resolved value, as plain YAML types.
 
         Defaults are there. The Hub's keys are not: neither a token, nor the wish to push, which a repetition of the
-        run would inherit and overwrite what was published.
+        run would inherit and overwrite what was published; nor what was to be done with an earlier run.
         """
-        training = {
-            key: value for key, value in self.training.to_dict().items() if not key.startswith(("hub_", "push_to_hub"))
-        }
+        training = {key: value for key, value in self.training.to_dict().items() if not key.startswith(NOT_SAVED)}
         ours = (self.data, self.model, self.loss, self.evaluation)
         return {key: value for part in ours for key, value in dataclasses.asdict(part).items()} | training
 

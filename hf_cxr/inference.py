@@ -36,10 +36,12 @@ class Classifier:
         device: by default the process's own (Accelerate's).
 
     Raises:
+        FileNotFoundError: a path was given and there is no such folder.
         ValueError: the model is no Swin, lacks weights, or has no multi-label head.
     """
 
     def __init__(self, model: str | Path, *, revision: str = "main", device: torch.device | str | None = None):
+        _refuse_missing_folder(model)
         self.device = torch.device(device or PartialState().device)
         self.model = load_weights(model, revision)
         if self.model.config.problem_type != "multi_label_classification":
@@ -112,6 +114,14 @@ class Classifier:
                 logit_BC = torch.from_numpy(self.logits(torch.from_numpy(np.stack(list(pixels.values()))[:, None])))
                 answers |= zip(pixels, torch.sigmoid(logit_BC).numpy(), strict=True)
             yield from ((path, answers[path]) for path in batch)
+
+
+def _refuse_missing_folder(model: str | Path) -> None:
+    # A misspelt folder would be taken for a Hub id, asked for over the network, and reported as a lost connection.
+    path = Path(model)
+    is_path = str(model).count("/") > 1 or (len(path.parts) == 2 and path.parent.is_dir())
+    if is_path and not path.is_dir():
+        raise FileNotFoundError(f"no such run folder: {model}")
 
 
 def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, float]]:

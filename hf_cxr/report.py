@@ -27,7 +27,7 @@ class Report:
 
     Args:
         name: of the run.
-        model_id: what the card's example loads: the Hub id, or the folder's name.
+        model_id: what the card's example loads: the Hub id, or the folder that the card is in.
         protocol: data, splits, fingerprint, loss, selection, calibration, seed.
         test: measured once, after everything was fixed.
         validation: chose the checkpoint and fitted the calibration; optimistic, and said to be.
@@ -91,10 +91,12 @@ class Report:
                 + ", ".join(self.test.undefined)
                 + "."
             )
-        few = [finding.name for finding in self.test.findings if 0 < finding.positives < 20]
+        few = [finding for finding in self.test.findings if 0 < finding.positive_patients < 20]
         if few:
+            listing = ", ".join(f"{finding.name} ({finding.positive_patients})" for finding in few)
             cautions.append(
-                "Fewer than 20 positives in the test set; read their intervals first: " + ", ".join(few) + "."
+                "Fewer than 20 patients with the finding in the test set: its intervals are too narrow to rely on: "
+                f"{listing}."
             )
         if self.protocol["calibration_exceptions"]:
             names = ", ".join(self.protocol["calibration_exceptions"])
@@ -116,7 +118,7 @@ class Report:
         return [
             "one label value only:\nno curve"
             if finding.name in self.test.undefined
-            else f"AUC {_auc(finding)}\n{finding.positives} positives"
+            else f"AUC {_auc(finding)}\n{finding.positives} positives, {finding.positive_patients} patients"
             for finding in self.test.findings
         ]
 
@@ -161,6 +163,7 @@ class Report:
             ("training", f"{training['epochs']:g} epochs{best}; selection: {protocol['selection']}"),
             ("calibration", protocol["calibration"] or "none"),
             ("seed", str(protocol["seed"])),
+            *([("resumed from", training["resumed_from"])] if training["resumed_from"] else []),
             ("speed", f"{speed} images/s in training on {self.environment['device']}"),
             ("peak memory", f"{training['peak_memory_gib']:.1f} GiB"),
         ]
@@ -199,12 +202,12 @@ def _auc(finding: FindingResult) -> str:
 
 
 def _finding_table(result: EvaluationReport) -> str:
-    head = ("finding", "positives", "negatives", "unknown", "AUC", "average precision", "its chance level",
+    head = ("finding", "positives (patients)", "negatives", "unknown", "AUC", "average precision", "its chance level",
             "mean probability if present", "if absent", "Brier", "ECE")  # fmt: skip
     rows = [
         (
             finding.name.replace("_", " "),
-            f"{finding.positives:,}",
+            f"{finding.positives:,} ({finding.positive_patients:,})",
             f"{finding.negatives:,}",
             f"{finding.unknown:,}",
             _auc(finding),
@@ -265,7 +268,8 @@ read against its chance level, the prevalence. ECE: expected calibration error.<
 <h2>Protocol</h2>{protocol}
 {published}
 <h2>Validation set</h2>
-<p>What was chosen or fitted was chosen or fitted on it: its figures are optimistic, no estimate for new patients.</p>
+<p>The checkpoint and the calibration were made on this set: its figures are optimistic, no estimate for new
+patients.</p>
 {validation}
 <h2>Environment</h2>{environment}
 </body></html>

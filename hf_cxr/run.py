@@ -83,6 +83,7 @@ def run(args: RunArguments) -> Report | None:
         set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
         model = build_model(args.model, label_names, head_bias_C)
         model.config.hf_cxr = {"version": hf_cxr.__version__, "split": fingerprint, "loss": loss.describe()}
+        model.config.hf_cxr["synthetic"] = args.data.dataset == "phantom"
         processor = image_processor_for(args.model)
         trainer = build_trainer(args, model, processor, loss, splits, label_names)
 
@@ -101,7 +102,7 @@ def run(args: RunArguments) -> Report | None:
         if state.is_main_process:
             report = Report(
                 name=run_dir.name,
-                model_id=repo_id or run_dir.name,
+                model_id=repo_id or ".",
                 protocol=describe_protocol(args, splits, fingerprint, loss, calibration),
                 test=measure(test, label_names, args),
                 validation=measure(validation, label_names, args),

@@ -34,7 +34,6 @@ FREE_ON_RESUME = {
     "dataloader_num_workers",
     "disable_tqdm",
     "nih_root",  # the split's fingerprint is compared instead
-    "on_existing_run",
     "output_dir",
     "per_device_eval_batch_size",
     "report_to",

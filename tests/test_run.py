@@ -191,7 +191,13 @@ def test_evaluate_repeats_the_figures(finished, tmp_path, capsys):
     run_dir, _ = finished
     config = str(run_dir.parent / "tiny.yaml")
     assert hf_cxr_main(["evaluate", config, "--model", str(run_dir), "--out", str(tmp_path)]) == 0
-    ours, again = (json.loads((folder / "metrics.json").read_text()) for folder in (run_dir, tmp_path))
+    ours = json.loads((run_dir / "metrics.json").read_text())
+    again = json.loads((tmp_path / "evaluation.json").read_text())
+    with pytest.raises(SystemExit):
+        hf_cxr_main(["evaluate", config, "--model", str(run_dir), "--out", str(run_dir)])
+    assert "is a run folder" in capsys.readouterr().err
+    assert hf_cxr_main(["evaluate", config, "--model", str(run_dir) + "r"]) == 2
+    assert "no such run folder" in capsys.readouterr().err
     assert again["macro_auc"] == pytest.approx(ours["test"]["macro_auc"], abs=1e-6)
     assert "note:" not in capsys.readouterr().err
     assert again["split_fingerprint"] == again["trained_on_split"] == ours["protocol"]["split_fingerprint"]

@@ -25,8 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what is measured")
-    parser.add_argument("--out", type=Path, help="folder for metrics.json and predictions.parquet")
+    parser.add_argument("--out", type=Path, help="folder for evaluation.json and predictions.parquet")
     own, rest = parser.parse_known_args(words)
+    if own.out and (own.out / "config.json").exists():
+        parser.error(f"{own.out} is a run folder, and its figures stay as they are; give another --out")
     if not config:
         config = [str(Path(own.model) / "config.yaml")]
         if not Path(config[0]).is_file():
@@ -66,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if own.out:
             predictions.save(own.out / "predictions.parquet")
             figures = {"model": own.model, "trained_on_split": trained_on, **measured_on, **report.to_dict()}
-            write_json(own.out / "metrics.json", figures)
-            print(f"wrote {own.out}/metrics.json and predictions.parquet")
+            write_json(own.out / "evaluation.json", figures)
+            print(f"wrote {own.out}/evaluation.json and predictions.parquet")
     return 0
 
 

@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         classifier = Classifier(args.model, revision=args.revision)
         paths = find_images(args.paths)
+        if (getattr(classifier.model.config, "hf_cxr", None) or {}).get("synthetic"):
+            print("note: this model was trained on synthetic phantoms; it knows nothing of patients", file=sys.stderr)
         rows, unreadable = predict_and_print(classifier, paths, args.batch_size, args.top)
         if args.csv:
             write_csv(args.csv, classifier.label_names, rows)

@@ -47,12 +47,14 @@ __all__ = [
 class FindingResult:
     """The figures of one finding; NaN where undefined.
 
+    ``positive_patients`` are the patients with a positive image: with few of them, the interval is too narrow.
     ``prevalence`` is over known cells and is also the average precision of a scorer that knows nothing. The counts
     ``auc_draws`` and ``ap_draws`` say how many draws defined the metric, and so the interval.
     """
 
     name: str
     positives: int
+    positive_patients: int
     negatives: int
     unknown: int
     prevalence: float
@@ -112,7 +114,7 @@ class EvaluationReport:
         percent = f"{100 * self.confidence:g} %"
         header = (
             "Finding",
-            "Positive / negative / unknown",
+            "Positive (patients) / negative / unknown",
             f"AUC ({percent})",
             f"AP ({percent})",
             "Chance AP (prevalence)",
@@ -160,7 +162,7 @@ def evaluate_predictions(
     spread = bootstrap_metrics(
         prob_NC, label_NC, patient_ids, resamples=resamples, confidence=confidence, rng=np.random.default_rng(seed)
     )
-    findings = _finding_results(names, prob_NC, label_NC, spread)
+    findings = _finding_results(names, prob_NC, label_NC, patient_ids, spread)
     defined = [finding for finding in findings if not math.isnan(finding.auc)]
     return EvaluationReport(
         findings=findings,
@@ -183,14 +185,20 @@ def evaluate_predictions(
 
 
 def _finding_results(
-    names: LabelSpace, prob_NC: metrics.Array, label_NC: metrics.Array, spread: BootstrapResult
+    names: LabelSpace,
+    prob_NC: metrics.Array,
+    label_NC: metrics.Array,
+    patient_ids_N: Sequence[Any],
+    spread: BootstrapResult,
 ) -> tuple[FindingResult, ...]:
     positives_C, negatives_C, unknown_C = metrics.counts(label_NC)
+    patients_N = np.array(list(patient_ids_N), dtype=object)
     mean_positives_C, mean_negatives_C = metrics.mean_predicted_probability(prob_NC, label_NC)
     with np.errstate(invalid="ignore"):
         prevalence_C = positives_C / (positives_C + negatives_C)
     columns = {
         "positives": positives_C,
+        "positive_patients": np.array([len({*patients_N[present_N]}) for present_N in (label_NC == 1).T]),
         "negatives": negatives_C,
         "unknown": unknown_C,
         "prevalence": prevalence_C,
@@ -226,7 +234,7 @@ def _method(spread: BootstrapResult, seed: int) -> str:
 def _markdown_row(finding: FindingResult) -> tuple[str, ...]:
     return (
         finding.name,
-        f"{finding.positives:,} / {finding.negatives:,} / {finding.unknown:,}",
+        f"{finding.positives:,} ({finding.positive_patients:,}) / {finding.negatives:,} / {finding.unknown:,}",
         format_interval(finding.auc, finding.auc_low, finding.auc_high),
         format_interval(finding.ap, finding.ap_low, finding.ap_high),
         format_number(finding.prevalence),
