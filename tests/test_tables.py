@@ -763,7 +763,7 @@ def test_a_model_of_other_findings_is_measured_on_the_shared_ones(tmp_path, caps
     config = write(tmp_path / "c.yaml", keys)
     assert main(["evaluate", str(config), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 0
     assert "measured on the 7 findings that model and data share" in capsys.readouterr().err
-    figures = json.loads((tmp_path / "out/metrics.json").read_text())
+    figures = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert figures["dataset"] == "CheXpert"
     assert "Hernia" in figures["findings_not_in_data"]
     assert "Lung Opacity" in figures["findings_not_in_model"]
