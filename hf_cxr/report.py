@@ -268,8 +268,8 @@ read against its chance level, the prevalence. ECE: expected calibration error.<
 <h2>Protocol</h2>{protocol}
 {published}
 <h2>Validation set</h2>
-<p>The checkpoint and the calibration were made on this set: its figures are optimistic, no estimate for new
-patients.</p>
+<p>Selection and calibration, as far as the protocol names any, used this set: its figures are optimistic, no estimate
+for new patients.</p>
 {validation}
 <h2>Environment</h2>{environment}
 </body></html>

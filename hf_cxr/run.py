@@ -269,7 +269,7 @@ def save_calibrated(
 
 
 def measure(predictions: Predictions, label_names: LabelSpace, args: RunArguments) -> EvaluationReport:
-    """Every figure of a split, with its patient-clustered interval."""
+    """Every figure of a split; AUC and average precision with patient-clustered intervals."""
     return evaluate_predictions(
         predictions.probabilities,
         predictions.labels,

@@ -5,6 +5,7 @@ environment at import. ``hub`` opens the way to the loopback server, and to noth
 """
 
 import os
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -12,6 +13,14 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import pytest
 from hub_server import WRITE_TOKEN, HubServer
+
+
+@pytest.fixture(scope="session")
+def release() -> Path:
+    """The NIH release, or a part of it, for tests on real data; they are skipped without one."""
+    if "HF_CXR_NIH_ROOT" not in os.environ:
+        pytest.skip("HF_CXR_NIH_ROOT is not set: no copy of the NIH release to read")
+    return Path(os.environ["HF_CXR_NIH_ROOT"])
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """Decoding to 8-bit grey: what each container gives, and which files are refused."""
 
 import io
-import os
 import pickle
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -220,10 +218,8 @@ def test_resize_refuses_what_is_not_8_bit_grey():
         resize_grey(np.zeros((2, 2)), 4, 2)
 
 
-def test_images_of_the_release():
-    if "HF_CXR_NIH_ROOT" not in os.environ:
-        pytest.skip("HF_CXR_NIH_ROOT is not set: no image of the release to read")
-    paths = sorted(Path(os.environ["HF_CXR_NIH_ROOT"], "images").glob("*.png"))[::100]
+def test_images_of_the_release(release):
+    paths = sorted((release / "images").glob("*.png"))[::100]
     assert paths
     for path in paths:
         np.testing.assert_array_equal(read_grey(path), np.asarray(Image.open(path).convert("RGB"))[..., 1])

@@ -1,7 +1,6 @@
 """The NIH release: both layouts, both headers, every contradiction refused; and the real tables."""
 
 import logging
-import os
 import shutil
 import time
 from pathlib import Path
@@ -211,13 +210,6 @@ def test_of_two_tables_the_revised_one_is_read(tmp_path, caplog):
     (tmp_path / TABLE).rename(tmp_path / "Data_Entry_2017 (1).csv")
     with pytest.raises(ValueError, match=r"has 2 tables: .*keep one"):
         load_nih(tmp_path, images=False)
-
-
-@pytest.fixture(scope="module")
-def release() -> Path:
-    if "HF_CXR_NIH_ROOT" not in os.environ:
-        pytest.skip("HF_CXR_NIH_ROOT is not set: no copy of the release to read")
-    return Path(os.environ["HF_CXR_NIH_ROOT"])
 
 
 @pytest.fixture(scope="module")

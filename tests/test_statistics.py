@@ -2,12 +2,10 @@
 
 import csv
 import json
-import os
 import statistics
 import time
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -272,13 +270,6 @@ def test_figures_show_the_counts(tmp_path):
     assert unknown.axes[0].get_xlim() == (0.5, 3)
     for number, drawn in enumerate((figure, nothing, unknown)):
         assert plots.save(drawn, tmp_path / f"{number}.png").stat().st_size > 1000
-
-
-@pytest.fixture(scope="module")
-def release() -> Path:
-    if "HF_CXR_NIH_ROOT" not in os.environ:
-        pytest.skip("HF_CXR_NIH_ROOT is not set: no copy of the release to read")
-    return Path(os.environ["HF_CXR_NIH_ROOT"])
 
 
 @pytest.fixture(scope="module")
