@@ -30,12 +30,15 @@ if not CONFIGS.is_dir():  # a checkout keeps them at its top, a wheel inside the
 class DataArguments:
     """Which radiographs, and how they are cut into training, validation and test."""
 
-    dataset: Literal["phantom", "nih", "table"] = field(
+    dataset: Literal["phantom", "nih", "table", "prepared"] = field(
         default="phantom",
         metadata={
             "help": "phantom: procedural synthetic radiographs; nih: the ChestX-ray14 release at --nih_root; table: "
-            "any labelled table, described by --table."
+            "any labelled table, described by --table; prepared: a folder that hf-cxr prepare wrote, --prepared."
         },
+    )
+    prepared: str | None = field(
+        default=None, metadata={"help": "Folder that hf-cxr prepare wrote: images decoded and resized once."}
     )
     nih_root: str | None = field(
         default=None,
@@ -83,6 +86,11 @@ class DataArguments:
         if self.nih_root and self.dataset != "nih":
             raise ValueError(
                 f"--nih_root is given but the dataset is {self.dataset}; add --dataset nih or leave it out"
+            )
+        if (self.prepared is not None) != (self.dataset == "prepared"):
+            raise ValueError(
+                f"--dataset {self.dataset} and --prepared {self.prepared} do not go together: give --dataset prepared "
+                "with --prepared DIR, or neither"
             )
         self._check_table()
         for name in ("phantom_train", "phantom_validation", "phantom_test"):

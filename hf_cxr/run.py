@@ -27,8 +27,10 @@ from hf_cxr.config import RunArguments
 from hf_cxr.data import (
     DecodedImages,
     check_images,
+    check_prepared,
     count_missing,
     dataset_name,
+    is_synthetic,
     label_matrix,
     load_splits,
     split_fingerprint,
@@ -76,6 +78,8 @@ def run(args: RunArguments) -> Report | None:
             splits, label_names = load_splits(args.data, seed=args.training.seed)
         fingerprint = check_split(split_fingerprint(splits), checkpoint)
         log_splits(splits, label_names)
+        processor = image_processor_for(args.model)
+        check_prepared(args.data, processor.size["height"], int(processor.resample))
         if state.is_main_process:
             check_images(splits)
 
@@ -83,8 +87,7 @@ def run(args: RunArguments) -> Report | None:
         set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
         model = build_model(args.model, label_names, head_bias_C)
         model.config.hf_cxr = {"version": hf_cxr.__version__, "split": fingerprint, "loss": loss.describe()}
-        model.config.hf_cxr["synthetic"] = args.data.dataset == "phantom"
-        processor = image_processor_for(args.model)
+        model.config.hf_cxr["synthetic"] = is_synthetic(args.data)
         trainer = build_trainer(args, model, processor, loss, splits, label_names)
 
         logger.info("training %s", f"on from {checkpoint}" if checkpoint else "from the start")
@@ -291,7 +294,8 @@ def describe_protocol(
     """What was done, on which patients: all that a figure must be read with."""
     return {
         "dataset": dataset_name(args.data),
-        "synthetic": args.data.dataset == "phantom",
+        "synthetic": is_synthetic(args.data),
+        "prepared": args.data.dataset == "prepared",
         "splits": {
             name: {"images": len(split), "patients": len(set(split["patient_id"][:]))}
             for name, split in splits.items()

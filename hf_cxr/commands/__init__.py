@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "download": "bring a public dataset into a folder",
+    "prepare": "decode and resize every image once, into a folder that training reads",
     "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "evaluate": "measure a saved model on a test or validation set",

@@ -36,7 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(config + rest, prog="hf-cxr evaluate")
     from accelerate import PartialState
 
-    from hf_cxr.data import count_missing, dataset_name, load_splits, split_fingerprint
+    from hf_cxr.data import (
+        check_prepared,
+        count_missing,
+        dataset_name,
+        is_synthetic,
+        load_splits,
+        split_fingerprint,
+    )
     from hf_cxr.inference import Classifier
     from hf_cxr.labels import LabelSpace
     from hf_cxr.run import measure, predict
@@ -46,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with PartialState().main_process_first():
             splits, label_names = load_splits(args.data)
         classifier = Classifier(own.model, revision=own.revision)
+        check_prepared(args.data, classifier.pixels.resize_size, classifier.pixels.resample)
         fingerprint = split_fingerprint(splits)
         splits, not_shared = in_the_findings_of(classifier, splits, label_names)
         trained_on = warn_of_other_split(classifier, fingerprint, own.split)
@@ -57,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if PartialState().is_main_process:
         measured_on = {
             "dataset": dataset_name(args.data),
-            "synthetic": args.data.dataset == "phantom",
+            "synthetic": is_synthetic(args.data),
             "split": own.split,
             "split_fingerprint": fingerprint,
             **not_shared,

@@ -1,13 +1,16 @@
 """Sources of radiographs, each brought to one schema: see `schema.py`."""
 
+from collections import Counter
+
 import datasets
 import numpy as np
 
 from hf_cxr.config import DataArguments
+from hf_cxr.data.decoded import DecodedImages, check_images
 from hf_cxr.data.description import TableDescription, load_description, ready_names
 from hf_cxr.data.nih import load_nih
 from hf_cxr.data.phantom import load_phantom
-from hf_cxr.data.prepare import DecodedImages, check_images
+from hf_cxr.data.prepare import check_recipe, load_prepared, read_manifest
 from hf_cxr.data.splits import check_patients_disjoint, split_fingerprint
 from hf_cxr.data.tables import load_table, map_labels
 from hf_cxr.labels import NIH14, LabelSpace
@@ -17,8 +20,10 @@ __all__ = [
     "TableDescription",
     "check_images",
     "check_patients_disjoint",
+    "check_prepared",
     "count_missing",
     "dataset_name",
+    "is_synthetic",
     "label_matrix",
     "load_description",
     "load_nih",
@@ -46,6 +51,10 @@ def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> t
         splits, label_names = load_table(
             args.table, args.table_root, images=images, missing_images=args.missing_images
         )
+    elif args.dataset == "prepared":
+        splits, manifest = load_prepared(args.prepared)
+        label_names = LabelSpace(manifest["label_names"])
+        splits = splits if images else splits.remove_columns("image")
     else:
         splits = load_phantom(
             train=args.phantom_train,
@@ -70,12 +79,33 @@ def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> t
 
 def dataset_name(args: DataArguments) -> str:
     """What reports call the data."""
+    if args.dataset == "prepared":
+        return read_manifest(args.prepared)["dataset"]
     names = {"phantom": "synthetic phantoms (no patients)", "nih": "ChestX-ray14"}
     return names[args.dataset] if args.dataset in names else load_description(args.table).name
 
 
+def is_synthetic(args: DataArguments) -> bool:
+    """Whether the images are no patients'."""
+    return args.dataset == "phantom" or (args.dataset == "prepared" and read_manifest(args.prepared)["synthetic"])
+
+
+def check_prepared(args: DataArguments, size: int, resample: int) -> None:
+    """Refuse prepared pixels of another size or filter than the model's preprocessing has; any other source passes.
+
+    Raises:
+        ValueError: see `prepare.check_recipe`.
+    """
+    if args.dataset == "prepared":
+        check_recipe(read_manifest(args.prepared), size, resample, args.prepared)
+
+
 def count_missing(args: DataArguments, splits: datasets.DatasetDict) -> dict[str, int]:
     """How many images each split lacks of those that the release or table lists; empty if it is whole."""
+    if args.dataset == "prepared":
+        manifest = read_manifest(args.prepared)
+        refused = Counter(entry["split"] for entry in manifest["refused"])
+        return dict(Counter(manifest["missing"]) + refused)
     if args.dataset == "phantom" or args.missing_images == "error":
         return {}
     if args.dataset == "nih":

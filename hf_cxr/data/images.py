@@ -30,6 +30,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)
+RULE = 1  # number of the table above; another number wherever the same file would give other pixels
 
 
 class ImageError(ValueError):

@@ -1,70 +1,508 @@
-"""From a table of radiographs to 8-bit grey images at the working size.
+"""Decode and resize a dataset once: a folder that `datasets.load_from_disk` opens, memory-mapped, 8-bit grey.
 
-N = images, C = findings, S = working side in pixels.
+    DIR/manifest.json                    what was prepared, from what, how, and what was refused; written last
+    DIR/shards.jsonl                     one line a finished shard; a stopped preparation goes on from it
+    DIR/train/data-00000-of-00068.arrow  the schema's columns, and two of SOURCE_COLUMNS, some 64 MB a shard
+    DIR/validation/...  DIR/test/...
+
+``image`` holds the resized pixels uncompressed (PGM: a 15-byte header, then the bytes), so that reading one costs a
+tenth of a millisecond, every program knows the format, and all that takes a dataset of the schema takes this one. They
+are the pixels that `DecodedImages` gives for the source's files, to the bit.
+
+A shard is done again only if its rows, its files (size and time of change) or a setting are others than they were.
+
+Refuses: a source that changed since (unless told to bring the folder up to date), images that cannot be read (unless
+told to leave them out and list them), a folder that holds something else, a disk without room.
+
+N = images, S = working side in pixels.
 """
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
 
 import datasets
-import numpy as np
+import pyarrow as pa
+from datasets.arrow_writer import ArrowWriter
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from hf_cxr.data.images import check_image, read_grey, resize_grey
+from hf_cxr.data.duplicates import perceptual_hash
+from hf_cxr.data.images import RULE, ImageError, read_grey, resize_grey
+from hf_cxr.data.splits import split_fingerprint
+from hf_cxr.files import replacing, write_json
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # of the folder; another number, another layout
+SHARD_BYTES = 2**26
+BATCH = 32  # images handed to a worker at once
+MANIFEST, SHARDS = "manifest.json", "shards.jsonl"
+SOURCE_COLUMNS = {"file_sha256": datasets.Value("string"), "perceptual_hash": datasets.Value("string")}
+"""SHA-256 of the file as it was read; and a hash that near-identical pictures share, see `duplicates.py`."""
 
 
-def check_images(splits: Mapping[str, datasets.Dataset]) -> None:
-    """Look at every image file of every split before hours are spent on them, with a progress bar.
+@dataclass(frozen=True)
+class Recipe:
+    """How pixels are made. Two folders with the same recipe and source hold the same pixels.
+
+    Attributes:
+        size: working side S in pixels.
+        resample: Pillow's number of the filter, as the image processor has it.
+        rule: of `images.py`, by which a file becomes 8-bit grey.
+    """
+
+    size: int
+    resample: int
+    rule: int = RULE
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows ``start`` to ``stop`` of a split, and the digest of all that their pixels and columns depend on."""
+
+    split: str
+    number: int
+    of: int
+    start: int
+    stop: int
+    digest: str
+
+    @property
+    def file_name(self) -> str:
+        return f"data-{self.number:05d}-of-{self.of:05d}.arrow"
+
+
+def prepare(
+    splits: Mapping[str, datasets.Dataset],
+    out: str | os.PathLike,
+    recipe: Recipe,
+    *,
+    label_names: tuple[str, ...],
+    dataset: str,
+    synthetic: bool = False,
+    missing: Mapping[str, int] | None = None,
+    unreadable: Literal["error", "skip"] = "error",
+    update: bool = False,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """Decode, resize and write every image of every split, or do nothing if that has been done.
+
+    Args:
+        splits: datasets of the schema, with images.
+        out: the folder; made if it is not there.
+        recipe: size and filter.
+        label_names: the C findings.
+        dataset: what reports call the data.
+        synthetic: the images are no patients'.
+        missing: images that the source lists and lacks, by split; noted in the manifest.
+        unreadable: what to do about images that cannot be read: "error" after all were looked at, or "skip" and list.
+        update: bring a folder that was prepared from another state of the source, or with other settings, up to date.
+        workers: decoding processes.
+
+    Returns:
+        The manifest. ``decoded`` is the number of images that this call decoded: 0 if there was nothing to do.
 
     Raises:
-        ValueError: some can't be read; the message has their number and the first five with path and reason.
+        ValueError: the source or a setting changed, images cannot be read, or ``out`` holds something else.
+        OSError: no room, or no leave to write. What was finished stays, and the same call goes on from it.
     """
-    paths = [
-        image["path"]
-        for split in splits.values()
-        for image in split.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))["image"]
-        if not image["bytes"]  # those that are inside the dataset were encoded by this package
-    ]
-    with ThreadPoolExecutor() as pool:
-        found = list(tqdm(pool.map(check_image, paths), "Checking images", len(paths), disable=not paths, unit="file"))
-    unreadable = [error for error in found if error is not None]
-    if unreadable:
+    out = Path(out)
+    _refuse_foreign(out)
+    shards = [shard for name, split in splits.items() for shard in _shards(name, split, recipe)]
+    settings = {"format": FORMAT, "recipe": asdict(recipe), "dataset": dataset, "label_names": list(label_names)}
+    settings |= {"synthetic": synthetic, "missing": dict(missing or {})}
+    manifest = _read_json(out / MANIFEST)
+    done = _finished(out)
+    todo = [shard for shard in shards if not _is_finished(shard, done, out)]
+    if manifest:
+        changes = _changes(manifest, settings, shards, done)
+        if not changes and not todo and (unreadable == "skip" or not manifest["refused"]):
+            return manifest | {"decoded": 0}
+        if changes and not update:
+            raise ValueError(
+                f"{out} was prepared from something else: {'; '.join(changes)}. Say --update to bring it up to "
+                "date (only what changed is decoded again), or give another folder"
+            )
+    _check_room(out, splits, shards, todo, recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        (out / SHARDS).touch()
+        (out / MANIFEST).unlink(missing_ok=True)  # from here to the end the folder is none that can be trained on
+        began = time.perf_counter()
+        decoded = _write_shards(splits, out, recipe, todo, done, workers)
+        seconds = time.perf_counter() - began
+        refused = [entry for shard in shards for entry in done[_key(shard)]["refused"]]
+        if refused and unreadable == "error":
+            raise ValueError(_told(refused, sum(map(len, splits.values()))))
+        _finish(splits, out, shards, done)
+        manifest = settings | {
+            "splits": {
+                name: sum(done[_key(shard)]["rows"] for shard in shards if shard.split == name) for name in splits
+            },
+            "refused": refused,
+            "split_fingerprint": split_fingerprint(datasets.load_from_disk(str(out))),
+            "source_digest": _digest_of([shard.digest for shard in shards]),
+            "bytes": sum((out / shard.split / shard.file_name).stat().st_size for shard in shards),
+            "decoded": decoded,
+            "seconds": seconds,
+            "workers": workers,
+            "versions": {name: version(name) for name in ("hf-cxr", "datasets", "pillow", "pyarrow")},
+        }
+        write_json(out / MANIFEST, manifest)
+    return manifest
+
+
+def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
+    """The manifest of a prepared folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it was not prepared to its end.
+        ValueError: the folder is of a later version of this package.
+    """
+    folder = Path(folder)
+    manifest = _read_json(folder / MANIFEST)
+    if not manifest:
+        state = "was not prepared to its end" if (folder / SHARDS).exists() else "is no prepared folder"
+        raise FileNotFoundError(f"{folder} {state}: it has no {MANIFEST}; say hf-cxr prepare ... --out {folder}")
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"{folder} has format {manifest['format']}, this hf_cxr reads {FORMAT}: prepare it again")
+    return manifest
+
+
+def load_prepared(folder: str | os.PathLike) -> tuple[datasets.DatasetDict, dict[str, Any]]:
+    """The splits of a prepared folder, memory-mapped, and its manifest.
+
+    Raises:
+        FileNotFoundError: no such folder, an unfinished one, or a shard is gone.
+        ValueError: a shard is not of the size it was written with, or the rows are not the manifest's.
+    """
+    manifest = read_manifest(folder)
+    for shard in _finished(Path(folder)).values():
+        path = Path(folder) / shard["split"] / shard["file"]
+        if path.exists() and path.stat().st_size != shard["bytes"]:
+            raise ValueError(
+                f"{path} has {path.stat().st_size:,} bytes, {shard['bytes']:,} were written: it was cut off or "
+                "changed; say the same hf-cxr prepare again"
+            )
+    splits = datasets.load_from_disk(str(folder))
+    rows = {name: len(split) for name, split in splits.items()}
+    if rows != manifest["splits"]:
+        raise ValueError(f"{folder} holds {rows} images, its {MANIFEST} says {manifest['splits']}: prepare it again")
+    return splits, manifest
+
+
+def check_recipe(manifest: Mapping[str, Any], size: int, resample: int, folder: str | os.PathLike) -> None:
+    """Refuse prepared pixels that are not those which a model with this preprocessing is to see.
+
+    Raises:
+        ValueError: another size, another filter, or a rule that this version of the package does not follow.
+    """
+    wanted = asdict(Recipe(size, resample))
+    if manifest["recipe"] != wanted:
         raise ValueError(
-            f"{len(unreadable):,} of {len(paths):,} image files cannot be read: "
-            + "; ".join(f"{error.name}: {error.reason}" for error in unreadable[:5])
-            + ". Fetch them again, or remove them and go on with --missing_images skip"
+            f"{folder} was prepared with {_words(manifest['recipe'])}; the image processor here wants "
+            f"{_words(wanted)}: prepare it again with the same --resize_size and model, or change these here"
         )
 
 
-class DecodedImages:
-    """A split whose images are decoded and resized when a row is asked for; a map-style dataset for a DataLoader.
+def _words(recipe: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in recipe.items())
 
-    A row is {"pixels": uint8 (S, S), "labels": float32 (C,), "row": its number}.
 
-    Args:
-        dataset: of the schema, with its image column.
-        size: working side S in pixels; the image is resized to S x S as the image processor does it.
-        resample: Pillow's number of the filter, from the image processor.
+def _refuse_foreign(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder")
+    names = {path.name for path in out.iterdir()} - {".lock"} if out.is_dir() else set()
+    if names and not names & {MANIFEST, SHARDS}:
+        raise ValueError(f"{out} holds files that are no prepared dataset; give a new or empty folder")
 
-    Raises:
-        ImageError: (when a row is read) the image can't be decoded; the message has its path or id and the reason.
-    """
 
-    def __init__(self, dataset: datasets.Dataset, size: int, resample: int):
-        columns = dataset.select_columns(["image", "labels", "image_id"])
-        self.rows = columns.cast_column("image", datasets.Image(decode=False))
-        self.size, self.resample = size, resample
+def _alone(out: Path):
+    try:
+        return FileLock(out / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"another process is preparing {out}; wait for it, or give another folder") from error
 
-    def __len__(self) -> int:
-        return len(self.rows)
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        example = self.rows[row]
-        image = example["image"]
-        grey = read_grey(image["bytes"] or image["path"], name=image["path"] or example["image_id"])
-        return {
-            "pixels": resize_grey(grey, self.size, self.resample),
-            "labels": np.array(example["labels"], dtype=np.float32),
-            "row": row,
-        }
+def _shards(name: str, split: datasets.Dataset, recipe: Recipe) -> list[Shard]:
+    """The cut of a split into shards of some 64 MB, each with the digest of its rows, files and recipe."""
+    rows = max(1, SHARD_BYTES // (recipe.size**2 + 512))
+    of = max(1, -(-len(split) // rows))
+    undecoded = split.cast_column("image", datasets.Image(decode=False)).with_format("arrow")
+    shards = []
+    for number in range(of):
+        start, stop = number * rows, min((number + 1) * rows, len(split))
+        table = undecoded[start:stop]
+        digest = _digest_of([asdict(recipe), FORMAT, name, split.column_names, _states(table), _plain_rows(table)])
+        shards.append(Shard(name, number, of, start, stop, digest))
+    return shards
+
+
+def _states(table: pa.Table) -> list[Any]:
+    """What tells whether a row's file is still the one it was: size and time of change; for bytes, their SHA-256."""
+    states = []
+    for image in table["image"]:
+        content, path = image["bytes"], image["path"].as_py()
+        if content.is_valid:
+            states.append(hashlib.sha256(content.as_buffer()).hexdigest())
+            continue
+        try:
+            stat = os.stat(path)
+            states.append([os.path.basename(path), stat.st_size, stat.st_mtime_ns])
+        except OSError as error:  # it is refused with this reason when its turn comes
+            states.append([os.path.basename(path), error.errno])
+    return states
+
+
+def _plain_rows(table: pa.Table) -> list[str]:
+    # repr, because NaN is a value of the schema that JSON has no word for.
+    return [
+        repr(column.to_pylist())
+        for name, column in zip(table.column_names, table.columns, strict=True)
+        if name != "image"
+    ]
+
+
+def _digest_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _key(shard: Shard) -> tuple[str, int]:
+    return shard.split, shard.number
+
+
+def _finished(out: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """The last line of `shards.jsonl` on each shard; a last line that a kill cut off is passed over."""
+    done = {}
+    path = out / SHARDS
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        done[entry["split"], entry["number"]] = entry
+    return done
+
+
+def _is_finished(shard: Shard, done: Mapping, out: Path) -> bool:
+    entry = done.get(_key(shard), {})
+    path = out / shard.split / shard.file_name
+    return entry.get("digest") == shard.digest and path.is_file() and path.stat().st_size == entry["bytes"]
+
+
+def _changes(manifest: Mapping, settings: Mapping, shards: list[Shard], done: Mapping) -> list[str]:
+    """In words, how the source and the settings differ from those of the manifest."""
+    changes = [
+        f"{name} was {manifest.get(name)}, is {value}"
+        for name, value in settings.items()
+        if manifest.get(name) != value
+    ]
+    if manifest["source_digest"] != _digest_of([shard.digest for shard in shards]) and not changes:
+        others = sum(done.get(_key(shard), {}).get("digest") != shard.digest for shard in shards)
+        changes.append(
+            f"the rows or files of {others or 'some'} of {len(shards)} shards are others (labels, ids, sizes, times)"
+        )
+    return changes
+
+
+def _check_room(out: Path, splits: Mapping, shards: list[Shard], todo: list[Shard], recipe: Recipe) -> None:
+    needed = sum((shard.stop - shard.start) * (recipe.size**2 + 512) for shard in todo)
+    parent = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise OSError(
+            f"{out}: {needed / 1e9:.2f} GB are needed for {sum(map(len, splits.values())):,} images and "
+            f"{free / 1e9:.2f} GB are free; give a folder on a larger disk, or a smaller --resize_size"
+        )
+
+
+def _write_shards(splits: Mapping, out: Path, recipe: Recipe, todo: list[Shard], done: dict, workers: int) -> int:
+    """Write each shard and then its line in `shards.jsonl`; the number of images looked at."""
+    total = sum(shard.stop - shard.start for shard in todo)
+    found = sum(shard.stop - shard.start for shard in todo if shard.digest == done.get(_key(shard), {}).get("digest"))
+    logger.info("%s images to decode with %d processes%s", f"{total:,}", workers, f", {found} again" if found else "")
+    with _pool(workers if total > BATCH else 1) as pool, tqdm(total=total, desc="Preparing", unit="image") as bar:
+        answers = _answers(pool, _work(splits, todo), recipe, ahead=4 * workers)
+        for shard in todo:
+            pictures = []
+            while len(pictures) < shard.stop - shard.start:
+                batch = next(answers)
+                pictures += batch
+                bar.update(len(batch))
+            try:
+                entry = _write_shard(splits[shard.split], shard, pictures, out)
+                _append(out / SHARDS, entry)
+            except OSError as error:
+                raise OSError(
+                    f"cannot write {out / shard.split / shard.file_name}: {error.strerror or error}. Make room (or "
+                    "give the right to write) and say the same again: finished shards stay"
+                ) from error
+            done[_key(shard)] = entry
+    return total
+
+
+def _pool(workers: int) -> Executor:
+    # Forking would copy locks that other threads (Arrow's, the progress bar's) may hold.
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) if workers > 1 else _Here()
+
+
+class _Here(Executor):
+    """An executor without processes, for one worker."""
+
+    def submit(self, function, /, *args, **kwargs) -> Future:
+        future: Future = Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+def _work(splits: Mapping, todo: list[Shard]) -> Iterator[list[tuple[bytes | str, str]]]:
+    """Batches of (file or its bytes, name in errors), in the order of the shards; none crosses a shard's end."""
+    for shard in todo:
+        columns = splits[shard.split].select_columns(["image", "image_id"])
+        columns = columns.cast_column("image", datasets.Image(decode=False))
+        for start in range(shard.start, shard.stop, BATCH):
+            rows = columns[start : min(start + BATCH, shard.stop)]
+            yield [
+                (image["bytes"] or image["path"], image["path"] or image_id)
+                for image, image_id in zip(rows["image"], rows["image_id"], strict=True)
+            ]
+
+
+def _answers(pool: Executor, work: Iterator, recipe: Recipe, *, ahead: int) -> Iterator[list]:
+    """Answers in the order of the work, with no more than ``ahead`` batches in memory."""
+    waiting: deque[Future] = deque()
+    for batch in work:
+        waiting.append(pool.submit(_decode, batch, recipe))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _decode(batch: list[tuple[bytes | str, str]], recipe: Recipe) -> list[dict[str, str | bytes] | str]:
+    """For each image the columns that come from its pixels, or why it cannot be read."""
+    answers: list[dict[str, str | bytes] | str] = []
+    for source, name in batch:
+        try:
+            content = source if isinstance(source, bytes) else Path(source).read_bytes()
+            image = resize_grey(read_grey(content, name=name), recipe.size, recipe.resample)
+        except ImageError as error:
+            answers.append(error.reason)
+        except OSError as error:
+            answers.append(f"{type(error).__name__}: {error.strerror}")
+        else:
+            answers.append(
+                {
+                    "image": b"P5 %d %d 255\n" % image.shape[::-1] + image.tobytes(),
+                    "file_sha256": hashlib.sha256(content).hexdigest(),
+                    "perceptual_hash": perceptual_hash(image),
+                }
+            )
+    return answers
+
+
+def _write_shard(split: datasets.Dataset, shard: Shard, pictures: list, out: Path) -> dict[str, Any]:
+    """Write the shard's readable rows; what `shards.jsonl` says of it."""
+    rows = range(shard.start, shard.stop)
+    kept = [row for row, picture in zip(rows, pictures, strict=True) if isinstance(picture, dict)]
+    good = [picture for picture in pictures if isinstance(picture, dict)]
+    columns = split.remove_columns("image").select(kept).with_format("arrow")[:]
+    pixels = pa.array([picture["image"] for picture in good], pa.binary())
+    image = pa.StructArray.from_arrays([pixels, pa.nulls(len(good), pa.string())], names=["bytes", "path"])
+    features = _features(split)
+    table = pa.table(
+        {"image": image}
+        | {name: columns[name] for name in columns.column_names}
+        | {name: pa.array([picture[name] for picture in good], pa.string()) for name in SOURCE_COLUMNS}
+    )
+    path = out / shard.split / shard.file_name
+    with replacing(path) as beside:
+        with ArrowWriter(features=features, path=str(beside)) as writer:
+            writer.write_table(table.select(list(features)))
+            writer.finalize()
+        size = beside.stat().st_size
+    refused = [
+        {"split": shard.split, "image_id": image_id, "reason": reason}
+        for image_id, reason in zip(split.select(rows)["image_id"], pictures, strict=True)
+        if isinstance(reason, str)
+    ]
+    return asdict(shard) | {"file": shard.file_name, "rows": len(kept), "bytes": size, "refused": refused}
+
+
+def _features(split: datasets.Dataset) -> datasets.Features:
+    others = {name: feature for name, feature in split.features.items() if name not in ("image", *SOURCE_COLUMNS)}
+    return datasets.Features({"image": datasets.Image()} | others | SOURCE_COLUMNS)
+
+
+def _append(path: Path, entry: Mapping) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        if file.tell() and path.read_bytes()[-1:] != b"\n":  # a line that a kill cut off
+            file.write("\n")
+        file.write(json.dumps(entry) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _finish(splits: Mapping, out: Path, shards: list[Shard], done: Mapping) -> None:
+    """What `load_from_disk` looks for beside the shards, and nothing in the folder that is not listed."""
+    empty = datasets.DatasetDict(
+        {name: datasets.Dataset.from_dict({c: [] for c in _features(s)}, _features(s)) for name, s in splits.items()}
+    )
+    with tempfile.TemporaryDirectory(dir=out, prefix=".skeleton-") as skeleton:
+        _save_quietly(empty, skeleton)  # the library's own files, so that its format is its own matter
+        for name in splits:
+            mine = [shard for shard in shards if shard.split == name]
+            state = _read_json(Path(skeleton) / name / "state.json")
+            state["_data_files"] = [{"filename": shard.file_name} for shard in mine]
+            state["_fingerprint"] = _digest_of([shard.digest for shard in mine])[:16]
+            write_json(out / name / "state.json", state)
+            os.replace(Path(skeleton) / name / "dataset_info.json", out / name / "dataset_info.json")
+            listed = {shard.file_name for shard in mine} | {"state.json", "dataset_info.json"}
+            for path in (out / name).iterdir():
+                if path.name not in listed:
+                    path.unlink()
+        os.replace(Path(skeleton) / "dataset_dict.json", out / "dataset_dict.json")
+    wanted = {_key(shard) for shard in shards}
+    with replacing(out / SHARDS) as beside:
+        lines = [json.dumps(entry) + "\n" for key, entry in done.items() if key in wanted]
+        beside.write_text("".join(lines), encoding="utf-8")
+
+
+def _save_quietly(splits: datasets.DatasetDict, folder: str) -> None:
+    shown = datasets.are_progress_bars_disabled() is False
+    datasets.disable_progress_bars()
+    try:
+        splits.save_to_disk(folder)
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _told(refused: list[Mapping], total: int) -> str:
+    examples = "; ".join(f"{entry['split']} {entry['image_id']}: {entry['reason']}" for entry in refused[:5])
+    return (
+        f"{len(refused):,} of {total:,} images cannot be read: {examples}. The others are decoded and kept: mend "
+        "these files and say the same again, or leave them out and list them with --unreadable skip"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): remove the folder and prepare it again") from error

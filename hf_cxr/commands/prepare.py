@@ -1,0 +1,91 @@
+"""`hf-cxr prepare [CONFIG.yaml] --out DIR`: decode and resize every image once, into a folder that training reads.
+
+The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR), and so is the size
+(--resize_size) and, by the model, the filter. Train on the folder with --dataset prepared --prepared DIR: the pixels
+are the same. Stopped, the same line goes on; finished, it does nothing; if the source changed, it says so.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_cxr.commands import set_up_terminal
+from hf_cxr.config import DataArguments, parse_arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0; 2 with one line on standard error for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="hf-cxr prepare",
+        description=__doc__,
+        epilog="All other words and flags are those of `hf-cxr train --help`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding processes (all cores)")
+    parser.add_argument(
+        "--unreadable",
+        choices=("error", "skip"),
+        default="error",
+        help="images that cannot be read: an error after all were looked at, or leave them out and list them",
+    )
+    parser.add_argument(
+        "--update", action="store_true", help="bring a folder up to date whose source or settings changed"
+    )
+    own, rest = parser.parse_known_args(argv)
+    if own.workers < 1:
+        parser.error(f"--workers is {own.workers}; it must be at least 1")
+    if (not rest or rest[0].startswith("-")) and not any(word.startswith("--resize_size") for word in rest):
+        parser.error("say the size: the CONFIG.yaml that will train on it first, or --resize_size 256")
+    args = parse_arguments(rest, prog="hf-cxr prepare")
+    for name in ("train_limit", "shuffle_labels"):
+        if getattr(args.data, name) != getattr(DataArguments, name):
+            parser.error(f"--{name} is for training; a prepared folder holds the source as it is")
+    if args.data.dataset == "prepared":
+        parser.error("--dataset prepared is what this command writes; give the source: nih, table or phantom")
+    from hf_cxr.data import count_missing, dataset_name, is_synthetic, load_splits
+    from hf_cxr.data.prepare import Recipe, prepare
+    from hf_cxr.processing import image_processor_for
+
+    set_up_terminal()
+    try:
+        splits, label_names = load_splits(args.data, seed=args.training.seed)
+        manifest = prepare(
+            splits,
+            own.out,
+            Recipe(args.model.resize_size, int(image_processor_for(args.model).resample)),
+            label_names=tuple(label_names),
+            dataset=dataset_name(args.data),
+            synthetic=is_synthetic(args.data),
+            missing=count_missing(args.data, splits),
+            unreadable=own.unreadable,
+            update=own.update,
+            workers=own.workers,
+        )
+    except (ValueError, OSError) as error:
+        print(f"hf-cxr prepare: {error}", file=sys.stderr)
+        return 2
+    print(told(manifest, own.out))
+    return 0
+
+
+def told(manifest: dict, out: Path) -> str:
+    """What was done, in a few lines."""
+    images = sum(manifest["splits"].values())
+    parts = ", ".join(f"{name} {count:,}" for name, count in manifest["splits"].items())
+    size = manifest["recipe"]["size"]
+    lines = [f"{out}: {images:,} images ({parts}) of {size} x {size} pixels, {manifest['bytes'] / 1e9:.2f} GB"]
+    if manifest["decoded"]:
+        rate = manifest["decoded"] / manifest["seconds"]
+        lines.append(
+            f"decoded {manifest['decoded']:,} in {manifest['seconds']:.0f} s with {manifest['workers']} processes: "
+            f"{rate:.0f} images/s"
+        )
+    else:
+        lines.append("nothing to do: source and settings are those it was prepared from")
+    if manifest["refused"]:
+        lines.append(f"left out {len(manifest['refused'])} that cannot be read; manifest.json lists them")
+    lines.append(f"train on it with: --dataset prepared --prepared {out}")
+    return "\n".join(lines)

@@ -1,0 +1,384 @@
+"""Decoded once: the same pixels as from the files, whole after any stop, and nothing twice."""
+
+import errno
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_cxr.commands import main as hf_cxr_main
+from hf_cxr.config import parse_arguments
+from hf_cxr.data import DecodedImages, count_missing, label_matrix, load_nih, load_splits, split_fingerprint
+from hf_cxr.data import prepare as module
+from hf_cxr.data.prepare import Recipe, load_prepared, prepare, read_manifest
+from hf_cxr.data.schema import features
+
+NAMES = ("Effusion", "Mass")
+RECIPE = Recipe(size=32, resample=int(Image.Resampling.BICUBIC))
+
+
+def encode(path, image_HW, kind):
+    """One picture in each container that a folder may hold."""
+    image = Image.fromarray(image_HW)
+    if kind == "rgba":
+        image = image.convert("RGBA")
+    elif kind == "palette":
+        image = image.convert("P")
+    elif kind == "deep":
+        image = Image.fromarray((image_HW.astype(np.uint16) << 4) + 3)
+    image.save(path, format="JPEG" if kind == "jpeg" else "PNG")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A function that gives the splits anew from the files of tmp_path/images, as a second call of the command does."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    kinds = ("grey", "rgba", "palette", "deep", "jpeg")
+    for number in range(30):
+        encode(
+            folder / f"{number:02d}.png", rng.integers(0, 256, (50 + number, 60), dtype=np.uint8), kinds[number % 5]
+        )
+
+    def splits(label=0.0):
+        def part(numbers):
+            rows = {
+                "image": [{"path": str(folder / f"{n:02d}.png"), "bytes": None} for n in numbers],
+                "labels": [[label, float("nan")] for _ in numbers],
+                "image_id": [f"{n:02d}.png" for n in numbers],
+                "patient_id": [f"p{n}" for n in numbers],
+                "view": ["PA" if n % 2 else None for n in numbers],
+                "age": [float("nan") if n % 3 else 40.0 for n in numbers],
+                "sex": [None for _ in numbers],
+                "boxes": [[{"finding": "Mass", "bbox": [0.1, 0.2, 0.3, 0.4]}] if n == 2 else [] for n in numbers],
+            }
+            return datasets.Dataset.from_dict(rows, features(NAMES))
+
+        return datasets.DatasetDict(train=part(range(20)), validation=part(range(20, 25)), test=part(range(25, 30)))
+
+    return splits
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch):
+    monkeypatch.setattr(module, "SHARD_BYTES", 6 * (32**2 + 512))  # six images a shard: 4 + 1 + 1 shards
+
+
+def write(splits, out, recipe=RECIPE, **options):
+    return prepare(splits, out, recipe, label_names=NAMES, dataset="thirty", **options)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"  # it has the seconds
+    }
+
+
+def test_pixels_and_columns_are_those_of_the_files(source, tmp_path):
+    write(source(), tmp_path / "out")
+    prepared, manifest = load_prepared(tmp_path / "out")
+    for name, split in source().items():
+        raw, ready = DecodedImages(split, 32, RECIPE.resample), DecodedImages(prepared[name], 32, RECIPE.resample)
+        for row in range(len(split)):
+            assert (raw[row]["pixels"] == ready[row]["pixels"]).all()
+            assert (np.array(prepared[name][row]["image"]) == ready[row]["pixels"]).all()  # for any reader of images
+        assert ready[0]["pixels"].std() > 0
+        for column in set(split.column_names) - {"image", "labels", "age"}:
+            assert prepared[name][column][:] == split[column][:]
+        np.testing.assert_array_equal(label_matrix(prepared[name]), label_matrix(split))
+        np.testing.assert_array_equal(prepared[name]["age"][:], split["age"][:])
+    assert manifest["split_fingerprint"] == split_fingerprint(source())
+    assert manifest["splits"] == {"train": 20, "validation": 5, "test": 5}
+
+
+def test_load_from_disk_opens_it_memory_mapped_and_sharded(source, tmp_path):
+    write(source(), tmp_path / "out")
+    train = datasets.load_from_disk(str(tmp_path / "out"))["train"]
+    assert len(train.cache_files) == 4
+    assert train.num_rows == 20
+    assert train[7]["image"].size == (32, 32)
+
+
+def test_processes_write_the_same_bytes_as_one(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 4)
+    write(source(), tmp_path / "one")
+    write(source(), tmp_path / "two", workers=2)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_a_second_call_does_nothing(source, tmp_path):
+    assert write(source(), tmp_path / "out")["decoded"] == 30
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert write(source(), tmp_path / "out")["decoded"] == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def replace_file(folder):
+    encode(folder / "02.png", np.full((40, 40), 77, dtype=np.uint8), "grey")
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "decoded"),
+    [
+        ("file", r"files of 1 of 6 shards", 6),
+        ("label", r"files of 6 of 6 shards", 30),
+        ("size", r"recipe was .*'size': 32.*is .*'size': 24", 30),
+        ("nothing", None, 0),
+    ],
+)
+def test_a_changed_source_or_setting_is_noticed_and_only_what_changed_is_decoded(
+    source, tmp_path, change, said, decoded
+):
+    out = tmp_path / "out"
+    write(source(), out)
+    if change == "file":
+        replace_file(tmp_path / "images")
+    splits = source(label=1.0 if change == "label" else 0.0)
+    recipe = Recipe(24, RECIPE.resample) if change == "size" else RECIPE
+    if said:
+        with pytest.raises(ValueError, match=said):
+            write(splits, out, recipe)
+        load_prepared(out)  # the refusal leaves it as it was
+    assert write(splits, out, recipe, update=True)["decoded"] == decoded
+    straight = tmp_path / "straight"
+    write(splits, straight, recipe)
+    assert files(out) == files(straight)
+
+
+def kill_while_preparing(root, out, after):
+    """Prepare 200 phantoms in another process and kill it, without warning, once it has finished some shards."""
+    code = (
+        "from hf_cxr.data import prepare; prepare.SHARD_BYTES = 10 * (64**2 + 512)\n"
+        "from hf_cxr.data.phantom import load_phantom\n"
+        "from hf_cxr.labels import NIH14\n"
+        f"splits = load_phantom(train=160, validation=20, test=20, size=128)\n"
+        f"prepare.prepare(splits, {str(out)!r}, prepare.Recipe(64, 3), label_names=tuple(NIH14), dataset='phantoms')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.DEVNULL)
+    if after is None:
+        assert process.wait(timeout=120) == 0
+        return
+    while process.poll() is None:
+        if (out / "shards.jsonl").exists() and len((out / "shards.jsonl").read_text().splitlines()) >= after:
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.002)
+    assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+
+
+@pytest.mark.slow
+def test_killed_and_said_again_it_is_whole(tmp_path):
+    root = Path(__file__).parents[1]
+    kill_while_preparing(root, tmp_path / "out", after=3)
+    with pytest.raises(FileNotFoundError, match="was not prepared to its end"):
+        load_prepared(tmp_path / "out")
+    finished = len((tmp_path / "out" / "shards.jsonl").read_text().splitlines())
+    kill_while_preparing(root, tmp_path / "out", after=None)
+    kill_while_preparing(root, tmp_path / "straight", after=None)
+    assert files(tmp_path / "out") == files(tmp_path / "straight")
+    assert read_manifest(tmp_path / "out")["decoded"] == 200 - 10 * finished
+
+
+def test_a_line_that_was_cut_off_costs_its_shard_only(source, tmp_path):
+    out = tmp_path / "out"
+    write(source(), out)
+    (out / "manifest.json").unlink()
+    shards = out / "shards.jsonl"
+    shards.write_text(shards.read_text()[:-20])
+    assert write(source(), out)["decoded"] == 5
+    write(source(), tmp_path / "straight")
+    assert files(out) == files(tmp_path / "straight")
+
+
+def spoil(folder):
+    (folder / "03.png").write_bytes((folder / "03.png").read_bytes()[:200])
+    (folder / "26.png").write_text("not an image")
+    (folder / "27.png").unlink()
+
+
+def test_unreadable_images_are_all_named_and_by_choice_left_out_and_listed(source, tmp_path):
+    out = tmp_path / "out"
+    splits = source()
+    spoil(tmp_path / "images")
+    with pytest.raises(ValueError, match=r"3 of 30 images cannot be read: train 03.png: .*test 26.png: .*27.png"):
+        write(splits, out)
+    with pytest.raises(FileNotFoundError, match="not prepared to its end"):
+        read_manifest(out)
+    manifest = write(splits, out, unreadable="skip")
+    assert manifest["decoded"] == 0  # the others had been kept
+    assert [entry["image_id"] for entry in manifest["refused"]] == ["03.png", "26.png", "27.png"]
+    assert manifest["splits"] == {"train": 19, "validation": 5, "test": 3}
+    prepared, _ = load_prepared(out)
+    assert "03.png" not in prepared["train"]["image_id"][:]
+    with pytest.raises(ValueError, match="3 of 30"):
+        write(splits, out)  # said without --unreadable skip, a finished folder does not hide them
+
+
+def test_mended_files_are_read_again(source, tmp_path):
+    out, folder = tmp_path / "out", tmp_path / "images"
+    splits, good = source(), (folder / "03.png").read_bytes()
+    (folder / "03.png").write_bytes(good[:200])
+    with pytest.raises(ValueError, match="1 of 30"):
+        write(splits, out)
+    (folder / "03.png").write_bytes(good)
+    assert write(splits, out)["decoded"] == 6
+    assert read_manifest(out)["splits"]["train"] == 20
+
+
+def test_a_whole_shard_may_be_unreadable(source, tmp_path):
+    splits = source()
+    for number in range(6):
+        (tmp_path / "images" / f"{number:02d}.png").write_bytes(b"")
+    write(splits, tmp_path / "out", unreadable="skip")
+    assert load_prepared(tmp_path / "out")[0]["train"]["image_id"][:] == [f"{n:02d}.png" for n in range(6, 20)]
+
+
+def test_a_full_disk_leaves_what_was_finished(source, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    real, written = module.ArrowWriter.finalize, []
+
+    def full(writer, *args, **kwargs):
+        written.append(writer)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(writer, *args, **kwargs)
+
+    monkeypatch.setattr(module.ArrowWriter, "finalize", full)
+    with pytest.raises(OSError, match=r"train.data-00002.*No space left on device.*finished shards stay"):
+        write(source(), out)
+    assert not [path for path in out.rglob("*.arrow") if path.name.startswith(".")]
+    assert write(source(), out)["decoded"] == 18
+    write(source(), tmp_path / "straight")
+    assert files(out) == files(tmp_path / "straight")
+
+
+def _write_with_a_file_size_limit(out, images):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    try:
+        prepare(datasets.load_from_disk(images), out, RECIPE, label_names=NAMES, dataset="thirty")
+    except OSError as error:
+        os._exit(7 if "finished shards stay" in str(error) else 8)
+    os._exit(0)
+
+
+def test_a_limit_of_the_file_size_is_met_in_earnest(source, tmp_path):
+    source().save_to_disk(str(tmp_path / "source"))
+    arguments = (str(tmp_path / "out"), str(tmp_path / "source"))
+    # Its shards are of the module's own size here, 64 MB: 20 rows of 1.5 kB are one shard above the limit.
+    process = multiprocessing.get_context("spawn").Process(target=_write_with_a_file_size_limit, args=arguments)
+    process.start()
+    process.join(120)
+    assert process.exitcode == 7
+    assert not list((tmp_path / "out").rglob("*.arrow"))
+
+
+def test_room_is_looked_for_first(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(OSError, match=r"GB are needed for 30 images and 0.00 GB are free"):
+        write(source(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_peoples_folders_are_left_alone(source, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("x")
+    with pytest.raises(ValueError, match="no prepared dataset"):
+        write(source(), tmp_path / "thesis")
+    with pytest.raises(ValueError, match="is a file"):
+        write(source(), tmp_path / "thesis" / "chapter1.tex")
+
+
+def test_two_at_once_are_refused(source, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(ValueError, match="another process is preparing"):
+        write(source(), tmp_path / "out")
+
+
+def test_a_cut_off_or_missing_shard_is_told_at_load_and_mended(source, tmp_path):
+    out = tmp_path / "out"
+    write(source(), out)
+    shard = out / "train" / "data-00001-of-00004.arrow"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"data-00001-of-00004.arrow has .* bytes, .* were written"):
+        load_prepared(out)
+    shard.unlink()
+    assert write(source(), out)["decoded"] == 6
+    load_prepared(out)
+
+
+def test_the_command_and_training_from_its_folder(tmp_path, capsys):
+    phantoms = ["--phantom_train=24", "--phantom_validation=8", "--phantom_test=8", "--phantom_size=64"]
+    line = ["prepare", *phantoms, "--resize_size=36", "--image_size=32", "--out", str(tmp_path / "out"), "--workers=1"]
+    assert hf_cxr_main(line) == 0
+    out = capsys.readouterr().out
+    assert "40 images (train 24, validation 8, test 8) of 36 x 36 pixels" in out
+    assert hf_cxr_main(line) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    args = parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data
+    prepared, names = load_splits(args)
+    drawn, _ = load_splits(parse_arguments(phantoms).data)
+    assert len(names) == 14
+    assert split_fingerprint(prepared) == split_fingerprint(drawn)
+    assert "image" not in load_splits(args, images=False)[0]["train"].column_names
+    with pytest.raises(ValueError, match="prepared at"):
+        DecodedImages(prepared["train"], 48, 3)
+
+
+def test_bad_lines_are_refused(tmp_path, capsys):
+    def refused(*words):
+        with pytest.raises(SystemExit) as stop:
+            hf_cxr_main(["prepare", "--out", str(tmp_path / "out"), *words])
+        assert stop.value.code == 2
+        return capsys.readouterr().err
+
+    assert "say the size" in refused("--dataset=phantom")
+    assert "for training" in refused("--resize_size=36", "--train_limit=3")
+    assert "at least 1" in refused("--resize_size=36", "--workers=0")
+    assert "give the source" in refused("--resize_size=36", "--dataset=prepared", f"--prepared={tmp_path}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_size_than_the_models_is_refused_before_training(tmp_path, source):
+    from hf_cxr.data import check_prepared
+
+    write(source(), tmp_path / "out")
+    args = parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data
+    check_prepared(args, 32, RECIPE.resample)
+    for size, resample in ((36, RECIPE.resample), (32, int(Image.Resampling.BILINEAR))):
+        with pytest.raises(ValueError, match="was prepared with size 32, resample 3"):
+            check_prepared(args, size, resample)
+
+
+def test_real_images(release, tmp_path):
+    splits = load_nih(release, missing_images="skip")
+    few = datasets.DatasetDict({name: split.select(range(12)) for name, split in splits.items()})
+    prepare(few, tmp_path / "out", Recipe(112, 3), label_names=tuple("ABCDEFGHIJKLMN"), dataset="a few")
+    prepared, _ = load_prepared(tmp_path / "out")
+    for name, split in few.items():
+        raw, ready = DecodedImages(split, 112, 3), DecodedImages(prepared[name], 112, 3)
+        assert all((raw[row]["pixels"] == ready[row]["pixels"]).all() for row in range(12))
+
+
+def test_what_the_source_lacked_and_what_was_refused_is_counted(source, tmp_path):
+    splits = source()
+    spoil(tmp_path / "images")
+    write(splits, tmp_path / "out", unreadable="skip", missing={"train": 5})
+    args = parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data
+    assert count_missing(args, load_prepared(tmp_path / "out")[0]) == {"train": 6, "test": 2}
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["missing"] == {"train": 5}
