@@ -42,7 +42,7 @@ def encode(path, image_HW, kind):
 
 @pytest.fixture
 def source(tmp_path):
-    """A function that gives the splits anew from the files of tmp_path/images, as a second call of the command does."""
+    """A function that gives the splits anew from the files of tmp_path/images, as a second call of the command."""
     folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -317,7 +317,10 @@ def test_a_cut_off_or_missing_shard_is_told_at_load_and_mended(source, tmp_path)
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"data-00001-of-00004.arrow has .* bytes, .* were written"):
         load_prepared(out)
+    assert write(source(), out)["decoded"] == 6
     shard.unlink()
+    with pytest.raises(FileNotFoundError):
+        load_prepared(out)
     assert write(source(), out)["decoded"] == 6
     load_prepared(out)
 
@@ -348,9 +351,9 @@ def test_bad_lines_are_refused(tmp_path, capsys):
         return capsys.readouterr().err
 
     assert "say the size" in refused("--dataset=phantom")
-    assert "for training" in refused("--resize_size=36", "--train_limit=3")
-    assert "at least 1" in refused("--resize_size=36", "--workers=0")
-    assert "give the source" in refused("--resize_size=36", "--dataset=prepared", f"--prepared={tmp_path}")
+    assert "for training" in refused("--resize_size=72", "--train_limit=3")
+    assert "at least 1" in refused("--resize_size=72", "--workers=0")
+    assert "give the source" in refused("--resize_size=72", "--dataset=prepared", f"--prepared={tmp_path}")
     assert not (tmp_path / "out").exists()
 
 
