@@ -344,3 +344,19 @@ def test_missing_login_is_said_before_training(hub, tmp_path, monkeypatch):
     assert process.returncode == 2
     assert "hf auth login" in err
     assert not list((tmp_path / "tiny").glob("checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_a_prepared_folder_trains_to_the_same_weights(finished, tmp_path):
+    config = write_config(tmp_path)
+    assert hf_cxr_main(["prepare", config, "--out", str(tmp_path / "prepared")]) == 0
+    own = {key: value for key, value in TINY.items() if not key.startswith(("dataset", "phantom"))}
+    config = tmp_path / "prepared.yaml"
+    config.write_text(yaml.safe_dump({"dataset": "prepared", "prepared": str(tmp_path / "prepared")} | own))
+    finish(train(str(config), tmp_path / "again"))
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (finished[0], tmp_path / "again")]
+    assert weights[0] == weights[1]
+    protocol = json.loads((tmp_path / "again" / "metrics.json").read_text())["protocol"]
+    assert protocol["prepared"]
+    assert protocol["synthetic"]
+    assert protocol["dataset"] == "synthetic phantoms (no patients)"
