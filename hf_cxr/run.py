@@ -29,6 +29,7 @@ from hf_cxr.data import (
     check_images,
     count_missing,
     dataset_name,
+    describe_split_source,
     label_matrix,
     load_splits,
     split_fingerprint,
@@ -297,6 +298,7 @@ def describe_protocol(
             for name, split in splits.items()
         },
         "split_fingerprint": fingerprint,
+        **describe_split_source(args.data),
         "labels_shuffled": args.data.shuffle_labels,
         "training_images_limited_to": args.data.train_limit,
         "missing_images": count_missing(args.data, splits),

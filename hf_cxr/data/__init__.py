@@ -1,14 +1,18 @@
 """Sources of radiographs, each brought to one schema: see `schema.py`."""
 
+from typing import Any
+
 import datasets
 import numpy as np
 
 from hf_cxr.config import DataArguments
 from hf_cxr.data.description import TableDescription, load_description, ready_names
+from hf_cxr.data.duplicates import check_no_duplicates, find_duplicates, perceptual_hash
 from hf_cxr.data.nih import load_nih
 from hf_cxr.data.phantom import load_phantom
 from hf_cxr.data.prepare import DecodedImages, check_images
-from hf_cxr.data.splits import check_patients_disjoint, split_fingerprint
+from hf_cxr.data.split_files import apply_split_file, read_split_file
+from hf_cxr.data.splits import check_patients_disjoint, patient_folds, patient_fractions, split_fingerprint
 from hf_cxr.data.tables import load_table, map_labels
 from hf_cxr.labels import NIH14, LabelSpace
 
@@ -16,9 +20,12 @@ __all__ = [
     "DecodedImages",
     "TableDescription",
     "check_images",
+    "check_no_duplicates",
     "check_patients_disjoint",
     "count_missing",
     "dataset_name",
+    "describe_split_source",
+    "find_duplicates",
     "label_matrix",
     "load_description",
     "load_nih",
@@ -26,6 +33,9 @@ __all__ = [
     "load_splits",
     "load_table",
     "map_labels",
+    "patient_folds",
+    "patient_fractions",
+    "perceptual_hash",
     "ready_names",
     "split_fingerprint",
 ]
@@ -39,24 +49,12 @@ def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> t
         seed: of the permutation when ``shuffle_labels`` is set.
         images: False leaves the image column out; a release or a table then needs no image file, and is listed whole.
     """
-    label_names = NIH14
-    if args.dataset == "nih":
-        splits = load_nih(args.nih_root, images=images, missing_images=args.missing_images)
-    elif args.dataset == "table":
-        splits, label_names = load_table(
-            args.table, args.table_root, images=images, missing_images=args.missing_images
-        )
-    else:
-        splits = load_phantom(
-            train=args.phantom_train,
-            validation=args.phantom_validation,
-            test=args.phantom_test,
-            size=args.phantom_size,
-            seed=args.phantom_seed,
-            prevalence_floor=args.phantom_prevalence_floor,
-        )
-        if not images:
-            splits = splits.remove_columns("image")
+    splits, label_names = _load_source(args, images=images)
+    if args.split_file:
+        # Images that are not at hand are still rows of the source: the file must agree with it whole.
+        partial = images and args.missing_images == "skip" and args.dataset != "phantom"
+        listed = _load_source(args, images=False)[0] if partial else None
+        splits = apply_split_file(splits, read_split_file(args.split_file), fold=args.fold, listed=listed)
     check_patients_disjoint(splits)
     if args.train_limit is not None:
         n_images = len(splits["train"])
@@ -66,6 +64,40 @@ def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> t
     if args.shuffle_labels:
         splits["train"] = _with_shuffled_labels(splits["train"], np.random.default_rng(seed))
     return splits, label_names
+
+
+def _load_source(args: DataArguments, *, images: bool) -> tuple[datasets.DatasetDict, LabelSpace]:
+    """The source in its own splits."""
+    if args.dataset == "nih":
+        return load_nih(args.nih_root, images=images, missing_images=args.missing_images), NIH14
+    if args.dataset == "table":
+        return load_table(args.table, args.table_root, images=images, missing_images=args.missing_images)
+    splits = load_phantom(
+        train=args.phantom_train,
+        validation=args.phantom_validation,
+        test=args.phantom_test,
+        size=args.phantom_size,
+        seed=args.phantom_seed,
+        prevalence_floor=args.phantom_prevalence_floor,
+    )
+    return splits if images else splits.remove_columns("image"), NIH14
+
+
+def describe_split_source(args: DataArguments) -> dict[str, Any]:
+    """Where the splits are from: ``splits_from`` in words, ``split_file`` its name, SHA-256 and fold, or None."""
+    if not args.split_file:
+        words = {
+            "phantom": "drawn as they are",
+            "nih": "official test list; validation cut from the train_val list by patient, stratified on findings",
+            "table": "the table's own, as its description says; those that it lacks cut by patient, stratified",
+        }
+        return {"splits_from": words[args.dataset], "split_file": None}
+    file = read_split_file(args.split_file)
+    fold = "" if args.fold is None else f", fold {args.fold} of {file.folds} as test"
+    return {
+        "splits_from": f"split file {file.path.name} (SHA-256 {file.sha256[:16]}){fold}",
+        "split_file": {"name": file.path.name, "sha256": file.sha256, "fold": args.fold},
+    }
 
 
 def dataset_name(args: DataArguments) -> str:
@@ -78,10 +110,9 @@ def count_missing(args: DataArguments, splits: datasets.DatasetDict) -> dict[str
     """How many images each split lacks of those that the release or table lists; empty if it is whole."""
     if args.dataset == "phantom" or args.missing_images == "error":
         return {}
-    if args.dataset == "nih":
-        listed = load_nih(args.nih_root, images=False)
-    else:
-        listed, _ = load_table(args.table, args.table_root, images=False)
+    listed = _load_source(args, images=False)[0]
+    if args.split_file:
+        listed = apply_split_file(listed, read_split_file(args.split_file), fold=args.fold)
     if args.train_limit is not None:
         del listed["train"]
     missing = {name: len(split) - len(splits[name]) for name, split in listed.items()}

@@ -20,7 +20,7 @@ them also as released at 1,024. Bits that differ, of the first 256 and of all 1,
 | left and right exchanged                      | 128 / 512 |          |               | none  |
 
 (Of several kinds in a row, the worst.) The common hash of 64 bits is no use here: 2 bits between different patients,
-up to 12 after a crop of 2 %. The release has 1,600 times as many pairs, which nobody has looked at here: by the fall of
+up to 12 after a crop of 2 %. The release has 1,600 times as many pairs, which have not been looked at: by the fall of
 the distances' tail, some hundreds of them pass the first limit by chance, and few if any both. One true duplicate came
 out: 00002658_001.png and 00002658_002.png, byte for byte one image under two follow-up numbers of one patient.
 Synthetic phantoms share their anatomy: of 382,000 pairs of different ones, 24 were near.
