@@ -18,9 +18,10 @@ import numpy as np
 from PIL import Image
 
 from hf_cxr.data import DecodedImages, load_prepared
-from hf_cxr.data.prepare import Recipe, prepare
+from hf_cxr.data.prepare import Recipe, Source, prepare
 from hf_cxr.data.schema import features
 
+SOURCE = Source("benchmark", ["Effusion"])
 RELEASE = 112_120  # images of ChestX-ray14
 
 
@@ -72,9 +73,7 @@ def main() -> None:
                 cache_file_name=f"{folder}/peer.arrow",
             )
             peer = args.images / (time.perf_counter() - began)
-            manifest = prepare(
-                splits, f"{folder}/out", recipe, label_names=("Effusion",), dataset="benchmark", workers=workers
-            )
+            manifest = prepare(splits, f"{folder}/out", recipe, SOURCE, duplicates="list", workers=workers)
             ours = manifest["decoded"] / manifest["seconds"]
             for name, rate in (("datasets.map", peer), ("hf-cxr prepare", ours)):
                 print(f"| {name} | {workers} | {rate:.0f} | {rate / peer:.2f} | {RELEASE / rate / 60:.0f} min |")

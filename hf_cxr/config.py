@@ -58,6 +58,20 @@ class DataArguments:
             "help": "What to do with images that the lists name and the folder lacks: error, or skip and count."
         },
     )
+    split_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "CSV with image_id, patient_id and split or fold, as `hf-cxr split --out` writes it: all images "
+            "are dealt by it, in place of the source's own splits."
+        },
+    )
+    fold: int | None = field(
+        default=None,
+        metadata={
+            "help": "With a --split_file of n folds: this one, 0 to n - 1, is the test set, the next one (after the "
+            "last, 0) the validation set, the others the training set."
+        },
+    )
     phantom_train: int = field(default=2000, metadata={"help": "Number of phantom training images."})
     phantom_validation: int = field(default=500, metadata={"help": "Number of phantom validation images."})
     phantom_test: int = field(default=500, metadata={"help": "Number of phantom test images."})
@@ -93,6 +107,11 @@ class DataArguments:
                 "with --prepared DIR, or neither"
             )
         self._check_table()
+        if self.split_file is not None and not Path(self.split_file).is_file():
+            raise ValueError(f"--split_file {self.split_file}: there is no such file; `hf-cxr split --out` writes one")
+        if self.fold is not None and self.split_file is None:
+            raise ValueError(f"--fold {self.fold} needs --split_file, a CSV with folds; see `hf-cxr split --folds`")
+        _check(self.fold is None or self.fold >= 0, "fold", self.fold, "0 or more")
         for name in ("phantom_train", "phantom_validation", "phantom_test"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(32 <= self.phantom_size <= 2048, "phantom_size", self.phantom_size, "between 32 and 2048 pixels")

@@ -80,6 +80,11 @@ class Report:
             cautions.append(
                 "The training labels were shuffled on purpose: the figures are the floor of chance, not a model's."
             )
+        if self.protocol["split_file"] and not self.protocol["synthetic"]:
+            cautions.append(
+                f"The splits are those of {self.protocol['split_file']['name']}, not the source's own: figures on its "
+                "official test set are of other images."
+            )
         if self.protocol["training_images_limited_to"]:
             cautions.append(f"Trained on {self.protocol['training_images_limited_to']} images only.")
         if self.protocol["missing_images"]:
@@ -156,6 +161,7 @@ class Report:
         return [
             ("data", protocol["dataset"]),
             ("splits, disjoint by patient", splits),
+            ("splits from", protocol["splits_from"]),
             ("split fingerprint", protocol["split_fingerprint"]),
             ("initial weights", protocol["initial_weights"]),
             ("loss", _words(protocol["loss"]["options"], protocol["loss"]["name"])),

@@ -30,6 +30,7 @@ from hf_cxr.data import (
     check_prepared,
     count_missing,
     dataset_name,
+    describe_split_source,
     is_synthetic,
     label_matrix,
     load_splits,
@@ -301,6 +302,7 @@ def describe_protocol(
             for name, split in splits.items()
         },
         "split_fingerprint": fingerprint,
+        **describe_split_source(args.data),
         "labels_shuffled": args.data.shuffle_labels,
         "training_images_limited_to": args.data.train_limit,
         "missing_images": count_missing(args.data, splits),

@@ -39,6 +39,7 @@ FREE_ON_RESUME = {
     "report_to",
     "resume_from_checkpoint",
     "save_total_limit",
+    "split_file",  # as nih_root
     "table_root",  # as nih_root
 }
 

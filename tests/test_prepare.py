@@ -21,7 +21,7 @@ from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import DecodedImages, count_missing, label_matrix, load_nih, load_splits, split_fingerprint
 from hf_cxr.data import prepare as module
-from hf_cxr.data.prepare import Recipe, load_prepared, prepare, read_manifest
+from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare, read_manifest
 from hf_cxr.data.schema import features
 
 NAMES = ("Effusion", "Mass")
@@ -77,7 +77,8 @@ def _small_shards(monkeypatch):
 
 
 def write(splits, out, recipe=RECIPE, **options):
-    return prepare(splits, out, recipe, label_names=NAMES, dataset="thirty", **options)
+    missing = options.pop("missing", {})
+    return prepare(splits, out, recipe, Source("thirty", list(NAMES), missing=missing), **options)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -166,7 +167,8 @@ def kill_while_preparing(root, out, after):
         "from hf_cxr.data.phantom import load_phantom\n"
         "from hf_cxr.labels import NIH14\n"
         f"splits = load_phantom(train=160, validation=20, test=20, size=128)\n"
-        f"prepare.prepare(splits, {str(out)!r}, prepare.Recipe(64, 3), label_names=tuple(NIH14), dataset='phantoms')\n"
+        "source = prepare.Source('phantoms', list(NIH14), synthetic=True)\n"
+        f"prepare.prepare(splits, {str(out)!r}, prepare.Recipe(64, 3), source)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.DEVNULL)
     if after is None:
@@ -269,7 +271,7 @@ def _write_with_a_file_size_limit(out, images):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     try:
-        prepare(datasets.load_from_disk(images), out, RECIPE, label_names=NAMES, dataset="thirty")
+        prepare(datasets.load_from_disk(images), out, RECIPE, Source("thirty", list(NAMES)))
     except OSError as error:
         os._exit(7 if "finished shards stay" in str(error) else 8)
     os._exit(0)
@@ -371,11 +373,29 @@ def test_another_size_than_the_models_is_refused_before_training(tmp_path, sourc
 def test_real_images(release, tmp_path):
     splits = load_nih(release, missing_images="skip")
     few = datasets.DatasetDict({name: split.select(range(12)) for name, split in splits.items()})
-    prepare(few, tmp_path / "out", Recipe(112, 3), label_names=tuple("ABCDEFGHIJKLMN"), dataset="a few")
+    prepare(few, tmp_path / "out", Recipe(112, 3), Source("a few", list("ABCDEFGHIJKLMN")))
     prepared, _ = load_prepared(tmp_path / "out")
     for name, split in few.items():
         raw, ready = DecodedImages(split, 112, 3), DecodedImages(prepared[name], 112, 3)
         assert all((raw[row]["pixels"] == ready[row]["pixels"]).all() for row in range(12))
+
+
+def test_a_picture_in_two_splits_is_refused_by_name_or_listed(source, tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    shutil.copyfile(images / "04.png", images / "27.png")  # train and test: byte for byte
+    Image.open(images / "00.png").save(images / "10.png", compress_level=0)  # within train: other bytes
+    with pytest.raises(ValueError, match=r"1 images are in two splits: 27.png \(test\) is byte for byte 04.png"):
+        write(source(), out)
+    manifest = write(source(), out, duplicates="list")
+    assert [(twice["image_id"], twice["kind"]) for twice in manifest["duplicates"]] == [
+        ("27.png", "identical"),
+        ("10.png", "near"),
+    ]
+    assert write(source(), out, duplicates="list")["decoded"] == 0
+    with pytest.raises(ValueError, match="in two splits"):
+        write(source(), out)
+    args = parse_arguments(["--dataset=prepared", f"--prepared={out}"]).data
+    load_splits(args)  # they were accepted when the folder was made, and its manifest lists them
 
 
 def test_what_the_source_lacked_and_what_was_refused_is_counted(source, tmp_path):

@@ -10,6 +10,7 @@ COMMANDS = {
     "download": "bring a public dataset into a folder",
     "prepare": "decode and resize every image once, into a folder that training reads",
     "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
+    "split": "deal the images anew by patient and write it down; check splits for patients and images in common",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "evaluate": "measure a saved model on a test or validation set",
     "predict": "probabilities of each finding for image files",

@@ -32,6 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="images that cannot be read: an error after all were looked at, or leave them out and list them",
     )
     parser.add_argument(
+        "--duplicates",
+        choices=("error", "list"),
+        default="error",
+        help="byte- or near-identical images in two splits: an error, or list them in the manifest",
+    )
+    parser.add_argument(
         "--update", action="store_true", help="bring a folder up to date whose source or settings changed"
     )
     own, rest = parser.parse_known_args(argv)
@@ -45,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--{name} is for training; a prepared folder holds the source as it is")
     if args.data.dataset == "prepared":
         parser.error("--dataset prepared is what this command writes; give the source: nih, table or phantom")
-    from hf_cxr.data import count_missing, dataset_name, is_synthetic, load_splits
-    from hf_cxr.data.prepare import Recipe, prepare
+    from hf_cxr.data import count_missing, dataset_name, describe_split_source, is_synthetic, load_splits
+    from hf_cxr.data.prepare import Recipe, Source, prepare
     from hf_cxr.processing import image_processor_for
 
     set_up_terminal()
@@ -56,11 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             splits,
             own.out,
             Recipe(args.model.resize_size, int(image_processor_for(args.model).resample)),
-            label_names=tuple(label_names),
-            dataset=dataset_name(args.data),
-            synthetic=is_synthetic(args.data),
-            missing=count_missing(args.data, splits),
+            Source(
+                dataset=dataset_name(args.data),
+                label_names=list(label_names),
+                synthetic=is_synthetic(args.data),
+                missing=count_missing(args.data, splits),
+                **describe_split_source(args.data),
+            ),
             unreadable=own.unreadable,
+            duplicates=own.duplicates,
             update=own.update,
             workers=own.workers,
         )
@@ -87,5 +97,7 @@ def told(manifest: dict, out: Path) -> str:
         lines.append("nothing to do: source and settings are those it was prepared from")
     if manifest["refused"]:
         lines.append(f"left out {len(manifest['refused'])} that cannot be read; manifest.json lists them")
+    if manifest["duplicates"]:
+        lines.append(f"{len(manifest['duplicates'])} images repeat another; manifest.json lists them")
     lines.append(f"train on it with: --dataset prepared --prepared {out}")
     return "\n".join(lines)

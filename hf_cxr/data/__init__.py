@@ -1,6 +1,7 @@
 """Sources of radiographs, each brought to one schema: see `schema.py`."""
 
 from collections import Counter
+from typing import Any
 
 import datasets
 import numpy as np
@@ -8,10 +9,12 @@ import numpy as np
 from hf_cxr.config import DataArguments
 from hf_cxr.data.decoded import DecodedImages, check_images
 from hf_cxr.data.description import TableDescription, load_description, ready_names
+from hf_cxr.data.duplicates import check_no_duplicates, find_duplicates, perceptual_hash
 from hf_cxr.data.nih import load_nih
 from hf_cxr.data.phantom import load_phantom
-from hf_cxr.data.prepare import check_recipe, load_prepared, read_manifest
-from hf_cxr.data.splits import check_patients_disjoint, split_fingerprint
+from hf_cxr.data.prepare import SOURCE_COLUMNS, check_recipe, load_prepared, read_manifest
+from hf_cxr.data.split_files import apply_split_file, read_split_file
+from hf_cxr.data.splits import check_patients_disjoint, patient_folds, patient_fractions, split_fingerprint
 from hf_cxr.data.tables import load_table, map_labels
 from hf_cxr.labels import NIH14, LabelSpace
 
@@ -19,10 +22,13 @@ __all__ = [
     "DecodedImages",
     "TableDescription",
     "check_images",
+    "check_no_duplicates",
     "check_patients_disjoint",
     "check_prepared",
     "count_missing",
     "dataset_name",
+    "describe_split_source",
+    "find_duplicates",
     "is_synthetic",
     "label_matrix",
     "load_description",
@@ -31,6 +37,9 @@ __all__ = [
     "load_splits",
     "load_table",
     "map_labels",
+    "patient_folds",
+    "patient_fractions",
+    "perceptual_hash",
     "ready_names",
     "split_fingerprint",
 ]
@@ -44,28 +53,14 @@ def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> t
         seed: of the permutation when ``shuffle_labels`` is set.
         images: False leaves the image column out; a release or a table then needs no image file, and is listed whole.
     """
-    label_names = NIH14
-    if args.dataset == "nih":
-        splits = load_nih(args.nih_root, images=images, missing_images=args.missing_images)
-    elif args.dataset == "table":
-        splits, label_names = load_table(
-            args.table, args.table_root, images=images, missing_images=args.missing_images
-        )
-    elif args.dataset == "prepared":
-        splits, manifest = load_prepared(args.prepared)
-        label_names = LabelSpace(manifest["label_names"])
-        splits = splits if images else splits.remove_columns("image")
-    else:
-        splits = load_phantom(
-            train=args.phantom_train,
-            validation=args.phantom_validation,
-            test=args.phantom_test,
-            size=args.phantom_size,
-            seed=args.phantom_seed,
-            prevalence_floor=args.phantom_prevalence_floor,
-        )
-        if not images:
-            splits = splits.remove_columns("image")
+    splits, label_names = _load_source(args, images=images)
+    if args.split_file:
+        # Images that are not at hand are still rows of the source: the file must agree with it whole.
+        partial = images and args.missing_images == "skip" and args.dataset != "phantom"
+        listed = _load_source(args, images=False)[0] if partial else None
+        splits = apply_split_file(splits, read_split_file(args.split_file), fold=args.fold, listed=listed)
+        if not is_synthetic(args) and set(SOURCE_COLUMNS) <= set(splits["train"].column_names):
+            check_no_duplicates(splits)  # prepare has looked at the splits as they were
     check_patients_disjoint(splits)
     if args.train_limit is not None:
         n_images = len(splits["train"])
@@ -75,6 +70,45 @@ def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> t
     if args.shuffle_labels:
         splits["train"] = _with_shuffled_labels(splits["train"], np.random.default_rng(seed))
     return splits, label_names
+
+
+def _load_source(args: DataArguments, *, images: bool) -> tuple[datasets.DatasetDict, LabelSpace]:
+    """The source in its own splits."""
+    if args.dataset == "nih":
+        return load_nih(args.nih_root, images=images, missing_images=args.missing_images), NIH14
+    if args.dataset == "table":
+        return load_table(args.table, args.table_root, images=images, missing_images=args.missing_images)
+    if args.dataset == "prepared":
+        splits, manifest = load_prepared(args.prepared)
+        return splits if images else splits.remove_columns("image"), LabelSpace(manifest["label_names"])
+    splits = load_phantom(
+        train=args.phantom_train,
+        validation=args.phantom_validation,
+        test=args.phantom_test,
+        size=args.phantom_size,
+        seed=args.phantom_seed,
+        prevalence_floor=args.phantom_prevalence_floor,
+    )
+    return splits if images else splits.remove_columns("image"), NIH14
+
+
+def describe_split_source(args: DataArguments) -> dict[str, Any]:
+    """Where the splits are from: ``splits_from`` in words, ``split_file`` its name, SHA-256 and fold, or None."""
+    if not args.split_file and args.dataset == "prepared":
+        return {name: read_manifest(args.prepared)[name] for name in ("splits_from", "split_file")}
+    if not args.split_file:
+        words = {
+            "phantom": "drawn as they are",
+            "nih": "official test list; validation cut from the train_val list by patient, stratified on findings",
+            "table": "the table's own, as its description says; those that it lacks cut by patient, stratified",
+        }
+        return {"splits_from": words[args.dataset], "split_file": None}
+    file = read_split_file(args.split_file)
+    fold = "" if args.fold is None else f", fold {args.fold} of {file.folds} as test"
+    return {
+        "splits_from": f"split file {file.path.name} (SHA-256 {file.sha256[:16]}){fold}",
+        "split_file": {"name": file.path.name, "sha256": file.sha256, "fold": args.fold},
+    }
 
 
 def dataset_name(args: DataArguments) -> str:
@@ -108,10 +142,9 @@ def count_missing(args: DataArguments, splits: datasets.DatasetDict) -> dict[str
         return dict(Counter(manifest["missing"]) + refused)
     if args.dataset == "phantom" or args.missing_images == "error":
         return {}
-    if args.dataset == "nih":
-        listed = load_nih(args.nih_root, images=False)
-    else:
-        listed, _ = load_table(args.table, args.table_root, images=False)
+    listed = _load_source(args, images=False)[0]
+    if args.split_file:
+        listed = apply_split_file(listed, read_split_file(args.split_file), fold=args.fold)
     if args.train_limit is not None:
         del listed["train"]
     missing = {name: len(split) - len(splits[name]) for name, split in listed.items()}

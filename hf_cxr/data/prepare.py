@@ -12,7 +12,8 @@ are the pixels that `DecodedImages` gives for the source's files, to the bit.
 A shard is done again only if its rows, its files (size and time of change) or a setting are others than they were.
 
 Refuses: a source that changed since (unless told to bring the folder up to date), images that cannot be read (unless
-told to leave them out and list them), a folder that holds something else, a disk without room.
+told to leave them out and list them), the same picture in two splits (unless told to list it), a folder that holds
+something else, a disk without room.
 
 N = images, S = working side in pixels.
 """
@@ -28,7 +29,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -39,10 +40,10 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from hf_cxr.data.duplicates import perceptual_hash
+from hf_cxr.data.duplicates import Duplicate, find_duplicates, perceptual_hash
 from hf_cxr.data.images import RULE, ImageError, read_grey, resize_grey
 from hf_cxr.data.splits import split_fingerprint
-from hf_cxr.files import replacing, write_json
+from hf_cxr.files import replacing, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,27 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Source:
+    """What the splits are: what training and reports are told when only the prepared folder is at hand.
+
+    Attributes:
+        dataset: its name.
+        label_names: the C findings.
+        synthetic: the images are no patients'.
+        missing: images that the source lists and lacks, by split.
+        splits_from: where the splits are from, in words.
+        split_file: name, SHA-256 and fold of the split file, if there is one.
+    """
+
+    dataset: str
+    label_names: list[str]
+    synthetic: bool = False
+    missing: dict[str, int] = field(default_factory=dict)
+    splits_from: str | None = None
+    split_file: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class Shard:
     """Rows ``start`` to ``stop`` of a split, and the digest of all that their pixels and columns depend on."""
 
@@ -80,6 +102,9 @@ class Shard:
     stop: int
     digest: str
 
+    def __len__(self) -> int:
+        return self.stop - self.start
+
     @property
     def file_name(self) -> str:
         return f"data-{self.number:05d}-of-{self.of:05d}.arrow"
@@ -89,12 +114,10 @@ def prepare(
     splits: Mapping[str, datasets.Dataset],
     out: str | os.PathLike,
     recipe: Recipe,
+    source: Source,
     *,
-    label_names: tuple[str, ...],
-    dataset: str,
-    synthetic: bool = False,
-    missing: Mapping[str, int] | None = None,
     unreadable: Literal["error", "skip"] = "error",
+    duplicates: Literal["error", "list"] = "error",
     update: bool = False,
     workers: int = 1,
 ) -> dict[str, Any]:
@@ -104,11 +127,10 @@ def prepare(
         splits: datasets of the schema, with images.
         out: the folder; made if it is not there.
         recipe: size and filter.
-        label_names: the C findings.
-        dataset: what reports call the data.
-        synthetic: the images are no patients'.
-        missing: images that the source lists and lacks, by split; noted in the manifest.
+        source: what the splits are.
         unreadable: what to do about images that cannot be read: "error" after all were looked at, or "skip" and list.
+        duplicates: what to do about byte- or near-identical images in two splits: "error", or "list" them in the
+            manifest. Those within a split are listed in any case; phantoms share their anatomy and are not looked at.
         update: bring a folder that was prepared from another state of the source, or with other settings, up to date.
         workers: decoding processes.
 
@@ -116,51 +138,36 @@ def prepare(
         The manifest. ``decoded`` is the number of images that this call decoded: 0 if there was nothing to do.
 
     Raises:
-        ValueError: the source or a setting changed, images cannot be read, or ``out`` holds something else.
+        ValueError: the source or a setting changed, images cannot be read or are in two splits, or ``out`` holds
+            something else.
         OSError: no room, or no leave to write. What was finished stays, and the same call goes on from it.
     """
     out = Path(out)
     _refuse_foreign(out)
     shards = [shard for name, split in splits.items() for shard in _shards(name, split, recipe)]
-    settings = {"format": FORMAT, "recipe": asdict(recipe), "dataset": dataset, "label_names": list(label_names)}
-    settings |= {"synthetic": synthetic, "missing": dict(missing or {})}
-    manifest = _read_json(out / MANIFEST)
-    done = _finished(out)
+    settings = {"format": FORMAT, "recipe": asdict(recipe)} | asdict(source)
+    manifest, done = _read_json(out / MANIFEST), _finished(out)
     todo = [shard for shard in shards if not _is_finished(shard, done, out)]
-    if manifest:
-        changes = _changes(manifest, settings, shards, done)
-        if not changes and not todo and (unreadable == "skip" or not manifest["refused"]):
-            return manifest | {"decoded": 0}
-        if changes and not update:
-            raise ValueError(
-                f"{out} was prepared from something else: {'; '.join(changes)}. Say --update to bring it up to "
-                "date (only what changed is decoded again), or give another folder"
-            )
-    _check_room(out, splits, shards, todo, recipe)
+    changes = _changes(manifest, settings, shards, done) if manifest else []
+    if changes and not update:
+        raise ValueError(
+            f"{out} was prepared from something else: {'; '.join(changes)}. Say --update to bring it up to date (only "
+            "what changed is decoded again), or give another folder"
+        )
+    if manifest and not changes and not todo:
+        _refuse(manifest, unreadable, duplicates)
+        return manifest | {"decoded": 0}
+    _check_room(out, shards, todo, recipe)
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         (out / SHARDS).touch()
         (out / MANIFEST).unlink(missing_ok=True)  # from here to the end the folder is none that can be trained on
         began = time.perf_counter()
-        decoded = _write_shards(splits, out, recipe, todo, done, workers)
+        _write_shards(splits, out, recipe, todo, done, workers)
         seconds = time.perf_counter() - began
-        refused = [entry for shard in shards for entry in done[_key(shard)]["refused"]]
-        if refused and unreadable == "error":
-            raise ValueError(_told(refused, sum(map(len, splits.values()))))
-        _finish(splits, out, shards, done)
-        manifest = settings | {
-            "splits": {
-                name: sum(done[_key(shard)]["rows"] for shard in shards if shard.split == name) for name in splits
-            },
-            "refused": refused,
-            "split_fingerprint": split_fingerprint(datasets.load_from_disk(str(out))),
-            "source_digest": _digest_of([shard.digest for shard in shards]),
-            "bytes": sum((out / shard.split / shard.file_name).stat().st_size for shard in shards),
-            "decoded": decoded,
-            "seconds": seconds,
-            "workers": workers,
-            "versions": {name: version(name) for name in ("hf-cxr", "datasets", "pillow", "pyarrow")},
-        }
+        manifest = settings | _finish(splits, out, shards, done, synthetic=source.synthetic)
+        manifest |= {"decoded": sum(map(len, todo)), "seconds": seconds, "workers": workers}
+        _refuse(manifest, unreadable, duplicates)
         write_json(out / MANIFEST, manifest)
     return manifest
 
@@ -318,27 +325,26 @@ def _changes(manifest: Mapping, settings: Mapping, shards: list[Shard], done: Ma
     return changes
 
 
-def _check_room(out: Path, splits: Mapping, shards: list[Shard], todo: list[Shard], recipe: Recipe) -> None:
-    needed = sum((shard.stop - shard.start) * (recipe.size**2 + 512) for shard in todo)
+def _check_room(out: Path, shards: list[Shard], todo: list[Shard], recipe: Recipe) -> None:
+    needed = sum(map(len, todo)) * (recipe.size**2 + 512)
     parent = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(parent).free
     if needed > free:
         raise OSError(
-            f"{out}: {needed / 1e9:.2f} GB are needed for {sum(map(len, splits.values())):,} images and "
+            f"{out}: {needed / 1e9:.2f} GB are needed for {sum(map(len, shards)):,} images and "
             f"{free / 1e9:.2f} GB are free; give a folder on a larger disk, or a smaller --resize_size"
         )
 
 
-def _write_shards(splits: Mapping, out: Path, recipe: Recipe, todo: list[Shard], done: dict, workers: int) -> int:
-    """Write each shard and then its line in `shards.jsonl`; the number of images looked at."""
-    total = sum(shard.stop - shard.start for shard in todo)
-    found = sum(shard.stop - shard.start for shard in todo if shard.digest == done.get(_key(shard), {}).get("digest"))
-    logger.info("%s images to decode with %d processes%s", f"{total:,}", workers, f", {found} again" if found else "")
+def _write_shards(splits: Mapping, out: Path, recipe: Recipe, todo: list[Shard], done: dict, workers: int) -> None:
+    """Write each shard and then its line in `shards.jsonl`."""
+    total = sum(map(len, todo))
+    logger.info("%s images to decode, %d processes", f"{total:,}", workers)
     with _pool(workers if total > BATCH else 1) as pool, tqdm(total=total, desc="Preparing", unit="image") as bar:
         answers = _answers(pool, _work(splits, todo), recipe, ahead=4 * workers)
         for shard in todo:
             pictures = []
-            while len(pictures) < shard.stop - shard.start:
+            while len(pictures) < len(shard):
                 batch = next(answers)
                 pictures += batch
                 bar.update(len(batch))
@@ -351,7 +357,6 @@ def _write_shards(splits: Mapping, out: Path, recipe: Recipe, todo: list[Shard],
                     "give the right to write) and say the same again: finished shards stay"
                 ) from error
             done[_key(shard)] = entry
-    return total
 
 
 def _pool(workers: int) -> Executor:
@@ -398,7 +403,8 @@ def _decode(batch: list[tuple[bytes | str, str]], recipe: Recipe) -> list[dict[s
     for source, name in batch:
         try:
             content = source if isinstance(source, bytes) else Path(source).read_bytes()
-            image = resize_grey(read_grey(content, name=name), recipe.size, recipe.resample)
+            grey = read_grey(content, name=name)
+            image = resize_grey(grey, recipe.size, recipe.resample)
         except ImageError as error:
             answers.append(error.reason)
         except OSError as error:
@@ -408,7 +414,7 @@ def _decode(batch: list[tuple[bytes | str, str]], recipe: Recipe) -> list[dict[s
                 {
                     "image": b"P5 %d %d 255\n" % image.shape[::-1] + image.tobytes(),
                     "file_sha256": hashlib.sha256(content).hexdigest(),
-                    "perceptual_hash": perceptual_hash(image),
+                    "perceptual_hash": perceptual_hash(grey),
                 }
             )
     return answers
@@ -456,8 +462,8 @@ def _append(path: Path, entry: Mapping) -> None:
         os.fsync(file.fileno())
 
 
-def _finish(splits: Mapping, out: Path, shards: list[Shard], done: Mapping) -> None:
-    """What `load_from_disk` looks for beside the shards, and nothing in the folder that is not listed."""
+def _finish(splits: Mapping, out: Path, shards: list[Shard], done: Mapping, *, synthetic: bool) -> dict[str, Any]:
+    """Make the shards a folder that `load_from_disk` opens, and nothing else; what the manifest says of it."""
     empty = datasets.DatasetDict(
         {name: datasets.Dataset.from_dict({c: [] for c in _features(s)}, _features(s)) for name, s in splits.items()}
     )
@@ -465,20 +471,32 @@ def _finish(splits: Mapping, out: Path, shards: list[Shard], done: Mapping) -> N
         _save_quietly(empty, skeleton)  # the library's own files, so that its format is its own matter
         for name in splits:
             mine = [shard for shard in shards if shard.split == name]
-            state = _read_json(Path(skeleton) / name / "state.json")
-            state["_data_files"] = [{"filename": shard.file_name} for shard in mine]
-            state["_fingerprint"] = _digest_of([shard.digest for shard in mine])[:16]
-            write_json(out / name / "state.json", state)
-            os.replace(Path(skeleton) / name / "dataset_info.json", out / name / "dataset_info.json")
-            listed = {shard.file_name for shard in mine} | {"state.json", "dataset_info.json"}
-            for path in (out / name).iterdir():
-                if path.name not in listed:
-                    path.unlink()
+            _place_split(Path(skeleton) / name, out / name, mine)
         os.replace(Path(skeleton) / "dataset_dict.json", out / "dataset_dict.json")
-    wanted = {_key(shard) for shard in shards}
-    with replacing(out / SHARDS) as beside:
-        lines = [json.dumps(entry) + "\n" for key, entry in done.items() if key in wanted]
-        beside.write_text("".join(lines), encoding="utf-8")
+    entries = [done[_key(shard)] for shard in shards]
+    write_text(out / SHARDS, "".join(json.dumps(entry) + "\n" for entry in entries))
+    prepared = datasets.load_from_disk(str(out))
+    return {
+        "splits": {name: len(split) for name, split in prepared.items()},
+        "refused": [image for entry in entries for image in entry["refused"]],
+        "duplicates": [] if synthetic else [asdict(duplicate) for duplicate in find_duplicates(prepared)],
+        "split_fingerprint": split_fingerprint(prepared),
+        "source_digest": _digest_of([shard.digest for shard in shards]),
+        "bytes": sum(entry["bytes"] for entry in entries),
+        "versions": {name: version(name) for name in ("hf-cxr", "datasets", "pillow", "pyarrow")},
+    }
+
+
+def _place_split(skeleton: Path, folder: Path, shards: list[Shard]) -> None:
+    state = _read_json(skeleton / "state.json")
+    state["_data_files"] = [{"filename": shard.file_name} for shard in shards]
+    state["_fingerprint"] = _digest_of([shard.digest for shard in shards])[:16]
+    write_json(folder / "state.json", state)
+    os.replace(skeleton / "dataset_info.json", folder / "dataset_info.json")
+    listed = {shard.file_name for shard in shards} | {"state.json", "dataset_info.json"}
+    for path in folder.iterdir():
+        if path.name not in listed:
+            path.unlink()
 
 
 def _save_quietly(splits: datasets.DatasetDict, folder: str) -> None:
@@ -491,12 +509,22 @@ def _save_quietly(splits: datasets.DatasetDict, folder: str) -> None:
             datasets.enable_progress_bars()
 
 
-def _told(refused: list[Mapping], total: int) -> str:
-    examples = "; ".join(f"{entry['split']} {entry['image_id']}: {entry['reason']}" for entry in refused[:5])
-    return (
-        f"{len(refused):,} of {total:,} images cannot be read: {examples}. The others are decoded and kept: mend "
-        "these files and say the same again, or leave them out and list them with --unreadable skip"
-    )
+def _refuse(manifest: Mapping[str, Any], unreadable: str, duplicates: str) -> None:
+    """Refuse what was not accepted by choice: images that cannot be read, and those that are in two splits."""
+    refused = manifest["refused"]
+    if refused and unreadable == "error":
+        total = sum(manifest["splits"].values()) + len(refused)
+        examples = "; ".join(f"{entry['split']} {entry['image_id']}: {entry['reason']}" for entry in refused[:5])
+        raise ValueError(
+            f"{len(refused):,} of {total:,} images cannot be read: {examples}. The others are decoded and kept: mend "
+            "these files and say the same again, or leave them out and list them with --unreadable skip"
+        )
+    across = [Duplicate(**entry) for entry in manifest["duplicates"] if entry["split"] != entry["other_split"]]
+    if across and duplicates == "error":
+        raise ValueError(
+            f"{len(across):,} images are in two splits: {'; '.join(map(str, across[:5]))}. Figures from such splits "
+            "are inflated: deal the images anew, mend the table, or go on and list them with --duplicates list"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

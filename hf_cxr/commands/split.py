@@ -1,0 +1,151 @@
+"""`hf-cxr split [CONFIG.yaml] --out FILE.csv [--fractions 0.7 0.1 0.2 | --folds 5]`, and `hf-cxr split --check`.
+
+With --out, all images of the source are dealt anew, by patient and stratified on findings (--seed picks another
+cut), and written to a CSV that training takes as --split_file. With --check, the splits that training would use are
+counted and searched for patients and images in common: of tables without images that takes seconds, and --images reads
+every image for byte- and near-identical ones. The source is described as in training (YAML and flags).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_cxr.commands import set_up_terminal
+from hf_cxr.config import RunArguments, parse_arguments
+
+HASHES = {"file_sha256", "perceptual_hash"}  # columns that a prepared data set has
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0; 2 for bad input, and for splits that share a patient or an image, named on standard error."""
+    parser = argparse.ArgumentParser(
+        prog="hf-cxr split",
+        description=__doc__,
+        epilog="All other words and flags are those of `hf-cxr train --help`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=Path, help="the CSV to write: image_id, patient_id and split or fold")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--fractions",
+        type=float,
+        nargs=3,
+        metavar=("TRAIN", "VALIDATION", "TEST"),
+        help="shares of the images, together 1; by default 0.7 0.1 0.2",
+    )
+    how.add_argument("--folds", type=int, help="number of folds, 3 or more, in place of the three splits")
+    parser.add_argument("--check", action="store_true", help="check the splits that training would use; write nothing")
+    parser.add_argument("--images", action="store_true", help="with --check: read and compare every image")
+    own, rest = parser.parse_known_args(argv)
+    if own.check == (own.out is not None):
+        parser.error("give either --out FILE.csv, to write a split, or --check")
+    if own.check and (own.fractions or own.folds is not None):
+        parser.error("--fractions and --folds say what is written: they go with --out")
+    if own.images and not own.check:
+        parser.error("--images goes with --check")
+    if own.folds is not None and own.folds < 3:
+        parser.error(f"--folds is {own.folds}; it must be 3 or more: test, validation and at least one to train on")
+    args = parse_arguments(rest, prog="hf-cxr split")
+    set_up_terminal()
+    try:
+        return check(args, images=own.images) if own.check else write(args, own.out, own.fractions, own.folds)
+    except (ValueError, OSError) as error:
+        print(f"hf-cxr split: {error}", file=sys.stderr)
+        return 2
+
+
+def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, folds: int | None) -> int:
+    """Deal the images of all splits anew and write the file."""
+    import datasets
+    import numpy as np
+
+    from hf_cxr.data import label_matrix, load_splits
+    from hf_cxr.data.split_files import SPLITS, write_split_file
+    from hf_cxr.data.splits import patient_folds, patient_fractions
+
+    if out.exists():
+        raise ValueError(f"{out} is there already, and runs may refer to it; give another --out")
+    if args.data.train_limit is not None or args.data.shuffle_labels:
+        raise ValueError("train_limit and shuffle_labels are for training: a split is of all images with their labels")
+    splits, label_names = load_splits(args.data, images=False)
+    whole = datasets.concatenate_datasets(list(splits.values()))
+    label_NC, image_ids, patient_ids = label_matrix(whole), whole["image_id"][:], whole["patient_id"][:]
+    seed = args.training.seed
+    if folds is not None:
+        side_N = patient_folds(label_NC, patient_ids, folds=folds, seed=seed)
+        parts = {f"fold {fold}": whole.select(np.flatnonzero(side_N == fold)) for fold in range(folds)}
+    else:
+        shares = dict(zip(SPLITS, fractions or (0.7, 0.1, 0.2), strict=True))
+        side_N = patient_fractions(label_NC, patient_ids, shares, seed=seed)
+        parts = {name: whole.select(np.flatnonzero(side_N == name)) for name in SPLITS}
+    write_split_file(out, image_ids, patient_ids, side_N.tolist(), column="split" if folds is None else "fold")
+    print(summary(parts, label_names))
+    print(f"\nwrote {out} (seed {seed}); train on it with --split_file {out}{'' if folds is None else ' --fold 0'}")
+    return 0
+
+
+def check(args: RunArguments, *, images: bool) -> int:
+    """Count the splits and look for what they share: patients and image ids always, images where they are hashed."""
+    from hf_cxr.data import load_splits
+    from hf_cxr.data.duplicates import find_duplicates, hash_images
+
+    # Splits that share a patient or an image id are refused here, by name.
+    splits, label_names = load_splits(args.data, seed=args.training.seed, images=images)
+    print(summary(splits, label_names))
+    print("\nno patient and no image id is in two splits")
+    if all(set(split.column_names) >= HASHES for split in splits.values()):
+        hashed = splits
+    elif images:
+        hashed = hash_images(splits)
+    else:
+        print("images were not compared: --images reads them all")
+        return 0
+    duplicates = find_duplicates(hashed)
+    across = [duplicate for duplicate in duplicates if duplicate.split != duplicate.other_split]
+    within = [duplicate for duplicate in duplicates if duplicate.split == duplicate.other_split]
+    print(f"images that repeat one of another split: {len(across):,}; of their own split: {len(within):,}")
+    for duplicate in within[:10]:
+        print(f"  {duplicate}")
+    if across:
+        print(f"hf-cxr split: {len(across):,} image(s) are in another split as well:", file=sys.stderr)
+        print("\n".join(f"  {duplicate}" for duplicate in across), file=sys.stderr)
+    return 2 if across else 0
+
+
+def summary(splits, label_names: Sequence[str]) -> str:
+    """Images, patients and positives of each split, the largest shift of a prevalence, the fingerprint."""
+    import numpy as np
+
+    from hf_cxr.data import split_fingerprint
+    from hf_cxr.data.statistics import describe_splits, text_table
+
+    statistics = describe_splits(splits, label_names)
+    described = statistics.splits
+    rows = [
+        ["images", *(f"{split.images:,}" for split in described.values())],
+        ["patients", *(f"{split.patients:,}" for split in described.values())],
+        ["without any known label", *(f"{split.unlabelled:,}" for split in described.values())],
+        *(
+            [f"positive: {name}", *(f"{split.positives_C[column]:,}" for split in described.values())]
+            for column, name in enumerate(label_names)
+        ),
+    ]
+    lines = [text_table(["", *described], rows), ""]
+    reference = "train" if "train" in described else "all"
+    chosen = [described["train"]] if reference == "train" else described.values()
+    positives_C = sum(split.positives_C for split in chosen)
+    prevalence_C = positives_C / np.maximum(positives_C + sum(split.negatives_C for split in chosen), 1)
+    for name, split in described.items():
+        known_C = (prevalence_C > 0) & ~np.isnan(split.prevalence_C)
+        if name != reference and known_C.any():
+            shift_C = np.where(known_C, split.prevalence_C / np.where(known_C, prevalence_C, 1), 1)
+            most = int(np.argmax(np.abs(np.log(np.maximum(shift_C, 1e-9)))))
+            times = f"{shift_C[most]:.3f} times its prevalence in {reference}"
+            lines.append(f"largest shift of {name}: {label_names[most]}, {times}")
+    for name, split in described.items():
+        without = [finding for finding, count in zip(label_names, split.positives_C, strict=True) if count == 0]
+        if without:
+            fate = ": it cannot be learnt" if name == "train" else ""
+            lines.append(f"! {name}: no positive image of {', '.join(without)}{fate}")
+    return "\n".join([*lines, f"fingerprint {split_fingerprint(splits)}"])
