@@ -49,6 +49,7 @@ INSTALL = "pip install 'hf-cxr[dicom]'"
 MOST_BITS = 16
 GREYS = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+DEFLATED = b"1.2.840.10008.1.2.1.99"
 DOSE_GRID = "1.2.840.10008.5.1.4.1.1.481.2"
 
 # Only these are parsed. Those of the palette are read when the photometric interpretation asks for them.
@@ -120,20 +121,13 @@ def decode(file: BinaryIO, max_pixels: int | None) -> np.ndarray:
     return table_V[pixels.astype(np.int32) - lowest]
 
 
-def _pydicom():
+def _read(file: BinaryIO, *, stop_before_pixels: bool) -> "Dataset":
     try:
-        import pydicom
+        from pydicom import dcmread, uid
     except ImportError as error:
         raise ValueError(f"reading DICOM needs pydicom: {INSTALL}") from error
-    return pydicom
-
-
-def _read(file: BinaryIO, *, stop_before_pixels: bool) -> "Dataset":
-    pydicom = _pydicom()
-    dataset = pydicom.dcmread(file, force=True, stop_before_pixels=stop_before_pixels, specific_tags=list(TAGS))
+    dataset = dcmread(file, force=True, stop_before_pixels=stop_before_pixels, specific_tags=list(TAGS))
     if not dataset.file_meta.get("TransferSyntaxUID"):
-        from pydicom import uid
-
         implicit, little = dataset.original_encoding
         syntaxes = {
             (True, True): uid.ImplicitVRLittleEndian,
@@ -147,22 +141,19 @@ def _read(file: BinaryIO, *, stop_before_pixels: bool) -> "Dataset":
 def _header(file: BinaryIO) -> "Dataset":
     """What comes before the pixel data; the file is left where they begin."""
     file.seek(0)
-    dataset = _read(file, stop_before_pixels=True)
-    if not len(dataset):
-        raise ValueError("not a DICOM file, or cut off in its header")
-    return dataset
+    return _read(file, stop_before_pixels=True)
 
 
 def _inflated(file: BinaryIO, max_pixels: int | None) -> BinaryIO:
     """A deflated data set in full, without its file meta group; any other file as it is."""
-    pydicom = _pydicom()
+    # pydicom would inflate it too, but to any length.
     file.seek(0)
-    if file.read(132)[128:] != b"DICM":
+    head = file.read(4096)
+    if head[128:132] != b"DICM" or DEFLATED not in head:
         return file
-    file.seek(0)
-    meta = pydicom.filereader.read_file_meta_info(file)
-    if meta.get("TransferSyntaxUID") != pydicom.uid.DeflatedExplicitVRLittleEndian:
-        return file
+    if head[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+        raise ValueError("it is deflated, and its file meta group does not say how long it is")
+    file.seek(144 + int.from_bytes(head[140:144], "little"))
     limit = 8 * max_pixels if max_pixels is not None else 0
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     content = inflater.decompress(file.read(), limit)
@@ -177,7 +168,7 @@ def _check_header(dataset: "Dataset", max_pixels: int | None) -> np.ndarray | No
     sop_class = dataset.get("SOPClassUID")
     kind = f" ({sop_class.name})" if sop_class else ""
     if "Rows" not in dataset or "Columns" not in dataset:
-        raise ValueError(f"no image: it has no Rows and Columns{kind}, or is cut off before them")
+        raise ValueError(f"no image: it has no Rows and Columns{kind}, is cut off before them, or is no DICOM file")
     frames = dataset.get("NumberOfFrames")
     if frames not in (None, "", 1):
         raise ValueError(f"it holds {frames} frames{kind}; take them apart, a radiograph is one")
@@ -220,13 +211,16 @@ def _check_bits(dataset: "Dataset") -> None:
 
 def _check_decoder(dataset: "Dataset") -> None:
     from pydicom.pixels import get_decoder
+    from pydicom.uid import JPEGExtended12Bit
 
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise ValueError(f"its transfer syntax is {syntax.name}, which pydicom does not decode") from None
-    if not decoder.is_available:
+    # Pillow's JPEG is of 8 bits.
+    is_deep = syntax == JPEGExtended12Bit and dataset.BitsStored > 8
+    if not set(decoder.available_plugins) - ({"pillow"} if is_deep else set()):
         raise ValueError(
             f"its transfer syntax is {syntax.name}, and no decoder for it is installed. {INSTALL} brings JPEG 2000 "
             f"and JPEG-LS; for this one pydicom can use any of: {'; '.join(decoder.missing_dependencies)}"
@@ -354,9 +348,9 @@ def _check_pixel_data(dataset: "Dataset", file: BinaryIO) -> None:
         raise ValueError("floating-point pixels have no stated range")
     length = int.from_bytes(head[-4:], endian)
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        if length != 0xFFFFFFFF:
-            raise ValueError("its pixel data are not in fragments, though its transfer syntax says so")
-        _check_codestream(dataset, file, _first_fragment(file, end))
+        # Some write the length of all fragments where the standard wants none.
+        stop = None if length == 0xFFFFFFFF else file.tell() + length
+        _check_codestream(dataset, file, _first_fragment(file, end, stop))
         return
     bits = dataset.Rows * dataset.Columns * _whole(dataset, "SamplesPerPixel", 1) * dataset.BitsAllocated
     expected = -(-bits // 8)
@@ -369,21 +363,22 @@ def _check_pixel_data(dataset: "Dataset", file: BinaryIO) -> None:
         raise ValueError(f"its pixel data hold {length // expected} frames; take them apart, a radiograph is one")
 
 
-def _first_fragment(file: BinaryIO, end: int) -> int:
-    """Where the first fragment begins; all of them are walked, to see that they are there."""
+def _first_fragment(file: BinaryIO, end: int, stop: int | None) -> int:
+    """Where the first fragment begins; all are walked, to the delimiter or to where they stop, to see them whole."""
     start = None
     is_offset_table = True
-    while True:
+    while start is None or file.tell() != stop:
         head = file.read(8)
         tag, length = head[:4], int.from_bytes(head[4:], "little")
         if tag == b"\xfe\xff\xdd\xe0" and start is not None:
-            return start
+            break
         if tag != b"\xfe\xff\x00\xe0" or len(head) < 8 or file.tell() + length > end:
             raise ValueError("truncated: its pixel data end inside a fragment, or are no fragments")
         if not is_offset_table and start is None:
             start = file.tell()
         is_offset_table = False
         file.seek(length, 1)
+    return start
 
 
 def _check_codestream(dataset: "Dataset", file: BinaryIO, start: int) -> None:

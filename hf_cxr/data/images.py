@@ -146,8 +146,8 @@ def _name(source: str | os.PathLike | bytes | Image.Image) -> str:
 def _as_image_error(error: Exception, name: str) -> ImageError:
     if isinstance(error, OSError) and error.strerror:
         return ImageError(name, error.strerror)
-    plain = type(error) is ValueError and str(error)  # those of dicom.py are whole sentences
-    return ImageError(name, plain or f"{type(error).__name__}: {error}")
+    reason = " ".join(str(error).split())  # some of pydicom's have several lines
+    return ImageError(name, reason if type(error) is ValueError and reason else f"{type(error).__name__}: {reason}")
 
 
 def _file(source: str | os.PathLike | bytes, name: str) -> BinaryIO:
