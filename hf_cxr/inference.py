@@ -163,8 +163,7 @@ def stock_images(split: datasets.Dataset, rows: Sequence[int]) -> list[Image.Ima
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Image files among the paths: files as they are named, and in folders, searched in depth and in the order of names,
-    those with a suffix of `IMAGE_SUFFIXES`.
+    """Image files among the paths; folders are searched for `IMAGE_SUFFIXES`, in depth, in the order of names.
 
     Raises:
         FileNotFoundError: a path does not exist, or nothing was found.

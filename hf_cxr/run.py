@@ -346,8 +346,8 @@ def describe_environment(state: PartialState) -> dict[str, Any]:
 def compare_with_stock_pipeline(run_dir: Path, split: datasets.Dataset, predictions: Predictions) -> dict[str, Any]:
     """What the stock pipeline says of the first eight test images, beside what was evaluated.
 
-    Law 1 of the design is looked at in each run and not only in the tests. Files that the pipeline can't read alike, of
-    16 bits and DICOM, go in as the evaluation's 8-bit grey.
+    Law 1 of the design is looked at in each run and not only in the tests. Files that the pipeline can't read alike
+    (16 bits, DICOM) go in as the evaluation's 8-bit grey.
 
     Returns:
         The largest difference of a probability, and of the first image with a finding: id, labels and scores. Those

@@ -220,7 +220,7 @@ def _check_decoder(dataset: "Dataset") -> None:
         raise ValueError(f"its transfer syntax is {syntax.name}, which pydicom does not decode") from None
     # Pillow's JPEG is of 8 bits.
     is_deep = syntax == JPEGExtended12Bit and dataset.BitsStored > 8
-    if not set(decoder.available_plugins) - ({"pillow"} if is_deep else set()):
+    if not decoder.is_available or (is_deep and decoder.available_plugins == ("pillow",)):
         raise ValueError(
             f"its transfer syntax is {syntax.name}, and no decoder for it is installed. {INSTALL} brings JPEG 2000 "
             f"and JPEG-LS; for this one pydicom can use any of: {'; '.join(decoder.missing_dependencies)}"
@@ -337,10 +337,11 @@ def _check_pixel_data(dataset: "Dataset", file: BinaryIO) -> None:
     """Whether the pixel data that begin here are whole, and their codestream is of the header's size."""
     start = file.tell()
     end = file.seek(0, 2)
-    implicit, little = dataset.original_encoding
-    endian = "little" if little else "big"
+    endian = "little" if dataset.original_encoding[1] else "big"
     file.seek(min(start, end))
-    head = file.read(8 if implicit else 12)
+    head = file.read(8)
+    if head[4:8] in (b"OB\0\0", b"OW\0\0", b"UN\0\0"):  # explicit, whatever the transfer syntax says
+        head += file.read(4)
     tag = (int.from_bytes(head[:2], endian), int.from_bytes(head[2:4], endian))
     if len(head) < 8 or tag[0] != 0x7FE0:
         raise ValueError("it has no pixel data, or is cut off before them")

@@ -178,9 +178,8 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            name, f"not an image of a known format ({', '.join(FORMATS)}, DICOM), or cut off in its header"
-        ) from error
+        known = ", ".join((*FORMATS, "DICOM"))
+        raise ImageError(name, f"not an image of a known format and pixel layout ({known}), or cut off") from error
     _check_image(image, name)
     if image.format == "PNG":
         # Reading skips the checksums of the pixel data and returns flipped bits as pixels; verify() does not. It
