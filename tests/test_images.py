@@ -179,13 +179,21 @@ def test_an_exif_turn_is_undone_and_the_source_left_alone(tmp_path, source_kind)
     np.testing.assert_array_equal(np.asarray(opened), GREY)
 
 
-def png_of_size(width: int, height: int) -> bytes:
+def png_of_size(width: int, height: int, rows: bytes = b"", *, bits: int = 8, colour_type: int = 0) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
 
     size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    header = chunk(b"IHDR", size + bytes([8, 0, 0, 0, 0]))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    header = chunk(b"IHDR", size + bytes([bits, colour_type, 0, 0, 0]))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_of_16_bit_colour_or_alpha_the_high_byte_is_read(colour_type, channels):
+    value_W = np.array([0, 255, 256, 40_000, 65535], dtype=">u2")
+    row = b"\0" + np.repeat(value_W, channels).tobytes()
+    content = png_of_size(5, 1, row, bits=16, colour_type=colour_type)
+    np.testing.assert_array_equal(read_grey(content), [value_W // 256])
 
 
 def frames(file_format: str) -> bytes:
@@ -271,6 +279,27 @@ def test_no_damaged_png_is_read_as_other_pixels():
         except ImageError:
             refused += 1
     assert refused > 250
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF", "GIF", "BMP", "WEBP", "PPM"])
+def test_no_damaged_file_raises_anything_else(file_format):
+    """Over flipped bits and cuts anywhere: an image, or an ImageError from reading and checking alike."""
+    whole = encode(Image.fromarray(GREY), file_format)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for position in [*range(40), *rng.integers(0, len(whole), 100)]:
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        for broken in (bytes(damaged), whole[:position]):
+            try:
+                assert read_grey(broken).ndim == 2
+            except ImageError as error:
+                refused += bool(error.reason)
+            if check_image(broken) is not None:
+                with pytest.raises(ImageError):
+                    read_grey(broken)
+    assert refused > 40
 
 
 def test_the_error_survives_pickling():

@@ -20,6 +20,7 @@ All of it is a function of the stored value, so it is worked out once as a table
 | PALETTE COLOR                 | through its palette, then as RGB; alpha is dropped                           |
 
 Overlays are not drawn. PresentationLUTShape is not read: in a radiograph it repeats the photometric interpretation.
+Rows and columns are as stored: pixels are taken as square, and nothing is turned or flipped by orientation elements.
 No element that tells of the patient is parsed; text that is burned into the pixels stays there.
 
 Without a file meta group, as some archives leave it, the encoding is the one that the first element shows. Decoders
