@@ -309,7 +309,9 @@ def _lookup_table(item: "Dataset", dataset: "Dataset", noun: str) -> tuple[np.nd
         data = np.frombuffer(data, dtype=np.uint8 if len(data) < 2 * count else f"{endian}u2")
     entries = np.atleast_1d(np.asarray(data, dtype=np.int64))[:count]
     if not 1 <= bits <= MOST_BITS or len(entries) < count or entries.min() < 0 or entries.max() >= 1 << bits:
-        raise ValueError(f"its {noun} says {count} entries of {bits} bits, and has {len(entries)} to {entries.max()}")
+        raise ValueError(
+            f"its {noun} says {count} entries of {bits} bits, and has {len(entries)} up to {entries.max(initial=0)}"
+        )
     return entries, first, bits
 
 
