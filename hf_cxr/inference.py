@@ -14,17 +14,19 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from PIL import Image
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, pipeline
 
 from hf_cxr.data import DecodedImages, label_matrix
+from hf_cxr.data.decoded import grey_of
 from hf_cxr.data.images import ImageError, read_grey, resize_grey
 from hf_cxr.modeling import load_weights
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, collate
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 
 
 class Classifier:
@@ -138,8 +140,30 @@ def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, f
     return [{entry["label"]: entry["score"] for entry in answer} for answer in answers]
 
 
+def stock_images(split: datasets.Dataset, rows: Sequence[int]) -> list[Image.Image]:
+    """Images of a split as the stock pipeline can take them: as stored, wherever it would see the evaluated greys.
+
+    It turns 16-bit files white and knows no DICOM; of these it gets the evaluated 8-bit grey.
+
+    Raises:
+        ImageError: one can't be decoded.
+    """
+    stored = split.select_columns(["image", "image_id"]).cast_column("image", datasets.Image(decode=False))
+    images = []
+    for row in rows:
+        example = stored[row]
+        grey_HW = grey_of(example)
+        try:
+            image = datasets.Image().decode_example(example["image"])
+            same = np.array_equal(np.asarray(image.convert("RGB").convert("L")), grey_HW)
+        except OSError:  # Pillow does not know the format
+            same = False
+        images.append(image if same else Image.fromarray(grey_HW))
+    return images
+
+
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Image files (png, jpg, jpeg) among the paths; folders are searched in depth, in the order of names.
+    """Image files among the paths; folders are searched for `IMAGE_SUFFIXES`, in depth, in the order of names.
 
     Raises:
         FileNotFoundError: a path does not exist, or nothing was found.
@@ -147,7 +171,9 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            found += sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+            )
         elif path.is_file():
             found.append(path)
         else:

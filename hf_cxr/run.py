@@ -40,7 +40,7 @@ from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.evaluation.metrics import counts
-from hf_cxr.inference import Classifier, stock_pipeline
+from hf_cxr.inference import Classifier, stock_images, stock_pipeline
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.modeling import build_model, fold_into_head
@@ -352,14 +352,15 @@ def describe_environment(state: PartialState) -> dict[str, Any]:
 def compare_with_stock_pipeline(run_dir: Path, split: datasets.Dataset, predictions: Predictions) -> dict[str, Any]:
     """What the stock pipeline says of the first eight test images, beside what was evaluated.
 
-    Law 1 of the design is looked at in each run and not only in the tests.
+    Law 1 of the design is looked at in each run and not only in the tests. Files that the pipeline can't read alike
+    (16 bits, DICOM) go in as the evaluation's 8-bit grey.
 
     Returns:
         The largest difference of a probability, and of the first image with a finding: id, labels and scores. Those
         of a patient's image are for the terminal only, see `Report.to_dict`.
     """
     rows = sorted({*range(min(8, len(split))), int(np.argmax(np.nansum(predictions.labels, axis=1) > 0))})
-    answers = stock_pipeline(run_dir, [split[row]["image"] for row in rows])
+    answers = stock_pipeline(run_dir, stock_images(split, rows))
     evaluated = predictions.probabilities
     difference = max(
         abs(answer[name] - evaluated[row, column])

@@ -1,6 +1,7 @@
 """Decoding to 8-bit grey: what each container gives, and which files are refused."""
 
 import io
+import os
 import pickle
 import zlib
 
@@ -94,27 +95,76 @@ def test_16_bit_grey_does_not_turn_white():
     np.testing.assert_array_equal(read_grey(content).ravel(), np.arange(256))
 
 
-def test_big_endian_16_bit_tiff():
-    header = b"MM\x00*\x00\x00\x00\x08\x00\x08"
+def tiff(strip: np.ndarray, *, width: int, height: int = 1, bits: int = 16, photometric: int = 1) -> bytes:
+    """An uncompressed grey TIFF in the byte order of its strip."""
+    order = "big" if strip.dtype.byteorder == ">" else "little"
     fields = [
-        (256, 4, 2),
-        (257, 4, 1),
-        (258, 3, 16),
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, bits),
         (259, 3, 1),
-        (262, 3, 1),
+        (262, 3, photometric),
         (273, 4, 110),
-        (278, 4, 1),
-        (279, 4, 4),
+        (278, 4, height),
+        (279, 4, strip.nbytes),
     ]
     entries = b"".join(
-        np.array([tag, kind, 0, 1], dtype=">u2").tobytes()
-        + value.to_bytes(2 if kind == 3 else 4, "big").ljust(4, b"\0")
+        b"".join(number.to_bytes(size, order) for number, size in ((tag, 2), (kind, 2), (1, 4)))
+        + value.to_bytes(2 if kind == 3 else 4, order).ljust(4, b"\0")
         for tag, kind, value in fields
     )
-    content = header + entries + bytes(4)
-    content += np.array([0, 65535], dtype=">u2").tobytes()
+    head = b"MM\x00*\x00\x00\x00\x08\x00\x08" if order == "big" else b"II*\x00\x08\x00\x00\x00\x08\x00"
+    return head + entries + bytes(4) + strip.tobytes()
+
+
+def tiff_of_size(width: int, height: int) -> bytes:
+    return tiff(np.zeros(16, dtype=np.uint8), width=width, height=height)
+
+
+def test_big_endian_16_bit_tiff():
+    content = tiff(np.array([0, 65535], dtype=">u2"), width=2)
     assert Image.open(io.BytesIO(content)).mode == "I;16B"
     np.testing.assert_array_equal(read_grey(content), [[0, 255]])
+
+
+@pytest.mark.parametrize(
+    ("bits", "strip", "full_scale"),
+    [
+        (8, np.array([0, 100, 255], dtype=np.uint8), 255),
+        (16, np.array([0, 700, 900], dtype="<u2"), 1023),
+        (16, np.array([0, 700, 40_000], dtype="<u2"), 65535),
+    ],
+)
+def test_a_tiff_whose_zero_is_white_is_the_complement(bits, strip, full_scale):
+    black, white = (read_grey(tiff(strip, width=3, bits=bits, photometric=kind)) for kind in (1, 0))
+    np.testing.assert_array_equal(black, [np.rint(strip.astype(int) * (255 / full_scale))])
+    np.testing.assert_array_equal(white, 255 - black)
+    assert check_image(tiff(strip, width=3, bits=bits)) is None
+
+
+def test_a_12_bit_tiff_says_its_depth():
+    packed = np.array([0x00, 0x01, 0x00, 0x1F, 0x40, 0x00], dtype=np.uint8)  # 0, 256, 500, 0
+    content = tiff(packed, width=4, bits=12)
+    np.testing.assert_array_equal(read_grey(content), np.rint(np.array([[0, 256, 500, 0]]) * (255 / 4095)))
+
+
+def with_significant_bits(content: bytes, bits: int) -> bytes:
+    body = b"sBIT" + bytes([bits])
+    return content[:33] + (1).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big") + content[33:]
+
+
+@pytest.mark.parametrize(
+    ("highest", "bits", "full_scale"),
+    [(900, 12, 4095), (4095, 12, 4095), (10_000, 12, 65535), (65535, 12, 65535), (900, 10, 1023), (900, 16, 1023)],
+)
+def test_a_png_that_says_its_depth_is_believed(highest, bits, full_scale):
+    value_HW = np.linspace(0, highest, 24 * 31).round().astype(np.uint16).reshape(24, 31)
+    content = with_significant_bits(encode(Image.fromarray(value_HW)), bits)
+    np.testing.assert_array_equal(read_grey(content), np.rint(value_HW * (255 / full_scale)))
+
+
+def test_8_bit_grey_is_as_it_is_whatever_depth_it_says():
+    np.testing.assert_array_equal(read_grey(with_significant_bits(WHOLE, 4)), GREY)
 
 
 @pytest.mark.parametrize("source_kind", ["path", "str", "bytes", "image"])
@@ -129,13 +179,26 @@ def test_an_exif_turn_is_undone_and_the_source_left_alone(tmp_path, source_kind)
     np.testing.assert_array_equal(np.asarray(opened), GREY)
 
 
-def png_of_size(width: int, height: int) -> bytes:
+def png_of_size(width: int, height: int, rows: bytes = b"", *, bits: int = 8, colour_type: int = 0) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
 
     size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    header = chunk(b"IHDR", size + bytes([8, 0, 0, 0, 0]))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    header = chunk(b"IHDR", size + bytes([bits, colour_type, 0, 0, 0]))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_of_16_bit_colour_or_alpha_the_high_byte_is_read(colour_type, channels):
+    value_W = np.array([0, 255, 256, 40_000, 65535], dtype=">u2")
+    row = b"\0" + np.repeat(value_W, channels).tobytes()
+    content = png_of_size(5, 1, row, bits=16, colour_type=colour_type)
+    np.testing.assert_array_equal(read_grey(content), [value_W // 256])
+
+
+def frames(file_format: str) -> bytes:
+    second = Image.fromarray(255 - GREY)
+    return encode(Image.fromarray(GREY), file_format, save_all=True, append_images=[second])
 
 
 WHOLE = encode(Image.fromarray(GREY))
@@ -151,6 +214,13 @@ BROKEN = {
     "negative": (encode(Image.fromarray(np.array([[-5, 5]], dtype=np.int32)), "TIFF"), "from -5 to 5"),
     "wide": (encode(Image.fromarray(np.array([[0, 70_000]], dtype=np.int32)), "TIFF"), "from 0 to 70000"),
     "float": (encode(Image.fromarray(np.ones((2, 2), dtype=np.float32)), "TIFF"), "floating-point"),
+    "absurd tiff": (tiff_of_size(50_000, 50_000), "DecompressionBomb"),
+    "half a tiff": (tiff(np.zeros(100, dtype=np.uint8), width=100, height=100), "truncated|cut|file"),
+    "two pages": (frames("TIFF"), "it holds 2 frames or pages"),
+    "animated gif": (frames("GIF"), "it holds 2 frames or pages"),
+    "animated png": (frames("PNG"), "it holds 2 frames or pages"),
+    "animated webp": (frames("WEBP"), "it holds 2 frames or pages"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image of a known"),
 }
 
 
@@ -172,6 +242,31 @@ def test_a_missing_file_is_refused_with_its_path(tmp_path):
         read_grey(tmp_path / "absent.png")
 
 
+def test_what_is_no_file_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
+    for name, reason in (("folder.png", "it is a folder"), ("pipe.png", "it is no regular file")):
+        assert str(check_image(tmp_path / name)) == f"cannot read {tmp_path / name}: {reason}"
+        with pytest.raises(ImageError, match=reason):
+            read_grey(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_locked_folder_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked" / "a.png").write_bytes(WHOLE)
+    (tmp_path / "locked").chmod(0)
+    assert "Permission denied" in check_image(tmp_path / "locked" / "a.png").reason
+    (tmp_path / "locked").chmod(0o700)
+    assert check_image(tmp_path / "locked" / "a.png") is None
+
+
+def test_an_absurdly_large_file_is_not_read(tmp_path):
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(8 * Image.MAX_IMAGE_PIXELS + 1)  # a hole: it takes no room
+    assert "715,827,881 bytes are more than" in check_image(tmp_path / "large.png").reason
+
+
 def test_no_damaged_png_is_read_as_other_pixels():
     """Over single flipped bits anywhere in the file: refused, or the very same pixels."""
     rng = np.random.default_rng(0)
@@ -184,6 +279,27 @@ def test_no_damaged_png_is_read_as_other_pixels():
         except ImageError:
             refused += 1
     assert refused > 250
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF", "GIF", "BMP", "WEBP", "PPM"])
+def test_no_damaged_file_raises_anything_else(file_format):
+    """Over flipped bits and cuts anywhere: an image, or an ImageError from reading and checking alike."""
+    whole = encode(Image.fromarray(GREY), file_format)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for position in [*range(40), *rng.integers(0, len(whole), 100)]:
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        for broken in (bytes(damaged), whole[:position]):
+            try:
+                assert read_grey(broken).ndim == 2
+            except ImageError as error:
+                refused += bool(error.reason)
+            if check_image(broken) is not None:
+                with pytest.raises(ImageError):
+                    read_grey(broken)
+    assert refused > 40
 
 
 def test_the_error_survives_pickling():

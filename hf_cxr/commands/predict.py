@@ -13,7 +13,9 @@ from hf_cxr.files import replacing
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 with one line on standard error for bad input."""
     parser = argparse.ArgumentParser(prog="hf-cxr predict", description=__doc__)
-    parser.add_argument("paths", nargs="+", metavar="IMAGE_OR_FOLDER", help="png or jpg files, or folders of them")
+    parser.add_argument(
+        "paths", nargs="+", metavar="IMAGE_OR_FOLDER", help="png, jpg, tif or dcm files, or folders of them"
+    )
     parser.add_argument("--model", required=True, help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
     parser.add_argument("--csv", type=Path, help="also write all probabilities to this file, a row an image")

@@ -45,6 +45,16 @@ def _paths(split: datasets.Dataset) -> list[str]:
     ]
 
 
+def grey_of(example: Mapping[str, Any]) -> np.ndarray:
+    """The 8-bit grey image (H, W) of a row of the schema whose image column is not decoded (`Image(decode=False)`).
+
+    Raises:
+        ImageError: it can't be decoded; the message has its path or id and the reason.
+    """
+    image = example["image"]
+    return read_grey(image["bytes"] or image["path"], name=image["path"] or example["image_id"])
+
+
 class DecodedImages:
     """A split whose images are decoded and resized when a row is asked for; a map-style dataset for a DataLoader.
 
@@ -75,10 +85,8 @@ class DecodedImages:
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         example = self.rows[row]
-        image = example["image"]
-        grey = read_grey(image["bytes"] or image["path"], name=image["path"] or example["image_id"])
         return {
-            "pixels": resize_grey(grey, self.size, self.resample),
+            "pixels": resize_grey(grey_of(example), self.size, self.resample),
             "labels": np.array(example["labels"], dtype=np.float32),
             "row": row,
         }

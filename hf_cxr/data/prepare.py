@@ -402,8 +402,8 @@ def _decode(batch: list[tuple[bytes | str, str]], recipe: Recipe) -> list[dict[s
     answers: list[dict[str, str | bytes] | str] = []
     for source, name in batch:
         try:
+            grey = read_grey(source, name=name)  # refuses what is no image of a sane size before it is read whole
             content = source if isinstance(source, bytes) else Path(source).read_bytes()
-            grey = read_grey(content, name=name)
             image = resize_grey(grey, recipe.size, recipe.resample)
         except ImageError as error:
             answers.append(error.reason)

@@ -1,0 +1,419 @@
+"""One DICOM file, one 8-bit grey image as a viewer would first show it.
+
+For one grey sample a pixel, in this order:
+
+| step               | rule                                                                                    |
+|--------------------|-----------------------------------------------------------------------------------------|
+| stored value       | BitsStored bits, signed or not by PixelRepresentation; unused bits are dropped          |
+| modality           | Modality LUT, else RescaleSlope and RescaleIntercept (1 and 0 where absent)             |
+| values of interest | the first VOI LUT; without one the first window (LINEAR, LINEAR_EXACT, SIGMOID)         |
+| ... if neither     | linear over all that BitsStored can hold, after the modality step; nothing is stretched |
+| photometric        | MONOCHROME1 is inverted, so that 0 is black in every file                               |
+| 8 bits             | linear from the range of the step before to 0..255, rounded to nearest                  |
+| padding            | PixelPaddingValue, up to PixelPaddingRangeLimit, is black whatever the photometric      |
+
+All of it is a function of the stored value, so it is worked out once as a table of at most 65,536 greys.
+
+| colour                        | rule                                                                         |
+|-------------------------------|------------------------------------------------------------------------------|
+| RGB, and YBR converted to RGB | linear from BitsStored to 8 bits, then luma (ITU-R 601-2); no window         |
+| PALETTE COLOR                 | through its palette, then as RGB; alpha is dropped                           |
+
+Overlays are not drawn. PresentationLUTShape is not read: in a radiograph it repeats the photometric interpretation.
+Rows and columns are as stored: pixels are taken as square, and nothing is turned or flipped by orientation elements.
+No element that tells of the patient is parsed; text that is burned into the pixels stays there.
+
+Without a file meta group, as some archives leave it, the encoding is the one that the first element shows. Decoders
+are pydicom's own: native, deflated, RLE and 8-bit JPEG always, JPEG 2000 and JPEG-LS with the extra ``dicom``. JPEG
+Lossless and 12-bit JPEG want a plugin that pydicom finds once it is installed; without one they are refused.
+
+Refuses, as `ValueError` with the reason (`images.py` adds the file's name): several frames, functional groups
+(enhanced objects), dose grids; no pixel data; a transfer syntax without decoder; more than 16 bits, floating point;
+windows, tables and bit depths that contradict themselves; sizes above a limit, in the header or in the codestream;
+pixel data that are cut short.
+
+H, W = height, width; V = stored values.
+"""
+
+import zlib
+from io import BytesIO
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+SUFFIXES = (".dcm", ".dicom")
+INSTALL = "pip install 'hf-cxr[dicom]'"
+MOST_BITS = 16
+GREYS = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+DOSE_GRID = "1.2.840.10008.5.1.4.1.1.481.2"
+
+# Only these are parsed. Those of the palette are read when the photometric interpretation asks for them.
+TAGS = (
+    *("SOPClassUID", "SharedFunctionalGroupsSequence", "NumberOfFrames"),
+    *("Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
+    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue", "Alpha")),
+    *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue", "Alpha")),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue", "Alpha")),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"),
+)
+
+
+def is_dicom(head: bytes, suffix: str) -> bool:
+    """Whether a file is to be read as DICOM: by the magic in its first 132 bytes, or by its suffix."""
+    return head[128:132] == b"DICM" or suffix.lower() in SUFFIXES
+
+
+def check(file: BinaryIO, max_pixels: int | None) -> None:
+    """Read the header, and see that the pixel data are as long as it says; nothing is decoded.
+
+    Args:
+        file: a whole DICOM file, opened for reading; its name plays no part.
+        max_pixels: the most that Rows x Columns may be; None is no limit.
+
+    Raises:
+        ValueError: see the top of this module. pydicom raises others on broken files.
+    """
+    file = _inflated(file, max_pixels)
+    dataset = _header(file)
+    _check_header(dataset, max_pixels)
+    _check_pixel_data(dataset, file)
+
+
+def decode(file: BinaryIO, max_pixels: int | None) -> np.ndarray:
+    """Decode to 8-bit grey by the rules at the top of this module.
+
+    Args:
+        file: as for `check`.
+        max_pixels: as for `check`.
+
+    Returns:
+        (H, W) uint8, 0 black.
+
+    Raises:
+        ValueError: see the top of this module. pydicom raises others on broken files.
+    """
+    file = _inflated(file, max_pixels)
+    dataset = _header(file)
+    table_V = _check_header(dataset, max_pixels)
+    _check_pixel_data(dataset, file)
+    from pydicom.pixels import pixel_array
+
+    file.seek(0)
+    pixels = pixel_array(_read(file, stop_before_pixels=False))
+    if pixels.shape[:2] != (dataset.Rows, dataset.Columns) or pixels.ndim != (2 if table_V is not None else 3):
+        raise ValueError(f"its pixel data are {pixels.shape}, its header says {dataset.Rows} x {dataset.Columns}")
+    bits = dataset.BitsStored
+    if table_V is None:
+        return _luma(pixels, bits)
+    lowest = _lowest(dataset)
+    seen = int(pixels.min()), int(pixels.max())
+    if seen[0] < lowest or seen[1] >= lowest + (1 << bits):
+        raise ValueError(f"its pixels are from {seen[0]} to {seen[1]}, more than its BitsStored of {bits} can hold")
+    return table_V[pixels.astype(np.int32) - lowest]
+
+
+def _read(file: BinaryIO, *, stop_before_pixels: bool) -> "Dataset":
+    try:
+        from pydicom import dcmread, uid
+    except ImportError as error:
+        raise ValueError(f"reading DICOM needs pydicom: {INSTALL}") from error
+    dataset = dcmread(file, force=True, stop_before_pixels=stop_before_pixels, specific_tags=list(TAGS))
+    if not dataset.file_meta.get("TransferSyntaxUID"):
+        implicit, little = dataset.original_encoding
+        syntaxes = {
+            (True, True): uid.ImplicitVRLittleEndian,
+            (False, True): uid.ExplicitVRLittleEndian,
+            (False, False): uid.ExplicitVRBigEndian,
+        }
+        dataset.file_meta.TransferSyntaxUID = syntaxes[implicit, little]
+    return dataset
+
+
+def _header(file: BinaryIO) -> "Dataset":
+    """What comes before the pixel data; the file is left where they begin."""
+    file.seek(0)
+    return _read(file, stop_before_pixels=True)
+
+
+def _inflated(file: BinaryIO, max_pixels: int | None) -> BinaryIO:
+    """A deflated data set in full, without its file meta group; any other file as it is."""
+    # pydicom would inflate it too, but to any length.
+    file.seek(0)
+    head = file.read(4096)
+    if head[128:132] != b"DICM" or DEFLATED not in head:
+        return file
+    if head[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+        raise ValueError("it is deflated, and its file meta group does not say how long it is")
+    file.seek(144 + int.from_bytes(head[140:144], "little"))
+    limit = 8 * max_pixels if max_pixels is not None else 0
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    content = inflater.decompress(file.read(), limit)
+    if not inflater.eof:
+        raise ValueError(f"its deflated data are cut short, or longer than {limit:,} bytes")
+    return BytesIO(content)
+
+
+def _check_header(dataset: "Dataset", max_pixels: int | None) -> np.ndarray | None:
+    """Whether the header is that of one readable radiograph; its table (V,) uint8 from stored value to grey, or None
+    for colour."""
+    sop_class = dataset.get("SOPClassUID")
+    kind = f" ({sop_class.name})" if sop_class else ""
+    if "Rows" not in dataset or "Columns" not in dataset:
+        raise ValueError(f"no image: it has no Rows and Columns{kind}, is cut off before them, or is no DICOM file")
+    frames = dataset.get("NumberOfFrames")
+    if frames not in (None, "", 1):
+        raise ValueError(f"it holds {frames} frames{kind}; take them apart, a radiograph is one")
+    if "SharedFunctionalGroupsSequence" in dataset or sop_class == DOSE_GRID:
+        raise ValueError(f"it is no plain radiograph{kind}: windows in functional groups and dose grids are not read")
+    rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
+    if not rows or not columns:
+        raise ValueError(f"it is {columns} x {rows} pixels")
+    if max_pixels is not None and rows * columns > max_pixels:
+        raise ValueError(
+            f"{columns} x {rows} pixels are more than {max_pixels}; if it is sound, raise PIL.Image.MAX_IMAGE_PIXELS"
+        )
+    _check_bits(dataset)
+    _check_decoder(dataset)
+    photometric, samples = dataset.get("PhotometricInterpretation"), _whole(dataset, "SamplesPerPixel", 1)
+    if photometric in GREYS and samples == 1:
+        return _grey_table(dataset)
+    if photometric == "PALETTE COLOR" and samples == 1:
+        return _palette_table(dataset)
+    if photometric in COLOURS and samples == 3:
+        return None
+    raise ValueError(f"its PhotometricInterpretation is {photometric} with {samples} sample(s) a pixel")
+
+
+def _whole(dataset: "Dataset", keyword: str, default: int | None = None) -> int:
+    value = dataset.get(keyword)
+    if value is None and default is None:
+        raise ValueError(f"it has no {keyword}")
+    return int(default if value is None else value)
+
+
+def _check_bits(dataset: "Dataset") -> None:
+    allocated, stored = _whole(dataset, "BitsAllocated"), _whole(dataset, "BitsStored")
+    high = _whole(dataset, "HighBit", stored - 1)
+    if not 1 <= stored <= allocated or high != stored - 1:
+        raise ValueError(f"BitsAllocated {allocated}, BitsStored {stored} and HighBit {high} contradict each other")
+    if stored > MOST_BITS:
+        raise ValueError(f"BitsStored is {stored}; at most {MOST_BITS} are read")
+
+
+def _check_decoder(dataset: "Dataset") -> None:
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import JPEGExtended12Bit
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise ValueError(f"its transfer syntax is {syntax.name}, which pydicom does not decode") from None
+    # Pillow's JPEG is of 8 bits.
+    is_deep = syntax == JPEGExtended12Bit and dataset.BitsStored > 8
+    if not decoder.is_available or (is_deep and decoder.available_plugins == ("pillow",)):
+        raise ValueError(
+            f"its transfer syntax is {syntax.name}, and no decoder for it is installed. {INSTALL} brings JPEG 2000 "
+            f"and JPEG-LS; for this one pydicom can use any of: {'; '.join(decoder.missing_dependencies)}"
+        )
+
+
+def _lowest(dataset: "Dataset") -> int:
+    return -(1 << (dataset.BitsStored - 1)) if _whole(dataset, "PixelRepresentation", 0) else 0
+
+
+def _grey_table(dataset: "Dataset") -> np.ndarray:
+    """From stored value, less the lowest possible one, to grey: (V,) uint8."""
+    stored_V = np.arange(1 << dataset.BitsStored) + _lowest(dataset)
+    value_V, low, high = _modality(dataset, stored_V)
+    shown_V = _values_of_interest(dataset, value_V, low, high)  # 0 to 1
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        shown_V = 1 - shown_V
+    grey_V = np.floor(255 * shown_V + 0.5).astype(np.uint8)
+    if dataset.get("PixelPaddingValue") is not None:
+        first = _whole(dataset, "PixelPaddingValue")
+        ends = first, _whole(dataset, "PixelPaddingRangeLimit", first)
+        if stored_V[0] < 0:  # a negative one may be written as unsigned
+            ends = tuple(end - (1 << dataset.BitsAllocated) if end > stored_V[-1] else end for end in ends)
+        grey_V[(stored_V >= min(ends)) & (stored_V <= max(ends))] = 0
+    return grey_V
+
+
+def _modality(dataset: "Dataset", stored_V: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Values after the modality step, and the range that they may take."""
+    if dataset.get("ModalityLUTSequence"):
+        entries, first, bits = _lookup_table(dataset.ModalityLUTSequence[0], dataset, "Modality LUT")
+        return entries[np.clip(stored_V - first, 0, len(entries) - 1)], 0, (1 << bits) - 1
+    slope, intercept = (
+        float(default if dataset.get(keyword) is None else dataset.get(keyword))
+        for keyword, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+    )
+    if not (np.isfinite([slope, intercept]).all() and slope):
+        raise ValueError(f"its RescaleSlope is {slope:g}, its RescaleIntercept {intercept:g}")
+    value_V = stored_V * slope + intercept
+    return value_V, value_V.min(), value_V.max()
+
+
+def _values_of_interest(dataset: "Dataset", value_V: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 to 1 over the first VOI LUT, else the first window, else the whole range."""
+    if dataset.get("VOILUTSequence"):
+        entries, first, bits = _lookup_table(dataset.VOILUTSequence[0], dataset, "VOI LUT")
+        position_V = np.clip(np.floor(value_V + 0.5) - first, 0, len(entries) - 1).astype(np.int64)
+        return entries[position_V] / ((1 << bits) - 1)
+    center, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
+    if center is None or width is None:
+        return (value_V - low) / (high - low)
+    return _window(value_V, center, width, str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper())
+
+
+def _first(value) -> float | None:
+    if value is None or value == "":
+        return None
+    return float(value if isinstance(value, (int, float, str)) else value[0])
+
+
+def _window(value_V: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
+    """0 to 1 by PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise ValueError(f"its VOILUTFunction is {function}; known: LINEAR, LINEAR_EXACT, SIGMOID")
+    narrowest = 1 if function == "LINEAR" else np.nextafter(0, 1)
+    if not (np.isfinite([center, width]).all() and width >= narrowest):
+        raise ValueError(f"its window has center {center:g} and width {width:g}, which {function} does not know")
+    if function == "SIGMOID":
+        return 0.5 + 0.5 * np.tanh(2 * (value_V - center) / width)  # 1 / (1 + exp(-4 (x - c) / w)), without overflow
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    if width == 0:
+        return (value_V > center).astype(np.float64)
+    return np.clip((value_V - center) / width + 0.5, 0, 1)
+
+
+def _lookup_table(item: "Dataset", dataset: "Dataset", noun: str) -> tuple[np.ndarray, int, int]:
+    """Entries, the value that the first one stands for, and the bits of an entry."""
+    descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
+    if descriptor is None or data is None or len(descriptor) != 3:
+        raise ValueError(f"its {noun} has no descriptor or no data")
+    count, first, bits = int(descriptor[0]) or 1 << 16, int(descriptor[1]), int(descriptor[2])
+    if isinstance(data, bytes):  # OW; entries of 8 bits may lie two in a word
+        endian = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+        data = np.frombuffer(data, dtype=np.uint8 if len(data) < 2 * count else f"{endian}u2")
+    entries = np.atleast_1d(np.asarray(data, dtype=np.int64))[:count]
+    if not 1 <= bits <= MOST_BITS or len(entries) < count or entries.min() < 0 or entries.max() >= 1 << bits:
+        raise ValueError(
+            f"its {noun} says {count} entries of {bits} bits, and has {len(entries)} up to {entries.max(initial=0)}"
+        )
+    return entries, first, bits
+
+
+def _palette_table(dataset: "Dataset") -> np.ndarray:
+    """From stored value, less the lowest possible one, to the luma of its colour: (V,) uint8."""
+    from pydicom.pixels import apply_color_lut
+
+    stored_1V = (np.arange(1 << dataset.BitsStored) + _lowest(dataset))[None]
+    colour_1VC = apply_color_lut(stored_1V, dataset)[..., :3]
+    # Entries of 8 bits are kept in 16 by some, and called 16 by others.
+    bits = min(int(dataset.RedPaletteColorLookupTableDescriptor[2]), 8 * colour_1VC.itemsize)
+    highest = int(colour_1VC.max())
+    if not 1 <= bits <= MOST_BITS or highest >= 1 << bits:
+        raise ValueError(f"its palette says entries of {bits} bits, and has {highest}")
+    return _luma(colour_1VC, bits)[0]
+
+
+def _luma(colour_HWC: np.ndarray, bits: int) -> np.ndarray:
+    full = (1 << bits) - 1
+    if bits != 8:
+        colour_HWC = (2 * 255 * colour_HWC.astype(np.int64) + full) // (2 * full)
+    return np.array(Image.fromarray(np.ascontiguousarray(colour_HWC, dtype=np.uint8)).convert("L"))
+
+
+def _check_pixel_data(dataset: "Dataset", file: BinaryIO) -> None:
+    """Whether the pixel data that begin here are whole, and their codestream is of the header's size."""
+    start = file.tell()
+    end = file.seek(0, 2)
+    endian = "little" if dataset.original_encoding[1] else "big"
+    file.seek(min(start, end))
+    head = file.read(8)
+    if head[4:8] in (b"OB\0\0", b"OW\0\0", b"UN\0\0"):  # explicit, whatever the transfer syntax says
+        head += file.read(4)
+    tag = (int.from_bytes(head[:2], endian), int.from_bytes(head[2:4], endian))
+    if len(head) < 8 or tag[0] != 0x7FE0:
+        raise ValueError("it has no pixel data, or is cut off before them")
+    if tag[1] != 0x0010:
+        raise ValueError("floating-point pixels have no stated range")
+    length = int.from_bytes(head[-4:], endian)
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        # Some write the length of all fragments where the standard wants none.
+        stop = None if length == 0xFFFFFFFF else file.tell() + length
+        _check_codestream(dataset, file, _first_fragment(file, end, stop))
+        return
+    bits = dataset.Rows * dataset.Columns * _whole(dataset, "SamplesPerPixel", 1) * dataset.BitsAllocated
+    expected = -(-bits // 8)
+    if dataset.PhotometricInterpretation == "YBR_FULL_422":
+        expected = expected * 2 // 3
+    present = min(length, end - file.tell())
+    if present < expected:
+        raise ValueError(f"truncated: {present:,} bytes of pixel data; its header says {expected:,}")
+    if length >= 2 * expected and length > expected + 1:
+        raise ValueError(f"its pixel data hold {length // expected} frames; take them apart, a radiograph is one")
+
+
+def _first_fragment(file: BinaryIO, end: int, stop: int | None) -> int:
+    """Where the first fragment begins; all are walked, to the delimiter or to where they stop, to see them whole."""
+    start = None
+    is_offset_table = True
+    while start is None or file.tell() != stop:
+        head = file.read(8)
+        tag, length = head[:4], int.from_bytes(head[4:], "little")
+        if tag == b"\xfe\xff\xdd\xe0" and start is not None:
+            break
+        if tag != b"\xfe\xff\x00\xe0" or len(head) < 8 or file.tell() + length > end:
+            raise ValueError("truncated: its pixel data end inside a fragment, or are no fragments")
+        if not is_offset_table and start is None:
+            start = file.tell()
+        is_offset_table = False
+        file.seek(length, 1)
+    return start
+
+
+def _check_codestream(dataset: "Dataset", file: BinaryIO, start: int) -> None:
+    """A codestream says its size again, and decoders make room for that one."""
+    file.seek(start)
+    size = _codestream_size(file)
+    if size is not None and size != (dataset.Columns, dataset.Rows):
+        raise ValueError(
+            f"its codestream is {size[0]} x {size[1]} pixels, its header says {dataset.Columns} x {dataset.Rows}"
+        )
+
+
+def _codestream_size(file: BinaryIO) -> tuple[int, int] | None:
+    """Width and height of a JPEG 2000, JPEG or JPEG-LS codestream; None for what is neither, such as RLE."""
+    start = file.tell()
+    head = file.read(4096)
+    if head[:2] != b"\xff\xd8":
+        siz = head.find(b"\xff\x4f\xff\x51")  # JPEG 2000, at once or behind the boxes of a JP2 file
+        if siz < 0:
+            return None
+        right, bottom, left, top = (int.from_bytes(head[siz + at : siz + at + 4], "big") for at in (8, 12, 16, 20))
+        return right - left, bottom - top
+    file.seek(start + 2)
+    while True:
+        marker = file.read(2)
+        while marker == b"\xff\xff":  # fill bytes
+            marker = b"\xff" + file.read(1)
+        length = int.from_bytes(file.read(2), "big")
+        if len(marker) < 2 or marker[0] != 0xFF or length < 2 or marker[1] == 0xDA:
+            raise ValueError("its JPEG codestream has no frame header")
+        if (0xC0 <= marker[1] <= 0xCF and marker[1] not in (0xC4, 0xC8, 0xCC)) or marker[1] == 0xF7:
+            body = file.read(5)
+            return int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
+        file.seek(length - 2, 1)
