@@ -10,8 +10,15 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.model_selection import StratifiedGroupKFold
 
-from hf_cxr.data.splits import check_patients_disjoint, patient_split, split_fingerprint
+from hf_cxr.data.splits import (
+    check_patients_disjoint,
+    patient_folds,
+    patient_fractions,
+    patient_split,
+    split_fingerprint,
+)
 
 PREVALENCE = (0.3, 0.1, 0.02, 0.004)
 
@@ -119,6 +126,94 @@ def test_refusals_of_a_split():
         patient_split(labels[:3], ids, count=2)
     with pytest.raises(ValueError, match=r"1 of 4 rows.*no patient_id, such as row 2"):
         patient_split(labels, ["a", "a", None, "c"], count=2)
+
+
+SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+
+
+def largest_deviation(labels: np.ndarray, part_of_row: np.ndarray) -> np.ndarray:
+    """(C,) how far a finding's prevalence in some part is from its prevalence in all, as a share of it."""
+    parts = [labels[part_of_row == part].mean(axis=0) for part in np.unique(part_of_row)]
+    return np.abs(np.array(parts) / labels.mean(axis=0) - 1).max(axis=0)
+
+
+def owners(ids: np.ndarray, part_of_row: np.ndarray) -> int:
+    """The largest number of parts that a patient is in."""
+    return pd.DataFrame({"patient": ids, "part": part_of_row}).groupby("patient")["part"].nunique().max()
+
+
+def test_fractions_are_exact_whole_and_stratified():
+    labels, ids = make_cohort()
+    names = patient_fractions(labels, ids, SHARES)
+    assert {name: (names == name).sum() for name in SHARES} == {
+        name: pytest.approx(share * len(ids), abs=1) for name, share in SHARES.items()
+    }
+    assert owners(ids, names) == 1
+    one_image = 1 / (0.1 * labels.sum(axis=0))
+    assert (largest_deviation(labels, names) < 0.005 + 1.5 * one_image).all()
+
+
+@pytest.mark.parametrize("folds", [2, 5, 10])
+def test_folds_are_equal_whole_and_stratified(folds):
+    labels, ids = make_cohort()
+    fold = patient_folds(labels, ids, folds=folds)
+    sizes = np.bincount(fold, minlength=folds)
+    assert sizes.max() - sizes.min() <= 1
+    assert len(sizes) == folds
+    assert owners(ids, fold) == 1
+    one_image = folds / labels.sum(axis=0)
+    # A patient with more images of a finding than a fold's share of them is in some fold.
+    largest_patient = pd.DataFrame(labels).groupby(ids).sum().max().to_numpy() * one_image - 1
+    bound = np.maximum(0.01 + 1.5 * one_image, largest_patient + 1e-4)
+    assert (largest_deviation(labels, fold) < bound).all()
+
+
+def test_folds_deviate_less_than_those_of_scikit_learn():
+    """StratifiedGroupKFold takes one label a row: here the set of findings, or the rarest finding of the row."""
+    labels, ids = make_cohort()
+    _, sets = np.unique(labels, axis=0, return_inverse=True)
+    rarest = np.where(labels.any(axis=1), labels.shape[1] - 1 - labels[:, ::-1].argmax(axis=1), labels.shape[1])
+    ours = largest_deviation(labels, patient_folds(labels, ids, folds=5))
+    for single in (sets.ravel(), rarest):
+        fold = np.zeros(len(ids), dtype=int)
+        cuts = StratifiedGroupKFold(5, shuffle=True, random_state=0).split(labels, single, ids)
+        for number, (_, rows) in enumerate(cuts):
+            fold[rows] = number
+        theirs = largest_deviation(labels, fold)
+        assert ours.max() <= theirs.max()
+        assert ours.mean() < theirs.mean()
+
+
+def test_folds_and_fractions_depend_on_the_set_of_rows_and_the_seed():
+    labels, ids = make_cohort(600)
+    order = np.random.default_rng(0).permutation(len(ids))
+    for deal in (
+        lambda labels, ids, seed: patient_folds(labels, ids, folds=4, seed=seed),
+        lambda labels, ids, seed: patient_fractions(labels, ids, SHARES, seed=seed),
+    ):
+        dealt = deal(labels, ids, 3)
+        np.testing.assert_array_equal(deal(labels[order], ids[order], 3), dealt[order])
+        assert (deal(labels, ids, 4) != dealt).any()
+
+
+def test_as_many_folds_as_patients_leave_one_out():
+    ids = ["a", "a", "a", "b", "c", "c"]
+    fold = patient_folds(np.zeros((6, 1)), ids, folds=3)
+    assert len({*zip(ids, fold.tolist(), strict=True)}) == len(set(fold.tolist())) == 3
+
+
+def test_refusals_of_folds_and_fractions():
+    labels, ids = np.zeros((4, 2)), ["a", "a", "b", "c"]
+    for folds in (1, 4):
+        with pytest.raises(ValueError, match=f"folds is {folds}; it must be from 2 to the number of patients, 3"):
+            patient_folds(labels, ids, folds=folds)
+    for shares in ({"train": 1.0}, {"a": 0.5, "b": 0.6}, {"a": 1.2, "b": -0.2}, {"a": float("nan"), "b": 0.5}):
+        with pytest.raises(ValueError, match="fractions must be two or more above 0 that sum to 1"):
+            patient_fractions(labels, ids, shares)
+    with pytest.raises(ValueError, match=r"3 patient\(s\), the largest with 2, 1, 1 images, are too few for 4 parts"):
+        patient_fractions(labels, ids, dict.fromkeys("abcd", 0.25))
+    with pytest.raises(ValueError, match=r"1 of 4 rows.*no patient_id, such as row 3"):
+        patient_folds(labels, ["a", "a", "b", float("nan")], folds=2)
 
 
 def splits_of(**patients: list) -> datasets.DatasetDict:

@@ -253,7 +253,9 @@ def _nodes(rows: _Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     key_N = np.concatenate([split_NB, bytes_NB], axis=1)
     key_N = key_N.view(f"S{key_N.shape[1]}")[:, 0]
     _, first_M, node_N = np.unique(key_N, return_index=True, return_inverse=True)
-    return node_N, first_M, np.ascontiguousarray(bytes_NB[first_M]).view(np.uint64)
+    order_M = np.argsort(first_M)  # as the rows are, so that an earlier node is an earlier row
+    first_M = first_M[order_M]
+    return np.argsort(order_M)[node_N], first_M, np.ascontiguousarray(bytes_NB[first_M]).view(np.uint64)
 
 
 def _nearest_earlier(words_MW: np.ndarray, split_M: np.ndarray) -> dict[bool, list[tuple[int, int]]]:
