@@ -10,6 +10,7 @@ N = rows.
 """
 
 import difflib
+import glob
 import gzip
 import json
 import logging
@@ -42,8 +43,7 @@ def read_rows(description: TableDescription, root: Path) -> pd.DataFrame:
     wanted = _wanted(description)
     frames = []
     for split, names in description.files.items():
-        for name in names:
-            path = find_file(root, name)
+        for path in find_files(root, names):
             frame, header = _read(path, wanted, description)
             _check_columns(frame, header, path, description)
             frame[SPLIT], frame[FOLDER] = split, Path(os.path.relpath(path.parent, root)).as_posix()
@@ -53,11 +53,12 @@ def read_rows(description: TableDescription, root: Path) -> pd.DataFrame:
     return _filtered(_joined(rows, description, root), description)
 
 
-def read_hub_rows(description: TableDescription, data: datasets.DatasetDict) -> pd.DataFrame:
-    """The same of a Hub dataset, without its images. `ROW` counts through the splits in their order."""
+def read_hub_rows(description: TableDescription, data: datasets.DatasetDict, root: Path) -> pd.DataFrame:
+    """The same of datasets that hold images, without these. `ROW` counts through the splits in their order."""
+    source = description.hub or description.name
     frames, first = [], 0
     for split, part in data.items():
-        where = f"{description.hub} ({split})"
+        where = f"{source} ({split})"
         wanted = _wanted(description) - {description.image_column}
         columns = [name for name in part.column_names if name in wanted]
         rows = part.select_columns(columns).with_format("arrow")[:].to_pandas() if columns else pd.DataFrame()
@@ -74,8 +75,22 @@ def read_hub_rows(description: TableDescription, data: datasets.DatasetDict) -> 
         name for name, frame in zip(data, frames, strict=True) if len(data) > 1 and (frame[SPLIT] == "all").any()
     ]
     if unclear and not description.split_column:
-        raise ValueError(f"{description.hub} has a split {unclear[0]!r}; name them train, validation and test")
-    return _filtered(pd.concat(frames, ignore_index=True), description)
+        raise ValueError(f"{source} has a split {unclear[0]!r}; name them train, validation and test")
+    return _filtered(_joined(pd.concat(frames, ignore_index=True), description, root), description)
+
+
+def find_files(root: Path, names: Iterable[str]) -> list[Path]:
+    """Each name's file, or, where it has wildcards, the files below the root that match, by name."""
+    found = []
+    for name in names:
+        if not glob.has_magic(name):
+            found.append(find_file(root, name))
+            continue
+        matching = sorted(path for path in root.glob(name) if path.is_file())
+        if not matching:
+            raise FileNotFoundError(f"{root} has no file {name}; --table_root is the folder that files are below")
+        found += matching
+    return found
 
 
 def find_file(root: Path, name: str) -> Path:
