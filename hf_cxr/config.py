@@ -55,6 +55,16 @@ class DataArguments:
             "help": "What to do with images that the lists name and the folder lacks: error, or skip and count."
         },
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read the images of a table while training goes on, from Parquet shards on disk or the Hub; "
+            "nothing is copied or held, see hf_cxr/data/streaming.py."
+        },
+    )
+    streaming_buffer: int = field(
+        default=1000, metadata={"help": "Images that each reader of a stream holds to mix them, 1 or more."}
+    )
     phantom_train: int = field(default=2000, metadata={"help": "Number of phantom training images."})
     phantom_validation: int = field(default=500, metadata={"help": "Number of phantom validation images."})
     phantom_test: int = field(default=500, metadata={"help": "Number of phantom test images."})
@@ -85,6 +95,12 @@ class DataArguments:
                 f"--nih_root is given but the dataset is {self.dataset}; add --dataset nih or leave it out"
             )
         self._check_table()
+        if self.streaming and (self.dataset != "table" or self.missing_images != "error"):
+            raise ValueError(
+                "--streaming goes with --dataset table and --missing_images error: a stream cannot know beforehand "
+                "which images it will lack"
+            )
+        _check(self.streaming_buffer >= 1, "streaming_buffer", self.streaming_buffer, "at least 1")
         for name in ("phantom_train", "phantom_validation", "phantom_test"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(32 <= self.phantom_size <= 2048, "phantom_size", self.phantom_size, "between 32 and 2048 pixels")

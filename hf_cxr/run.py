@@ -10,7 +10,8 @@ import logging
 import platform
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
+from PIL import Image
+from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -26,11 +29,14 @@ from hf_cxr import hub
 from hf_cxr.config import RunArguments
 from hf_cxr.data import (
     DecodedImages,
+    StreamedImages,
     check_images,
     count_missing,
     dataset_name,
+    is_streamed,
     label_matrix,
     load_splits,
+    read_images,
     split_fingerprint,
 )
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
@@ -197,7 +203,10 @@ def build_trainer(
         rotation_degrees=args.model.rotation_degrees,
         seed=seed,
     )
-    sampler = ShuffleSampler(label_matrix(splits["train"]), batch_size=training.images_per_step, seed=seed)
+    sampler = None
+    if not is_streamed(splits["train"]):
+        sampler = ShuffleSampler(label_matrix(splits["train"]), batch_size=training.images_per_step, seed=seed)
+    train, validation = open_images(args, pixels, splits, seed)
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
     return CXRTrainer(
         model=model,
@@ -206,8 +215,8 @@ def build_trainer(
         pixels=pixels,
         sampler=sampler,
         decay_all_parameters=training.optimizer == "adam",
-        train_dataset=DecodedImages(splits["train"], pixels.resize_size, pixels.resample),
-        eval_dataset=DecodedImages(splits["validation"], pixels.resize_size, pixels.resample),
+        train_dataset=train,
+        eval_dataset=validation,
         processing_class=processor,
         compute_metrics=validation_metrics(label_names),
         optimizer_cls_and_kwargs=(
@@ -219,6 +228,27 @@ def build_trainer(
             },
         ),
     )
+
+
+def open_images(
+    args: RunArguments, pixels: PixelProcessor, splits: datasets.DatasetDict, seed: int
+) -> tuple[Dataset, Dataset]:
+    """Training and validation as rows of pixels: decoded when asked for, or streamed in an order of their own."""
+    training, size = args.training, (pixels.resize_size, pixels.resample)
+    if not is_streamed(splits["train"]):
+        return DecodedImages(splits["train"], *size), DecodedImages(splits["validation"], *size)
+    share = {"processes": training.world_size, "process": training.process_index}
+    train = StreamedImages(
+        splits["train"],
+        *size,
+        batch_size=training.train_batch_size,
+        step_size=training.images_per_step,
+        shuffle=True,
+        buffer=args.data.streaming_buffer,
+        seed=seed,
+        **share,
+    )
+    return train, StreamedImages(splits["validation"], *size, batch_size=training.eval_batch_size, **share)
 
 
 def validation_metrics(label_names: LabelSpace) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -311,6 +341,13 @@ def describe_protocol(
     }
 
 
+def pictures(split: datasets.Dataset, rows: Sequence[int]) -> list[Image.Image]:
+    """The images of these rows as they are stored."""
+    if is_streamed(split):
+        return [Image.open(BytesIO(content)) for content in read_images(split, rows)]
+    return [split[row]["image"] for row in rows]
+
+
 def describe_training(trainer: CXRTrainer, checkpoint: Path | None) -> dict[str, Any]:
     """Epochs, times, speed and peak memory, measured; after a resume, time and speed are those of the last leg."""
     state, clock = trainer.state, trainer.clock
@@ -353,7 +390,7 @@ def compare_with_stock_pipeline(run_dir: Path, split: datasets.Dataset, predicti
         of a patient's image are for the terminal only, see `Report.to_dict`.
     """
     rows = sorted({*range(min(8, len(split))), int(np.argmax(np.nansum(predictions.labels, axis=1) > 0))})
-    answers = stock_pipeline(run_dir, [split[row]["image"] for row in rows])
+    answers = stock_pipeline(run_dir, pictures(split, rows))
     evaluated = predictions.probabilities
     difference = max(
         abs(answer[name] - evaluated[row, column])

@@ -9,23 +9,28 @@ from hf_cxr.data.nih import load_nih
 from hf_cxr.data.phantom import load_phantom
 from hf_cxr.data.prepare import DecodedImages, check_images
 from hf_cxr.data.splits import check_patients_disjoint, split_fingerprint
+from hf_cxr.data.streaming import StreamedImages, is_streamed, load_streamed, read_images
 from hf_cxr.data.tables import load_table, map_labels
 from hf_cxr.labels import NIH14, LabelSpace
 
 __all__ = [
     "DecodedImages",
+    "StreamedImages",
     "TableDescription",
     "check_images",
     "check_patients_disjoint",
     "count_missing",
     "dataset_name",
+    "is_streamed",
     "label_matrix",
     "load_description",
     "load_nih",
     "load_phantom",
     "load_splits",
+    "load_streamed",
     "load_table",
     "map_labels",
+    "read_images",
     "ready_names",
     "split_fingerprint",
 ]
@@ -37,11 +42,15 @@ def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> t
     Args:
         args: source and options.
         seed: of the permutation when ``shuffle_labels`` is set.
-        images: False leaves the image column out; a release or a table then needs no image file, and is listed whole.
+        images: False leaves the images out; a release or a table then needs no image file, and is listed whole.
     """
     label_names = NIH14
     if args.dataset == "nih":
         splits = load_nih(args.nih_root, images=images, missing_images=args.missing_images)
+    elif args.streaming:
+        splits, label_names = load_streamed(args.table, args.table_root)
+        if not images:
+            splits = splits.remove_columns("stream")
     elif args.dataset == "table":
         splits, label_names = load_table(
             args.table, args.table_root, images=images, missing_images=args.missing_images

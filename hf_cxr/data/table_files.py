@@ -40,7 +40,7 @@ HUB_SPLITS = {
 
 def read_rows(description: TableDescription, root: Path) -> pd.DataFrame:
     """All rows of all files, joined and filtered, with the columns of the description and `SPLIT` ... `ROW`."""
-    wanted = _wanted(description)
+    wanted = wanted_columns(description)
     frames = []
     for split, names in description.files.items():
         for path in find_files(root, names):
@@ -59,7 +59,7 @@ def read_hub_rows(description: TableDescription, data: datasets.DatasetDict, roo
     frames, first = [], 0
     for split, part in data.items():
         where = f"{source} ({split})"
-        wanted = _wanted(description) - {description.image_column}
+        wanted = wanted_columns(description) - {description.image_column}
         columns = [name for name in part.column_names if name in wanted]
         rows = part.select_columns(columns).with_format("arrow")[:].to_pandas() if columns else pd.DataFrame()
         for column in columns:
@@ -115,7 +115,8 @@ def refuse(culprits: Iterable, message: str, repair: str) -> None:
         raise ValueError(f"{message} ({len(culprits)} row(s), such as {examples}): {repair}")
 
 
-def _wanted(description: TableDescription) -> set[str]:
+def wanted_columns(description: TableDescription) -> set[str]:
+    """Columns that the table's own files are read for, those of findings included."""
     columns = set(description.columns())
     if description.label_format == "columns":
         columns |= {column for alternatives in description.findings.values() for column in alternatives}

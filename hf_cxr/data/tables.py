@@ -241,7 +241,7 @@ def _open_pictures(description: TableDescription, root: Path) -> tuple[datasets.
         raise ValueError(f"{source} has no column {description.image_column!r}; it has {', '.join(columns)}")
     parts = [
         part.select_columns([description.image_column])
-        .rename_column(description.image_column, "image")
+        .rename_columns({description.image_column: "image"})  # which, unlike rename_column, may be its name already
         .cast_column("image", datasets.Image())
         for part in data.values()
     ]
@@ -275,7 +275,7 @@ def _with_pictures(
 
 def _with_ids(rows: pd.DataFrame, description: TableDescription, embedded: bool) -> pd.DataFrame:
     if embedded:
-        path = Path(description.hub or description.name).name + "/" + rows[ROW].astype(str)
+        path = (Path(description.hub or "").name or Path(description.name).name) + "/" + rows[ROW].astype(str)
     else:
         path = _rendered(rows, description)
     image_path = (
