@@ -287,8 +287,6 @@ def test_a_broken_image_is_named_when_it_comes(tmp_path):
     images = stream(load_streamed(root / "table.yaml")[0]["train"])
     with pytest.raises(ImageError, match=r"train-00001-of-00003.parquet, row group 1, row 3 \(0051.png\)"):
         numbers(images)
-    with pytest.raises(ImageError, match=r"row group 1, row 3 \(0051.png\)"):
-        numbers(images, workers=2)
 
 
 def test_absent_images_are_told_before_anything_is_read(tmp_path):

@@ -87,7 +87,7 @@ def load_streamed(
     places = pa.concat_tables([part.data.table.select(["stream"]) for part in data.values()])["stream"]
     data = datasets.DatasetDict({split: part.remove_columns("stream") for split, part in data.items()})
     rows, label_MC, splits = described(read_hub_rows(description, data, root), description, embedded=True)
-    table = arrow_table(rows, label_MC, description).append_column("stream", places.take(pa.array(rows[ROW])))
+    table = arrow_table(rows, label_MC, description, root).append_column("stream", places.take(pa.array(rows[ROW])))
     schema = datasets.Features({**features(description.findings, images=False), "stream": STREAM})
     info = datasets.DatasetInfo(features=schema, homepage=description.source)
     streamed = {name: datasets.Dataset(table.take(pa.array(index)), info=info) for name, index in splits.items()}

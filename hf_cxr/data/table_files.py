@@ -123,6 +123,11 @@ def wanted_columns(description: TableDescription) -> set[str]:
     return columns - _joined_columns(description)
 
 
+def read_columns(path: Path, wanted: set[str], description: TableDescription) -> pd.DataFrame:
+    """The wanted columns that a file of any of the known kinds has, as text."""
+    return _read(path, wanted, description)[0]
+
+
 def _joined_columns(description: TableDescription) -> set[str]:
     return {column for entry in description.join for column in entry["columns"]}
 

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from hf_cxr.data.description import READY, SPLITS, TableDescription, load_description
 from hf_cxr.data.schema import features
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
+from hf_cxr.data.table_boxes import boxes_of
 from hf_cxr.data.table_files import FILE, FOLDER, ROW, SPLIT, find_files, read_hub_rows, read_rows, refuse
 from hf_cxr.data.table_labels import column_of, labels_of, merge_rows
 from hf_cxr.labels import LabelSpace
@@ -73,7 +74,8 @@ def load_table(
         missing_images: what to do about listed images that are not there: "error", or "skip" them with a warning.
 
     Returns:
-        The splits, in the columns of `hf_cxr.data.schema`, and the findings. ``boxes`` are empty. Splits that the
+        The splits, in the columns of `hf_cxr.data.schema`, and the findings. ``boxes`` are those of the
+        description's key. Splits that the
         description names are taken as they are; others are cut from train by patient, stratified on findings, on the
         whole table, whatever images are at hand.
 
@@ -93,7 +95,7 @@ def load_table(
     if images and pictures is None:
         path_M = _image_paths(rows, root, description)
         splits = _present(splits, path_M, rows["image_id"], root, missing_images)
-    table = arrow_table(rows, label_MC, description, path_M)
+    table = arrow_table(rows, label_MC, description, root, path_M)
     schema = features(description.findings, images=path_M is not None)
     info = datasets.DatasetInfo(features=schema, homepage=description.source)
     if images and pictures is not None:
@@ -463,7 +465,13 @@ def _warn_of_absent_findings(label_NC: np.ndarray, description: TableDescription
         )
 
 
-def arrow_table(rows: pd.DataFrame, label_MC: np.ndarray, description: TableDescription, path_M=None) -> pa.Table:
+def arrow_table(
+    rows: pd.DataFrame,
+    label_MC: np.ndarray,
+    description: TableDescription,
+    root: Path,
+    path_M: np.ndarray | None = None,
+) -> pa.Table:
     """The schema's columns, M rows; the image column only with ``path_M``."""
     count = len(rows)
     columns = {
@@ -475,10 +483,7 @@ def arrow_table(rows: pd.DataFrame, label_MC: np.ndarray, description: TableDesc
         "sex": _valued(rows, "sex", description),
     }
     schema = features(description.findings, images=path_M is not None)
-    empty = pa.array(np.zeros(count + 1, dtype=np.int32))
-    columns["boxes"] = pa.ListArray.from_arrays(
-        empty, pa.array([], schema.arrow_schema.field("boxes").type.value_type)
-    )
+    columns["boxes"] = boxes_of(rows, description, root, path_M, schema.arrow_schema.field("boxes").type)
     if path_M is not None:
         columns["image"] = pa.StructArray.from_arrays(
             [pa.nulls(count, pa.binary()), pa.array(path_M, pa.string())], names=["bytes", "path"]
