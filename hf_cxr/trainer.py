@@ -79,7 +79,6 @@ class CXRTrainer(Trainer):
             persistent_workers=self.args.dataloader_persistent_workers,
             multiprocessing_context=self.args.dataloader_multiprocessing_context,
             prefetch_factor=self.args.dataloader_prefetch_factor,
-            _drop_last=True,  # of what processes gather in evaluation nothing is to be dropped: blank rows are unknown
         )
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:

@@ -40,13 +40,13 @@ DESCRIPTION = {
 SIZE = (36, 3)  # working side, and bicubic
 
 
-def png(rng, side=40) -> bytes:
+def png(rng, side) -> bytes:
     content = BytesIO()
     Image.fromarray(rng.integers(0, 256, (side, side), dtype=np.uint8)).save(content, "PNG")
     return content.getvalue()
 
 
-def write_shards(root: Path, count=120, shards=3, group=8, bare=False, **change) -> Path:
+def write_shards(root: Path, count=120, shards=3, group=8, side=40, bare=False, **change) -> Path:
     """Patients of two images, a third of them not in train; labels partly unknown. Row groups of 8 images."""
     rng = np.random.default_rng(0)
     cells = rng.integers(0, 2, (count, 14)).astype(object)
@@ -55,7 +55,7 @@ def write_shards(root: Path, count=120, shards=3, group=8, bare=False, **change)
     frame["name"] = [f"{n:04d}.png" for n in range(count)]
     frame["patient"] = np.arange(count) // 2
     frame["part"] = np.array(["train", "train", "train", "validation", "train", "test"])[frame["patient"] % 6]
-    images = [png(rng) for _ in range(count)]
+    images = [png(rng, side) for _ in range(count)]
     for row, content in change.items():
         images[int(row.removeprefix("row_"))] = content
     frame["image"] = images if bare else [{"bytes": image, "path": None} for image in images]
@@ -316,6 +316,7 @@ def test_what_cannot_be_streamed_is_refused(tmp_path, shards, split):
 # --- memory, and the Hub
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows_read(tmp_path):
     """One process reads twelve times its buffer: past the first sixth, memory stays where it is."""
     script = ROOT / "benchmarks" / "stream_memory.py"
@@ -327,29 +328,47 @@ def test_memory_does_not_grow_with_the_rows_read(tmp_path):
 
 
 HUB = """
-import json, sys
+import json, sys, urllib.error, urllib.request
 from hf_cxr.data import StreamedImages, load_streamed
 splits, _ = load_streamed(sys.argv[1])
+try:
+    urllib.request.urlopen(sys.argv[2] + "/the-table-is-read")
+except urllib.error.HTTPError:
+    pass
 images = StreamedImages(splits["test"], 36, 3, batch_size=4)
 print(json.dumps([[example["row"], int(example["pixels"].sum())] for example in images]))
 """
 
 
+def bytes_asked(requests) -> int:
+    """Of files' contents; a request for a whole file counts as endless."""
+    gets = [request for request in requests if request.method == "GET" and request.status in (200, 206)]
+    ranges = [request.headers.get("range", "bytes=0-9999999999").removeprefix("bytes=").split("-") for request in gets]
+    return sum(int(last) - int(first) + 1 for first, last in ranges)
+
+
 @pytest.mark.slow
-def test_a_hub_dataset_is_streamed_without_a_copy(tmp_path, hub, shards):
+def test_a_hub_dataset_is_streamed_without_a_copy(tmp_path, hub):
     from huggingface_hub import HfApi
 
+    local = write_shards(tmp_path / "local", side=150)
+    size = sum(path.stat().st_size for path in local.glob("data/*"))
     api = HfApi()
     api.create_repo("tester/shards", repo_type="dataset")
-    api.upload_folder(repo_id="tester/shards", repo_type="dataset", folder_path=shards, allow_patterns="data/*")
+    api.upload_folder(repo_id="tester/shards", repo_type="dataset", folder_path=local, allow_patterns="data/*")
     keys = {key: value for key, value in DESCRIPTION.items() if key != "files"} | {"hub": "tester/shards"}
     (tmp_path / "table.yaml").write_text(json.dumps(keys))
     environment = os.environ | hub.environment(tmp_path / "home") | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", HUB, tmp_path / "table.yaml"]
+    before = len(hub.requests)
+    command = [sys.executable, "-c", HUB, tmp_path / "table.yaml", hub.url]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
-    expected = stream(load_streamed(shards / "table.yaml")[0]["test"], shuffle=False, step_size=None)
+    expected = stream(load_streamed(local / "table.yaml")[0]["test"], shuffle=False, step_size=None)
     got = json.loads(done.stdout.splitlines()[-1])
     assert got == [[example["row"], int(example["pixels"].sum())] for example in expected]
-    assert not list((tmp_path / "home").rglob("*.parquet"))
-    assert not list((tmp_path / "home").rglob("*.arrow"))
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.suffix in (".parquet", ".arrow")]
+    asked = [request for request in hub.requests[before:] if request.path.startswith(("/cdn", "/datasets"))]
+    marker = next(i for i, request in enumerate(hub.requests) if request.path == "/the-table-is-read")
+    of_table = [request for request in asked if request in hub.requests[:marker]]
+    assert 0 < bytes_asked(of_table) < size / 4  # labels and ids, and footers; not the images
+    assert bytes_asked(asked) > size / 4

@@ -124,6 +124,34 @@ def test_chexpert(tmp_path, caplog):
     assert splits["test"][0]["patient_id"] == "patient64541"
 
 
+def test_chexpert_test_set_of_studies(tmp_path):
+    root = write_chexpert(tmp_path / "data")
+    header = CHEXPERT.replace("Path,Sex,Age,Frontal/Lateral,AP/PA,", "Study,")
+    studies = ("64741/study1,0,1,1,1,0,0,0,0,0,0,0,0,0,1", "64750/study1,1,0,0,0,0,0,0,0,0,0,0,0,0,0")
+    lines = [f"CheXpert-v1.0/test/patient{study}" for study in studies]
+    write(root / "groundtruth.csv", header + "\n".join(lines) + "\n")
+    with pytest.raises(
+        FileNotFoundError, match=r"groundtruth.csv has 2 of 2 studies without an image view\*.jpg, such as"
+    ):
+        load_table("chexpert_test", root, images=False)
+    for image in ("64741/study1/view1_frontal", "64741/study1/view2_lateral", "64750/study1/view1_frontal"):
+        picture(root / f"test/patient{image}.jpg")
+    splits, space = load_table("chexpert_test", root, images=False)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 12, "validation": 1, "test": 3}
+    assert tuple(space) == tuple(load_description("chexpert").label_space)
+    first, second, third = splits["test"]
+    assert second["image_id"] == "CheXpert-v1.0/test/patient64741/study1/view2_lateral.jpg"
+    positive = {"Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Support Devices"}
+    assert named(first, space) == named(second, space) == positive
+    assert third["labels"] == [0] * 13
+    assert [row["patient_id"] for row in splits["test"]] == ["patient64741", "patient64741", "patient64750"]
+    assert (first["view"], first["sex"], np.isnan(first["age"])) == (None, None, True)
+    images = "".join((root / name).read_text() for name in ("train.csv", "valid.csv"))
+    for path in re.findall(r"CheXpert-v1.0-small/([^,]+)", images):
+        picture(root / path)
+    assert load_table("chexpert_test", root)[0]["test"][1]["image"].size == (4, 4)
+
+
 MIMIC_LABELS = (
     "subject_id,study_id,Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,"
     "Lung Opacity,No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices\n"
@@ -712,6 +740,7 @@ BAD = {
     ),
     "three corners": ({"boxes": BOXES | {"corners": ["l", "t", "r"]}}, None, "corners is .*must be 4 columns"),
     "boxes without lists": ({"boxes": {"column": "Mass"}}, None, "goes with label_format list"),
+    "half of a study": ({"studies": {"column": "Study"}}, None, "studies is .*needs column and images"),
     "neither files nor hub": ({"files": None}, None, "either files or hub"),
     "join on a key that repeats": (
         {"join": [{"file": "rows.csv", "by": "patient", "columns": ["part"]}]},
@@ -757,7 +786,9 @@ def test_mixed_types_are_read_as_text_or_refused(tmp_path):
 
 
 def test_an_unknown_name_lists_the_ready_ones():
-    with pytest.raises(FileNotFoundError, match=r"no table description chexprt; .*chexpert, cxr_lt_2023"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no table description chexprt; .*chexpert, chexpert_test, cxr_lt_2023"
+    ):
         load_description("chexprt")
 
 

@@ -15,6 +15,8 @@
 | image_path          | or a template: "files/p{subject_id:.2}/s{study_id}/{dicom_id}.jpg"; also {split}, {folder}    |
 | image_folders       | or folders (wildcards allowed) in one of which a file of that base name lies                  |
 | image_strip         | regular expression: what is taken off each path's start, as the release's own folder          |
+| studies             | {column, images: "view*.jpg"}: a file with this column and no image_column has a row a study; |
+|                     | its images are those files in the folder that the column names; what it lacks is unknown      |
 | image_id            | column of the id; by default the path                                                         |
 | label_format        | columns: one a finding; list: a list (also as Python or JSON text); delimited: "Mass, Nodule" |
 | label_column        | of list and delimited; label_delimiter                                                        |
@@ -132,6 +134,7 @@ class TableDescription:
     sex_column: str | None = None
     sex_values: Mapping[str, str | None] = field(default_factory=lambda: {"M": "M", "F": "F"})
     boxes: Mapping[str, Any] = field(default_factory=dict)
+    studies: Mapping[str, str] = field(default_factory=dict)
     path: Path | None = None
     """The file that it was read from; not a key."""
 
@@ -289,6 +292,8 @@ class TableDescription:
             if name is not None and (not name or conversion or not re.fullmatch(r"(\.\d+)?", spec)):
                 raise ValueError(f"image_path {self.image_path!r}: a field is {{column}} or {{column:.2}}, no more")
         re.compile(self.image_strip or "")
+        if self.studies and (set(self.studies) != {"column", "images"} or self.hub or not self.image_column):
+            raise ValueError(f"studies is {self.studies!r}; it needs column and images, and goes with image_column")
         if self.hub and self.image_path:
             raise ValueError("a Hub dataset holds its images: give image_column, not image_path")
         if bool(self.patient_column) == self.image_is_patient:

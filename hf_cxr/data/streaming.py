@@ -123,6 +123,10 @@ class StreamedImages(IterableDataset):
         ImageError: (when it is reached) an image can't be decoded; the message has shard, row group, row and reason.
     """
 
+    # Of the last batch that processes gather, Accelerate keeps this many rows, modulo the batch; 0 keeps all of them.
+    # Blank rows may stay: their labels are unknown and take part in nothing.
+    total_dataset_length = 0
+
     def __init__(
         self,
         split: datasets.Dataset,

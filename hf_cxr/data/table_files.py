@@ -15,6 +15,7 @@ import gzip
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def read_rows(description: TableDescription, root: Path) -> pd.DataFrame:
     for split, names in description.files.items():
         for path in find_files(root, names):
             frame, header = _read(path, wanted, description)
+            if description.studies and description.image_column not in header:
+                frame = _images_of_studies(frame, path, description, root)
             _check_columns(frame, header, path, description)
             frame[SPLIT], frame[FOLDER] = split, Path(os.path.relpath(path.parent, root)).as_posix()
             frame[FILE] = str(path)
@@ -120,6 +123,8 @@ def wanted_columns(description: TableDescription) -> set[str]:
     columns = set(description.columns())
     if description.label_format == "columns":
         columns |= {column for alternatives in description.findings.values() for column in alternatives}
+    if description.studies:
+        columns.add(description.studies["column"])
     return columns - _joined_columns(description)
 
 
@@ -159,6 +164,32 @@ def _read(path: Path, wanted: set[str], description: TableDescription) -> tuple[
     if not len(frame) and len(frame.columns):
         raise ValueError(f"{path} has no rows; take the whole file")
     return pd.DataFrame({name: _text(frame[name]) for name in frame.columns}, index=frame.index), header
+
+
+def _images_of_studies(frame: pd.DataFrame, path: Path, description: TableDescription, root: Path) -> pd.DataFrame:
+    """Rows of studies to one row an image, with the image's path; columns that the file lacks are empty."""
+    column, pattern = description.studies["column"], description.studies["images"]
+    if column not in frame:
+        return frame  # told with the other columns that are not there
+    refuse(frame[column][frame[column] == ""], f"{path}: rows without {column}", "it names the folder of the images")
+    refuse(
+        frame[column][frame[column].str.contains(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\~]")],
+        f"{path}: {column} leaves the folder",
+        "name a folder below image_root",
+    )
+    strip = re.compile(f"^(?:{description.image_strip})") if description.image_strip else re.compile("^")
+    folders = [root / description.image_root / strip.sub("", study) for study in frame[column]]
+    names = [sorted(file.name for file in folder.glob(pattern)) for folder in folders]
+    without = [study for study, found in zip(frame[column], names, strict=True) if not found]
+    if without:
+        raise FileNotFoundError(
+            f"{path} has {len(without)} of {len(frame)} studies without an image {pattern}, such as {without[0]}; "
+            f"a table of studies is read with its images at hand, below {root / description.image_root}"
+        )
+    images = frame.assign(**{description.image_column: names}).explode(description.image_column, ignore_index=True)
+    images[description.image_column] = images[column] + "/" + images[description.image_column].astype(str)
+    absent = [name for name in description.columns() if name not in images]
+    return images.assign(**dict.fromkeys(absent, ""))
 
 
 def _read_text(path: Path, wanted: set[str], description: TableDescription, delimiter: str) -> pd.DataFrame:
