@@ -261,6 +261,25 @@ def test_a_run_trains_measures_and_documents_from_a_stream(tmp_path, shards):
     assert np.ptp(saved.logits, axis=0).max() > 0
 
 
+@pytest.mark.slow
+def test_two_processes_train_and_measure_from_a_stream(tmp_path, shards):
+    config = configure(
+        tmp_path, shards, per_device_train_batch_size=4, per_device_eval_batch_size=8, images_per_step=8
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
+    command += ["--rdzv_endpoint", "localhost:0", ROOT / "scripts/train.py", config]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["training"]["steps"] == 10
+    for name, split in load_splits(arguments(shards))[0].items():
+        if name != "train":
+            saved = Predictions.load(tmp_path / f"out/predictions/{name}.parquet")
+            assert list(saved.image_ids) == split["image_id"][:]
+            assert np.isfinite(saved.logits).all()
+            assert len(np.unique(saved.logits[:, 0])) == len(split)  # no row twice
+
+
 def test_predictions_are_those_of_the_map_style_road(tmp_path, shards, map_style):
     from hf_cxr.config import ModelArguments
     from hf_cxr.inference import Classifier

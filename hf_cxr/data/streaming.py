@@ -15,9 +15,15 @@ each dataloader worker can have its own row groups and yet exactly as many image
 and no process waits for ever for another's batch), and what is in another split is passed over before it is decoded. A
 row group at the border of two shares is read by both, each passing over the other's rows.
 
+How well images are mixed depends on the shards: of those that `datasets` writes (100 rows a row group) the buffer
+holds ten groups from anywhere; of one that is a single group, sorted by patient or finding, it holds neighbours.
+
 The order depends on (seed, epoch) and the number of processes and workers; what augmentation draws, on (seed, epoch,
 row) alone, as it does in the map-style road. A run that is resumed in mid-epoch reads and decodes that epoch's first
 images again, without training on them, until it is where it stopped.
+
+From the Hub, the table costs a request a shard (its footer) and one a row group; an epoch costs the download of every
+row group that holds a row of the split.
 
 Refuses: data that are no Parquet; rows without image bytes, as far as the shards' footers tell; and, when it comes to
 it, a broken image: `ImageError` names shard, row group and row. None is skipped (missing_images must be "error"): a
