@@ -10,8 +10,7 @@ import logging
 import platform
 import resource
 import sys
-from collections.abc import Callable, Sequence
-from io import BytesIO
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from PIL import Image
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
@@ -36,8 +34,8 @@ from hf_cxr.data import (
     is_streamed,
     label_matrix,
     load_splits,
-    read_images,
     split_fingerprint,
+    with_images,
 )
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
@@ -341,13 +339,6 @@ def describe_protocol(
     }
 
 
-def pictures(split: datasets.Dataset, rows: Sequence[int]) -> list[Image.Image]:
-    """The images of these rows as they are stored."""
-    if is_streamed(split):
-        return [Image.open(BytesIO(content)) for content in read_images(split, rows)]
-    return [split[row]["image"] for row in rows]
-
-
 def describe_training(trainer: CXRTrainer, checkpoint: Path | None) -> dict[str, Any]:
     """Epochs, times, speed and peak memory, measured; after a resume, time and speed are those of the last leg."""
     state, clock = trainer.state, trainer.clock
@@ -390,7 +381,7 @@ def compare_with_stock_pipeline(run_dir: Path, split: datasets.Dataset, predicti
         of a patient's image are for the terminal only, see `Report.to_dict`.
     """
     rows = sorted({*range(min(8, len(split))), int(np.argmax(np.nansum(predictions.labels, axis=1) > 0))})
-    answers = stock_pipeline(run_dir, pictures(split, rows))
+    answers = stock_pipeline(run_dir, with_images(split, rows)["image"][:])
     evaluated = predictions.probabilities
     difference = max(
         abs(answer[name] - evaluated[row, column])

@@ -19,7 +19,15 @@ from tiny import SWIN, trainer
 from torch.utils.data import DataLoader
 
 from hf_cxr.config import DataArguments, parse_arguments
-from hf_cxr.data import DecodedImages, StreamedImages, label_matrix, load_splits, load_streamed, split_fingerprint
+from hf_cxr.data import (
+    DecodedImages,
+    StreamedImages,
+    label_matrix,
+    load_splits,
+    load_streamed,
+    split_fingerprint,
+    with_images,
+)
 from hf_cxr.data.images import ImageError
 from hf_cxr.labels import NIH14
 from hf_cxr.predictions import Predictions
@@ -123,6 +131,13 @@ def test_unshuffled_rows_are_those_of_the_map_style_road(shards, map_style, name
         np.testing.assert_array_equal(example["pixels"], expected[row]["pixels"])
         np.testing.assert_array_equal(example["labels"], expected[row]["labels"])
     assert len({example["pixels"].tobytes() for example in rows}) == len(rows)  # they can differ
+
+
+def test_a_few_images_are_read_by_their_rows(split, map_style):
+    few = with_images(split, [79, 0, 31])
+    assert few["image_id"][:] == [split["image_id"][row] for row in (79, 0, 31)]
+    for example, row in zip(few, (79, 0, 31), strict=True):
+        np.testing.assert_array_equal(np.asarray(example["image"]), np.asarray(map_style[0]["train"][row]["image"]))
 
 
 def test_bytes_without_a_struct_and_a_folder_named_as_hub_read_the_same(shards, split, tmp_path):

@@ -9,7 +9,7 @@ from hf_cxr.data.nih import load_nih
 from hf_cxr.data.phantom import load_phantom
 from hf_cxr.data.prepare import DecodedImages, check_images
 from hf_cxr.data.splits import check_patients_disjoint, split_fingerprint
-from hf_cxr.data.streaming import StreamedImages, is_streamed, load_streamed, read_images
+from hf_cxr.data.streaming import StreamedImages, is_streamed, load_streamed, with_images
 from hf_cxr.data.tables import load_table, map_labels
 from hf_cxr.labels import NIH14, LabelSpace
 
@@ -30,9 +30,9 @@ __all__ = [
     "load_streamed",
     "load_table",
     "map_labels",
-    "read_images",
     "ready_names",
     "split_fingerprint",
+    "with_images",
 ]
 
 

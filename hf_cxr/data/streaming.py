@@ -33,7 +33,7 @@ N = rows of a split, U = row groups, C = findings, S = working side in pixels.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -254,14 +254,20 @@ class StreamedImages(IterableDataset):
         return {"pixels": resize_grey(grey, self.size, self.resample), "labels": self._label_NC[row], "row": row}
 
 
-def read_images(split: datasets.Dataset, rows: Iterable[int]) -> list[bytes]:
-    """The encoded images of a few rows of a streamed split. Each costs the reading of its row group up to there."""
-    found = []
-    for row in rows:
-        place = split[int(row)]["stream"]
-        images = (image for part in _encoded(place["shard"], place["row_group"], place["column"]) for image in part)
-        found.append(next(image.as_py() for number, image in enumerate(images) if number == place["row"]))
-    return found
+def with_images(split: datasets.Dataset, rows: Sequence[int]) -> datasets.Dataset:
+    """A few rows of a split with their image column; of a streamed one, each costs reading its row group up to it."""
+    chosen = split.select(rows)
+    if not is_streamed(split):
+        return chosen
+    images = []
+    for place in chosen["stream"]:
+        encoded = (image for part in _encoded(place["shard"], place["row_group"], place["column"]) for image in part)
+        images.append(next(image.as_py() for number, image in enumerate(encoded) if number == place["row"]))
+    column = {"image": [{"bytes": image, "path": None} for image in images]}
+    schema = datasets.Features({"image": datasets.Image()})
+    return datasets.concatenate_datasets(
+        [datasets.Dataset.from_dict(column, features=schema), chosen.remove_columns("stream")], axis=1
+    )
 
 
 def _mixed(examples: Iterator[Any], size: int, rng: np.random.Generator) -> Iterator[Any]:
