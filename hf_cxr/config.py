@@ -72,6 +72,16 @@ class DataArguments:
             "last, 0) the validation set, the others the training set."
         },
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read the images of a table while training goes on, from Parquet shards on disk or the Hub; "
+            "nothing is copied or held, see hf_cxr/data/streaming.py."
+        },
+    )
+    streaming_buffer: int = field(
+        default=1000, metadata={"help": "Images that each reader of a stream holds to mix them, 1 or more."}
+    )
     phantom_train: int = field(default=2000, metadata={"help": "Number of phantom training images."})
     phantom_validation: int = field(default=500, metadata={"help": "Number of phantom validation images."})
     phantom_test: int = field(default=500, metadata={"help": "Number of phantom test images."})
@@ -112,6 +122,12 @@ class DataArguments:
         if self.fold is not None and self.split_file is None:
             raise ValueError(f"--fold {self.fold} needs --split_file, a CSV with folds; see `hf-cxr split --folds`")
         _check(self.fold is None or self.fold >= 0, "fold", self.fold, "0 or more")
+        if self.streaming and (self.dataset != "table" or self.missing_images != "error"):
+            raise ValueError(
+                "--streaming goes with --dataset table and --missing_images error: a stream cannot know beforehand "
+                "which images it will lack"
+            )
+        _check(self.streaming_buffer >= 1, "streaming_buffer", self.streaming_buffer, "at least 1")
         for name in ("phantom_train", "phantom_validation", "phantom_test"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(32 <= self.phantom_size <= 2048, "phantom_size", self.phantom_size, "between 32 and 2048 pixels")

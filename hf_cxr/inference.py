@@ -15,11 +15,11 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from PIL import Image
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, pipeline
 
-from hf_cxr.data import DecodedImages, label_matrix
+from hf_cxr.data import DecodedImages, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.decoded import grey_of
 from hf_cxr.data.images import ImageError, read_grey, resize_grey
 from hf_cxr.modeling import load_weights
@@ -77,12 +77,15 @@ class Classifier:
             workers: decoding processes beside each process.
         """
         state = PartialState()
-        rows = DecodedImages(split, self.pixels.resize_size, self.pixels.resample)
-        mine = np.array_split(np.arange(len(rows)), state.num_processes)[state.process_index].tolist()
-        loader = DataLoader(Subset(rows, mine), batch_size=batch_size, collate_fn=collate, num_workers=workers)
+        rows = self._rows_of(split, batch_size, state)
+        loader = DataLoader(rows, batch_size=batch_size, collate_fn=collate, num_workers=workers)
         bar = tqdm(loader, desc=f"Predicting {name}", unit="batch", disable=not state.is_main_process)
-        parts = [self.logits(batch["pixel_values"]) for batch in bar]
-        logits = np.concatenate(gather_object(parts) if state.num_processes > 1 else parts)
+        parts = [(batch["row"], self.logits(batch["pixel_values"])) for batch in bar]
+        row_M, logit_MC = map(
+            np.concatenate, zip(*(gather_object(parts) if state.num_processes > 1 else parts), strict=True)
+        )
+        logits = np.empty((len(split), logit_MC.shape[1]), logit_MC.dtype)
+        logits[row_M[row_M >= 0]] = logit_MC[row_M >= 0]  # dataloader workers hand a stream's rows out in turn
         return Predictions(
             logits=logits,
             labels=label_matrix(split),
@@ -98,6 +101,15 @@ class Classifier:
                 "calibrated": "calibration" in (getattr(self.model.config, "hf_cxr", None) or {}),
             },
         )
+
+    def _rows_of(self, split: datasets.Dataset, batch_size: int, state: PartialState) -> Dataset:
+        """This process's share of a split, as pixels."""
+        size, resample = self.pixels.resize_size, self.pixels.resample
+        if is_streamed(split):
+            share = {"processes": state.num_processes, "process": state.process_index}
+            return StreamedImages(split, size, resample, batch_size=batch_size, **share)
+        rows = DecodedImages(split, size, resample)
+        return Subset(rows, np.array_split(np.arange(len(rows)), state.num_processes)[state.process_index].tolist())
 
     def predict_files(
         self, paths: Sequence[Path], *, batch_size: int = 16

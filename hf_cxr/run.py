@@ -18,6 +18,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
+from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -26,15 +27,18 @@ from hf_cxr import hub
 from hf_cxr.config import RunArguments
 from hf_cxr.data import (
     DecodedImages,
+    StreamedImages,
     check_images,
     check_prepared,
     count_missing,
     dataset_name,
     describe_split_source,
+    is_streamed,
     is_synthetic,
     label_matrix,
     load_splits,
     split_fingerprint,
+    with_images,
 )
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
@@ -201,7 +205,10 @@ def build_trainer(
         rotation_degrees=args.model.rotation_degrees,
         seed=seed,
     )
-    sampler = ShuffleSampler(label_matrix(splits["train"]), batch_size=training.images_per_step, seed=seed)
+    sampler = None
+    if not is_streamed(splits["train"]):
+        sampler = ShuffleSampler(label_matrix(splits["train"]), batch_size=training.images_per_step, seed=seed)
+    train, validation = open_images(args, pixels, splits, seed)
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
     return CXRTrainer(
         model=model,
@@ -210,8 +217,8 @@ def build_trainer(
         pixels=pixels,
         sampler=sampler,
         decay_all_parameters=training.optimizer == "adam",
-        train_dataset=DecodedImages(splits["train"], pixels.resize_size, pixels.resample),
-        eval_dataset=DecodedImages(splits["validation"], pixels.resize_size, pixels.resample),
+        train_dataset=train,
+        eval_dataset=validation,
         processing_class=processor,
         compute_metrics=validation_metrics(label_names),
         optimizer_cls_and_kwargs=(
@@ -223,6 +230,27 @@ def build_trainer(
             },
         ),
     )
+
+
+def open_images(
+    args: RunArguments, pixels: PixelProcessor, splits: datasets.DatasetDict, seed: int
+) -> tuple[Dataset, Dataset]:
+    """Training and validation as rows of pixels: decoded when asked for, or streamed in an order of their own."""
+    training, size = args.training, (pixels.resize_size, pixels.resample)
+    if not is_streamed(splits["train"]):
+        return DecodedImages(splits["train"], *size), DecodedImages(splits["validation"], *size)
+    share = {"processes": training.world_size, "process": training.process_index}
+    train = StreamedImages(
+        splits["train"],
+        *size,
+        batch_size=training.train_batch_size,
+        step_size=training.images_per_step,
+        shuffle=True,
+        buffer=args.data.streaming_buffer,
+        seed=seed,
+        **share,
+    )
+    return train, StreamedImages(splits["validation"], *size, batch_size=training.eval_batch_size, **share)
 
 
 def validation_metrics(label_names: LabelSpace) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -360,7 +388,7 @@ def compare_with_stock_pipeline(run_dir: Path, split: datasets.Dataset, predicti
         of a patient's image are for the terminal only, see `Report.to_dict`.
     """
     rows = sorted({*range(min(8, len(split))), int(np.argmax(np.nansum(predictions.labels, axis=1) > 0))})
-    answers = stock_pipeline(run_dir, stock_images(split, rows))
+    answers = stock_pipeline(run_dir, stock_images(with_images(split, rows), range(len(rows))))
     evaluated = predictions.probabilities
     difference = max(
         abs(answer[name] - evaluated[row, column])

@@ -39,6 +39,7 @@ FREE_ON_RESUME = {
     "report_to",
     "resume_from_checkpoint",
     "save_total_limit",
+    "prepared",  # as nih_root
     "split_file",  # as nih_root
     "table_root",  # as nih_root
 }
@@ -84,7 +85,9 @@ def _settle_existing_run(args: RunArguments, run_dir: Path) -> None:
         raise ValueError(f"{run_dir} holds a finished run; {repair}")
     elif config.is_file() and any(run_dir.glob("checkpoint-*")):
         before, now = yaml.safe_load(config.read_text(encoding="utf-8")), _as_yaml(args.to_dict())
-        changed = [key for key in now if key not in FREE_ON_RESUME and before.get(key) != now[key]]
+        # A stream's order depends on how many read it.
+        free = FREE_ON_RESUME - ({"dataloader_num_workers"} if args.data.streaming else set())
+        changed = [key for key in now if key not in free and before.get(key) != now[key]]
         if changed:
             listing = ", ".join(f"{key} was {before.get(key)} and is {now[key]}" for key in changed[:5])
             raise ValueError(f"{run_dir} holds an unfinished run with other settings ({listing}); {repair}")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from accelerate.data_loader import DataLoaderShard
+from torch.utils.data import IterableDataset, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -28,7 +29,7 @@ class CXRTrainer(Trainer):
         loss: module with ``loss(logits (B, C), targets (B, C), known_cells=None) -> scalar``, the sum over known cells
             divided by ``known_cells``, or by their own number without it.
         pixels: turns uint8 batches into the model's input, with ``augment`` in training.
-        sampler: draws training rows; has ``set_epoch``.
+        sampler: draws training rows; has ``set_epoch``. None for a stream, which has an order of its own.
         decay_all_parameters: weight decay on biases and norms too, as `torch.optim.Adam(model.parameters())` has it.
         compute_metrics: as the Trainer's; the loss over the whole set is added to what it gives.
         kwargs: the Trainer's own.
@@ -62,6 +63,23 @@ class CXRTrainer(Trainer):
     def _get_train_sampler(self, train_dataset=None) -> Sampler[int] | None:
         # The sampler is an argument: which images are drawn is a choice of the long-tail toolbox.
         return super()._get_train_sampler(train_dataset) if self.sampler is None else self.sampler
+
+    def _get_dataloader(self, dataset, description: str, batch_size: int, *args: Any, **kwargs: Any):
+        # Of a stream, Accelerate would let the first process decode everything and send the others their parts, or
+        # let each decode the whole. Here a stream knows its process's part, has its length, and is told the epoch.
+        if not isinstance(dataset, IterableDataset):
+            return super()._get_dataloader(dataset, description, batch_size, *args, **kwargs)
+        return DataLoaderShard(
+            dataset,
+            device=self.args.device,
+            batch_size=batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         # The reference gives weight decay to every parameter; the Trainer leaves out biases and norms.

@@ -47,6 +47,17 @@ def picture(path: Path) -> None:
     Image.fromarray(np.full((4, 4), 9, dtype=np.uint8)).save(path)
 
 
+def dicom(path: Path, width: int, height: int) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3"
+    dataset.Rows, dataset.Columns = height, width
+    dataset.save_as(path, enforce_file_format=True)
+
+
 def by_image(splits) -> dict[str, dict]:
     return {row["image_id"]: row | {"split": name} for name, split in splits.items() for row in split}
 
@@ -111,6 +122,34 @@ def test_chexpert(tmp_path, caplog):
     assert lateral["split"] == rows[lateral["image_id"].replace("2_lateral", "1_frontal")]["split"]
     assert rows["CheXpert-v1.0-small/train/patient00003/study1/view1_frontal.jpg"]["sex"] is None
     assert splits["test"][0]["patient_id"] == "patient64541"
+
+
+def test_chexpert_test_set_of_studies(tmp_path):
+    root = write_chexpert(tmp_path / "data")
+    header = CHEXPERT.replace("Path,Sex,Age,Frontal/Lateral,AP/PA,", "Study,")
+    studies = ("64741/study1,0,1,1,1,0,0,0,0,0,0,0,0,0,1", "64750/study1,1,0,0,0,0,0,0,0,0,0,0,0,0,0")
+    lines = [f"CheXpert-v1.0/test/patient{study}" for study in studies]
+    write(root / "groundtruth.csv", header + "\n".join(lines) + "\n")
+    with pytest.raises(
+        FileNotFoundError, match=r"groundtruth.csv has 2 of 2 studies without an image view\*.jpg, such as"
+    ):
+        load_table("chexpert_test", root, images=False)
+    for image in ("64741/study1/view1_frontal", "64741/study1/view2_lateral", "64750/study1/view1_frontal"):
+        picture(root / f"test/patient{image}.jpg")
+    splits, space = load_table("chexpert_test", root, images=False)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 12, "validation": 1, "test": 3}
+    assert tuple(space) == tuple(load_description("chexpert").label_space)
+    first, second, third = splits["test"]
+    assert second["image_id"] == "CheXpert-v1.0/test/patient64741/study1/view2_lateral.jpg"
+    positive = {"Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Support Devices"}
+    assert named(first, space) == named(second, space) == positive
+    assert third["labels"] == [0] * 13
+    assert [row["patient_id"] for row in splits["test"]] == ["patient64741", "patient64741", "patient64750"]
+    assert (first["view"], first["sex"], np.isnan(first["age"])) == (None, None, True)
+    images = "".join((root / name).read_text() for name in ("train.csv", "valid.csv"))
+    for path in re.findall(r"CheXpert-v1.0-small/([^,]+)", images):
+        picture(root / path)
+    assert load_table("chexpert_test", root)[0]["test"][1]["image"].size == (4, 4)
 
 
 MIMIC_LABELS = (
@@ -322,12 +361,33 @@ def test_vindr_cxr_merges_its_readers(tmp_path, caplog):
     (tmp_path / "train" / "000434271f63a053c4128a0ba6352c7f.dicom").write_bytes(b"DICM")
     with pytest.raises(FileNotFoundError, match="lacks 10 of 11 images"):
         load_table("vindr_cxr", tmp_path)
+    assert not any(row["boxes"] for row in rows.values())  # their file is not there, and not asked for
+
+    corners = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n"
+    empty = "".join(f"{n:032x},R{r},No finding,,,,\n" for n in range(9) for r in (1, 2, 3))
+    one = "".join(
+        f"000434271f63a053c4128a0ba6352c7f,{box}\n" for box in ("R2,ILD,50.0,20.0,150.0,60.0", "R3,ILD,40,20,200.5,80")
+    )
+    write(tmp_path / "annotations/annotations_train.csv", corners + empty + one)
+    write(
+        tmp_path / "annotations/annotations_test.csv",
+        corners.replace("rad_id,", "") + f"{'f' * 32},Edema,0,0,100,10\n",
+    )
+    for image, row in rows.items():
+        dicom(tmp_path / ("test" if row["split"] == "test" else "train") / f"{image}.dicom", width=200, height=100)
+    rows = by_image(load_table("vindr_cxr", tmp_path)[0].select_columns(["image_id", "boxes"]))
+    assert [box["finding"] for box in rows["000434271f63a053c4128a0ba6352c7f"]["boxes"]] == ["ILD", "ILD"]
+    first, second = (box["bbox"] for box in rows["000434271f63a053c4128a0ba6352c7f"]["boxes"])
+    assert first == pytest.approx([0.25, 0.2, 0.5, 0.4])
+    assert second == pytest.approx([0.2, 0.2, 0.8, 0.6])  # cut at the edge
+    assert rows["f" * 32]["boxes"] == [{"finding": "Edema", "bbox": pytest.approx([0, 0, 0.5, 0.1])}]
+    assert rows["0" * 32]["boxes"] == []
 
 
 def test_chestx_det(tmp_path):
     def entry(name, *syms):
         outline = [[100, 100], [200, 100], [200, 200]]
-        boxes = [[100, 100, 200, 200]] * len(syms)
+        boxes = [[1 + n, 0, 3 + n, 2] for n in range(len(syms))]
         return {"file_name": name, "syms": list(syms), "boxes": boxes, "polygons": [outline] * len(syms)}
 
     train = [entry("36346.png", "Diffuse Nodule", "Nodule", "Nodule"), entry("36199.png")]
@@ -344,6 +404,42 @@ def test_chestx_det(tmp_path):
     assert named(rows["36346.png"], space) == {"Diffuse Nodule", "Nodule"}
     assert rows["36199.png"]["labels"] == [0] * 13
     assert named(rows["63983.png"], space) == {"Pleural Thickening"}
+    assert rows["36346.png"]["boxes"] == [
+        {"finding": "Diffuse Nodule", "bbox": [0.25, 0, 0.5, 0.5]},
+        {"finding": "Nodule", "bbox": [0.5, 0, 0.5, 0.5]},
+        {"finding": "Nodule", "bbox": [0.75, 0, 0.25, 0.5]},  # cut at the edge
+    ]
+    assert rows["36199.png"]["boxes"] == []
+    assert load_table("chestx_det", tmp_path, images=False)[0]["test"]["boxes"][:] == [[]]
+
+
+BOXES = {"file": "boxes.csv", "by": "file", "finding": "what", "corners": ["l", "t", "r", "b"], "size": ["W", "H"]}
+
+
+def test_boxes_with_the_images_sizes_in_columns(tmp_path):
+    lines = ("a.png,mass,10,20,60,70,100,200", "d.png,Nodule,0,0,10,10,10,20", "z.png,Mass,0,0,1,1,9,9")
+    write(tmp_path / "boxes.csv", "\n".join(["file,what,l,t,r,b,W,H", *lines]) + "\n")
+    splits, _ = own(tmp_path, boxes=BOXES)
+    rows = by_image(splits)
+    assert rows["a.png"]["boxes"] == [{"finding": "Mass", "bbox": pytest.approx([0.1, 0.1, 0.5, 0.25])}]
+    assert rows["d.png"]["boxes"] == [{"finding": "Nodule", "bbox": [0, 0, 1, 0.5]}]
+    assert rows["b.png"]["boxes"] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.png,Mas,1,2,6,7,100,200", r"a box names what is no finding .*'Mas'"),
+        ("a.png,Mass,6,2,1,7,100,200", r"a box without area inside its image .*'a.png'"),
+        ("a.png,Mass,101,2,110,7,100,200", r"a box without area inside its image .*'a.png'"),
+        ("a.png,Mass,1,2,,7,100,200", r"a box that is no numbers .*'a.png'"),
+        ("z.png,Mass,1,2,6,7,100,200", r"no box is on an image of the table .*'z.png'"),
+    ],
+)
+def test_bad_boxes_are_refused(tmp_path, line, message):
+    write(tmp_path / "boxes.csv", f"file,what,l,t,r,b,W,H\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        own(tmp_path, boxes=BOXES)
 
 
 @pytest.mark.parametrize(
@@ -637,6 +733,14 @@ BAD = {
     "findings twice": ({"findings": ["Mass", "Mass"]}, None, "findings repeat a name"),
     "no findings": ({"findings": []}, None, "findings must be a list"),
     "a list without its column": ({"label_format": "list"}, None, "label_column goes with"),
+    "half of a box": (
+        {"boxes": {"file": "boxes.csv"}},
+        None,
+        "boxes is .*needs file, by, finding and corners, or column",
+    ),
+    "three corners": ({"boxes": BOXES | {"corners": ["l", "t", "r"]}}, None, "corners is .*must be 4 columns"),
+    "boxes without lists": ({"boxes": {"column": "Mass"}}, None, "goes with label_format list"),
+    "half of a study": ({"studies": {"column": "Study"}}, None, "studies is .*needs column and images"),
     "neither files nor hub": ({"files": None}, None, "either files or hub"),
     "join on a key that repeats": (
         {"join": [{"file": "rows.csv", "by": "patient", "columns": ["part"]}]},
@@ -682,7 +786,9 @@ def test_mixed_types_are_read_as_text_or_refused(tmp_path):
 
 
 def test_an_unknown_name_lists_the_ready_ones():
-    with pytest.raises(FileNotFoundError, match=r"no table description chexprt; .*chexpert, cxr_lt_2023"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no table description chexprt; .*chexpert, chexpert_test, cxr_lt_2023"
+    ):
         load_description("chexprt")
 
 
@@ -730,6 +836,25 @@ def test_synonyms_work_between_plain_names_and_subtypes_are_not_shared():
 
 
 # --- through the arguments
+
+
+def test_limit_and_permuted_labels_work_with_a_table(tmp_path):
+    lines = [
+        f"{n}.png,{n},{'train' if n < 60 else 'validation' if n < 70 else 'test'},{n % 3 % 2}," for n in range(80)
+    ]
+    own(tmp_path, "file,patient,part,Mass,Nodule\n" + "\n".join(lines) + "\n")
+    keys = {"dataset": "table", "table": str(tmp_path / "table.yaml")}
+    plain, _ = load_splits(DataArguments(**keys), images=False)
+    limited, _ = load_splits(DataArguments(**keys, train_limit=7), images=False)
+    assert limited["train"]["image_id"][:] == [f"{n}.png" for n in (0, 10, 20, 30, 39, 49, 59)]
+    assert len(limited["test"]) == len(plain["test"]) == 10
+    mixed, _ = load_splits(DataArguments(**keys, shuffle_labels=True), seed=1, images=False)
+    before, after = label_matrix(plain["train"]), label_matrix(mixed["train"])
+    assert not np.array_equal(before, after, equal_nan=True)
+    np.testing.assert_array_equal(np.sort(before, axis=0), np.sort(after, axis=0))
+    np.testing.assert_array_equal(label_matrix(mixed["test"]), label_matrix(plain["test"]))
+    assert mixed["train"].features == plain["train"].features
+    assert mixed["train"]["patient_id"][:] == plain["train"]["patient_id"][:]
 
 
 def test_load_splits_reads_a_table(tmp_path, caplog):

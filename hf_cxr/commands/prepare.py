@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--{name} is for training; a prepared folder holds the source as it is")
     if args.data.dataset == "prepared":
         parser.error("--dataset prepared is what this command writes; give the source: nih, table or phantom")
+    if args.data.streaming:
+        parser.error("--streaming reads images while training goes on; leave it out to decode them once")
     from hf_cxr.data import count_missing, dataset_name, describe_split_source, is_synthetic, load_splits
     from hf_cxr.data.prepare import Recipe, Source, prepare
     from hf_cxr.processing import image_processor_for

@@ -15,11 +15,13 @@ from hf_cxr.data.phantom import load_phantom
 from hf_cxr.data.prepare import SOURCE_COLUMNS, check_recipe, load_prepared, read_manifest
 from hf_cxr.data.split_files import apply_split_file, read_split_file
 from hf_cxr.data.splits import check_patients_disjoint, patient_folds, patient_fractions, split_fingerprint
+from hf_cxr.data.streaming import StreamedImages, is_streamed, load_streamed, with_images
 from hf_cxr.data.tables import load_table, map_labels
 from hf_cxr.labels import NIH14, LabelSpace
 
 __all__ = [
     "DecodedImages",
+    "StreamedImages",
     "TableDescription",
     "check_images",
     "check_no_duplicates",
@@ -29,12 +31,14 @@ __all__ = [
     "dataset_name",
     "describe_split_source",
     "find_duplicates",
+    "is_streamed",
     "is_synthetic",
     "label_matrix",
     "load_description",
     "load_nih",
     "load_phantom",
     "load_splits",
+    "load_streamed",
     "load_table",
     "map_labels",
     "patient_folds",
@@ -42,6 +46,7 @@ __all__ = [
     "perceptual_hash",
     "ready_names",
     "split_fingerprint",
+    "with_images",
 ]
 
 
@@ -51,7 +56,7 @@ def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> t
     Args:
         args: source and options.
         seed: of the permutation when ``shuffle_labels`` is set.
-        images: False leaves the image column out; a release or a table then needs no image file, and is listed whole.
+        images: False leaves the images out; a release or a table then needs no image file, and is listed whole.
     """
     splits, label_names = _load_source(args, images=images)
     if args.split_file:
@@ -76,6 +81,9 @@ def _load_source(args: DataArguments, *, images: bool) -> tuple[datasets.Dataset
     """The source in its own splits."""
     if args.dataset == "nih":
         return load_nih(args.nih_root, images=images, missing_images=args.missing_images), NIH14
+    if args.streaming:
+        splits, label_names = load_streamed(args.table, args.table_root)
+        return splits if images else splits.remove_columns("stream"), label_names
     if args.dataset == "table":
         return load_table(args.table, args.table_root, images=images, missing_images=args.missing_images)
     if args.dataset == "prepared":

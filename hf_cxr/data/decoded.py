@@ -21,7 +21,7 @@ def check_images(splits: Mapping[str, datasets.Dataset]) -> None:
     Raises:
         ValueError: some can't be read; the message has their number and the first five with path and reason.
     """
-    paths = [path for split in splits.values() for path in _paths(split)]
+    paths = [path for split in splits.values() if "image" in split.column_names for path in _paths(split)]
     with ThreadPoolExecutor() as pool:
         found = list(tqdm(pool.map(check_image, paths), "Checking images", len(paths), disable=not paths, unit="file"))
     unreadable = [error for error in found if error is not None]

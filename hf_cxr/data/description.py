@@ -15,6 +15,8 @@
 | image_path          | or a template: "files/p{subject_id:.2}/s{study_id}/{dicom_id}.jpg"; also {split}, {folder}    |
 | image_folders       | or folders (wildcards allowed) in one of which a file of that base name lies                  |
 | image_strip         | regular expression: what is taken off each path's start, as the release's own folder          |
+| studies             | {column, images: "view*.jpg"}: a file with this column and no image_column has a row a study; |
+|                     | its images are those files in the folder that the column names; what it lacks is unknown      |
 | image_id            | column of the id; by default the path                                                         |
 | label_format        | columns: one a finding; list: a list (also as Python or JSON text); delimited: "Mass, Nodule" |
 | label_column        | of list and delimited; label_delimiter                                                        |
@@ -31,6 +33,8 @@
 | patient_column      | whole cell, or its one group of patient_pattern; image_is_patient: true where nobody knows    |
 | view_column         | with view_values: value -> PA, AP, LATERAL or null; "*" is any other value                    |
 | age_column          | years; or birth_column and study_date_column, whose first four digits are years               |
+| boxes               | {file, by, finding, corners: [left, top, right, bottom columns]}: a row a box, in pixels; or  |
+|                     | {column} beside a list label_column; size: [width, height columns], else of the image's file  |
 | sex_column          | with sex_values: value -> M, F or null; "*" is any other value                                |
 
 Refuses: unknown keys (naming the nearest), values outside these tables, contradictions. Nothing is read here but the
@@ -129,6 +133,8 @@ class TableDescription:
     study_date_column: str | None = None
     sex_column: str | None = None
     sex_values: Mapping[str, str | None] = field(default_factory=lambda: {"M": "M", "F": "F"})
+    boxes: Mapping[str, Any] = field(default_factory=dict)
+    studies: Mapping[str, str] = field(default_factory=dict)
     path: Path | None = None
     """The file that it was read from; not a key."""
 
@@ -149,12 +155,32 @@ class TableDescription:
         self._settle("keep", {column: _strings("keep", values) for column, values in self.keep.items()})
         for key in ("image_folders", "unknown_labels"):
             self._settle(key, _strings(key, getattr(self, key)))
+        self._settle_boxes()
         self._settle("join", tuple({"unmatched": "error", **entry} for entry in self.join))
         for key in ("split_values", "view_values", "sex_values"):
             self._settle(key, {_plain(value): target for value, target in getattr(self, key).items()})
         self._check_choices()
         self._check_source()
         self._check_image_and_patient()
+
+    def _settle_boxes(self) -> None:
+        if not self.boxes:
+            return
+        keys = ({"file", "by", "finding", "corners"}, {"column"})
+        if not isinstance(self.boxes, Mapping) or set(self.boxes) - {"size"} not in keys:
+            raise ValueError(
+                f"boxes is {self.boxes!r}; it needs file, by, finding and corners, or column; and may have size"
+            )
+        boxes = {"size": (), **self.boxes}
+        for key, count in (("corners", 4), ("size", 2)):
+            boxes[key] = _strings(f"boxes: {key}", boxes.get(key, ()))
+            if key in self.boxes and len(boxes[key]) != count:
+                raise ValueError(f"boxes: {key} is {self.boxes[key]!r}; it must be {count} columns")
+        if "file" in boxes:
+            boxes["file"] = _strings("boxes: file", boxes["file"])
+        elif self.label_format != "list" or self.merge:
+            raise ValueError("boxes: column goes with label_format list and one row an image (no merge)")
+        self._settle("boxes", boxes)
 
     def _settle(self, key: str, value: Any) -> None:
         object.__setattr__(self, key, value)  # frozen from here on
@@ -183,7 +209,8 @@ class TableDescription:
         wanted = [
             *(name for name in self.template_fields if name not in OWN_FIELDS),
             *(getattr(self, key) for key in dataclasses.asdict(self) if key.endswith("_column")),
-            *(self.image_id, *self.keep),
+            *(self.image_id, *self.keep, self.boxes.get("by"), self.boxes.get("column")),
+            *(self.boxes.get("size", ()) if "column" in self.boxes else ()),
             *(key for entry in self.join for key in _strings("join: by", entry["by"])),
             *([self.no_finding] if self.label_format == "columns" else []),
         ]
@@ -265,6 +292,8 @@ class TableDescription:
             if name is not None and (not name or conversion or not re.fullmatch(r"(\.\d+)?", spec)):
                 raise ValueError(f"image_path {self.image_path!r}: a field is {{column}} or {{column:.2}}, no more")
         re.compile(self.image_strip or "")
+        if self.studies and (set(self.studies) != {"column", "images"} or self.hub or not self.image_column):
+            raise ValueError(f"studies is {self.studies!r}; it needs column and images, and goes with image_column")
         if self.hub and self.image_path:
             raise ValueError("a Hub dataset holds its images: give image_column, not image_path")
         if bool(self.patient_column) == self.image_is_patient:

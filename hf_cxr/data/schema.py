@@ -11,6 +11,8 @@
 | sex        | string or None                             | "M", "F"                                      |
 | boxes      | list of {finding: string, bbox: 4 float32} | x, y, width, height as fractions of the image |
 
+A streamed split (`streaming.py`) has in place of ``image`` the column ``stream``, which says where the image lies.
+
 Boxes are fractions and not pixels, because the image at hand is rarely of the size on which the box was drawn.
 """
 
@@ -19,6 +21,12 @@ from collections.abc import Sequence
 import datasets
 
 COLUMNS = ("image", "labels", "image_id", "patient_id", "view", "age", "sex", "boxes")
+STREAM = {  # a row of a row group of a Parquet file, and its image column
+    "shard": datasets.Value("string"),
+    "column": datasets.Value("string"),
+    "row_group": datasets.Value("int32"),
+    "row": datasets.Value("int32"),
+}
 
 
 def features(label_names: Sequence[str], *, images: bool = True) -> datasets.Features:

@@ -10,10 +10,12 @@ N = rows.
 """
 
 import difflib
+import glob
 import gzip
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,12 +41,13 @@ HUB_SPLITS = {
 
 def read_rows(description: TableDescription, root: Path) -> pd.DataFrame:
     """All rows of all files, joined and filtered, with the columns of the description and `SPLIT` ... `ROW`."""
-    wanted = _wanted(description)
+    wanted = wanted_columns(description)
     frames = []
     for split, names in description.files.items():
-        for name in names:
-            path = find_file(root, name)
+        for path in find_files(root, names):
             frame, header = _read(path, wanted, description)
+            if description.studies and description.image_column not in header:
+                frame = _images_of_studies(frame, path, description, root)
             _check_columns(frame, header, path, description)
             frame[SPLIT], frame[FOLDER] = split, Path(os.path.relpath(path.parent, root)).as_posix()
             frame[FILE] = str(path)
@@ -53,12 +56,13 @@ def read_rows(description: TableDescription, root: Path) -> pd.DataFrame:
     return _filtered(_joined(rows, description, root), description)
 
 
-def read_hub_rows(description: TableDescription, data: datasets.DatasetDict) -> pd.DataFrame:
-    """The same of a Hub dataset, without its images. `ROW` counts through the splits in their order."""
+def read_hub_rows(description: TableDescription, data: datasets.DatasetDict, root: Path) -> pd.DataFrame:
+    """The same of datasets that hold images, without these. `ROW` counts through the splits in their order."""
+    source = description.hub or description.name
     frames, first = [], 0
     for split, part in data.items():
-        where = f"{description.hub} ({split})"
-        wanted = _wanted(description) - {description.image_column}
+        where = f"{source} ({split})"
+        wanted = wanted_columns(description) - {description.image_column}
         columns = [name for name in part.column_names if name in wanted]
         rows = part.select_columns(columns).with_format("arrow")[:].to_pandas() if columns else pd.DataFrame()
         for column in columns:
@@ -74,8 +78,22 @@ def read_hub_rows(description: TableDescription, data: datasets.DatasetDict) -> 
         name for name, frame in zip(data, frames, strict=True) if len(data) > 1 and (frame[SPLIT] == "all").any()
     ]
     if unclear and not description.split_column:
-        raise ValueError(f"{description.hub} has a split {unclear[0]!r}; name them train, validation and test")
-    return _filtered(pd.concat(frames, ignore_index=True), description)
+        raise ValueError(f"{source} has a split {unclear[0]!r}; name them train, validation and test")
+    return _filtered(_joined(pd.concat(frames, ignore_index=True), description, root), description)
+
+
+def find_files(root: Path, names: Iterable[str]) -> list[Path]:
+    """Each name's file, or, where it has wildcards, the files below the root that match, by name."""
+    found = []
+    for name in names:
+        if not glob.has_magic(name):
+            found.append(find_file(root, name))
+            continue
+        matching = sorted(path for path in root.glob(name) if path.is_file())
+        if not matching:
+            raise FileNotFoundError(f"{root} has no file {name}; --table_root is the folder that files are below")
+        found += matching
+    return found
 
 
 def find_file(root: Path, name: str) -> Path:
@@ -100,11 +118,19 @@ def refuse(culprits: Iterable, message: str, repair: str) -> None:
         raise ValueError(f"{message} ({len(culprits)} row(s), such as {examples}): {repair}")
 
 
-def _wanted(description: TableDescription) -> set[str]:
+def wanted_columns(description: TableDescription) -> set[str]:
+    """Columns that the table's own files are read for, those of findings included."""
     columns = set(description.columns())
     if description.label_format == "columns":
         columns |= {column for alternatives in description.findings.values() for column in alternatives}
+    if description.studies:
+        columns.add(description.studies["column"])
     return columns - _joined_columns(description)
+
+
+def read_columns(path: Path, wanted: set[str], description: TableDescription) -> pd.DataFrame:
+    """The wanted columns that a file of any of the known kinds has, as text."""
+    return _read(path, wanted, description)[0]
 
 
 def _joined_columns(description: TableDescription) -> set[str]:
@@ -138,6 +164,32 @@ def _read(path: Path, wanted: set[str], description: TableDescription) -> tuple[
     if not len(frame) and len(frame.columns):
         raise ValueError(f"{path} has no rows; take the whole file")
     return pd.DataFrame({name: _text(frame[name]) for name in frame.columns}, index=frame.index), header
+
+
+def _images_of_studies(frame: pd.DataFrame, path: Path, description: TableDescription, root: Path) -> pd.DataFrame:
+    """Rows of studies to one row an image, with the image's path; columns that the file lacks are empty."""
+    column, pattern = description.studies["column"], description.studies["images"]
+    if column not in frame:
+        return frame  # told with the other columns that are not there
+    refuse(frame[column][frame[column] == ""], f"{path}: rows without {column}", "it names the folder of the images")
+    refuse(
+        frame[column][frame[column].str.contains(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\~]")],
+        f"{path}: {column} leaves the folder",
+        "name a folder below image_root",
+    )
+    strip = re.compile(f"^(?:{description.image_strip})") if description.image_strip else re.compile("^")
+    folders = [root / description.image_root / strip.sub("", study) for study in frame[column]]
+    names = [sorted(file.name for file in folder.glob(pattern)) for folder in folders]
+    without = [study for study, found in zip(frame[column], names, strict=True) if not found]
+    if without:
+        raise FileNotFoundError(
+            f"{path} has {len(without)} of {len(frame)} studies without an image {pattern}, such as {without[0]}; "
+            f"a table of studies is read with its images at hand, below {root / description.image_root}"
+        )
+    images = frame.assign(**{description.image_column: names}).explode(description.image_column, ignore_index=True)
+    images[description.image_column] = images[column] + "/" + images[description.image_column].astype(str)
+    absent = [name for name in description.columns() if name not in images]
+    return images.assign(**dict.fromkeys(absent, ""))
 
 
 def _read_text(path: Path, wanted: set[str], description: TableDescription, delimiter: str) -> pd.DataFrame:

@@ -99,7 +99,7 @@ def _cells(cells: pd.Series, description: TableDescription) -> np.ndarray:
 def _from_lists(cells: pd.Series, description: TableDescription) -> np.ndarray:
     code_N, distinct = pd.factorize(cells)
     names_K = [_names(cell, description) for cell in distinct]
-    columns = _columns_of_names({name for names in names_K for name in names}, description)
+    columns = columns_of_names({name for names in names_K for name in names}, description)
     strange = {name for name, column in columns.items() if column is None}
     if strange and description.other_labels == "error":
         wrong = [cell for cell, names in zip(distinct, names_K, strict=True) if strange & set(names)]
@@ -121,7 +121,7 @@ def _from_lists(cells: pd.Series, description: TableDescription) -> np.ndarray:
     return label_KC[code_N]
 
 
-def _columns_of_names(names: set[str], description: TableDescription) -> dict[str, int | str | None]:
+def columns_of_names(names: set[str], description: TableDescription) -> dict[str, int | str | None]:
     """Each name's column; "" for those that mean nothing was found or nothing is known; None for the others."""
     space = description.label_space
     renamed = {name.casefold(): finding for name, finding in description.rename.items()}

@@ -24,11 +24,13 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from hf_cxr.data.description import READY, SPLITS, TableDescription, load_description
 from hf_cxr.data.schema import features
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
-from hf_cxr.data.table_files import FILE, FOLDER, ROW, SPLIT, read_hub_rows, read_rows, refuse
+from hf_cxr.data.table_boxes import boxes_of
+from hf_cxr.data.table_files import FILE, FOLDER, ROW, SPLIT, find_files, read_hub_rows, read_rows, refuse
 from hf_cxr.data.table_labels import column_of, labels_of, merge_rows
 from hf_cxr.labels import LabelSpace
 
@@ -72,7 +74,8 @@ def load_table(
         missing_images: what to do about listed images that are not there: "error", or "skip" them with a warning.
 
     Returns:
-        The splits, in the columns of `hf_cxr.data.schema`, and the findings. ``boxes`` are empty. Splits that the
+        The splits, in the columns of `hf_cxr.data.schema`, and the findings. ``boxes`` are those of the
+        description's key. Splits that the
         description names are taken as they are; others are cut from train by patient, stratified on findings, on the
         whole table, whatever images are at hand.
 
@@ -84,19 +87,15 @@ def load_table(
         raise ValueError(f"missing_images must be 'error' or 'skip'; got {missing_images!r}")
     if not isinstance(description, TableDescription):
         description = load_description(description)
-    root = _root(description, root)
-    pictures, rows = _open_hub(description, root) if description.hub else (None, read_rows(description, root))
-    label_NC = labels_of(rows, description)
-    rows, label_MC = _one_row_an_image(_with_ids(rows, description), label_NC, description)
-    rows = _with_patients(rows, description)
-    splits = _split(rows, label_MC, description)
-    check_patients_disjoint({name: rows.iloc[index] for name, index in splits.items()})
+    root = data_root(description, root)
+    embedded = holds_images(description, root)
+    pictures, rows = _open_pictures(description, root) if embedded else (None, read_rows(description, root))
+    rows, label_MC, splits = described(rows, description, embedded=embedded)
     path_M = None
     if images and pictures is None:
         path_M = _image_paths(rows, root, description)
         splits = _present(splits, path_M, rows["image_id"], root, missing_images)
-    _warn_of_absent_findings(label_MC[splits["train"]], description)
-    table = _arrow(rows, label_MC, description, path_M)
+    table = arrow_table(rows, label_MC, description, root, path_M)
     schema = features(description.findings, images=path_M is not None)
     info = datasets.DatasetInfo(features=schema, homepage=description.source)
     if images and pictures is not None:
@@ -105,6 +104,43 @@ def load_table(
     else:
         parts = {name: datasets.Dataset(table.take(pa.array(index)), info=info) for name, index in splits.items()}
     return datasets.DatasetDict(parts), description.label_space
+
+
+def described(
+    rows: pd.DataFrame, description: TableDescription, *, embedded: bool
+) -> tuple[pd.DataFrame, np.ndarray, dict[str, np.ndarray]]:
+    """Rows as read to one row an image with its ids, labels (M, C), and the row numbers of each split, checked.
+
+    Args:
+        rows: from `read_rows`, or, with ``embedded``, from `read_hub_rows`.
+        description: of the table.
+        embedded: the images are in the data; an image's path is then its number.
+    """
+    label_NC = labels_of(rows, description)
+    rows, label_MC = _one_row_an_image(_with_ids(rows, description, embedded), label_NC, description)
+    rows = _with_patients(rows, description)
+    splits = _split(rows, label_MC, description)
+    check_patients_disjoint({name: rows.iloc[index] for name, index in splits.items()})
+    _warn_of_absent_findings(label_MC[splits["train"]], description)
+    return rows, label_MC, splits
+
+
+def holds_images(description: TableDescription, root: Path) -> bool:
+    """Whether the data themselves hold the images: a Hub dataset, or Parquet files with the bytes in a column."""
+    if description.hub:
+        return True
+    first = find_files(root, next(iter(description.files.values())))[0]
+    if description.image_column is None or not first.name.endswith((".parquet", ".pq")):
+        return False
+    try:
+        schema = pq.read_schema(first)
+    except (pa.ArrowInvalid, OSError):  # told by the reader, in its words
+        return False
+    return description.image_column in schema.names and _is_image(schema.field(description.image_column).type)
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def map_labels(
@@ -177,7 +213,7 @@ def _with_labels(split: datasets.Dataset, column_C: list[int | None]) -> dataset
     return mapped.select_columns(split.column_names)
 
 
-def _root(description: TableDescription, root: str | os.PathLike | None) -> Path:
+def data_root(description: TableDescription, root: str | os.PathLike | None) -> Path:
     if root is None:
         if description.path and description.path.parent == READY and not description.hub:
             raise ValueError(f"{description.name} is a ready description: give root, the folder of the data")
@@ -188,25 +224,43 @@ def _root(description: TableDescription, root: str | os.PathLike | None) -> Path
     return root
 
 
-def _open_hub(description: TableDescription, root: Path) -> tuple[datasets.Dataset, pd.DataFrame]:
+def _open_pictures(description: TableDescription, root: Path) -> tuple[datasets.Dataset, pd.DataFrame]:
     """The images of all splits, one after another, and the rows that go with them."""
-    folder = root / description.hub
-    if folder.is_dir():
+    folder = root / (description.hub or "")
+    if not description.hub:
+        data = datasets.load_dataset("parquet", data_files=parquet_files(description, root))
+    elif folder.is_dir() and is_saved(folder):
         data = datasets.load_from_disk(str(folder))
+    elif folder.is_dir():
+        data = datasets.load_dataset(str(folder), description.hub_config)
     else:
         data = datasets.load_dataset(description.hub, description.hub_config, revision=description.hub_revision)
     if isinstance(data, datasets.Dataset):
         data = datasets.DatasetDict({"train": data})
     columns = next(iter(data.values())).column_names
     if description.image_column not in columns:
-        raise ValueError(f"{description.hub} has no column {description.image_column!r}; it has {', '.join(columns)}")
+        source = description.hub or description.name
+        raise ValueError(f"{source} has no column {description.image_column!r}; it has {', '.join(columns)}")
     parts = [
         part.select_columns([description.image_column])
-        .rename_column(description.image_column, "image")
+        .rename_columns({description.image_column: "image"})  # which, unlike rename_column, may be its name already
         .cast_column("image", datasets.Image())
         for part in data.values()
     ]
-    return datasets.concatenate_datasets(parts), read_hub_rows(description, data)
+    return datasets.concatenate_datasets(parts), read_hub_rows(description, data, root)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote the folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()
+
+
+def parquet_files(description: TableDescription, root: Path) -> dict[str, list[str]]:
+    """Split -> the Parquet files of the description's ``files``."""
+    return {
+        "train" if split == "all" else split: [str(path) for path in find_files(root, names)]
+        for split, names in description.files.items()
+    }
 
 
 def _with_pictures(
@@ -221,9 +275,9 @@ def _with_pictures(
     return joined.select_columns(["image", *info.features]).select(row_M)
 
 
-def _with_ids(rows: pd.DataFrame, description: TableDescription) -> pd.DataFrame:
-    if description.hub:
-        path = Path(description.hub).name + "/" + rows[ROW].astype(str)
+def _with_ids(rows: pd.DataFrame, description: TableDescription, embedded: bool) -> pd.DataFrame:
+    if embedded:
+        path = (Path(description.hub or "").name or Path(description.name).name) + "/" + rows[ROW].astype(str)
     else:
         path = _rendered(rows, description)
     image_path = (
@@ -411,8 +465,14 @@ def _warn_of_absent_findings(label_NC: np.ndarray, description: TableDescription
         )
 
 
-def _arrow(rows: pd.DataFrame, label_MC: np.ndarray, description: TableDescription, path_M) -> pa.Table:
-    """The schema's columns, M rows."""
+def arrow_table(
+    rows: pd.DataFrame,
+    label_MC: np.ndarray,
+    description: TableDescription,
+    root: Path,
+    path_M: np.ndarray | None = None,
+) -> pa.Table:
+    """The schema's columns, M rows; the image column only with ``path_M``."""
     count = len(rows)
     columns = {
         "labels": _label_array(label_MC),
@@ -423,10 +483,7 @@ def _arrow(rows: pd.DataFrame, label_MC: np.ndarray, description: TableDescripti
         "sex": _valued(rows, "sex", description),
     }
     schema = features(description.findings, images=path_M is not None)
-    empty = pa.array(np.zeros(count + 1, dtype=np.int32))
-    columns["boxes"] = pa.ListArray.from_arrays(
-        empty, pa.array([], schema.arrow_schema.field("boxes").type.value_type)
-    )
+    columns["boxes"] = boxes_of(rows, description, root, path_M, schema.arrow_schema.field("boxes").type)
     if path_M is not None:
         columns["image"] = pa.StructArray.from_arrays(
             [pa.nulls(count, pa.binary()), pa.array(path_M, pa.string())], names=["bytes", "path"]

@@ -1,0 +1,408 @@
+"""Streams of Parquet shards: the table and the rows of the map-style road, whoever reads, from disk and from a Hub."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from tiny import SWIN, trainer
+from torch.utils.data import DataLoader
+
+from hf_cxr.config import DataArguments, parse_arguments
+from hf_cxr.data import (
+    DecodedImages,
+    StreamedImages,
+    label_matrix,
+    load_splits,
+    load_streamed,
+    split_fingerprint,
+    with_images,
+)
+from hf_cxr.data.images import ImageError
+from hf_cxr.labels import NIH14
+from hf_cxr.predictions import Predictions
+from hf_cxr.processing import collate
+from hf_cxr.run import run
+
+ROOT = Path(__file__).parents[1]
+DESCRIPTION = {
+    "name": "Shards",
+    "files": {"all": "data/*.parquet"},
+    "split_column": "part",
+    "image_column": "image",
+    "image_id": "name",
+    "findings": list(NIH14),
+    "blank": "unknown",
+    "patient_column": "patient",
+}
+SIZE = (36, 3)  # working side, and bicubic
+
+
+def png(rng, side) -> bytes:
+    content = BytesIO()
+    Image.fromarray(rng.integers(0, 256, (side, side), dtype=np.uint8)).save(content, "PNG")
+    return content.getvalue()
+
+
+def write_shards(root: Path, count=120, shards=3, group=8, side=40, bare=False, **change) -> Path:
+    """Patients of two images, a third of them not in train; labels partly unknown. Row groups of 8 images."""
+    rng = np.random.default_rng(0)
+    cells = rng.integers(0, 2, (count, 14)).astype(object)
+    cells[rng.random((count, 14)) < 0.1] = None
+    frame = pd.DataFrame(cells, columns=list(NIH14), dtype="Float32")
+    frame["name"] = [f"{n:04d}.png" for n in range(count)]
+    frame["patient"] = np.arange(count) // 2
+    frame["part"] = np.array(["train", "train", "train", "validation", "train", "test"])[frame["patient"] % 6]
+    images = [png(rng, side) for _ in range(count)]
+    for row, content in change.items():
+        images[int(row.removeprefix("row_"))] = content
+    frame["image"] = images if bare else [{"bytes": image, "path": None} for image in images]
+    (root / "data").mkdir(parents=True)
+    for number, index in enumerate(np.array_split(np.arange(count), shards)):
+        table = pa.Table.from_pandas(frame.iloc[index], preserve_index=False)
+        pq.write_table(table, root / "data" / f"train-{number:05d}-of-{shards:05d}.parquet", row_group_size=group)
+    (root / "table.yaml").write_text(json.dumps(DESCRIPTION))
+    return root
+
+
+def arguments(root: Path, **keys) -> DataArguments:
+    return DataArguments(dataset="table", table=str(root / "table.yaml"), streaming=True, **keys)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="module")
+def split(shards):
+    return load_streamed(shards / "table.yaml")[0]["train"]
+
+
+@pytest.fixture
+def map_style(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    return load_splits(DataArguments(dataset="table", table=str(shards / "table.yaml")))
+
+
+def stream(split, **keys):
+    return StreamedImages(split, *SIZE, **({"batch_size": 4, "shuffle": True, "step_size": 8, "buffer": 16} | keys))
+
+
+def numbers(images, workers=0) -> list[int]:
+    """The rows that a DataLoader gets, in order."""
+    loader = DataLoader(images, batch_size=images.batch_size, collate_fn=collate, num_workers=workers)
+    return [int(row) for batch in loader for row in batch["row"]]
+
+
+# --- the table, and rows without shuffling
+
+
+def test_the_table_is_that_of_the_map_style_road(shards, map_style):
+    streamed, space = load_splits(arguments(shards))
+    expected, same_space = map_style
+    assert space == same_space
+    assert split_fingerprint(streamed) == split_fingerprint(expected)
+    assert {name: len(split) for name, split in streamed.items()} == {"train": 80, "validation": 20, "test": 20}
+    for name in expected:
+        np.testing.assert_array_equal(label_matrix(streamed[name]), label_matrix(expected[name]))
+        assert streamed[name]["image_id"][:] == expected[name]["image_id"][:]
+    without = load_splits(arguments(shards), images=False)[0]["train"]
+    assert not {"image", "stream"} & set(without.column_names)
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_unshuffled_rows_are_those_of_the_map_style_road(shards, map_style, name):
+    expected = DecodedImages(map_style[0][name], *SIZE)
+    rows = list(stream(load_streamed(shards / "table.yaml")[0][name], shuffle=False, step_size=None))
+    assert len(rows) == len(expected) > 10
+    for row, example in enumerate(rows):
+        assert example["row"] == row
+        np.testing.assert_array_equal(example["pixels"], expected[row]["pixels"])
+        np.testing.assert_array_equal(example["labels"], expected[row]["labels"])
+    assert len({example["pixels"].tobytes() for example in rows}) == len(rows)  # they can differ
+
+
+def test_a_few_images_are_read_by_their_rows(split, map_style):
+    few = with_images(split, [79, 0, 31])
+    assert few["image_id"][:] == [split["image_id"][row] for row in (79, 0, 31)]
+    for example, row in zip(few, (79, 0, 31), strict=True):
+        np.testing.assert_array_equal(np.asarray(example["image"]), np.asarray(map_style[0]["train"][row]["image"]))
+
+
+def test_bytes_without_a_struct_and_a_folder_named_as_hub_read_the_same(shards, split, tmp_path):
+    bare = load_streamed(write_shards(tmp_path, bare=True) / "table.yaml")[0]["train"]
+    keys = {key: value for key, value in DESCRIPTION.items() if key != "files"} | {"hub": "."}
+    (shards / "hub.yaml").write_text(json.dumps(keys))
+    folder = load_streamed(shards / "hub.yaml")[0]["train"]
+    for other in (bare, folder):
+        for one, two in zip(stream(split), stream(other), strict=True):
+            assert one["row"] == two["row"]
+            np.testing.assert_array_equal(one["pixels"], two["pixels"])
+
+
+def test_limit_and_permuted_labels_reach_the_stream(shards):
+    splits, _ = load_splits(arguments(shards, train_limit=24, shuffle_labels=True))
+    plain, _ = load_splits(arguments(shards, train_limit=24))
+    rows = {example["row"]: example["labels"] for example in stream(splits["train"])}
+    assert sorted(rows) == list(range(24))
+    np.testing.assert_array_equal(np.array([rows[n] for n in range(24)]), label_matrix(splits["train"]))
+    assert not np.array_equal(label_matrix(splits["train"]), label_matrix(plain["train"]), equal_nan=True)
+    assert splits["train"]["stream"][:] == plain["train"]["stream"][:]
+
+
+# --- the order
+
+
+def test_same_seed_same_order_and_every_epoch_another(split):
+    images = stream(split)
+    first = numbers(images)
+    assert len(images) == len(first) == 80
+    assert sorted(first) == list(range(80))
+    assert numbers(stream(split)) == first
+    assert numbers(stream(split, seed=1)) != first
+    images.set_epoch(1)
+    assert numbers(images) != first
+    images.set_epoch(0)
+    assert numbers(images) == first
+
+
+def test_neighbours_do_not_stay_neighbours(split):
+    order = np.array(numbers(stream(split)))
+    assert (np.diff(order) == 1).mean() < 0.2
+
+
+def test_the_last_incomplete_step_is_left_out_and_is_another_each_epoch(split):
+    images, left_out = stream(split, step_size=12, batch_size=4), []
+    for epoch in range(4):
+        images.set_epoch(epoch)
+        drawn = numbers(images)
+        assert len(drawn) == len(set(drawn)) == len(images) == 72
+        left_out.append(frozenset(range(80)) - set(drawn))
+    assert len(set(left_out)) > 1
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_and_workers_share_the_rows_without_overlap(split, processes, workers):
+    parts = [numbers(stream(split, processes=processes, process=n), workers) for n in range(processes)]
+    assert {len(part) for part in parts} == {80 // processes}
+    assert sorted(itertools.chain(*parts)) == list(range(80))
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_evaluation_reads_each_row_once_and_fills_up_with_unknown_ones(split, workers):
+    images = [stream(split, shuffle=False, step_size=None, processes=3, process=n) for n in range(3)]
+    parts = [numbers(part, workers) for part in images]
+    assert [len(part) for part in parts] == [27, 27, 27]
+    assert sorted(itertools.chain(*parts)) == [-1, *range(80)]
+    blank = [example for part in images for example in part if example["row"] < 0]
+    assert len(blank) == 1
+    assert np.isnan(blank[0]["labels"]).all()
+
+
+def test_workers_that_live_on_are_told_the_epoch(split):
+    images = stream(split)
+    loader = DataLoader(images, batch_size=4, collate_fn=collate, num_workers=2, persistent_workers=True)
+    epochs = []
+    for epoch in range(2):
+        images.set_epoch(epoch)
+        epochs.append([int(row) for batch in loader for row in batch["row"]])
+    assert epochs[0] != epochs[1]
+    assert sorted(epochs[0]) == sorted(epochs[1])
+
+
+# --- the Trainer
+
+
+def stepwise(folder, split, **keys):
+    streamed = stream(split, step_size=8, batch_size=4, seed=3)
+    run = trainer(
+        folder,
+        dataset=[{"labels": row} for row in label_matrix(split)],
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        num_train_epochs=2,
+        save_strategy="steps",
+        save_steps=13,  # the epoch has 10
+        **keys,
+    )
+    run.train_dataset, run.sampler = streamed, None
+    seen = []
+    augment = run.pixels.augment
+    run.pixels.augment = lambda pixels, row, epoch: seen.append((epoch, *row.tolist())) or augment(pixels, row, epoch)
+    return run, seen
+
+
+def test_a_resumed_stream_goes_on_as_the_straight_one(tmp_path, split):
+    straight, seen = stepwise(tmp_path / "a", split)
+    straight.train()
+    assert len(seen) == 40  # batches of 4
+    assert straight.clock.images == 19 * 8  # all steps but the first
+    assert sorted(row for epoch, *rows in seen if epoch == 1 for row in rows) == list(range(80))
+    again, rest = stepwise(tmp_path / "b", split)
+    again.train(resume_from_checkpoint=str(tmp_path / "a/checkpoint-13"))
+    assert rest == seen[26:]
+    for one, two in zip(straight.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def configure(folder: Path, data: Path, **changes) -> str:
+    keys = {"dataset": "table", "table": str(data / "table.yaml"), "streaming": True, "streaming_buffer": 16}
+    keys |= {"num_train_epochs": 1, "per_device_train_batch_size": 8, "bootstrap_resamples": 20, "logging_steps": 1}
+    path = folder / "config.yaml"
+    path.write_text(json.dumps({**SWIN, **keys, "output_dir": str(folder / "out"), "use_cpu": True, **changes}))
+    return str(path)
+
+
+def test_a_run_trains_measures_and_documents_from_a_stream(tmp_path, shards):
+    report = run(parse_arguments([configure(tmp_path, shards, drop_path_rate=0.0, dataloader_num_workers=2)]))
+    assert report.stock_pipeline["largest_difference"] < 0.02  # the images are resized
+    saved = Predictions.load(tmp_path / "out/predictions/test.parquet")
+    test = load_splits(arguments(shards))[0]["test"]
+    assert list(saved.image_ids) == test["image_id"][:]
+    np.testing.assert_array_equal(saved.labels, label_matrix(test))
+    assert report.training["steps"] == 10
+    assert np.ptp(saved.logits, axis=0).max() > 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_measure_from_a_stream(tmp_path, shards):
+    config = configure(
+        tmp_path, shards, per_device_train_batch_size=4, per_device_eval_batch_size=8, images_per_step=8
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
+    command += ["--rdzv_endpoint", "localhost:0", ROOT / "scripts/train.py", config]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["training"]["steps"] == 10
+    for name, split in load_splits(arguments(shards))[0].items():
+        if name != "train":
+            saved = Predictions.load(tmp_path / f"out/predictions/{name}.parquet")
+            assert list(saved.image_ids) == split["image_id"][:]
+            assert np.isfinite(saved.logits).all()
+            assert len(np.unique(saved.logits[:, 0])) == len(split)  # no row twice
+
+
+def test_predictions_are_those_of_the_map_style_road(tmp_path, shards, map_style):
+    from hf_cxr.config import ModelArguments
+    from hf_cxr.inference import Classifier
+    from hf_cxr.modeling import build_model
+    from hf_cxr.processing import build_image_processor
+
+    build_model(ModelArguments(**SWIN), NIH14).save_pretrained(tmp_path / "model")
+    build_image_processor(36, 32).save_pretrained(tmp_path / "model")
+    classifier = Classifier(tmp_path / "model")
+    expected = classifier.predict_split(map_style[0]["test"], "test", batch_size=3)
+    for workers in (0, 2):
+        split = load_splits(arguments(shards))[0]["test"]
+        got = classifier.predict_split(split, "test", batch_size=3, workers=workers)
+        np.testing.assert_allclose(got.logits, expected.logits, atol=1e-6)
+        assert got.image_ids == expected.image_ids
+    assert np.ptp(expected.logits, axis=0).max() > 1e-5
+
+
+# --- what is refused
+
+
+def test_a_broken_image_is_named_when_it_comes(tmp_path):
+    root = write_shards(tmp_path, row_51=b"no image")
+    images = stream(load_streamed(root / "table.yaml")[0]["train"])
+    with pytest.raises(ImageError, match=r"train-00001-of-00003.parquet, row group 1, row 3 \(0051.png\)"):
+        numbers(images)
+
+
+def test_absent_images_are_told_before_anything_is_read(tmp_path):
+    root = write_shards(tmp_path, row_7=None)
+    with pytest.raises(ValueError, match=r"train-00000-of-00003.parquet: 1 of 40 rows hold no image bytes"):
+        load_streamed(root / "table.yaml")
+
+
+def test_what_cannot_be_streamed_is_refused(tmp_path, shards, split):
+    rows = "file,name,patient,part," + ",".join(NIH14) + "\na.png,a,1,train" + ",1" * 14 + "\n"
+    (tmp_path / "rows.csv").write_text(rows)
+    (tmp_path / "table.yaml").write_text(json.dumps({**DESCRIPTION, "files": "rows.csv", "image_column": "file"}))
+    with pytest.raises(ValueError, match="Shards cannot be streamed: files must be Parquet"):
+        load_splits(arguments(tmp_path))
+    with pytest.raises(ValueError, match="--streaming goes with --dataset table and --missing_images error"):
+        arguments(shards, missing_images="skip")
+    with pytest.raises(ValueError, match="--streaming goes with --dataset table"):
+        DataArguments(streaming=True)
+    with pytest.raises(ValueError, match="streaming_buffer is 0; it must be at least 1"):
+        arguments(shards, streaming_buffer=0)
+    with pytest.raises(ValueError, match="80 training images are fewer than one batch of 96"):
+        stream(split, step_size=96)
+    with pytest.raises(ValueError, match="8 images a step are no whole batches of 4 on 3 processes"):
+        stream(split, processes=3)
+
+
+# --- memory, and the Hub
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_rows_read(tmp_path):
+    """One process reads twelve times its buffer: past the first sixth, memory stays where it is."""
+    script = ROOT / "benchmarks" / "stream_memory.py"
+    command = [sys.executable, script, "--rows", "6000", "--every", "1000", "--folder", tmp_path, "--buffer", "500"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    mib = {int(words[0].replace(",", "")): float(words[1]) for words in map(str.split, out.splitlines()[2:])}
+    assert list(mib) == [1000, 2000, 3000, 4000, 5000, 6000]
+    assert mib[6000] - mib[1000] < 10  # the rows read since are 20 MiB of pixels, and as much encoded
+
+
+HUB = """
+import json, sys, urllib.error, urllib.request
+from hf_cxr.data import StreamedImages, load_streamed
+splits, _ = load_streamed(sys.argv[1])
+try:
+    urllib.request.urlopen(sys.argv[2] + "/the-table-is-read")
+except urllib.error.HTTPError:
+    pass
+images = StreamedImages(splits["test"], 36, 3, batch_size=4)
+print(json.dumps([[example["row"], int(example["pixels"].sum())] for example in images]))
+"""
+
+
+def bytes_asked(requests) -> int:
+    """Of files' contents; a request for a whole file counts as endless."""
+    gets = [request for request in requests if request.method == "GET" and request.status in (200, 206)]
+    ranges = [request.headers.get("range", "bytes=0-9999999999").removeprefix("bytes=").split("-") for request in gets]
+    return sum(int(last) - int(first) + 1 for first, last in ranges)
+
+
+@pytest.mark.slow
+def test_a_hub_dataset_is_streamed_without_a_copy(tmp_path, hub):
+    from huggingface_hub import HfApi
+
+    local = write_shards(tmp_path / "local", side=150)
+    size = sum(path.stat().st_size for path in local.glob("data/*"))
+    api = HfApi()
+    api.create_repo("tester/shards", repo_type="dataset")
+    api.upload_folder(repo_id="tester/shards", repo_type="dataset", folder_path=local, allow_patterns="data/*")
+    keys = {key: value for key, value in DESCRIPTION.items() if key != "files"} | {"hub": "tester/shards"}
+    (tmp_path / "table.yaml").write_text(json.dumps(keys))
+    environment = os.environ | hub.environment(tmp_path / "home") | {"PYTHONPATH": str(ROOT)}
+    before = len(hub.requests)
+    command = [sys.executable, "-c", HUB, tmp_path / "table.yaml", hub.url]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = stream(load_streamed(local / "table.yaml")[0]["test"], shuffle=False, step_size=None)
+    got = json.loads(done.stdout.splitlines()[-1])
+    assert got == [[example["row"], int(example["pixels"].sum())] for example in expected]
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.suffix in (".parquet", ".arrow")]
+    asked = [request for request in hub.requests[before:] if request.path.startswith(("/cdn", "/datasets"))]
+    marker = next(i for i, request in enumerate(hub.requests) if request.path == "/the-table-is-read")
+    of_table = [request for request in asked if request in hub.requests[:marker]]
+    assert 0 < bytes_asked(of_table) < size / 4  # labels and ids, and footers; not the images
+    assert bytes_asked(asked) > size / 4
