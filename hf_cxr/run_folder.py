@@ -36,10 +36,10 @@ FREE_ON_RESUME = {
     "nih_root",  # the split's fingerprint is compared instead
     "output_dir",
     "per_device_eval_batch_size",
+    "prepared",  # as nih_root
     "report_to",
     "resume_from_checkpoint",
     "save_total_limit",
-    "prepared",  # as nih_root
     "split_file",  # as nih_root
     "table_root",  # as nih_root
 }
