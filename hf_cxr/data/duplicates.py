@@ -35,6 +35,7 @@ import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -125,7 +126,8 @@ def hash_images(splits: Mapping[str, datasets.Dataset]) -> dict[str, dict[str, l
         for name, split in splits.items():
             rows = split.select_columns(["image", "image_id"]).cast_column("image", datasets.Image(decode=False))
             columns = {"image_id": list(split["image_id"][:]), "file_sha256": [], "perceptual_hash": []}
-            for result in pool.map(_hash_row, (rows[row] for row in range(len(rows)))):
+            # Rows are read in the threads: map takes all of its arguments at once, and an image may be inside its row.
+            for result in pool.map(partial(_hash_row, rows), range(len(rows))):
                 bar.update()
                 if isinstance(result, ImageError):
                     unreadable.append(result)
@@ -310,7 +312,8 @@ def _candidates(words_WM: np.ndarray, start: int) -> Iterator[tuple[np.ndarray, 
             yield i[i < j], j[i < j]
 
 
-def _hash_row(row: dict[str, Any]) -> tuple[str, str] | ImageError:
+def _hash_row(rows: datasets.Dataset, number: int) -> tuple[str, str] | ImageError:
+    row = rows[number]
     image = row["image"]
     name = image["path"] or row["image_id"]
     try:
