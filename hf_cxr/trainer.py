@@ -76,7 +76,7 @@ class CXRTrainer(Trainer):
         return super().get_decay_parameter_names(model)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
-        # The Trainer counts labels that are not -100. Here the loss says what an item is, as a rule a known label cell,
+        # The Trainer counts labels that are not -100. Here the loss says what an item is, mostly a known label cell,
         # and the mean over a step's cells is not the mean of its micro-batches' means when some are unknown.
         if not batch_samples or "labels" not in batch_samples[0]:
             return None

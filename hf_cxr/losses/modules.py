@@ -287,7 +287,8 @@ class HillLoss(MultiLabelLoss):
     Args:
         gamma: >= 0, focusing of positives.
         logit_margin: >= 0, subtracted from the logit of positives. The authors recommend 0.5 to 1.
-        hill_lambda: >= 1; below it, a certain negative would have a loss below 0. The authors' is 1.5 throughout.
+        hill_lambda: >= 1; below it, a certain negative would have a loss below 0, and at 1 it has none, so that to
+            call everything positive costs nothing. The authors' is 1.5 throughout.
     """
 
     name = "hill"
