@@ -213,20 +213,56 @@ class ModelArguments:
         )
 
 
-LOSS_OPTIONS = ("margin", "decoupled", "gamma", "alpha", "gamma_pos", "gamma_neg")
+LOSS_OPTIONS = (
+    "margin",
+    "decoupled",
+    "gamma",
+    "alpha",
+    "gamma_pos",
+    "gamma_neg",
+    "pos_weight_cap",
+    "max_margin",
+    "logit_scale",
+    "map_alpha",
+    "map_beta",
+    "map_mu",
+    "negative_scale",
+    "bias_scale",
+    "hill_lambda",
+    "epsilon_pos",
+    "epsilon_pos_pow",
+    "logit_margin",
+    "tau",
+    "temperature_pos",
+    "temperature_neg",
+)
 
 
 @dataclass
 class LossArguments:
     """Which loss, and its options. One left out takes the loss's default; one it lacks is an error."""
 
-    loss: Literal["bce", "focal", "asymmetric", "class_aware"] = field(
-        default="class_aware", metadata={"help": "The element-wise loss: see docs/papers.md."}
-    )
+    loss: Literal[
+        "bce",
+        "focal",
+        "asymmetric",
+        "class_aware",
+        "pos_weighted",
+        "class_balanced",
+        "class_balanced_focal",
+        "ldam",
+        "distribution_balanced",
+        "robust_asymmetric",
+        "hill",
+        "logit_adjusted",
+        "two_way",
+        "zlpr",
+    ] = field(default="class_aware", metadata={"help": "The loss: see docs/papers.md."})
     class_weights: Literal["none", "inverse", "sqrt_inverse", "effective_number", "given"] | None = field(
         default=None,
         metadata={
-            "help": "Weight of each finding from its positives; default sqrt_inverse for class_aware, else none."
+            "help": "Weight of each finding from its positives; default sqrt_inverse for class_aware, "
+            "effective_number for class_balanced, class_balanced_focal and ldam, else none; not for two_way and zlpr."
         },
     )
     given_class_weights: list[float] | None = field(
@@ -237,18 +273,75 @@ class LossArguments:
     )
     margin: float | None = field(
         default=None,
-        metadata={"help": "Probability margin of negatives: class_aware 0.2, asymmetric 0.05 unless given; 0 to 1."},
+        metadata={
+            "help": "Probability margin of negatives: class_aware 0.2, asymmetric and robust_asymmetric 0.05; 0 to 1."
+        },
     )
     decoupled: bool | None = field(
         default=None,
         metadata={"help": "class_aware: positives and negatives each have their own base (default true)."},
     )
-    gamma: float | None = field(default=None, metadata={"help": "focal: focusing exponent (2 unless given)."})
-    alpha: float | None = field(
-        default=None, metadata={"help": "focal: weight of positives, 0 to 1 (none unless given)."}
+    gamma: float | None = field(
+        default=None,
+        metadata={
+            "help": "focal, class_balanced_focal, distribution_balanced, hill (positives): focusing exponent (2)."
+        },
     )
-    gamma_pos: float | None = field(default=None, metadata={"help": "asymmetric: exponent for positives (0)."})
-    gamma_neg: float | None = field(default=None, metadata={"help": "asymmetric: exponent for negatives (4)."})
+    alpha: float | None = field(
+        default=None,
+        metadata={"help": "focal, class_balanced_focal: weight of positives, 0 to 1 (none unless given)."},
+    )
+    gamma_pos: float | None = field(
+        default=None, metadata={"help": "asymmetric, robust_asymmetric: exponent for positives (0)."}
+    )
+    gamma_neg: float | None = field(
+        default=None, metadata={"help": "asymmetric, robust_asymmetric: exponent for negatives (4)."}
+    )
+    pos_weight_cap: float | None = field(
+        default=None, metadata={"help": "pos_weighted: largest weight of positives, above 0 (none unless given)."}
+    )
+    max_margin: float | None = field(
+        default=None, metadata={"help": "ldam: margin of the rarest finding, in logits, 0 or more (0.5)."}
+    )
+    logit_scale: float | None = field(
+        default=None, metadata={"help": "ldam: factor of the logits, above 0 (1; the authors' cosine head has 30)."}
+    )
+    map_alpha: float | None = field(
+        default=None, metadata={"help": "distribution_balanced: least weight of a cell, 0 or more (0.1)."}
+    )
+    map_beta: float | None = field(
+        default=None, metadata={"help": "distribution_balanced: slope of the weights' sigmoid, 0 or more (10)."}
+    )
+    map_mu: float | None = field(
+        default=None, metadata={"help": "distribution_balanced: middle of the weights' sigmoid, 0 or more (0.2)."}
+    )
+    negative_scale: float | None = field(
+        default=None, metadata={"help": "distribution_balanced: lambda, tolerance to negatives, above 0 (2)."}
+    )
+    bias_scale: float | None = field(
+        default=None, metadata={"help": "distribution_balanced: kappa, share of the prior in the logit (0.05)."}
+    )
+    hill_lambda: float | None = field(
+        default=None, metadata={"help": "hill, robust_asymmetric: lambda, at least 1 (1.5)."}
+    )
+    epsilon_pos: float | None = field(
+        default=None, metadata={"help": "robust_asymmetric: first coefficient of positives, added (1)."}
+    )
+    epsilon_pos_pow: float | None = field(
+        default=None, metadata={"help": "robust_asymmetric: second coefficient of positives, added (-2.5)."}
+    )
+    logit_margin: float | None = field(
+        default=None, metadata={"help": "hill: margin of positives, in logits, 0 or more (1)."}
+    )
+    tau: float | None = field(
+        default=None, metadata={"help": "logit_adjusted: share of the prior log odds, 0 or more (1)."}
+    )
+    temperature_pos: float | None = field(
+        default=None, metadata={"help": "two_way: temperature of positives, above 0 (4)."}
+    )
+    temperature_neg: float | None = field(
+        default=None, metadata={"help": "two_way: temperature of negatives, above 0 (1)."}
+    )
     head_bias: Literal["no_information", "zero"] = field(
         default="no_information",
         metadata={

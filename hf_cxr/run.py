@@ -170,7 +170,8 @@ def log_splits(splits: datasets.DatasetDict, label_names: LabelSpace) -> None:
 
 def build_training_loss(args: RunArguments, train: datasets.Dataset) -> tuple[MultiLabelLoss, np.ndarray | None]:
     """The loss with its class weights from the training counts, and where its head's bias (C,) starts, in logits."""
-    positives_C, negatives_C, _ = counts(label_matrix(train))
+    label_NC = label_matrix(train)
+    positives_C, negatives_C, _ = counts(label_NC)
     loss = build_loss(
         args.loss.loss,
         positives_C=positives_C,
@@ -183,7 +184,7 @@ def build_training_loss(args: RunArguments, train: datasets.Dataset) -> tuple[Mu
     if args.loss.head_bias == "zero":
         return loss, None
     prevalence_C = positives_C / np.maximum(positives_C + negatives_C, 1)
-    return loss, loss.no_information_logits(torch.as_tensor(prevalence_C)).numpy()
+    return loss, loss.no_information_logits(torch.as_tensor(prevalence_C), label_NC).numpy()
 
 
 def build_trainer(

@@ -18,7 +18,6 @@ from torch.utils.data import IterableDataset, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
-from hf_cxr.losses import count_known_cells
 from hf_cxr.processing import PixelProcessor, collate
 
 
@@ -26,8 +25,9 @@ class CXRTrainer(Trainer):
     """Fine-tunes a multi-label classifier on batches of `processing.collate`.
 
     Args:
-        loss: module with ``loss(logits (B, C), targets (B, C), known_cells=None) -> scalar``, the sum over known cells
-            divided by ``known_cells``, or by their own number without it.
+        loss: module with ``loss(logits (B, C), targets (B, C), num_items=None) -> scalar``, the sum over items (known
+            cells, say) divided by ``num_items``, or by their own number without it; with ``count_items(targets)``, and
+            with ``additive``: whether the losses of a step's pieces add up.
         pixels: turns uint8 batches into the model's input, with ``augment`` in training.
         sampler: draws training rows; has ``set_epoch``. None for a stream, which has an order of its own.
         decay_all_parameters: weight decay on biases and norms too, as `torch.optim.Adam(model.parameters())` has it.
@@ -35,7 +35,7 @@ class CXRTrainer(Trainer):
         kwargs: the Trainer's own.
     """
 
-    # compute_loss divides by the number of known cells in the whole optimizer step, over all accumulation steps and
+    # compute_loss divides by the number of items in the whole optimizer step, over all accumulation steps and
     # processes. The Trainer must not divide again.
     loss_is_scaled_for_ga = True
 
@@ -53,6 +53,12 @@ class CXRTrainer(Trainer):
         self._metrics_of_set = compute_metrics
         kwargs.setdefault("data_collator", collate)
         super().__init__(*args, compute_metrics=self._compute_metrics, **kwargs)
+        if not loss.additive and (self.args.gradient_accumulation_steps > 1 or self.args.world_size > 1):
+            raise ValueError(
+                f"{type(loss).__name__} compares the images of a batch, so its gradients depend on how a step is cut "
+                f"up: it takes 1 process and gradient_accumulation_steps 1, not {self.args.world_size} and "
+                f"{self.args.gradient_accumulation_steps}"
+            )
         self.loss.to(self.args.device)
         self.pixels.to(self.args.device)
         self.clock = StepClock()
@@ -88,12 +94,12 @@ class CXRTrainer(Trainer):
         return super().get_decay_parameter_names(model)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
-        # The Trainer counts labels that are not -100. Here an item is a known label cell, and the mean over all of a
-        # step's cells is not the mean of the micro-batches' means when some cells are unknown.
+        # The Trainer counts labels that are not -100. Here the loss says what an item is, mostly a known label cell,
+        # and the mean over a step's cells is not the mean of its micro-batches' means when some are unknown.
         if not batch_samples or "labels" not in batch_samples[0]:
             return None
-        known = sum(count_known_cells(batch["labels"]) for batch in batch_samples).to(device)
-        return self.accelerator.gather(known).sum() if self.args.world_size > 1 else known
+        items = sum(self.loss.count_items(batch["labels"]) for batch in batch_samples).to(device)
+        return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
 
     def compute_loss(
         self,
@@ -109,7 +115,7 @@ class CXRTrainer(Trainer):
             else self.pixels(inputs["pixel_values"])
         )
         outputs = model(pixel_values=pixel_values)
-        loss = self.loss(outputs.logits, inputs["labels"], known_cells=num_items_in_batch)
+        loss = self.loss(outputs.logits, inputs["labels"], num_items=num_items_in_batch)
         if num_items_in_batch is not None:
             loss = loss * self.args.world_size  # data-parallel training averages gradients; the step's sum is wanted
         return (loss, outputs) if return_outputs else loss

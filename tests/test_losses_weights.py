@@ -109,7 +109,7 @@ def build(name, **options):
 
 def test_the_table_holds_every_loss_under_its_own_name():
     assert {name: loss_class.name for name, loss_class in LOSSES.items()} == {name: name for name in LOSSES}
-    assert set(LOSSES.values()) == {BinaryCrossEntropyLoss, FocalLoss, AsymmetricLoss, ClassAwareLoss}
+    assert {BinaryCrossEntropyLoss, FocalLoss, AsymmetricLoss, ClassAwareLoss} < set(LOSSES.values())
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -117,10 +117,12 @@ def test_defaults_are_those_of_the_class(name):
     built = build(name, gamma=None, alpha=None, gamma_pos=None, gamma_neg=None, margin=None, decoupled=None)
     parameters = inspect.signature(LOSSES[name]).parameters
     assert built.options == {option: parameters[option].default for option in loss_options(name)}
-    kind = "sqrt_inverse" if name == "class_aware" else "none"
+    balanced = dict.fromkeys(["class_balanced", "class_balanced_focal", "ldam"], "effective_number")
+    kind = ({"class_aware": "sqrt_inverse"} | balanced).get(name, "none")
     assert built.describe()["class_weights_kind"] == kind
-    assert torch.equal(built.class_weights_C, weights_of(kind))
-    assert built(torch.ones(2, 4), torch.zeros(2, 4)) > 0
+    if name not in ("zlpr", "two_way"):
+        assert torch.equal(built.class_weights_C, weights_of(kind))
+    assert built(torch.ones(2, 4), torch.eye(2, 4)) > 0
 
 
 def test_options_reach_the_loss():

@@ -1,7 +1,8 @@
 """Multi-label losses that skip unknown cells: ``loss(logits, targets) -> scalar``, the mean over known cells.
 
-``elementwise.py`` holds the equations, ``weights.py`` the class weights, ``reduction.py`` masking and averaging,
-``modules.py`` the four losses. ``build_loss`` makes one from its name and the training counts.
+``elementwise.py`` holds the equations, ``listwise.py`` those of losses that compare cells, ``weights.py`` the class
+weights, ``reduction.py`` masking and averaging, ``modules.py`` the losses. ``build_loss`` makes one from its name and
+the training counts. List-wise losses (zlpr, two_way) are means over other things than cells, and say over what.
 
 >>> import torch
 >>> loss = build_loss("class_aware", positives_C=[200, 1000], known_C=[10000, 10000], margin=0.1)
@@ -19,7 +20,22 @@ import numpy as np
 
 from hf_cxr.losses import weights
 from hf_cxr.losses.elementwise import asymmetric, bce, class_aware, focal
-from hf_cxr.losses.modules import AsymmetricLoss, BinaryCrossEntropyLoss, ClassAwareLoss, FocalLoss
+from hf_cxr.losses.modules import (
+    AsymmetricLoss,
+    BinaryCrossEntropyLoss,
+    ClassAwareLoss,
+    ClassBalancedFocalLoss,
+    ClassBalancedLoss,
+    DistributionBalancedLoss,
+    FocalLoss,
+    HillLoss,
+    LDAMLoss,
+    LogitAdjustedLoss,
+    PosWeightedLoss,
+    RobustAsymmetricLoss,
+    TwoWayLoss,
+    ZLPRLoss,
+)
 from hf_cxr.losses.reduction import MultiLabelLoss, count_known_cells, masked_mean
 from hf_cxr.losses.weights import CLASS_WEIGHTS, class_weights
 
@@ -28,8 +44,21 @@ LOSSES = {
     "focal": FocalLoss,
     "asymmetric": AsymmetricLoss,
     "class_aware": ClassAwareLoss,
+    "pos_weighted": PosWeightedLoss,
+    "class_balanced": ClassBalancedLoss,
+    "class_balanced_focal": ClassBalancedFocalLoss,
+    "ldam": LDAMLoss,
+    "distribution_balanced": DistributionBalancedLoss,
+    "robust_asymmetric": RobustAsymmetricLoss,
+    "hill": HillLoss,
+    "logit_adjusted": LogitAdjustedLoss,
+    "two_way": TwoWayLoss,
+    "zlpr": ZLPRLoss,
 }
 """Name, as in configs and on the command line -> loss."""
+
+FROM_COUNTS = ("prevalence", "positives", "known", "class_weights")
+"""Arguments of a loss that ``build_loss`` derives from the training counts; the others are its options."""
 
 __all__ = [
     "CLASS_WEIGHTS",
@@ -37,8 +66,18 @@ __all__ = [
     "AsymmetricLoss",
     "BinaryCrossEntropyLoss",
     "ClassAwareLoss",
+    "ClassBalancedFocalLoss",
+    "ClassBalancedLoss",
+    "DistributionBalancedLoss",
     "FocalLoss",
+    "HillLoss",
+    "LDAMLoss",
+    "LogitAdjustedLoss",
     "MultiLabelLoss",
+    "PosWeightedLoss",
+    "RobustAsymmetricLoss",
+    "TwoWayLoss",
+    "ZLPRLoss",
     "asymmetric",
     "bce",
     "build_loss",
@@ -52,12 +91,12 @@ __all__ = [
 
 
 def loss_options(name: str) -> tuple[str, ...]:
-    """Names of the options that a loss takes, besides class weights and prevalence.
+    """Names of the options that a loss takes, besides class weights and what follows from the training counts.
 
     >>> loss_options("asymmetric")
     ('gamma_pos', 'gamma_neg', 'margin')
     """
-    return tuple(key for key in _parameters(name) if key not in ("prevalence", "class_weights"))
+    return tuple(key for key in _parameters(name) if key not in FROM_COUNTS)
 
 
 def build_loss(
@@ -76,8 +115,9 @@ def build_loss(
         name: a key of ``LOSSES``.
         positives_C: (C,) positive training cells of each finding.
         known_C: (C,) known training cells of each finding; the prevalence is positives over known.
-        class_weights: a key of ``CLASS_WEIGHTS``; None is the loss's own default, "sqrt_inverse" for class_aware and
-            "none" for the others.
+        class_weights: a key of ``CLASS_WEIGHTS``; None is the loss's own default, "sqrt_inverse" for class_aware,
+            "effective_number" for class_balanced, class_balanced_focal and ldam, and "none" for the others. The
+            list-wise losses take "none" only.
         given_class_weights: (C,) positive numbers, with ``class_weights="given"`` only.
         beta: in [0, 1), for "effective_number" only.
         **options: of the loss, see ``loss_options``; None is the loss's own default.
@@ -91,9 +131,16 @@ def build_loss(
     positives_C, known_C = weights.checked_counts(positives_C, known_C)
     kind = loss_class.default_class_weights if class_weights is None else class_weights
     weight_C = weights.class_weights(kind, positives_C, known_C, beta=beta, given=given_class_weights)
-    if "prevalence" in _parameters(name):
+    parameters = _parameters(name)
+    if "class_weights" in parameters:
+        options["class_weights"] = weight_C
+    elif kind != "none":
+        raise ValueError(f"{name} compares findings with one another and takes no class weights; got {kind!r}")
+    if "prevalence" in parameters:
         options["prevalence"] = _prevalence(positives_C, known_C)
-    loss = loss_class(class_weights=weight_C, **options)
+    if "positives" in parameters:
+        options |= {"positives": positives_C, "known": known_C}
+    loss = loss_class(**options)
     loss.class_weights_kind = kind
     return loss
 

@@ -1,16 +1,26 @@
-"""The four losses as modules: each validates its options once and names its element-wise function.
+"""The losses as modules: each validates its options once and names its element-wise or list-wise function.
 
-All take ``class_weights``, (C,) or None, ready made: ``weights.class_weights`` computes them from training counts, and
-``build_loss`` does both. C = findings.
+Element-wise losses take ``class_weights``, (C,) or None, ready made: ``weights.class_weights`` computes them from
+training counts, and ``build_loss`` does both. Some take the counts themselves: ``positives`` and ``known``, (C,),
+positive and known training cells of each finding; a finding without any positive counts as if it had one.
+
+Refused: options out of their range; class weights of list-wise losses, whose papers have none.
+
+B = images, C = findings, R = distinct label rows.
 """
 
 import math
 import warnings
 
+import torch
 from torch import Tensor
 
-from hf_cxr.losses import elementwise
-from hf_cxr.losses.reduction import MultiLabelLoss
+from hf_cxr.losses import elementwise, listwise
+from hf_cxr.losses.reduction import NO_INFORMATION_FLOOR, MultiLabelLoss, known_rows, known_rows_mean, minimise
+from hf_cxr.losses.weights import at_least_one_positive, checked_counts
+
+RIDGE = 1e-6
+"""Curvature that keeps a list-wise loss's no-information logits near the log odds where the loss does not care."""
 
 
 class BinaryCrossEntropyLoss(MultiLabelLoss):
@@ -109,6 +119,333 @@ class ClassAwareLoss(MultiLabelLoss):
                     f"prevalence is {alpha:g} at index {listed}: there the class-aware loss's {cells} no gradient",
                     stacklevel=3,
                 )
+
+
+class ClassBalancedLoss(BinaryCrossEntropyLoss):
+    """Class-balanced cross-entropy (Cui et al., CVPR 2019): ``bce`` with ``weights.effective_number`` by default."""
+
+    name = "class_balanced"
+    default_class_weights = "effective_number"
+
+
+class ClassBalancedFocalLoss(FocalLoss):
+    """Class-balanced focal loss (Cui et al., CVPR 2019): ``focal`` with ``weights.effective_number`` by default."""
+
+    name = "class_balanced_focal"
+    default_class_weights = "effective_number"
+
+
+class PosWeightedLoss(MultiLabelLoss):
+    """Cross-entropy with negatives over positives as the weight of positives, see ``elementwise.pos_weighted``.
+
+    Args:
+        positives, known: (C,) training counts.
+        pos_weight_cap: None, or the largest weight, above 0: 600 negatives for a positive make its gradient loud.
+    """
+
+    name = "pos_weighted"
+    statistics = ("pos_weight",)
+
+    def __init__(self, positives, known, class_weights=None, pos_weight_cap: float | None = None):
+        if pos_weight_cap is not None:
+            _check_above_zero(pos_weight_cap=pos_weight_cap)
+        super().__init__(
+            class_weights=class_weights, pos_weight_cap=None if pos_weight_cap is None else float(pos_weight_cap)
+        )
+        positives_C, known_C = at_least_one_positive(*checked_counts(positives, known))
+        # At least one negative too: a weight of 0 would silence a finding that is always there.
+        weight_C = torch.as_tensor(known_C - positives_C).clamp(min=1) / torch.as_tensor(positives_C)
+        cap = math.inf if pos_weight_cap is None else pos_weight_cap
+        self.register_buffer("pos_weight_C", weight_C.clamp(max=cap).to(torch.float32))
+        self._check_lengths()
+
+    def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        return elementwise.pos_weighted(logit_BC, target_BC, self.pos_weight_C)
+
+
+class LogitAdjustedLoss(MultiLabelLoss):
+    """Logit-adjusted cross-entropy (Menon et al., ICLR 2021), see ``elementwise.logit_adjusted``.
+
+    Args:
+        prevalence: (C,) in [0, 1]; taken as 1e-6 from 0 and 1 if it is nearer.
+        tau: >= 0; 0 is cross-entropy.
+    """
+
+    name = "logit_adjusted"
+
+    def __init__(self, prevalence, class_weights=None, tau: float = 1.0):
+        _check_at_least_zero(tau=tau)
+        super().__init__(class_weights=class_weights, prevalence=prevalence, tau=float(tau))
+
+    def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        prevalence_C = self.prevalence_C.clamp(NO_INFORMATION_FLOOR, 1 - NO_INFORMATION_FLOOR)
+        return elementwise.logit_adjusted(logit_BC, target_BC, prevalence_C, **self.options)
+
+
+class LDAMLoss(MultiLabelLoss):
+    """Label-distribution-aware margin loss (Cao et al., NeurIPS 2019), see ``elementwise.ldam``.
+
+    Its class weights are the effective number by default; the paper lets them act late in training only, see
+    ``set_reweighting``.
+
+    Args:
+        positives, known: (C,) training counts; margins are proportional to positives^(-1/4).
+        max_margin: >= 0, in logits: the margin of the rarest finding. The authors' is 0.5.
+        logit_scale: above 0. The authors' 30 goes with logits that are cosines.
+    """
+
+    name = "ldam"
+    default_class_weights = "effective_number"
+    statistics = ("margin",)
+
+    def __init__(self, positives, known, class_weights=None, max_margin: float = 0.5, logit_scale: float = 1.0):
+        _check_at_least_zero(max_margin=max_margin)
+        _check_above_zero(logit_scale=logit_scale)
+        super().__init__(class_weights=class_weights, max_margin=float(max_margin), logit_scale=float(logit_scale))
+        positives_C, _ = at_least_one_positive(*checked_counts(positives, known))
+        margin_C = torch.as_tensor(positives_C) ** -0.25
+        self.register_buffer("margin_C", (max_margin * margin_C / margin_C.max()).to(torch.float32))
+        self._check_lengths()
+
+    def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        return elementwise.ldam(logit_BC, target_BC, self.margin_C, logit_scale=self.options["logit_scale"])
+
+
+class DistributionBalancedLoss(MultiLabelLoss):
+    """Distribution-balanced focal loss (Wu et al., ECCV 2020): ``rebalanced_weight`` times ``negative_tolerant``.
+
+    The weight of a cell depends on the known positives of its image. Defaults are the authors' for COCO.
+
+    Args:
+        positives, known: (C,) training counts.
+        gamma: >= 0, focusing; 0 leaves the focal factor out.
+        map_alpha, map_beta, map_mu: >= 0, of the map from how rare a finding is in its image to its weight.
+        negative_scale: lambda, above 0.
+        bias_scale: kappa, >= 0.
+    """
+
+    name = "distribution_balanced"
+    statistics = ("inverse_count", "prior_logit")
+    needs_label_rows = True
+
+    def __init__(
+        self,
+        positives,
+        known,
+        class_weights=None,
+        gamma: float = 2.0,
+        map_alpha: float = 0.1,
+        map_beta: float = 10.0,
+        map_mu: float = 0.2,
+        negative_scale: float = 2.0,
+        bias_scale: float = 0.05,
+    ):
+        options = {"gamma": gamma, "map_alpha": map_alpha, "map_beta": map_beta, "map_mu": map_mu}
+        _check_at_least_zero(**options, bias_scale=bias_scale)
+        _check_above_zero(negative_scale=negative_scale)
+        options |= {"negative_scale": negative_scale, "bias_scale": bias_scale}
+        super().__init__(class_weights=class_weights, **{name: float(value) for name, value in options.items()})
+        positives_C, known_C = (torch.as_tensor(c) for c in at_least_one_positive(*checked_counts(positives, known)))
+        prior_C = (positives_C / known_C).clamp(NO_INFORMATION_FLOOR, 1 - NO_INFORMATION_FLOOR)
+        self.register_buffer("inverse_count_C", (1 / positives_C).to(torch.float32))
+        self.register_buffer("prior_logit_C", prior_C.logit().to(torch.float32))
+        self._check_lengths()
+
+    def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        return self._weight(target_BC) * self._cells(logit_BC, target_BC)
+
+    def _weight(self, target_BC: Tensor) -> Tensor:
+        mapping = {name: self.options[name] for name in ("map_alpha", "map_beta", "map_mu")}
+        return elementwise.rebalanced_weight(target_BC, self.inverse_count_C, **mapping)
+
+    def _cells(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        options = {name: self.options[name] for name in ("gamma", "negative_scale", "bias_scale")}
+        return elementwise.negative_tolerant(logit_BC, target_BC, self.prior_logit_C, **options)
+
+    def _settle(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
+        # The weights do not depend on the logit: their mean over the training images' positives, and over their
+        # negatives, is all that the search has to know.
+        row_RC, share_R = rows
+        share_RC = share_R[:, None] * self._weight(row_RC.nan_to_num(nan=0.0))
+        mean_C = {}
+        for label in (0, 1):
+            cells_RC = (row_RC == label).to(torch.float64)
+            images_C = (share_R[:, None] * cells_RC).sum(0)
+            mean_C[label] = torch.where(images_C > 0, (share_RC * cells_RC).sum(0) / images_C, 1.0)
+
+        def expected_loss(z_KC: Tensor) -> Tensor:
+            positive = mean_C[1] * self._cells(z_KC, torch.ones_like(z_KC))
+            return alpha_C * positive + (1 - alpha_C) * mean_C[0] * self._cells(z_KC, torch.zeros_like(z_KC))
+
+        with torch.no_grad():
+            return minimise(expected_loss, len(alpha_C))
+
+
+class HillLoss(MultiLabelLoss):
+    """Hill loss with focal margin for positives (Zhang et al., 2021), see ``elementwise.hill``.
+
+    Args:
+        gamma: >= 0, focusing of positives.
+        logit_margin: >= 0, subtracted from the logit of positives. The authors recommend 0.5 to 1.
+        hill_lambda: >= 1; below it, a certain negative would have a loss below 0, and at 1 it has none, so that to
+            call everything positive costs nothing. The authors' is 1.5 throughout.
+    """
+
+    name = "hill"
+
+    def __init__(self, gamma: float = 2.0, logit_margin: float = 1.0, hill_lambda: float = 1.5, class_weights=None):
+        _check_at_least_zero(gamma=gamma, logit_margin=logit_margin)
+        _check_hill_lambda(hill_lambda)
+        super().__init__(
+            class_weights=class_weights,
+            gamma=float(gamma),
+            logit_margin=float(logit_margin),
+            hill_lambda=float(hill_lambda),
+        )
+
+    def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        return elementwise.hill(logit_BC, target_BC, **self.options)
+
+
+class RobustAsymmetricLoss(MultiLabelLoss):
+    """Robust asymmetric loss (Park et al., ICCV 2023 workshops), see ``elementwise.robust_asymmetric``.
+
+    Args:
+        gamma_pos, gamma_neg: >= 0, focusing.
+        margin: in [0, 1); negatives with p <= margin are dropped.
+        hill_lambda: >= 1.
+        epsilon_pos, epsilon_pos_pow: finite; what is added to the first two coefficients of the positives' series.
+    """
+
+    name = "robust_asymmetric"
+
+    def __init__(
+        self,
+        gamma_pos: float = 0.0,
+        gamma_neg: float = 4.0,
+        margin: float = 0.05,
+        hill_lambda: float = 1.5,
+        epsilon_pos: float = 1.0,
+        epsilon_pos_pow: float = -2.5,
+        class_weights=None,
+    ):
+        _check_at_least_zero(gamma_pos=gamma_pos, gamma_neg=gamma_neg)
+        _check_margin(margin)
+        _check_hill_lambda(hill_lambda)
+        for name, value in (("epsilon_pos", epsilon_pos), ("epsilon_pos_pow", epsilon_pos_pow)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite; got {value}")
+        super().__init__(
+            class_weights=class_weights,
+            gamma_pos=float(gamma_pos),
+            gamma_neg=float(gamma_neg),
+            margin=float(margin),
+            hill_lambda=float(hill_lambda),
+            epsilon_pos=float(epsilon_pos),
+            epsilon_pos_pow=float(epsilon_pos_pow),
+        )
+
+    def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        return elementwise.robust_asymmetric(logit_BC, target_BC, **self.options)
+
+
+class _ListwiseLoss(MultiLabelLoss):
+    needs_label_rows = True
+
+    def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} compares cells with one another: it has no loss per cell")
+
+    def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        """The loss of each image, (B,)."""
+        raise NotImplementedError(f"{type(self).__name__} has to define _rows(logit_BC, target_BC)")
+
+    def _settle(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
+        # One logit a finding, the same for all images. Both losses are convex; the ridge settles what they leave open:
+        # the common shift that two_way does not see, and findings without a positive.
+        row_RC, share_R = rows
+        prior_C = alpha_C.logit()
+        z_C = prior_C.clone().requires_grad_()
+        search = torch.optim.LBFGS(
+            [z_C], max_iter=1000, tolerance_grad=1e-10, tolerance_change=0, line_search_fn="strong_wolfe"
+        )
+
+        def mean_loss() -> Tensor:
+            search.zero_grad()
+            loss = (share_R * self._rows(z_C.expand_as(row_RC), row_RC)).sum()
+            loss = loss + RIDGE / 2 * (z_C - prior_C).square().sum()
+            loss.backward()
+            return loss
+
+        with torch.enable_grad():
+            search.step(mean_loss)
+        return z_C.detach()
+
+
+class ZLPRLoss(_ListwiseLoss):
+    """ZLPR (Su et al., 2022), see ``listwise.zlpr``: the mean over images with at least one known cell."""
+
+    name = "zlpr"
+
+    def __init__(self):
+        super().__init__()
+
+    def forward(self, logits: Tensor, targets: Tensor, num_items: Tensor | float | None = None) -> Tensor:
+        """The mean over images with a known cell; ``num_items`` counts such images."""
+        self._check_shapes(logits, targets)
+        return known_rows_mean(self._rows(logits, targets), targets, num_items)
+
+    def count_items(self, targets: Tensor) -> Tensor:
+        """What the loss is a mean of: the number of images with a known cell, a float32 scalar."""
+        return known_rows(targets).sum().to(torch.float32)
+
+    def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        return listwise.zlpr(logit_BC, target_BC)
+
+
+class TwoWayLoss(_ListwiseLoss):
+    """Two-way loss (Kobayashi, CVPR 2023), see ``listwise.two_way``: sample-wise mean plus class-wise mean.
+
+    The first mean is over the images of the batch with a known positive, the second over the findings with one. The
+    second compares the images of a batch with one another, so its value depends on the batch's size, its gradient on
+    how an optimizer step is cut up, and a rare finding that has no positive in a batch gets no gradient from it: the
+    Trainer refuses accumulation and several processes. An image without a finding takes part class-wise only. The loss
+    does not see a shift of all logits: calibration finds it.
+
+    Args:
+        temperature_pos, temperature_neg: above 0. The authors' are 4 and 1.
+    """
+
+    name = "two_way"
+    additive = False
+
+    def __init__(self, temperature_pos: float = 4.0, temperature_neg: float = 1.0):
+        _check_above_zero(temperature_pos=temperature_pos, temperature_neg=temperature_neg)
+        super().__init__(temperature_pos=float(temperature_pos), temperature_neg=float(temperature_neg))
+
+    def forward(self, logits: Tensor, targets: Tensor, num_items: Tensor | float | None = None) -> Tensor:
+        """The loss of the batch; ``num_items`` is not read, see ``additive``."""
+        self._check_shapes(logits, targets)
+        total = 0.0
+        for dim in (1, 0):
+            loss = listwise.two_way(logits, targets, dim, **self.options)
+            counted = (targets == 1).any(dim=dim)
+            total = total + torch.where(counted, loss, 0.0).sum() / counted.sum().clamp(min=1).to(loss.dtype)
+        return total
+
+    def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        # Class-wise, a logit that is the same for all images cancels. Without a positive the sample-wise loss is 0.
+        return listwise.two_way(logit_BC, target_BC, 1, **self.options)
+
+
+def _check_above_zero(**options: float) -> None:
+    for name, value in options.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be finite and above 0; got {value}")
+
+
+def _check_hill_lambda(hill_lambda: float) -> None:
+    if not 1 <= hill_lambda < math.inf:
+        raise ValueError(f"hill_lambda must be finite and at least 1; got {hill_lambda}")
 
 
 def _check_at_least_zero(**options: float) -> None:

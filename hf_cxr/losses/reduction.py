@@ -1,7 +1,8 @@
 """From a loss per cell to one number: masking of unknown cells, class weights, the mean, and where it all starts.
 
-B = images, C = findings, K = points of a search grid. A target cell is 1, 0 or NaN; a NaN cell takes no part, neither
-in the value nor in the gradient. This is the only place that averages.
+B = images, C = findings, K = points of a search grid, N = training images, R = distinct label rows. A target cell is
+1, 0 or NaN; a NaN cell takes no part, neither in the value nor in the gradient. Losses of cells are averaged here and
+nowhere else; list-wise losses, which have no cells to average, say in `modules.py` what they are a mean of.
 
 Refused: logits and targets of different shapes, and a number of findings other than the one of the class weights.
 """
@@ -64,6 +65,22 @@ def masked_mean(
     return total / torch.where(count > 0, count, 1.0)
 
 
+def known_rows(target_BC: Tensor) -> Tensor:
+    """Which images have a known cell, bool (B,)."""
+    return (~target_BC.isnan()).any(dim=1)
+
+
+def known_rows_mean(loss_B: Tensor, target_BC: Tensor, num_rows: Tensor | float | None = None) -> Tensor:
+    """Mean of a loss per image over the images with a known cell; for ``num_rows`` see ``masked_mean``.
+
+    >>> known_rows_mean(torch.tensor([1.0, 2.0, 0.0]), torch.tensor([[1.0], [0.0], [torch.nan]]))
+    tensor(1.5000)
+    """
+    # Images without a known cell become rows of one unknown cell, the others of one known.
+    known_B1 = torch.where(known_rows(target_BC), 0.0, torch.nan)[:, None]
+    return masked_mean(loss_B[:, None], known_B1, known_cells=num_rows)
+
+
 class MultiLabelLoss(torch.nn.Module):
     """A multi-label loss: ``loss(logits, targets) -> scalar``. Subclasses name an element-wise function.
 
@@ -74,15 +91,26 @@ class MultiLabelLoss(torch.nn.Module):
 
     Both arrays become float32 buffers, ``class_weights_C`` and ``prevalence_C``: they follow the module from device to
     device and travel in its state. ``forward`` never waits for the device.
+
+    Attributes:
+        statistics: names, without the _C, of further (C,) buffers that a subclass derives from the training counts.
+        additive: the losses of an optimizer step's pieces, each given the step's ``num_items``, add up to the loss of
+            the whole. Where it is false, the step must not be cut up.
+        needs_label_rows: ``no_information_logits`` depends on which findings occur together.
+        reweighting: whether the class weights act, see ``set_reweighting``.
     """
 
     name: str = "multi_label"
     default_class_weights: str = "none"
+    statistics: tuple[str, ...] = ()
+    additive: bool = True
+    needs_label_rows: bool = False
 
     def __init__(self, *, class_weights=None, prevalence=None, **options):
         super().__init__()
         self.options = options
         self.class_weights_kind = "none" if class_weights is None else "given"
+        self.reweighting = True
         self.register_buffer("class_weights_C", _buffer("class_weights", class_weights, upper=float("inf")))
         self.register_buffer("prevalence_C", _buffer("prevalence", prevalence, upper=1.0))
         if class_weights is not None and prevalence is not None and len(self.class_weights_C) != len(prevalence):
@@ -92,19 +120,39 @@ class MultiLabelLoss(torch.nn.Module):
         """Loss per cell, in nats; finite for targets 0 and 1."""
         raise NotImplementedError(f"{type(self).__name__} has to define elementwise(logit_BC, target_BC)")
 
-    def forward(self, logits: Tensor, targets: Tensor, known_cells: Tensor | float | None = None) -> Tensor:
-        """The mean over known cells; see ``masked_mean`` for ``known_cells``.
+    def forward(self, logits: Tensor, targets: Tensor, num_items: Tensor | float | None = None) -> Tensor:
+        """The mean over known cells.
 
         Args:
             logits: (B, C), any float dtype.
             targets: (B, C) in {0, 1, NaN}.
+            num_items: divide by this instead of the batch's own ``count_items``, see ``masked_mean``.
         """
         self._check_shapes(logits, targets)
         # A NaN that enters the element-wise function leaves it as a NaN gradient, even if its loss is dropped after.
         filled = torch.where(targets.isnan(), 0.0, targets)
-        return masked_mean(self.elementwise(logits, filled), targets, self.class_weights_C, known_cells)
+        weights_C = self.class_weights_C if self.reweighting else None
+        return masked_mean(self.elementwise(logits, filled), targets, weights_C, num_items)
 
-    def no_information_logits(self, prevalence_C: Sequence[float] | Tensor) -> Tensor:
+    def count_items(self, targets: Tensor) -> Tensor:
+        """What the loss is a mean of: the number of known cells, a float32 scalar."""
+        return count_known_cells(targets)
+
+    def set_reweighting(self, active: bool) -> None:
+        """Whether the class weights act (as from the start) or every finding weighs 1; for deferred re-weighting.
+
+        Not part of the state: who defers tells it anew after a resume.
+        """
+        if self.class_weights_C is None:
+            raise ValueError(f"{self.name} has no class weights here, so there is no re-weighting to defer")
+        self.reweighting = active
+
+    def no_information_logits(
+        self,
+        prevalence_C: Sequence[float] | Tensor,
+        label_NC=None,
+        draws_N=None,
+    ) -> Tensor:
         """Where each finding's logit settles if the image says nothing: a head's bias should start there.
 
         For every finding, the z in [-20, 20] that minimises ``alpha * loss(z, 1) + (1 - alpha) * loss(z, 0)``, found
@@ -117,6 +165,8 @@ class MultiLabelLoss(torch.nn.Module):
 
         Args:
             prevalence_C: positives over known cells of each finding, in [0, 1] or NaN.
+            label_NC: training labels in {1, 0, NaN}; read by losses with ``needs_label_rows`` only.
+            draws_N: how often each row counts; None is once.
 
         Returns:
             float64 tensor (C,), finite.
@@ -125,17 +175,32 @@ class MultiLabelLoss(torch.nn.Module):
         if alpha_C.ndim != 1 or ((alpha_C < 0) | (alpha_C > 1)).any():
             raise ValueError(f"prevalences must have shape (C,) and lie in [0, 1] or be NaN; got {alpha_C.tolist()}")
         self._check_findings(len(alpha_C))
+        rows = self._label_rows(label_NC, draws_N, len(alpha_C)) if self.needs_label_rows else None
         loss = copy.deepcopy(self).to(device="cpu", dtype=torch.float64)  # the device may have no float64
         if loss.prevalence_C is not None:
             loss.prevalence_C = _away_from_certainty(loss.prevalence_C)
-        alpha_C = _away_from_certainty(alpha_C)
+        return loss._settle(_away_from_certainty(alpha_C), rows)
 
+    def _settle(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
         def expected_loss(z_KC: Tensor) -> Tensor:
-            positive = loss.elementwise(z_KC, torch.ones_like(z_KC))
-            return alpha_C * positive + (1 - alpha_C) * loss.elementwise(z_KC, torch.zeros_like(z_KC))
+            positive = self.elementwise(z_KC, torch.ones_like(z_KC))
+            return alpha_C * positive + (1 - alpha_C) * self.elementwise(z_KC, torch.zeros_like(z_KC))
 
         with torch.no_grad():
-            return _minimise(expected_loss, len(alpha_C))
+            return minimise(expected_loss, len(alpha_C))
+
+    def _label_rows(self, label_NC, draws_N, num_findings: int) -> tuple[Tensor, Tensor]:
+        """The distinct label rows (R, C), float64, and the share of the training images that each is, (R,)."""
+        if label_NC is None:
+            raise ValueError(f"where {self.name} settles depends on which findings occur together: give label_NC")
+        label_NC = torch.as_tensor(label_NC, dtype=torch.float64, device="cpu")
+        if label_NC.ndim != 2 or label_NC.shape[1] != num_findings or len(label_NC) == 0:
+            raise ValueError(f"labels must have shape (images, {num_findings}); got {tuple(label_NC.shape)}")
+        draws_N = torch.ones(len(label_NC)) if draws_N is None else torch.as_tensor(draws_N, device="cpu")
+        # NaN is unlike itself, so rows with unknown cells would all be distinct.
+        row_RC, index_N = torch.unique(label_NC.nan_to_num(nan=-1.0), dim=0, return_inverse=True)
+        share_R = torch.zeros(len(row_RC), dtype=torch.float64).index_add(0, index_N, draws_N.to(torch.float64))
+        return torch.where(row_RC < 0, torch.nan, row_RC), share_R / share_R.sum()
 
     def describe(self) -> dict:
         """What this loss is, in plain JSON values: for the run folder and the model card."""
@@ -145,7 +210,13 @@ class MultiLabelLoss(torch.nn.Module):
             "class_weights_kind": self.class_weights_kind,
             "class_weights": _rounded(self.class_weights_C),
             "prevalence": _rounded(self.prevalence_C),
+            **{name: _rounded(self.get_buffer(f"{name}_C")) for name in self.statistics},
         }
+
+    def _check_lengths(self) -> None:
+        lengths = {name: len(buffer_C) for name, buffer_C in self.named_buffers()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"{self.name} was given arrays of different lengths: {lengths}")
 
     def extra_repr(self) -> str:
         parts = [f"{option}={value!r}" for option, value in self.options.items()]
@@ -155,8 +226,7 @@ class MultiLabelLoss(torch.nn.Module):
         return ", ".join(parts)
 
     def _num_findings(self) -> int | None:
-        sized = self.class_weights_C if self.class_weights_C is not None else self.prevalence_C
-        return None if sized is None else sized.shape[0]
+        return next((buffer_C.shape[0] for buffer_C in self.buffers()), None)
 
     def _check_shapes(self, logits: Tensor, targets: Tensor) -> None:
         if logits.shape != targets.shape or logits.ndim != 2:
@@ -194,7 +264,7 @@ def _rounded(values_C: Tensor | None) -> list[float] | None:
     return None if values_C is None else [round(value, 6) for value in values_C.tolist()]
 
 
-def _minimise(objective: Callable[[Tensor], Tensor], num_findings: int) -> Tensor:
+def minimise(objective: Callable[[Tensor], Tensor], num_findings: int) -> Tensor:
     """For every column the z in [-20, 20] of least ``objective(z_KC) -> (K, C)``, to about 1e-7.
 
     A grid over the whole interval, then finer grids around its best point. The loss may have several minima, so a

@@ -115,7 +115,7 @@ def class_weights(
             if not 0 <= beta < 1:
                 raise ValueError(f"beta must lie in [0, 1); got {beta}")
             options = {"beta": beta}
-        weight_C = CLASS_WEIGHTS[kind](*_at_least_one_positive(positives_C, known_C), **options)
+        weight_C = CLASS_WEIGHTS[kind](*at_least_one_positive(positives_C, known_C), **options)
     return torch.tensor(weight_C / weight_C.mean(), dtype=torch.float32)
 
 
@@ -153,7 +153,8 @@ def _checked_given(given, num_findings: int) -> np.ndarray:
     return weight_C
 
 
-def _at_least_one_positive(positives_C: np.ndarray, known_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def at_least_one_positive(positives_C: np.ndarray, known_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The counts with a positive where there was none, and a warning that names the columns."""
     empty = np.flatnonzero(positives_C == 0)
     if empty.size:
         warnings.warn(f"no training positives at index {_listed(empty)}: weighted as if there were one", stacklevel=3)
