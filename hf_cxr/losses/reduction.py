@@ -83,6 +83,7 @@ class MultiLabelLoss(torch.nn.Module):
         super().__init__()
         self.options = options
         self.class_weights_kind = "none" if class_weights is None else "given"
+        self.reweighting = True
         self.register_buffer("class_weights_C", _buffer("class_weights", class_weights, upper=float("inf")))
         self.register_buffer("prevalence_C", _buffer("prevalence", prevalence, upper=1.0))
         if class_weights is not None and prevalence is not None and len(self.class_weights_C) != len(prevalence):
@@ -102,7 +103,12 @@ class MultiLabelLoss(torch.nn.Module):
         self._check_shapes(logits, targets)
         # A NaN that enters the element-wise function leaves it as a NaN gradient, even if its loss is dropped after.
         filled = torch.where(targets.isnan(), 0.0, targets)
-        return masked_mean(self.elementwise(logits, filled), targets, self.class_weights_C, known_cells)
+        weights_C = self.class_weights_C if self.reweighting else None
+        return masked_mean(self.elementwise(logits, filled), targets, weights_C, known_cells)
+
+    def set_reweighting(self, active: bool) -> None:
+        """Whether the class weights act (as from the start) or every finding weighs 1; for deferred re-weighting."""
+        self.reweighting = active
 
     def no_information_logits(self, prevalence_C: Sequence[float] | Tensor) -> Tensor:
         """Where each finding's logit settles if the image says nothing: a head's bias should start there.

@@ -1,0 +1,106 @@
+"""A second stage on a run: the backbone stays to the bit, the classifier starts anew, other data are refused."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from test_run import TINY
+from tiny import SWIN
+
+from hf_cxr.config import ModelArguments, parse_arguments
+from hf_cxr.labels import NIH14
+from hf_cxr.modeling import build_model, freeze_backbone, load_weights
+from hf_cxr.run import run
+
+SECOND = ("--freeze_backbone", "true", "--sampler", "class_aware", "--num_train_epochs", "1")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("stages") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY | {"num_train_epochs": 1, "phantom_train": 24, "disable_tqdm": True}))
+    return path
+
+
+def train(config, name, *flags):
+    report = run(parse_arguments([str(config), "--output_dir", str(config.parent / name), *flags]))
+    return config.parent / name, report
+
+
+@pytest.fixture(scope="module")
+def first(config):
+    return train(config, "first", "--ema_decay", "0.9")[0]
+
+
+@pytest.fixture(scope="module")
+def second(config, first):
+    return train(config, "second", "--model_name_or_path", str(first), *SECOND)
+
+
+def test_backbone_stays_to_the_bit_and_the_head_is_another(first, second):
+    one, two = (load_weights(folder, "main").state_dict() for folder in (first, second[0]))
+    assert all(torch.equal(one[name], two[name]) for name in one if not name.startswith("classifier."))
+    assert not torch.equal(one["classifier.weight"], two["classifier.weight"])
+
+
+def test_report_says_what_the_stages_were(first, second):
+    metrics = json.loads((second[0] / "metrics.json").read_text())["protocol"]
+    assert metrics["initial_weights"] == str(first)
+    assert metrics["stages"]["freeze_backbone"] is True
+    assert metrics["sampler"] == {"name": "class_aware", "options": {"class_aware_no_finding": True}}
+    assert "second stage: the classifier alone was trained" in (second[0] / "README.md").read_text()
+    assert "exponential moving average, decay 0.9" in (first / "README.md").read_text()
+
+
+def test_loss_is_told_what_the_sampler_draws(first, second):
+    natural, drawn = (
+        json.loads((folder / "metrics.json").read_text())["protocol"]["loss"]["prevalence"]
+        for folder in (first, second[0])
+    )
+    assert min(drawn) > 0.05
+    assert max(drawn) / min(drawn) < max(natural) / max(min(natural), 1e-9)
+
+
+def test_model_that_knows_test_images_is_refused(config, first):
+    with pytest.raises(ValueError, match=r"was trained on the split .* may have been trained on; give the data"):
+        train(config, "other", "--model_name_or_path", str(first), *SECOND, "--phantom_seed", "9")
+    assert not list((config.parent / "other").glob("checkpoint-*"))
+
+
+def test_reweighting_without_weights_is_refused(config):
+    with pytest.raises(
+        ValueError, match="reweight_from_epoch is 1, but bce has no class weights here: give --class_w"
+    ):
+        train(config, "drw", "--loss", "bce", "--reweight_from_epoch", "1", "--num_train_epochs", "2")
+
+
+def test_frozen_part_is_evaluated_and_gets_no_gradient(tmp_path):
+    from tiny import trainer
+
+    run_frozen = trainer(tmp_path, drop_path_rate=0.5, per_device_train_batch_size=8, freeze=True)
+    seen = []
+    run_frozen.model.base_model.register_forward_hook(
+        lambda module, inputs, output: seen.append((module.training, output.pooler_output.requires_grad))
+    )
+    run_frozen.train()
+    assert seen == [(False, False)] * 5
+    assert run_frozen.model.classifier.weight.grad is None or run_frozen.model.classifier.weight.requires_grad
+    assert not any(parameter.requires_grad for parameter in run_frozen.model.base_model.parameters())
+    free = trainer(tmp_path, drop_path_rate=0.5, per_device_train_batch_size=8)
+    free.model.base_model.register_forward_hook(lambda module, inputs, output: seen.append(module.training))
+    free.train()
+    assert seen[5:] == [True] * 5
+
+
+def test_head_is_kept_for_the_same_findings_alone(tmp_path):
+    saved = build_model(ModelArguments(**SWIN), NIH14, head_bias_C=range(14))
+    freeze_backbone(saved)
+    saved.save_pretrained(tmp_path)
+    again = ModelArguments(model_name_or_path=str(tmp_path), image_size=32)
+    kept = build_model(again, NIH14, head_bias_C=[9.0] * 14, keep_head=True)
+    assert torch.equal(kept.classifier.weight, saved.classifier.weight)
+    assert kept.classifier.bias.tolist() == list(range(14))
+    assert not torch.equal(build_model(again, NIH14).classifier.weight, saved.classifier.weight)
+    with pytest.raises(ValueError, match=r"cannot be kept: it is for 14 classes \(Atelectasis, .* 3 findings \(Mass"):
+        build_model(again, ("Mass", "Nodule", "Hernia"), keep_head=True)
