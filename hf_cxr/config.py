@@ -303,11 +303,22 @@ class StageArguments:
             "help": "Start the classifier anew; false keeps that of --model_name_or_path, of the same findings."
         },
     )
+    feature_oversampling: int | None = field(
+        default=None,
+        metadata={
+            "help": "With a frozen backbone: an image drawn again is interpolated in feature space with one of this "
+            "many nearest images of its rarest finding (SMOTE takes 5)."
+        },
+    )
 
     def __post_init__(self):
         start, decay = self.reweight_from_epoch, self.ema_decay
         _check(start is None or start >= 1, "reweight_from_epoch", start, "at least 1")
         _check(decay is None or 0 <= decay < 1, "ema_decay", decay, "0 to below 1")
+        neighbours = self.feature_oversampling
+        _check(neighbours is None or neighbours >= 1, "feature_oversampling", neighbours, "at least 1")
+        if neighbours is not None and not self.freeze_backbone:
+            raise ValueError("feature_oversampling needs --freeze_backbone true: features that are learnt move away")
 
 
 @dataclass
@@ -444,6 +455,11 @@ class RunArguments:
         start, epochs = self.stages.reweight_from_epoch, self.training.num_train_epochs
         if start is not None and self.training.max_steps <= 0 and start >= epochs:
             raise ValueError(f"reweight_from_epoch is {start}, and training ends after {epochs:g} epochs")
+        if self.stages.feature_oversampling is not None and self.sampling.sampler in ("shuffle", "under"):
+            raise ValueError(
+                f"feature_oversampling acts on images drawn again, and the sampler {self.sampling.sampler} draws each "
+                "once at most: choose --sampler class_aware, repeat_factor, over or mixed"
+            )
         for name, value in (("freeze_backbone", True), ("reinitialize_head", False)):
             if getattr(self.stages, name) is value and self.model.model_name_or_path is None:
                 raise ValueError(

@@ -240,6 +240,8 @@ def _stage_rows(stages: dict[str, Any]) -> list[tuple[str, str]]:
         "weights": stages["ema_decay"] is not None
         and f"exponential moving average, decay {stages['ema_decay']:g}, with warm-up",
         "second stage": stages["freeze_backbone"] and "the classifier alone was trained, on a frozen backbone",
+        "over-sampling in feature space": stages["feature_oversampling"] is not None
+        and f"between an image drawn again and one of its {stages['feature_oversampling']} nearest",
         "classifier": not stages["reinitialize_head"] and "went on from that of the initial weights",
     }
     return [(name, words) for name, words in said.items() if words]

@@ -38,6 +38,7 @@ from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.evaluation.metrics import counts
+from hf_cxr.feature_oversampling import FeatureOversampling, features_of
 from hf_cxr.inference import Classifier, stock_pipeline
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
@@ -251,6 +252,7 @@ def build_trainer(
         rotation_degrees=args.model.rotation_degrees,
         seed=seed,
     )
+    images = DecodedImages(splits["train"], pixels.resize_size, pixels.resample)
     start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
     sampler = EpochSampler(draws_N, batch_size=training.images_per_step, seed=seed)
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
@@ -262,8 +264,9 @@ def build_trainer(
         sampler=sampler,
         decay_all_parameters=training.optimizer == "adam",
         average=None if decay is None else WeightAverage(decay),
+        interpolation=build_interpolation(args, model, pixels, images, label_matrix(splits["train"]), seed),
         callbacks=None if start is None else [DeferredReweighting(loss, start)],
-        train_dataset=RepeatedRows(DecodedImages(splits["train"], pixels.resize_size, pixels.resample)),
+        train_dataset=RepeatedRows(images),
         eval_dataset=DecodedImages(splits["validation"], pixels.resize_size, pixels.resample),
         processing_class=processor,
         compute_metrics=validation_metrics(label_names),
@@ -276,6 +279,29 @@ def build_trainer(
             },
         ),
     )
+
+
+def build_interpolation(
+    args: RunArguments,
+    model: PreTrainedModel,
+    pixels: PixelProcessor,
+    images: DecodedImages,
+    label_NC: np.ndarray,
+    seed: int,
+) -> FeatureOversampling | None:
+    """Feature-space over-sampling, from one pass over the images with findings; None unless it is asked for."""
+    if args.stages.feature_oversampling is None:
+        return None
+    feature_ND = features_of(
+        model,
+        pixels,
+        images,
+        np.flatnonzero((label_NC == 1).any(axis=1)),
+        device=args.training.device,
+        batch_size=args.training.per_device_eval_batch_size,
+        workers=args.training.dataloader_num_workers,
+    )
+    return FeatureOversampling(feature_ND, label_NC, neighbours=args.stages.feature_oversampling, seed=seed)
 
 
 def validation_metrics(label_names: LabelSpace) -> Callable[[EvalPrediction], dict[str, float]]:

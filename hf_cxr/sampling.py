@@ -318,6 +318,10 @@ class RepeatedRows:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        # No index is out of range, so that Python's way of iterating by index would never end.
+        return (self[row] for row in range(len(self)))
+
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         return {**self.dataset[index % len(self.dataset)], "row": index}
 

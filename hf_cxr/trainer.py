@@ -32,6 +32,7 @@ class CXRTrainer(Trainer):
         sampler: draws training rows; has ``set_epoch``.
         decay_all_parameters: weight decay on biases and norms too, as `torch.optim.Adam(model.parameters())` has it.
         average: a callback that keeps averaged weights, see `callbacks.WeightAverage`: what is evaluated and saved.
+        interpolation: mixes labels and features of draws, see `feature_oversampling.FeatureOversampling`.
         compute_metrics: as the Trainer's; the loss over the whole set is added to what it gives.
         kwargs: the Trainer's own.
     """
@@ -48,11 +49,12 @@ class CXRTrainer(Trainer):
         sampler: Sampler[int] | None = None,
         decay_all_parameters: bool = False,
         average: TrainerCallback | None = None,
+        interpolation: Any = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         **kwargs: Any,
     ):
         self.loss, self.pixels, self.sampler, self.decay_all_parameters = loss, pixels, sampler, decay_all_parameters
-        self.average, self._metrics_of_set = average, compute_metrics
+        self.average, self.interpolation, self._metrics_of_set = average, interpolation, compute_metrics
         kwargs.setdefault("data_collator", collate)
         super().__init__(*args, compute_metrics=self._compute_metrics, **kwargs)
         self.loss.to(self.args.device)
@@ -81,6 +83,13 @@ class CXRTrainer(Trainer):
             return [name for name, _ in model.named_parameters()]
         return super().get_decay_parameter_names(model)
 
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
+        # Here and not in the loss: a point between two images knows fewer label cells, and they are counted here.
+        if self.interpolation is not None:
+            epoch = int(self.state.epoch or 0)
+            epoch_iterator = (self.interpolation.mix_labels(batch, epoch) for batch in epoch_iterator)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
         # The Trainer counts labels that are not -100. Here an item is a known label cell, and the mean over all of a
         # step's cells is not the mean of the micro-batches' means when some cells are unknown.
@@ -104,7 +113,8 @@ class CXRTrainer(Trainer):
             if model.training
             else self.pixels(inputs["pixel_values"])
         )
-        outputs = model(pixel_values=pixel_values)
+        with self._interpolated(model, inputs):
+            outputs = model(pixel_values=pixel_values)
         loss = self.loss(outputs.logits, inputs["labels"], known_cells=num_items_in_batch)
         if num_items_in_batch is not None:
             loss = loss * self.args.world_size  # data-parallel training averages gradients; the step's sum is wanted
@@ -122,6 +132,11 @@ class CXRTrainer(Trainer):
             self.average.save_training_weights(self.model, output_dir or self.args.output_dir)
         with self._averaged_weights():
             super()._save(output_dir, state_dict)
+
+    def _interpolated(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]):
+        if self.interpolation is None or not model.training:
+            return nullcontext()
+        return self.interpolation.applied_to(self.model, inputs["row"], int(self.state.epoch or 0))
 
     def _averaged_weights(self):
         return nullcontext() if self.average is None else self.average.applied_to(self.model)

@@ -103,6 +103,11 @@ def test_without_a_file_the_quickstart_is_taken():
         (["--sampler", "overr"], "invalid choice: 'overr'"),
         (["--ema_decay", "1"], "ema_decay is 1.0; it must be 0 to below 1"),
         (["--reweight_from_epoch", "30"], "reweight_from_epoch is 30, and training ends after 30 epochs"),
+        (["--feature_oversampling", "5"], "feature_oversampling needs --freeze_backbone true"),
+        (
+            ["--feature_oversampling", "5", "--freeze_backbone", "true", "--model_name_or_path", "x"],
+            "feature_oversampling acts on images drawn again, and the sampler shuffle draws each once at most",
+        ),
         (["--freeze_backbone", "true"], "freeze_backbone true needs --model_name_or_path"),
         (["--metric_for_best_model", "acu"], "invalid choice: 'acu'"),
         (["--remove_unused_columns", "true"], "remove_unused_columns must stay False"),

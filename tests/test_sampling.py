@@ -212,7 +212,7 @@ def test_repetitions_come_from_one_row_under_different_numbers():
     sampler = EpochSampler(np.array([1.0, 3.0]), batch_size=4, seed=0)
     drawn = [rows[index] for index in sampler]
     assert sorted((row["pixels"], row["row"]) for row in drawn) == [("a", 0), ("b", 1), ("b", 3), ("b", 5)]
-    assert len(rows) == 2
+    assert len(rows) == len(list(rows)) == 2
 
 
 def test_configs_options_are_those_of_the_samplers():

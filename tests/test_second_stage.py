@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,8 +13,10 @@ from tiny import SWIN, trainer
 from hf_cxr.commands import main
 from hf_cxr.config import ModelArguments, parse_arguments
 from hf_cxr.data import label_matrix, load_splits
+from hf_cxr.inference import Classifier
 from hf_cxr.labels import NIH14
 from hf_cxr.modeling import build_model, freeze_backbone, load_weights
+from hf_cxr.predictions import Predictions
 from hf_cxr.run import check_first_stage, run
 from hf_cxr.sampling import expected_counts, expected_draws
 
@@ -48,6 +51,14 @@ def test_backbone_stays_to_the_bit_and_the_head_is_another(first, second):
     assert not torch.equal(one["classifier.weight"], two["classifier.weight"])
 
 
+def test_over_sampling_in_feature_space_changes_the_head_alone(config, first, second):
+    folder, _ = run_stage(config, "smote", "--model_name_or_path", str(first), *SECOND, "--feature_oversampling", "3")
+    one, two, three = (load_weights(path, "main").state_dict() for path in (first, second[0], folder))
+    assert all(torch.equal(one[name], three[name]) for name in one if not name.startswith("classifier."))
+    assert not torch.equal(two["classifier.weight"], three["classifier.weight"])
+    assert "over-sampling in feature space: between an image drawn again" in (folder / "README.md").read_text()
+
+
 def test_report_says_what_the_stages_were(first, second):
     metrics = json.loads((second[0] / "metrics.json").read_text())["protocol"]
     assert metrics["initial_weights"] == str(first)
@@ -64,6 +75,14 @@ def test_loss_is_told_what_the_sampler_draws(config, first, second):
         positives_C, negatives_C = expected_counts(expected_draws(name, labels), labels)
         assert told == pytest.approx(positives_C / (positives_C + negatives_C), abs=1e-6)
     assert told != pytest.approx(labels.mean(axis=0), abs=0.05)
+
+
+def test_calibration_brings_the_natural_prevalence_back(first, second):
+    saved = Predictions.load(second[0] / "predictions" / "validation.parquet")
+    natural_C = saved.labels.mean(axis=0)
+    assert np.abs(saved.probabilities.mean(axis=0) - natural_C).max() < 0.03
+    raw = Classifier(next(second[0].glob("checkpoint-*"))).model.classifier.bias
+    assert torch.sigmoid(raw).mean() > natural_C.mean() + 0.1  # it starts where the sampler's prevalence has it
 
 
 def test_runs_and_snapshots_are_one_ensemble(first, second, tmp_path):

@@ -42,6 +42,8 @@ def trainer(
     average=None,
     eval_dataset=None,
     freeze=False,
+    sampler=None,
+    interpolation=None,
     **kwargs,
 ):
     """A CXRTrainer whose weights depend on nothing but the arguments."""
@@ -70,10 +72,11 @@ def trainer(
         args=args,
         loss=build_loss(loss, positives_C=np.nansum(label_NC, 0), known_C=(~np.isnan(label_NC)).sum(0)),
         pixels=PixelProcessor(build_image_processor(36, 32), horizontal_flip=0.5, rotation_degrees=15, seed=3),
-        sampler=ShuffleSampler(label_NC, batch_size=step_images, seed=3),
+        sampler=sampler or ShuffleSampler(label_NC, batch_size=step_images, seed=3),
         decay_all_parameters=args.optimizer == "adam",
         train_dataset=dataset,
         eval_dataset=eval_dataset,
         callbacks=callbacks,
         average=average,
+        interpolation=interpolation,
     )
