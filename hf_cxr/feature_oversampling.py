@@ -11,8 +11,8 @@ what lies between a lung with an effusion and one without. The first draw of an 
 finding or without a neighbour, is the image itself.
 
 f_i is of the augmented image, f_j of the plain one, computed once: the backbone is frozen. j and u come from
-(seed, epoch, index) alone. The loss is told the prevalence of the draws, as without interpolation: the cells that become
-unknown are not taken off it.
+(seed, epoch, index) alone. The loss is told the prevalence of the draws, as without interpolation: the cells that
+become unknown are not taken off it.
 
 Source: SMOTE, Chawla, Bowyer, Hall and Kegelmeyer, Journal of Artificial Intelligence Research 16 (2002), between
 neighbours of a class; MLSMOTE, Charte et al., Knowledge-Based Systems 89 (2015), one minority label at a time in
