@@ -1,6 +1,6 @@
 """The arguments behind every YAML key and every flag, and the door at which they are checked.
 
-Five dataclasses, one of them a subclass of `transformers.TrainingArguments`. A YAML file gives defaults, flags
+Seven dataclasses, one of them a subclass of `transformers.TrainingArguments`. A YAML file gives defaults, flags
 win, and an unknown or misspelt key is an error that names the nearest one:
 
     scripts/train.py configs/nih_swin_base.yaml --nih_root /data/nih --loss asymmetric --learning_rate 3e-4
@@ -362,6 +362,101 @@ class LossArguments:
         )
 
 
+SAMPLER_OPTIONS = {
+    "shuffle": (),
+    "over": ("oversample_share",),
+    "under": ("undersample_ratio",),
+    "mixed": ("oversample_share", "undersample_ratio"),
+    "repeat_factor": ("repeat_factor_threshold",),
+    "class_aware": ("class_aware_no_finding",),
+}
+
+
+@dataclass
+class SamplingArguments:
+    """Which training images an epoch draws. An option left out takes its default; another sampler's is an error."""
+
+    sampler: Literal["shuffle", "over", "under", "mixed", "repeat_factor", "class_aware"] = field(
+        default="shuffle", metadata={"help": "What an epoch draws: see the table in hf_cxr/sampling.py."}
+    )
+    oversample_share: float | None = field(
+        default=None,
+        metadata={"help": "over, mixed: extra draws of images with minority findings, over the images (0.25)."},
+    )
+    undersample_ratio: float | None = field(
+        default=None,
+        metadata={"help": "under, mixed: images without a finding for each one with, at most (1)."},
+    )
+    repeat_factor_threshold: float | None = field(
+        default=None, metadata={"help": "repeat_factor: prevalence below which images are repeated, 0 to 1 (0.05)."}
+    )
+    class_aware_no_finding: bool | None = field(
+        default=None,
+        metadata={"help": "class_aware: images without a finding are a class of their own (true), or never drawn."},
+    )
+
+    def options(self) -> dict[str, Any]:
+        """The sampler's own options that were given, by name."""
+        names = SAMPLER_OPTIONS[self.sampler]
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def __post_init__(self):
+        allowed = SAMPLER_OPTIONS[self.sampler]
+        for name in sorted({name for names in SAMPLER_OPTIONS.values() for name in names} - set(allowed)):
+            if getattr(self, name) is not None:
+                takers = ", ".join(sampler for sampler, names in SAMPLER_OPTIONS.items() if name in names)
+                raise ValueError(f"{name} is given but the sampler is {self.sampler}; it goes with --sampler {takers}")
+        for name, most in (("oversample_share", 100), ("undersample_ratio", None), ("repeat_factor_threshold", 1)):
+            value = getattr(self, name)
+            wanted = "above 0" + (f", at most {most}" if most else "")
+            _check(value is None or 0 < value <= (most or float("inf")), name, value, wanted)
+
+
+@dataclass
+class StageArguments:
+    """What is trained when: deferred re-weighting, averaged weights, a second stage on a frozen backbone."""
+
+    reweight_from_epoch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Class weights act from this epoch on (1 is the second), and are 1 before; without it, always."
+        },
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Decay of an exponential moving average of the weights, 0 to below 1 (0.999 averages about the "
+            "last 1,000 steps); it is what is measured, chosen and saved."
+        },
+    )
+    freeze_backbone: bool = field(
+        default=False,
+        metadata={"help": "Train the classifier alone: a second stage on --model_name_or_path, a run on these data."},
+    )
+    reinitialize_head: bool = field(
+        default=True,
+        metadata={
+            "help": "Start the classifier anew; false keeps that of --model_name_or_path, of the same findings."
+        },
+    )
+    feature_oversampling: int | None = field(
+        default=None,
+        metadata={
+            "help": "With a frozen backbone: an image drawn again is interpolated in feature space with one of this "
+            "many nearest images of its rarest finding (SMOTE takes 5)."
+        },
+    )
+
+    def __post_init__(self):
+        start, decay = self.reweight_from_epoch, self.ema_decay
+        _check(start is None or start >= 1, "reweight_from_epoch", start, "at least 1")
+        _check(decay is None or 0 <= decay < 1, "ema_decay", decay, "0 to below 1")
+        neighbours = self.feature_oversampling
+        _check(neighbours is None or neighbours >= 1, "feature_oversampling", neighbours, "at least 1")
+        if neighbours is not None and not self.freeze_backbone:
+            raise ValueError("feature_oversampling needs --freeze_backbone true: features that are learnt move away")
+
+
 @dataclass
 class EvaluationArguments:
     """How sure the figures are said to be."""
@@ -469,7 +564,15 @@ class CXRTrainingArguments(TrainingArguments):
         self.images_per_step = actual
 
 
-ARGUMENTS = (DataArguments, ModelArguments, LossArguments, EvaluationArguments, CXRTrainingArguments)
+ARGUMENTS = (
+    DataArguments,
+    ModelArguments,
+    LossArguments,
+    SamplingArguments,
+    StageArguments,
+    EvaluationArguments,
+    CXRTrainingArguments,
+)
 
 
 @dataclass
@@ -479,8 +582,30 @@ class RunArguments:
     data: DataArguments
     model: ModelArguments
     loss: LossArguments
+    sampling: SamplingArguments
+    stages: StageArguments
     evaluation: EvaluationArguments
     training: CXRTrainingArguments
+
+    def __post_init__(self):
+        start, epochs = self.stages.reweight_from_epoch, self.training.num_train_epochs
+        if start is not None and self.training.max_steps <= 0 and start >= epochs:
+            raise ValueError(f"reweight_from_epoch is {start}, and training ends after {epochs:g} epochs")
+        if self.stages.feature_oversampling is not None and self.sampling.sampler in ("shuffle", "under"):
+            raise ValueError(
+                f"feature_oversampling acts on images drawn again, and the sampler {self.sampling.sampler} draws each "
+                "once at most: choose --sampler class_aware, repeat_factor, over or mixed"
+            )
+        if self.data.streaming and self.sampling.sampler != "shuffle":
+            raise ValueError(
+                f"sampler {self.sampling.sampler} draws images by number, and a stream has an order of its own: leave "
+                "out --streaming or --sampler"
+            )
+        for name, value in (("freeze_backbone", True), ("reinitialize_head", False)):
+            if getattr(self.stages, name) is value and self.model.model_name_or_path is None:
+                raise ValueError(
+                    f"{name} {str(value).lower()} needs --model_name_or_path: a fresh model has learnt nothing yet"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Every key with its resolved value, as plain YAML types.
@@ -489,12 +614,12 @@ class RunArguments:
         run would inherit and overwrite what was published; nor what was to be done with an earlier run.
         """
         training = {key: value for key, value in self.training.to_dict().items() if not key.startswith(NOT_SAVED)}
-        ours = (self.data, self.model, self.loss, self.evaluation)
+        ours = (self.data, self.model, self.loss, self.sampling, self.stages, self.evaluation)
         return {key: value for part in ours for key, value in dataclasses.asdict(part).items()} | training
 
 
 def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py") -> RunArguments:
-    """A YAML file (optional, first) and flags to the five dataclasses.
+    """A YAML file (optional, first) and flags to the dataclasses.
 
     Args:
         argv: without the program's name. None reads the command line. Without a YAML file the quickstart's is taken.
@@ -512,7 +637,7 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py"
     words = list(_command_line() if argv is None else argv)
     path = Path(words.pop(0)) if words and not words[0].startswith("-") else CONFIGS / "quickstart.yaml"
     try:
-        values = _without_other_losses_options(_read_yaml(path), words)
+        values = _without_others_options(_read_yaml(path), words)
         _check_choices(parser, values, path)
         parser.set_defaults(**values)
         *parts, rest = parser.parse_args_into_dataclasses(
@@ -522,9 +647,9 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py"
             raise ValueError(f"the config comes first: {prog} {rest[0]} --key value ...")
         if rest:
             raise ValueError(_unknown_key(rest[0].lstrip("-").split("=")[0].replace("-", "_"), "the command line"))
+        return RunArguments(*parts)
     except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
         parser.exit(2, f"{prog}: {error}\n")
-    return RunArguments(*parts)
 
 
 def known_keys() -> list[str]:
@@ -544,16 +669,21 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values  # 1e-4 is a string in YAML 1.1; argparse converts string defaults by the field's own type
 
 
-def _without_other_losses_options(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+def _without_others_options(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
     # A flag that changes the loss leaves the file's options of the other loss behind: class_aware's margin is none for
-    # asymmetric. An option given as a flag stays, and is an error if the loss does not take it.
-    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chooser.add_argument("--loss")
-    chosen = chooser.parse_known_args(words)[0].loss
-    if chosen in (None, values.get("loss", LossArguments.loss)):
-        return values
-    dropped = (*LOSS_OPTIONS, "class_weights", "given_class_weights")
-    return {key: value for key, value in values.items() if key not in dropped}
+    # asymmetric. So does one that changes the sampler. An option given as a flag stays, and is an error if the loss or
+    # the sampler does not take it.
+    options = {name for names in SAMPLER_OPTIONS.values() for name in names}
+    for key, default, dropped in (
+        ("loss", LossArguments.loss, (*LOSS_OPTIONS, "class_weights", "given_class_weights")),
+        ("sampler", SamplingArguments.sampler, options),
+    ):
+        chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        chooser.add_argument(f"--{key}")
+        chosen = getattr(chooser.parse_known_args(words)[0], key)
+        if chosen not in (None, values.get(key, default)):
+            values = {name: value for name, value in values.items() if name not in dropped}
+    return values
 
 
 def _check_choices(parser: HfArgumentParser, values: dict[str, Any], path: Path) -> None:

@@ -16,20 +16,26 @@ from hf_cxr.config import ModelArguments
 
 
 def build_model(
-    args: ModelArguments, label_names: Sequence[str], head_bias_C: Sequence[float] | None = None
+    args: ModelArguments,
+    label_names: Sequence[str],
+    head_bias_C: Sequence[float] | None = None,
+    *,
+    keep_head: bool = False,
 ) -> SwinForImageClassification:
-    """A Swin with a new head of C independent outputs.
+    """A Swin with a head of C independent outputs.
 
-    The head is always new, whatever the checkpoint's number of classes, so that a checkpoint that happens to have C
-    classes of its own does not lend its weights to other findings.
+    The head is new unless it is to be kept, whatever the checkpoint's number of classes, so that a checkpoint that
+    happens to have C classes of its own does not lend its weights to other findings.
 
     Args:
         args: where the weights come from, or the shape of a fresh model.
         label_names: C finding names, in order; they become id2label.
-        head_bias_C: where the bias of each output starts, in logits; zero if left out.
+        head_bias_C: where the bias of each output starts, in logits; zero if left out. Not read if the head is kept.
+        keep_head: go on with the checkpoint's head, its calibration included, instead of a new one.
 
     Raises:
-        ValueError: the checkpoint is not a Swin, or its last grid is smaller than its window.
+        ValueError: the checkpoint is not a Swin, its last grid is smaller than its window, or its head is to be kept
+            and is one of other findings.
     """
     names = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
     multi_label = {"problem_type": "multi_label_classification", "drop_path_rate": args.drop_path_rate, **names}
@@ -53,9 +59,18 @@ def build_model(
         )
         _check_swin(config, args.model_name_or_path)
         check_grid(config)
-        model = load_weights(args.model_name_or_path, args.model_revision, config, but="classifier.")
-    reset_head(model, head_bias_C)
+        if keep_head:
+            _check_findings(args, label_names)
+        but = None if keep_head else "classifier."
+        model = load_weights(args.model_name_or_path, args.model_revision, config, but=but)
+    if not keep_head:
+        reset_head(model, head_bias_C)
     return model
+
+
+def freeze_backbone(model: SwinForImageClassification) -> None:
+    """Everything but the classifier gets no gradient; the Trainer then keeps it in evaluation mode."""
+    model.base_model.requires_grad_(False)
 
 
 def load_weights(
@@ -96,6 +111,17 @@ def load_weights(
 def _check_swin(config: PreTrainedConfig, name: str | Path) -> None:
     if config.model_type != "swin":
         raise ValueError(f"{name} is a {config.model_type} model; hf_cxr works with Swin models")
+
+
+def _check_findings(args: ModelArguments, label_names: Sequence[str]) -> None:
+    saved = AutoConfig.from_pretrained(args.model_name_or_path, revision=args.model_revision)
+    names = [saved.id2label[i] for i in range(saved.num_labels)]
+    if names != list(label_names):
+        raise ValueError(
+            f"the head of {args.model_name_or_path} cannot be kept: it is for {len(names)} classes "
+            f"({', '.join(names[:3])}, ...), the data have {len(label_names)} findings "
+            f"({', '.join(label_names[:3])}, ...); leave out --reinitialize_head false"
+        )
 
 
 def check_grid(config: SwinConfig) -> None:

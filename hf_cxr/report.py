@@ -166,6 +166,8 @@ class Report:
             ("initial weights", protocol["initial_weights"]),
             ("loss", _words(protocol["loss"]["options"], protocol["loss"]["name"])),
             ("class weights", protocol["loss"]["class_weights_kind"]),
+            ("sampler", _words(protocol["sampler"]["options"], protocol["sampler"]["name"])),
+            *_stage_rows(protocol["stages"]),
             ("training", f"{training['epochs']:g} epochs{best}; selection: {protocol['selection']}"),
             ("calibration", protocol["calibration"] or "none"),
             ("seed", str(protocol["seed"])),
@@ -235,6 +237,20 @@ def _finding_table(result: EvaluationReport) -> str:
 def _words(values: dict[str, Any], name: str) -> str:
     options = ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
     return f"{name} ({options})" if options else name
+
+
+def _stage_rows(stages: dict[str, Any]) -> list[tuple[str, str]]:
+    said = {
+        "deferred re-weighting": stages["reweight_from_epoch"] is not None
+        and f"class weights act from epoch {stages['reweight_from_epoch']} on, counted from 0",
+        "weights": stages["ema_decay"] is not None
+        and f"exponential moving average, decay {stages['ema_decay']:g}, with warm-up",
+        "second stage": stages["freeze_backbone"] and "the classifier alone was trained, on a frozen backbone",
+        "over-sampling in feature space": stages["feature_oversampling"] is not None
+        and f"between an image drawn again and one of its {stages['feature_oversampling']} nearest",
+        "classifier": not stages["reinitialize_head"] and "went on from that of the initial weights",
+    }
+    return [(name, words) for name, words in said.items() if words]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

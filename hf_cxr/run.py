@@ -24,6 +24,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
 from hf_cxr import hub
+from hf_cxr.callbacks import DeferredReweighting, WeightAverage
 from hf_cxr.config import RunArguments
 from hf_cxr.data import (
     DecodedImages,
@@ -44,15 +45,16 @@ from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.evaluation.metrics import counts
+from hf_cxr.feature_oversampling import FeatureOversampling, features_of
 from hf_cxr.inference import Classifier, stock_images, stock_pipeline
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
-from hf_cxr.modeling import build_model, fold_into_head
+from hf_cxr.modeling import build_model, fold_into_head, freeze_backbone
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.report import Report
 from hf_cxr.run_folder import UNCALIBRATED, logged_to, open_run_folder, save_model_folder, write_run_folder
-from hf_cxr.sampling import ShuffleSampler
+from hf_cxr.sampling import EpochSampler, RepeatedRows, expected_counts, expected_draws, resolved_options
 from hf_cxr.trainer import CXRTrainer
 
 logger = logging.getLogger(__name__)
@@ -88,12 +90,17 @@ def run(args: RunArguments) -> Report | None:
         if state.is_main_process:
             check_images(splits)
 
-        loss, head_bias_C = build_training_loss(args, splits["train"])
+        draws_N = draw_training_images(args, splits["train"])
+        loss, head_bias_C = build_training_loss(args, splits["train"], draws_N)
         set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
-        model = build_model(args.model, label_names, head_bias_C)
+        model = build_model(args.model, label_names, head_bias_C, keep_head=not args.stages.reinitialize_head)
+        check_first_stage(args, model, fingerprint)
+        if args.stages.freeze_backbone:
+            freeze_backbone(model)
         model.config.hf_cxr = {"version": hf_cxr.__version__, "split": fingerprint, "loss": loss.describe()}
+        model.config.hf_cxr["dataset"] = dataset_name(args.data)
         model.config.hf_cxr["synthetic"] = is_synthetic(args.data)
-        trainer = build_trainer(args, model, processor, loss, splits, label_names)
+        trainer = build_trainer(args, model, processor, loss, draws_N, splits, label_names)
 
         logger.info("training %s", f"on from {checkpoint}" if checkpoint else "from the start")
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -159,6 +166,27 @@ def check_split(fingerprint: str, checkpoint: Path | None) -> str:
     return fingerprint
 
 
+def check_first_stage(args: RunArguments, model: PreTrainedModel, fingerprint: str) -> None:
+    """Refuse a model of this package that was trained on another cut of the same data: it knows test patients.
+
+    One trained on other data may be fine-tuned: whether they share patients cannot be told from here, so it is said.
+    """
+    name, before = args.model.model_name_or_path, getattr(model.config, "hf_cxr", None) or {}
+    if not before or before.get("split") == fingerprint:
+        return
+    if before.get("dataset", dataset_name(args.data)) == dataset_name(args.data):
+        raise ValueError(
+            f"{name} was trained on the split {before.get('split')} of {dataset_name(args.data)}, the data are now "
+            f"{fingerprint}: images that are now for validation and test may have been trained on; give the data it "
+            "was trained with, or another --model_name_or_path"
+        )
+    logger.warning(
+        "%s was trained on %s: if they share patients with these data, the figures are inflated",
+        name,
+        before["dataset"],
+    )
+
+
 def log_splits(splits: datasets.DatasetDict, label_names: LabelSpace) -> None:
     """Say how many images each split has, and which findings cannot be learnt."""
     logger.info("%s", ", ".join(f"{name}: {len(split):,} images" for name, split in splits.items()))
@@ -168,10 +196,30 @@ def log_splits(splits: datasets.DatasetDict, label_names: LabelSpace) -> None:
         logger.warning("no positive training image of %s: it cannot be learnt", ", ".join(without))
 
 
-def build_training_loss(args: RunArguments, train: datasets.Dataset) -> tuple[MultiLabelLoss, np.ndarray | None]:
-    """The loss with its class weights from the training counts, and where its head's bias (C,) starts, in logits."""
+def draw_training_images(args: RunArguments, train: datasets.Dataset) -> np.ndarray:
+    """How often an epoch draws each training image on average, (N,)."""
     label_NC = label_matrix(train)
-    positives_C, negatives_C, _ = counts(label_NC)
+    draws_N = expected_draws(args.sampling.sampler, label_NC, **args.sampling.options())
+    if args.sampling.sampler != "shuffle":
+        logger.info(
+            "sampler %s: %s draws an epoch, %.1f %% of the images on average",
+            args.sampling.sampler,
+            f"{draws_N.sum():,.0f}",
+            100 * np.minimum(draws_N, 1).mean(),
+        )
+    return draws_N
+
+
+def build_training_loss(
+    args: RunArguments, train: datasets.Dataset, draws_N: np.ndarray
+) -> tuple[MultiLabelLoss, np.ndarray | None]:
+    """The loss with its class weights, and where its head's bias (C,) starts, in logits.
+
+    Weights, prevalence and bias come from what an epoch is expected to draw (N,): under re-sampling that is what the
+    model is trained on. The calibration on validation brings the natural prevalence back.
+    """
+    label_NC = label_matrix(train)
+    positives_C, negatives_C = expected_counts(draws_N, label_NC)
     loss = build_loss(
         args.loss.loss,
         positives_C=positives_C,
@@ -181,10 +229,16 @@ def build_training_loss(args: RunArguments, train: datasets.Dataset) -> tuple[Mu
         beta=args.loss.effective_number_beta,
         **args.loss.options(),
     )
+    if args.stages.reweight_from_epoch is not None and loss.class_weights_kind == "none":
+        raise ValueError(
+            f"reweight_from_epoch is {args.stages.reweight_from_epoch}, but {args.loss.loss} has no class weights "
+            "here: give --class_weights, such as effective_number"
+        )
     if args.loss.head_bias == "zero":
         return loss, None
-    prevalence_C = positives_C / np.maximum(positives_C + negatives_C, 1)
-    return loss, loss.no_information_logits(torch.as_tensor(prevalence_C), label_NC).numpy()
+    known_C = positives_C + negatives_C
+    prevalence_C = np.divide(positives_C, known_C, out=np.zeros_like(known_C), where=known_C > 0)
+    return loss, loss.no_information_logits(torch.as_tensor(prevalence_C), label_NC, draws_N).numpy()
 
 
 def build_trainer(
@@ -192,6 +246,7 @@ def build_trainer(
     model: PreTrainedModel,
     processor: BaseImageProcessor,
     loss: MultiLabelLoss,
+    draws_N: np.ndarray,
     splits: datasets.DatasetDict,
     label_names: LabelSpace,
 ) -> CXRTrainer:
@@ -206,10 +261,11 @@ def build_trainer(
         rotation_degrees=args.model.rotation_degrees,
         seed=seed,
     )
+    train, validation = open_images(args, pixels, splits, seed)
+    start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
     sampler = None
     if not is_streamed(splits["train"]):
-        sampler = ShuffleSampler(label_matrix(splits["train"]), batch_size=training.images_per_step, seed=seed)
-    train, validation = open_images(args, pixels, splits, seed)
+        sampler = EpochSampler(draws_N, batch_size=training.images_per_step, seed=seed)
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
     return CXRTrainer(
         model=model,
@@ -218,7 +274,10 @@ def build_trainer(
         pixels=pixels,
         sampler=sampler,
         decay_all_parameters=training.optimizer == "adam",
-        train_dataset=train,
+        average=None if decay is None else WeightAverage(decay),
+        interpolation=build_interpolation(args, model, pixels, train, label_matrix(splits["train"]), seed),
+        callbacks=None if start is None else [DeferredReweighting(loss, start)],
+        train_dataset=train if sampler is None else RepeatedRows(train),
         eval_dataset=validation,
         processing_class=processor,
         compute_metrics=validation_metrics(label_names),
@@ -252,6 +311,29 @@ def open_images(
         **share,
     )
     return train, StreamedImages(splits["validation"], *size, batch_size=training.eval_batch_size, **share)
+
+
+def build_interpolation(
+    args: RunArguments,
+    model: PreTrainedModel,
+    pixels: PixelProcessor,
+    images: DecodedImages,
+    label_NC: np.ndarray,
+    seed: int,
+) -> FeatureOversampling | None:
+    """Feature-space over-sampling, from one pass over the images with findings; None unless it is asked for."""
+    if args.stages.feature_oversampling is None:
+        return None
+    feature_ND = features_of(
+        model,
+        pixels,
+        images,
+        np.flatnonzero((label_NC == 1).any(axis=1)),
+        device=args.training.device,
+        batch_size=args.training.per_device_eval_batch_size,
+        workers=args.training.dataloader_num_workers,
+    )
+    return FeatureOversampling(feature_ND, label_NC, neighbours=args.stages.feature_oversampling, seed=seed)
 
 
 def validation_metrics(label_names: LabelSpace) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -337,6 +419,11 @@ def describe_protocol(
         "missing_images": count_missing(args.data, splits),
         "initial_weights": args.model.model_name_or_path or "random",
         "loss": loss.describe(),
+        "sampler": {
+            "name": args.sampling.sampler,
+            "options": resolved_options(args.sampling.sampler, **args.sampling.options()),
+        },
+        "stages": dataclasses.asdict(args.stages),
         "selection": f"best validation {args.training.metric_for_best_model}"
         if args.training.load_best_model_at_end
         else "last epoch, none was chosen",

@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ class CXRTrainer(Trainer):
         pixels: turns uint8 batches into the model's input, with ``augment`` in training.
         sampler: draws training rows; has ``set_epoch``. None for a stream, which has an order of its own.
         decay_all_parameters: weight decay on biases and norms too, as `torch.optim.Adam(model.parameters())` has it.
+        average: a callback that keeps averaged weights, see `callbacks.WeightAverage`: what is evaluated and saved.
+        interpolation: mixes labels and features of draws, see `feature_oversampling.FeatureOversampling`.
         compute_metrics: as the Trainer's; the loss over the whole set is added to what it gives.
         kwargs: the Trainer's own.
     """
@@ -46,11 +49,13 @@ class CXRTrainer(Trainer):
         pixels: PixelProcessor,
         sampler: Sampler[int] | None = None,
         decay_all_parameters: bool = False,
+        average: TrainerCallback | None = None,
+        interpolation: Any = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         **kwargs: Any,
     ):
         self.loss, self.pixels, self.sampler, self.decay_all_parameters = loss, pixels, sampler, decay_all_parameters
-        self._metrics_of_set = compute_metrics
+        self.average, self.interpolation, self._metrics_of_set = average, interpolation, compute_metrics
         kwargs.setdefault("data_collator", collate)
         super().__init__(*args, compute_metrics=self._compute_metrics, **kwargs)
         if not loss.additive and (self.args.gradient_accumulation_steps > 1 or self.args.world_size > 1):
@@ -65,6 +70,15 @@ class CXRTrainer(Trainer):
         self.add_callback(self.clock)
         if sampler is not None:
             self.add_callback(_SamplerEpoch(sampler))
+        if average is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError(
+                    "an average of the weights needs them whole on each device: not with FSDP or DeepSpeed"
+                )
+            self.add_callback(average)
+        # The Trainer puts the whole model into training mode before each step. In a frozen part, stochastic depth
+        # would only add noise to what cannot adapt.
+        self._frozen = [part for part in self.model.children() if _is_frozen(part)]
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler[int] | None:
         # The sampler is an argument: which images are drawn is a choice of the long-tail toolbox.
@@ -93,6 +107,13 @@ class CXRTrainer(Trainer):
             return [name for name, _ in model.named_parameters()]
         return super().get_decay_parameter_names(model)
 
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
+        # Here and not in the loss: a point between two images knows fewer label cells, and they are counted here.
+        if self.interpolation is not None:
+            epoch = int(self.state.epoch or 0)
+            epoch_iterator = (self.interpolation.mix_labels(batch, epoch) for batch in epoch_iterator)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
         # The Trainer counts labels that are not -100. Here the loss says what an item is, mostly a known label cell,
         # and the mean over a step's cells is not the mean of its micro-batches' means when some are unknown.
@@ -109,16 +130,40 @@ class CXRTrainer(Trainer):
         num_items_in_batch: torch.Tensor | None = None,
     ):
         # The model's own loss is the plain BCE, which knows no unknown cells and no class weights.
+        for part in self._frozen:
+            part.eval()
         pixel_values = (
             self.pixels.augment(inputs["pixel_values"], inputs["row"], int(self.state.epoch or 0))
             if model.training
             else self.pixels(inputs["pixel_values"])
         )
-        outputs = model(pixel_values=pixel_values)
+        with self._interpolated(model, inputs):
+            outputs = model(pixel_values=pixel_values)
         loss = self.loss(outputs.logits, inputs["labels"], num_items=num_items_in_batch)
         if num_items_in_batch is not None:
             loss = loss * self.args.world_size  # data-parallel training averages gradients; the step's sum is wanted
         return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any):
+        # What is measured, and chosen by, is what is saved: the average, where one is kept.
+        with self._averaged_weights():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # The weights to go on from come first: a checkpoint counts as whole when its trainer_state.json is there,
+        # which is written after this.
+        if self.average is not None and self.args.should_save:
+            self.average.save_training_weights(self.model, output_dir or self.args.output_dir)
+        with self._averaged_weights():
+            super()._save(output_dir, state_dict)
+
+    def _interpolated(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]):
+        if self.interpolation is None or not model.training:
+            return nullcontext()
+        return self.interpolation.applied_to(self.model, inputs["row"], int(self.state.epoch or 0))
+
+    def _averaged_weights(self):
+        return nullcontext() if self.average is None else self.average.applied_to(self.model)
 
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], prediction_loss_only: bool, ignore_keys=None
@@ -138,12 +183,16 @@ class CXRTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self._load_weights(resume_from_checkpoint)
+            if self.average is not None:
+                self.average.resume(self.model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_best_model()
         else:
             self._load_weights(self.state.best_model_checkpoint)
+            if self.average is not None:
+                self.average.finish(None)  # the checkpoint's weights are the average of then
 
     def _load_weights(self, folder: str) -> None:
         saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
@@ -159,6 +208,11 @@ class CXRTrainer(Trainer):
         )
         metrics = {"loss": self.loss(logits, labels).item()}
         return metrics | (self._metrics_of_set(prediction) if self._metrics_of_set else {})
+
+
+def _is_frozen(part: torch.nn.Module) -> bool:
+    learnt = [parameter.requires_grad for parameter in part.parameters()]
+    return bool(learnt) and not any(learnt)
 
 
 class StepClock(TrainerCallback):

@@ -14,7 +14,7 @@ class Gradients(TrainerCallback):
         self.steps = []
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.steps.append({name: value.grad.clone() for name, value in model.named_parameters()})
+        self.steps.append({name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad})
 
 
 def main(folder, batch_size, accumulation):

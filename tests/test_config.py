@@ -4,8 +4,9 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from hf_cxr.config import LOSS_OPTIONS, NOT_SAVED, LossArguments, known_keys, parse_arguments
+from hf_cxr.config import LOSS_OPTIONS, NOT_SAVED, LossArguments, SamplingArguments, known_keys, parse_arguments
 from hf_cxr.losses import CLASS_WEIGHTS, LOSSES, loss_options
+from hf_cxr.sampling import SAMPLERS
 
 
 @pytest.fixture
@@ -41,10 +42,19 @@ def test_another_loss_leaves_the_files_options_of_the_first_behind(tmp_path):
     assert args.loss.class_weights is None
 
 
+def test_another_sampler_leaves_the_files_options_of_the_first_behind(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("sampler: mixed\noversample_share: 0.1\nundersample_ratio: 2\n")
+    assert parse_arguments([str(path)]).sampling.options() == {"oversample_share": 0.1, "undersample_ratio": 2.0}
+    flags = ["--sampler", "class_aware", "--class_aware_no_finding", "false"]
+    assert parse_arguments([str(path), *flags]).sampling.options() == {"class_aware_no_finding": False}
+
+
 def test_choices_are_those_of_the_losses():
     hints = get_type_hints(LossArguments)
     assert get_args(hints["loss"]) == tuple(LOSSES)
     assert get_args(get_args(hints["class_weights"])[0]) == tuple(CLASS_WEIGHTS)
+    assert get_args(get_type_hints(SamplingArguments)["sampler"]) == tuple(SAMPLERS)
     assert set(LOSS_OPTIONS) == {option for name in LOSSES for option in loss_options(name)}
 
 
@@ -85,6 +95,20 @@ def test_without_a_file_the_quickstart_is_taken():
             "images_per_step is 128, but 32 images x 1 accumulation",
         ),
         (["other.yaml"], "the config comes first"),
+        (
+            ["--undersample_ratio", "2"],
+            "undersample_ratio is given but the sampler is shuffle; it goes with --sampler under, mixed",
+        ),
+        (["--sampler", "over", "--oversample_share", "0"], "oversample_share is 0.0; it must be above 0, at most 100"),
+        (["--sampler", "overr"], "invalid choice: 'overr'"),
+        (["--ema_decay", "1"], "ema_decay is 1.0; it must be 0 to below 1"),
+        (["--reweight_from_epoch", "30"], "reweight_from_epoch is 30, and training ends after 30 epochs"),
+        (["--feature_oversampling", "5"], "feature_oversampling needs --freeze_backbone true"),
+        (
+            ["--feature_oversampling", "5", "--freeze_backbone", "true", "--model_name_or_path", "x"],
+            "feature_oversampling acts on images drawn again, and the sampler shuffle draws each once at most",
+        ),
+        (["--freeze_backbone", "true"], "freeze_backbone true needs --model_name_or_path"),
         (["--metric_for_best_model", "acu"], "invalid choice: 'acu'"),
         (["--remove_unused_columns", "true"], "remove_unused_columns must stay False"),
         (["--swin_num_heads", "1", "2"], "as many numbers as swin_depths has (4)"),

@@ -17,7 +17,7 @@ from hf_cxr import plots
 from hf_cxr.commands import main
 from hf_cxr.data import load_nih
 from hf_cxr.data.schema import features
-from hf_cxr.data.statistics import WIDTH, co_occurrence, describe_splits, text_table
+from hf_cxr.data.statistics import WIDTH, co_occurrence, describe_draws, describe_splits, text_table
 from hf_cxr.labels import NIH14
 
 NAN = float("nan")
@@ -360,6 +360,41 @@ def test_the_command_needs_no_image(release, tmp_path, capsys):
     }
     written = json.loads((tmp_path / "out" / "statistics.json").read_text())
     assert sum(split["findings"]["Hernia"]["positives"] for split in written["splits"].values()) == 227
+
+
+def test_draws_are_counted_cell_by_cell():
+    split = labels_only([[1, NAN], [0, 1], [0, 0], [NAN, NAN]])
+    drawn = describe_draws(split, ("A", "B"), np.array([3.0, 1.0, 0.5, 0.0]))
+    written = drawn.to_dict()
+    assert written["findings"]["A"] == {
+        "positives": 1,
+        "negatives": 2,
+        "prevalence": pytest.approx(1 / 3),
+        "drawn_positives": 3.0,
+        "drawn_negatives": 1.5,
+        "drawn_prevalence": pytest.approx(3 / 4.5),
+    }
+    assert written["findings"]["B"]["drawn_prevalence"] == pytest.approx(1 / 1.5)
+    assert (written["images"], written["draws"], written["distinct_images"]) == (4, 4.5, 2.5)
+    assert written["without_findings"] == {"images": 2, "draws": 0.5}
+    once = describe_draws(split, ("A", "B"), np.ones(4)).to_dict()
+    assert once["findings"]["A"]["drawn_prevalence"] == once["findings"]["A"]["prevalence"]
+    text = drawn.to_text("some")
+    assert "2 distinct ones (62.5 %), one at most 3 times" in text
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_the_command_shows_what_a_sampler_draws(tmp_path, capsys):
+    flags = ["--phantom_train", "60", "--phantom_validation", "3", "--phantom_test", "3", "--phantom_size", "32"]
+    flags += ["--phantom_prevalence_floor", "0.05", "--out", str(tmp_path)]
+    assert main(["describe", *flags, "--sampler", "class_aware", "--class_aware_no_finding", "false"]) == 0
+    assert "as the sampler class_aware draws them" in capsys.readouterr().out
+    written = json.loads((tmp_path / "statistics.json").read_text())["sampler"]
+    assert written["without_findings"]["draws"] == 0 < written["without_findings"]["images"]
+    assert written["draws"] == pytest.approx(60, abs=0.01)
+    assert main(["describe", *flags]) == 0
+    assert "as the sampler" not in capsys.readouterr().out
+    assert "sampler" not in json.loads((tmp_path / "statistics.json").read_text())
 
 
 def test_the_command_describes_phantoms_and_refuses_in_one_line(tmp_path, capsys):

@@ -6,7 +6,7 @@ import torch
 from hf_cxr.config import CXRTrainingArguments, ModelArguments
 from hf_cxr.labels import NIH14
 from hf_cxr.losses import build_loss
-from hf_cxr.modeling import build_model
+from hf_cxr.modeling import build_model, freeze_backbone
 from hf_cxr.processing import PixelProcessor, build_image_processor
 from hf_cxr.sampling import ShuffleSampler
 from hf_cxr.trainer import CXRTrainer
@@ -33,12 +33,25 @@ def rows(n_images=40, seed=0):
 
 
 def trainer(
-    output_dir, *, dataset=None, loss="class_aware", drop_path_rate=0.0, callbacks=None, eval_dataset=None, **kwargs
+    output_dir,
+    *,
+    dataset=None,
+    loss="class_aware",
+    drop_path_rate=0.0,
+    callbacks=None,
+    average=None,
+    eval_dataset=None,
+    freeze=False,
+    sampler=None,
+    interpolation=None,
+    **kwargs,
 ):
     """A CXRTrainer whose weights depend on nothing but the arguments."""
     torch.manual_seed(0)
     dataset = rows() if dataset is None else dataset
     model = build_model(ModelArguments(**SWIN, drop_path_rate=drop_path_rate), NIH14)
+    if freeze:
+        freeze_backbone(model)
     defaults = {
         "output_dir": str(output_dir),
         "max_grad_norm": 0.0,
@@ -59,9 +72,11 @@ def trainer(
         args=args,
         loss=build_loss(loss, positives_C=np.nansum(label_NC, 0), known_C=(~np.isnan(label_NC)).sum(0)),
         pixels=PixelProcessor(build_image_processor(36, 32), horizontal_flip=0.5, rotation_degrees=15, seed=3),
-        sampler=ShuffleSampler(label_NC, batch_size=step_images, seed=3),
+        sampler=sampler or ShuffleSampler(label_NC, batch_size=step_images, seed=3),
         decay_all_parameters=args.optimizer == "adam",
         train_dataset=dataset,
         eval_dataset=eval_dataset,
         callbacks=callbacks,
+        average=average,
+        interpolation=interpolation,
     )

@@ -13,6 +13,7 @@ COMMANDS = {
     "split": "deal the images anew by patient and write it down; check splits for patients and images in common",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "evaluate": "measure a saved model on a test or validation set",
+    "ensemble": "average the probabilities of several runs and measure them as one model",
     "predict": "probabilities of each finding for image files",
     "push": "send a finished run folder to the Hub",
 }

@@ -1,7 +1,8 @@
-"""`hf-cxr describe [CONFIG.yaml] [--out DIR]`: what the training, validation and test sets hold.
+"""`hf-cxr describe [CONFIG.yaml] [--sampler NAME] [--out DIR]`: what the training, validation and test sets hold.
 
 The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR). Of an NIH release only
-the tables are read: no image is needed, and images that are not at hand are counted as well.
+the tables are read: no image is needed, and images that are not at hand are counted as well. With a sampler other than
+shuffle, what an epoch of it draws stands beside what the training set holds.
 """
 
 import argparse
@@ -24,16 +25,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for statistics.json and the figures")
     own, rest = parser.parse_known_args(argv)
     args = parse_arguments(rest, prog="hf-cxr describe")
-    from hf_cxr.data import load_splits
-    from hf_cxr.data.statistics import describe_splits
+    from hf_cxr.data import label_matrix, load_splits
+    from hf_cxr.data.statistics import describe_draws, describe_splits
+    from hf_cxr.sampling import expected_draws
 
     set_up_terminal()
     try:
         splits, label_names = load_splits(args.data, seed=args.training.seed, images=False)
         statistics = describe_splits(splits, label_names)
         print(statistics.to_text())
+        drawn = None
+        if args.sampling.sampler != "shuffle":
+            draws_N = expected_draws(args.sampling.sampler, label_matrix(splits["train"]), **args.sampling.options())
+            drawn = describe_draws(splits["train"], label_names, draws_N)
+            print(f"\n{drawn.to_text(args.sampling.sampler)}")
         if own.out:
-            written = write(statistics, own.out)
+            written = write(statistics, drawn, own.out)
             print("\nwrote", *(f"  {path}" for path in written), sep="\n")
     except (ValueError, OSError) as error:
         print(f"hf-cxr describe: {error}", file=sys.stderr)
@@ -41,12 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write(statistics, out: Path) -> list[Path]:
-    """statistics.json and the figures; the paths written."""
+def write(statistics, drawn, out: Path) -> list[Path]:
+    """statistics.json, with what the sampler draws unless that is None, and the figures; the paths written."""
     from hf_cxr import plots
     from hf_cxr.files import write_json
 
-    write_json(out / "statistics.json", statistics.to_dict())
+    sampler = {} if drawn is None else {"sampler": drawn.to_dict()}
+    write_json(out / "statistics.json", statistics.to_dict() | sampler)
     names, splits = statistics.label_names, statistics.splits
     figures = {
         "finding_counts": plots.finding_counts(

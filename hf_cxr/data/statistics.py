@@ -263,6 +263,114 @@ class Statistics:
         return [["pair", "images", "% of A with B", "% of B with A", "lift"], *rows] if rows else []
 
 
+@dataclass(frozen=True)
+class DrawStatistics:
+    """What a sampler makes of a training set: an epoch's expected draws beside the images themselves.
+
+    Args:
+        images: in the training set.
+        draws: an epoch.
+        distinct: different images among them; one drawn less than once counts by its chance.
+        most_draws: of one image.
+        without_findings: images, and draws, without a known positive.
+        positives_C, negatives_C: images of each finding.
+        drawn_positives_C, drawn_negatives_C: draws of them, float64.
+    """
+
+    label_names: tuple[str, ...]
+    images: int
+    draws: float
+    distinct: float
+    most_draws: float
+    without_findings: tuple[int, float]
+    positives_C: np.ndarray
+    negatives_C: np.ndarray
+    drawn_positives_C: np.ndarray
+    drawn_negatives_C: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; what is undefined is null."""
+        before, after = self._prevalences()
+        columns = {
+            "positives": self.positives_C,
+            "negatives": self.negatives_C,
+            "prevalence": before,
+            "drawn_positives": self.drawn_positives_C,
+            "drawn_negatives": self.drawn_negatives_C,
+            "drawn_prevalence": after,
+        }
+        return plain(
+            {
+                "images": self.images,
+                "draws": self.draws,
+                "distinct_images": self.distinct,
+                "share_of_images_drawn": self.distinct / self.images,
+                "most_draws_of_an_image": self.most_draws,
+                "without_findings": {"images": self.without_findings[0], "draws": self.without_findings[1]},
+                "findings": {
+                    finding: {key: value_C[column].item() for key, value_C in columns.items()}
+                    for column, finding in enumerate(self.label_names)
+                },
+            }
+        )
+
+    def to_text(self, name: str) -> str:
+        """A table for a terminal of 120 columns, under the sampler's name."""
+        before, after = self._prevalences()
+        head = ("finding", "positives", "negatives", "%", "drawn\npositives", "drawn\nnegatives", "drawn\n%", "ratio")
+        rows = [
+            (
+                finding,
+                f"{self.positives_C[column]:,}",
+                f"{self.negatives_C[column]:,}",
+                _number(100 * before[column], ".2f"),
+                f"{self.drawn_positives_C[column]:,.0f}",
+                f"{self.drawn_negatives_C[column]:,.0f}",
+                _number(100 * after[column], ".2f"),
+                _number(float(_ratio(after[column], before[column])), ".2f"),
+            )
+            for column, finding in enumerate(self.label_names)
+        ]
+        images, draws = self.without_findings
+        return (
+            f"Training images as the sampler {name} draws them, an epoch on average (whole batches: up to one less)\n"
+            f"{self.draws:,.0f} draws from {self.images:,} images: {self.distinct:,.0f} distinct ones "
+            f"({100 * self.distinct / self.images:.1f} %), one at most {np.ceil(self.most_draws):.0f} times\n"
+            f"without a known positive: {draws:,.0f} draws from {images:,} images\n{text_table(head, rows)}"
+        )
+
+    def _prevalences(self) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            _ratio(self.positives_C, self.positives_C + self.negatives_C),
+            _ratio(self.drawn_positives_C, self.drawn_positives_C + self.drawn_negatives_C),
+        )
+
+
+def describe_draws(train: datasets.Dataset, label_names: Sequence[str], draws_N: np.ndarray) -> DrawStatistics:
+    """Count what a sampler draws from a training set, cell by cell; an unknown cell counts nowhere.
+
+    Args:
+        train: of the schema; only its labels are read.
+        label_names: C findings.
+        draws_N: expected draws of each image in an epoch, (N,), not negative.
+    """
+    label_NC = _checked_labels("train", train, LabelSpace(label_names))
+    positive_NC, negative_NC = label_NC == 1, label_NC == 0
+    without_N = ~positive_NC.any(axis=1)
+    return DrawStatistics(
+        label_names=tuple(label_names),
+        images=len(label_NC),
+        draws=float(draws_N.sum()),
+        distinct=float(np.minimum(draws_N, 1).sum()),
+        most_draws=float(draws_N.max()),
+        without_findings=(int(without_N.sum()), float(draws_N[without_N].sum())),
+        positives_C=positive_NC.sum(axis=0),
+        negatives_C=negative_NC.sum(axis=0),
+        drawn_positives_C=draws_N @ positive_NC,
+        drawn_negatives_C=draws_N @ negative_NC,
+    )
+
+
 def describe_splits(splits: Mapping[str, datasets.Dataset], label_names: Sequence[str]) -> Statistics:
     """Count what the splits hold.
 

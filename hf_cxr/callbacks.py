@@ -1,0 +1,123 @@
+"""What changes in the course of training: deferred re-weighting, and an average of the weights.
+
+Both follow from the epoch and the checkpoint alone, so that a resumed run is the run that was not stopped.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import PreTrainedModel, TrainerCallback
+
+from hf_cxr.files import replacing
+
+TRAINING_WEIGHTS = "training_weights.safetensors"
+
+
+class DeferredReweighting(TrainerCallback):
+    """Class weights act from an epoch on; before it every finding weighs 1.
+
+    The representation is learnt on the natural distribution, and its last epochs turn to the rare findings. The
+    validation loss is that of the epoch's weights, so it jumps where they change: choose the checkpoint by another
+    metric.
+
+    Args:
+        loss: has ``set_reweighting(active)``, as `losses.MultiLabelLoss`.
+        start: first epoch, from 0, in which the weights act.
+
+    Source: Cao, Wei, Gaidon, Arechiga and Ma, "Learning Imbalanced Datasets with Label-Distribution-Aware Margin
+    Loss", NeurIPS 2019, the deferred re-balancing schedule (DRW).
+    """
+
+    def __init__(self, loss: Any, start: int):
+        self.loss, self.start = loss, start
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.loss.set_reweighting(int(state.epoch or 0) >= self.start)
+
+
+class WeightAverage(TrainerCallback):
+    """An exponential moving average of the weights, which is what is measured, chosen and saved.
+
+    After step t the average moves by 1 - d_t towards the weights, d_t = min(decay, (1 + t) / (10 + t)), so that an
+    average over more steps than there have been does not hang on to the first weights.
+
+    Hand it to the Trainer as ``average``: a checkpoint's model.safetensors is then the average, and
+    training_weights.safetensors beside it the weights that training goes on with.
+
+    Args:
+        decay: 0 to below 1; 0 is the weights themselves.
+
+    Source: Polyak and Juditsky, SIAM Journal on Control and Optimization 30 (1992), for averaging; the warm-up is that
+    of TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, decay: float):
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay}; it must be 0 to below 1")
+        self.decay, self.step, self.averaged = decay, 0, None
+
+    def on_train_begin(self, args, state, control, model: PreTrainedModel, **kwargs):
+        if self.averaged is None:
+            self.start(model)
+
+    def on_optimizer_step(self, args, state, control, model: PreTrainedModel, **kwargs):
+        self.step = state.global_step + 1
+        self.averaged.update_parameters(model)
+
+    def on_train_end(self, args, state, control, model: PreTrainedModel, **kwargs):
+        self.finish(model)
+
+    def start(self, model: PreTrainedModel) -> None:
+        """Begin with these weights."""
+        self.averaged = AveragedModel(model, multi_avg_fn=self._move)
+        self.averaged.n_averaged.fill_(1)  # the first weights are in it
+
+    def finish(self, model: PreTrainedModel | None) -> None:
+        """The average becomes the model's weights, or is dropped if the model has the best checkpoint's already."""
+        if self.averaged is not None and model is not None:
+            model.load_state_dict(self.averaged.module.state_dict())
+        self.averaged = None
+
+    @contextmanager
+    def applied_to(self, model: PreTrainedModel) -> Iterator[None]:
+        """Within the block the model has the averaged weights; after it, its own again, to the bit."""
+        if self.averaged is None:
+            yield
+            return
+        own = {name: value.detach().clone() for name, value in model.named_parameters()}
+        average = dict(self.averaged.module.named_parameters())
+        try:
+            with torch.no_grad():
+                for name, value in model.named_parameters():
+                    value.copy_(average[name])
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in model.named_parameters():
+                    value.copy_(own[name])
+
+    def save_training_weights(self, model: PreTrainedModel, folder: str | Path) -> None:
+        """Write the weights that training goes on with; nothing after training, when there are no others."""
+        if self.averaged is not None:
+            with replacing(Path(folder) / TRAINING_WEIGHTS) as beside:
+                save_file({name: value.contiguous() for name, value in model.state_dict().items()}, beside)
+
+    def resume(self, model: PreTrainedModel, folder: str | Path) -> None:
+        """From a model that was just loaded with a checkpoint's average, go on with the checkpoint's training weights.
+
+        Raises:
+            ValueError: the checkpoint has none: it was written without an average.
+        """
+        path = Path(folder) / TRAINING_WEIGHTS
+        if not path.is_file():
+            raise ValueError(f"{folder} has no {TRAINING_WEIGHTS}: it was written by a run without --ema_decay")
+        self.start(model)
+        model.load_state_dict(load_file(path))
+
+    def _move(self, average: list, now: list, _: Any) -> None:
+        get_ema_multi_avg_fn(min(self.decay, (1 + self.step) / (10 + self.step)))(average, now, None)

@@ -1,0 +1,74 @@
+"""`hf-cxr ensemble RUN RUN... --out DIR`: average the probabilities of finished runs, and measure that as one model.
+
+A member is a run folder, of which the predictions are read, or a checkpoint folder inside one (`RUN/checkpoint-500`, a
+snapshot), which is loaded and predicts validation and test of the run's own config.yaml. Other flags, such as
+--nih_root DIR, are those of `hf-cxr train --help`.
+
+DIR gets predictions/validation.parquet, predictions/test.parquet and metrics.json. It holds no model: an average of
+probabilities is not one Swin, and the stock pipeline cannot load it. To predict new images, ask each member.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_cxr.commands import set_up_terminal
+from hf_cxr.files import write_json
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0; 2 with one line on standard error for bad input."""
+    parser = argparse.ArgumentParser(prog="hf-cxr ensemble", description=__doc__, allow_abbrev=False)
+    parser.add_argument("members", nargs="+", type=Path, metavar="RUN", help="run folders, or checkpoints in them")
+    parser.add_argument("--out", type=Path, required=True, help="new folder for predictions and metrics.json")
+    own, rest = parser.parse_known_args(argv)
+    if own.out.exists() and any(own.out.iterdir()):
+        parser.error(f"{own.out} is not empty; give another --out")
+    if len(set(own.members)) < len(own.members):
+        parser.error("a member is named twice: it would weigh twice")
+    for member in own.members:
+        if not any((folder / "config.yaml").is_file() for folder in (member, member.parent)):
+            parser.error(f"{member} is neither a run folder with a config.yaml nor a checkpoint inside one")
+    from hf_cxr.config import parse_arguments
+    from hf_cxr.ensemble import build_ensemble
+
+    first = own.members[0]
+    config = next(folder / "config.yaml" for folder in (first, first.parent) if (folder / "config.yaml").is_file())
+    args = parse_arguments([str(config), *rest], prog="hf-cxr ensemble")
+    set_up_terminal()
+    try:
+        ensemble = build_ensemble(
+            {str(member): predictions_of(member, rest) for member in own.members},
+            calibrate=args.evaluation.calibrate,
+            resamples=args.evaluation.bootstrap_resamples,
+            confidence=args.evaluation.confidence,
+            seed=args.training.seed,
+        )
+    except (ValueError, OSError) as error:
+        print(f"hf-cxr ensemble: {error}", file=sys.stderr)
+        return 2
+    print(ensemble.to_text())
+    for split in (ensemble.validation, ensemble.test):
+        split.save(own.out / "predictions" / f"{split.split}.parquet")
+    write_json(own.out / "metrics.json", ensemble.to_dict())  # last: it says that the folder is complete
+    print(f"wrote {own.out}/metrics.json and predictions/; it holds no model that a pipeline could load")
+    return 0
+
+
+def predictions_of(member: Path, flags: Sequence[str]):
+    """(validation, test) predictions of a run folder as they are saved, or of a checkpoint as they are now made."""
+    from hf_cxr.predictions import Predictions
+
+    if (member / "predictions").is_dir():
+        return tuple(Predictions.load(member / "predictions" / f"{name}.parquet") for name in ("validation", "test"))
+    from hf_cxr.config import parse_arguments
+    from hf_cxr.data import load_splits, split_fingerprint
+    from hf_cxr.inference import Classifier
+    from hf_cxr.run import check_split, predict
+
+    args = parse_arguments([str(member.parent / "config.yaml"), *flags], prog="hf-cxr ensemble")
+    splits, _ = load_splits(args.data, seed=args.training.seed)
+    check_split(split_fingerprint(splits), member)
+    classifier = Classifier(member)
+    return tuple(predict(classifier, splits, name, args) for name in ("validation", "test"))

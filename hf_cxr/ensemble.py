@@ -1,0 +1,188 @@
+"""Several models as one: their probabilities are averaged, re-calibrated on validation, measured on test.
+
+Members may be runs of other seeds, of other samplers (Ding et al.'s under- and over-sampled ones), or the checkpoints
+of one run (snapshots). Only their predictions are read, so members may differ in anything but the images, labels and
+findings they were measured on.
+
+Refused: fewer than two members, one twice, and members of another split, other images, labels or findings.
+
+N = images, C = findings, M = members.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import log_expit, logsumexp
+
+from hf_cxr.evaluation import (
+    Calibration,
+    EvaluationReport,
+    PairedDifference,
+    evaluate_predictions,
+    fit_calibration,
+    format_interval,
+    paired_difference,
+)
+from hf_cxr.files import plain
+from hf_cxr.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What came of it.
+
+    Args:
+        members: names, in order.
+        validation, test: the ensemble's predictions, calibrated; ``metadata`` names the members.
+        calibration: of the averaged probabilities, fitted on validation; None if it was turned off.
+        validation_report, test_report: every figure with its interval.
+        differences: for each member, the ensemble minus it on test, in the same draws of patients.
+    """
+
+    members: tuple[str, ...]
+    validation: Predictions
+    test: Predictions
+    calibration: Calibration | None
+    validation_report: EvaluationReport
+    test_report: EvaluationReport
+    differences: dict[str, PairedDifference]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, in the form of a run's metrics.json where they are the same thing."""
+        differences = {
+            name: {
+                key: {"difference": spread.macro, "low": spread.macro_low, "high": spread.macro_high, "p": p}
+                for key, spread, p in (
+                    ("macro_auc", difference.auc, difference.auc_macro_p),
+                    ("macro_ap", difference.ap, difference.ap_macro_p),
+                )
+            }
+            for name, difference in self.differences.items()
+        }
+        return plain(
+            {
+                "ensemble_of": list(self.members),
+                "averaged": "probabilities, each member weighing the same",
+                "split_fingerprint": self.test.metadata["split"],
+                "test": self.test_report.to_dict(),
+                "validation": self.validation_report.to_dict(),
+                "calibration": self.calibration and self.calibration.to_dict(),
+                "test_difference_to_members": differences,
+            }
+        )
+
+    def to_text(self) -> str:
+        """Figures on test, and the difference to each member, for a terminal."""
+        lines = [
+            f"Ensemble of {len(self.members)} on test:\n",
+            self.test_report.to_markdown(),
+            "\nEnsemble minus member, on the same draws of patients:",
+        ]
+        for name, difference in self.differences.items():
+            auc, ap = (
+                format_interval(spread.macro, spread.macro_low, spread.macro_high)
+                for spread in (difference.auc, difference.ap)
+            )
+            lines.append(f"  {name}: macro AUC {auc}, mAP {ap}")
+        return "\n".join(lines)
+
+
+def build_ensemble(
+    members: Mapping[str, tuple[Predictions, Predictions]],
+    *,
+    calibrate: bool = True,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Ensemble:
+    """Average members, calibrate the average on validation, measure it and each difference on test.
+
+    The mean of calibrated probabilities is not calibrated (it is too near the middle where members disagree), so the
+    average gets its own affine map. A member that is not calibrated is calibrated first, as a run does it: raw outputs
+    of the class-aware loss are near 0.6 everywhere, and would drown those of other losses.
+
+    Args:
+        members: name -> predictions of validation and of test.
+        calibrate: fit that map; without it the plain mean of probabilities is measured.
+        resamples, confidence, seed: of the intervals.
+
+    Raises:
+        ValueError: see the module's first lines.
+    """
+    if len(members) < 2:
+        raise ValueError(f"an ensemble needs at least two members; got {len(members)}")
+    for number in (0, 1):
+        _check_alike({name: one[number] for name, one in members.items()})
+    calibration = None
+    if calibrate:
+        members = {
+            name: pair if pair[0].metadata.get("calibrated") else _calibrated(pair)[0]
+            for name, pair in members.items()
+        }
+    pair = tuple(average([one[number] for one in members.values()], list(members)) for number in (0, 1))
+    if calibrate:
+        pair, calibration = _calibrated(pair)
+    validation, test = pair
+    how = {"resamples": resamples, "confidence": confidence}
+    reports = [
+        evaluate_predictions(
+            split.probabilities, split.labels, split.patient_ids, label_names=split.label_names, seed=seed, **how
+        )
+        for split in (validation, test)
+    ]
+    differences = {
+        name: paired_difference(
+            test.probabilities,
+            member.probabilities,
+            test.labels,
+            test.patient_ids,
+            rng=np.random.default_rng(seed),
+            **how,
+        )
+        for name, (_, member) in members.items()
+    }
+    return Ensemble(tuple(members), validation, test, calibration, *reports, differences)
+
+
+def average(members: Sequence[Predictions], names: Sequence[str]) -> Predictions:
+    """Predictions whose probabilities are the mean of the members', computed so that none rounds to 0 or 1."""
+    logit_MNC = np.stack([member.logits.astype(np.float64) for member in members])
+    logit_NC = logsumexp(log_expit(logit_MNC), axis=0) - logsumexp(log_expit(-logit_MNC), axis=0)
+    metadata = {"split": members[0].metadata.get("split"), "calibrated": False, "ensemble_of": list(names)}
+    return dataclasses.replace(members[0], logits=logit_NC, metadata=metadata)
+
+
+def _calibrated(pair: tuple[Predictions, Predictions]) -> tuple[tuple[Predictions, Predictions], Calibration]:
+    """Validation and test under the map that is fitted on validation, and the map."""
+    calibration = fit_calibration(pair[0].logits, pair[0].labels, label_names=pair[0].label_names)
+    calibrated = (
+        dataclasses.replace(
+            split, logits=calibration.apply(split.logits), metadata={**split.metadata, "calibrated": True}
+        )
+        for split in pair
+    )
+    return tuple(calibrated), calibration
+
+
+def _check_alike(members: Mapping[str, Predictions]) -> None:
+    first_name, first = next(iter(members.items()))
+    for name, member in members.items():
+        problems = {
+            "the split fingerprint": member.metadata.get("split") != first.metadata.get("split"),
+            "the findings": member.label_names != first.label_names,
+            "the images or their order": member.image_ids != first.image_ids,
+            "the patients": member.patient_ids != first.patient_ids,
+        }
+        differs = [what for what, holds in problems.items() if holds]
+        if not differs and not np.array_equal(member.labels, first.labels, equal_nan=True):
+            differs = ["the labels"]
+        if differs:
+            raise ValueError(
+                f"{name} and {first_name} differ in {' and '.join(differs)} of {first.split}: an ensemble needs "
+                "members trained and measured on the same split"
+            )
+        if member.metadata.get("split") is None:
+            raise ValueError(f"{name} does not say which split it was trained on; predict with a model of hf_cxr")

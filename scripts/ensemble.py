@@ -1,0 +1,12 @@
+"""`scripts/ensemble.py ...`: the same program as `hf-cxr ensemble ...`."""
+
+import sys
+from pathlib import Path
+
+# Python puts this folder first, where evaluate.py would hide the package evaluate.
+sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
+
+from hf_cxr.commands.ensemble import main
+
+if __name__ == "__main__":
+    sys.exit(main())
