@@ -236,6 +236,13 @@ class EvaluationArguments:
         default=True,
         metadata={"help": "Fit an affine map of each logit on validation and fold it into the saved classifier."},
     )
+    measure_test: bool = field(
+        default=True,
+        metadata={
+            "help": "False stops after validation: no test image is predicted; for tuning. The same run with true goes "
+            "on to the test set."
+        },
+    )
 
     def __post_init__(self):
         _check(self.bootstrap_resamples >= 10, "bootstrap_resamples", self.bootstrap_resamples, "at least 10")
@@ -376,7 +383,9 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py"
     words = list(_command_line() if argv is None else argv)
     path = Path(words.pop(0)) if words and not words[0].startswith("-") else CONFIGS / "quickstart.yaml"
     try:
-        values = _without_other_losses_options(_read_yaml(path), words)
+        values = _read_yaml(path)
+        chosen = _chosen_loss(words)
+        values = values if chosen is None else without_other_losses_options(values, chosen)
         _check_choices(parser, values, path)
         parser.set_defaults(**values)
         *parts, rest = parser.parse_args_into_dataclasses(
@@ -385,15 +394,37 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py"
         if rest and rest[0].endswith((".yaml", ".yml")):
             raise ValueError(f"the config comes first: {prog} {rest[0]} --key value ...")
         if rest:
-            raise ValueError(_unknown_key(rest[0].lstrip("-").split("=")[0].replace("-", "_"), "the command line"))
+            raise ValueError(unknown_key(rest[0].lstrip("-").split("=")[0].replace("-", "_"), "the command line"))
     except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
         parser.exit(2, f"{prog}: {error}\n")
     return RunArguments(*parts)
 
 
+def without_other_losses_options(values: dict[str, Any], loss: str) -> dict[str, Any]:
+    """The values of a file when another loss is chosen over its own: the options of its own loss stay behind.
+
+    class_aware's margin is none for asymmetric. An option that is given with the choice is an error if the loss does
+    not take it.
+
+    >>> without_other_losses_options({"loss": "class_aware", "margin": 0.1, "seed": 1}, "bce")
+    {'loss': 'class_aware', 'seed': 1}
+    """
+    if loss == values.get("loss", LossArguments.loss):
+        return values
+    dropped = (*LOSS_OPTIONS, "class_weights", "given_class_weights")
+    return {key: value for key, value in values.items() if key not in dropped}
+
+
 def known_keys() -> list[str]:
     """Every YAML key and flag, in order."""
     return [item.name for arguments in ARGUMENTS for item in dataclasses.fields(arguments) if item.init]
+
+
+def unknown_key(key: str, where: str, known: Sequence[str] | None = None) -> str:
+    """The message for a key that does not exist, with the nearest one of ``known`` (by default of a run's keys)."""
+    nearest = difflib.get_close_matches(str(key), known or known_keys(), n=1, cutoff=0.5)
+    see = f"known: {', '.join(known)}" if known else "see --help"
+    return f"unknown key {key} in {where}" + (f"; did you mean {nearest[0]}?" if nearest else f"; {see}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -404,20 +435,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} must hold one 'key: value' a line; it holds a {type(values).__name__}")
     for key in values:
         if key not in known_keys():
-            raise ValueError(_unknown_key(key, str(path)))
+            raise ValueError(unknown_key(key, str(path)))
     return values  # 1e-4 is a string in YAML 1.1; argparse converts string defaults by the field's own type
 
 
-def _without_other_losses_options(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    # A flag that changes the loss leaves the file's options of the other loss behind: class_aware's margin is none for
-    # asymmetric. An option given as a flag stays, and is an error if the loss does not take it.
+def _chosen_loss(words: Sequence[str]) -> str | None:
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chooser.add_argument("--loss")
-    chosen = chooser.parse_known_args(words)[0].loss
-    if chosen in (None, values.get("loss", LossArguments.loss)):
-        return values
-    dropped = (*LOSS_OPTIONS, "class_weights", "given_class_weights")
-    return {key: value for key, value in values.items() if key not in dropped}
+    return chooser.parse_known_args(words)[0].loss
 
 
 def _check_choices(parser: HfArgumentParser, values: dict[str, Any], path: Path) -> None:
@@ -435,11 +460,6 @@ def _check_choices(parser: HfArgumentParser, values: dict[str, Any], path: Path)
 
 def _shipped() -> list[str]:
     return [f"configs/{path.name}" for path in CONFIGS.glob("*.yaml")]
-
-
-def _unknown_key(key: str, where: str) -> str:
-    nearest = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
-    return f"unknown key {key} in {where}" + (f"; did you mean {nearest[0]}?" if nearest else "; see --help")
 
 
 def _check(holds: bool, name: str, value: Any, wanted: str) -> None:

@@ -11,6 +11,7 @@ COMMANDS = {
     "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "evaluate": "measure a saved model on a test or validation set",
+    "compare": "train several methods with several seeds, tuned alike, and write one table",
     "predict": "probabilities of each finding for image files",
     "push": "send a finished run folder to the Hub",
 }
