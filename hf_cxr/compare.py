@@ -1,25 +1,25 @@
 """A comparison of methods from one YAML: tune each on validation, train each with every seed, write one report.
 
-| key          | meaning                                                                                               |
-|--------------|-------------------------------------------------------------------------------------------------------|
-| `base`       | a run's keys, or the path of a run's YAML (from this file's folder, or from here)                     |
-| `overrides`  | with a path: keys that go over it                                                                     |
-| `methods`    | printed name -> keys in which the method differs, such as {loss: focal, gamma: 2}                     |
-| `baseline`   | the name of the method that the others are compared with                                              |
-| `seeds`      | one run of each method for each                                                                       |
-| `tune`       | `grid`: key -> values, each method tried on every combination; `seed` of these runs; `by`: the        |
-|              | validation figure that decides, auc or mean_average_precision. Left out: nothing is tuned             |
-| `tiers`      | `head`, `tail`: numbers of positive training images that divide the findings, see `LabelSpace.tiers`  |
-| `resamples`  | draws of patients behind intervals and p values                                                       |
-| `confidence` | of the intervals                                                                                      |
+| key          | meaning                                                                                              |
+|--------------|------------------------------------------------------------------------------------------------------|
+| `base`       | a run's keys, or the path of a run's YAML (from this file's folder, or from here)                    |
+| `overrides`  | with a path: keys that go over it                                                                    |
+| `methods`    | printed name -> keys in which the method differs, such as {loss: focal, gamma: 2}                    |
+| `baseline`   | the name of the method that the others are compared with                                             |
+| `seeds`      | one run of each method for each                                                                      |
+| `tune`       | `grid`: key -> values, each method tried on every combination; `seed` of these runs; `by`: the       |
+|              | validation figure that decides, auc or mean_average_precision. Left out: nothing is tuned            |
+| `tiers`      | `head`, `tail`: numbers of positive training images that divide the findings, see `LabelSpace.tiers` |
+| `resamples`  | draws of patients behind intervals and p values                                                      |
+| `confidence` | of the intervals                                                                                     |
 
 Each run is a `hf-cxr train` in a process and a folder of its own. Tuning runs never predict a test image
-(`measure_test: false`). A run that is finished with the same settings is not repeated and one that was stopped goes on,
-so the same command goes on after a crash. A run that fails is named, with the end of its log, and the others go on.
+(`measure_test: false`). A run that is finished with the same settings is not repeated and one that was stopped goes
+on, so the same command goes on after a crash. A run that fails is named, with the end of its log, and the others go on.
 
 Refused, before anything is started: an unknown key (with the nearest), settings that contradict each other, an option
-that a method's loss does not take, two names for one folder, a baseline that is no method, a folder whose runs were made
-with other settings.
+that a method's loss does not take, two names for one folder, a baseline that is no method, a folder whose runs were
+made with other settings.
 """
 
 import fcntl
@@ -352,9 +352,7 @@ def _run(out: Path, kind: str, method: str, label: str, values: dict[str, Any]) 
     name = f"{kind}-{_slug(method)}-{folder.name}"
     result = "validation.json" if kind == "tuning" else "metrics.json"
     values = values | {"output_dir": str(folder), "disable_tqdm": True}
-    return Run(
-        method, label, values, folder, out / "settings" / f"{name}.yaml", out / "logs" / f"{name}.log", result
-    )
+    return Run(method, label, values, folder, out / "settings" / f"{name}.yaml", out / "logs" / f"{name}.log", result)
 
 
 def _start(run: Run, plan: Plan, environment: dict[str, str]) -> subprocess.Popen | None:

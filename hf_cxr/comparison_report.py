@@ -13,6 +13,7 @@ import csv
 import html
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import torch
 import yaml
 
 from hf_cxr import plots
-from hf_cxr.evaluation import format_interval, format_number
+from hf_cxr.evaluation import format_number
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.comparison import Comparison, Difference, Estimate, MethodFigures, compare_methods
 from hf_cxr.evaluation.metrics import average_precision, macro, mean_predicted_probability, roc_auc
@@ -37,6 +38,7 @@ TIERS = ("head", "medium", "tail")
 METRICS = {"auc": "AUC", "ap": "mAP"}
 FEW_PATIENTS = 20
 FEW_SEEDS = 5
+LEAST_DRAWS = 0.5  # share of draws that must define a difference before it is called one
 
 # Of the reference study: method, macro AUC, mAP. Those of its other four rows, and of single findings, are not at hand.
 REFERENCE_STUDY = (
@@ -133,12 +135,19 @@ class ComparisonReport:
         return {method: 1 + sum(other > mean for other in means.values()) for method, mean in means.items()}
 
     def different(self, key: str) -> list[str]:
-        """Methods whose corrected p value is below 1 - confidence."""
+        """Methods whose corrected p value is below 1 - confidence, if enough draws define it."""
         return [
             method
-            for method, figures in self.metric(key).items()
-            if figures.difference is not None and figures.difference.p_corrected < 1 - self.test.confidence
+            for method, difference in self.compared(key).items()
+            if self._testable(difference) and difference.p_corrected < 1 - self.test.confidence
         ]
+
+    def compared(self, key: str) -> dict[str, Difference]:
+        """The differences to the baseline by method."""
+        return {m: f.difference for m, f in self.metric(key).items() if f.difference is not None}
+
+    def _testable(self, difference: Difference) -> bool:
+        return difference.draws >= LEAST_DRAWS * self.test.resamples
 
     def conclusions(self) -> list[str]:
         """What the figures support, and what not, in words."""
@@ -167,7 +176,7 @@ class ComparisonReport:
         name, baseline = _long(METRICS[key]), self.test.baseline
         level, count = f"{1 - self.test.confidence:.0%}", len(self.runs) - 1
         comparisons = f"{count} comparison{'s' * (count > 1)}"
-        compared = {m: f.difference for m, f in self.metric(key).items() if f.difference is not None}
+        compared = self.compared(key)
         told = [f"{method} ({_difference_words(compared[method])})" for method in self.different(key)]
         if told:
             rest = [method for method in compared if method not in self.different(key)]
@@ -176,9 +185,12 @@ class ComparisonReport:
                 f"By {name}, beyond the chance of which patients are in the test set (p below {level} after "
                 f"correction for {comparisons}), these differ from {baseline}: {'; '.join(told)}.{tail}"
             )
-        defined = {method: figure for method, figure in compared.items() if not math.isnan(figure.p_corrected)}
+        defined = {method: difference for method, difference in compared.items() if self._testable(difference)}
         if not defined:
-            return f"By {name}, no comparison with {baseline} is defined: a finding is missing in every draw."
+            return (
+                f"By {name}, nothing can be tested: in most draws of patients some finding has no positive. The test "
+                "set is too small."
+            )
         nearest = min(defined, key=lambda method: defined[method].p)
         return (
             f"By {name}, no method differs from {baseline} beyond the chance of which patients are in the test set, at "
@@ -216,7 +228,7 @@ class ComparisonReport:
         if test.undefined:
             names = ", ".join(self.label_names[column] for column in test.undefined)
             cautions.append(f"One label value only in the test set, so left out of every mean: {names}.")
-        draws = [f.difference.draws for key in METRICS for f in self.metric(key).values() if f.difference]
+        draws = [difference.draws for key in METRICS for difference in self.compared(key).values()]
         if draws and min(draws) < test.resamples:
             cautions.append(
                 f"{test.resamples - min(draws):,} of {test.resamples:,} draws had no positive of some finding and "
@@ -236,11 +248,11 @@ class ComparisonReport:
         if not self.tuned:
             return "Nothing was tuned: all methods used the same settings, which may suit one better than another."
         points = next(iter(self.tuned.values()))
-        grid = ", ".join(points[0].values)
+        grid = " and ".join(points[0].values)
         words = (
-            f"{grid} were chosen for each method among {len(points)} combinations, by validation "
-            f"{'macro AUC' if self.tuned_by == 'auc' else 'mAP'}, one run each ({len(points) * len(self.tuned)} tuning "
-            "runs, which never saw the test set)."
+            f"Chosen for each method by validation {'macro AUC' if self.tuned_by == 'auc' else 'mAP'}: {grid}, among "
+            f"{len(points)} combinations, one run each ({len(points) * len(self.tuned)} tuning runs, which predicted no "
+            "test image)."
         )
         edge = self._at_the_edge()
         return words + (
@@ -501,9 +513,7 @@ class ComparisonReport:
             row = {"method": method, "seeds": len(self.runs[method])}
             for key, name in (("auc", "auc"), ("ap", "map")):
                 figures, difference = self.metric(key)[method], self.metric(key)[method].difference
-                row |= {
-                    f"{name}_{field}": getattr(figures.overall, field) for field in ("mean", "sd", "low", "high")
-                }
+                row |= {f"{name}_{field}": getattr(figures.overall, field) for field in ("mean", "sd", "low", "high")}
                 row[f"{name}_rank"] = self.ranks(key)[method]
                 for field in ("value", "low", "high", "p", "p_corrected"):
                     row[f"{name}_difference_{field}"] = getattr(difference, field) if difference else math.nan
@@ -558,8 +568,8 @@ class ComparisonReport:
     def _difference_figure(self):
         shown = {}
         for key, name in METRICS.items():
-            compared = {m: f.difference for m, f in self.metric(key).items() if f.difference is not None}
-            shown[name] = {m: (d.value, d.low, d.high, list(d.by_seed.values())) for m, d in compared.items()}
+            compared = self.compared(key).items()
+            shown[name] = {m: (d.value, d.low, d.high, list(d.by_seed.values())) for m, d in compared}
         title = (
             f"Difference to {self.test.baseline}, {self.test.confidence:.0%} intervals over patients, not corrected "
             "(ticks: single seeds)"
@@ -579,15 +589,15 @@ class ComparisonReport:
     def _loss(self, method: str) -> MultiLabelLoss:
         """The method's loss as its runs built it."""
         config = self._first(method).config
-        return build_loss(
-            config["loss"],
-            positives_C=self.protocol["training_positives"],
-            known_C=self.protocol["training_known"],
-            class_weights=config["class_weights"],
-            given_class_weights=config["given_class_weights"],
-            beta=config["effective_number_beta"],
-            **{option: config[option] for option in loss_options(config["loss"]) if config.get(option) is not None},
-        )
+        with warnings.catch_warnings(action="ignore"):  # of findings without positives: the runs have told it
+            return build_loss(
+                config["loss"],
+                positives_C=self.protocol["training_positives"],
+                known_C=self.protocol["training_known"],
+                **{
+                    option: config[option] for option in loss_options(config["loss"]) if config.get(option) is not None
+                },
+            )
 
     def _by_frequency(self) -> list[int]:
         """Columns of the findings that have positive training images, frequent ones first."""
@@ -623,7 +633,7 @@ class ComparisonReport:
             for column in columns
         }
         title = f"{depends[-1]}: the loss of findings of different prevalence, without class weights"
-        return plots.loss_over_probability(curves, prob_K, title)
+        return plots.loss_over_probability(curves, prob_K, title, one_scale=False)
 
 
 # Figure -> title and what to look for; in the order of the page.

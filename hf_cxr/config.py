@@ -239,8 +239,8 @@ class EvaluationArguments:
     measure_test: bool = field(
         default=True,
         metadata={
-            "help": "False stops after validation: no test image is predicted; for tuning. The same run with true goes "
-            "on to the test set."
+            "help": "False stops after validation: no test image is predicted; for tuning. The same run with true "
+            "goes on to the test set."
         },
     )
 

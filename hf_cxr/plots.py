@@ -183,7 +183,7 @@ def co_occurrence(both_CC: np.ndarray, conditional_CC: np.ndarray, label_names: 
 
 
 def loss_over_probability(
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], prob_K: np.ndarray, title: str, *, top: float | None = None
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], prob_K: np.ndarray, title: str, *, one_scale: bool = True
 ) -> Figure:
     """The loss of a positive and of a negative cell over the predicted probability, a curve an entry.
 
@@ -191,21 +191,22 @@ def loss_over_probability(
         curves: label -> loss of a positive and of a negative, each (K,), in nats.
         prob_K: the probabilities.
         title: above the panels.
-        top: end of the vertical axis; by default what the curves reach at p = 0.05 and 0.95, for the ends are infinite.
+        one_scale: the panels have one vertical scale; False suits a loss whose sides differ by orders of magnitude.
+            Scales end where the curves are at p = 0.05 and 0.95, for the ends may be infinite.
     """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     figure.suptitle(title)
-    axes = figure.subplots(1, 2, sharey=True)
+    axes = figure.subplots(1, 2, sharey=one_scale)
     inner_K = (prob_K >= 0.05) & (prob_K <= 0.95)
-    highest = max(float(np.max(side[inner_K])) for pair in curves.values() for side in pair)
+    tops = [max(float(np.max(pair[side][inner_K])) for pair in curves.values()) for side in (0, 1)]
     for number, (label, (positive_K, negative_K)) in enumerate(curves.items()):
         for axis, loss_K in zip(axes, (positive_K, negative_K), strict=True):
             axis.plot(prob_K, loss_K, label=label, linewidth=1.8, **_line(number))
-    for axis, side in zip(axes, ("the finding is present", "the finding is absent"), strict=True):
-        axis.set_title(side, fontsize=11)
+    for axis, side, top in zip(axes, ("the finding is present", "the finding is absent"), tops, strict=True):
+        axis.set_title(side if one_scale else f"{side} (another scale)", fontsize=11)
         axis.set_xlabel("predicted probability")
         axis.set_xlim(0, 1)
-        axis.set_ylim(0, 1.05 * (top or highest))
+        axis.set_ylim(0, 1.05 * (max(tops) if one_scale else top))
         axis.grid(color="#E5E5E5", linewidth=0.7)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("loss of the cell (nats)")
@@ -240,14 +241,14 @@ def mean_probability(
         axis.scatter(negative_C[order], row_C, 34, color=BLUE, marker="D", label="finding absent", zorder=2)
         axis.scatter(prevalence_C[order], row_C, 70, color="black", marker="|", label="prevalence", zorder=4)
         axis.set_title(method, fontsize=11)
-        axis.set_xlim(0, 1)
+        axis.set_xlabel("mean predicted probability")
+        axis.set_xlim(-0.02, 1.02)
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(means) :]:
         axis.set_axis_off()
     axes[0, 0].set_yticks(row_C, [label_names[column].replace("_", " ") for column in order])
     axes[0, 0].set_ylim(len(order) - 0.4, -0.6)
-    figure.supxlabel("mean predicted probability", fontsize=11)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
@@ -282,14 +283,18 @@ def roc_comparison(
             else:
                 axis.plot([], [], label=method, **_line(number))
         axis.set_title(name.replace("_", " "), fontsize=10)
-        few = f"{int((label_N == 1).sum())} positives" if len(np.unique(label_N)) == 2 else "one label value only:\nno curve"
+        few = (
+            f"{int((label_N == 1).sum())} positives"
+            if len(np.unique(label_N)) == 2
+            else "one label value only:\nno curve"
+        )
         axis.text(0.97, 0.05, few, ha="right", va="bottom", fontsize=8.5)
         axis.set_aspect("equal")
     for axis in axes[len(label_names) :]:
         axis.set_axis_off()
     figure.supxlabel("1 - specificity", fontsize=11)
     figure.supylabel("sensitivity", fontsize=11)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
@@ -334,7 +339,7 @@ def training_comparison(histories: Mapping[str, Sequence[Sequence[Mapping[str, A
         axis.set_axis_off()
     lower.supxlabel("epoch", fontsize=11)
     lower.supylabel("loss (nats), each on its own scale", fontsize=11)
-    lower.legend(*loss_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    lower.legend(*loss_axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 

@@ -44,7 +44,14 @@ from hf_cxr.modeling import build_model, fold_into_head
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.report import Report
-from hf_cxr.run_folder import UNCALIBRATED, logged_to, open_run_folder, save_model_folder, write_run_folder, write_validation
+from hf_cxr.run_folder import (
+    UNCALIBRATED,
+    logged_to,
+    open_run_folder,
+    save_model_folder,
+    write_run_folder,
+    write_validation,
+)
 from hf_cxr.sampling import ShuffleSampler
 from hf_cxr.trainer import CXRTrainer
 

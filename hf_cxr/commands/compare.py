@@ -14,7 +14,7 @@ from hf_cxr.commands import set_up_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 1 if runs failed, which are named; 2 with one line on standard error for bad input; 130 stopped."""
+    """Exit status 0; 1 if runs failed; 2 with one line on standard error for bad input; 130 if stopped."""
     parser = argparse.ArgumentParser(
         prog="hf-cxr compare",
         description=__doc__,

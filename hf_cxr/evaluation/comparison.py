@@ -8,8 +8,8 @@ Two spreads that must not be mixed up: the standard deviation over seeds says ho
 repeated and the test patients stay; the interval says how much it moves with other test patients while the trained
 models stay. Neither covers the other.
 
-N = images, C = findings, R = draws. A finding without AUC in the full sample is left out of every mean; a draw in which
-a finding of the mean is undefined has no mean (see `bootstrap`).
+N = images, C = findings, R = draws. A finding without AUC in the full sample is left out of every mean; a draw in
+which a finding of the mean is undefined has no mean (see `bootstrap`).
 
 Refused: a baseline that is not among the methods, a method without a run, whatever `bootstrap_metrics` refuses.
 
