@@ -40,7 +40,7 @@ FEW_PATIENTS = 20
 FEW_SEEDS = 5
 LEAST_DRAWS = 0.5  # share of draws that must define a difference before it is called one
 
-# Of the reference study: method, macro AUC, mAP. Those of its other four rows, and of single findings, are not at hand.
+# Of the reference study: method, macro AUC, mAP. Its other four rows, and single findings, are not at hand.
 REFERENCE_STUDY = (
     ("the reference study (Swin-B, BCE)", 0.804, 0.268),
     ("the reference study (Swin-B, class-aware loss)", 0.874, 0.338),
@@ -193,8 +193,8 @@ class ComparisonReport:
             )
         nearest = min(defined, key=lambda method: defined[method].p)
         return (
-            f"By {name}, no method differs from {baseline} beyond the chance of which patients are in the test set, at "
-            f"the {level} level after correction for {comparisons}. The nearest is {nearest}: "
+            f"By {name}, no method differs from {baseline} beyond the chance of which patients are in the test set, "
+            f"at the {level} level after correction for {comparisons}. The nearest is {nearest}: "
             f"{_difference_words(defined[nearest])}."
         )
 
@@ -222,8 +222,8 @@ class ComparisonReport:
         ]
         if few:
             cautions.append(
-                f"Fewer than {FEW_PATIENTS} test patients have these findings: {', '.join(few)}. Each weighs as much in "
-                "the means as the others, and intervals and p values are optimistic."
+                f"Fewer than {FEW_PATIENTS} test patients have these findings: {', '.join(few)}. Each weighs as much "
+                "in the means as the others, and intervals and p values are optimistic."
             )
         if test.undefined:
             names = ", ".join(self.label_names[column] for column in test.undefined)
@@ -234,15 +234,23 @@ class ComparisonReport:
                 f"{test.resamples - min(draws):,} of {test.resamples:,} draws had no positive of some finding and "
                 "have no mean; intervals and p values come from the others."
             )
+        cautions.append(self._seed_words())
+        cautions.append(self._tuning_words())
+        cautions.append("Not a medical device. Not for diagnosis or treatment.")
+        return cautions
+
+    def _seed_words(self) -> str:
         most = max(len(seeds) for seeds in self.seeds.values())
-        cautions.append(
+        if most == 1:
+            return (
+                "One seed: how figures move when training is repeated is not known, and intervals and p values, which "
+                "are about other test patients, do not hold it."
+            )
+        return (
             f"The standard deviation over {most} seeds is not the interval: it says how figures move when training is "
             "repeated on the same data, the interval and the p value how they move with other test patients. Neither "
             "holds the other" + (f", and {most} seeds give a rough standard deviation." if most < FEW_SEEDS else ".")
         )
-        cautions.append(self._tuning_words())
-        cautions.append("Not a medical device. Not for diagnosis or treatment.")
-        return cautions
 
     def _tuning_words(self) -> str:
         if not self.tuned:
@@ -251,9 +259,11 @@ class ComparisonReport:
         grid = " and ".join(points[0].values)
         words = (
             f"Chosen for each method by validation {'macro AUC' if self.tuned_by == 'auc' else 'mAP'}: {grid}, among "
-            f"{len(points)} combinations, one run each ({len(points) * len(self.tuned)} tuning runs, which predicted no "
-            "test image)."
+            f"{len(points)} combinations, one run each ({len(points) * len(self.tuned)} tuning runs, which predicted "
+            "no test image)."
         )
+        if any(len({str(point.values[key]) for point in points}) == 2 for key in points[0].values):
+            words += " Two values of a key are a coarse grid: a finer or wider one may serve a method better."
         edge = self._at_the_edge()
         return words + (
             f" The best value lies at the edge of the grid, and a wider one may serve better: {'; '.join(edge)}."
@@ -267,7 +277,7 @@ class ComparisonReport:
             best = max(points, key=lambda point: point.figure).values
             for key, value in best.items():
                 values = sorted({point.values[key] for point in points}, key=_as_number)
-                if len(values) > 1 and value in (values[0], values[-1]):
+                if len(values) > 2 and value in (values[0], values[-1]):
                     edge.append(f"{method} ({key} {value})")
         return edge
 
@@ -288,7 +298,8 @@ class ComparisonReport:
 
     def main_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         percent = f"{self.test.confidence:.0%}"
-        head = ("method", "seeds", "macro AUC ± sd", f"{percent} interval", "rank", "mAP ± sd", f"{percent} interval", "rank")  # fmt: skip
+        figures = [(f"{name} ± sd", f"{percent} interval", "rank") for name in ("macro AUC", "mAP")]
+        head = ("method", "seeds", *figures[0], *figures[1])
         rows = []
         for method in self.runs:
             cells = [method, str(len(self.runs[method]))]
@@ -487,8 +498,8 @@ class ComparisonReport:
         sections = [("Methods", self.main_table(), seeds)]
         if len(self.runs) > 1:
             note = (
-                "Paired by patient, means over seeds. p: two-sided; p corrected: by Holm, for each metric. Seeds above: "
-                "runs with a higher figure than the baseline's run of the same seed."
+                "Paired by patient, means over seeds. p: two-sided; p corrected: by Holm, for each metric. Seeds "
+                "above: runs with a higher figure than the baseline's run of the same seed."
             )
             sections.append((f"Differences to {self.test.baseline}", self.difference_table(), note))
         sections.append(("Head, medium and tail findings", self.tier_table(), self.tier_words()))
@@ -594,9 +605,7 @@ class ComparisonReport:
                 config["loss"],
                 positives_C=self.protocol["training_positives"],
                 known_C=self.protocol["training_known"],
-                **{
-                    option: config[option] for option in loss_options(config["loss"]) if config.get(option) is not None
-                },
+                **{option: config.get(option) for option in loss_options(config["loss"])},
             )
 
     def _by_frequency(self) -> list[int]:

@@ -267,7 +267,6 @@ def roc_comparison(
     columns = 4
     rows = -(-len(label_names) // columns)
     figure = Figure(figsize=(11, 2.75 * rows + 1.0), layout="constrained")
-    figure.suptitle(title)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     grid_K = np.linspace(0, 1, 501)
     for column, (axis, name) in enumerate(zip(axes, label_names, strict=False)):
@@ -294,7 +293,8 @@ def roc_comparison(
         axis.set_axis_off()
     figure.supxlabel("1 - specificity", fontsize=11)
     figure.supylabel("sensitivity", fontsize=11)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    legend = {"loc": "outside upper center", "ncols": 3, "frameon": False, "title_fontsize": 12}
+    figure.legend(*axes[0].get_legend_handles_labels(), title=title, **legend)
     return figure
 
 
