@@ -163,7 +163,9 @@ class ComparisonReport:
             )
         overlap = all(_overlap([figures.overall for figures in self.metric(key).values()]) for key in METRICS)
         if len(self.runs) > 1 and overlap:
-            sentences.append("The intervals of all methods overlap, in AUC and in mAP.")
+            sentences.append(
+                "The intervals of all methods overlap, in AUC and in mAP; the paired differences are the sharper test."
+            )
         chance = [method for method, figures in self.test.auc.items() if not figures.overall.low > 0.5]
         if chance:
             sentences.append(
@@ -345,12 +347,16 @@ class ComparisonReport:
     def finding_table(self, key: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         positives = dict(zip(self.label_names, self.protocol["training_positives"], strict=True))
         tested = {finding["name"]: finding for finding in self._first(self.test.baseline).metrics["test"]["findings"]}
-        head = ("finding", "train +", "test + (patients)", *self.runs)
+        chance = {
+            name: (format_number(finding["prevalence"] or 0.0),) * (key == "ap") for name, finding in tested.items()
+        }
+        head = ("finding", "train +", "test + (patients)", *(("chance",) * (key == "ap")), *self.runs)
         rows = [
             (
                 name.replace("_", " "),
                 f"{positives[name]:,}",
                 f"{tested[name]['positives']:,} ({tested[name]['positive_patients']:,})",
+                *chance[name],
                 *(format_number(self.metric(key)[method].finding_C[column]) for method in self.runs),
             )
             for column, name in enumerate(self.label_names)
@@ -466,9 +472,9 @@ class ComparisonReport:
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def to_latex(self) -> str:
-        """Tables for `\\input`, with booktabs."""
+        """Tables for `\\input`, with booktabs and graphicx."""
         parts = [
-            "% Tables of a comparison by hf_cxr. Needs \\usepackage{booktabs}.",
+            "% Tables of a comparison by hf_cxr. Needs \\usepackage{booktabs,graphicx}.",
             *(_latex_table(title, table, note) for title, table, note in self._sections()),
         ]
         return "\n\n".join(parts) + "\n"
@@ -505,7 +511,8 @@ class ComparisonReport:
         sections.append(("Head, medium and tail findings", self.tier_table(), self.tier_words()))
         for key, name in METRICS.items():
             title = f"{'Average precision' if key == 'ap' else name} of each finding"
-            sections.append((title, self.finding_table(key), "Mean over seeds."))
+            chance = " Chance is the prevalence in the test set." if key == "ap" else " Chance is 0.5."
+            sections.append((title, self.finding_table(key), "Mean over seeds." + chance))
         note = "Validation figures chose checkpoints and settings: they are optimistic. "
         sections.append(("Settings", self.settings_table(), note + (self._tuning_words() if self.tuned else "")))
         published = self.published_table()
@@ -866,21 +873,22 @@ def _markdown_table(table: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str
 
 def _latex_table(title: str, table: tuple[Sequence[str], Sequence[Sequence[str]]], note: str) -> str:
     head, rows = table
-    last = "p{0.32\\linewidth}" if head[-1] == "protocol" else "l"
-    columns = "l" * (len(head) - 1) + last
+    columns = "l" * len(head)
     lines = [" & ".join(map(latex, row)) + " \\\\" for row in (head, *rows)]
     return "\n".join(
         [
             "\\begin{table}",
             "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}",
             f"\\caption{{{latex(title)}. {latex(note)}}}",
+            # Shrinks what is too wide, and nothing else.
+            "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
             f"\\begin{{tabular}}{{{columns}}}",
             "\\toprule",
             lines[0],
             "\\midrule",
             *lines[1:],
             "\\bottomrule",
-            "\\end{tabular}",
+            "\\end{tabular}}",
             "\\end{table}",
         ]
     )
