@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hf_cxr.compare import compare, load_plan
 
     set_up_terminal()
-    signal.signal(signal.SIGTERM, _stop)  # so that the runs are ended too
+    before = signal.signal(signal.SIGTERM, _stop)  # so that the runs are ended too
     try:
         plan = load_plan(own.comparison, rest)
         out = own.out or Path("runs") / plan.name
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("hf-cxr compare: stopped; the same command goes on from here", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if report is None:
         return 1
     print(report.summary(out))
