@@ -202,8 +202,9 @@ def loss_over_probability(
     for number, (label, (positive_K, negative_K)) in enumerate(curves.items()):
         for axis, loss_K in zip(axes, (positive_K, negative_K), strict=True):
             axis.plot(prob_K, loss_K, label=label, linewidth=1.8, **_line(number))
-    for axis, side, top in zip(axes, ("the finding is present", "the finding is absent"), tops, strict=True):
-        axis.set_title(side if one_scale else f"{side} (another scale)", fontsize=11)
+    absent = "the finding is absent" + ("" if one_scale else " (another scale)")
+    for axis, side, top in zip(axes, ("the finding is present", absent), tops, strict=True):
+        axis.set_title(side, fontsize=11)
         axis.set_xlabel("predicted probability")
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1.05 * (max(tops) if one_scale else top))
@@ -349,11 +350,12 @@ def differences(
     """Each method's difference to the baseline with its interval, a panel a metric; small dots are single seeds.
 
     Args:
-        metrics: metric -> method -> difference, low and high end of its interval, difference of each seed.
+        metrics: metric -> method -> difference, low and high end of its interval, difference of each seed;
+            the same methods for every metric.
         baseline: its name.
         title: above the panels.
     """
-    count = max(len(methods) for methods in metrics.values())
+    count = len(next(iter(metrics.values())))
     figure = Figure(figsize=(11, 1.9 + 0.45 * count), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -367,7 +369,7 @@ def differences(
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
-        axis.set_yticks(range(len(methods)), list(methods))
+    axes[0].set_yticks(range(count), list(next(iter(metrics.values()))))
     axes[0].set_ylim(count - 0.4, -0.6)
     return figure
 
