@@ -500,7 +500,10 @@ class ComparisonReport:
         )
 
     def _sections(self) -> list[tuple[str, tuple, str]]:
-        seeds = "Mean over seeds ± standard deviation over seeds (n - 1); the interval is over test patients."
+        seeds = (
+            "Mean over seeds ± standard deviation over seeds (n - 1); the interval is over test patients. With few "
+            "positives that of mAP leans upwards: a patient who is drawn twice is two hits in a row."
+        )
         sections = [("Methods", self.main_table(), seeds)]
         if len(self.runs) > 1:
             note = (
