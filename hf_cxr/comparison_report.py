@@ -183,6 +183,9 @@ class ComparisonReport:
         if told:
             rest = [method for method in compared if method not in self.different(key)]
             tail = f" The others do not: {', '.join(rest)}." if rest else ""
+            unsteady = [method for method in self.different(key) if not _one_sign(compared[method])]
+            if unsteady:
+                tail += f" Not of one sign in all seeds, so the chance of training may be all: {', '.join(unsteady)}."
             return (
                 f"By {name}, beyond the chance of which patients are in the test set (p below {level} after "
                 f"correction for {comparisons}), these differ from {baseline}: {'; '.join(told)}.{tail}"
@@ -826,6 +829,10 @@ def _p(value: float) -> str:
 
 def _seeds_above(difference: Difference) -> str:
     return f"{sum(value > 0 for value in difference.by_seed.values())} of {len(difference.by_seed)}"
+
+
+def _one_sign(difference: Difference) -> bool:
+    return all(value * difference.value > 0 for value in difference.by_seed.values())
 
 
 def _difference_cells(difference: Difference | None) -> list[str]:

@@ -369,6 +369,7 @@ def differences(
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
+        axis.locator_params(axis="x", nbins=5)
     axes[0].set_yticks(range(count), list(next(iter(metrics.values()))))
     axes[0].set_ylim(count - 0.4, -0.6)
     return figure

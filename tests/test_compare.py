@@ -237,6 +237,16 @@ def test_a_planted_difference_is_told_and_a_null_is_not(report):
     assert not any("does not say which method is better" in sentence for sentence in report.conclusions())
 
 
+def test_a_difference_that_turns_with_the_seed_is_called_unsteady(planted, tmp_path, report):
+    gains = (0.9, 0.9, -0.3)
+    turning = {seed: run_folder(tmp_path / str(seed), gain=gain, seed=seed) for seed, gain in enumerate(gains)}
+    folders = {"BCE": planted["BCE"], "Turning": turning}
+    said = build_report("unsteady", folders, baseline="BCE", resamples=200).conclusions()[0]
+    assert "higher in 2 of 3 seeds" in said
+    assert said.endswith("Not of one sign in all seeds, so the chance of training may be all: Turning.")
+    assert "Not of one sign" not in report.conclusions()[0]
+
+
 def test_without_a_difference_the_report_says_so(planted):
     folders = {name: planted[name] for name in ("BCE", "Same_&_50%")}
     said = " ".join(build_report("null", folders, baseline="BCE", resamples=200).conclusions())
