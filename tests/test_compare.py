@@ -162,7 +162,7 @@ def test_the_best_validation_figure_chooses_once_all_are_there(tmp_path):
 
 def run_folder(path, *, gain=0.0, seed=0, images=240, method="bce", fingerprint="f", turn=False, missing=None):
     """A finished run's folder with predictions of known quality; ``gain`` raises it."""
-    common, rng = np.random.default_rng(0), np.random.default_rng([1, seed, int(100 * gain), len(method)])
+    common, rng = np.random.default_rng(0), np.random.default_rng([1, seed, int(100 * abs(gain)), len(method)])
     label_NC = (common.random((images, 14)) < 0.25).astype(np.float32)
     shared_NC = common.normal(size=label_NC.shape) + 0.5 * label_NC
     logits = shared_NC + gain * label_NC + 0.3 * rng.normal(size=label_NC.shape)
