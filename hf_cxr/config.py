@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import difflib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -467,6 +467,13 @@ class EvaluationArguments:
         default=True,
         metadata={"help": "Fit an affine map of each logit on validation and fold it into the saved classifier."},
     )
+    measure_test: bool = field(
+        default=True,
+        metadata={
+            "help": "False stops after validation: no test image is predicted; for tuning. The same run with true "
+            "goes on to the test set."
+        },
+    )
 
     def __post_init__(self):
         _check(self.bootstrap_resamples >= 10, "bootstrap_resamples", self.bootstrap_resamples, "at least 10")
@@ -637,7 +644,8 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py"
     words = list(_command_line() if argv is None else argv)
     path = Path(words.pop(0)) if words and not words[0].startswith("-") else CONFIGS / "quickstart.yaml"
     try:
-        values = _without_others_options(_read_yaml(path), words)
+        values = _read_yaml(path)
+        values = without_others_options(values, _chosen(words))
         _check_choices(parser, values, path)
         parser.set_defaults(**values)
         *parts, rest = parser.parse_args_into_dataclasses(
@@ -646,15 +654,41 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py"
         if rest and rest[0].endswith((".yaml", ".yml")):
             raise ValueError(f"the config comes first: {prog} {rest[0]} --key value ...")
         if rest:
-            raise ValueError(_unknown_key(rest[0].lstrip("-").split("=")[0].replace("-", "_"), "the command line"))
+            raise ValueError(unknown_key(rest[0].lstrip("-").split("=")[0].replace("-", "_"), "the command line"))
         return RunArguments(*parts)
     except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
         parser.exit(2, f"{prog}: {error}\n")
 
 
+def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a file when another loss or sampler is chosen over its own: the options of its own stay behind.
+
+    class_aware's margin is none for asymmetric. An option that is given with the choice is an error if the loss or the
+    sampler does not take it.
+
+    >>> without_others_options({"loss": "class_aware", "margin": 0.1, "seed": 1}, {"loss": "bce"})
+    {'loss': 'class_aware', 'seed': 1}
+    """
+    samplers_own = {name for names in SAMPLER_OPTIONS.values() for name in names}
+    for key, default, options in (
+        ("loss", LossArguments.loss, {*LOSS_OPTIONS, "class_weights", "given_class_weights"}),
+        ("sampler", SamplingArguments.sampler, samplers_own),
+    ):
+        if key in chosen and chosen[key] != values.get(key, default):
+            values = {name: value for name, value in values.items() if name not in options}
+    return dict(values)
+
+
 def known_keys() -> list[str]:
     """Every YAML key and flag, in order."""
     return [item.name for arguments in ARGUMENTS for item in dataclasses.fields(arguments) if item.init]
+
+
+def unknown_key(key: str, where: str, known: Sequence[str] | None = None) -> str:
+    """The message for a key that does not exist, with the nearest one of ``known`` (by default of a run's keys)."""
+    nearest = difflib.get_close_matches(str(key), known or known_keys(), n=1, cutoff=0.5)
+    see = f"known: {', '.join(known)}" if known else "see --help"
+    return f"unknown key {key} in {where}" + (f"; did you mean {nearest[0]}?" if nearest else f"; {see}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -665,25 +699,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} must hold one 'key: value' a line; it holds a {type(values).__name__}")
     for key in values:
         if key not in known_keys():
-            raise ValueError(_unknown_key(key, str(path)))
+            raise ValueError(unknown_key(key, str(path)))
     return values  # 1e-4 is a string in YAML 1.1; argparse converts string defaults by the field's own type
 
 
-def _without_others_options(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    # A flag that changes the loss leaves the file's options of the other loss behind: class_aware's margin is none for
-    # asymmetric. So does one that changes the sampler. An option given as a flag stays, and is an error if the loss or
-    # the sampler does not take it.
-    options = {name for names in SAMPLER_OPTIONS.values() for name in names}
-    for key, default, dropped in (
-        ("loss", LossArguments.loss, (*LOSS_OPTIONS, "class_weights", "given_class_weights")),
-        ("sampler", SamplingArguments.sampler, options),
-    ):
-        chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        chooser.add_argument(f"--{key}")
-        chosen = getattr(chooser.parse_known_args(words)[0], key)
-        if chosen not in (None, values.get(key, default)):
-            values = {name: value for name, value in values.items() if name not in dropped}
-    return values
+def _chosen(words: Sequence[str]) -> dict[str, str]:
+    """The loss and the sampler that flags choose."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    chooser.add_argument("--loss")
+    chooser.add_argument("--sampler")
+    return vars(chooser.parse_known_args(words)[0])
 
 
 def _check_choices(parser: HfArgumentParser, values: dict[str, Any], path: Path) -> None:
@@ -701,11 +726,6 @@ def _check_choices(parser: HfArgumentParser, values: dict[str, Any], path: Path)
 
 def _shipped() -> list[str]:
     return [f"configs/{path.name}" for path in CONFIGS.glob("*.yaml")]
-
-
-def _unknown_key(key: str, where: str) -> str:
-    nearest = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
-    return f"unknown key {key} in {where}" + (f"; did you mean {nearest[0]}?" if nearest else "; see --help")
 
 
 def _check(holds: bool, name: str, value: Any, wanted: str) -> None:

@@ -13,7 +13,7 @@ from hf_cxr.evaluation import EvaluationReport, FindingResult, format_interval, 
 PUBLISHED_NIH14 = (
     ("Wang et al. 2017 (ResNet-50)", 0.745, "official test list"),
     ("Yao et al. 2018", 0.761, "official test list"),
-    ("Guan et al. 2021 (DNet)", 0.807, "official test list"),
+    ("Guendel et al. 2018 (DNet)", 0.807, "official test list"),
     ("SwinCheX 2022 (Swin-L)", 0.810, "official test list"),
     ("Medical-MAE 2023 (ViT-B)", 0.830, "official test list, pre-trained on X-rays"),
     ("EVA-X-B 2024", 0.835, "official test list, pre-trained on X-rays"),

@@ -53,7 +53,14 @@ from hf_cxr.modeling import build_model, fold_into_head, freeze_backbone
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.report import Report
-from hf_cxr.run_folder import UNCALIBRATED, logged_to, open_run_folder, save_model_folder, write_run_folder
+from hf_cxr.run_folder import (
+    UNCALIBRATED,
+    logged_to,
+    open_run_folder,
+    save_model_folder,
+    write_run_folder,
+    write_validation,
+)
 from hf_cxr.sampling import EpochSampler, RepeatedRows, expected_counts, expected_draws, resolved_options
 from hf_cxr.trainer import CXRTrainer
 
@@ -70,7 +77,8 @@ def run(args: RunArguments) -> Report | None:
         args: from `config.parse_arguments`.
 
     Returns:
-        The report, on the main process; None on the others. The run folder ``args.training.output_dir`` holds the
+        The report, on the main process; None on the others, and with ``measure_test`` false, which stops after
+        validation and writes validation.json. The run folder ``args.training.output_dir`` holds the
         same and the model. A push that failed is told in ``report.push_error``: the folder is complete all the same.
 
     Raises:
@@ -106,6 +114,14 @@ def run(args: RunArguments) -> Report | None:
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         trainer.save_model(str(run_dir / UNCALIBRATED))
         state.wait_for_everyone()
+
+        if not args.evaluation.measure_test:
+            if state.is_main_process:
+                protocol = describe_protocol(args, splits, fingerprint, loss, None)
+                write_validation(run_dir, protocol, describe_training(trainer, checkpoint), trainer.state)
+                logger.info("stopped after validation, as measure_test is false: no test image was predicted")
+            state.wait_for_everyone()
+            return None
 
         logger.info("calibrating on validation, then measuring once on test")
         classifier = Classifier(run_dir / UNCALIBRATED)  # from disk, in float32: as a user loads it
@@ -401,9 +417,11 @@ def describe_protocol(
     splits: datasets.DatasetDict,
     fingerprint: str,
     loss: MultiLabelLoss,
-    calibration: Calibration,
+    calibration: Calibration | None,
 ) -> dict[str, Any]:
     """What was done, on which patients: all that a figure must be read with."""
+    positives_C, negatives_C, _ = counts(label_matrix(splits["train"]))
+    calibrated = args.evaluation.calibrate and calibration is not None
     return {
         "dataset": dataset_name(args.data),
         "synthetic": is_synthetic(args.data),
@@ -414,6 +432,8 @@ def describe_protocol(
         },
         "split_fingerprint": fingerprint,
         **describe_split_source(args.data),
+        "training_positives": positives_C.tolist(),
+        "training_known": (positives_C + negatives_C).tolist(),
         "labels_shuffled": args.data.shuffle_labels,
         "training_images_limited_to": args.data.train_limit,
         "missing_images": count_missing(args.data, splits),
@@ -427,8 +447,8 @@ def describe_protocol(
         "selection": f"best validation {args.training.metric_for_best_model}"
         if args.training.load_best_model_at_end
         else "last epoch, none was chosen",
-        "calibration": "per finding, affine in the logit, fitted on validation" if args.evaluation.calibrate else None,
-        "calibration_exceptions": calibration.exceptions if args.evaluation.calibrate else {},
+        "calibration": "per finding, affine in the logit, fitted on validation" if calibrated else None,
+        "calibration_exceptions": calibration.exceptions if calibrated else {},
         "seed": args.training.seed,
     }
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, TrainerState
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_cxr import card, plots
@@ -33,6 +33,7 @@ UNCALIBRATED = ".uncalibrated"  # folder of the trained model until its calibrat
 FREE_ON_RESUME = {
     "dataloader_num_workers",
     "disable_tqdm",
+    "measure_test",  # a run that stopped after validation may go on to the test set
     "nih_root",  # the split's fingerprint is compared instead
     "output_dir",
     "per_device_eval_batch_size",
@@ -135,6 +136,23 @@ def write_run_folder(
     write_text(run_dir / "report.html", report.to_html(run_dir / "figures"))
     write_text(run_dir / "README.md", card.render(report, model_config))
     write_json(run_dir / "metrics.json", report.to_dict())  # last: it says that the folder is complete
+
+
+def write_validation(
+    run_dir: Path, protocol: dict[str, Any], training: dict[str, Any], state: TrainerState
+) -> dict[str, Any]:
+    """validation.json of a run that does not look at the test set: the figures of the checkpoint that was chosen.
+
+    The folder stays an unfinished run: without ``measure_test: false`` the same command goes on from its checkpoint.
+    """
+    measured = [entry for entry in state.log_history if "eval_loss" in entry]
+    chosen = [entry for entry in measured if entry["step"] == state.best_global_step] or measured[-1:]
+    names = ("loss", "auc", "mean_average_precision")
+    figures = {name: chosen[0].get(f"eval_{name}") for name in names} if chosen else {}
+    shutil.rmtree(run_dir / UNCALIBRATED, ignore_errors=True)
+    report = {"protocol": protocol, "validation": figures, "training": training, "history": state.log_history}
+    write_json(run_dir / "validation.json", report)
+    return report
 
 
 def save_model_folder(run_dir: Path, model: PreTrainedModel, processor: BaseImageProcessor) -> None:

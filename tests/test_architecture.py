@@ -15,9 +15,10 @@ BARS = (
     ("data", "processing", "modeling", "losses", "sampling", "evaluation", "predictions"),
     ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference"),
     ("report", "plots"),
-    ("card",),
+    ("card", "comparison_report"),
     ("hub", "run_folder"),
     ("run",),
+    ("compare",),
     ("commands",),
 )
 BAR_OF = {part: number for number, bar in enumerate(BARS) for part in bar}

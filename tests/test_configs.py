@@ -6,6 +6,7 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
+from hf_cxr.compare import check_run, final_runs, load_plan, tuning_runs
 from hf_cxr.config import parse_arguments
 from hf_cxr.labels import NIH14
 from hf_cxr.modeling import build_model
@@ -13,7 +14,10 @@ from hf_cxr.modeling import build_model
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+COMPARISONS = sorted(CONFIGS.glob("compare_*.yaml"))
+
+
+@pytest.mark.parametrize("path", sorted(set(CONFIGS.glob("*.yaml")) - set(COMPARISONS)), ids=lambda path: path.name)
 def test_config_parses_and_is_a_lab_note(path):
     needs_root = yaml.safe_load(path.read_text())["dataset"] == "nih"
     args = parse_arguments([str(path), *(["--nih_root", "/data"] if needs_root else [])])
@@ -25,6 +29,32 @@ def test_config_parses_and_is_a_lab_note(path):
     if args.model.model_name_or_path is None:
         model = build_model(args.model, NIH14)
         assert sum(parameter.numel() for parameter in model.parameters()) < 2e7
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.name)
+def test_comparison_parses_and_is_a_lab_note(path, tmp_path):
+    plan = load_plan(path, ["--nih_root", "/data"])
+    runs = [*tuning_runs(plan, tmp_path), *final_runs(plan, tmp_path, {})]
+    args = [check_run(run, plan) for run in runs]
+    assert len({run.folder for run in runs}) == len(runs)
+    assert {arg.evaluation.measure_test for arg in args[: len(tuning_runs(plan, tmp_path))]} == {False}
+    assert all(arg.evaluation.measure_test for arg in args[len(tuning_runs(plan, tmp_path)) :])
+    note = path.read_text()
+    assert note.startswith("# ")
+    assert "\n# Costs: " in note
+    assert "\n# Reached: " in note
+
+
+def test_reference_comparison_has_the_references_six_rows(tmp_path):
+    plan = load_plan(CONFIGS / "compare_reference.yaml", ["--nih_root", "/data"])
+    assert plan.baseline == "BCE"
+    assert len(plan.seeds) >= 3
+    assert {"learning_rate", "weight_decay"} <= set(plan.tuning.grid)
+    losses = [check_run(run, plan).loss for run in final_runs(plan, tmp_path, {}) if run.values["seed"] == 0]
+    rows = [(loss.loss, loss.decoupled, loss.margin) for loss in losses]
+    assert rows[:3] == [("bce", None, None), ("focal", None, None), ("asymmetric", None, None)]
+    assert rows[3:] == [("class_aware", False, None), ("class_aware", None, 0.0), ("class_aware", None, None)]
+    assert {loss.head_bias for loss in losses} == {"no_information"}
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "accelerate").glob("*.yaml")), ids=lambda path: path.name)

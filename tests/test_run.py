@@ -268,6 +268,22 @@ def test_killed_run_goes_on_to_the_same_weights(tmp_path):
     assert logs[0]["test"] == logs[1]["test"]
 
 
+@pytest.mark.slow
+def test_run_that_stops_after_validation_sees_no_test_image_and_can_go_on(tmp_path):
+    config = write_config(tmp_path)
+    finish(train(config, tmp_path / "straight"))
+    finish(train(config, tmp_path / "tuned", "--measure_test", "false"))
+    folder = tmp_path / "tuned"
+    assert not [name for name in ("metrics.json", "predictions", "model.safetensors") if (folder / name).exists()]
+    validation = json.loads((folder / "validation.json").read_text())
+    straight = json.loads((tmp_path / "straight" / "metrics.json").read_text())
+    assert validation["validation"]["auc"] == pytest.approx(straight["validation"]["macro_auc"], abs=1e-6)
+    assert validation["protocol"]["split_fingerprint"] == straight["protocol"]["split_fingerprint"]
+    finish(train(config, folder))
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "tuned")]
+    assert weights[0] == weights[1]
+
+
 def test_unreadable_images_are_named_before_training(tmp_path):
     rows = {"image": [], "labels": [[0.0] * 14] * 3, "image_id": ["a", "b", "c"]}
     for name in "abc":

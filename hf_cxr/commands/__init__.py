@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "evaluate": "measure a saved model on a test or validation set",
     "ensemble": "average the probabilities of several runs and measure them as one model",
+    "compare": "train several methods with several seeds, tuned alike, and write one table",
     "predict": "probabilities of each finding for image files",
     "push": "send a finished run folder to the Hub",
 }

@@ -1,0 +1,12 @@
+"""`scripts/compare.py ...`: the same program as `hf-cxr compare ...`."""
+
+import sys
+from pathlib import Path
+
+# Python puts this folder first, where evaluate.py would hide the package evaluate.
+sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
+
+from hf_cxr.commands.compare import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,445 @@
+"""A comparison from its YAML to its report: refusals at the door, resuming, a run that fails, what is said."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from tiny import SWIN
+
+from hf_cxr.commands import main as hf_cxr_main
+from hf_cxr.compare import best_point, check_run, final_runs, load_plan, tuned_points, tuning_runs
+from hf_cxr.comparison_report import build_report, loss_curves
+from hf_cxr.config import parse_arguments
+from hf_cxr.evaluation import evaluate_predictions
+from hf_cxr.files import write_json, write_text
+from hf_cxr.labels import NIH14
+from hf_cxr.losses import build_loss
+from hf_cxr.predictions import Predictions
+
+ROOT = Path(__file__).parents[1]
+BASE = {
+    "dataset": "phantom",
+    "phantom_train": 48,
+    "phantom_validation": 32,
+    "phantom_test": 40,
+    "phantom_size": 64,
+    "phantom_prevalence_floor": 0.05,
+    **SWIN,
+    "loss": "class_aware",
+    "margin": 0.1,
+    "per_device_train_batch_size": 8,
+    "num_train_epochs": 2,
+    "bootstrap_resamples": 20,
+    "logging_steps": 1,
+}
+METHODS = {"BCE": {"loss": "bce"}, "Class-aware": {}}
+TINY = {
+    "base": BASE,
+    "methods": METHODS,
+    "baseline": "BCE",
+    "seeds": [0, 1],
+    "tune": {"grid": {"learning_rate": ["1e-3"]}, "seed": 7},
+    "resamples": 100,
+}
+
+
+def write_plan(folder, **changes):
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY | changes, sort_keys=False))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methodes": {}}, "unknown key methodes in .*tiny.yaml; did you mean methods"),
+        ({"methods": METHODS | {"ASL": {"los": "asymmetric"}}}, "unknown key los in ASL in .*did you mean loss"),
+        ({"base": BASE | {"images_size": 64}}, "unknown key images_size in base in .*did you mean image_size"),
+        ({"baseline": "bce"}, "baseline bce .* is not among the methods: BCE, Class-aware"),
+        ({"methods": METHODS | {"bce": {"loss": "bce"}}}, "the method 'bce' .* has no folder of its own: BCE"),
+        ({"methods": METHODS | {"S": {"seed": 3}}}, "seed cannot be set for S"),
+        ({"base": BASE | {"push_to_hub": True}}, "push_to_hub cannot be set for base"),
+        ({"base": "no_such.yaml"}, "no such file as no_such.yaml"),
+        ({"overrides": {"loss": "bce"}}, "overrides .* go with a base that is a path"),
+        ({"seeds": [0, 0]}, "different whole numbers"),
+        ({"seeds": 3}, "different whole numbers"),
+        ({"tune": {"grid": {"learning_rte": [1]}}}, "unknown key learning_rte in grid .*did you mean learning_rate"),
+        ({"tune": {"grid": {"learning_rate": 1e-3}}}, "must be a list of values"),
+        ({"tune": {"grid": {"learning_rate": [1e-3]}, "by": "AUC"}}, "choose from auc, mean_average_precision"),
+        ({"tune": {"grid": {"loss": ["bce"]}}}, "loss .* is tuned and also set by BCE"),
+        ({"tiers": {"body": 3}}, "unknown key body in tiers"),
+        ({"resamples": 5}, "at least 100"),
+        ({"confidence": 95}, "between 0 and 1"),
+    ],
+)
+def test_bad_plans_are_refused_at_the_door(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_plan(write_plan(tmp_path, **changes))
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path):
+    path = write_plan(tmp_path)
+    path.write_text(path.read_text().replace("methods:\n", "methods:\n  BCE: {loss: focal}\n"))
+    with pytest.raises(ValueError, match="BCE stands twice"):
+        load_plan(path)
+
+
+def test_flags_that_are_not_for_all_runs_are_refused(tmp_path):
+    assert load_plan(write_plan(tmp_path), ["--num_train_epochs", "1"]).flags == ("--num_train_epochs", "1")
+    for flag in ("--loss", "--learning_rate", "--seed"):
+        with pytest.raises(ValueError, match=f"{flag} is not for all runs alike"):
+            load_plan(write_plan(tmp_path), [flag, "1"])
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"loss": "bce", "margin": 0.1}, "Odd: bce takes no option 'margin'"),
+        ({"loss": "focal", "gamma": -1.0}, "Odd: gamma must be finite and not negative"),
+    ],
+)
+def test_an_option_that_the_loss_does_not_take_starts_nothing(tmp_path, capsys, own, message):
+    path = write_plan(tmp_path, methods=METHODS | {"Odd": own})
+    assert hf_cxr_main(["compare", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_value_out_of_range_starts_nothing(tmp_path, capsys):
+    path = write_plan(tmp_path, methods=METHODS | {"Odd": {"drop_path_rate": 1.5}})
+    with pytest.raises(SystemExit):
+        hf_cxr_main(["compare", str(path), "--out", str(tmp_path / "out")])
+    assert "Odd, learning_rate 1e-3: drop_path_rate is 1.5; it must be between 0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_base_by_path_with_overrides_is_the_base_written_out(tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE | {"output_dir": "runs/x", "seed": 3, "image_size": 64}))
+    named = load_plan(write_plan(tmp_path, base="base.yaml", overrides={"image_size": 32}))
+    assert named.base == load_plan(write_plan(tmp_path)).base
+
+
+def test_methods_leave_the_bases_loss_options_behind(tmp_path):
+    plan = load_plan(write_plan(tmp_path))
+    assert "margin" not in plan.values("BCE")
+    assert plan.values("Class-aware")["margin"] == 0.1
+
+
+def test_tuning_runs_do_not_measure_test_and_differ_from_the_seeds(tmp_path):
+    plan = load_plan(write_plan(tmp_path, tune={"grid": {"learning_rate": [1e-3, 3e-3], "weight_decay": [0.0, 0.1]}}))
+    tuning, final = tuning_runs(plan, tmp_path), final_runs(plan, tmp_path, {"BCE": {"learning_rate": 3e-3}})
+    assert (len(tuning), len(final)) == (8, 4)
+    assert len({run.folder for run in (*tuning, *final)}) == 12
+    assert not any(check_run(run, plan).evaluation.measure_test for run in tuning)
+    assert all(check_run(run, plan).evaluation.measure_test for run in final)
+    rates = {run.name: check_run(run, plan).training.learning_rate for run in final}
+    assert rates["BCE, seed 1"] == 3e-3
+    assert rates["Class-aware, seed 1"] == 1e-4
+
+
+def test_the_best_validation_figure_chooses_once_all_are_there(tmp_path):
+    plan = load_plan(write_plan(tmp_path, tune={"grid": {"learning_rate": [1, 2, 3]}}))
+    runs = [run for run in tuning_runs(plan, tmp_path) if run.method == "BCE"]
+    for run, auc in zip(runs[:2], (0.6, 0.7), strict=True):
+        write_json(run.folder / "validation.json", {"validation": {"auc": auc, "mean_average_precision": 1 - auc}})
+    assert best_point(tuned_points(plan, tmp_path, "BCE")) is None
+    write_json(runs[2].folder / "validation.json", {"validation": {"auc": 0.7, "mean_average_precision": 0.1}})
+    assert best_point(tuned_points(plan, tmp_path, "BCE")) == {"learning_rate": 2}
+
+
+# Reports from run folders that were written here, so that what they must say is known.
+
+
+def run_folder(path, *, gain=0.0, seed=0, images=240, method="bce", fingerprint="f", turn=False, missing=None):
+    """A finished run's folder with predictions of known quality; ``gain`` raises it."""
+    common, rng = np.random.default_rng(0), np.random.default_rng([1, seed, int(100 * abs(gain)), len(method)])
+    label_NC = (common.random((images, 14)) < 0.25).astype(np.float32)
+    shared_NC = common.normal(size=label_NC.shape) + 0.5 * label_NC
+    logits = shared_NC + gain * label_NC + 0.3 * rng.normal(size=label_NC.shape)
+    step = -1 if turn else 1
+    for split in ("validation", "test"):
+        predictions = Predictions(
+            logits=logits[::step],
+            labels=label_NC[::step],
+            image_ids=[f"{split}{row}" for row in range(images)][::step],
+            patient_ids=[f"p{row // 2}" for row in range(images)][::step],
+            label_names=NIH14,
+            split=split,
+        )
+        predictions.save(path / "predictions" / f"{split}.parquet")
+    report = evaluate_predictions(
+        predictions.probabilities, label_NC[::step], predictions.patient_ids, label_names=NIH14, resamples=10
+    )
+    history = [{"epoch": epoch, "step": epoch, "loss": 1 / epoch, "eval_loss": 1 / epoch, "eval_auc": 0.5} for epoch in (1, 2)]  # fmt: skip  # noqa: E501
+    write_json(
+        path / "metrics.json",
+        {
+            "protocol": {
+                "dataset": "ChestX-ray14",
+                "synthetic": False,
+                "splits": {"test": {"images": images, "patients": images // 2}},
+                "split_fingerprint": fingerprint,
+                "training_positives": [6000] * 3 + [2000] * 9 + [100] * 2,
+                "training_known": [50000] * 14,
+                "labels_shuffled": False,
+                "training_images_limited_to": None,
+                "missing_images": missing or {},
+                "initial_weights": "random",
+                "selection": "best validation auc",
+                "calibration": None,
+                "loss": {"name": method, "options": {"margin": None}, "class_weights_kind": "none"},
+            },
+            "test": report.to_dict(),
+            "validation": report.to_dict(),
+            "calibration": None,
+            "training": {"parameters": 1000},
+            "environment": {"hf_cxr": "0", "torch": "0", "device": "cpu"},
+            "history": history,
+        },
+    )
+    args = parse_arguments(["--loss", method, "--seed", str(seed)])
+    write_text(path / "config.yaml", yaml.safe_dump(args.to_dict()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """BCE, a method as good, and one that is better: three seeds each."""
+    root = tmp_path_factory.mktemp("planted")
+    methods = {"BCE": ("bce", 0.0), "Same_&_50%": ("focal", 0.0), "Better": ("class_aware", 0.6)}
+    return {
+        name: {seed: run_folder(root / name / str(seed), method=loss, gain=gain, seed=seed) for seed in range(3)}
+        for name, (loss, gain) in methods.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def report(planted):
+    return build_report("planted", planted, baseline="BCE", resamples=200)
+
+
+def test_a_planted_difference_is_told_and_a_null_is_not(report):
+    first = report.conclusions()[0]
+    assert re.search(r"By macro AUC, .* these differ from BCE: Better \(\+0\.\d+, .* higher in 3 of 3 seeds\)", first)
+    assert first.endswith("The others do not: Same_&_50%.")
+    assert report.different("auc") == report.different("ap") == ["Better"]
+    assert report.ranks("auc")["Better"] == 1
+    assert not any("does not say which method is better" in sentence for sentence in report.conclusions())
+
+
+def test_a_difference_that_turns_with_the_seed_is_called_unsteady(planted, tmp_path, report):
+    gains = (0.9, 0.9, -0.3)
+    turning = {seed: run_folder(tmp_path / str(seed), gain=gain, seed=seed) for seed, gain in enumerate(gains)}
+    folders = {"BCE": planted["BCE"], "Turning": turning}
+    said = build_report("unsteady", folders, baseline="BCE", resamples=200).conclusions()[0]
+    assert "higher in 2 of 3 seeds" in said
+    assert said.endswith("Not of one sign in all seeds, so the chance of training may be all: Turning.")
+    assert "Not of one sign" not in report.conclusions()[0]
+
+
+def test_without_a_difference_the_report_says_so(planted):
+    folders = {name: planted[name] for name in ("BCE", "Same_&_50%")}
+    said = " ".join(build_report("null", folders, baseline="BCE", resamples=200).conclusions())
+    assert "By macro AUC, no method differs from BCE beyond the chance of which patients" in said
+    assert "this comparison does not say which method is better" in said
+    assert "does not show that the methods are equally good either" in said
+    assert "intervals of all methods overlap" in said
+
+
+def test_a_test_set_too_small_to_test_is_called_that(tmp_path):
+    folders = {
+        name: {0: run_folder(tmp_path / name, gain=gain, images=14)} for name, gain in (("BCE", 0), ("Better", 3))
+    }
+    small = build_report("small", folders, baseline="BCE", resamples=200)
+    assert "nothing can be tested" in small.conclusions()[0]
+    assert small.different("auc") == []
+    assert any("One seed" in caution for caution in small.cautions())
+
+
+def test_means_and_sds_are_those_of_the_runs_own_reports(report, planted):
+    for method, by_seed in planted.items():
+        aucs = [json.loads((folder / "metrics.json").read_text())["test"]["macro_auc"] for folder in by_seed.values()]
+        overall = report.test.auc[method].overall
+        assert overall.mean == pytest.approx(np.mean(aucs))
+        assert overall.sd == pytest.approx(np.std(aucs, ddof=1))
+
+
+def test_tiers_are_those_of_the_training_counts(report):
+    assert {tier: len(names) for tier, names in report.tiers.items()} == {"head": 3, "medium": 9, "tail": 2}
+    figures = report.test.auc["Better"]
+    assert figures.groups["tail"].mean == pytest.approx(figures.finding_C[12:].mean())
+    assert "tail: Fibrosis" not in report.tier_words()
+    assert "tail: Pleural Thickening, Hernia." in report.tier_words()
+
+
+@pytest.mark.slow
+def test_every_form_says_the_same(report, tmp_path):
+    report.write(tmp_path)
+    values = json.loads((tmp_path / "comparison.json").read_text())
+    with (tmp_path / "comparison.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    markdown, tex, page = ((tmp_path / f"comparison.{kind}").read_text() for kind in ("md", "tex", "html"))
+    for method, figures in values["methods"].items():
+        assert float(rows[method]["auc_mean"]) == figures["auc"]["mean"]
+        cell = f"{figures['auc']['mean']:.3f} ± {figures['auc']['sd']:.3f}"
+        assert cell in markdown
+        assert cell in page
+        assert cell.replace("±", r"$\pm$") in tex
+    assert rows["BCE"]["auc_difference_p"] == ""
+    assert r"Same\_\&\_50\%" in tex
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == tex.count(r"\bottomrule") >= 6
+    assert not re.search(r"(?<!\\)[%&]", re.sub(r"&(?= )|^%.*|%$", "", tex, flags=re.MULTILINE))
+    assert "Not comparable with the tables above" in markdown
+    assert "| the reference study (Swin-B, BCE) | 0.804 | 0.268 |" in markdown
+    pictures = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert pictures == {
+        "differences", "roc", "training", "mean_probability", "loss_by_method", "loss_by_prevalence"
+    }  # fmt: skip
+    assert page.count("data:image/png;base64,") == len(pictures)
+    assert "{" not in page.split("</style>")[1]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"fingerprint": "g"}, "split_fingerprint is f in one and g in the other"),
+        ({"turn": True}, "their validation sets differ in images or their order, patients, labels"),
+        ({"images": 100}, "splits is"),
+    ],
+)
+def test_runs_on_other_images_are_refused(planted, tmp_path, other, message):
+    folders = {"BCE": planted["BCE"], "Other": {0: run_folder(tmp_path / "other", **other)}}
+    with pytest.raises(ValueError, match=message):
+        build_report("x", folders, baseline="BCE")
+
+
+def test_a_method_without_runs_is_left_out_and_named(planted):
+    folders = {"BCE": planted["BCE"], "Gone": {}}
+    gone = build_report("x", folders, baseline="BCE", missing={"Gone, seed 0": "why"}, resamples=100)
+    assert list(gone.runs) == ["BCE"]
+    assert any("missing from the figures: Gone, seed 0" in caution for caution in gone.cautions())
+    with pytest.raises(ValueError, match="no finished run of the baseline Gone"):
+        build_report("x", folders, baseline="Gone")
+
+
+def test_curves_of_a_loss_are_the_functions_own():
+    prob_K = np.array([0.1, 0.5, 0.9])
+    loss = build_loss("class_aware", positives_C=[1, 400], known_C=[1000, 1000])
+    plain = build_loss("bce", positives_C=[1, 400], known_C=[1000, 1000])
+    positive_K, negative_K = loss_curves(plain, 1, prob_K)
+    np.testing.assert_allclose(positive_K, -np.log(prob_K))
+    np.testing.assert_allclose(negative_K, -np.log(1 - prob_K))
+    rare, frequent = loss_curves(loss, 0, prob_K), loss_curves(loss, 1, prob_K)
+    assert (rare[0] > frequent[0]).all()  # a rare finding's positives weigh more, its negatives less
+    assert (rare[1][1:] < frequent[1][1:]).all()
+    np.testing.assert_allclose(rare[0][1], -(1 - 0.001**0.5) * np.log(0.5))
+
+
+# Real runs, each in its own process.
+
+
+def compare(path, out, *flags, **popen):
+    command = [sys.executable, ROOT / "scripts" / "compare.py", path, "--out", out, "--jobs", "2", *flags]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment, **popen
+    )
+
+
+def finish(process, status=0):
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == status, err[-3000:]
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A comparison that was killed with all its processes once a final run was done, and then said again."""
+    folder = tmp_path_factory.mktemp("compare")
+    out, path = folder / "out", write_plan(folder)
+    process = compare(path, out, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not list(out.glob("runs/*/*/metrics.json")):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*.json") if file.name in ("metrics.json", "validation.json")}  # fmt: skip  # noqa: E501
+    assert not (out / "comparison.json").exists()
+    printed = finish(compare(path, out))[0]
+    return path, out, before, printed
+
+
+@pytest.mark.slow
+def test_killed_comparison_goes_on_and_repeats_nothing(compared):
+    _, out, before, printed = compared
+    assert len(before) >= 3
+    assert all(file.stat().st_mtime_ns == time for file, time in before.items())
+    assert len(list(out.glob("runs/*/seed*/metrics.json"))) == 4
+    assert "Report: " in printed
+    assert "macro AUC ± sd" in printed
+    values = json.loads((out / "comparison.json").read_text())
+    assert {method: set(figures["runs"]) for method, figures in values["methods"].items()} == {
+        "BCE": {"0", "1"},
+        "Class-aware": {"0", "1"},
+    }
+    assert "synthetic phantoms" in values["cautions"][0]
+
+
+@pytest.mark.slow
+def test_tuning_saw_no_test_image_and_its_choice_was_used(compared):
+    _, out, _, _ = compared
+    assert len(list(out.glob("tuning/*/*/validation.json"))) == 2
+    assert not list(out.glob("tuning/*/*/predictions"))
+    assert not list(out.glob("tuning/*/*/metrics.json"))
+    configs = [yaml.safe_load(path.read_text()) for path in out.glob("runs/*/*/config.yaml")]
+    assert {config["learning_rate"] for config in configs} == {1e-3}
+    assert {(config["loss"], config["margin"]) for config in configs} == {("bce", None), ("class_aware", 0.1)}
+
+
+@pytest.mark.slow
+def test_other_settings_are_refused_and_a_failed_run_is_named(compared, capsys, tmp_path):
+    path, out, _, _ = compared
+    changed = write_plan(tmp_path, base=BASE | {"num_train_epochs": 3})
+    assert hf_cxr_main(["compare", str(changed), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "holds a run of BCE with other settings (num_train_epochs was 2 and is now 3)" in said
+    broken = tmp_path / "broken"
+    shutil.copytree(out, broken)
+    shutil.rmtree(broken / "runs" / "Class-aware" / "seed1")
+    write_text(broken / "runs" / "Class-aware" / "seed1" / "notes.txt", "somebody's")
+    assert hf_cxr_main(["compare", str(path), "--out", str(broken)]) == 1
+    assert "Class-aware, seed 1" in capsys.readouterr().out
+    values = json.loads((broken / "comparison.json").read_text())
+    assert "is not empty and holds no run of hf_cxr" in values["missing"]["Class-aware, seed 1"]
+    assert list(values["methods"]["Class-aware"]["runs"]) == ["0"]
+
+
+@pytest.mark.slow
+def test_a_process_of_an_earlier_start_is_waited_for_and_not_doubled(compared, tmp_path):
+    path, out, _, _ = compared
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    result = copy / "runs" / "BCE" / "seed1" / "metrics.json"
+    result.rename(copy / "aside.json")
+    log = copy / "logs" / "runs-BCE-seed1.log"
+    holder = "import fcntl, shutil, sys, time; log = open(sys.argv[1], 'a'); fcntl.flock(log, fcntl.LOCK_EX); print('held', flush=True); time.sleep(25); shutil.move(sys.argv[2], sys.argv[3])"  # noqa: E501
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, log, copy / "aside.json", result], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        started = log.read_text().count("---")
+        _, err = finish(compare(path, copy))
+    assert "BCE, seed 1: a process of an earlier start is still at it" in err
+    assert log.read_text().count("---") == started
