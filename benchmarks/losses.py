@@ -4,9 +4,9 @@
 
 Rounds of the loss and of BCEWithLogitsLoss alternate, so that whatever else the machine does meets both; a figure is
 the median over rounds, its ratio the median of the rounds' ratios. Compiled losses go through torch.compile with
-fullgraph=True, which refuses a graph break, and Inductor, which needs a C++ compiler on the CPU. The step that an eager
-loss is a share of is one of configs/nih_small.yaml: forward, backward and optimizer of a small Swin on 32 images, taken
-as many times as the loss has images.
+fullgraph=True, which refuses a graph break, and Inductor, which needs a C++ compiler on the CPU. The step that an
+eager loss is a share of is one of configs/nih_small.yaml: forward, backward and optimizer of a small Swin on 32
+images, taken B / 32 times.
 
 B = images, C = findings.
 """

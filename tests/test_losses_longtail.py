@@ -383,13 +383,26 @@ def test_compiles_to_one_graph(name, options):
     torch.compiler.reset()
     logits, targets = random_batch(dtype=torch.float32)
     loss = build(name, options)
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
     for arguments in ((targets,), (targets, loss.count_items(targets) + 3)):
         value, gradient = value_and_gradient(compiled, logits, *arguments)
         expected, expected_gradient = value_and_gradient(loss, logits, *arguments)
         torch.testing.assert_close(value, expected)
         torch.testing.assert_close(gradient, expected_gradient)
     assert expected > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({name for name, _ in CASES.values()}))
+def test_compiled_backward_gives_the_same_gradient(name):
+    torch.compiler.reset()
+    logits, targets = random_batch(dtype=torch.float32)
+    loss = build(name)
+    value, gradient = value_and_gradient(torch.compile(loss, fullgraph=True, backend="aot_eager"), logits, targets)
+    expected, expected_gradient = value_and_gradient(loss, logits, targets)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
+    assert gradient.any()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -483,6 +496,7 @@ def test_describe_tells_what_came_from_the_counts():
     description = build("pos_weighted", {"pos_weight_cap": 20}).describe()
     assert description["options"] == {"pos_weight_cap": 20.0}
     assert description["pos_weight"] == [5.25, 20.0, 20.0, 11.5]
+    assert build("distribution_balanced").describe()["count"] == POSITIVES.tolist()
     assert build("zlpr").describe()["class_weights"] is None
 
 
