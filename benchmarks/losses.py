@@ -3,10 +3,10 @@
     python benchmarks/losses.py [--device cuda] [--eager] [--only zlpr two_way]
 
 Rounds of the loss and of BCEWithLogitsLoss alternate, so that whatever else the machine does meets both; a figure is
-the median over rounds, its ratio the median of the rounds' ratios. Compiled losses go through torch.compile with
+the least over rounds, which other work disturbs least. Compiled losses go through torch.compile with
 fullgraph=True, which refuses a graph break, and Inductor, which needs a C++ compiler on the CPU. The step that an
 eager loss is a share of is one of configs/nih_small.yaml: forward, backward and optimizer of a small Swin on 32
-images, taken as many times as the loss has images.
+images, taken B / 32 times.
 
 B = images, C = findings.
 """
@@ -92,7 +92,8 @@ def against_bce(name: str, shape: tuple[int, int], device: str, rounds: int, *, 
         run(loss, 3)
     repeats = max(1, int(0.005 / run(losses[0], 3)))
     pairs = [tuple(run(loss, repeats) for loss in losses) for _ in range(rounds)]
-    return statistics.median(ours for ours, _ in pairs), statistics.median(ours / bce for ours, bce in pairs)
+    ours, bce = map(min, zip(*pairs, strict=True))
+    return ours, ours / bce
 
 
 def swin_step_seconds(device: str) -> float:

@@ -2,13 +2,15 @@
 
 import copy
 import inspect
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_cxr.losses import LOSSES, bce, build_loss, focal, loss_options
+from hf_cxr.losses import LOSSES, bce, build_loss, elementwise, focal, listwise, loss_options, weights
 from hf_cxr.losses.elementwise import (
     asymmetric,
     hill,
@@ -383,13 +385,26 @@ def test_compiles_to_one_graph(name, options):
     torch.compiler.reset()
     logits, targets = random_batch(dtype=torch.float32)
     loss = build(name, options)
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
     for arguments in ((targets,), (targets, loss.count_items(targets) + 3)):
         value, gradient = value_and_gradient(compiled, logits, *arguments)
         expected, expected_gradient = value_and_gradient(loss, logits, *arguments)
         torch.testing.assert_close(value, expected)
         torch.testing.assert_close(gradient, expected_gradient)
     assert expected > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({name for name, _ in CASES.values()}))
+def test_compiled_backward_gives_the_same_gradient(name):
+    torch.compiler.reset()
+    logits, targets = random_batch(dtype=torch.float32)
+    loss = build(name)
+    value, gradient = value_and_gradient(torch.compile(loss, fullgraph=True, backend="aot_eager"), logits, targets)
+    expected, expected_gradient = value_and_gradient(loss, logits, targets)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
+    assert gradient.any()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -483,7 +498,23 @@ def test_describe_tells_what_came_from_the_counts():
     description = build("pos_weighted", {"pos_weight_cap": 20}).describe()
     assert description["options"] == {"pos_weight_cap": 20.0}
     assert description["pos_weight"] == [5.25, 20.0, 20.0, 11.5]
+    assert build("distribution_balanced").describe()["count"] == POSITIVES.tolist()
     assert build("zlpr").describe()["class_weights"] is None
+
+
+def test_papers_lead_to_functions_and_tests_that_exist():
+    here = Path(__file__).parent
+    text = (here.parent / "docs" / "papers.md").read_text(encoding="utf-8")
+    first_cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, re.MULTILINE)
+    assert set(LOSSES) <= set(re.findall(r"`(\w+)`", " ".join(first_cells)))
+    tests = "".join(path.read_text(encoding="utf-8") for path in here.glob("test_losses*.py"))
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert len(named) > 20
+    assert not [name for name in named if f"def {name}(" not in tests]
+    homes = {"elementwise": elementwise, "listwise": listwise, "weights": weights}
+    functions = re.findall(r"`(elementwise|listwise|weights)\.(\w+)`", text)
+    assert len(functions) > 15
+    assert all(callable(getattr(homes[module], function)) for module, function in functions)
 
 
 # ---- the no-information logits

@@ -40,12 +40,20 @@ def assert_same_gradients(one, other):
         )
 
 
-@pytest.mark.parametrize("loss", ["bce", "class_aware"])
+@pytest.mark.parametrize("loss", ["bce", "class_aware", "zlpr"])
 def test_accumulation_gives_the_gradients_of_the_whole_batch(tmp_path, loss):
     (whole,), whole_loss = gradients(tmp_path / "a", 32, loss=loss)
     (cut,), cut_loss = gradients(tmp_path / "b", 8, 4, loss=loss)
     assert_same_gradients(cut, whole)
     assert cut_loss == pytest.approx(whole_loss, rel=1e-5)
+
+
+def test_a_loss_whose_pieces_do_not_add_up_takes_the_step_whole(tmp_path):
+    with pytest.raises(ValueError, match=r"TwoWayLoss compares the images of a batch.*1 process and .* not 1 and 4"):
+        trainer(tmp_path, loss="two_way", per_device_train_batch_size=8, gradient_accumulation_steps=4)
+    (step,), value = gradients(tmp_path, 32, loss="two_way")
+    assert value > 0
+    assert max(gradient.abs().max() for gradient in step.values()) > 1e-4
 
 
 def test_gradients_are_those_of_the_loss_itself(tmp_path):

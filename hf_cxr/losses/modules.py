@@ -225,7 +225,7 @@ class DistributionBalancedLoss(MultiLabelLoss):
     """
 
     name = "distribution_balanced"
-    statistics = ("inverse_count", "prior_logit")
+    statistics = ("count", "prior_logit")
     needs_label_rows = True
 
     def __init__(
@@ -247,7 +247,7 @@ class DistributionBalancedLoss(MultiLabelLoss):
         super().__init__(class_weights=class_weights, **{name: float(value) for name, value in options.items()})
         positives_C, known_C = (torch.as_tensor(c) for c in at_least_one_positive(*checked_counts(positives, known)))
         prior_C = (positives_C / known_C).clamp(NO_INFORMATION_FLOOR, 1 - NO_INFORMATION_FLOOR)
-        self.register_buffer("inverse_count_C", (1 / positives_C).to(torch.float32))
+        self.register_buffer("count_C", positives_C.to(torch.float32))
         self.register_buffer("prior_logit_C", prior_C.logit().to(torch.float32))
         self._check_lengths()
 
@@ -256,7 +256,7 @@ class DistributionBalancedLoss(MultiLabelLoss):
 
     def _weight(self, target_BC: Tensor) -> Tensor:
         mapping = {name: self.options[name] for name in ("map_alpha", "map_beta", "map_mu")}
-        return elementwise.rebalanced_weight(target_BC, self.inverse_count_C, **mapping)
+        return elementwise.rebalanced_weight(target_BC, 1 / self.count_C, **mapping)
 
     def _cells(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
         options = {name: self.options[name] for name in ("gamma", "negative_scale", "bias_scale")}
