@@ -24,6 +24,7 @@ from hf_cxr.data import DecodedImages, count_missing, label_matrix, load_nih, lo
 from hf_cxr.data import prepare as module
 from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare, read_manifest
 from hf_cxr.data.schema import features
+from hf_cxr.labels import NIH14
 
 NAMES = ("Effusion", "Mass")
 RECIPE = Recipe(size=32, resample=int(Image.Resampling.BICUBIC))
@@ -385,7 +386,8 @@ def test_the_command_and_training_from_its_folder(tmp_path, capsys):
     args = parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data
     prepared, names = load_splits(args)
     drawn, _ = load_splits(parse_arguments(phantoms).data)
-    assert len(names) == 14
+    assert names == NIH14
+    assert names.aliases == NIH14.aliases  # by which a set with other names is measured
     assert split_fingerprint(prepared) == split_fingerprint(drawn)
     assert "image" not in load_splits(args, images=False)[0]["train"].column_names
     with pytest.raises(ValueError, match="prepared at"):
@@ -443,6 +445,23 @@ def test_a_picture_in_two_splits_is_refused_by_name_or_listed(source, tmp_path):
         write(source(), out)
     args = parse_arguments(["--dataset=prepared", f"--prepared={out}"]).data
     load_splits(args)  # they were accepted when the folder was made, and its manifest lists them
+
+
+def test_a_split_file_may_not_deal_a_pictures_copies_to_two_splits(source, tmp_path):
+    images, out, listed = tmp_path / "images", tmp_path / "out", tmp_path / "split.csv"
+    Image.open(images / "00.png").save(images / "10.png", compress_level=0)  # within train, under another patient
+    write(source(), out)
+    rows = {f"{n:02d}.png": "train" if n < 20 else "validation" if n < 25 else "test" for n in range(30)}
+
+    def dealt(**change):
+        lines = [f"{image},p{int(image[:2])},{side}\n" for image, side in (rows | change).items()]
+        listed.write_text("image_id,patient_id,split\n" + "".join(lines))
+        words = ["--dataset=prepared", f"--prepared={out}", f"--split_file={listed}"]
+        return load_splits(parse_arguments(words).data)[0]
+
+    assert dealt(**{"11.png": "test"})["test"].num_rows == 6
+    with pytest.raises(ValueError, match=r"10.png \(test\) is, but for 0 of 1024 bits, 00.png \(train\)"):
+        dealt(**{"10.png": "test"})
 
 
 def test_what_the_source_lacked_and_what_was_refused_is_counted(source, tmp_path):

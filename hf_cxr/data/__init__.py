@@ -109,7 +109,8 @@ def _load_source(args: "DataArguments", *, images: bool) -> tuple[datasets.Datas
         return load_table(args.table, args.table_root, images=images, missing_images=args.missing_images)
     if args.dataset == "prepared":
         splits, manifest = load_prepared(args.prepared)
-        return splits if images else splits.remove_columns("image"), LabelSpace(manifest["label_names"])
+        label_names = LabelSpace(manifest["label_names"], manifest.get("aliases"))
+        return splits if images else splits.remove_columns("image"), label_names
     splits = load_phantom(
         train=args.phantom_train,
         validation=args.phantom_validation,

@@ -79,6 +79,7 @@ class Source:
     Attributes:
         dataset: its name.
         label_names: the C findings.
+        aliases: their other names, to the findings: what evaluation over shared findings goes by.
         synthetic: the images are no patients'.
         missing: images that the source lists and lacks, by split.
         splits_from: where the splits are from, in words.
@@ -87,6 +88,7 @@ class Source:
 
     dataset: str
     label_names: list[str]
+    aliases: dict[str, str] = field(default_factory=dict)
     synthetic: bool = False
     missing: dict[str, int] = field(default_factory=dict)
     splits_from: str | None = None
@@ -422,7 +424,7 @@ def _answers(pool: Executor, work: Iterator, recipe: Recipe, *, ahead: int) -> I
     except BrokenProcessPool as error:
         raise OSError(
             "a decoding process was ended from outside, most likely for want of memory; say the same again with fewer "
-            "--workers: finished shards stay"
+            "--workers: finished shards stay. (A script that calls prepare must do so under if __name__ == '__main__')"
         ) from error
 
 
@@ -545,8 +547,9 @@ def _refuse(manifest: Mapping[str, Any], unreadable: str, duplicates: str) -> No
         total = sum(manifest["splits"].values()) + len(refused)
         examples = "; ".join(f"{entry['split']} {entry['image_id']}: {entry['reason']}" for entry in refused[:5])
         raise ValueError(
-            f"{len(refused):,} of {total:,} images cannot be read: {examples}. The others are decoded and kept: mend "
-            "these files and say the same again, or leave them out and list them with --unreadable skip"
+            f"{len(refused):,} of {total:,} images cannot be read: {examples}. {SHARDS} in the folder names all. The "
+            "others are decoded and kept: mend these files and say the same again, or leave them out and list them by "
+            "--unreadable skip"
         )
     across = [Duplicate(**entry) for entry in manifest["duplicates"] if entry["split"] != entry["other_split"]]
     if across and duplicates == "error":
