@@ -84,7 +84,7 @@ class Classifier:
         row_M, logit_MC = map(
             np.concatenate, zip(*(gather_object(parts) if state.num_processes > 1 else parts), strict=True)
         )
-        logits = np.empty((len(split), logit_MC.shape[1]), logit_MC.dtype)
+        logits = np.full((len(split), logit_MC.shape[1]), np.nan, logit_MC.dtype)  # Predictions refuses a row left NaN
         logits[row_M[row_M >= 0]] = logit_MC[row_M >= 0]  # dataloader workers hand a stream's rows out in turn
         return Predictions(
             logits=logits,

@@ -24,7 +24,7 @@ from hf_cxr.config import ModelArguments
 from hf_cxr.data import DecodedImages, check_images, load_table
 from hf_cxr.data.description import TableDescription
 from hf_cxr.data.dicom import TAGS
-from hf_cxr.data.images import ImageError, check_image, read_grey, resize_grey
+from hf_cxr.data.images import ImageError, check_image, image_size, read_grey, resize_grey
 from hf_cxr.inference import Classifier, find_images, stock_images
 from hf_cxr.modeling import build_model
 from hf_cxr.processing import build_image_processor
@@ -462,6 +462,21 @@ def test_absence_of_pydicom_names_the_install_line(monkeypatch, tmp_path):
     with pytest.raises(ImageError, match=r"a\.dcm: .*pip install 'hf-cxr\[dicom\]'"):
         read_grey(tmp_path / "a.dcm")
     assert "hf-cxr[dicom]" in check_image(tmp_path / "a.dcm").reason
+    with pytest.raises(ImageError, match=r"a\.dcm: .*pip install 'hf-cxr\[dicom\]'"):
+        image_size(tmp_path / "a.dcm")
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "without_a_suffix"])
+def test_the_size_is_that_of_the_pixels_and_none_is_decoded(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(PLAIN)
+    height, width = read_grey(path).shape
+    assert height != width
+    path.write_bytes(PLAIN[:-20])  # pixel data that are cut short
+    assert image_size(path) == (width, height)
+    path.write_bytes(PLAIN[:200])
+    with pytest.raises(ImageError, match=str(path)):
+        image_size(path)
 
 
 # --- pydicom's own test files, those that its wheel carries

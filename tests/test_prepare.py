@@ -1,5 +1,6 @@
 """Decoded once: the same pixels as from the files, whole after any stop, and nothing twice."""
 
+import dataclasses
 import errno
 import json
 import multiprocessing
@@ -23,6 +24,7 @@ from hf_cxr.data import DecodedImages, count_missing, label_matrix, load_nih, lo
 from hf_cxr.data import prepare as module
 from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare, read_manifest
 from hf_cxr.data.schema import features
+from hf_cxr.labels import NIH14
 
 NAMES = ("Effusion", "Mass")
 RECIPE = Recipe(size=32, resample=int(Image.Resampling.BICUBIC))
@@ -240,6 +242,52 @@ def test_mended_files_are_read_again(source, tmp_path):
     assert read_manifest(out)["splits"]["train"] == 20
 
 
+def test_images_that_can_be_read_now_are_read_though_their_files_are_the_same(source, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as small:
+        small.setattr(Image, "MAX_IMAGE_PIXELS", 60 * 70)  # refused for now are those with 71 rows or more
+        with pytest.raises(ValueError, match=r"9 of 30 images cannot be read: .*raise PIL.Image.MAX_IMAGE_PIXELS"):
+            write(source(), out)
+        assert write(source(), out, unreadable="skip")["decoded"] == 0
+    with pytest.raises(ValueError, match=r"images of 2 of 6 shards that were left out can be read now.*--update"):
+        write(source(), out, unreadable="skip")  # a finished folder does not change by itself
+    (out / "manifest.json").unlink()
+    assert write(source(), out)["decoded"] == 10
+    write(source(), tmp_path / "straight")
+    assert files(out) == files(tmp_path / "straight")
+
+
+def test_a_shard_that_was_replaced_is_not_taken_for_its_former_self(source, tmp_path, monkeypatch):
+    out, real = tmp_path / "out", module._append
+    write(source(), out)
+
+    def killed(path, entry):
+        if "bytes" in entry:
+            raise KeyboardInterrupt
+        real(path, entry)
+
+    with monkeypatch.context() as kill:
+        kill.setattr(module, "_append", killed)
+        with pytest.raises(KeyboardInterrupt):  # between the first shard's file and its line
+            write(source(), out, Recipe(32, int(Image.Resampling.NEAREST)), update=True)
+    assert write(source(), out)["decoded"] == 6
+    write(source(), tmp_path / "straight")
+    assert files(out) == files(tmp_path / "straight")
+
+
+def _die(batch, recipe):
+    os._exit(1)
+
+
+def test_a_decoding_process_that_is_ended_is_one_error_and_what_was_finished_stays(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 4)
+    with monkeypatch.context() as killer:
+        killer.setattr(module, "_decode", _die)
+        with pytest.raises(OSError, match=r"ended from outside.*fewer --workers: finished shards stay"):
+            write(source(), tmp_path / "out", workers=2)
+    assert write(source(), tmp_path / "out")["decoded"] == 30
+
+
 def test_a_whole_shard_may_be_unreadable(source, tmp_path):
     splits = source()
     for number in range(6):
@@ -338,7 +386,8 @@ def test_the_command_and_training_from_its_folder(tmp_path, capsys):
     args = parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data
     prepared, names = load_splits(args)
     drawn, _ = load_splits(parse_arguments(phantoms).data)
-    assert len(names) == 14
+    assert names == NIH14
+    assert names.aliases == NIH14.aliases  # by which a set with other names is measured
     assert split_fingerprint(prepared) == split_fingerprint(drawn)
     assert "image" not in load_splits(args, images=False)[0]["train"].column_names
     with pytest.raises(ValueError, match="prepared at"):
@@ -398,10 +447,29 @@ def test_a_picture_in_two_splits_is_refused_by_name_or_listed(source, tmp_path):
     load_splits(args)  # they were accepted when the folder was made, and its manifest lists them
 
 
+def test_a_split_file_may_not_deal_a_pictures_copies_to_two_splits(source, tmp_path):
+    images, out, listed = tmp_path / "images", tmp_path / "out", tmp_path / "split.csv"
+    Image.open(images / "00.png").save(images / "10.png", compress_level=0)  # within train, under another patient
+    write(source(), out)
+    rows = {f"{n:02d}.png": "train" if n < 20 else "validation" if n < 25 else "test" for n in range(30)}
+
+    def dealt(**change):
+        lines = [f"{image},p{int(image[:2])},{side}\n" for image, side in (rows | change).items()]
+        listed.write_text("image_id,patient_id,split\n" + "".join(lines))
+        words = ["--dataset=prepared", f"--prepared={out}", f"--split_file={listed}"]
+        return load_splits(parse_arguments(words).data)[0]
+
+    assert dealt(**{"11.png": "test"})["test"].num_rows == 6
+    with pytest.raises(ValueError, match=r"10.png \(test\) is, but for 0 of 1024 bits, 00.png \(train\)"):
+        dealt(**{"10.png": "test"})
+
+
 def test_what_the_source_lacked_and_what_was_refused_is_counted(source, tmp_path):
     splits = source()
     spoil(tmp_path / "images")
     write(splits, tmp_path / "out", unreadable="skip", missing={"train": 5})
     args = parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data
-    assert count_missing(args, load_prepared(tmp_path / "out")[0]) == {"train": 6, "test": 2}
+    splits = load_prepared(tmp_path / "out")[0]
+    assert count_missing(args, splits) == {"train": 6, "test": 2}
+    assert count_missing(dataclasses.replace(args, split_file=__file__), splits) == {"all splits": 8}
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["missing"] == {"train": 5}

@@ -295,7 +295,7 @@ def test_two_processes_train_and_measure_from_a_stream(tmp_path, shards):
             assert len(np.unique(saved.logits[:, 0])) == len(split)  # no row twice
 
 
-def test_predictions_are_those_of_the_map_style_road(tmp_path, shards, map_style):
+def test_predictions_are_those_of_the_map_style_road(tmp_path, shards, map_style, monkeypatch):
     from hf_cxr.config import ModelArguments
     from hf_cxr.inference import Classifier
     from hf_cxr.modeling import build_model
@@ -303,7 +303,7 @@ def test_predictions_are_those_of_the_map_style_road(tmp_path, shards, map_style
 
     build_model(ModelArguments(**SWIN), NIH14).save_pretrained(tmp_path / "model")
     build_image_processor(36, 32).save_pretrained(tmp_path / "model")
-    classifier = Classifier(tmp_path / "model")
+    classifier, read = Classifier(tmp_path / "model"), StreamedImages._read
     expected = classifier.predict_split(map_style[0]["test"], "test", batch_size=3)
     for workers in (0, 2):
         split = load_splits(arguments(shards))[0]["test"]
@@ -311,6 +311,10 @@ def test_predictions_are_those_of_the_map_style_road(tmp_path, shards, map_style
         np.testing.assert_allclose(got.logits, expected.logits, atol=1e-6)
         assert got.image_ids == expected.image_ids
     assert np.ptp(expected.logits, axis=0).max() > 1e-5
+
+    monkeypatch.setattr(StreamedImages, "_read", lambda images, first, stop: list(read(images, first, stop))[1:])
+    with pytest.raises(ValueError, match="logits"):  # a row that never came is no prediction
+        classifier.predict_split(split, "test", batch_size=3)
 
 
 # --- what is refused

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.config import DataArguments, parse_arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--workers is {own.workers}; it must be at least 1")
     if (not rest or rest[0].startswith("-")) and not any(word.startswith("--resize_size") for word in rest):
         parser.error("say the size: the CONFIG.yaml that will train on it first, or --resize_size 256")
+    from hf_cxr.config import DataArguments, parse_arguments  # with torch, which decoding processes do without
+
     args = parse_arguments(rest, prog="hf-cxr prepare")
     for name in ("train_limit", "shuffle_labels"):
         if getattr(args.data, name) != getattr(DataArguments, name):
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             Source(
                 dataset=dataset_name(args.data),
                 label_names=list(label_names),
+                aliases=label_names.aliases,
                 synthetic=is_synthetic(args.data),
                 missing=count_missing(args.data, splits),
                 **describe_split_source(args.data),

@@ -1,12 +1,16 @@
-"""Sources of radiographs, each brought to one schema: see `schema.py`."""
+"""Sources of radiographs, each brought to one schema: see `schema.py`.
 
+Names of `streaming.py` are loaded when they are first used: it needs torch, which processes that only read tables or
+decode images do without.
+"""
+
+import importlib
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 
-from hf_cxr.config import DataArguments
 from hf_cxr.data.decoded import DecodedImages, check_images
 from hf_cxr.data.description import TableDescription, load_description, ready_names
 from hf_cxr.data.duplicates import check_no_duplicates, find_duplicates, perceptual_hash
@@ -15,9 +19,12 @@ from hf_cxr.data.phantom import load_phantom
 from hf_cxr.data.prepare import SOURCE_COLUMNS, check_recipe, load_prepared, read_manifest
 from hf_cxr.data.split_files import apply_split_file, read_split_file
 from hf_cxr.data.splits import check_patients_disjoint, patient_folds, patient_fractions, split_fingerprint
-from hf_cxr.data.streaming import StreamedImages, is_streamed, load_streamed, with_images
 from hf_cxr.data.tables import load_table, map_labels
 from hf_cxr.labels import NIH14, LabelSpace
+
+if TYPE_CHECKING:
+    from hf_cxr.config import DataArguments
+    from hf_cxr.data.streaming import StreamedImages, is_streamed, load_streamed, with_images
 
 __all__ = [
     "DecodedImages",
@@ -49,8 +56,20 @@ __all__ = [
     "with_images",
 ]
 
+_STREAMING = ("StreamedImages", "is_streamed", "load_streamed", "with_images")
 
-def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> tuple[datasets.DatasetDict, LabelSpace]:
+
+def __getattr__(name: str) -> Any:
+    if name not in _STREAMING:
+        raise AttributeError(f"module hf_cxr.data has no attribute {name!r}; public: {', '.join(__all__)}")
+    value = getattr(importlib.import_module("hf_cxr.data.streaming"), name)
+    globals()[name] = value
+    return value
+
+
+def load_splits(
+    args: "DataArguments", *, seed: int = 0, images: bool = True
+) -> tuple[datasets.DatasetDict, LabelSpace]:
     """The splits train, validation and test that the arguments ask for, checked for shared patients; and the labels.
 
     Args:
@@ -77,18 +96,21 @@ def load_splits(args: DataArguments, *, seed: int = 0, images: bool = True) -> t
     return splits, label_names
 
 
-def _load_source(args: DataArguments, *, images: bool) -> tuple[datasets.DatasetDict, LabelSpace]:
+def _load_source(args: "DataArguments", *, images: bool) -> tuple[datasets.DatasetDict, LabelSpace]:
     """The source in its own splits."""
     if args.dataset == "nih":
         return load_nih(args.nih_root, images=images, missing_images=args.missing_images), NIH14
     if args.streaming:
+        from hf_cxr.data.streaming import load_streamed
+
         splits, label_names = load_streamed(args.table, args.table_root)
         return splits if images else splits.remove_columns("stream"), label_names
     if args.dataset == "table":
         return load_table(args.table, args.table_root, images=images, missing_images=args.missing_images)
     if args.dataset == "prepared":
         splits, manifest = load_prepared(args.prepared)
-        return splits if images else splits.remove_columns("image"), LabelSpace(manifest["label_names"])
+        label_names = LabelSpace(manifest["label_names"], manifest.get("aliases"))
+        return splits if images else splits.remove_columns("image"), label_names
     splits = load_phantom(
         train=args.phantom_train,
         validation=args.phantom_validation,
@@ -100,7 +122,7 @@ def _load_source(args: DataArguments, *, images: bool) -> tuple[datasets.Dataset
     return splits if images else splits.remove_columns("image"), NIH14
 
 
-def describe_split_source(args: DataArguments) -> dict[str, Any]:
+def describe_split_source(args: "DataArguments") -> dict[str, Any]:
     """Where the splits are from: ``splits_from`` in words, ``split_file`` its name, SHA-256 and fold, or None."""
     if not args.split_file and args.dataset == "prepared":
         return {name: read_manifest(args.prepared)[name] for name in ("splits_from", "split_file")}
@@ -119,7 +141,7 @@ def describe_split_source(args: DataArguments) -> dict[str, Any]:
     }
 
 
-def dataset_name(args: DataArguments) -> str:
+def dataset_name(args: "DataArguments") -> str:
     """What reports call the data."""
     if args.dataset == "prepared":
         return read_manifest(args.prepared)["dataset"]
@@ -127,12 +149,12 @@ def dataset_name(args: DataArguments) -> str:
     return names[args.dataset] if args.dataset in names else load_description(args.table).name
 
 
-def is_synthetic(args: DataArguments) -> bool:
+def is_synthetic(args: "DataArguments") -> bool:
     """Whether the images are no patients'."""
     return args.dataset == "phantom" or (args.dataset == "prepared" and read_manifest(args.prepared)["synthetic"])
 
 
-def check_prepared(args: DataArguments, size: int, resample: int) -> None:
+def check_prepared(args: "DataArguments", size: int, resample: int) -> None:
     """Refuse prepared pixels of another size or filter than the model's preprocessing has; any other source passes.
 
     Raises:
@@ -142,12 +164,16 @@ def check_prepared(args: DataArguments, size: int, resample: int) -> None:
         check_recipe(read_manifest(args.prepared), size, resample, args.prepared)
 
 
-def count_missing(args: DataArguments, splits: datasets.DatasetDict) -> dict[str, int]:
-    """How many images each split lacks of those that the release or table lists; empty if it is whole."""
+def count_missing(args: "DataArguments", splits: datasets.DatasetDict) -> dict[str, int]:
+    """How many images each split lacks of those that the release or table lists; empty if it is whole.
+
+    Of a prepared folder that a split file deals anew, "all splits" together.
+    """
     if args.dataset == "prepared":
         manifest = read_manifest(args.prepared)
-        refused = Counter(entry["split"] for entry in manifest["refused"])
-        return dict(Counter(manifest["missing"]) + refused)
+        missing = Counter(manifest["missing"]) + Counter(entry["split"] for entry in manifest["refused"])
+        # A split file that agrees with the folder has no split for what the folder lacks.
+        return {"all splits": missing.total()} if args.split_file and missing else dict(missing)
     if args.dataset == "phantom" or args.missing_images == "error":
         return {}
     listed = _load_source(args, images=False)[0]

@@ -89,6 +89,20 @@ def check(file: BinaryIO, max_pixels: int | None) -> None:
     _check_pixel_data(dataset, file)
 
 
+def size(file: BinaryIO, max_pixels: int | None) -> tuple[int, int]:
+    """Width and height in pixels, from the header alone; whether the image can be read is not looked at.
+
+    Args:
+        file: as for `check`.
+        max_pixels: as for `check`; it limits what a deflated file may grow to.
+
+    Raises:
+        ValueError: the header does not say them. pydicom raises others on broken files.
+    """
+    dataset = _header(_inflated(file, max_pixels))
+    return _whole(dataset, "Columns"), _whole(dataset, "Rows")
+
+
 def decode(file: BinaryIO, max_pixels: int | None) -> np.ndarray:
     """Decode to 8-bit grey by the rules at the top of this module.
 

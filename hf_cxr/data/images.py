@@ -117,6 +117,25 @@ def check_image(source: str | os.PathLike | bytes) -> ImageError | None:
     return None
 
 
+def image_size(source: str | os.PathLike) -> tuple[int, int]:
+    """Width and height in pixels as stored (an EXIF flag turns nothing), from a file's header: no pixel is decoded.
+
+    Raises:
+        ImageError: as far as the header tells, see above.
+    """
+    name = _name(source)
+    try:
+        with _file(source, name) as file:
+            if _is_dicom(file, source):
+                return dicom.size(file, Image.MAX_IMAGE_PIXELS)
+            with Image.open(file, formats=FORMATS) as image:
+                return image.size
+    except ImageError:
+        raise
+    except Exception as error:  # as in read_grey
+        raise _as_image_error(error, name) from error
+
+
 def resize_grey(image_HW: np.ndarray, size: int, resample: int) -> np.ndarray:
     """Resize to a square exactly as transformers' PIL image processors do: one `PIL.Image.resize`, no reducing gap.
 

@@ -9,7 +9,8 @@
 tenth of a millisecond, every program knows the format, and all that takes a dataset of the schema takes this one. They
 are the pixels that `DecodedImages` gives for the source's files, to the bit.
 
-A shard is done again only if its rows, its files (size and time of change) or a setting are others than they were.
+A shard is done again only if its rows, its files (size and time of change) or a setting are others than they were, or
+if an image of it that could not be read now can be.
 
 Refuses: a source that changed since (unless told to bring the folder up to date), images that cannot be read (unless
 told to leave them out and list them), the same picture in two splits (unless told to list it), a folder that holds
@@ -29,6 +30,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -77,6 +79,7 @@ class Source:
     Attributes:
         dataset: its name.
         label_names: the C findings.
+        aliases: their other names, to the findings: what evaluation over shared findings goes by.
         synthetic: the images are no patients'.
         missing: images that the source lists and lacks, by split.
         splits_from: where the splits are from, in words.
@@ -85,6 +88,7 @@ class Source:
 
     dataset: str
     label_names: list[str]
+    aliases: dict[str, str] = field(default_factory=dict)
     synthetic: bool = False
     missing: dict[str, int] = field(default_factory=dict)
     splits_from: str | None = None
@@ -140,7 +144,8 @@ def prepare(
     Raises:
         ValueError: the source or a setting changed, images cannot be read or are in two splits, or ``out`` holds
             something else.
-        OSError: no room, or no leave to write. What was finished stays, and the same call goes on from it.
+        OSError: no room, no leave to write, a decoding process was ended. What was finished stays, and the same call
+            goes on from it.
     """
     out = Path(out)
     _refuse_foreign(out)
@@ -148,7 +153,11 @@ def prepare(
     settings = {"format": FORMAT, "recipe": asdict(recipe)} | asdict(source)
     manifest, done = _read_json(out / MANIFEST), _finished(out)
     todo = [shard for shard in shards if not _is_finished(shard, done, out)]
+    mended = [shard for shard in shards if shard not in todo and _is_mended(splits[shard.split], shard, done, recipe)]
+    todo = [shard for shard in shards if shard in todo or shard in mended]
     changes = _changes(manifest, settings, shards, done) if manifest else []
+    if manifest and mended:
+        changes.append(f"images of {len(mended)} of {len(shards)} shards that were left out can be read now")
     if changes and not update:
         raise ValueError(
             f"{out} was prepared from something else: {'; '.join(changes)}. Say --update to bring it up to date (only "
@@ -249,11 +258,14 @@ def _shards(name: str, split: datasets.Dataset, recipe: Recipe) -> list[Shard]:
     rows = max(1, SHARD_BYTES // (recipe.size**2 + 512))
     of = max(1, -(-len(split) // rows))
     undecoded = split.cast_column("image", datasets.Image(decode=False)).with_format("arrow")
+    images, others = undecoded.select_columns(["image"]), undecoded.remove_columns("image")
     shards = []
     for number in range(of):
         start, stop = number * rows, min((number + 1) * rows, len(split))
-        table = undecoded[start:stop]
-        digest = _digest_of([asdict(recipe), FORMAT, name, split.column_names, _states(table), _plain_rows(table)])
+        # Few at a time: images may be inside their rows, and those as stored are far larger than resized ones.
+        parts = (images[first : min(first + BATCH, stop)] for first in range(start, stop, BATCH))
+        states, rest = [state for part in parts for state in _states(part)], _plain_rows(others[start:stop])
+        digest = _digest_of([asdict(recipe), FORMAT, name, split.column_names, states, rest])
         shards.append(Shard(name, number, of, start, stop, digest))
     return shards
 
@@ -276,11 +288,7 @@ def _states(table: pa.Table) -> list[Any]:
 
 def _plain_rows(table: pa.Table) -> list[str]:
     # repr, because NaN is a value of the schema that JSON has no word for.
-    return [
-        repr(column.to_pylist())
-        for name, column in zip(table.column_names, table.columns, strict=True)
-        if name != "image"
-    ]
+    return [repr(column.to_pylist()) for column in table.columns]
 
 
 def _digest_of(value: Any) -> str:
@@ -308,6 +316,15 @@ def _is_finished(shard: Shard, done: Mapping, out: Path) -> bool:
     entry = done.get(_key(shard), {})
     path = out / shard.split / shard.file_name
     return entry.get("digest") == shard.digest and path.is_file() and path.stat().st_size == entry["bytes"]
+
+
+def _is_mended(split: datasets.Dataset, shard: Shard, done: Mapping, recipe: Recipe) -> bool:
+    """Whether an image of a finished shard that could not be read now can be, its file unchanged: since a decoder was
+    installed, a right given, a disk mounted anew."""
+    refused = {image["image_id"] for image in done[_key(shard)]["refused"]}
+    ids = split.select_columns(["image_id"])[shard.start : shard.stop]["image_id"] if refused else []
+    rows = _undecoded(split).select([shard.start + number for number, name in enumerate(ids) if name in refused])
+    return any(isinstance(_decode(_sources(rows[[row]]), recipe)[0], dict) for row in range(len(rows)))
 
 
 def _changes(manifest: Mapping, settings: Mapping, shards: list[Shard], done: Mapping) -> list[str]:
@@ -349,6 +366,8 @@ def _write_shards(splits: Mapping, out: Path, recipe: Recipe, todo: list[Shard],
                 pictures += batch
                 bar.update(len(batch))
             try:
+                if _key(shard) in done:  # killed between shard and line, the former line must not vouch for this one
+                    _append(out / SHARDS, {"split": shard.split, "number": shard.number, "digest": None})
                 entry = _write_shard(splits[shard.split], shard, pictures, out)
                 _append(out / SHARDS, entry)
             except OSError as error:
@@ -376,25 +395,37 @@ class _Here(Executor):
 def _work(splits: Mapping, todo: list[Shard]) -> Iterator[list[tuple[bytes | str, str]]]:
     """Batches of (file or its bytes, name in errors), in the order of the shards; none crosses a shard's end."""
     for shard in todo:
-        columns = splits[shard.split].select_columns(["image", "image_id"])
-        columns = columns.cast_column("image", datasets.Image(decode=False))
+        columns = _undecoded(splits[shard.split])
         for start in range(shard.start, shard.stop, BATCH):
-            rows = columns[start : min(start + BATCH, shard.stop)]
-            yield [
-                (image["bytes"] or image["path"], image["path"] or image_id)
-                for image, image_id in zip(rows["image"], rows["image_id"], strict=True)
-            ]
+            yield _sources(columns[start : min(start + BATCH, shard.stop)])
+
+
+def _undecoded(split: datasets.Dataset) -> datasets.Dataset:
+    return split.select_columns(["image", "image_id"]).cast_column("image", datasets.Image(decode=False))
+
+
+def _sources(rows: Mapping[str, list]) -> list[tuple[bytes | str, str]]:
+    return [
+        (image["bytes"] or image["path"], image["path"] or image_id)
+        for image, image_id in zip(rows["image"], rows["image_id"], strict=True)
+    ]
 
 
 def _answers(pool: Executor, work: Iterator, recipe: Recipe, *, ahead: int) -> Iterator[list]:
     """Answers in the order of the work, with no more than ``ahead`` batches in memory."""
     waiting: deque[Future] = deque()
-    for batch in work:
-        waiting.append(pool.submit(_decode, batch, recipe))
-        if len(waiting) > ahead:
+    try:
+        for batch in work:
+            waiting.append(pool.submit(_decode, batch, recipe))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise OSError(
+            "a decoding process was ended from outside, most likely for want of memory; say the same again with fewer "
+            "--workers: finished shards stay. (A script that calls prepare must do so under if __name__ == '__main__')"
+        ) from error
 
 
 def _decode(batch: list[tuple[bytes | str, str]], recipe: Recipe) -> list[dict[str, str | bytes] | str]:
@@ -516,8 +547,9 @@ def _refuse(manifest: Mapping[str, Any], unreadable: str, duplicates: str) -> No
         total = sum(manifest["splits"].values()) + len(refused)
         examples = "; ".join(f"{entry['split']} {entry['image_id']}: {entry['reason']}" for entry in refused[:5])
         raise ValueError(
-            f"{len(refused):,} of {total:,} images cannot be read: {examples}. The others are decoded and kept: mend "
-            "these files and say the same again, or leave them out and list them with --unreadable skip"
+            f"{len(refused):,} of {total:,} images cannot be read: {examples}. {SHARDS} in the folder names all. The "
+            "others are decoded and kept: mend these files and say the same again, or leave them out and list them by "
+            "--unreadable skip"
         )
     across = [Duplicate(**entry) for entry in manifest["duplicates"] if entry["split"] != entry["other_split"]]
     if across and duplicates == "error":

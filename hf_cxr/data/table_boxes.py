@@ -13,22 +13,19 @@ M = images, K = boxes.
 """
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from PIL import Image
 from tqdm.auto import tqdm
 
 from hf_cxr.data.description import TableDescription
+from hf_cxr.data.images import ImageError, image_size
 from hf_cxr.data.table_files import find_files, read_columns, refuse
 from hf_cxr.data.table_labels import columns_of_names
 
 logger = logging.getLogger(__name__)
-
-DICOM = (".dcm", ".dicom")
 
 
 def boxes_of(
@@ -165,20 +162,8 @@ def _sizes(path_K: np.ndarray) -> np.ndarray:
 
 def _size(path: str) -> tuple[float, float]:
     try:
-        if path.lower().endswith(DICOM):
-            return _dicom_size(path)
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, ValueError, AttributeError, Image.DecompressionBombError) as error:
+        return image_size(path)
+    except ImageError as error:
         # check_images names it, with the others that cannot be read, before anything is trained.
-        logger.warning("%s: its boxes are left out, because its size cannot be read: %s", os.fspath(path), error)
+        logger.warning("boxes are left out, because the size of their image cannot be read: %s", error)
         return np.nan, np.nan
-
-
-def _dicom_size(path: str) -> tuple[float, float]:
-    try:
-        import pydicom
-    except ImportError as error:
-        raise ImportError("the sizes of DICOM images need pydicom: pip install 'hf-cxr[dicom]'") from error
-    header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-    return header.Columns, header.Rows
