@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_prepared,
         count_missing,
         dataset_name,
+        describe_split_source,
         is_synthetic,
         load_splits,
         split_fingerprint,
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(report.to_markdown())
         if own.out:
             predictions.save(own.out / "predictions.parquet")
+            measured_on |= describe_split_source(args.data)
             figures = {"model": own.model, "trained_on_split": trained_on, **measured_on, **report.to_dict()}
             write_json(own.out / "evaluation.json", figures)
             print(f"wrote {own.out}/evaluation.json and predictions.parquet")
