@@ -55,6 +55,7 @@ from hf_cxr.config import (
 )
 from hf_cxr.files import write_text
 from hf_cxr.losses import build_loss
+from hf_cxr.run import check_reweighting
 from hf_cxr.run_folder import FREE_ON_RESUME
 
 logger = logging.getLogger(__name__)
@@ -277,7 +278,7 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
 
     Raises:
         SystemExit: status 2 with one line, as `parse_arguments`.
-        ValueError: the loss does not take an option, or not its value.
+        ValueError: the loss does not take an option, or not its value, or it does not go with the run's stages.
     """
     # images_per_step is about the devices of a run, which are not those of this process.
     values = {key: value for key, value in run.values.items() if key != "images_per_step"}
@@ -287,7 +288,7 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
         args = parse_arguments([str(path), *plan.flags], prog=f"hf-cxr compare: {run.name}")
     loss, count = args.loss, len(args.loss.given_class_weights or [1, 1])
     try:
-        build_loss(
+        built = build_loss(
             loss.loss,
             positives_C=[1] * count,
             known_C=[2] * count,
@@ -296,6 +297,7 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
             beta=loss.effective_number_beta,
             **loss.options(),
         )
+        check_reweighting(args, built)
     except ValueError as error:
         raise ValueError(f"{run.method}: {error}") from error
     return args
@@ -444,7 +446,7 @@ def _check_plan(plan: Plan, path: Path) -> None:
         raise ValueError(f"confidence in {path} is {plan.confidence}; it must be between 0 and 1")
     fixed = {*OURS, *NOT_HERE, *grid, *(key for own in plan.methods.values() for key in own)}
     for word in plan.flags:
-        key = word.lstrip("-").split("=")[0]
+        key = word.lstrip("-").split("=")[0].replace("-", "_")  # argparse takes --weight-decay as well
         if word.startswith("--") and key in fixed:
             raise ValueError(f"--{key} is not for all runs alike: the comparison sets it; change it in {path}")
 
