@@ -208,6 +208,7 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
     if not folders[plan.baseline]:
         logger.error("no run of the baseline %s is finished: there is nothing to compare with", plan.baseline)
         return None
+    logger.info("measuring %d runs in %s draws of patients", sum(map(len, folders.values())), f"{plan.resamples:,}")
     report = build_report(
         plan.name,
         folders,
@@ -444,6 +445,12 @@ def _check_plan(plan: Plan, path: Path) -> None:
         raise ValueError(f"resamples in {path} is {plan.resamples}; it must be a whole number, at least 100")
     if not 0 < plan.confidence < 1:
         raise ValueError(f"confidence in {path} is {plan.confidence}; it must be between 0 and 1")
+    least = 2 * (len(plan.methods) - 1) / (plan.resamples + 1)  # of the corrected p values
+    if least >= 1 - plan.confidence:
+        raise ValueError(
+            f"resamples in {path} is {plan.resamples}: after correction for {len(plan.methods) - 1} comparisons no p "
+            f"value could be below {least:.3f}, and nothing be told apart at {1 - plan.confidence:.3g}; give more"
+        )
     fixed = {*OURS, *NOT_HERE, *grid, *(key for own in plan.methods.values() for key in own)}
     for word in plan.flags:
         key = word.lstrip("-").split("=")[0].replace("-", "_")  # argparse takes --weight-decay as well

@@ -82,6 +82,7 @@ def write_plan(folder, **changes):
         ({"tiers": {"body": 3}}, "unknown key body in tiers"),
         ({"resamples": 5}, "at least 100"),
         ({"confidence": 95}, "between 0 and 1"),
+        ({"confidence": 0.99}, "correction for 1 comparisons no p value could be below 0.020, .* at 0.01; give more"),
     ],
 )
 def test_bad_plans_are_refused_at_the_door(tmp_path, changes, message):
