@@ -24,6 +24,7 @@ import torch
 import yaml
 
 from hf_cxr import plots
+from hf_cxr.config import LOSS_OPTIONS
 from hf_cxr.evaluation import format_number
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.comparison import Comparison, Difference, Estimate, MethodFigures, compare_methods
@@ -380,9 +381,11 @@ class ComparisonReport:
         return head, rows
 
     def settings_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """What each method's runs used: loss, its options, tuned keys; and its validation figures."""
-        keys = list(next(iter(self.tuned.values()))[0].values) if self.tuned else ["learning_rate", "weight_decay"]
-        head = ("method", "loss", "class weights", *keys, "validation AUC", "validation mAP")
+        """What each method's runs used: loss, options, tuned keys, what else is its own, validation figures."""
+        keys = self._tuned_keys()
+        own = {method: self._own_settings(method) for method in self.runs}
+        more = (f"other than {self.test.baseline} in",) * any(own.values())
+        head = ("method", "loss", "class weights", *keys, *more, "validation AUC", "validation mAP")
         rows = []
         for method in self.runs:
             run = self._first(method)
@@ -394,10 +397,20 @@ class ComparisonReport:
                     f"{loss['name']} ({options})" if options else loss["name"],
                     str(loss["class_weights_kind"]),
                     *(str(run.config[key]) for key in keys),
+                    *(own[method] or "–",) * len(more),
                     *(format_number(value) for value in self.validation_figures(method)),
                 )
             )
         return head, rows
+
+    def _tuned_keys(self) -> list[str]:
+        return list(next(iter(self.tuned.values()))[0].values) if self.tuned else ["learning_rate", "weight_decay"]
+
+    def _own_settings(self, method: str) -> str:
+        """The keys in which a method differs from the baseline, without its loss's, the tuned and the run's own."""
+        base, own = self._first(self.test.baseline).config, self._first(method).config
+        apart = {"output_dir", "seed", "loss", "class_weights", *LOSS_OPTIONS, *self._tuned_keys()}
+        return ", ".join(f"{key} {own[key]}" for key in own if key not in apart and own[key] != base.get(key))
 
     def validation_figures(self, method: str) -> tuple[float, float]:
         """Macro AUC and mAP on validation, mean over seeds: what chose the checkpoints, so optimistic."""
@@ -423,14 +436,19 @@ class ComparisonReport:
             for name, size in protocol["splits"].items()
         )
         environment = first.metrics["environment"]
+        same = not any(self._own_settings(method) for method in self.runs)
         return [
+            (
+                "settings",
+                "of every run" if same else f"of {self.test.baseline}; what others change: see Settings",
+            ),
             ("data", protocol["dataset"]),
             ("splits, disjoint by patient", splits),
             ("split fingerprint", protocol["split_fingerprint"]),
             ("initial weights", protocol["initial_weights"]),
             ("parameters", f"{first.metrics['training']['parameters']:,}"),
             ("image size", f"{first.config['image_size']} pixels"),
-            ("epochs", f"{first.config['num_train_epochs']:g}; {protocol['selection']}, in every run"),
+            ("epochs", f"{first.config['num_train_epochs']:g}; {protocol['selection']}"),
             ("head bias at the start", first.config["head_bias"].replace("_", " ")),
             ("calibration", protocol["calibration"] or "none"),
             ("seeds", "; ".join(f"{method}: {', '.join(map(str, seeds))}" for method, seeds in self.seeds.items())),

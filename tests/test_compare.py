@@ -388,6 +388,19 @@ def test_the_losses_are_drawn_as_the_runs_built_them(planted, tmp_path):
     assert not {"loss_by_method", "loss_by_prevalence"} & set(alone)
 
 
+def test_what_a_method_changes_besides_its_loss_is_said(report, planted, tmp_path):
+    assert report.settings_table()[0][3:] == ("learning_rate", "weight_decay", "validation AUC", "validation mAP")
+    assert report.protocol_rows()[0] == ("settings", "of every run")
+    longer = run_folder(tmp_path / "longer")
+    args = parse_arguments(["--loss", "bce", "--sampler", "class_aware", "--num_train_epochs", "60", "--seed", "5"])
+    write_text(longer / "config.yaml", yaml.safe_dump(args.to_dict()))
+    other = build_report("x", {"BCE": planted["BCE"], "Longer": {5: longer}}, baseline="BCE", resamples=100)
+    head, rows = other.settings_table()
+    said = [dict(zip(head, row, strict=True))["other than BCE in"] for row in rows]
+    assert said == ["–", "num_train_epochs 60.0, sampler class_aware"]
+    assert other.protocol_rows()[0][1] == "of BCE; what others change: see Settings"
+
+
 def test_the_highest_of_several_is_not_called_the_best(report, planted):
     assert any(
         "tested against BCE only" in caution and "the highest of several is partly luck" in caution
