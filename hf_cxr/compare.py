@@ -18,8 +18,8 @@ Each run is a `hf-cxr train` in a process and a folder of its own. Tuning runs n
 on, so the same command goes on after a crash. A run that fails is named, with the end of its log; the others go on.
 
 Refused, before anything is started: an unknown key (with the nearest), settings that contradict each other, an option
-that a method's loss does not take, two names for one folder, a baseline that is no method, fewer draws than a corrected
-p value needs to be low, a folder whose runs were made with other settings.
+that a method's loss does not take, two names for one folder, a baseline that is no method, fewer draws than a low
+corrected p value needs, a folder whose runs were made with other settings.
 """
 
 import fcntl
