@@ -18,8 +18,8 @@ Each run is a `hf-cxr train` in a process and a folder of its own. Tuning runs n
 on, so the same command goes on after a crash. A run that fails is named, with the end of its log; the others go on.
 
 Refused, before anything is started: an unknown key (with the nearest), settings that contradict each other, an option
-that a method's loss does not take, two names for one folder, a baseline that is no method, a folder whose runs were
-made with other settings.
+that a method's loss does not take, two names for one folder, a baseline that is no method, fewer draws than a low
+corrected p value needs, a folder whose runs were made with other settings.
 """
 
 import fcntl
@@ -55,6 +55,7 @@ from hf_cxr.config import (
 )
 from hf_cxr.files import write_text
 from hf_cxr.losses import build_loss
+from hf_cxr.run import check_reweighting
 from hf_cxr.run_folder import FREE_ON_RESUME
 
 logger = logging.getLogger(__name__)
@@ -207,6 +208,7 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
     if not folders[plan.baseline]:
         logger.error("no run of the baseline %s is finished: there is nothing to compare with", plan.baseline)
         return None
+    logger.info("measuring %d runs in %s draws of patients", sum(map(len, folders.values())), f"{plan.resamples:,}")
     report = build_report(
         plan.name,
         folders,
@@ -277,7 +279,7 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
 
     Raises:
         SystemExit: status 2 with one line, as `parse_arguments`.
-        ValueError: the loss does not take an option, or not its value.
+        ValueError: the loss does not take an option, or not its value, or it does not go with the run's stages.
     """
     # images_per_step is about the devices of a run, which are not those of this process.
     values = {key: value for key, value in run.values.items() if key != "images_per_step"}
@@ -287,7 +289,7 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
         args = parse_arguments([str(path), *plan.flags], prog=f"hf-cxr compare: {run.name}")
     loss, count = args.loss, len(args.loss.given_class_weights or [1, 1])
     try:
-        build_loss(
+        built = build_loss(
             loss.loss,
             positives_C=[1] * count,
             known_C=[2] * count,
@@ -296,6 +298,7 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
             beta=loss.effective_number_beta,
             **loss.options(),
         )
+        check_reweighting(args, built)
     except ValueError as error:
         raise ValueError(f"{run.method}: {error}") from error
     return args
@@ -442,9 +445,15 @@ def _check_plan(plan: Plan, path: Path) -> None:
         raise ValueError(f"resamples in {path} is {plan.resamples}; it must be a whole number, at least 100")
     if not 0 < plan.confidence < 1:
         raise ValueError(f"confidence in {path} is {plan.confidence}; it must be between 0 and 1")
+    least = 2 * (len(plan.methods) - 1) / (plan.resamples + 1)  # of the corrected p values
+    if least >= 1 - plan.confidence:
+        raise ValueError(
+            f"resamples in {path} is {plan.resamples}: after correction for {len(plan.methods) - 1} comparisons no p "
+            f"value could be below {least:.3f}, and nothing be told apart at {1 - plan.confidence:.3g}; give more"
+        )
     fixed = {*OURS, *NOT_HERE, *grid, *(key for own in plan.methods.values() for key in own)}
     for word in plan.flags:
-        key = word.lstrip("-").split("=")[0]
+        key = word.lstrip("-").split("=")[0].replace("-", "_")  # argparse takes --weight-decay as well
         if word.startswith("--") and key in fixed:
             raise ValueError(f"--{key} is not for all runs alike: the comparison sets it; change it in {path}")
 

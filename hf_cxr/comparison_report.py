@@ -24,6 +24,7 @@ import torch
 import yaml
 
 from hf_cxr import plots
+from hf_cxr.config import LOSS_OPTIONS
 from hf_cxr.evaluation import format_number
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.comparison import Comparison, Difference, Estimate, MethodFigures, compare_methods
@@ -166,11 +167,11 @@ class ComparisonReport:
             sentences.append(
                 "The intervals of all methods overlap, in AUC and in mAP; the paired differences are the sharper test."
             )
-        chance = [method for method, figures in self.test.auc.items() if not figures.overall.low > 0.5]
+        chance = [method for method, figures in self.test.auc.items() if figures.overall.low <= 0.5]
         if chance:
             sentences.append(
-                f"The AUC interval of {', '.join(chance)} includes 0.5: no better than chance. Losses cannot be told "
-                "apart on models that have learnt so little."
+                f"The AUC interval of {', '.join(chance)} does not lie above 0.5: not shown to be better than chance. "
+                "Losses cannot be told apart on models that have learnt so little."
             )
         return sentences
 
@@ -239,6 +240,11 @@ class ComparisonReport:
                 f"{test.resamples - min(draws):,} of {test.resamples:,} draws had no positive of some finding and "
                 "have no mean; intervals and p values come from the others."
             )
+        if len(self.runs) > 2:
+            cautions.append(
+                f"Each method was tested against {test.baseline} only: between the others a higher figure shows "
+                "nothing by itself, and the highest of several is partly luck and tends to be lower in new patients."
+            )
         cautions.append(self._seed_words())
         cautions.append(self._tuning_words())
         cautions.append("Not a medical device. Not for diagnosis or treatment.")
@@ -254,7 +260,13 @@ class ComparisonReport:
         return (
             f"The standard deviation over {most} seeds is not the interval: it says how figures move when training is "
             "repeated on the same data, the interval and the p value how they move with other test patients. Neither "
-            "holds the other" + (f", and {most} seeds give a rough standard deviation." if most < FEW_SEEDS else ".")
+            "holds the other"
+            + (
+                f", and {most} seeds give a rough standard deviation: of two equal methods one is higher in all of "
+                f"them by luck alone in 1 of {2 ** (most - 1)} comparisons."
+                if most < FEW_SEEDS
+                else "."
+            )
         )
 
     def _tuning_words(self) -> str:
@@ -279,10 +291,12 @@ class ComparisonReport:
     def _at_the_edge(self) -> list[str]:
         edge = []
         for method, points in self.tuned.items():
+            if method not in self.runs:  # its tuning may not be complete
+                continue
             best = max(points, key=lambda point: point.figure).values
             for key, value in best.items():
-                values = sorted({point.values[key] for point in points}, key=_as_number)
-                if len(values) > 2 and value in (values[0], values[-1]):
+                values = sorted({str(point.values[key]) for point in points}, key=_as_number)
+                if len(values) > 2 and str(value) in (values[0], values[-1]):
                     edge.append(f"{method} ({key} {value})")
         return edge
 
@@ -328,11 +342,11 @@ class ComparisonReport:
 
     def tier_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         shown = [tier for tier in TIERS if tier in self.tiers]
-        head = ("method", *(f"{tier} {name}" for name in METRICS.values() for tier in shown))
-        rows = [
-            (method, *(_mean_sd(self.metric(key)[method].groups[tier]) for key in METRICS for tier in shown))
-            for method in self.runs
-        ]
+        head = ("method", *(f"{tier} {name} (interval)" for name in METRICS.values() for tier in shown))
+        rows = []
+        for method in self.runs:
+            estimates = [self.metric(key)[method].groups[tier] for key in METRICS for tier in shown]
+            rows.append((method, *(f"{_mean_sd(one)} ({_interval(one.low, one.high)})" for one in estimates)))
         return head, rows
 
     def tier_words(self) -> str:
@@ -344,7 +358,7 @@ class ComparisonReport:
         ]
         return (
             f"Tiers by positive training images (head from {self.thresholds['head']:,}, tail below "
-            f"{self.thresholds['tail']:,}). {'; '.join(parts)}."
+            f"{self.thresholds['tail']:,}). {'; '.join(parts)}. Differences within a tier were not tested."
         )
 
     def finding_table(self, key: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -367,9 +381,11 @@ class ComparisonReport:
         return head, rows
 
     def settings_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """What each method's runs used: loss, its options, tuned keys; and its validation figures."""
-        keys = list(next(iter(self.tuned.values()))[0].values) if self.tuned else ["learning_rate", "weight_decay"]
-        head = ("method", "loss", "class weights", *keys, "validation AUC", "validation mAP")
+        """What each method's runs used: loss, options, tuned keys, what else is its own, validation figures."""
+        keys = self._tuned_keys()
+        own = {method: self._own_settings(method) for method in self.runs}
+        more = (f"other than {self.test.baseline} in",) * any(own.values())
+        head = ("method", "loss", "class weights", *keys, *more, "validation AUC", "validation mAP")
         rows = []
         for method in self.runs:
             run = self._first(method)
@@ -381,10 +397,20 @@ class ComparisonReport:
                     f"{loss['name']} ({options})" if options else loss["name"],
                     str(loss["class_weights_kind"]),
                     *(str(run.config[key]) for key in keys),
+                    *(own[method] or "–",) * len(more),
                     *(format_number(value) for value in self.validation_figures(method)),
                 )
             )
         return head, rows
+
+    def _tuned_keys(self) -> list[str]:
+        return list(next(iter(self.tuned.values()))[0].values) if self.tuned else ["learning_rate", "weight_decay"]
+
+    def _own_settings(self, method: str) -> str:
+        """The keys in which a method differs from the baseline, without its loss's, the tuned and the run's own."""
+        base, own = self._first(self.test.baseline).config, self._first(method).config
+        apart = {"output_dir", "seed", "loss", "class_weights", *LOSS_OPTIONS, *self._tuned_keys()}
+        return ", ".join(f"{key} {own[key]}" for key in own if key not in apart and own[key] != base.get(key))
 
     def validation_figures(self, method: str) -> tuple[float, float]:
         """Macro AUC and mAP on validation, mean over seeds: what chose the checkpoints, so optimistic."""
@@ -410,14 +436,19 @@ class ComparisonReport:
             for name, size in protocol["splits"].items()
         )
         environment = first.metrics["environment"]
+        same = not any(self._own_settings(method) for method in self.runs)
         return [
+            (
+                "settings",
+                "of every run" if same else f"of {self.test.baseline}; what others change: see Settings",
+            ),
             ("data", protocol["dataset"]),
             ("splits, disjoint by patient", splits),
             ("split fingerprint", protocol["split_fingerprint"]),
             ("initial weights", protocol["initial_weights"]),
             ("parameters", f"{first.metrics['training']['parameters']:,}"),
             ("image size", f"{first.config['image_size']} pixels"),
-            ("epochs", f"{first.config['num_train_epochs']:g}; {protocol['selection']}, in every run"),
+            ("epochs", f"{first.config['num_train_epochs']:g}; {protocol['selection']}"),
             ("head bias at the start", first.config["head_bias"].replace("_", " ")),
             ("calibration", protocol["calibration"] or "none"),
             ("seeds", "; ".join(f"{method}: {', '.join(map(str, seeds))}" for method, seeds in self.seeds.items())),
@@ -518,7 +549,8 @@ class ComparisonReport:
         for key, name in METRICS.items():
             title = f"{'Average precision' if key == 'ap' else name} of each finding"
             chance = " Chance is the prevalence in the test set." if key == "ap" else " Chance is 0.5."
-            sections.append((title, self.finding_table(key), "Mean over seeds." + chance))
+            spread = " Intervals of single findings are in each run's own report; their order was not tested."
+            sections.append((title, self.finding_table(key), "Mean over seeds." + chance + spread))
         note = "Validation figures chose checkpoints and settings: they are optimistic. "
         sections.append(("Settings", self.settings_table(), note + (self._tuning_words() if self.tuned else "")))
         published = self.published_table()
@@ -566,13 +598,11 @@ class ComparisonReport:
                 {method: [run.metrics["history"] for run in runs.values()] for method, runs in self.runs.items()}
             ),
             "mean_probability": self._mean_probability(calibrated=False),
-            "loss_by_method": self._loss_by_method(),
         }
         if len(self.runs) > 1:
             drawn["differences"] = self._difference_figure()
-        by_prevalence = self._loss_by_prevalence()
-        if by_prevalence is not None:
-            drawn["loss_by_prevalence"] = by_prevalence
+        losses = {"loss_by_method": self._loss_by_method(), "loss_by_prevalence": self._loss_by_prevalence()}
+        drawn |= {name: figure for name, figure in losses.items() if figure is not None}
         if all(run.metrics["calibration"] for runs in self.runs.values() for run in runs.values()):
             drawn["mean_probability_calibrated"] = self._mean_probability(calibrated=True)
         return drawn
@@ -611,15 +641,19 @@ class ComparisonReport:
         return plots.mean_probability(means, np.nanmean(labels, axis=0), self.label_names, title)
 
     def _loss(self, method: str) -> MultiLabelLoss:
-        """The method's loss as its runs built it."""
-        config = self._first(method).config
+        """The method's loss as its runs built it: from the prevalences that their sampler draws."""
+        config, told = self._first(method).config, self._first(method).metrics["protocol"]["loss"]
         with warnings.catch_warnings(action="ignore"):  # of findings without positives: the runs have told it
-            return build_loss(
+            loss = build_loss(
                 config["loss"],
                 positives_C=self.protocol["training_positives"],
                 known_C=self.protocol["training_known"],
                 **{option: config.get(option) for option in loss_options(config["loss"])},
             )
+        for name in ("prevalence", *loss.statistics):
+            if told.get(name) is not None:
+                loss.get_buffer(f"{name}_C").copy_(torch.tensor(told[name]))
+        return loss
 
     def _by_frequency(self) -> list[int]:
         """Columns of the findings that have positive training images, frequent ones first."""
@@ -630,9 +664,15 @@ class ComparisonReport:
         return self.protocol["training_positives"][column] / max(1, self.protocol["training_known"][column])
 
     def _loss_by_method(self):
+        """Of every method whose loss has a value for a cell by itself; None if none does."""
         column = self._by_frequency()[len(self._by_frequency()) // 2]
         prob_K = np.linspace(0.002, 0.998, 499)
-        curves = {method: loss_curves(self._loss(method), column, prob_K) for method in self.runs}
+        losses = {method: self._loss(method) for method in self.runs}
+        curves = {
+            method: loss_curves(loss, column, prob_K) for method, loss in losses.items() if has_loss_of_a_cell(loss)
+        }
+        if not curves:
+            return None
         title = (
             f"Losses of the methods, for {self.label_names[column].replace('_', ' ')} "
             f"(prevalence {self._prevalence(column):.1%}), without class weights"
@@ -649,7 +689,7 @@ class ComparisonReport:
         prob_K = np.linspace(0.002, 0.998, 499)
         loss = self._loss(depends[-1])
         curves = {
-            f"{self.label_names[column].replace('_', ' ')} ({self._prevalence(column):.1%})": loss_curves(
+            f"{self.label_names[column].replace('_', ' ')} ({loss.prevalence_C[column]:.1%})": loss_curves(
                 loss, column, prob_K
             )
             for column in columns
@@ -675,7 +715,11 @@ PICTURES = {
         "Mean predicted probability, after calibration",
         "What the saved models say. The wider the gap between present and absent, the better they separate.",
     ),
-    "loss_by_method": ("The losses", "Loss of one cell over its predicted probability, from the code that trains."),
+    "loss_by_method": (
+        "The losses",
+        "Loss of one cell over its predicted probability, from the code that trains; the image's other cells are "
+        "negative. Losses that only compare cells with one another (two_way, zlpr) have no such curve.",
+    ),
     "loss_by_prevalence": ("One loss, findings of different prevalence", "Frequent findings first."),
     "training": ("Training", "Bold: mean over seeds; thin: single runs. Heights of losses are not comparable."),
 }
@@ -775,19 +819,29 @@ def check_comparable(first: FinishedRun, other: FinishedRun) -> None:
             )
 
 
+def has_loss_of_a_cell(loss: MultiLabelLoss) -> bool:
+    """Whether a cell has a loss by itself, as it has not where cells are compared with one another."""
+    return type(loss).forward is MultiLabelLoss.forward
+
+
 def loss_curves(loss: MultiLabelLoss, column: int, prob_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The loss of a positive and of a negative cell of one finding, in nats, without its class weight, each (K,).
 
+    The image's other cells are negative.
+
     Args:
-        loss: as a run builds it.
+        loss: as a run builds it; see `has_loss_of_a_cell`.
         column: of the finding.
         prob_K: predicted probabilities in (0, 1).
     """
     prob_K = torch.as_tensor(prob_K, dtype=torch.float64)
-    count = column + 1 if loss.prevalence_C is None else len(loss.prevalence_C)
+    count = next((len(buffer_C) for buffer_C in loss.buffers()), column + 1)
     logit_KC = torch.logit(prob_K)[:, None].expand(-1, count).contiguous()
+    negative_KC = torch.zeros_like(logit_KC)
+    positive_KC = negative_KC.clone()
+    positive_KC[:, column] = 1
     with torch.no_grad():
-        sides = [loss.elementwise(logit_KC, torch.full_like(logit_KC, side))[:, column] for side in (1.0, 0.0)]
+        sides = [loss.elementwise(logit_KC, target_KC)[:, column] for target_KC in (positive_KC, negative_KC)]
     return tuple(side.numpy() for side in sides)
 
 

@@ -603,6 +603,10 @@ class RunArguments:
                 f"feature_oversampling acts on images drawn again, and the sampler {self.sampling.sampler} draws each "
                 "once at most: choose --sampler class_aware, repeat_factor, over or mixed"
             )
+        if not self.evaluation.measure_test and self.training.eval_strategy == "no":
+            raise ValueError(
+                "measure_test false stops after validation, and --eval_strategy no never measures it: leave out one"
+            )
         if self.data.streaming and self.sampling.sampler != "shuffle":
             raise ValueError(
                 f"sampler {self.sampling.sampler} draws images by number, and a stream has an order of its own: leave "

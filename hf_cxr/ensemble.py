@@ -66,6 +66,9 @@ class Ensemble:
             {
                 "ensemble_of": list(self.members),
                 "averaged": "probabilities, each member weighing the same",
+                "calibrated_on": "validation, members and average alike: its validation figures are optimistic"
+                if self.calibration
+                else None,
                 "split_fingerprint": self.test.metadata["split"],
                 "test": self.test_report.to_dict(),
                 "validation": self.validation_report.to_dict(),
@@ -102,7 +105,8 @@ def build_ensemble(
 
     The mean of calibrated probabilities is not calibrated (it is too near the middle where members disagree), so the
     average gets its own affine map. A member that is not calibrated is calibrated first, as a run does it: raw outputs
-    of the class-aware loss are near 0.6 everywhere, and would drown those of other losses.
+    of the class-aware loss are near 0.6 everywhere, and would drown those of other losses. Members and average are
+    calibrated on the same validation images: figures of calibration are honest on test, optimistic on validation.
 
     Args:
         members: name -> predictions of validation and of test.

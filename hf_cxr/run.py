@@ -245,16 +245,21 @@ def build_training_loss(
         beta=args.loss.effective_number_beta,
         **args.loss.options(),
     )
-    if args.stages.reweight_from_epoch is not None and loss.class_weights_kind == "none":
-        raise ValueError(
-            f"reweight_from_epoch is {args.stages.reweight_from_epoch}, but {args.loss.loss} has no class weights "
-            "here: give --class_weights, such as effective_number"
-        )
+    check_reweighting(args, loss)
     if args.loss.head_bias == "zero":
         return loss, None
     known_C = positives_C + negatives_C
     prevalence_C = np.divide(positives_C, known_C, out=np.zeros_like(known_C), where=known_C > 0)
     return loss, loss.no_information_logits(torch.as_tensor(prevalence_C), label_NC, draws_N).numpy()
+
+
+def check_reweighting(args: RunArguments, loss: MultiLabelLoss) -> None:
+    """Refuse to defer class weights that there are none of."""
+    if args.stages.reweight_from_epoch is not None and loss.class_weights_kind == "none":
+        raise ValueError(
+            f"reweight_from_epoch is {args.stages.reweight_from_epoch}, but {args.loss.loss} has no class weights "
+            "here: give --class_weights, such as effective_number"
+        )
 
 
 def build_trainer(

@@ -143,10 +143,13 @@ def write_validation(
 ) -> dict[str, Any]:
     """validation.json of a run that does not look at the test set: the figures of the checkpoint that was chosen.
 
+    They are those of the best epoch if one is chosen, else of the last one: of the weights that the run ends with.
+
     The folder stays an unfinished run: without ``measure_test: false`` the same command goes on from its checkpoint.
     """
     measured = [entry for entry in state.log_history if "eval_loss" in entry]
-    chosen = [entry for entry in measured if entry["step"] == state.best_global_step] or measured[-1:]
+    # The Trainer notes a best step even if it does not go back to it.
+    chosen = [entry for entry in measured if entry["epoch"] == training["best_epoch"]] or measured[-1:]
     names = ("loss", "auc", "mean_average_precision")
     figures = {name: chosen[0].get(f"eval_{name}") for name in names} if chosen else {}
     shutil.rmtree(run_dir / UNCALIBRATED, ignore_errors=True)

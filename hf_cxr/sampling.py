@@ -231,7 +231,7 @@ class EpochSampler(Sampler[int]):
 
     Args:
         draws_N: from `expected_draws`. An image is drawn that often, rounded down or up: over epochs the mean is kept,
-            and the sum is the same in each (systematic sampling of the fractions, in random order).
+            and the sum is the same in each but for one draw (systematic sampling of the fractions, in random order).
         batch_size: images an optimizer step, over all processes and accumulation steps.
         seed: of the order.
 

@@ -1,7 +1,9 @@
 """A comparison from its YAML to its report: refusals at the door, resuming, a run that fails, what is said."""
 
 import csv
+import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -18,12 +20,12 @@ from tiny import SWIN
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.compare import best_point, check_run, final_runs, load_plan, tuned_points, tuning_runs
-from hf_cxr.comparison_report import build_report, loss_curves
+from hf_cxr.comparison_report import build_report, has_loss_of_a_cell, loss_curves
 from hf_cxr.config import parse_arguments
 from hf_cxr.evaluation import evaluate_predictions
 from hf_cxr.files import write_json, write_text
 from hf_cxr.labels import NIH14
-from hf_cxr.losses import build_loss
+from hf_cxr.losses import LOSSES, build_loss
 from hf_cxr.predictions import Predictions
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +82,7 @@ def write_plan(folder, **changes):
         ({"tiers": {"body": 3}}, "unknown key body in tiers"),
         ({"resamples": 5}, "at least 100"),
         ({"confidence": 95}, "between 0 and 1"),
+        ({"confidence": 0.99}, "correction for 1 comparisons no p value could be below 0.020, .* at 0.01; give more"),
     ],
 )
 def test_bad_plans_are_refused_at_the_door(tmp_path, changes, message):
@@ -96,8 +99,8 @@ def test_a_name_that_stands_twice_is_refused(tmp_path):
 
 def test_flags_that_are_not_for_all_runs_are_refused(tmp_path):
     assert load_plan(write_plan(tmp_path), ["--num_train_epochs", "1"]).flags == ("--num_train_epochs", "1")
-    for flag in ("--loss", "--learning_rate", "--seed"):
-        with pytest.raises(ValueError, match=f"{flag} is not for all runs alike"):
+    for flag in ("--loss", "--learning_rate", "--learning-rate", "--seed", "--measure-test"):
+        with pytest.raises(ValueError, match=f"{flag.replace('-', '_').lstrip('_')} is not for all runs alike"):
             load_plan(write_plan(tmp_path), [flag, "1"])
 
 
@@ -106,6 +109,7 @@ def test_flags_that_are_not_for_all_runs_are_refused(tmp_path):
     [
         ({"loss": "bce", "margin": 0.1}, "Odd: bce takes no option 'margin'"),
         ({"loss": "focal", "gamma": -1.0}, "Odd: gamma must be finite and not negative"),
+        ({"loss": "bce", "reweight_from_epoch": 1}, "Odd: reweight_from_epoch is 1, but bce has no class weights"),
     ],
 )
 def test_an_option_that_the_loss_does_not_take_starts_nothing(tmp_path, capsys, own, message):
@@ -343,6 +347,89 @@ def test_curves_of_a_loss_are_the_functions_own():
     assert (rare[0] > frequent[0]).all()  # a rare finding's positives weigh more, its negatives less
     assert (rare[1][1:] < frequent[1][1:]).all()
     np.testing.assert_allclose(rare[0][1], -(1 - 0.001**0.5) * np.log(0.5))
+
+
+def test_every_loss_has_its_curves_or_none():
+    prob_K = np.array([0.1, 0.5, 0.9])
+    without = []
+    for name in LOSSES:
+        loss = build_loss(name, positives_C=[10, 400, 100], known_C=[1000] * 3)
+        if has_loss_of_a_cell(loss):
+            positive_K, negative_K = loss_curves(loss, 1, prob_K)
+            assert (np.diff(positive_K) < 0).all(), name
+            assert negative_K[2] > negative_K[0], name
+        else:
+            without.append(name)
+    assert without == ["two_way", "zlpr"]
+    loss = build_loss("pos_weighted", positives_C=[10, 400, 100], known_C=[1000] * 3)
+    np.testing.assert_allclose(loss_curves(loss, 2, prob_K)[0], -9 * np.log(prob_K), rtol=1e-6)
+    # Of an image with this finding alone, and of one without any.
+    loss = build_loss("distribution_balanced", positives_C=[10, 400, 100], known_C=[1000] * 3, gamma=0, bias_scale=0)
+    positive_K, negative_K = loss_curves(loss, 1, prob_K)
+    np.testing.assert_allclose(positive_K, -(0.1 + 1 / (1 + np.exp(-8))) * np.log(prob_K), rtol=1e-6)
+    np.testing.assert_allclose(negative_K[1], 1.1 * np.log(2) / 2, rtol=1e-6)
+
+
+def test_the_losses_are_drawn_as_the_runs_built_them(planted, tmp_path):
+    losses = {"LDAM": "ldam", "ZLPR": "zlpr", "Drawn": "logit_adjusted"}
+    folders = {name: {0: run_folder(tmp_path / name, method=loss)} for name, loss in losses.items()}
+    metrics = json.loads((tmp_path / "Drawn" / "metrics.json").read_text())
+    metrics["protocol"]["loss"]["prevalence"] = [0.5] * 14  # a sampler's, not the data's
+    write_json(tmp_path / "Drawn" / "metrics.json", metrics)
+    mixed = build_report("mixed", {"BCE": planted["BCE"], **folders}, baseline="BCE", resamples=100)
+    drawn = mixed.figures()
+    lines = {line.get_label(): line for line in drawn["loss_by_method"].axes[0].get_lines()}
+    assert set(lines) == {"BCE", "LDAM", "Drawn"}
+    np.testing.assert_allclose(lines["Drawn"].get_ydata(), lines["BCE"].get_ydata(), rtol=1e-6)
+    assert (lines["LDAM"].get_ydata() > lines["BCE"].get_ydata()).all()
+    labels = [line.get_label() for line in drawn["loss_by_prevalence"].axes[0].get_lines()]
+    assert all(label.endswith("(50.0%)") for label in labels)
+    alone = build_report("alone", {"ZLPR": folders["ZLPR"]}, baseline="ZLPR", resamples=100).figures()
+    assert not {"loss_by_method", "loss_by_prevalence"} & set(alone)
+
+
+def test_what_a_method_changes_besides_its_loss_is_said(report, planted, tmp_path):
+    assert report.settings_table()[0][3:] == ("learning_rate", "weight_decay", "validation AUC", "validation mAP")
+    assert report.protocol_rows()[0] == ("settings", "of every run")
+    longer = run_folder(tmp_path / "longer")
+    args = parse_arguments(["--loss", "bce", "--sampler", "class_aware", "--num_train_epochs", "60", "--seed", "5"])
+    write_text(longer / "config.yaml", yaml.safe_dump(args.to_dict()))
+    other = build_report("x", {"BCE": planted["BCE"], "Longer": {5: longer}}, baseline="BCE", resamples=100)
+    head, rows = other.settings_table()
+    said = [dict(zip(head, row, strict=True))["other than BCE in"] for row in rows]
+    assert said == ["–", "num_train_epochs 60.0, sampler class_aware"]
+    assert other.protocol_rows()[0][1] == "of BCE; what others change: see Settings"
+
+
+def test_the_highest_of_several_is_not_called_the_best(report, planted):
+    assert any(
+        "tested against BCE only" in caution and "the highest of several is partly luck" in caution
+        for caution in report.cautions()
+    )
+    assert any("higher in all of them by luck alone in 1 of 4" in caution for caution in report.cautions())
+    two = build_report("two", {name: planted[name] for name in ("BCE", "Better")}, baseline="BCE", resamples=100)
+    assert not any("tested against BCE only" in caution for caution in two.cautions())
+
+
+def test_chance_is_told_from_what_is_undefined(planted, report, tmp_path):
+    guess = {0: run_folder(tmp_path / "guess")}
+    path = tmp_path / "guess" / "predictions" / "test.parquet"
+    saved = Predictions.load(path)
+    dataclasses.replace(saved, logits=np.random.default_rng(5).normal(size=saved.logits.shape)).save(path)
+    said = " ".join(build_report("x", {"BCE": planted["BCE"], "Guess": guess}, baseline="BCE").conclusions())
+    assert "The AUC interval of Guess does not lie above 0.5: not shown to be better than chance" in said
+    figures = report.test.auc["BCE"]
+    figures = dataclasses.replace(figures, overall=dataclasses.replace(figures.overall, low=math.nan, high=math.nan))
+    test = dataclasses.replace(report.test, auc=report.test.auc | {"BCE": figures})
+    assert not any("better than chance" in said for said in dataclasses.replace(report, test=test).conclusions())
+
+
+def test_tiers_are_shown_with_their_intervals(report):
+    head, rows = report.tier_table()
+    tail = report.test.auc["BCE"].groups["tail"]
+    cell = dict(zip(head, rows[0], strict=True))["tail AUC (interval)"]
+    assert cell == f"{tail.mean:.3f} ± {tail.sd:.3f} ({tail.low:.3f}–{tail.high:.3f})"
+    assert tail.low < tail.mean < tail.high
 
 
 # Real runs, each in its own process.

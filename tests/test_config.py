@@ -109,6 +109,10 @@ def test_without_a_file_the_quickstart_is_taken():
             "feature_oversampling acts on images drawn again, and the sampler shuffle draws each once at most",
         ),
         (["--freeze_backbone", "true"], "freeze_backbone true needs --model_name_or_path"),
+        (
+            ["--measure_test", "false", "--eval_strategy", "no", "--load_best_model_at_end", "false"],
+            "measure_test false stops after validation, and --eval_strategy no never measures it",
+        ),
         (["--metric_for_best_model", "acu"], "invalid choice: 'acu'"),
         (["--remove_unused_columns", "true"], "remove_unused_columns must stay False"),
         (["--swin_num_heads", "1", "2"], "as many numbers as swin_depths has (4)"),

@@ -81,6 +81,8 @@ def test_average_is_calibrated_again_on_validation_alone():
     expected = np.mean([member(seed).probabilities for seed in range(4)], axis=0)
     np.testing.assert_allclose(plain.test.probabilities, expected, rtol=1e-5)
     assert (plain.calibration, plain.test.metadata["calibrated"]) == (None, False)
+    assert "its validation figures are optimistic" in ensemble.to_dict()["calibrated_on"]
+    assert plain.to_dict()["calibrated_on"] is None
 
 
 def test_member_without_calibration_gets_one_first():
