@@ -445,11 +445,12 @@ def _check_plan(plan: Plan, path: Path) -> None:
         raise ValueError(f"resamples in {path} is {plan.resamples}; it must be a whole number, at least 100")
     if not 0 < plan.confidence < 1:
         raise ValueError(f"confidence in {path} is {plan.confidence}; it must be between 0 and 1")
-    least = 2 * (len(plan.methods) - 1) / (plan.resamples + 1)  # of the corrected p values
+    least = 2 * 3 * (len(plan.methods) - 1) / (plan.resamples + 1)  # of the corrected p values within three tiers
     if least >= 1 - plan.confidence:
         raise ValueError(
-            f"resamples in {path} is {plan.resamples}: after correction for {len(plan.methods) - 1} comparisons no p "
-            f"value could be below {least:.3f}, and nothing be told apart at {1 - plan.confidence:.3g}; give more"
+            f"resamples in {path} is {plan.resamples}: after correction for {3 * (len(plan.methods) - 1)} comparisons "
+            f"within tiers no p value could be below {least:.3f}, and nothing be told apart at "
+            f"{1 - plan.confidence:.3g}; give more"
         )
     fixed = {*OURS, *NOT_HERE, *grid, *(key for own in plan.methods.values() for key in own)}
     for word in plan.flags:

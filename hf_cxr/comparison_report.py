@@ -162,6 +162,7 @@ class ComparisonReport:
                 "sample and may be another with other patients or other seeds; it does not show that the methods are "
                 "equally good either."
             )
+        sentences += self.tier_conclusions()
         overlap = all(_overlap([figures.overall for figures in self.metric(key).values()]) for key in METRICS)
         if len(self.runs) > 1 and overlap:
             sentences.append(
@@ -174,6 +175,28 @@ class ComparisonReport:
                 "Losses cannot be told apart on models that have learnt so little."
             )
         return sentences
+
+    def tier_conclusions(self) -> list[str]:
+        """For each tier and metric, which methods differ from the baseline within it."""
+        sentences = []
+        for tier in (tier for tier in TIERS if tier in self.tiers and len(self.runs) > 1):
+            for key, name in METRICS.items():
+                compared = {m: f.group_differences[tier] for m, f in self.metric(key).items() if f.group_differences}
+                told = [
+                    f"{method} ({_difference_words(difference)})"
+                    for method, difference in compared.items()
+                    if self._testable(difference) and difference.p_corrected < 1 - self.test.confidence
+                ]
+                if told:
+                    differ = f"these differ from {self.test.baseline}: {'; '.join(told)}."
+                    sentences.append(f"On {tier} findings by {_long(name)}, {differ}")
+        if not sentences and len(self.runs) > 1:
+            tiers = ", ".join(tier for tier in TIERS if tier in self.tiers)
+            return [f"Within no tier ({tiers}) does a method differ from {self.test.baseline}, after correction."]
+        return sentences
+
+    def _tier_comparisons(self) -> int:
+        return (len(self.runs) - 1) * len(self.tiers)
 
     def _conclusion(self, key: str) -> str:
         name, baseline = _long(METRICS[key]), self.test.baseline
@@ -349,6 +372,17 @@ class ComparisonReport:
             rows.append((method, *(f"{_mean_sd(one)} ({_interval(one.low, one.high)})" for one in estimates)))
         return head, rows
 
+    def tier_difference_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        head = (f"minus {self.test.baseline}", "tier")
+        for name in METRICS.values():
+            head += (f"{name} difference (interval)", "p", "p corrected", "seeds above")
+        rows = []
+        for tier in (tier for tier in TIERS if tier in self.tiers):
+            for method in (method for method in self.runs if method != self.test.baseline):
+                cells = [_difference_cells(self.metric(key)[method].group_differences[tier]) for key in METRICS]
+                rows.append((method, tier, *(cell for part in cells for cell in part)))
+        return head, rows
+
     def tier_words(self) -> str:
         """Which findings are in which tier, and why."""
         parts = [
@@ -358,7 +392,7 @@ class ComparisonReport:
         ]
         return (
             f"Tiers by positive training images (head from {self.thresholds['head']:,}, tail below "
-            f"{self.thresholds['tail']:,}). {'; '.join(parts)}. Differences within a tier were not tested."
+            f"{self.thresholds['tail']:,}). {'; '.join(parts)}."
         )
 
     def finding_table(self, key: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -455,7 +489,8 @@ class ComparisonReport:
             (
                 "intervals and p values",
                 f"{self.test.resamples:,} bootstrap draws of patients, paired over all runs; p values two-sided, "
-                f"corrected by Holm for {len(self.runs) - 1} comparisons, AUC and mAP each by itself",
+                f"corrected by Holm for {len(self.runs) - 1} comparisons, AUC and mAP each by itself; within tiers "
+                f"for {self._tier_comparisons()}",
             ),
             ("software", f"hf_cxr {environment['hf_cxr']}, torch {environment['torch']}, {environment['device']}"),
         ]
@@ -473,6 +508,7 @@ class ComparisonReport:
                     "tiers": {tier: _estimate_dict(estimate) for tier, estimate in measured.groups.items()},
                     "findings": dict(zip(self.label_names, measured.finding_C.tolist(), strict=True)),
                     "difference": measured.difference and _difference_dict(measured.difference),
+                    "tier_differences": {t: _difference_dict(d) for t, d in measured.group_differences.items()},
                 }
             validation = dict(zip(METRICS, self.validation_figures(method), strict=True))
             runs = {str(seed): str(run.folder) for seed, run in self.runs[method].items()}
@@ -546,6 +582,13 @@ class ComparisonReport:
             )
             sections.append((f"Differences to {self.test.baseline}", self.difference_table(), note))
         sections.append(("Head, medium and tail findings", self.tier_table(), self.tier_words()))
+        if len(self.runs) > 1:
+            note = (
+                f"p corrected: by Holm for the {self._tier_comparisons()} comparisons of methods and tiers, for each "
+                "metric."
+            )
+            title = f"Differences to {self.test.baseline}, head, medium and tail"
+            sections.append((title, self.tier_difference_table(), note))
         for key, name in METRICS.items():
             title = f"{'Average precision' if key == 'ap' else name} of each finding"
             chance = " Chance is the prevalence in the test set." if key == "ap" else " Chance is 0.5."
@@ -575,6 +618,9 @@ class ComparisonReport:
                     row[f"{name}_difference_{field}"] = getattr(difference, field) if difference else math.nan
                 for tier, estimate in figures.groups.items():
                     row |= {f"{name}_{tier}_mean": estimate.mean, f"{name}_{tier}_sd": estimate.sd}
+                    within = figures.group_differences.get(tier)
+                    for field in ("value", "low", "high", "p_corrected"):
+                        row[f"{name}_{tier}_difference_{field}"] = getattr(within, field) if within else math.nan
                 row |= {
                     f"{name}/{finding}": value
                     for finding, value in zip(self.label_names, figures.finding_C.tolist(), strict=True)

@@ -51,7 +51,7 @@ TINY = {
     "baseline": "BCE",
     "seeds": [0, 1],
     "tune": {"grid": {"learning_rate": ["1e-3"]}, "seed": 7},
-    "resamples": 100,
+    "resamples": 200,
 }
 
 
@@ -82,7 +82,7 @@ def write_plan(folder, **changes):
         ({"tiers": {"body": 3}}, "unknown key body in tiers"),
         ({"resamples": 5}, "at least 100"),
         ({"confidence": 95}, "between 0 and 1"),
-        ({"confidence": 0.99}, "correction for 1 comparisons no p value could be below 0.020, .* at 0.01; give more"),
+        ({"confidence": 0.99}, "correction for 3 comparisons within tiers no p value could be below 0.030, .* at 0.01; give more"),
     ],
 )
 def test_bad_plans_are_refused_at_the_door(tmp_path, changes, message):
@@ -430,6 +430,25 @@ def test_tiers_are_shown_with_their_intervals(report):
     cell = dict(zip(head, rows[0], strict=True))["tail AUC (interval)"]
     assert cell == f"{tail.mean:.3f} ± {tail.sd:.3f} ({tail.low:.3f}–{tail.high:.3f})"
     assert tail.low < tail.mean < tail.high
+
+
+def test_differences_within_tiers_are_told_with_their_own_correction(report, planted):
+    head, rows = report.tier_difference_table()
+    assert len(rows) == (len(report.runs) - 1) * len(report.tiers)
+    method, tier = rows[-1][:2]
+    within = report.test.auc[method].group_differences[tier]
+    assert dict(zip(head, rows[-1], strict=True))["AUC difference (interval)"].startswith(f"{within.value:+.3f}")
+    report = build_report("more", planted, baseline="BCE", resamples=600)
+    told = " ".join(report.tier_conclusions())
+    differs = [
+        (name, key, tier)
+        for key in ("auc", "ap")
+        for name, figures in report.metric(key).items()
+        for tier, difference in figures.group_differences.items()
+        if difference.p_corrected < 0.05
+    ]
+    assert differs, "the planted report should have a difference"
+    assert all(f"On {tier} findings" in told and name in told for name, _, tier in differs)
 
 
 # Real runs, each in its own process.

@@ -151,6 +151,31 @@ def test_groups_and_undefined_findings():
     assert figures.overall.mean == pytest.approx(figures.finding_C[:3].mean())
 
 
+def test_a_gain_in_one_group_is_found_there_and_all_groups_are_one_family():
+    scores, label_NC, patient_N = draw(np.random.default_rng(7), images=600, patients=300, findings=4)
+    for score_NC in scores["other"].values():
+        score_NC[:, 2:] += 1.5 * np.nan_to_num(label_NC[:, 2:])
+    options = {"baseline": "BCE", "resamples": 400}
+    groups = {"head": [0, 1], "tail": [2, 3]}
+    result = compare_methods(scores, label_NC, patient_N, groups=groups, rng=np.random.default_rng(0), **options)
+    alone = compare_methods(
+        {name: {seed: score_NC[:, 2:] for seed, score_NC in runs.items()} for name, runs in scores.items()},
+        label_NC[:, 2:],
+        patient_N,
+        rng=np.random.default_rng(0),
+        **options,
+    )
+    assert result.auc["BCE"].group_differences == {}
+    for metric in ("auc", "ap"):
+        within = getattr(result, metric)["other"].group_differences
+        of_tail = getattr(alone, metric)["other"].difference
+        assert (within["tail"].value, within["tail"].p) == pytest.approx((of_tail.value, of_tail.p))
+        assert within["tail"].p_corrected == pytest.approx(2 * of_tail.p)  # two groups, one method
+        assert within["tail"].p_corrected < 0.05 < within["head"].p_corrected
+    ungrouped = compare_methods(scores, label_NC, patient_N, rng=np.random.default_rng(0), **options)
+    assert result.auc["other"].difference == ungrouped.auc["other"].difference
+
+
 def test_methods_may_have_other_seeds():
     scores, label_NC, patient_N = draw(np.random.default_rng(8), seeds=3)
     del scores["other"][1]

@@ -2,7 +2,8 @@
 
 The figure of a method is the mean over its seeds of the macro mean over findings. Differences to the baseline are
 paired: in each draw of patients every run of every method is measured on the same patients, so what they share
-cancels. Several comparisons with one baseline are corrected by Holm's step-down procedure, for each metric by itself.
+cancels. Several comparisons with one baseline are corrected by Holm's step-down procedure, for each metric by itself;
+those within groups of findings (head, medium, tail) are a family of their own, all methods and groups together.
 
 Two spreads that must not be mixed up: the standard deviation over seeds says how much a figure moves when training is
 repeated and the test patients stay; the interval says how much it moves with other test patients while the trained
@@ -63,13 +64,15 @@ class Difference:
 class MethodFigures:
     """One metric of one method: over all findings, over each group of findings, and each finding by itself.
 
-    ``finding_C`` is the mean over seeds, NaN where undefined. ``difference`` is None for the baseline.
+    ``finding_C`` is the mean over seeds, NaN where undefined. ``difference`` is None for the baseline, and
+    ``group_differences`` are empty.
     """
 
     overall: Estimate
     groups: dict[str, Estimate]
     finding_C: Array
     difference: Difference | None
+    group_differences: dict[str, Difference]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,45 +167,57 @@ def _figures(
     groups: Mapping[str, Sequence[int]],
     confidence: float,
 ) -> dict[str, MethodFigures]:
-    defined = np.flatnonzero(~np.isnan(next(iter(value_C.values()))))
     seeds = {method: [seed for name, seed in value_C if name == method] for method in methods}
     mean_RC = {method: np.mean([draw_RC[method, seed] for seed in seeds[method]], axis=0) for method in methods}
-    macro_R = {method: _mean(mean_RC[method], defined) for method in methods}
-    by_seed = {method: {seed: macro(value_C[method, seed]) for seed in seeds[method]} for method in methods}
-    overall = {method: _estimate(by_seed[method], macro_R[method], confidence) for method in methods}
-    differences = _differences(overall, macro_R, baseline, confidence)
-    figures = {}
-    for method in methods:
-        tiers = {}
-        for name, columns in groups.items():
-            known = [column for column in columns if column in defined]
-            tier_by_seed = {seed: macro(value_C[method, seed][list(columns)]) for seed in seeds[method]}
-            tiers[name] = _estimate(tier_by_seed, _mean(mean_RC[method], known), confidence)
-        finding_C = np.mean([value_C[method, seed] for seed in seeds[method]], axis=0)
-        figures[method] = MethodFigures(overall[method], tiers, finding_C, differences.get(method))
-    return figures
+    defined = np.flatnonzero(~np.isnan(next(iter(value_C.values()))))
+
+    def measured(columns: Sequence[int]) -> dict[str, tuple[Estimate, Array]]:
+        """Each method's estimate over some findings, and its draws."""
+        known = [column for column in columns if column in defined]
+        result = {}
+        for method in methods:
+            by_seed = {seed: macro(value_C[method, seed][list(columns)]) for seed in seeds[method]}
+            draw_R = _mean(mean_RC[method], known)
+            result[method] = _estimate(by_seed, draw_R, confidence), draw_R
+        return result
+
+    overall = measured(range(len(next(iter(value_C.values())))))
+    grouped = {name: measured(columns) for name, columns in groups.items()}
+    difference = _differences({"": overall}, baseline, confidence)
+    group_difference = _differences(grouped, baseline, confidence)
+    return {
+        method: MethodFigures(
+            overall=overall[method][0],
+            groups={name: of_method[method][0] for name, of_method in grouped.items()},
+            finding_C=np.mean([value_C[method, seed] for seed in seeds[method]], axis=0),
+            difference=difference.get(("", method)),
+            group_differences={name: group_difference[name, method] for name in groups if method != baseline},
+        )
+        for method in methods
+    }
 
 
 def _differences(
-    overall: dict[str, Estimate], macro_R: dict[str, Array], baseline: str, confidence: float
-) -> dict[str, Difference]:
-    others = [method for method in overall if method != baseline]
-    draw_R = {method: macro_R[method] - macro_R[baseline] for method in others}
-    p = {method: float(_two_sided_p(draw_R[method][:, None])[0]) for method in others}
-    corrected = dict(zip(others, holm(list(p.values())), strict=True))
-    base = overall[baseline]
+    groups: Mapping[str, Mapping[str, tuple[Estimate, Array]]], baseline: str, confidence: float
+) -> dict[tuple[str, str], Difference]:
+    """(group, method) -> its difference to the baseline; the p values of all of them are one family."""
+    keys = [(group, method) for group, methods in groups.items() for method in methods if method != baseline]
+    draw_R = {(group, method): groups[group][method][1] - groups[group][baseline][1] for group, method in keys}
+    p = {key: float(_two_sided_p(draw_R[key][:, None])[0]) for key in keys}
+    corrected = dict(zip(keys, holm(list(p.values())), strict=True))
     result = {}
-    for method in others:
-        (low,), (high,) = _interval(draw_R[method][:, None], confidence)
-        shared = [seed for seed in overall[method].by_seed if seed in base.by_seed]
-        result[method] = Difference(
-            value=overall[method].mean - base.mean,
+    for group, method in keys:
+        (low,), (high,) = _interval(draw_R[group, method][:, None], confidence)
+        own, base = groups[group][method][0], groups[group][baseline][0]
+        shared = [seed for seed in own.by_seed if seed in base.by_seed]
+        result[group, method] = Difference(
+            value=own.mean - base.mean,
             low=float(low),
             high=float(high),
-            p=p[method],
-            p_corrected=corrected[method],
-            by_seed={seed: overall[method].by_seed[seed] - base.by_seed[seed] for seed in shared},
-            draws=int((~np.isnan(draw_R[method])).sum()),
+            p=p[group, method],
+            p_corrected=corrected[group, method],
+            by_seed={seed: own.by_seed[seed] - base.by_seed[seed] for seed in shared},
+            draws=int((~np.isnan(draw_R[group, method])).sum()),
         )
     return result
 
