@@ -660,7 +660,7 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py"
         if rest:
             raise ValueError(unknown_key(rest[0].lstrip("-").split("=")[0].replace("-", "_"), "the command line"))
         return RunArguments(*parts)
-    except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, OSError) as error:
         parser.exit(2, f"{prog}: {error}\n")
 
 
@@ -698,7 +698,10 @@ def unknown_key(key: str, where: str, known: Sequence[str] | None = None) -> str
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no such config: {path} (shipped ones: {', '.join(sorted(_shipped()))})")
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error  # it has several lines
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold one 'key: value' a line; it holds a {type(values).__name__}")
     for key in values:

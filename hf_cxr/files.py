@@ -35,6 +35,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def check_writable(path: str | Path) -> None:
+    """Refuse a place where a file cannot be written, before the work whose result it is to hold.
+
+    Raises:
+        OSError: it is a folder, or one may not write there; the message names the place and the repair.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the name of a file")
+    try:
+        with replacing(path.with_name(f"{path.name}.try")):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}; give another place, or the right to write") from error
+    path.with_name(f"{path.name}.try").unlink()
+
+
 def replace_all(source: str | Path, target: str | Path, *, last: str) -> None:
     """Move the files of a folder over those of another, ``last`` at the end: a reader looks for that one first."""
     files = sorted(Path(source).iterdir(), key=lambda file: file.name == last)

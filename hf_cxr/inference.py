@@ -5,6 +5,7 @@ Everything is computed in float32 from the saved folder (or Hub id), so that wha
 B = images in a batch, C = findings.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -179,13 +180,16 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
     Raises:
         FileNotFoundError: a path does not exist, or nothing was found.
+        OSError: a folder may not be read; without a word its images would be lost.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found += sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+            # A link that leads nowhere is a file here, and is told of when it is read.
+            files = (
+                Path(folder, name) for folder, _, names in os.walk(path, onerror=_refuse_folder) for name in names
             )
+            found += sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir())
         elif path.is_file():
             found.append(path)
         else:
@@ -193,3 +197,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"no {', '.join(IMAGE_SUFFIXES)} file in {', '.join(map(str, paths))}")
     return found
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise OSError(f"cannot read the folder {error.filename}: {error.strerror}; give the right to read, or move it out")

@@ -82,7 +82,10 @@ def write_plan(folder, **changes):
         ({"tiers": {"body": 3}}, "unknown key body in tiers"),
         ({"resamples": 5}, "at least 100"),
         ({"confidence": 95}, "between 0 and 1"),
-        ({"confidence": 0.99}, "correction for 3 comparisons within tiers no p value could be below 0.030, .* at 0.01; give more"),
+        (
+            {"confidence": 0.99},
+            "correction for 3 comparisons within tiers no p value could be below 0.030, .* at 0.01",
+        ),
     ],
 )
 def test_bad_plans_are_refused_at_the_door(tmp_path, changes, message):

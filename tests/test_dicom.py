@@ -1,5 +1,6 @@
 """DICOM to 8-bit grey: every step against pydicom's own, every encoding against the plain one, and what is refused."""
 
+import errno
 import io
 import os
 import subprocess
@@ -577,6 +578,22 @@ def test_a_hospitals_folder_comes_in_by_its_spreadsheet(hospital, splits):
         assert np.ptp(row["pixels"]) > 100
     found = [path.name for path in find_images([hospital])]
     assert found == sorted([f"{number}.dcm" for number in range(12) if number != 9] + ["9.png"])
+
+
+def test_images_that_cannot_be_reached_are_told_and_not_left_out(tmp_path, monkeypatch):
+    (tmp_path / "a.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.png").mkdir()
+    assert find_images([tmp_path]) == [tmp_path / "a.png"]  # read_grey says that it is not there
+    closed, scandir = tmp_path / "folder.png", os.scandir
+
+    def refuse(path):  # and not by its mode, which stops no root
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OSError, match=r"cannot read the folder .*folder.png: Permission denied"):
+        find_images([tmp_path])
 
 
 def test_a_broken_file_is_named_before_training(hospital, splits, tmp_path):

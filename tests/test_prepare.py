@@ -369,10 +369,21 @@ def test_a_cut_off_or_missing_shard_is_told_at_load_and_mended(source, tmp_path)
         load_prepared(out)
     assert write(source(), out)["decoded"] == 6
     shard.unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"00001-of-00004.arrow is gone; say the same hf-cxr prepare again"):
         load_prepared(out)
     assert write(source(), out)["decoded"] == 6
     load_prepared(out)
+
+
+def test_a_folder_that_prepare_takes_for_sound_is_not_sent_back_to_it(source, tmp_path):
+    out = tmp_path / "out"
+    write(source(), out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["splits"]["train"] += 1
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert write(source(), out)["decoded"] == 0
+    with pytest.raises(ValueError, match="remove the folder and prepare it again"):
+        load_prepared(out)
 
 
 def test_the_command_and_training_from_its_folder(tmp_path, capsys):

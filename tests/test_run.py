@@ -221,6 +221,20 @@ def test_predict_writes_a_row_an_image(finished, test_split, tmp_path, capsys):
     assert capsys.readouterr().out.count(".png") >= 2
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_any_image(finished, test_split, tmp_path, capsys):
+    test_split[0]["image"].save(tmp_path / "good.png")
+    (tmp_path / "file").write_text("x")
+    for place, said in (
+        (tmp_path, "is a folder; give the name of a file"),
+        (tmp_path / "file" / "x.csv", "cannot write"),
+    ):
+        line = ["predict", str(tmp_path / "good.png"), "--model", str(finished[0]), "--csv", str(place)]
+        assert hf_cxr_main(line) == 2
+        printed = capsys.readouterr()
+        assert said in printed.err
+        assert "good.png" not in printed.out
+
+
 def test_predict_names_the_file_it_cannot_read(finished, test_split, tmp_path, capsys):
     (tmp_path / "text.png").write_text("not an image")
     assert hf_cxr_main(["predict", str(tmp_path / "text.png"), "--model", str(finished[0])]) == 2

@@ -410,3 +410,15 @@ def test_a_hub_dataset_is_streamed_without_a_copy(tmp_path, hub):
     of_table = [request for request in asked if request in hub.requests[:marker]]
     assert 0 < bytes_asked(of_table) < size / 4  # labels and ids, and footers; not the images
     assert bytes_asked(asked) > size / 4
+
+
+def test_a_shard_that_is_cut_off_and_a_misspelt_column_are_told_by_name(tmp_path):
+    root = write_shards(tmp_path)
+    description = json.loads((root / "table.yaml").read_text())
+    (root / "misspelt.yaml").write_text(json.dumps({**description, "image_column": "picture"}))
+    with pytest.raises(ValueError, match=r"train-00000-of-00003.parquet has no column 'picture'; it has .*image"):
+        load_streamed(root / "misspelt.yaml")
+    shard = next(root.rglob("train-00000-of-00003.parquet"))
+    shard.write_bytes(shard.read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"train-00000-of-00003.parquet cannot be read as Parquet"):
+        load_streamed(root / "table.yaml")

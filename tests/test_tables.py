@@ -384,6 +384,13 @@ def test_vindr_cxr_merges_its_readers(tmp_path, caplog):
     assert rows["0" * 32]["boxes"] == []
 
 
+def test_a_description_that_is_no_yaml_is_told_in_one_line(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(": [\n")
+    with pytest.raises(ValueError, match=r"own.yaml is no YAML file: [^\n]*line 1, column 1[^\n]*$"):
+        load_description(path)
+
+
 def test_chestx_det(tmp_path):
     def entry(name, *syms):
         outline = [[100, 100], [200, 100], [200, 200]]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.files import replacing
+from hf_cxr.files import check_writable, replacing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     set_up_terminal()
     try:
+        if args.csv:
+            check_writable(args.csv)  # now and not when all images are done
         classifier = Classifier(args.model, revision=args.revision)
         paths = find_images(args.paths)
         if (getattr(classifier.model.config, "hf_cxr", None) or {}).get("synthetic"):

@@ -102,6 +102,6 @@ def told(manifest: dict, out: Path) -> str:
     if manifest["refused"]:
         lines.append(f"left out {len(manifest['refused'])} that cannot be read; manifest.json lists them")
     if manifest["duplicates"]:
-        lines.append(f"{len(manifest['duplicates'])} images repeat another; manifest.json lists them")
+        lines.append(f"images that repeat another: {len(manifest['duplicates'])}; manifest.json lists them")
     lines.append(f"train on it with: --dataset prepared --prepared {out}")
     return "\n".join(lines)

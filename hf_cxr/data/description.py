@@ -329,7 +329,7 @@ def load_description(path_or_name: str | os.PathLike) -> TableDescription:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML file: {error}") from error
+        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold one 'key: value' a line")
     known = [item.name for item in dataclasses.fields(TableDescription) if item.name != "path"]

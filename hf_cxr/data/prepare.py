@@ -208,7 +208,9 @@ def load_prepared(folder: str | os.PathLike) -> tuple[datasets.DatasetDict, dict
     manifest = read_manifest(folder)
     for shard in _finished(Path(folder)).values():
         path = Path(folder) / shard["split"] / shard["file"]
-        if path.exists() and path.stat().st_size != shard["bytes"]:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is gone; say the same hf-cxr prepare again")
+        if path.stat().st_size != shard["bytes"]:
             raise ValueError(
                 f"{path} has {path.stat().st_size:,} bytes, {shard['bytes']:,} were written: it was cut off or "
                 "changed; say the same hf-cxr prepare again"
@@ -216,7 +218,10 @@ def load_prepared(folder: str | os.PathLike) -> tuple[datasets.DatasetDict, dict
     splits = datasets.load_from_disk(str(folder))
     rows = {name: len(split) for name, split in splits.items()}
     if rows != manifest["splits"]:
-        raise ValueError(f"{folder} holds {rows} images, its {MANIFEST} says {manifest['splits']}: prepare it again")
+        raise ValueError(
+            f"{folder} holds {rows} images, its {MANIFEST} says {manifest['splits']}: a shard or the list "
+            "of them was changed; remove the folder and prepare it again"
+        )
     return splits, manifest
 
 

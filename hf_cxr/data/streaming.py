@@ -50,8 +50,8 @@ from tqdm.auto import tqdm
 from hf_cxr.data.description import TableDescription, load_description
 from hf_cxr.data.images import ImageError, read_grey, resize_grey
 from hf_cxr.data.schema import STREAM, features
-from hf_cxr.data.table_files import ROW, read_hub_rows, wanted_columns
-from hf_cxr.data.tables import arrow_table, data_root, described, holds_images, is_saved, parquet_files
+from hf_cxr.data.table_files import ROW, find_files, read_hub_rows, wanted_columns
+from hf_cxr.data.tables import arrow_table, data_root, described, is_saved, parquet_files
 from hf_cxr.labels import LabelSpace
 
 READ_AT_ONCE = 16  # encoded images
@@ -80,7 +80,7 @@ def load_streamed(
     if not isinstance(description, TableDescription):
         description = load_description(description)
     root = data_root(description, root)
-    if not holds_images(description, root):
+    if not description.hub and not (description.image_column and _all_parquet(description, root)):
         raise ValueError(
             f"{description.name} cannot be streamed: files must be Parquet with the images' bytes in image_column, or "
             "hub the id or folder of such a set; leave --streaming out to read image files"
@@ -98,6 +98,11 @@ def load_streamed(
     info = datasets.DatasetInfo(features=schema, homepage=description.source)
     streamed = {name: datasets.Dataset(table.take(pa.array(index)), info=info) for name, index in splits.items()}
     return datasets.DatasetDict(streamed), description.label_space
+
+
+def _all_parquet(description: TableDescription, root: Path) -> bool:
+    files = [file for pattern in description.files.values() for file in find_files(root, pattern)]
+    return all(file.name.endswith((".parquet", ".pq")) for file in files)
 
 
 def is_streamed(split: datasets.Dataset) -> bool:
