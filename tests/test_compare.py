@@ -51,7 +51,7 @@ TINY = {
     "baseline": "BCE",
     "seeds": [0, 1],
     "tune": {"grid": {"learning_rate": ["1e-3"]}, "seed": 7},
-    "resamples": 200,
+    "resamples": 300,
 }
 
 
@@ -84,7 +84,7 @@ def write_plan(folder, **changes):
         ({"confidence": 95}, "between 0 and 1"),
         (
             {"confidence": 0.99},
-            "correction for 3 comparisons within tiers no p value could be below 0.030, .* at 0.01",
+            "correction for 3 comparisons within tiers no p value could be below 0.020, .* at 0.01",
         ),
     ],
 )
