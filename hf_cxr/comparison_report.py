@@ -179,7 +179,7 @@ class ComparisonReport:
     def tier_conclusions(self) -> list[str]:
         """For each tier and metric, which methods differ from the baseline within it."""
         sentences = []
-        for tier in (tier for tier in TIERS if tier in self.tiers and len(self.runs) > 1):
+        for tier in self.tested_tiers():
             for key, name in METRICS.items():
                 compared = {m: f.group_differences[tier] for m, f in self.metric(key).items() if f.group_differences}
                 told = [
@@ -190,13 +190,24 @@ class ComparisonReport:
                 if told:
                     differ = f"these differ from {self.test.baseline}: {'; '.join(told)}."
                     sentences.append(f"On {tier} findings by {_long(name)}, {differ}")
-        if not sentences and len(self.runs) > 1:
-            tiers = ", ".join(tier for tier in TIERS if tier in self.tiers)
-            return [f"Within no tier ({tiers}) does a method differ from {self.test.baseline}, after correction."]
+        if not sentences and self.tested_tiers():
+            tiers = ", ".join(self.tested_tiers())
+            sentences = [f"Within no tier ({tiers}) does a method differ from {self.test.baseline}, after correction."]
+        untested = [tier for tier in self.tiers if tier not in self.tested_tiers()]
+        if untested and len(self.runs) > 1:
+            sentences.append(
+                f"Not tested, for fewer than {FEW_PATIENTS} test patients with a finding, on average: "
+                f"{', '.join(untested)} findings."
+            )
         return sentences
 
+    def tested_tiers(self) -> list[str]:
+        """Tiers whose findings have `FEW_PATIENTS` positive test patients each, on average: fewer are not tested."""
+        tested = {tier for figures in self.test.auc.values() for tier in figures.group_differences}
+        return [tier for tier in TIERS if tier in tested]
+
     def _tier_comparisons(self) -> int:
-        return (len(self.runs) - 1) * len(self.tiers)
+        return (len(self.runs) - 1) * len(self.tested_tiers())
 
     def _conclusion(self, key: str) -> str:
         name, baseline = _long(METRICS[key]), self.test.baseline
@@ -377,7 +388,7 @@ class ComparisonReport:
         for name in METRICS.values():
             head += (f"{name} difference (interval)", "p", "p corrected", "seeds above")
         rows = []
-        for tier in (tier for tier in TIERS if tier in self.tiers):
+        for tier in self.tested_tiers():
             for method in (method for method in self.runs if method != self.test.baseline):
                 cells = [_difference_cells(self.metric(key)[method].group_differences[tier]) for key in METRICS]
                 rows.append((method, tier, *(cell for part in cells for cell in part)))
@@ -582,7 +593,7 @@ class ComparisonReport:
             )
             sections.append((f"Differences to {self.test.baseline}", self.difference_table(), note))
         sections.append(("Head, medium and tail findings", self.tier_table(), self.tier_words()))
-        if len(self.runs) > 1:
+        if self.tested_tiers():
             note = (
                 f"p corrected: by Holm for the {self._tier_comparisons()} comparisons of methods and tiers, for each "
                 "metric."
@@ -818,12 +829,16 @@ def build_report(
         for tier in TIERS
     }
     members = {tier: columns for tier, columns in members.items() if columns}
+    patients_C = [finding["positive_patients"] for finding in first.metrics["test"]["findings"]]
+    # Draws of a handful of patients are no measure of what other patients would show, however small their p value.
+    tested = {tier for tier, columns in members.items() if np.mean([patients_C[c] for c in columns]) >= FEW_PATIENTS}
     test = compare_methods(
         {method: {seed: run.test.logits for seed, run in by_seed.items()} for method, by_seed in runs.items()},
         first.test.labels,
         first.test.patient_ids,
         baseline=baseline,
         groups=members,
+        tested=tested,
         resamples=resamples,
         confidence=confidence,
         rng=np.random.default_rng(seed),

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from tiny import SWIN
 
+from hf_cxr import comparison_report
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.compare import best_point, check_run, final_runs, load_plan, tuned_points, tuning_runs
 from hf_cxr.comparison_report import build_report, has_loss_of_a_cell, loss_curves
@@ -433,6 +434,15 @@ def test_tiers_are_shown_with_their_intervals(report):
     cell = dict(zip(head, rows[0], strict=True))["tail AUC (interval)"]
     assert cell == f"{tail.mean:.3f} ± {tail.sd:.3f} ({tail.low:.3f}–{tail.high:.3f})"
     assert tail.low < tail.mean < tail.high
+
+
+def test_a_tier_of_a_handful_of_patients_is_not_tested(planted, monkeypatch):
+    monkeypatch.setattr(comparison_report, "FEW_PATIENTS", 10**6)
+    report = build_report("few", planted, baseline="BCE", resamples=100)
+    assert report.tested_tiers() == []
+    assert "Not tested, for fewer than" in " ".join(report.conclusions())
+    assert report.to_dict()["methods"]["Better"]["auc"]["tier_differences"] == {}
+    assert "Differences to BCE, head, medium and tail" not in [title for title, _, _ in report._sections()]
 
 
 def test_differences_within_tiers_are_told_with_their_own_correction(report, planted):

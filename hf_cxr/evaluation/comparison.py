@@ -17,7 +17,7 @@ Refused: a baseline that is not among the methods, a method without a run, whate
 Source: Holm, Scandinavian Journal of Statistics 6 (1979).
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +65,7 @@ class MethodFigures:
     """One metric of one method: over all findings, over each group of findings, and each finding by itself.
 
     ``finding_C`` is the mean over seeds, NaN where undefined. ``difference`` is None for the baseline, and
-    ``group_differences`` are empty.
+    ``group_differences``, of the groups that were tested, are empty.
     """
 
     overall: Estimate
@@ -96,6 +96,7 @@ def compare_methods(
     *,
     baseline: str,
     groups: Mapping[str, Sequence[int]] | None = None,
+    tested: Collection[str] | None = None,
     resamples: int = 2000,
     confidence: float = 0.95,
     rng: np.random.Generator,
@@ -108,6 +109,7 @@ def compare_methods(
         patient_ids_N: one id an image; none may be missing.
         baseline: the method that the others are compared with.
         groups: columns of findings whose mean is wanted as well, such as head, medium and tail.
+        tested: names of the groups within which methods are compared as well; by default all of them.
         resamples: draws of patients. The least p value is 2 / (resamples + 1), before correction.
         confidence: of the intervals, in (0, 1).
         rng: of the draws; they do not depend on the scores.
@@ -131,7 +133,7 @@ def compare_methods(
     for which, measure in enumerate((roc_auc, average_precision)):
         value_C = {key: measure(score, label_NC) for key, (score, _) in zip(keys, checked, strict=True)}
         draw_RC = {key: pair[which] for key, pair in zip(keys, drawn, strict=True)}
-        metrics[which] = _figures(value_C, draw_RC, list(scores), baseline, groups or {}, confidence)
+        metrics[which] = _figures(value_C, draw_RC, list(scores), baseline, groups or {}, tested, confidence)
     undefined = np.flatnonzero(np.isnan(roc_auc(checked[0][0], label_NC)))
     return Comparison(
         auc=metrics[0],
@@ -165,6 +167,7 @@ def _figures(
     methods: Sequence[str],
     baseline: str,
     groups: Mapping[str, Sequence[int]],
+    tested: Collection[str] | None,
     confidence: float,
 ) -> dict[str, MethodFigures]:
     seeds = {method: [seed for name, seed in value_C if name == method] for method in methods}
@@ -184,14 +187,15 @@ def _figures(
     overall = measured(range(len(next(iter(value_C.values())))))
     grouped = {name: measured(columns) for name, columns in groups.items()}
     difference = _differences({"": overall}, baseline, confidence)
-    group_difference = _differences(grouped, baseline, confidence)
+    wanted = {name: of_method for name, of_method in grouped.items() if tested is None or name in tested}
+    group_difference = _differences(wanted, baseline, confidence)
     return {
         method: MethodFigures(
             overall=overall[method][0],
             groups={name: of_method[method][0] for name, of_method in grouped.items()},
             finding_C=np.mean([value_C[method, seed] for seed in seeds[method]], axis=0),
             difference=difference.get(("", method)),
-            group_differences={name: group_difference[name, method] for name in groups if method != baseline},
+            group_differences={name: group_difference[name, method] for name in wanted if method != baseline},
         )
         for method in methods
     }
