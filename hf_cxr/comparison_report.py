@@ -38,6 +38,7 @@ from hf_cxr.report import PUBLISHED_NIH14, _picture, _table
 TIERS = ("head", "medium", "tail")
 METRICS = {"auc": "AUC", "ap": "mAP"}
 FEW_PATIENTS = 20
+LEAST_IN_TIER = 50  # positive test patients of a tier's findings, added up, before methods are compared within it
 FEW_SEEDS = 5
 LEAST_DRAWS = 0.5  # share of draws that must define a difference before it is called one
 
@@ -196,13 +197,13 @@ class ComparisonReport:
         untested = [tier for tier in self.tiers if tier not in self.tested_tiers()]
         if untested and len(self.runs) > 1:
             sentences.append(
-                f"Not tested, for fewer than {FEW_PATIENTS} test patients with a finding, on average: "
-                f"{', '.join(untested)} findings."
+                f"Not tested, because fewer than {LEAST_IN_TIER} test patients have them, all findings of the tier "
+                f"added up: {', '.join(untested)} findings."
             )
         return sentences
 
     def tested_tiers(self) -> list[str]:
-        """Tiers whose findings have `FEW_PATIENTS` positive test patients each, on average: fewer are not tested."""
+        """Tiers whose findings have `LEAST_IN_TIER` positive test patients, added up: with fewer, none is tested."""
         tested = {tier for figures in self.test.auc.values() for tier in figures.group_differences}
         return [tier for tier in TIERS if tier in tested]
 
@@ -831,7 +832,7 @@ def build_report(
     members = {tier: columns for tier, columns in members.items() if columns}
     patients_C = [finding["positive_patients"] for finding in first.metrics["test"]["findings"]]
     # Draws of a handful of patients are no measure of what other patients would show, however small their p value.
-    tested = {tier for tier, columns in members.items() if np.mean([patients_C[c] for c in columns]) >= FEW_PATIENTS}
+    tested = {tier for tier, columns in members.items() if sum(patients_C[c] for c in columns) >= LEAST_IN_TIER}
     test = compare_methods(
         {method: {seed: run.test.logits for seed, run in by_seed.items()} for method, by_seed in runs.items()},
         first.test.labels,

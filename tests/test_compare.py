@@ -437,10 +437,10 @@ def test_tiers_are_shown_with_their_intervals(report):
 
 
 def test_a_tier_of_a_handful_of_patients_is_not_tested(planted, monkeypatch):
-    monkeypatch.setattr(comparison_report, "FEW_PATIENTS", 10**6)
+    monkeypatch.setattr(comparison_report, "LEAST_IN_TIER", 10**6)
     report = build_report("few", planted, baseline="BCE", resamples=100)
     assert report.tested_tiers() == []
-    assert "Not tested, for fewer than" in " ".join(report.conclusions())
+    assert "Not tested, because fewer than" in " ".join(report.conclusions())
     assert report.to_dict()["methods"]["Better"]["auc"]["tier_differences"] == {}
     assert "Differences to BCE, head, medium and tail" not in [title for title, _, _ in report._sections()]
 
