@@ -108,7 +108,7 @@ def read_split_file(path: str | os.PathLike) -> SplitFile:
     rows, column = _rows(path, content)
     for name in ("image_id", "patient_id", column):
         without = [f"row {number}" for number, row in enumerate(rows, start=1) if row[name].lower() in NO_ID]
-        _refuse(without, f"{path}: rows without {name}", "fill it in, or leave these rows out")
+        _refuse(without, f"{path}: rows without {name}", "fill it in")
     _refuse_two_sides(path, rows, column)
     patients = {row["image_id"]: row["patient_id"] for row in rows}
     sides = {row["image_id"]: row[column] for row in rows}

@@ -307,7 +307,8 @@ def check_patients_disjoint(splits: Mapping[str, Any]) -> None:
                 problems.append(f"{first} and {second} share {len(shared)} {noun}(s), such as {', '.join(shared[:3])}")
     if problems:
         raise ValueError(
-            "; ".join(problems) + ". Figures from such splits are inflated: cut by patient, as patient_split does"
+            "; ".join(problems)
+            + ". Figures from such splits are inflated: deal the images by patient, as hf-cxr split does"
         )
 
 
