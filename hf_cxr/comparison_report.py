@@ -179,21 +179,23 @@ class ComparisonReport:
 
     def tier_conclusions(self) -> list[str]:
         """For each tier and metric, which methods differ from the baseline within it."""
-        sentences = []
+        sentences, baseline = [], self.test.baseline
         for tier in self.tested_tiers():
             for key, name in METRICS.items():
+                within = f"On {tier} findings by {_long(name)},"
                 compared = {m: f.group_differences[tier] for m, f in self.metric(key).items() if f.group_differences}
-                told = [
-                    f"{method} ({_difference_words(difference)})"
-                    for method, difference in compared.items()
-                    if self._testable(difference) and difference.p_corrected < 1 - self.test.confidence
-                ]
-                if told:
-                    differ = f"these differ from {self.test.baseline}: {'; '.join(told)}."
-                    sentences.append(f"On {tier} findings by {_long(name)}, {differ}")
-        if not sentences and self.tested_tiers():
-            tiers = ", ".join(self.tested_tiers())
-            sentences = [f"Within no tier ({tiers}) does a method differ from {self.test.baseline}, after correction."]
+                testable = {
+                    method: difference for method, difference in compared.items() if self._testable(difference)
+                }
+                told = {m: d for m, d in testable.items() if d.p_corrected < 1 - self.test.confidence}
+                words = "; ".join(f"{method} ({_difference_words(difference)})" for method, difference in told.items())
+                if not testable:
+                    sentences.append(f"{within} nothing can be tested: most draws of patients lack some finding.")
+                elif told:
+                    rest = " The others do not." if len(told) < len(compared) else ""
+                    sentences.append(f"{within} these differ from {baseline}: {words}.{rest}")
+                else:
+                    sentences.append(f"{within} no method differs from {baseline}, after correction.")
         untested = [tier for tier in self.tiers if tier not in self.tested_tiers()]
         if untested and len(self.runs) > 1:
             sentences.append(
@@ -280,6 +282,13 @@ class ComparisonReport:
                 f"Each method was tested against {test.baseline} only: between the others a higher figure shows "
                 "nothing by itself, and the highest of several is partly luck and tends to be lower in new patients."
             )
+        steps = {method: self._first(method).metrics["training"].get("steps") for method in self.runs}
+        if len(set(steps.values())) > 1:
+            counts = ", ".join(f"{method} {count:,}" for method, count in steps.items())
+            cautions.append(
+                f"The methods did not take as many optimizer steps ({counts}): a difference may be that of more or "
+                "less training."
+            )
         cautions.append(self._seed_words())
         cautions.append(self._tuning_words())
         cautions.append("Not a medical device. Not for diagnosis or treatment.")
@@ -306,7 +315,10 @@ class ComparisonReport:
 
     def _tuning_words(self) -> str:
         if not self.tuned:
-            return "Nothing was tuned: all methods used the same settings, which may suit one better than another."
+            return (
+                "Nothing was tuned: learning rate and weight decay are what the methods were given, and may suit one "
+                "better than another. What else they differ in stands under Settings."
+            )
         points = next(iter(self.tuned.values()))
         grid = " and ".join(points[0].values)
         words = (

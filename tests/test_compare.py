@@ -436,6 +436,24 @@ def test_tiers_are_shown_with_their_intervals(report):
     assert tail.low < tail.mean < tail.high
 
 
+def test_unequal_steps_are_a_caution_and_equal_ones_none(planted, report):
+    assert not any("optimizer steps" in caution for caution in report.cautions())
+    runs = {method: dict(by_seed) for method, by_seed in report.runs.items()}
+    for count, (method, by_seed) in enumerate(runs.items()):
+        training = {"parameters": 1000, "steps": 500 + 100 * count}
+        runs[method] = {
+            s: dataclasses.replace(run, metrics=run.metrics | {"training": training}) for s, run in by_seed.items()
+        }
+    said = " ".join(dataclasses.replace(report, runs=runs).cautions())
+    assert "optimizer steps (BCE 500, Same_&_50% 600, Better 700)" in said
+
+
+def test_every_tested_tier_has_its_sentence(report):
+    told = report.tier_conclusions()
+    for tier in report.tested_tiers():
+        assert sum(sentence.startswith(f"On {tier} findings by") for sentence in told) == 2
+
+
 def test_a_tier_of_a_handful_of_patients_is_not_tested(planted, monkeypatch):
     monkeypatch.setattr(comparison_report, "LEAST_IN_TIER", 10**6)
     report = build_report("few", planted, baseline="BCE", resamples=100)
