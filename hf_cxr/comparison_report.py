@@ -33,7 +33,7 @@ from hf_cxr.files import plain, replacing, write_json, write_text
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss, loss_options
 from hf_cxr.predictions import Predictions
-from hf_cxr.report import PUBLISHED_NIH14, _picture, _table
+from hf_cxr.report import PUBLISHED_NIH14, STYLE, _picture, _table
 
 TIERS = ("head", "medium", "tail")
 METRICS = {"auc": "AUC", "ap": "mAP"}
@@ -585,6 +585,7 @@ class ComparisonReport:
                 data = base64.b64encode(path.read_bytes()).decode()
                 sections.append(f"<h2>{html.escape(title)}</h2><p>{html.escape(note)}</p>{_picture(data, title)}")
         return _PAGE.format(
+            style=STYLE + _STYLE,
             name=html.escape(self.name),
             headline=html.escape(self.headline()),
             conclusions="".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.conclusions()),
@@ -1054,23 +1055,14 @@ def latex(text: str) -> str:
     return "".join(signs.get(character, character) for character in text)
 
 
+_STYLE = """.conclusions { background: #eef5fb; border-left: 4px solid #0072b2; padding: .6em 1em .6em 2.2em }
+p { max-width: 60em }
+"""
+
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{name}: comparison</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1250px; margin: 2em auto; padding: 0 1em; color: #1a1a1a }}
-h1 {{ margin-bottom: .2em }} h2 {{ margin-top: 2em }}
-.headline {{ font-size: 1.15em; font-weight: 600 }}
-.conclusions {{ background: #eef5fb; border-left: 4px solid #0072b2; padding: .6em 1em .6em 2.2em }}
-.cautions {{ background: #fff4e0; border-left: 4px solid #d55e00; padding: .6em 1em .6em 2.2em }}
-.wide {{ overflow-x: auto }}
-table {{ border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }}
-td {{ white-space: nowrap }}
-th, td {{ text-align: left; padding: .25em .7em; border-bottom: 1px solid #ddd }}
-th {{ background: #f4f4f4 }}
-img {{ max-width: 100% }}
-p {{ max-width: 60em }}
-</style></head><body>
+<style>{style}</style></head><body>
 <h1>{name}</h1>
 <p class="headline">{headline}</p>
 <h2>What it says</h2><ul class="conclusions">{conclusions}</ul>

@@ -188,6 +188,7 @@ class Report:
             else ""
         )
         return _PAGE.format(
+            style=STYLE,
             name=html.escape(self.name),
             headline=html.escape(self.headline()),
             cautions="".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions()),
@@ -263,21 +264,24 @@ def _picture(data: str | None, description: str) -> str:
     return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">' if data else ""
 
 
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1250px; margin: 2em auto; padding: 0 1em; color: #1a1a1a }
+h1 { margin-bottom: .2em } h2 { margin-top: 2em }
+.headline { font-size: 1.15em; font-weight: 600 }
+.cautions { background: #fff4e0; border-left: 4px solid #d55e00; padding: .6em 1em .6em 2.2em }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
+td { white-space: nowrap }
+th, td { text-align: left; padding: .25em .7em; border-bottom: 1px solid #ddd }
+th { background: #f4f4f4 }
+img { max-width: 100% }
+"""
+"""Of a report's page, and of a comparison's, which adds to it."""
+
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{name}: report</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1250px; margin: 2em auto; padding: 0 1em; color: #1a1a1a }}
-h1 {{ margin-bottom: .2em }} h2 {{ margin-top: 2em }}
-.headline {{ font-size: 1.15em; font-weight: 600 }}
-.cautions {{ background: #fff4e0; border-left: 4px solid #d55e00; padding: .6em 1em .6em 2.2em }}
-.wide {{ overflow-x: auto }}
-table {{ border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }}
-td {{ white-space: nowrap }}
-th, td {{ text-align: left; padding: .25em .7em; border-bottom: 1px solid #ddd }}
-th {{ background: #f4f4f4 }}
-img {{ max-width: 100% }}
-</style></head><body>
+<style>{style}</style></head><body>
 <h1>{name}</h1>
 <p class="headline">Test: {headline}</p>
 <ul class="cautions">{cautions}</ul>

@@ -48,7 +48,8 @@ def picture(path: Path) -> None:
 
 
 def dicom(path: Path, width: int, height: int) -> None:
-    pydicom = pytest.importorskip("pydicom")
+    import pydicom
+
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset = pydicom.Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
