@@ -58,6 +58,13 @@ class DataArguments:
             "help": "What to do with images that the lists name and the folder lacks: error, or skip and count."
         },
     )
+    changed_files: Literal["error", "accept"] = field(
+        default="error",
+        metadata={
+            "help": "When a run resumes and image files have another size or time of change than at its start: error, "
+            "or accept them as the same images, such as after a copy."
+        },
+    )
     split_file: str | None = field(
         default=None,
         metadata={

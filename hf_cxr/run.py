@@ -5,7 +5,6 @@ Only the main process writes. The run folder is complete when metrics.json is th
 
 import dataclasses
 import importlib.metadata
-import json
 import logging
 import platform
 import resource
@@ -41,6 +40,7 @@ from hf_cxr.data import (
     split_fingerprint,
     with_images,
 )
+from hf_cxr.data.fingerprint import data_state
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
@@ -53,10 +53,12 @@ from hf_cxr.modeling import build_model, fold_into_head, freeze_backbone
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.report import Report
+from hf_cxr.resume import check_resume
 from hf_cxr.run_folder import (
     UNCALIBRATED,
     logged_to,
-    open_run_folder,
+    on_main_process,
+    opened_run_folder,
     save_model_folder,
     write_run_folder,
     write_validation,
@@ -86,12 +88,14 @@ def run(args: RunArguments) -> Report | None:
     """
     state = PartialState()
     run_dir = Path(args.training.output_dir)
-    checkpoint = open_run_folder(args, state)
-    with logged_to(run_dir / "run.log", state):
+    with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
         repo_id = prepare_hub(args, run_dir) if state.is_main_process else None
         with state.main_process_first():  # the first process renders or reads into the cache, the others find it there
             splits, label_names = load_splits(args.data, seed=args.training.seed)
-        fingerprint = check_split(split_fingerprint(splits), checkpoint)
+        fingerprint = split_fingerprint(splits)
+        origin = on_main_process(
+            state, lambda: check_resume(args, run_dir, checkpoint, data_state(splits, label_names), fingerprint)
+        )
         log_splits(splits, label_names)
         processor = image_processor_for(args.model)
         check_prepared(args.data, processor.size["height"], int(processor.resample))
@@ -105,12 +109,12 @@ def run(args: RunArguments) -> Report | None:
         check_first_stage(args, model, fingerprint)
         if args.stages.freeze_backbone:
             freeze_backbone(model)
-        model.config.hf_cxr = {"version": hf_cxr.__version__, "split": fingerprint, "loss": loss.describe()}
+        model.config.hf_cxr = {"version": hf_cxr.__version__, "split": fingerprint, "loss": loss.describe(), **origin}
         model.config.hf_cxr["dataset"] = dataset_name(args.data)
         model.config.hf_cxr["synthetic"] = is_synthetic(args.data)
         trainer = build_trainer(args, model, processor, loss, draws_N, splits, label_names)
 
-        logger.info("training %s", f"on from {checkpoint}" if checkpoint else "from the start")
+        logger.info("%s", f"resuming from {checkpoint}" if checkpoint else "training from the start")
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         trainer.save_model(str(run_dir / UNCALIBRATED))
         state.wait_for_everyone()
@@ -168,18 +172,6 @@ def push(args: RunArguments, run_dir: Path, repo_id: str | None, report: Report)
     except (hub.HubError, ValueError) as error:
         report.push_error = f"{error}. The run folder is complete; push it with: hf-cxr push {run_dir} {repo_id}"
         logger.error("not pushed: %s", report.push_error)
-
-
-def check_split(fingerprint: str, checkpoint: Path | None) -> str:
-    """Refuse to go on from a checkpoint that was trained on another cut of the data."""
-    if checkpoint is not None:
-        saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("hf_cxr", {}).get("split")
-        if saved != fingerprint:
-            raise ValueError(
-                f"{checkpoint} was trained on the split {saved}, the data are now {fingerprint}: other images or "
-                "another cut; give the data it was started with, or another --output_dir"
-            )
-    return fingerprint
 
 
 def check_first_stage(args: RunArguments, model: PreTrainedModel, fingerprint: str) -> None:

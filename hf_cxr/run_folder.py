@@ -1,13 +1,16 @@
-"""The run folder: opened, or refused; logged to; written, whole or not at all. metrics.json is written last.
+"""The run folder: opened by one run at a time, or refused; logged to; written, whole or not at all.
 
-A folder that holds a finished run, or an unfinished one of other settings, is never overwritten.
+A folder that holds a finished run, or an unfinished one of other settings, is never overwritten. While a run works in
+it, a lock keeps every other run out. metrics.json is written last.
 """
 
 import logging
+import os
+import re
 import shutil
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,86 +18,173 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 from transformers import PreTrainedConfig, PreTrainedModel, TrainerState
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_cxr import card, plots
+from hf_cxr.checkpoints import check_whole, checkpoints_of, usable_checkpoint
 from hf_cxr.config import RunArguments
 from hf_cxr.files import replace_all, write_json, write_text
 from hf_cxr.predictions import Predictions
 from hf_cxr.report import Report
-from hf_cxr.trainer import last_complete_checkpoint
+from hf_cxr.resume import FREE_ON_RESUME, changed_settings, settings_of
 
 logger = logging.getLogger(__name__)
 
 UNCALIBRATED = ".uncalibrated"  # folder of the trained model until its calibration is fitted
+LOCK = ".run.lock"
+LOCK_SECONDS = 10  # dataloader workers of a run that was just killed take a few seconds to end
 
-# What may differ between a run and its continuation: nothing that changes what is computed.
-FREE_ON_RESUME = {
-    "dataloader_num_workers",
-    "disable_tqdm",
-    "measure_test",  # a run that stopped after validation may go on to the test set
-    "nih_root",  # the split's fingerprint is compared instead
-    "output_dir",
-    "per_device_eval_batch_size",
-    "prepared",  # as nih_root
-    "report_to",
-    "resume_from_checkpoint",
-    "save_total_limit",
-    "split_file",  # as nih_root
-    "table_root",  # as nih_root
-}
+TEMPORARY = r"\.[^/]+-[a-z0-9_]{8}(\.\w+)?"  # names of `files.replacing`, and of `save_model_folder`
 
 
-def open_run_folder(args: RunArguments, state: PartialState) -> Path | None:
-    """Make the run folder, or find where an unfinished run in it stopped.
+@contextmanager
+def opened_run_folder(args: RunArguments, state: PartialState) -> Iterator[Path | None]:
+    """Within the block the run folder is this run's alone; it is made if need be.
 
-    Returns:
-        The checkpoint to go on from, or None to start.
+    Yields:
+        The checkpoint to resume from, or None to start.
 
     Raises:
-        ValueError: the folder holds a finished run, or one of other settings.
+        ValueError: another run works in the folder, or it holds a finished run, one of other settings, or something
+            else; or the checkpoint that was asked for is damaged or of another run.
     """
-    run_dir = Path(args.training.output_dir)
-    problem = [None]
+    locks: list[FileLock] = []
+    try:
+        yield on_main_process(state, lambda: _open(args, state, locks))
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+def on_main_process(state: PartialState, work: Callable[[], Any]) -> Any:
+    """What ``work`` returns on the main process, on every process; or its error, on every process.
+
+    Raises:
+        ValueError: ``work`` raised a ValueError or an OSError.
+    """
+    outcome: list[Any] = [None, None]
+    cause = None
     if state.is_main_process:
         try:
-            _settle_existing_run(args, run_dir)
+            outcome[0] = work()
         except (ValueError, OSError) as error:
-            problem = [str(error)]
+            outcome[1], cause = str(error), error
     if state.num_processes > 1:
-        broadcast_object_list(problem)
-    if problem[0]:
-        raise ValueError(problem[0])
-    if args.training.resume_from_checkpoint:
-        return Path(args.training.resume_from_checkpoint)
-    return last_complete_checkpoint(run_dir, state.num_processes)
+        broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise ValueError(outcome[1]) from cause
+    return outcome[0]
 
 
-def _settle_existing_run(args: RunArguments, run_dir: Path) -> None:
-    config = run_dir / "config.yaml"
-    choice = args.training.on_existing_run
+def _open(args: RunArguments, state: PartialState, locks: list[FileLock]) -> Path | None:
+    """On the main process: lock the folder, settle what it holds, write config.yaml, find the checkpoint."""
+    run_dir = Path(args.training.output_dir)
+    _refuse_foreign(run_dir)
+    if args.training.on_existing_run == "move_aside" and _is_started(run_dir):
+        _move_aside(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    locks.append(_locked(run_dir))
+    _refuse_foreign(run_dir)  # once more: it may have changed until it was locked
+    _check_existing_run(args, run_dir)
+    _clear_leavings(run_dir)
+    checkpoint = _checkpoint(args, state, run_dir)
+    write_text(run_dir / "config.yaml", yaml.safe_dump(settings_of(args), sort_keys=True))
+    return checkpoint
+
+
+def _locked(run_dir: Path) -> FileLock:
+    lock = FileLock(run_dir / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another run is working in %s; waiting %d s for its end", run_dir, LOCK_SECONDS)
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout as error:
+            raise ValueError(
+                f"another run is working in {run_dir}: wait for its end, or give another --output_dir"
+            ) from error
+    return lock
+
+
+def _refuse_foreign(run_dir: Path) -> None:
+    """Refuse a place that is not a run folder of this package, nor free to become one."""
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ValueError(f"{run_dir} is a file; give a folder as --output_dir")
+    if not run_dir.is_dir() or not any(run_dir.iterdir()):
+        return
+    if not (run_dir / "config.yaml").is_file():
+        # A run that was killed before it had written its config.yaml leaves its lock and nothing to lose.
+        if not (run_dir / LOCK).exists():
+            raise ValueError(f"{run_dir} is not empty and not a run folder of hf_cxr; give another --output_dir")
+        if checkpoints_of(run_dir) or (run_dir / "metrics.json").exists():
+            raise ValueError(
+                f"{run_dir} holds a run whose config.yaml is missing, so its settings are unknown: restore that file, "
+                "or give another --output_dir"
+            )
+
+
+def _is_started(run_dir: Path) -> bool:
+    return (run_dir / "metrics.json").is_file() or bool(checkpoints_of(run_dir))
+
+
+def _move_aside(run_dir: Path) -> None:
+    lock = _locked(run_dir)  # no other run is in it
+    aside = next(path for i in range(1, 10_000) if not (path := run_dir.with_name(f"{run_dir.name}-{i}")).exists())
+    if os.name == "nt":
+        lock.release()  # Windows renames no folder with an open file
+    run_dir.rename(aside)
+    lock.release()
+    logger.info("moved the earlier run to %s", aside)
+
+
+def _check_existing_run(args: RunArguments, run_dir: Path) -> None:
     repair = "give another --output_dir, or --on_existing_run move_aside to keep it under another name"
-    started = (run_dir / "metrics.json").is_file() or any(run_dir.glob("checkpoint-*"))
-    if config.is_file() and choice == "move_aside" and started:
-        aside = next(path for i in range(1, 10_000) if not (path := run_dir.with_name(f"{run_dir.name}-{i}")).exists())
-        run_dir.rename(aside)
-        logger.info("moved the earlier run to %s", aside)
-    elif config.is_file() and choice == "error" and started:
+    if not _is_started(run_dir):
+        return
+    if args.training.on_existing_run == "error":
         raise ValueError(f"{run_dir} already holds a run; {repair}")
-    elif (run_dir / "metrics.json").is_file():
+    if (run_dir / "metrics.json").is_file():
         raise ValueError(f"{run_dir} holds a finished run; {repair}")
-    elif config.is_file() and any(run_dir.glob("checkpoint-*")):
-        before, now = yaml.safe_load(config.read_text(encoding="utf-8")), _as_yaml(args.to_dict())
-        # A stream's order depends on how many read it.
-        free = FREE_ON_RESUME - ({"dataloader_num_workers"} if args.data.streaming else set())
-        changed = [key for key in now if key not in free and before.get(key) != now[key]]
-        if changed:
-            listing = ", ".join(f"{key} was {before.get(key)} and is {now[key]}" for key in changed[:5])
-            raise ValueError(f"{run_dir} holds an unfinished run with other settings ({listing}); {repair}")
-    elif not config.is_file() and run_dir.is_dir() and any(run_dir.iterdir()):
-        raise ValueError(f"{run_dir} is not empty and holds no run of hf_cxr; give another --output_dir")
-    write_text(config, yaml.safe_dump(_as_yaml(args.to_dict()), sort_keys=True))
+    config = run_dir / "config.yaml"
+    try:
+        before = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        before = None
+    if not isinstance(before, dict):
+        raise ValueError(f"{config} cannot be read: this run's settings are unknown; restore it, or {repair}")
+    # A stream's order depends on how many read it.
+    free = FREE_ON_RESUME - ({"dataloader_num_workers"} if args.data.streaming else set())
+    changed = changed_settings(before, settings_of(args), free=free)
+    if changed:
+        raise ValueError(f"{run_dir} holds an unfinished run with other settings ({', '.join(changed[:5])}); {repair}")
+
+
+def _checkpoint(args: RunArguments, state: PartialState, run_dir: Path) -> Path | None:
+    """The checkpoint to resume from: the one that was asked for, or the newest whole one."""
+    asked = args.training.resume_from_checkpoint
+    if not asked:
+        return usable_checkpoint(run_dir, state.num_processes, needs_best=args.training.load_best_model_at_end)
+    if Path(asked).resolve() not in [path.resolve() for path in checkpoints_of(run_dir)]:
+        raise ValueError(
+            f"resume_from_checkpoint {asked} is not a checkpoint of {run_dir}: leave it out to resume this run, or "
+            "give --model_name_or_path to start another run from its weights"
+        )
+    checkpoint = run_dir / Path(asked).name
+    check_whole(
+        checkpoint, "the checkpoint to resume from", "leave out --resume_from_checkpoint to take the newest one"
+    )
+    return checkpoint
+
+
+def _clear_leavings(run_dir: Path) -> None:
+    """Remove what a killed run left half-written: nobody reads it, and it may be large."""
+    for folder in (run_dir, run_dir / "predictions", run_dir / "figures"):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name == UNCALIBRATED or re.fullmatch(TEMPORARY, path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
@@ -165,8 +255,3 @@ def save_model_folder(run_dir: Path, model: PreTrainedModel, processor: BaseImag
         processor.save_pretrained(beside)
         replace_all(beside, run_dir, last="config.json")
     shutil.rmtree(run_dir / UNCALIBRATED)
-
-
-def _as_yaml(values: dict[str, Any]) -> dict[str, Any]:
-    # What a round trip through the file gives, so that comparing with what was read compares like with like.
-    return yaml.safe_load(yaml.safe_dump(values))

@@ -5,8 +5,6 @@ It knows no loss and no sampler by name. Each override says why it is there.
 B = images, C = findings, S = resized side in pixels.
 """
 
-import json
-import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,8 +15,9 @@ import torch
 from accelerate.data_loader import DataLoaderShard
 from torch.utils.data import IterableDataset, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import rotate_checkpoints
 
+from hf_cxr.checkpoints import CHECKSUMS, best_checkpoint, check_whole, seal
 from hf_cxr.processing import PixelProcessor, collate
 
 
@@ -157,6 +156,30 @@ class CXRTrainer(Trainer):
         with self._averaged_weights():
             super()._save(output_dir, state_dict)
 
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        # A checkpoint is sealed when all processes have written their part, and before an older one is removed for it:
+        # at every moment one whole checkpoint is on the disk.
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            (folder / CHECKSUMS).unlink(missing_ok=True)  # of an earlier checkpoint of that step
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal(folder)
+            rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint, use_mtime=True)
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        # The saved state names the best step and no path: the folder may have been moved since.
+        progress = super()._init_training_state(*args, **kwargs)
+        best = best_checkpoint(self.args.output_dir, self.state.best_global_step)
+        if best is not None and best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        return progress
+
     def _interpolated(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]):
         if self.interpolation is None or not model.training:
             return nullcontext()
@@ -190,6 +213,11 @@ class CXRTrainer(Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_best_model()
         else:
+            check_whole(
+                self.state.best_model_checkpoint,
+                f"the best by validation {self.args.metric_for_best_model}",
+                "run the same command again; it resumes from an older checkpoint, or starts again",
+            )
             self._load_weights(self.state.best_model_checkpoint)
             if self.average is not None:
                 self.average.finish(None)  # the checkpoint's weights are the average of then
@@ -248,24 +276,3 @@ class _SamplerEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.sampler.set_epoch(int(state.epoch or 0))
-
-
-def last_complete_checkpoint(run_dir: str | Path, world_size: int = 1) -> Path | None:
-    """The newest checkpoint folder that was written to its end, or None.
-
-    The Trainer writes trainer_state.json last. A process killed in the middle of a save leaves a folder without it,
-    or with half of it; such a folder is passed over.
-    """
-    folders = [path for path in Path(run_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    for folder in sorted(folders, key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        rng = [f"rng_state_{i}.pth" for i in range(world_size)] if world_size > 1 else ["rng_state.pth"]
-        if _readable_json(folder / TRAINER_STATE_NAME) and all((folder / name).is_file() for name in rng):
-            return folder
-    return None
-
-
-def _readable_json(path: Path) -> bool:
-    try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
-        return False

@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parents[1] / "hf_cxr"
 # Bars from left to right. Within the second bar the parts never import one another.
 BARS = (
     ("labels", "config", "files"),
-    ("data", "processing", "modeling", "losses", "sampling", "evaluation", "predictions"),
+    ("data", "processing", "modeling", "losses", "sampling", "evaluation", "predictions", "checkpoints"),
     ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference"),
-    ("report", "plots"),
+    ("report", "plots", "resume"),
     ("card", "comparison_report"),
     ("hub", "run_folder"),
     ("run",),

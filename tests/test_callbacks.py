@@ -10,7 +10,7 @@ from tiny import rows, trainer
 from transformers import TrainerCallback
 
 from hf_cxr.callbacks import TRAINING_WEIGHTS, DeferredReweighting, WeightAverage
-from hf_cxr.trainer import last_complete_checkpoint
+from hf_cxr.checkpoints import usable_checkpoint
 
 STEPS = {
     "num_train_epochs": 3,
@@ -71,7 +71,7 @@ def test_resumed_run_has_the_same_average_to_the_bit(tmp_path, stop):
     straight = trainer(tmp_path / "straight", average=WeightAverage(0.9), **STEPS)
     straight.train()
     trainer(tmp_path / "stopped", average=WeightAverage(0.9), callbacks=[Recorder(stop)], **STEPS).train()
-    checkpoint = last_complete_checkpoint(tmp_path / "stopped")
+    checkpoint = usable_checkpoint(tmp_path / "stopped")
     assert checkpoint.name == f"checkpoint-{stop}"
     resumed = trainer(tmp_path / "stopped", average=WeightAverage(0.9), **STEPS)
     resumed.train(resume_from_checkpoint=str(checkpoint))
@@ -140,7 +140,7 @@ def test_class_weights_act_from_their_epoch_on_and_after_a_resume(tmp_path):
     stopped, _ = deferred(tmp_path / "b", 2, callbacks=[Recorder(12)], **STEPS)
     stopped.train()
     resumed, noting = deferred(tmp_path / "b", 2, **STEPS)
-    resumed.train(resume_from_checkpoint=str(last_complete_checkpoint(tmp_path / "b")))
+    resumed.train(resume_from_checkpoint=str(usable_checkpoint(tmp_path / "b")))
     assert noting.noted == dict.fromkeys((13, 14, 15), True)
     assert equal(resumed.model.state_dict(), straight.model.state_dict())
 

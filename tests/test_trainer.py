@@ -1,7 +1,6 @@
 """The Trainer: the same gradients however a step is cut up, the same weights after a resume, the best checkpoint."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from gradients_worker import Gradients
 from tiny import rows, trainer
 from transformers import TrainerCallback
 
-from hf_cxr.trainer import last_complete_checkpoint
+from hf_cxr.checkpoints import usable_checkpoint
 
 HERE = Path(__file__).parent
 
@@ -131,7 +130,7 @@ def test_resumed_run_ends_with_the_same_weights_to_the_bit(tmp_path, stop):
     straight = trainer(tmp_path / "straight", **settings)
     straight.train()
     trainer(tmp_path / "stopped", callbacks=[StopAt(stop)], **settings).train()
-    checkpoint = last_complete_checkpoint(tmp_path / "stopped")
+    checkpoint = usable_checkpoint(tmp_path / "stopped")
     assert checkpoint.name == f"checkpoint-{stop}"
     resumed = trainer(tmp_path / "stopped", **settings)
     start = {name: value.clone() for name, value in resumed.model.named_parameters()}
@@ -176,21 +175,6 @@ def test_validation_loss_is_over_the_whole_set_however_it_is_cut(tmp_path):
     with torch.no_grad():
         expected = run.loss(run.model(pixel_values=run.pixels(batch["pixel_values"])).logits, batch["labels"])
     assert losses[0] == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_checkpoints_that_were_cut_off_are_passed_over(tmp_path):
-    run = trainer(tmp_path, save_strategy="steps", save_steps=1, save_total_limit=None, per_device_train_batch_size=8)
-    run.train()
-    assert last_complete_checkpoint(tmp_path).name == "checkpoint-5"
-    (tmp_path / "checkpoint-5" / "trainer_state.json").write_text('{"global_step": 5, "log_hist')
-    assert last_complete_checkpoint(tmp_path).name == "checkpoint-4"
-    (tmp_path / "checkpoint-4" / "trainer_state.json").unlink()
-    assert last_complete_checkpoint(tmp_path).name == "checkpoint-3"
-    (tmp_path / "checkpoint-3" / "rng_state.pth").unlink()
-    assert last_complete_checkpoint(tmp_path).name == "checkpoint-2"
-    assert last_complete_checkpoint(tmp_path, world_size=2) is None
-    shutil.rmtree(tmp_path)
-    assert last_complete_checkpoint(tmp_path) is None
 
 
 @pytest.mark.parametrize(("optimizer", "all_decay"), [("adam", True), ("adamw", False)])

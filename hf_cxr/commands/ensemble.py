@@ -65,7 +65,8 @@ def predictions_of(member: Path, flags: Sequence[str]):
     from hf_cxr.config import parse_arguments
     from hf_cxr.data import load_splits, split_fingerprint
     from hf_cxr.inference import Classifier
-    from hf_cxr.run import check_split, predict
+    from hf_cxr.resume import check_split
+    from hf_cxr.run import predict
 
     args = parse_arguments([str(member.parent / "config.yaml"), *flags], prog="hf-cxr ensemble")
     splits, _ = load_splits(args.data, seed=args.training.seed)

@@ -1,0 +1,176 @@
+"""Checkpoints of a run: whole or not, to the byte, and which one an unfinished run resumes from.
+
+The Trainer writes a checkpoint file by file. `seal` writes ``checksums.json`` after the last of them: the size and the
+SHA-256 of every file. A folder without it was killed in mid-save; one that disagrees with it is damaged. The file that
+says which checkpoint is best (``trainer_state.json``) names a step and no path, so that a run folder can be moved.
+
+Checkpoints of versions before ``checksums.json`` are taken if the files that a resume reads are there.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_cxr.files import write_json, write_text
+
+logger = logging.getLogger(__name__)
+
+CHECKSUMS = "checksums.json"
+STATE = "trainer_state.json"
+DAMAGED = "damaged-"  # prefix of a checkpoint folder that was set aside
+UNFINISHED = "it was not written to its end"
+BEFORE_CHECKSUMS = ("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt")
+
+
+def seal(checkpoint: str | Path) -> None:
+    """Record size and SHA-256 of every file of a checkpoint, after the last of them was written.
+
+    The path of the best checkpoint is taken out of its state: it would be wrong as soon as the folder moves, and the
+    number of the best step, beside it, says the same.
+    """
+    checkpoint = Path(checkpoint)
+    state = _read_json(checkpoint / STATE)
+    if state is not None and state.get("best_model_checkpoint") is not None:
+        text = json.dumps(state | {"best_model_checkpoint": None}, indent=2, sort_keys=True)  # NaN stays, as it was
+        write_text(checkpoint / STATE, text + "\n")
+    write_json(checkpoint / CHECKSUMS, {path: _record(checkpoint / path) for path in _files(checkpoint)})
+
+
+def problems_of(checkpoint: str | Path) -> list[str]:
+    """What is missing, cut short or changed in a checkpoint, in words; empty if it is whole."""
+    checkpoint = Path(checkpoint)
+    if not checkpoint.is_dir():
+        return ["the folder is missing"]
+    if not (checkpoint / CHECKSUMS).exists():
+        return _problems_without_checksums(checkpoint)
+    recorded = _read_json(checkpoint / CHECKSUMS)
+    if recorded is None or not all(isinstance(entry, dict) for entry in recorded.values()):
+        return [f"{CHECKSUMS} cannot be read"]
+    problems = []
+    for name, entry in recorded.items():
+        path = checkpoint / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != entry.get("bytes"):
+            problems.append(f"{name} has {path.stat().st_size:,} bytes instead of {entry.get('bytes'):,}")
+        elif _record(path) != entry:
+            problems.append(f"{name} was changed: its SHA-256 differs")
+    return problems
+
+
+def usable_checkpoint(run_dir: str | Path, world_size: int = 1, *, needs_best: bool = True) -> Path | None:
+    """The newest whole checkpoint to resume from; unusable newer ones are set aside or cleared away, with a warning.
+
+    Resuming from an older one, or starting again, computes the same numbers and costs only time.
+
+    Args:
+        run_dir: the run folder.
+        world_size: number of processes that will resume; each needs its own random state.
+        needs_best: the run ends by going back to its best checkpoint, so that one must be whole too.
+
+    Returns:
+        The checkpoint folder, or None to start from the beginning.
+    """
+    run_dir = Path(run_dir)
+    problems_by_name: dict[str, list[str]] = {}
+    chosen = None
+    for checkpoint in checkpoints_of(run_dir)[::-1]:
+        problems = problems_by_name[checkpoint.name] = problems_of(checkpoint)
+        problems = problems or _problems_of_resume(checkpoint, world_size, needs_best)
+        if not problems:
+            chosen = checkpoint
+            break
+        logger.warning("%s cannot be resumed from: %s", checkpoint, "; ".join(problems[:3]))
+    for name, problems in problems_by_name.items():
+        if problems:
+            _clear_away(run_dir / name, finished=problems != [UNFINISHED])
+    if problems_by_name and chosen is None:
+        logger.warning("%s has no checkpoint that can be resumed from: starting from the beginning", run_dir)
+    return chosen
+
+
+def checkpoints_of(run_dir: str | Path) -> list[Path]:
+    """The checkpoint folders of a run, oldest first."""
+    folders = [path for path in Path(run_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted((path for path in folders if path.is_dir()), key=_step)
+
+
+def best_checkpoint(run_dir: str | Path, step: int | None) -> Path | None:
+    """The checkpoint of the best step, in the run folder where it is now."""
+    return None if step is None else Path(run_dir) / f"checkpoint-{step}"
+
+
+def check_whole(checkpoint: str | Path, what: str, repair: str) -> None:
+    """Refuse a checkpoint that is not whole.
+
+    Raises:
+        ValueError: the message names the checkpoint, ``what`` it is for, the first problems and the repair.
+    """
+    problems = problems_of(checkpoint)
+    if problems:
+        raise ValueError(f"{checkpoint}, {what}, is damaged ({'; '.join(problems[:3])}): {repair}")
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _problems_of_resume(checkpoint: Path, world_size: int, needs_best: bool) -> list[str]:
+    """What keeps a whole checkpoint from being resumed by this many processes and brought to its end."""
+    rng = [f"rng_state_{i}.pth" for i in range(world_size)] if world_size > 1 else ["rng_state.pth"]
+    problems = [f"{name} is missing" for name in rng if not (checkpoint / name).is_file()]
+    step = (_read_json(checkpoint / STATE) or {}).get("best_global_step")
+    if needs_best and step is not None and step != _step(checkpoint):
+        best = best_checkpoint(checkpoint.parent, step)
+        problems += [f"{best.name}, its best checkpoint so far: {problem}" for problem in problems_of(best)]
+    return problems
+
+
+def _problems_without_checksums(checkpoint: Path) -> list[str]:
+    if _read_json(checkpoint / STATE) is None:
+        return [UNFINISHED]
+    config = _read_json(checkpoint / "config.json")
+    if config is None:
+        return ["config.json cannot be read"]
+    if "data" in (config.get("hf_cxr") or {}):  # which came with the checksums
+        return [UNFINISHED]
+    return [f"{name} is missing" for name in BEFORE_CHECKSUMS if not (checkpoint / name).is_file()]
+
+
+def _clear_away(checkpoint: Path, *, finished: bool) -> None:
+    """Remove a checkpoint that was never finished; keep a damaged one under another name."""
+    if not finished:
+        shutil.rmtree(checkpoint)
+        return
+    aside = checkpoint.with_name(DAMAGED + checkpoint.name)
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.rename(aside)
+    logger.warning("the damaged %s is kept as %s", checkpoint.name, aside.name)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+def _files(folder: Path) -> Sequence[str]:
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,158 @@
+"""What must be the same when an unfinished run resumes: its settings, its data and its initial weights.
+
+config.yaml holds the settings, ``data.parquet`` every row with its labels and its file (see `data/fingerprint.py`),
+and each checkpoint's config.json the fingerprints of the data and of the initial weights.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from hf_cxr.checkpoints import file_sha256
+from hf_cxr.config import ARGUMENTS, RunArguments
+from hf_cxr.data.fingerprint import FILE, changes, data_fingerprint, load_state, save_state
+
+logger = logging.getLogger(__name__)
+
+# What may differ between a run and its continuation: nothing that changes what is computed.
+FREE_ON_RESUME = {
+    "changed_files",
+    "dataloader_num_workers",
+    "disable_tqdm",
+    "measure_test",  # a run that stopped after validation may go on to the test set
+    "missing_images",  # images that are gone since are found by their rows: see `run.check_data`
+    "nih_root",  # the data themselves are compared instead
+    "output_dir",
+    "per_device_eval_batch_size",
+    "prepared",  # as nih_root
+    "report_to",
+    "resume_from_checkpoint",
+    "save_total_limit",
+    "split_file",  # as nih_root
+    "table",  # as nih_root
+    "table_root",  # as nih_root
+}
+
+# Keys whose value may be a path. config.yaml holds them absolute: it is read from any working folder.
+PATHS = ("model_name_or_path", "nih_root", "prepared", "split_file", "table", "table_root")
+
+
+def settings_of(args: RunArguments) -> dict[str, Any]:
+    """The run's settings as config.yaml gives them back, with local paths absolute."""
+    values = args.to_dict()
+    for key in PATHS:
+        if values.get(key) and Path(values[key]).exists():
+            values[key] = os.path.abspath(values[key])
+    return yaml.safe_load(yaml.safe_dump(values))
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], *, free: set[str]) -> list[str]:
+    """In words, the settings that differ from those of an earlier start; those of ``free`` may.
+
+    A key that the earlier start did not know, because its version of this package had none, had its default. Of a
+    local model the weights are compared, in `check_resume`, and not the path.
+    """
+    defaults = {field.name: field.default for part in ARGUMENTS for field in dataclasses.fields(part)}
+    weights = [values.get("model_name_or_path") or "" for values in (before, now)]
+    free = free | ({"model_name_or_path"} if all(map(os.path.isabs, weights)) else set())
+    return [
+        f"{key} was {before.get(key, defaults.get(key))} and is {now[key]}"
+        for key in now
+        if key not in free and before.get(key, defaults.get(key)) != now[key]
+    ]
+
+
+def initial_weights(name: str | None) -> str | None:
+    """SHA-256 of a local model's weights; None for a fresh model and a Hub id."""
+    path = Path(name or "") / "model.safetensors"
+    return file_sha256(path) if name and path.is_file() else None
+
+
+def check_resume(
+    args: RunArguments, run_dir: Path, checkpoint: Path | None, state: pa.Table, split: str
+) -> dict[str, str | None]:
+    """Refuse to resume on other data or from other initial weights; note both where a run starts.
+
+    Args:
+        args: of the run.
+        run_dir: the run folder; data.parquet is written there where a run starts.
+        checkpoint: to resume from; None to start.
+        state: of the data, from `data_state`.
+        split: the split's fingerprint.
+
+    Returns:
+        What a checkpoint's config.json is to say: ``data`` and ``initial_weights``.
+
+    Raises:
+        ValueError: labels, images, their order or files, patients or initial weights are not those that the run was
+            started with; the message names them.
+    """
+    weights = initial_weights(args.model.model_name_or_path)
+    fingerprint = data_fingerprint(state)
+    if checkpoint is None:
+        save_state(state, run_dir)
+        return {"data": fingerprint, "initial_weights": weights}
+    saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("hf_cxr") or {}
+    if saved.get("data") is None:
+        check_split(split, checkpoint)
+        logger.warning("%s was written by an earlier version: its labels and files cannot be compared", checkpoint)
+        return {"data": fingerprint, "initial_weights": weights}
+    if saved.get("initial_weights") != weights:
+        raise ValueError(
+            f"{run_dir} started from other weights than those of {args.model.model_name_or_path}: give the "
+            "--model_name_or_path it was started with, or another --output_dir"
+        )
+    _check_state(args, run_dir, checkpoint, state, saved["data"])
+    return {"data": saved["data"], "initial_weights": weights}
+
+
+def check_split(fingerprint: str, checkpoint: Path) -> None:
+    """Refuse a checkpoint that was trained on another split.
+
+    Raises:
+        ValueError: its split's fingerprint is another one.
+    """
+    saved = (json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("hf_cxr") or {}).get("split")
+    if saved != fingerprint:
+        raise ValueError(
+            f"{checkpoint} was trained on the split {saved}, the data are now {fingerprint}: other images or "
+            "another cut; give the data it was started with, or another --output_dir"
+        )
+
+
+def _check_state(args: RunArguments, run_dir: Path, checkpoint: Path, now: pa.Table, trained_on: str) -> None:
+    before = load_state(run_dir)
+    if before is None or data_fingerprint(before) != trained_on:
+        if data_fingerprint(now) != trained_on:
+            raise ValueError(
+                f"{checkpoint} was trained on other data: labels, images, patients or their order changed since "
+                f"({run_dir / FILE}, which would say which, is missing or damaged); give the data it was started "
+                "with, or another --output_dir"
+            )
+        logger.warning("%s is missing or damaged: whether image files changed cannot be checked", run_dir / FILE)
+        return
+    found = changes(before, now)
+    if found.rows:
+        raise ValueError(
+            f"{checkpoint} was trained on other data: {'; '.join(found.rows)}. Give the data it was started with, or "
+            "another --output_dir to start a run on these"
+        )
+    if found.gone and args.data.missing_images != "skip":
+        raise ValueError(
+            f"{'; '.join(found.gone)} since {run_dir} was started. Bring them back, or leave them out and have them "
+            "counted with --missing_images skip"
+        )
+    if found.files and args.data.changed_files != "accept":
+        raise ValueError(
+            f"{'; '.join(found.files)} (size or time of change) since {run_dir} was started. Bring the files back; if "
+            "they hold the same images, as after a copy, resume with --changed_files accept"
+        )
+    for sentence in (*found.gone, *found.files):
+        logger.warning("since the run was started: %s", sentence)

@@ -1,0 +1,223 @@
+"""The run folder: one run at a time, nothing of another lost, a killed run's leavings cleared, settings that moved."""
+
+import json
+import multiprocessing
+import os
+import shutil
+
+import datasets
+import pytest
+import yaml
+from accelerate import PartialState
+from filelock import FileLock
+
+from hf_cxr import run_folder
+from hf_cxr.config import parse_arguments
+from hf_cxr.data import load_splits
+from hf_cxr.data.fingerprint import data_fingerprint, data_state
+from hf_cxr.resume import check_resume
+from hf_cxr.run_folder import LOCK, opened_run_folder
+
+
+def arguments(folder, *flags):
+    words = ["--output_dir", str(folder), "--phantom_train", "6", "--phantom_validation", "2", "--phantom_test", "2"]
+    return parse_arguments([*words, *flags])
+
+
+def opened(folder, *flags):
+    with opened_run_folder(arguments(folder, *flags), PartialState()) as checkpoint:
+        return checkpoint
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """An unfinished run whose checkpoint is of before checksums, so that its content does not matter."""
+    opened(tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoint-4"
+    folder.mkdir()
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (folder / name).write_bytes(b"x")
+    for name in ("config.json", "trainer_state.json"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_the_same_run_resumes_and_another_is_refused(checkpoint):
+    run_dir = checkpoint.parent
+    assert opened(run_dir) == checkpoint
+    assert opened(run_dir, "--per_device_eval_batch_size", "7") == checkpoint
+    with pytest.raises(ValueError, match=r"other settings \(seed was 42 and is 5"):
+        opened(run_dir, "--seed", "5")
+    assert yaml.safe_load((run_dir / "config.yaml").read_text())["seed"] == 42
+
+
+def test_a_key_that_came_later_had_its_default_before(checkpoint):
+    config = checkpoint.parent / "config.yaml"
+    values = yaml.safe_load(config.read_text())
+    del values["streaming_buffer"]
+    config.write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match="streaming_buffer was 1000 and is 10"):
+        opened(checkpoint.parent, "--streaming_buffer", "10")
+    assert opened(checkpoint.parent) == checkpoint
+
+
+def test_two_runs_never_work_in_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.1)
+    with opened_run_folder(arguments(tmp_path / "run"), PartialState()):
+        before = (tmp_path / "run" / "config.yaml").read_bytes()
+        answer = multiprocessing.get_context("fork").Queue()
+        multiprocessing.get_context("fork").Process(target=_try, args=(tmp_path / "run", answer)).start()
+        assert "another run is working in" in answer.get(timeout=60)
+        assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+    assert opened(tmp_path / "run", "--seed", "5") is None
+
+
+def _try(folder, answer):
+    try:
+        opened(folder, "--seed", "5")
+        answer.put("opened")
+    except ValueError as error:
+        answer.put(str(error))
+
+
+def test_a_lock_that_nobody_holds_is_no_obstacle(tmp_path):
+    lock = FileLock(tmp_path / "run" / LOCK)
+    (tmp_path / "run").mkdir()
+    lock.acquire()
+    lock.release()
+    assert opened(tmp_path / "run") is None
+
+
+def test_a_run_that_was_killed_before_its_config_starts_again(tmp_path):
+    run_dir = tmp_path / "run"
+    opened(run_dir)
+    (run_dir / "config.yaml").rename(run_dir / ".config-abcd_123.yaml")
+    assert opened(run_dir) is None
+    assert sorted(path.name for path in run_dir.iterdir()) == [LOCK, "config.yaml"]
+
+
+def test_leavings_of_a_killed_run_are_cleared_and_nothing_else(checkpoint):
+    run_dir = checkpoint.parent
+    for name in (".model-a1b2c3d4", ".uncalibrated"):
+        (run_dir / name).mkdir()
+        (run_dir / name / "model.safetensors").write_bytes(b"x")
+    for name in (".metrics-a1b2c3d4.json", "predictions/.test-a1b2c3d4.parquet", "figures/.training-abcdefgh.png"):
+        (run_dir / name).parent.mkdir(exist_ok=True)
+        (run_dir / name).write_bytes(b"x")
+    kept = [run_dir / name for name in ("notes.txt", ".env", "my-figure-a1b2c3d4.png", "figures/mine.png")]
+    for path in kept:
+        path.write_bytes(b"x")
+    assert opened(run_dir) == checkpoint
+    hidden = {path.name for path in run_dir.rglob(".*")}
+    assert hidden == {LOCK, ".env"}
+    assert all(path.exists() for path in kept)
+
+
+def test_places_that_are_not_run_folders_are_left_alone(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_text("x")
+    for name, said in (("file", "is a file"), ("photos", "not a run folder")):
+        with pytest.raises(ValueError, match=said):
+            opened(tmp_path / name)
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["a.png"]
+
+
+def test_checkpoints_without_settings_are_refused(checkpoint):
+    config = checkpoint.parent / "config.yaml"
+    config.write_text("a: [")
+    with pytest.raises(ValueError, match="cannot be read"):
+        opened(checkpoint.parent)
+    config.unlink()
+    with pytest.raises(ValueError, match=r"config\.yaml is missing"):
+        opened(checkpoint.parent)
+    assert checkpoint.is_dir()
+
+
+def test_move_aside_keeps_the_earlier_run(checkpoint):
+    run_dir = checkpoint.parent
+    assert opened(run_dir, "--on_existing_run", "move_aside", "--seed", "5") is None
+    assert (run_dir.with_name("run-1") / "checkpoint-4").is_dir()
+    assert yaml.safe_load((run_dir / "config.yaml").read_text())["seed"] == 5
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed_from(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "other" / "checkpoint-4")
+    flag = "--resume_from_checkpoint"
+    with pytest.raises(ValueError, match="not a checkpoint of"):
+        opened(checkpoint.parent, flag, str(tmp_path / "other" / "checkpoint-4"))
+    assert opened(checkpoint.parent, flag, str(checkpoint)) == checkpoint
+
+
+def test_settings_hold_no_path_that_depends_on_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "folds.csv").write_text("x")
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    opened("../run", "--split_file", "folds.csv")
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["split_file"] == str(tmp_path / "a" / "folds.csv")
+    monkeypatch.chdir(tmp_path / "b")
+    assert os.path.isfile(parse_arguments([str(tmp_path / "run" / "config.yaml")]).data.split_file)
+
+
+class TestResume:
+    """The data and the initial weights of a run that resumes are those that it was started with."""
+
+    @pytest.fixture
+    def start(self, tmp_path):
+        args = arguments(tmp_path / "run", "--phantom_size", "32")
+        splits, names = load_splits(args.data)
+        run_dir = tmp_path / "run"
+        checkpoint = run_dir / "checkpoint-4"
+        checkpoint.mkdir(parents=True)
+        state = data_state(splits, names)
+        origin = check_resume(args, run_dir, None, state, "split")
+        assert origin == {"data": data_fingerprint(state), "initial_weights": None}
+        (checkpoint / "config.json").write_text(json.dumps({"hf_cxr": {"split": "split", **origin}}))
+        return args, splits, names, run_dir, checkpoint
+
+    def resume(self, start, splits=None, *flags):
+        args, before, names, run_dir, checkpoint = start
+        args = arguments(run_dir, *flags) if flags else args
+        return check_resume(args, run_dir, checkpoint, data_state(splits or before, names), "split")
+
+    def test_the_same_data_pass(self, start):
+        assert self.resume(start)["data"]
+
+    def test_changed_labels_are_refused_and_named(self, start):
+        splits = dict(start[1])
+        rows = splits["train"].to_dict()
+        rows["labels"][2] = [1.0 - cell for cell in rows["labels"][2]]
+        rows["image"] = splits["train"].cast_column("image", datasets.Image(decode=False))["image"][:]
+        splits["train"] = type(splits["train"]).from_dict(rows, features=splits["train"].features)
+        with pytest.raises(ValueError, match=r"trained on other data: labels of 1 images changed, such as"):
+            self.resume(start, splits)
+        (start[3] / "data.parquet").unlink()
+        with pytest.raises(ValueError, match="trained on other data"):
+            self.resume(start, splits)
+
+    def test_rows_in_another_order_are_refused(self, start):
+        splits = dict(start[1])
+        splits["train"] = splits["train"].select([1, 0, 2, 3, 4, 5])
+        with pytest.raises(ValueError, match="another order"):
+            self.resume(start, splits)
+
+    def test_a_test_image_that_is_gone_can_be_left_out(self, start):
+        splits = dict(start[1])
+        splits["test"] = splits["test"].select([0])
+        with pytest.raises(ValueError, match=r"no longer in test.*--missing_images skip"):
+            self.resume(start, splits)
+        before = json.loads((start[4] / "config.json").read_text())["hf_cxr"]["data"]
+        assert self.resume(start, splits, "--missing_images", "skip")["data"] == before
+        splits["train"] = splits["train"].select([0, 1, 2])
+        with pytest.raises(ValueError, match="no longer in train"):
+            self.resume(start, splits, "--missing_images", "skip")
+
+    def test_initial_weights_are_known_by_content(self, start):
+        config = start[4] / "config.json"
+        saved = json.loads(config.read_text())
+        saved["hf_cxr"]["initial_weights"] = "00"
+        config.write_text(json.dumps(saved))
+        with pytest.raises(ValueError, match="other weights"):
+            self.resume(start)
