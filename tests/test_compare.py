@@ -559,7 +559,7 @@ def test_other_settings_are_refused_and_a_failed_run_is_named(compared, capsys, 
     assert hf_cxr_main(["compare", str(path), "--out", str(broken)]) == 1
     assert "Class-aware, seed 1" in capsys.readouterr().out
     values = json.loads((broken / "comparison.json").read_text())
-    assert "is not empty and holds no run of hf_cxr" in values["missing"]["Class-aware, seed 1"]
+    assert "is not empty and not a run folder" in values["missing"]["Class-aware, seed 1"]
     assert list(values["methods"]["Class-aware"]["runs"]) == ["0"]
 
 
