@@ -28,11 +28,13 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm.auto import tqdm
 
 from hf_cxr.files import replacing
 
 FILE = "data.parquet"
 KEY = b"hf_cxr.findings"
+MANY = 20_000  # images of which a bar is shown
 
 
 @dataclass(frozen=True)
@@ -131,15 +133,17 @@ def _file_states(split: datasets.Dataset) -> list[str]:
     if "image" not in names:
         return [""] * len(split)
     undecoded = split.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
-    states = []
-    for batch in undecoded.with_format("arrow").iter(256):
-        for image in batch["image"]:
-            content = image["bytes"]
-            if content.is_valid:
-                states.append(hashlib.blake2b(content.as_buffer(), digest_size=16).hexdigest())
-            else:
-                states.append(_state_of_file(image["path"].as_py()))
-    return states
+    batches = undecoded.with_format("arrow").iter(256)
+    images = (image for batch in batches for image in batch["image"])
+    bar = tqdm(images, "Looking for changed images", len(split), unit="image", leave=False, disable=len(split) < MANY)
+    return [_state_of_image(image) for image in bar]
+
+
+def _state_of_image(image: pa.StructScalar) -> str:
+    content = image["bytes"]
+    if content.is_valid:
+        return hashlib.blake2b(content.as_buffer(), digest_size=16).hexdigest()
+    return _state_of_file(image["path"].as_py())
 
 
 def _state_of_file(path: str) -> str:
