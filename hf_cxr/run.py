@@ -30,6 +30,7 @@ from hf_cxr.data import (
     DecodedImages,
     StreamedImages,
     check_images,
+    check_positives,
     check_prepared,
     count_missing,
     dataset_name,
@@ -93,6 +94,7 @@ def run(args: RunArguments) -> Report | None:
             splits, label_names = load_splits(args.data, seed=args.training.seed)
         fingerprint = check_split(split_fingerprint(splits), checkpoint)
         log_splits(splits, label_names)
+        check_positives(splits["train"])
         processor = image_processor_for(args.model)
         check_prepared(args.data, processor.size["height"], int(processor.resample))
         if state.is_main_process:

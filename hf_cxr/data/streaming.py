@@ -47,6 +47,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
+from hf_cxr.data.decoded import absent_bytes_message
 from hf_cxr.data.description import TableDescription, load_description
 from hf_cxr.data.images import ImageError, read_grey, resize_grey
 from hf_cxr.data.schema import STREAM, features
@@ -373,7 +374,4 @@ def _refuse_absent_bytes(parquet: pq.ParquetFile, path: str, column: str) -> Non
     statistics = [metadata.row_group(g).column(leaf).statistics for g in range(metadata.num_row_groups)]
     absent = sum(part.null_count or 0 for part in statistics if part is not None and part.has_null_count)
     if absent:
-        raise ValueError(
-            f"{path}: {absent} of {metadata.num_rows} rows hold no image bytes in column {column!r}; write the bytes "
-            "into the shards (datasets' to_parquet and push_to_hub do), or drop these rows"
-        )
+        raise ValueError(absent_bytes_message(path, absent, metadata.num_rows, column))
