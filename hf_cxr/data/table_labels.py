@@ -146,12 +146,12 @@ def _from_lists(cells: pd.Series, description: TableDescription) -> np.ndarray:
         numeric_K = np.array([bool(numbers & set(entries)) for entries in entries_K])
         refuse(
             rows_of(wrong_K & numeric_K) or (rows_of(numeric_K) if wrong_K.any() else ()),
-            f"{column} has lists of numbers that name no finding",
-            f"write the findings' names; or, in every row, one cell (1, 0, -1 or null) for each of the "
+            f"{column} contains numbers, which are not names of findings",
+            "write the names; or, in every row, one cell (1, 0, -1 or null) for each of the "
             f"{len(description.findings)} findings in their order; or make class numbers a datasets ClassLabel, which "
-            "has the names; a number that says that nothing was found belongs into no_finding",
+            "holds the names; a number that says that nothing was found is the value of no_finding",
         )
-        cell_KC = np.array([_vector(entries, description) for entries in (*entries_K, [])])
+        cell_KC = np.array(vectors_K)
         label_CK = [_by_policy(cell_KC[:, c], finding, description) for c, finding in enumerate(description.findings)]
         return np.array(label_CK, dtype=np.float32).T[code_N]
 
@@ -192,7 +192,7 @@ def _warn_of_ignored(
         counts.update(dict.fromkeys(ignored, count))
     most = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(5))
     logger.warning(
-        "%s: other_labels: ignore leaves out %s distinct name(s) that are not findings, in %s of %s rows; most often %s%s",
+        "%s: other_labels: ignore leaves out %s name(s) that are not findings, in %s of %s rows; most often %s%s",
         *(column, f"{len(strange):,}", f"{rows:,}", f"{len(code_N):,}", most),
         "" if known else "; no name in the column is a finding, so no image has one: check label_column and findings",
     )
@@ -233,8 +233,8 @@ def _entries(cell: str | Sequence[str], description: TableDescription) -> list[s
         return None if nested else [entry.strip() for entry in cell]
     if description.label_format == "delimited":
         return [entry.strip() for entry in cell.split(description.label_delimiter)] if cell else []
-    if is_placeholder(cell):
-        return []
+    if is_placeholder(cell) or NUMBER.fullmatch(cell):
+        return [cell]
     # Python and JSON; then with words such as nan that are not in quotes, as str() of pandas' values has them.
     separated = _separated(cell)
     for text in (separated, _quoted(separated)):
