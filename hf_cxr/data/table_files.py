@@ -89,7 +89,8 @@ def find_files(root: Path, names: Iterable[str]) -> list[Path]:
         if not glob.has_magic(name) or (root / name).is_file():
             found.append(find_file(root, name))
             continue
-        matching = sorted(path for path in root.glob(name) if path.is_file())
+        pattern = os.path.join(glob.escape(str(root)), name)
+        matching = sorted(Path(path) for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
         if not matching:
             raise FileNotFoundError(f"{root} has no file {name}; --table_root is the folder that files are below")
         found += matching

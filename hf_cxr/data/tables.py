@@ -1,9 +1,9 @@
 """Any labelled table of radiographs, brought to the one schema: CSV, Parquet, JSON, imagefolder, a Hub dataset.
 
 A description (see `description.py`) says what the table looks like; ready ones, in `descriptions/*.yaml`, say it of
-published sets. Reading (`table_files.py`), labels (`table_labels.py`), ids and image files (`table_images.py`) have
-modules of their own; here patients, views, ages and splits are checked and all is put together. `map_labels` takes one
-set's labels to another's findings.
+published sets. Reading (`table_files.py`), labels (`table_labels.py`), ids and image files (`table_images.py`) and
+images inside the data (`table_embedded.py`) have modules of their own; here patients, views, ages and splits are checked
+and all is put together. `map_labels` takes one set's labels to another's findings.
 
 Refuses, with what, where and the repair: ids that repeat or leave the folder, rows without a patient, an image or a
 patient in two splits, unknown splits, views and sexes, ages that are no number, splits without rows, missing images.
@@ -22,15 +22,13 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-from huggingface_hub.constants import HF_HUB_CACHE
 
-from hf_cxr.data.decoded import refuse_absent_bytes
 from hf_cxr.data.description import READY, SPLITS, TableDescription, load_description
 from hf_cxr.data.schema import features
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
 from hf_cxr.data.table_boxes import boxes_of
-from hf_cxr.data.table_files import FILE, ROW, SPLIT, find_files, read_hub_rows, read_rows, refuse
+from hf_cxr.data.table_embedded import holds_images, open_pictures, with_pictures
+from hf_cxr.data.table_files import FILE, ROW, SPLIT, read_rows, refuse
 from hf_cxr.data.table_images import PATH, image_files, image_paths, present, with_ids
 from hf_cxr.data.table_labels import column_of, labels_of, merge_rows
 from hf_cxr.labels import LabelSpace
@@ -89,7 +87,7 @@ def load_table(
         description = load_description(description)
     root = data_root(description, root)
     embedded = holds_images(description, root)
-    pictures, rows = _open_pictures(description, root) if embedded else (None, read_rows(description, root))
+    pictures, rows = open_pictures(description, root) if embedded else (None, read_rows(description, root))
     rows, label_MC, splits = described(rows, description, embedded=embedded, root=root)
     path_M = None
     if images and pictures is None:
@@ -100,7 +98,7 @@ def load_table(
     schema = features(description.findings, images=path_M is not None)
     info = datasets.DatasetInfo(features=schema, homepage=description.source)
     if images and pictures is not None:
-        whole = _with_pictures(table, info, pictures, rows[ROW].to_numpy())
+        whole = with_pictures(table, info, pictures, rows[ROW].to_numpy())
         parts = {name: whole.select(index) for name, index in splits.items()}
     else:
         parts = {name: datasets.Dataset(table.take(pa.array(index)), info=info) for name, index in splits.items()}
@@ -126,24 +124,6 @@ def described(
     check_patients_disjoint({name: rows.iloc[index] for name, index in splits.items()})
     _warn_of_absent_findings(label_MC[splits["train"]], description)
     return rows, label_MC, splits
-
-
-def holds_images(description: TableDescription, root: Path) -> bool:
-    """Whether the data themselves hold the images: a Hub dataset, or Parquet files with the bytes in a column."""
-    if description.hub:
-        return True
-    first = find_files(root, next(iter(description.files.values())))[0]
-    if description.image_column is None or not first.name.endswith((".parquet", ".pq")):
-        return False
-    try:
-        schema = pq.read_schema(first)
-    except (pa.ArrowInvalid, OSError):  # told by the reader, in its words
-        return False
-    return description.image_column in schema.names and _is_image(schema.field(description.image_column).type)
-
-
-def _is_image(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def map_labels(
@@ -225,65 +205,6 @@ def data_root(description: TableDescription, root: str | os.PathLike | None) -> 
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give the folder of {description.name} (--table_root)")
     return root
-
-
-def _open_pictures(description: TableDescription, root: Path) -> tuple[datasets.Dataset, pd.DataFrame]:
-    """The images of all splits, one after another, and the rows that go with them."""
-    folder = root / (description.hub or "")
-    if not description.hub:
-        data = datasets.load_dataset("parquet", data_files=parquet_files(description, root))
-    elif folder.is_dir() and is_saved(folder):
-        data = datasets.load_from_disk(str(folder))
-    elif folder.is_dir():
-        data = datasets.load_dataset(str(folder), description.hub_config)
-    else:
-        data = datasets.load_dataset(description.hub, description.hub_config, revision=description.hub_revision)
-    if isinstance(data, datasets.Dataset):
-        data = datasets.DatasetDict({"train": data})
-    columns = next(iter(data.values())).column_names
-    if description.image_column not in columns:
-        source = description.hub or description.name
-        raise ValueError(f"{source} has no column {description.image_column!r}; it has {', '.join(columns)}")
-    parts = [
-        part.select_columns([description.image_column])
-        .rename_columns({description.image_column: "image"})  # which, unlike rename_column, may be its name already
-        .cast_column("image", datasets.Image())
-        for part in data.values()
-    ]
-    files = parquet_files(description, root) if not description.hub else {}
-    for split, part in zip(data, parts, strict=True):
-        where = files.get(split) or f"{folder if folder.is_dir() else description.hub} ({split})"
-        # datasets' imagefolder lists files itself; nothing else of it may name one.
-        own = part.info.builder_name == "imagefolder" and not is_saved(folder)
-        caches = (Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE))
-        below = ((folder,) if folder.is_dir() else caches) if own else ()
-        refuse_absent_bytes(part, where, description.image_column, below)
-    return datasets.concatenate_datasets(parts), read_hub_rows(description, data, root)
-
-
-def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote the folder."""
-    return (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()
-
-
-def parquet_files(description: TableDescription, root: Path) -> dict[str, list[str]]:
-    """Split -> the Parquet files of the description's ``files``."""
-    return {
-        "train" if split == "all" else split: [str(path) for path in find_files(root, names)]
-        for split, names in description.files.items()
-    }
-
-
-def _with_pictures(
-    table: pa.Table, info: datasets.DatasetInfo, pictures: datasets.Dataset, row_M: np.ndarray
-) -> datasets.Dataset:
-    """M rows: the hub's images, still memory-mapped, beside the schema's columns."""
-    # Side by side needs as many rows as there are images; those that were left out repeat the first and go again.
-    position = np.zeros(len(pictures), dtype=np.int64)
-    position[row_M] = np.arange(len(row_M))
-    aligned = datasets.Dataset(table.take(pa.array(position)), info=info)
-    joined = datasets.concatenate_datasets([pictures, aligned], axis=1)
-    return joined.select_columns(["image", *info.features]).select(row_M)
 
 
 def _one_row_an_image(
