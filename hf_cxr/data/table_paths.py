@@ -78,7 +78,7 @@ class ImageFiles:
                 for name in _names_in(folder):
                     self.merged.setdefault(name, os.path.join(folder, name))
         self._names: dict[str, frozenset[str]] = {}
-        self._indices: dict[tuple[str, Callable], dict[str, str]] = {}
+        self._indices: dict[tuple[str, Callable], dict[str, list[str]]] = {}
 
     def find(self, path: str, spelled: str) -> str | None:
         """The file of a path.
@@ -119,28 +119,26 @@ class ImageFiles:
     def _resolve(self, path: str, key: Callable[[str], str]) -> str | None:
         """The file whose folders and name are the path's by the key (the folders without regard to the ending)."""
         folder, _, name = self._split(path)
-        here = ""
+        places = [""]
         for part in folder.split("/") if folder else ():
-            found = self._look_up(here, part, _folded if key is _stem else key)
-            if found is None:
-                return None
-            here = f"{here}/{found}" if here else found
-        found = self._look_up(here, name, key)
-        return None if found is None else self._joined(here, found)
+            known = _folded if key is _stem else key
+            places = [f"{here}/{found}".lstrip("/") for here in places for found in self._look_up(here, part, known)]
+        return next((self._joined(here, found) for here in places for found in self._look_up(here, name, key)), None)
 
-    def _look_up(self, folder: str, name: str, key: Callable[[str], str]) -> str | None:
-        names = self._listing(folder)
-        if name in names:
-            return name
+    def _look_up(self, folder: str, name: str, key: Callable[[str], str]) -> list[str]:
+        """Names in a folder that are the given one by the key, by name."""
         if (folder, key) not in self._indices:
-            self._indices[folder, key] = {key(known): known for known in sorted(names, reverse=True)}
-        return self._indices[folder, key].get(key(name))
+            index: dict[str, list[str]] = {}
+            for known in sorted(self._listing(folder)):
+                index.setdefault(key(known), []).append(known)
+            self._indices[folder, key] = index
+        return self._indices[folder, key].get(key(name), [])
 
 
 def near_misses(path_N: Iterable[str], files: ImageFiles) -> list[tuple[str, str]]:
-    """Of missing images' paths, those with a file that has nearly their name, and that file's name."""
+    """Of missing images' paths, those with a file of nearly their name, and that file's path below the folder."""
     pairs = ((path, files.near(path)) for path in path_N)
-    return [(path, os.path.basename(found)) for path, found in pairs if found is not None]
+    return [(path, found.removeprefix(files.base + os.sep)) for path, found in pairs if found is not None]
 
 
 def near_miss_words(pairs: Sequence[tuple[str, str]]) -> str:

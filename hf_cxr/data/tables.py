@@ -2,8 +2,8 @@
 
 A description (see `description.py`) says what the table looks like; ready ones, in `descriptions/*.yaml`, say it of
 published sets. Reading (`table_files.py`), labels (`table_labels.py`), ids and image files (`table_images.py`) and
-images inside the data (`table_embedded.py`) have modules of their own; here patients, views, ages and splits are checked
-and all is put together. `map_labels` takes one set's labels to another's findings.
+images inside the data (`table_embedded.py`) have modules of their own; here patients, views, ages and splits are
+checked and all is put together. `map_labels` takes one set's labels to another's findings.
 
 Refuses, with what, where and the repair: ids that repeat or leave the folder, rows without a patient, an image or a
 patient in two splits, unknown splits, views and sexes, ages that are no number, splits without rows, missing images.
