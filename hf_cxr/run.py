@@ -29,6 +29,7 @@ from hf_cxr.data import (
     DecodedImages,
     StreamedImages,
     check_images,
+    check_positives,
     check_prepared,
     count_missing,
     dataset_name,
@@ -97,6 +98,7 @@ def run(args: RunArguments) -> Report | None:
             state, lambda: check_resume(args, run_dir, checkpoint, data_state(splits, label_names), fingerprint)
         )
         log_splits(splits, label_names)
+        check_positives(splits["train"])
         processor = image_processor_for(args.model)
         check_prepared(args.data, processor.size["height"], int(processor.resample))
         if state.is_main_process:

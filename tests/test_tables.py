@@ -112,16 +112,16 @@ def test_chexpert(tmp_path, caplog):
     assert len(space) == 13
     assert space.index("Support Devices") == 12
     rows = by_image(splits)
-    row = rows["CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"]
+    row = rows["train/patient00001/study1/view1_frontal.jpg"]
     assert (named(row, space), named(row, space, NAN)) == ({"Support Devices"}, set())
     assert (row["patient_id"], row["view"], row["age"], row["sex"]) == ("patient00001", "AP", 68, "F")
     assert row["image"].size == (4, 4)
-    lateral = rows["CheXpert-v1.0-small/train/patient00002/study1/view2_lateral.jpg"]
+    lateral = rows["train/patient00002/study1/view2_lateral.jpg"]
     assert (lateral["view"], named(lateral, space)) == (None, {"Lung Opacity", "Fracture"})
     uncertain = {"Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion"}
     assert named(lateral, space, NAN) == uncertain
     assert lateral["split"] == rows[lateral["image_id"].replace("2_lateral", "1_frontal")]["split"]
-    assert rows["CheXpert-v1.0-small/train/patient00003/study1/view1_frontal.jpg"]["sex"] is None
+    assert rows["train/patient00003/study1/view1_frontal.jpg"]["sex"] is None
     assert splits["test"][0]["patient_id"] == "patient64541"
 
 
@@ -141,7 +141,7 @@ def test_chexpert_test_set_of_studies(tmp_path):
     assert {name: len(split) for name, split in splits.items()} == {"train": 12, "validation": 1, "test": 3}
     assert tuple(space) == tuple(load_description("chexpert").label_space)
     first, second, third = splits["test"]
-    assert second["image_id"] == "CheXpert-v1.0/test/patient64741/study1/view2_lateral.jpg"
+    assert second["image_id"] == "test/patient64741/study1/view2_lateral.jpg"
     positive = {"Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Support Devices"}
     assert named(first, space) == named(second, space) == positive
     assert third["labels"] == [0] * 13
@@ -552,7 +552,7 @@ def test_list_and_delimited_labels_say_the_same(tmp_path):
         np.testing.assert_array_equal(label_matrix(splits["train"]), [[1, 1], [0, 1]])
         np.testing.assert_array_equal(label_matrix(splits["validation"]), [[0, 0]])
         np.testing.assert_array_equal(label_matrix(splits["test"]), [[NAN, NAN]])
-        with pytest.raises(ValueError, match=r"column 'found' names what is no finding, clear \(1 row"):
+        with pytest.raises(ValueError, match=r"column 'found' contains names that are not findings, clear \(1 row"):
             own(tmp_path, rows, **{**keys, "no_finding": None})
 
 
@@ -678,7 +678,7 @@ def test_it_is_quick(tmp_path):
 
 BAD = {
     "duplicate ids": ({}, ("b.png", "a.png"), r"rows.csv: an image id occurs twice .*'a.png'.*merge"),
-    "id above the folder": ({}, ("b.png", "../b.png"), r"image id leaves the image folder .*'\.\./b.png'"),
+    "id above the folder": ({}, ("b.png", "../b.png"), r"image path leaves the image folder .*'\.\./b.png'"),
     "id above, on Windows": ({}, ("b.png", r"x\..\b.png"), "leaves the image folder"),
     "absolute id": ({}, ("b.png", "/etc/b.png"), "leaves the image folder"),
     "no id": ({}, ("b.png", ""), "rows without an image id"),
@@ -691,9 +691,9 @@ BAD = {
     "a label that is no number": (
         {},
         ("-1,1", "yes,1"),
-        r"column 'Mass' holds what is no label .*'yes'.*1 for present",
+        r"column 'Mass' contains invalid labels .*'yes'.*1 for present",
     ),
-    "a label that is a probability": ({}, ("-1,1", "0.7,1"), r"column 'Mass' holds what is no label .*'0.7'"),
+    "a label that is a probability": ({}, ("-1,1", "0.7,1"), r"column 'Mass' contains invalid labels .*'0.7'"),
     "no patient": ({}, ("b.png,1", "b.png,NaN"), r"'patient' names no patient .*'b.png'.*fill it in"),
     "a patient in two splits": ({}, ("d.png,3", "d.png,1"), r"train and test share 1 patient\(s\), such as 1"),
     "an image in two splits": ({"merge": "any"}, ("d.png,3", "a.png,1"), r"an image is in two splits .*'a.png'"),
@@ -789,7 +789,7 @@ def test_mixed_types_are_read_as_text_or_refused(tmp_path):
         tmp_path / "rows.json",
         records.replace('"Mass": 1.0', '"Mass": "high"').replace('"Mass": 1,', '"Mass": "high",'),
     )
-    with pytest.raises(ValueError, match=r"column 'Mass' holds what is no label .*'high'"):
+    with pytest.raises(ValueError, match=r"column 'Mass' contains invalid labels .*'high'"):
         load_table(tmp_path / "table.yaml", images=False)
 
 

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for statistics.json and the figures")
     own, rest = parser.parse_known_args(argv)
     args = parse_arguments(rest, prog="hf-cxr describe")
-    from hf_cxr.data import label_matrix, load_splits
+    from hf_cxr.data import label_matrix, load_splits, why_untrainable
     from hf_cxr.data.statistics import describe_draws, describe_splits
     from hf_cxr.sampling import expected_draws
 
@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         splits, label_names = load_splits(args.data, seed=args.training.seed, images=False)
         statistics = describe_splits(splits, label_names)
         print(statistics.to_text())
+        if untrainable := why_untrainable(splits["train"]):
+            print(f"hf-cxr describe: warning: {untrainable}", file=sys.stderr)
         drawn = None
         if args.sampling.sampler != "shuffle":
             draws_N = expected_draws(args.sampling.sampler, label_matrix(splits["train"]), **args.sampling.options())

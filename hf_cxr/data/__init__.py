@@ -6,16 +6,18 @@ decode images do without.
 
 import importlib
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 
-from hf_cxr.data.decoded import DecodedImages, check_images
+from hf_cxr.data.decoded import DecodedImages, check_images, refuse_absent_bytes
 from hf_cxr.data.description import TableDescription, load_description, ready_names
 from hf_cxr.data.duplicates import check_no_duplicates, find_duplicates, perceptual_hash
 from hf_cxr.data.nih import load_nih
 from hf_cxr.data.phantom import load_phantom
+from hf_cxr.data.positives import check_positives, why_untrainable
 from hf_cxr.data.prepare import SOURCE_COLUMNS, check_recipe, load_prepared, read_manifest
 from hf_cxr.data.split_files import apply_split_file, read_split_file
 from hf_cxr.data.splits import check_patients_disjoint, patient_folds, patient_fractions, split_fingerprint
@@ -33,6 +35,7 @@ __all__ = [
     "check_images",
     "check_no_duplicates",
     "check_patients_disjoint",
+    "check_positives",
     "check_prepared",
     "count_missing",
     "dataset_name",
@@ -53,6 +56,7 @@ __all__ = [
     "perceptual_hash",
     "ready_names",
     "split_fingerprint",
+    "why_untrainable",
     "with_images",
 ]
 
@@ -109,6 +113,8 @@ def _load_source(args: "DataArguments", *, images: bool) -> tuple[datasets.Datas
         return load_table(args.table, args.table_root, images=images, missing_images=args.missing_images)
     if args.dataset == "prepared":
         splits, manifest = load_prepared(args.prepared)
+        for name, split in splits.items():
+            refuse_absent_bytes(split, Path(args.prepared) / name)
         label_names = LabelSpace(manifest["label_names"], manifest.get("aliases"))
         return splits if images else splits.remove_columns("image"), label_names
     splits = load_phantom(

@@ -11,15 +11,18 @@
 | split_column        | with split_values (value -> train, validation, test, or null to leave the row out)            |
 | validation_fraction | share of all training images, cut by patient, where no file or value says validation          |
 | test_fraction       | the same for test; split_seed: of both cuts                                                   |
-| image_column        | path of the image below image_root; with hub: the image itself                                |
+| image_column        | path of the image below image_root; with hub, or in Parquet: the image itself, as bytes       |
 | image_path          | or a template: "files/p{subject_id:.2}/s{study_id}/{dicom_id}.jpg"; also {split}, {folder}    |
 | image_folders       | or folders (wildcards allowed) in one of which a file of that base name lies                  |
-| image_strip         | regular expression: what is taken off each path's start, as the release's own folder          |
+| image_strip         | regular expression: what is taken off each path's start, as the release's or a machine's own  |
+|                     | folder; backslashes are slashes; what is left lies below image_root, without ".." or drive    |
 | studies             | {column, images: "view*.jpg"}: a file with this column and no image_column has a row a study; |
 |                     | its images are those files in the folder that the column names; what it lacks is unknown      |
-| image_id            | column of the id; by default the path                                                         |
+| image_id            | column of the id, any text; by default the path below image_root, after image_strip           |
 | label_format        | columns: one a finding; list: a list (also as Python or JSON text); delimited: "Mass, Nodule" |
-| label_column        | of list and delimited; label_delimiter                                                        |
+| label_column        | of list and delimited; label_delimiter. Lists hold names; or each row's has exactly one cell  |
+|                     | (1, 0, -1, null) for each finding, in their order. Other numbers are refused; class numbers   |
+|                     | are read as names where the column is a datasets ClassLabel (-1: unknown)                     |
 | findings            | names in order, or name -> its column, or columns of which a file has one                     |
 | aliases             | other name -> finding: the same thing, in tables and in `map_labels`                          |
 | rename              | name in the table -> finding: read as it, but not the same thing (a part, a subtype)          |
@@ -29,7 +32,8 @@
 | absent_findings     | error or unknown: findings that a file has no column for                                      |
 | merge               | several rows an image (readers): any, majority (of those who said 1 or 0), all; null refuses  |
 | uncertain           | what -1 becomes: zero, one, ignore (unknown); or finding -> one of these, with default        |
-| blank               | what an empty cell becomes: zero or unknown                                                   |
+| blank               | what an empty cell becomes: zero or unknown. nan, none, null, n/a, na, - are empty, and are   |
+|                     | dropped from lists, unless a finding has that name; a list that names nothing is empty        |
 | patient_column      | whole cell, or its one group of patient_pattern; image_is_patient: true where nobody knows    |
 | view_column         | with view_values: value -> PA, AP, LATERAL or null; "*" is any other value                    |
 | age_column          | years; or birth_column and study_date_column, whose first four digits are years               |

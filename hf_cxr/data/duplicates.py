@@ -318,7 +318,7 @@ def _hash_row(rows: datasets.Dataset, number: int) -> tuple[str, str] | ImageErr
     image = row["image"]
     name = image["path"] or row["image_id"]
     try:
-        content = image["bytes"] or Path(image["path"]).read_bytes()
+        content = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
         return hashlib.sha256(content).hexdigest(), perceptual_hash(read_grey(content, name=name))
     except ImageError as error:
         return error

@@ -29,6 +29,7 @@ import pyarrow as pa
 
 from hf_cxr.data.schema import features
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
+from hf_cxr.data.table_paths import ImageFiles, near_miss_words, near_misses
 from hf_cxr.labels import NIH14
 
 logger = logging.getLogger(__name__)
@@ -101,8 +102,10 @@ def load_nih(
     columns = _columns(table, label_NC)
     columns["boxes"] = _boxes(root / "BBox_List_2017.csv", image_N, source)
     if images:
-        path_N = _image_paths(root, image_N)
-        rows = _present(rows, path_N, image_N, root, missing_images)
+        files = _image_files(root)
+        path_N = np.array([files.find(name, name) for name in image_N], dtype=object)
+        near = near_miss_words(near_misses(image_N[pd.isna(path_N)], files))
+        rows = _present(rows, path_N, image_N, root, missing_images, near)
         columns["image"] = pa.StructArray.from_arrays(
             [pa.nulls(len(table), pa.binary()), pa.array(path_N, pa.string())], names=["bytes", "path"]
         )
@@ -275,8 +278,8 @@ def _read_boxes(path: Path, names: list[str]) -> pd.DataFrame:
     return boxes.assign(**pixels)
 
 
-def _image_paths(root: Path, image_N: pd.Index) -> np.ndarray:
-    """N paths, None where there is no file, from one listing of each folder."""
+def _image_files(root: Path) -> ImageFiles:
+    """The files of the release's image folders."""
     folders = [root / "images", *sorted(root.glob("images_[0-9]*/images"))]
     folders = [folder for folder in folders if folder.is_dir()]
     if not folders:
@@ -284,15 +287,16 @@ def _image_paths(root: Path, image_N: pd.Index) -> np.ndarray:
             f"{root} has neither images/ nor images_001/images/; unpack the images of the release there ({RELEASE}), "
             "or read the tables alone with images=False"
         )
-    found: dict[str, str] = {}
-    for folder in folders:
-        for name in os.listdir(folder):
-            found.setdefault(name, os.path.join(folder, name))
-    return np.array([found.get(name) for name in image_N], dtype=object)
+    return ImageFiles(root, [str(folder) for folder in folders])
 
 
 def _present(
-    rows: dict[str, np.ndarray], path_N: np.ndarray, image_N: pd.Index, root: Path, missing_images: str
+    rows: dict[str, np.ndarray],
+    path_N: np.ndarray,
+    image_N: pd.Index,
+    root: Path,
+    missing_images: str,
+    near: str,
 ) -> dict[str, np.ndarray]:
     """The rows whose image is there."""
     is_there_N = np.array([path is not None for path in path_N])
@@ -302,15 +306,16 @@ def _present(
     count = f"{sum(missing.values())} of {len(path_N)} images"
     if missing_images == "error":
         raise FileNotFoundError(
-            f"{root} lacks {count}, such as {', '.join(image_N[~is_there_N][:3])}; download them from {RELEASE}, "
-            "or leave them out with --missing_images skip (missing_images='skip')"
+            f"{root} lacks {count}, such as {', '.join(image_N[~is_there_N][:3])}{near}; download them from "
+            f"{RELEASE}, or leave them out with --missing_images skip (missing_images='skip')"
         )
     per_split = ", ".join(f"{number} of {len(rows[name])} in {name}" for name, number in missing.items())
-    logger.warning("%s lacks %s, skipped: %s", root, count, per_split)
+    logger.warning("%s lacks %s, skipped: %s%s", root, count, per_split, near)
     rows = {name: index[is_there_N[index]] for name, index in rows.items()}
     empty = [name for name, index in rows.items() if not len(index)]
     if empty:
         raise ValueError(
-            f"{root} has no image at all of {', '.join(empty)} (missing: {per_split}); download some from {RELEASE}"
+            f"{root} has no image at all of {', '.join(empty)} (missing: {per_split}){near}; download some from "
+            f"{RELEASE}"
         )
     return rows

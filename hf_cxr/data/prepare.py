@@ -411,7 +411,7 @@ def _undecoded(split: datasets.Dataset) -> datasets.Dataset:
 
 def _sources(rows: Mapping[str, list]) -> list[tuple[bytes | str, str]]:
     return [
-        (image["bytes"] or image["path"], image["path"] or image_id)
+        (image["path"] if image["bytes"] is None else image["bytes"], image["path"] or image_id)
         for image, image_id in zip(rows["image"], rows["image_id"], strict=True)
     ]
 

@@ -47,11 +47,13 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
+from hf_cxr.data.decoded import absent_bytes_message
 from hf_cxr.data.description import TableDescription, load_description
 from hf_cxr.data.images import ImageError, read_grey, resize_grey
 from hf_cxr.data.schema import STREAM, features
+from hf_cxr.data.table_embedded import is_saved, parquet_files, refuse_wildcards
 from hf_cxr.data.table_files import ROW, find_files, read_hub_rows, wanted_columns
-from hf_cxr.data.tables import arrow_table, data_root, described, is_saved, parquet_files
+from hf_cxr.data.tables import arrow_table, data_root, described
 from hf_cxr.labels import LabelSpace
 
 READ_AT_ONCE = 16  # encoded images
@@ -313,6 +315,8 @@ def _shards(description: TableDescription, root: Path) -> dict[str, list[str]]:
     folder = root / description.hub
     if folder.is_dir() and is_saved(folder):
         raise ValueError(f"{folder} is of save_to_disk, which needs no streaming: it is memory-mapped; leave it out")
+    if folder.is_dir():
+        refuse_wildcards(folder)
     place = str(folder) if folder.is_dir() else description.hub
     revision = None if folder.is_dir() else description.hub_revision
     builder = datasets.load_dataset_builder(place, description.hub_config, revision=revision)
@@ -373,7 +377,4 @@ def _refuse_absent_bytes(parquet: pq.ParquetFile, path: str, column: str) -> Non
     statistics = [metadata.row_group(g).column(leaf).statistics for g in range(metadata.num_row_groups)]
     absent = sum(part.null_count or 0 for part in statistics if part is not None and part.has_null_count)
     if absent:
-        raise ValueError(
-            f"{path}: {absent} of {metadata.num_rows} rows hold no image bytes in column {column!r}; write the bytes "
-            "into the shards (datasets' to_parquet and push_to_hub do), or drop these rows"
-        )
+        raise ValueError(absent_bytes_message(path, absent, metadata.num_rows, column))

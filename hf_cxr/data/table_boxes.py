@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from hf_cxr.data.description import TableDescription
 from hf_cxr.data.images import ImageError, image_size
 from hf_cxr.data.table_files import find_files, read_columns, refuse
-from hf_cxr.data.table_labels import columns_of_names
+from hf_cxr.data.table_labels import columns_of_names, is_placeholder
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +106,13 @@ def _from_lists(rows: pd.DataFrame, description: TableDescription) -> pd.DataFra
     for image, (names, cells) in enumerate(pairs):
         names, cells = (() if isinstance(cell, str) and not cell else cell for cell in (names, cells))
         corners = [cell.strip("[]() ").split(",") for cell in cells]
-        if len(names) != len(cells) or any(len(corner) != 4 for corner in corners):
+        named = [(name, corner) for name, corner in zip(names, corners, strict=False) if not is_placeholder(name)]
+        if len(names) != len(cells) or any(len(corner) != 4 for _, corner in named):
             raise ValueError(
                 f"{description.name}: {rows['image_id'].iloc[image]} has {len(names)} finding(s) and {len(cells)} "
                 f"box(es) in {spec['column']!r}; it must be a list of [left, top, right, bottom], one a finding"
             )
-        for name, corner in zip(names, corners, strict=True):
+        for name, corner in named:
             for key, value in zip(found, (image, name, *corner), strict=True):
                 found[key].append(value)
     boxes = pd.DataFrame(found)

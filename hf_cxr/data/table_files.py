@@ -15,7 +15,6 @@ import gzip
 import json
 import logging
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,6 +24,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from hf_cxr.data.description import TableDescription
+from hf_cxr.data.table_paths import leave_folder, strip_paths
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +86,11 @@ def find_files(root: Path, names: Iterable[str]) -> list[Path]:
     """Each name's file, or, where it has wildcards, the files below the root that match, by name."""
     found = []
     for name in names:
-        if not glob.has_magic(name):
+        if not glob.has_magic(name) or (root / name).is_file():
             found.append(find_file(root, name))
             continue
-        matching = sorted(path for path in root.glob(name) if path.is_file())
+        pattern = os.path.join(glob.escape(str(root)), name)
+        matching = sorted(Path(path) for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
         if not matching:
             raise FileNotFoundError(f"{root} has no file {name}; --table_root is the folder that files are below")
         found += matching
@@ -172,14 +173,17 @@ def _images_of_studies(frame: pd.DataFrame, path: Path, description: TableDescri
     if column not in frame:
         return frame  # told with the other columns that are not there
     refuse(frame[column][frame[column] == ""], f"{path}: rows without {column}", "it names the folder of the images")
+    below = strip_paths(frame[column], description.image_strip)
     refuse(
-        frame[column][frame[column].str.contains(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\~]")],
-        f"{path}: {column} leaves the folder",
-        "name a folder below image_root",
+        frame[column][leave_folder(below)],
+        f"{path}: {column} leaves the image folder",
+        "name a folder below image_root, or take the start of its path off with image_strip",
     )
-    strip = re.compile(f"^(?:{description.image_strip})") if description.image_strip else re.compile("^")
-    folders = [root / description.image_root / strip.sub("", study) for study in frame[column]]
-    names = [sorted(file.name for file in folder.glob(pattern)) for folder in folders]
+    folders = [root / description.image_root / study.replace("\\", "/") for study in below]
+    names = [
+        [pattern] if (folder / pattern).is_file() else sorted(file.name for file in folder.glob(pattern))
+        for folder in folders
+    ]
     without = [study for study, found in zip(frame[column], names, strict=True) if not found]
     if without:
         raise FileNotFoundError(
@@ -223,7 +227,7 @@ def _text(cells: pd.Series, names: list[str] | None = None) -> pd.Series:
         numbers = cells.to_numpy(dtype=float, na_value=np.nan)
         code_N, values = pd.factorize(numbers)
         texts = [str(int(value)) if float(value).is_integer() else str(value) for value in values]
-        texts = [names[int(text)] for text in texts] if names else texts
+        texts = [_class_name(names, text) for text in texts] if names else texts
         return pd.Series(np.array([*texts, ""], dtype=object)[code_N], index=cells.index, dtype=str)
     if cells.map(lambda cell: isinstance(cell, list | tuple | np.ndarray)).any():
         return cells.map(lambda cell: _list(cell, names))
@@ -241,7 +245,14 @@ def _list(cell, names: list[str] | None):
         return ""
     if isinstance(cell, str):
         return cell.strip()
-    return tuple(names[int(entry)] if names else str(entry).strip() for entry in cell)
+    return tuple(_class_name(names, entry) if names else str(entry).strip() for entry in cell)
+
+
+def _class_name(names: list[str], number: object) -> str:
+    """The name of a ClassLabel's number; "" for -1 or nothing, which mean unknown; other numbers as they are."""
+    if number is None or number != number or not 0 <= int(number) < len(names):
+        return "" if number is None or number != number or int(number) == -1 else str(number)
+    return names[int(number)]
 
 
 def _class_names(feature) -> list[str] | None:

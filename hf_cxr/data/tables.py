@@ -1,9 +1,9 @@
 """Any labelled table of radiographs, brought to the one schema: CSV, Parquet, JSON, imagefolder, a Hub dataset.
 
 A description (see `description.py`) says what the table looks like; ready ones, in `descriptions/*.yaml`, say it of
-published sets. Reading (`table_files.py`) and labels (`table_labels.py`) have their own modules; here ids, patients,
-views, ages, splits and image files are checked and put together. `map_labels` takes one set's labels to another's
-findings.
+published sets. Reading (`table_files.py`), labels (`table_labels.py`), ids and image files (`table_images.py`) and
+images inside the data (`table_embedded.py`) have modules of their own; here patients, views, ages and splits are
+checked and all is put together. `map_labels` takes one set's labels to another's findings.
 
 Refuses, with what, where and the repair: ids that repeat or leave the folder, rows without a patient, an image or a
 patient in two splits, unknown splits, views and sexes, ages that are no number, splits without rows, missing images.
@@ -11,11 +11,9 @@ patient in two splits, unknown splits, views and sexes, ages that are no number,
 N = rows, M = images, C = findings.
 """
 
-import glob
 import logging
 import os
 import re
-import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -24,20 +22,20 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hf_cxr.data.description import READY, SPLITS, TableDescription, load_description
 from hf_cxr.data.schema import features
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
 from hf_cxr.data.table_boxes import boxes_of
-from hf_cxr.data.table_files import FILE, FOLDER, ROW, SPLIT, find_files, read_hub_rows, read_rows, refuse
+from hf_cxr.data.table_embedded import holds_images, open_pictures, with_pictures
+from hf_cxr.data.table_files import FILE, ROW, SPLIT, read_rows, refuse
+from hf_cxr.data.table_images import PATH, image_files, image_paths, present, with_ids
 from hf_cxr.data.table_labels import column_of, labels_of, merge_rows
 from hf_cxr.labels import LabelSpace
 
 logger = logging.getLogger(__name__)
 
 OLDEST = 120  # years; above it, an age is taken as unknown
-OUTSIDE = r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\~]|^[A-Za-z]:|[\x00-\x1f]"
 
 SYNONYMS = (
     ("Effusion", "Pleural Effusion"),
@@ -89,17 +87,18 @@ def load_table(
         description = load_description(description)
     root = data_root(description, root)
     embedded = holds_images(description, root)
-    pictures, rows = _open_pictures(description, root) if embedded else (None, read_rows(description, root))
-    rows, label_MC, splits = described(rows, description, embedded=embedded)
+    pictures, rows = open_pictures(description, root) if embedded else (None, read_rows(description, root))
+    rows, label_MC, splits = described(rows, description, embedded=embedded, root=root)
     path_M = None
     if images and pictures is None:
-        path_M = _image_paths(rows, root, description)
-        splits = _present(splits, path_M, rows["image_id"], root, missing_images)
+        files = image_files(root, description)
+        path_M = image_paths(rows, files)
+        splits = present(splits, path_M, rows, files, root, missing_images)
     table = arrow_table(rows, label_MC, description, root, path_M)
     schema = features(description.findings, images=path_M is not None)
     info = datasets.DatasetInfo(features=schema, homepage=description.source)
     if images and pictures is not None:
-        whole = _with_pictures(table, info, pictures, rows[ROW].to_numpy())
+        whole = with_pictures(table, info, pictures, rows[ROW].to_numpy())
         parts = {name: whole.select(index) for name, index in splits.items()}
     else:
         parts = {name: datasets.Dataset(table.take(pa.array(index)), info=info) for name, index in splits.items()}
@@ -107,7 +106,7 @@ def load_table(
 
 
 def described(
-    rows: pd.DataFrame, description: TableDescription, *, embedded: bool
+    rows: pd.DataFrame, description: TableDescription, *, embedded: bool, root: Path | None = None
 ) -> tuple[pd.DataFrame, np.ndarray, dict[str, np.ndarray]]:
     """Rows as read to one row an image with its ids, labels (M, C), and the row numbers of each split, checked.
 
@@ -115,32 +114,16 @@ def described(
         rows: from `read_rows`, or, with ``embedded``, from `read_hub_rows`.
         description: of the table.
         embedded: the images are in the data; an image's path is then its number.
+        root: the folder of the data, where the repair of a wrong path is looked for; None does not look.
     """
     label_NC = labels_of(rows, description)
-    rows, label_MC = _one_row_an_image(_with_ids(rows, description, embedded), label_NC, description)
+    rows = with_ids(rows, description, embedded=embedded, root=root)
+    rows, label_MC = _one_row_an_image(rows, label_NC, description)
     rows = _with_patients(rows, description)
     splits = _split(rows, label_MC, description)
     check_patients_disjoint({name: rows.iloc[index] for name, index in splits.items()})
     _warn_of_absent_findings(label_MC[splits["train"]], description)
     return rows, label_MC, splits
-
-
-def holds_images(description: TableDescription, root: Path) -> bool:
-    """Whether the data themselves hold the images: a Hub dataset, or Parquet files with the bytes in a column."""
-    if description.hub:
-        return True
-    first = find_files(root, next(iter(description.files.values())))[0]
-    if description.image_column is None or not first.name.endswith((".parquet", ".pq")):
-        return False
-    try:
-        schema = pq.read_schema(first)
-    except (pa.ArrowInvalid, OSError):  # told by the reader, in its words
-        return False
-    return description.image_column in schema.names and _is_image(schema.field(description.image_column).type)
-
-
-def _is_image(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def map_labels(
@@ -224,96 +207,10 @@ def data_root(description: TableDescription, root: str | os.PathLike | None) -> 
     return root
 
 
-def _open_pictures(description: TableDescription, root: Path) -> tuple[datasets.Dataset, pd.DataFrame]:
-    """The images of all splits, one after another, and the rows that go with them."""
-    folder = root / (description.hub or "")
-    if not description.hub:
-        data = datasets.load_dataset("parquet", data_files=parquet_files(description, root))
-    elif folder.is_dir() and is_saved(folder):
-        data = datasets.load_from_disk(str(folder))
-    elif folder.is_dir():
-        data = datasets.load_dataset(str(folder), description.hub_config)
-    else:
-        data = datasets.load_dataset(description.hub, description.hub_config, revision=description.hub_revision)
-    if isinstance(data, datasets.Dataset):
-        data = datasets.DatasetDict({"train": data})
-    columns = next(iter(data.values())).column_names
-    if description.image_column not in columns:
-        source = description.hub or description.name
-        raise ValueError(f"{source} has no column {description.image_column!r}; it has {', '.join(columns)}")
-    parts = [
-        part.select_columns([description.image_column])
-        .rename_columns({description.image_column: "image"})  # which, unlike rename_column, may be its name already
-        .cast_column("image", datasets.Image())
-        for part in data.values()
-    ]
-    return datasets.concatenate_datasets(parts), read_hub_rows(description, data, root)
-
-
-def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote the folder."""
-    return (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()
-
-
-def parquet_files(description: TableDescription, root: Path) -> dict[str, list[str]]:
-    """Split -> the Parquet files of the description's ``files``."""
-    return {
-        "train" if split == "all" else split: [str(path) for path in find_files(root, names)]
-        for split, names in description.files.items()
-    }
-
-
-def _with_pictures(
-    table: pa.Table, info: datasets.DatasetInfo, pictures: datasets.Dataset, row_M: np.ndarray
-) -> datasets.Dataset:
-    """M rows: the hub's images, still memory-mapped, beside the schema's columns."""
-    # Side by side needs as many rows as there are images; those that were left out repeat the first and go again.
-    position = np.zeros(len(pictures), dtype=np.int64)
-    position[row_M] = np.arange(len(row_M))
-    aligned = datasets.Dataset(table.take(pa.array(position)), info=info)
-    joined = datasets.concatenate_datasets([pictures, aligned], axis=1)
-    return joined.select_columns(["image", *info.features]).select(row_M)
-
-
-def _with_ids(rows: pd.DataFrame, description: TableDescription, embedded: bool) -> pd.DataFrame:
-    if embedded:
-        path = (Path(description.hub or "").name or Path(description.name).name) + "/" + rows[ROW].astype(str)
-    else:
-        path = _rendered(rows, description)
-    image_path = (
-        path.str.replace(f"^(?:{description.image_strip})", "", regex=True) if description.image_strip else path
-    )
-    image_id = rows[description.image_id] if description.image_id else path
-    rows = rows.assign(_path=image_path, image_id=image_id.astype(str))
-    for column, noun in (("image_id", "image id"), ("_path", "image path")):
-        empty = rows[column].str.fullmatch(r"\s*")
-        refuse(rows[FILE][empty], f"{description.name}: rows without an {noun}", "fill it in or drop these rows")
-        refuse(
-            rows[column][rows[column].str.contains(OUTSIDE, regex=True)],
-            f"{description.name}: the {noun} leaves the image folder",
-            "give paths below image_root, without '..', drive or leading '/'",
-        )
-    return rows
-
-
-def _rendered(rows: pd.DataFrame, description: TableDescription) -> pd.Series:
-    """The template with each row's own values; "{subject_id:.2}" is their first two characters."""
-    if description.image_path is None:
-        return rows[description.image_column]
-    path = pd.Series("", index=rows.index, dtype=str)
-    for literal, name, spec, _ in string.Formatter().parse(description.image_path):
-        path = path + literal
-        if name:
-            value = rows[{"split": SPLIT, "folder": FOLDER}.get(name, name)].astype(str)
-            refuse(rows[FILE][value == ""], f"{description.name}: rows without {name}", "the image's path needs it")
-            path = path + (value.str[: int(spec[1:])] if spec else value)
-    return path.str.removeprefix("./")
-
-
 def _one_row_an_image(
     rows: pd.DataFrame, label_NC: np.ndarray, description: TableDescription
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    file = rows["_path"].str.rpartition("/")[2] if description.image_folders else rows["_path"]
+    file = rows[PATH].str.rpartition("/")[2] if description.image_folders else rows[PATH]
     if file.nunique() < len(rows):
         owner = rows.groupby(file)["image_id"].transform("first")
         refuse(
@@ -395,63 +292,6 @@ def _split(rows: pd.DataFrame, label_NC: np.ndarray, description: TableDescripti
             f"{description.name} has no image in {' and '.join(empty)} (rows: {len(rows)}); see files, split_values "
             "and the fractions of its description"
         )
-    return splits
-
-
-def _image_paths(rows: pd.DataFrame, root: Path, description: TableDescription) -> np.ndarray:
-    """M paths, None where there is no file, from one listing of each folder."""
-    base = root / description.image_root
-    if not description.image_folders:
-        path_M = (str(base) + os.sep + rows["_path"]).to_numpy(dtype=object)
-        folder_M = np.array([os.path.dirname(path) for path in path_M], dtype=object)
-        listed = {folder: _names_in(folder) for folder in dict.fromkeys(folder_M)}
-        pairs = zip(path_M, folder_M, strict=True)
-        return np.array(
-            [path if os.path.basename(path) in listed[folder] else None for path, folder in pairs], dtype=object
-        )
-    folders = [path for name in description.image_folders for path in sorted(glob.glob(str(base / name)))]
-    if not any(os.path.isdir(folder) for folder in folders):
-        raise FileNotFoundError(
-            f"{base} has none of the folders {', '.join(description.image_folders)}; unpack the images there, or read "
-            "the tables alone with images=False"
-        )
-    found: dict[str, str] = {}
-    for folder in folders:
-        for name in _names_in(folder):
-            found.setdefault(name, os.path.join(folder, name))
-    return np.array([found.get(path.rpartition("/")[2]) for path in rows["_path"]], dtype=object)
-
-
-def _names_in(folder: str) -> frozenset[str]:
-    try:
-        return frozenset(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return frozenset()
-
-
-def _present(
-    splits: dict[str, np.ndarray], path_M: np.ndarray, image_M: pd.Series, root: Path, missing_images: str
-) -> dict[str, np.ndarray]:
-    """The rows whose image is there."""
-    is_there_M = np.array([path is not None for path in path_M])
-    listed = np.concatenate(list(splits.values()))
-    gone = listed[~is_there_M[listed]]
-    if not len(gone):
-        return splits
-    count = f"{len(gone)} of {len(listed)} images"
-    if missing_images == "error":
-        raise FileNotFoundError(
-            f"{root} lacks {count}, such as {', '.join(image_M.iloc[np.sort(gone)[:3]])}; see image_root and "
-            "image_path of the description, or leave them out with --missing_images skip (missing_images='skip')"
-        )
-    per_split = ", ".join(
-        f"{int((~is_there_M[index]).sum())} of {len(index)} in {name}" for name, index in splits.items()
-    )
-    logger.warning("%s lacks %s, skipped: %s", root, count, per_split)
-    splits = {name: index[is_there_M[index]] for name, index in splits.items()}
-    empty = [name for name, index in splits.items() if not len(index)]
-    if empty:
-        raise ValueError(f"{root} has no image at all of {', '.join(empty)} (missing: {per_split})")
     return splits
 
 
