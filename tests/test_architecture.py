@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "hf_cxr"
 
 # Bars from left to right. Within the second bar the parts never import one another.
 BARS = (
-    ("labels", "config", "files"),
-    ("data", "processing", "modeling", "losses", "sampling", "evaluation", "predictions"),
+    ("labels", "config", "files", "cells"),
+    ("data", "processing", "modeling", "losses", "sampling", "evaluation", "predictions", "prediction_rows"),
     ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference"),
     ("report", "plots"),
     ("card", "comparison_report"),
