@@ -27,7 +27,7 @@ from hf_cxr.files import OutputError, check_output_file, output_target, replacin
 FORMAT = 1
 KEY = "hf-cxr predict, unfinished"
 ROWS_A_SYNC = 512  # what a power cut may cost
-RESUME = "run the same command again: it resumes"
+RESUME = "run the same command again to resume"
 
 
 class PredictionRows:

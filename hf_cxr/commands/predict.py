@@ -164,7 +164,7 @@ class Progress:
     def resume(self, out: str | None) -> str:
         """What to do to go on, as the end of a line."""
         if self.resumable and out not in (None, STANDARD_OUTPUT):
-            return f"; {self.done:,} rows are in {partial_of(out)}: {RESUME}"
+            return f"; what is done is kept in {partial_of(out)}: {RESUME}"
         return ""
 
 
