@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hf_cxr.cells import printable, spreadsheet_cell, utf8_text
+from hf_cxr.commands import main
 from hf_cxr.files import (
     OutputError,
     check_output_file,
@@ -221,3 +222,28 @@ def test_names_become_one_line_and_utf8():
     assert utf8_text(name) == "sch\\xf6n\n\x1b[2J.png"
     assert utf8_text("\ud800") == r"\ud800"  # a name that Windows permits
     assert printable("größe 胸部.png") == utf8_text("größe 胸部.png") == "größe 胸部.png"
+
+
+def test_the_commands_refuse_an_output_before_their_work(tmp_path, capsys):
+    odd_places(tmp_path)
+    source = ["--dataset", "phantom", "--phantom_train", "8", "--phantom_validation", "4", "--phantom_test", "4"]
+    for command in (["describe", *source, "--out"], ["split", *source, "--out"], ["download", "nih"]):
+        for bad in ("pipe", "loop", "file/x", "nowhere/x", "n" * 300):
+            assert main([*command, str(tmp_path / bad)]) == 2
+            printed = capsys.readouterr()
+            (line,) = printed.err.splitlines()
+            assert str(tmp_path / bad) in line
+            assert "Errno" not in line
+            assert not printed.out
+    (tmp_path / "notes.csv").symlink_to(tmp_path / "deep" / "split.csv")
+    assert main(["split", *source, "--out", str(tmp_path / "notes.csv")]) == 0
+    assert (tmp_path / "notes.csv").is_symlink()
+    assert (tmp_path / "deep" / "split.csv").is_file()
+
+
+def test_statistics_do_not_go_among_the_images(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    table = ["--dataset", "table", "--table", "chexpert", "--table_root", str(tmp_path)]
+    for out in (tmp_path, tmp_path / "images", tmp_path / "images" / "figures"):
+        assert main(["describe", *table, "--out", str(out)]) == 2
+        assert "input" in capsys.readouterr().err
