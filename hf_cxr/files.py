@@ -1,20 +1,88 @@
-"""Files are written beside and renamed, so that a reader, or a job killed in mid-write, never sees half of one."""
+"""Files are written beside and renamed, so that a reader, or a job killed in mid-write, never sees half of one.
 
+Every output that a user names goes through here, and one rule holds for all of them:
+
+| the name is ...                               | what happens                                                     |
+|-----------------------------------------------|------------------------------------------------------------------|
+| a regular file                                | replaced in one step; its permissions stay                       |
+| a link                                        | stays a link: the file that it leads to is replaced, or created  |
+| a link that leads back to itself              | refused                                                          |
+| a folder, device, pipe or socket              | refused                                                          |
+| one of the command's own inputs, by any name  | refused by `check_output_file` and `check_output_folder`         |
+| an image or another format than is written    | refused by `check_output_file`                                   |
+
+A command calls `check_output_file` or `check_output_folder` before its work, so that it is refused then and not at the
+end. A full disk, a used-up quota and missing permissions are an `OutputError`: one line with the place and the repair.
+"""
+
+import errno
 import json
 import math
 import os
+import re
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+# Suffixes of what is not a table. Any other suffix may be one: predictions.2024, results.v1.
+NOT_A_TABLE = re.compile(
+    r"\.(a?png|avif|bmp|dib|gif|heic|j2[ck]|jfif|jp[2cefgx]|jpeg|jxl|p[bfgnp]m|svg|tiff?|webp"
+    r"|dcm|dicom|ima|nii|nrrd|mh[ad]"
+    r"|arrow|feather|parquet|h5|hdf5|np[yz]|safetensors|bin|ckpt|onnx|pkl|pickle|pth?|xlsx?|ods"
+    r"|7z|bz2|gz|tar|tgz|xz|zip|zst"
+    r"|html?|ipynb|jsonl?|lock|log|md|pdf|py|sh|tex|toml|ya?ml)"
+)
+LINKS = 40  # as many in a row as Linux follows
+
+_REPAIRS = {
+    errno.EACCES: ("permission denied", "fix the permissions or give another place"),
+    errno.EPERM: ("the system does not permit it", "fix the permissions or give another place"),
+    errno.EROFS: ("the file system is read-only", "give another place"),
+    errno.ENOSPC: ("the disk is full", "free disk space or give another place"),
+    errno.EDQUOT: ("the disk quota is used up", "free disk space or give another place"),
+    errno.EFBIG: ("the file would be larger than the system permits", "raise the limit or give another place"),
+    errno.ENAMETOOLONG: ("the name is too long", "give a shorter one"),
+    errno.ELOOP: ("it is a link that leads back to itself", "remove the link or give another name"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "give another place"),
+    errno.EEXIST: ("a part of the path is not a folder", "give another place"),
+    errno.EIO: ("the disk reports an error", "check the disk or give another place"),
+}
+# What only writing meets. Another error inside a `replacing` block may come from what is read there.
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+class OutputError(OSError):
+    """An output that cannot be written: what is wrong, where, and the repair, in one line; ``errno`` if known."""
+
+    def __init__(self, message: str, number: int | None = None):
+        super().__init__(message)  # with one argument, which the text of the error then is
+        self.errno = number
+
+    @classmethod
+    def of(cls, path: str | Path, error: BaseException, repair: str | None = None) -> "OutputError":
+        """The error in words; ``repair`` in place of the usual one.
+
+        >>> print(OutputError.of("a.csv", OSError(errno.ENOSPC, "No space left on device")))
+        cannot write a.csv: the disk is full; free disk space or give another place
+        """
+        number = _number(error)
+        reason, usual = _REPAIRS.get(number, (getattr(error, "strerror", None) or str(error), "give another place"))
+        return cls(f"cannot write {path}: {reason}; {repair or usual}", number)
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not.
 
-    The content is on the disk before the name is, so a power cut leaves the old file or the new one.
+    The content is on the disk before the name is, so a power cut leaves the old file or the new one. A link is written
+    through. Missing folders are made.
+
+    Raises:
+        OutputError: see the table at the top of this module; or the disk is full, within the block as well.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "a.txt"
@@ -23,40 +91,124 @@ def replacing(path: str | Path) -> Iterator[Path]:
     >>> target.read_text(), len(list(target.parent.iterdir()))
     ('whole', 1)
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
+    target = output_target(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = _temporary(target)
+    except OSError as error:
+        raise OutputError.of(path, error) from error
     try:
         yield beside
-        _settle(beside, path)
+        _put_in_place(beside, target)
+    except OutputError:
+        raise
+    except Exception as error:  # not all are OSErrors: safetensors has its own for a full disk
+        if _number(error) in _OF_WRITING:
+            raise OutputError.of(path, error) from error
+        raise
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            beside.unlink()
 
 
-def check_writable(path: str | Path) -> None:
-    """Refuse a place where a file cannot be written, before the work whose result it is to hold.
+def output_target(path: str | Path) -> Path:
+    """The file that ``path`` stands for, by way of any links; it need not exist.
 
     Raises:
-        OSError: it is a folder, or one may not write there; the message names the place and the repair.
+        OutputError: it is a folder, a device, a pipe or a socket, or a link that leads back to itself.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file")
+    target = Path(path)
     try:
-        with replacing(path.with_name(f"{path.name}.try")):
-            pass
+        status = os.stat(target)  # of /dev/stdout, which no reading of links finds
+    except FileNotFoundError:
+        status = None
     except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror}; give another place, or the right to write") from error
-    path.with_name(f"{path.name}.try").unlink()
+        raise OutputError.of(path, error) from error
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        kind, repair = _kind(status.st_mode)
+        raise OutputError(f"cannot write {path}: it is {kind}; {repair}")
+    for _ in range(LINKS):
+        if not target.is_symlink():
+            return target
+        target = target.parent / os.readlink(target)
+    raise OutputError.of(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
+
+
+def check_output_file(path: str | Path, *, inputs: Iterable[str | Path] = (), table: bool = False) -> None:
+    """Refuse a place where a file cannot be written, or must not be, before the work whose result it is to hold.
+
+    Nothing is left behind: folders that are missing are not made here.
+
+    Args:
+        path: the file to be written.
+        inputs: files and folders that the command reads; a file may not be one of them, by whatever name.
+        table: whether CSV is written: refuses a name with the suffix of another format, and a file that holds one.
+
+    Raises:
+        OutputError: see the table at the top of this module; the message names the place and the repair.
+    """
+    target = output_target(path)
+    if target.exists():
+        for other in inputs:
+            if _same(target, other):
+                raise OutputError(f"cannot write {path}: it is an input of this command; give another file")
+        for number, stream in ((1, "standard output"), (2, "standard error")):
+            if _same(target, number):
+                raise OutputError(f"cannot write {path}: {stream} goes to this file; give another")
+    if table:
+        _check_table(path, target)
+    _check_folder_of(target, path)
+
+
+def check_output_folder(
+    path: str | Path, *, inputs: Iterable[str | Path] = (), closed: Iterable[str | Path] = ()
+) -> None:
+    """Refuse a place where a folder of results cannot be, before the work. Nothing is made or left behind.
+
+    Args:
+        path: the folder to be filled; it may exist.
+        inputs: files and folders that the command reads; the folder may not be one of them.
+        closed: input folders that results may not be inside of either, such as a folder of images.
+
+    Raises:
+        OutputError: it is a file, or a link that leads nowhere; it is an input; it cannot be written to.
+    """
+    path, closed = Path(path), [Path(folder) for folder in closed]
+    try:
+        if not path.is_dir():
+            if path.is_symlink():
+                path.stat()
+                raise OutputError(f"cannot write {path}: it is a link to a file, not a folder; give another folder")
+            if path.exists():
+                raise OutputError(f"cannot write {path}: it is a file, not a folder; give another folder")
+    except FileNotFoundError as error:
+        raise OutputError(
+            f"cannot write {path}: it is a link that leads nowhere; remove it or give another"
+        ) from error
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError.of(path, error) from error
+    for other in (*inputs, *closed):
+        if _same(path, other):
+            raise OutputError(f"cannot write {path}: it is an input of this command; give another folder")
+    real = Path(os.path.realpath(path))
+    for folder in closed:
+        if any(_same(parent, folder) for parent in real.parents):
+            raise OutputError(f"cannot write {path}: it is inside the input folder {folder}; give another folder")
+    _check_folder_of(path / "file", path)
 
 
 def replace_all(source: str | Path, target: str | Path, *, last: str) -> None:
     """Move the files of a folder over those of another, ``last`` at the end: a reader looks for that one first."""
     files = sorted(Path(source).iterdir(), key=lambda file: file.name == last)
     for file in files:
-        _settle(file, Path(target) / file.name)
+        path = Path(target) / file.name
+        if path.is_symlink():  # its target may be on another disk
+            with replacing(path) as beside:
+                shutil.copyfile(file, beside)
+        else:
+            _put_in_place(file, output_target(path))
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -83,11 +235,90 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _settle(beside: Path, path: Path) -> None:
-    beside.chmod(0o666 & ~_umask())  # temporary files are made with mode 0600; this one should be as any other
+def _temporary(target: Path) -> Path:
+    """An empty file beside ``target``, of the same suffix: writers of figures and tables go by it."""
+    suffix = target.suffix if len(target.suffix) <= 20 else ""
+    # A name as long as the system permits leaves no room for more.
+    handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}-", suffix=suffix, dir=target.parent)
+    os.close(handle)
+    return Path(name)
+
+
+def _put_in_place(beside: Path, target: Path) -> None:
+    try:
+        mode = stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        mode = 0o666 & ~_umask()  # temporary files are made with mode 0600; this one should be as any other
+    beside.chmod(mode)
     with beside.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(beside, path)
+    os.replace(beside, target)
+
+
+def _check_table(path: str | Path, target: Path) -> None:
+    for suffix in (Path(path).suffix.lower(), target.suffix.lower()):
+        if NOT_A_TABLE.fullmatch(suffix):
+            raise OutputError(
+                f"cannot write {path}: a table (CSV) is not named {suffix}; give a name that ends in .csv"
+            )
+    if not target.exists():
+        return
+    try:
+        with target.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise OutputError.of(path, error) from error
+    utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))  # spreadsheets save "Unicode text" so
+    binary = not utf16 and re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head)
+    other = re.match(rb"\s*[{<]|%PDF|#!|P[1-7fF]\s", head.removeprefix(b"\xef\xbb\xbf"))
+    if binary or other:
+        raise OutputError(
+            f"cannot write {path}: the file there is not a table (CSV); give another name or move it away"
+        )
+
+
+def _check_folder_of(target: Path, path: str | Path) -> None:
+    """Try to write in the nearest folder above ``target`` that exists; ``path`` is what the user calls it."""
+    try:
+        with suppress(FileNotFoundError):
+            os.stat(target)  # whether the system takes a name of this length
+        folder = target.parent
+        while not os.path.lexists(folder):
+            folder = folder.parent
+        if not folder.is_dir():
+            kind = "a link that leads nowhere" if folder.is_symlink() else "a file, not a folder"
+            raise OutputError(f"cannot write {path}: {folder} is {kind}; give another place")
+        beside = _temporary(folder / "try")
+        try:
+            beside.write_bytes(bytes(4096))  # a full disk has room for names
+        finally:
+            beside.unlink()
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError.of(path, error) from error
+
+
+def _same(one: str | Path, other: str | Path | int) -> bool:
+    """Whether two names, or a name and an open file's number, are one file or folder; what is missing is neither."""
+    try:
+        return os.path.samestat(os.stat(one), os.stat(other))
+    except (OSError, ValueError):
+        return False
+
+
+def _kind(mode: int) -> tuple[str, str]:
+    if stat.S_ISDIR(mode):
+        return "a folder", "give the name of a file"
+    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((kind for test, kind in kinds if test(mode)), "a device"), "give the name of a regular file"
+
+
+def _number(error: BaseException) -> int | None:
+    number = getattr(error, "errno", None)
+    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):  # as libraries in Rust say it
+        number = int(found[1])
+    return number
 
 
 def _umask() -> int:

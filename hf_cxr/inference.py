@@ -5,8 +5,10 @@ Everything is computed in float32 from the saved folder (or Hub id), so that wha
 B = images in a batch, C = findings.
 """
 
+import hashlib
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,13 @@ from transformers import AutoImageProcessor, pipeline
 
 from hf_cxr.data import DecodedImages, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.decoded import grey_of
-from hf_cxr.data.images import ImageError, read_grey, resize_grey
+from hf_cxr.data.image_files import find_images as find_images  # part of this module's interface
+from hf_cxr.data.images import RULE, ImageError, read_grey, resize_grey
 from hf_cxr.modeling import load_weights
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, collate
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
+NOT_THE_MODEL = {"_name_or_path", "transformers_version"}  # of a config: they change where the model does not
 
 
 class Classifier:
@@ -115,20 +118,87 @@ class Classifier:
     def predict_files(
         self, paths: Sequence[Path], *, batch_size: int = 16
     ) -> Iterator[tuple[Path, np.ndarray | ImageError]]:
-        """(path, probabilities (C,) float32) of each image file, in order; an unreadable file comes with its error."""
+        """(path, probabilities (C,) float32) of each image file, in order; an unreadable file comes with its error.
+
+        Each file stands alone: whatever goes wrong with one, the rest are predicted. A batch that the device refuses,
+        such as for its memory, is tried image by image.
+
+        Raises:
+            RuntimeError: the model cannot run on any image of a batch, which is not the images' fault.
+        """
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
-            answers: dict[Path, np.ndarray | ImageError] = {}
-            pixels = {}
-            for path in batch:
-                try:
-                    pixels[path] = resize_grey(read_grey(path), self.pixels.resize_size, self.pixels.resample)
-                except ImageError as error:
-                    answers[path] = error
-            if pixels:
-                logit_BC = torch.from_numpy(self.logits(torch.from_numpy(np.stack(list(pixels.values()))[:, None])))
-                answers |= zip(pixels, torch.sigmoid(logit_BC).numpy(), strict=True)
-            yield from ((path, answers[path]) for path in batch)
+            pixels = [self._pixels_or_error(path) for path in batch]
+            sound = [i for i, entry in enumerate(pixels) if isinstance(entry, np.ndarray)]
+            answers = list(pixels)
+            if sound:
+                found = self._probabilities([batch[i] for i in sound], [pixels[i] for i in sound])
+                for i, answer in zip(sound, found, strict=True):
+                    answers[i] = answer
+            yield from zip(batch, answers, strict=True)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that a prediction depends on beside the image: weights, names and preprocessing."""
+        digest = hashlib.sha256()
+        pixels = self.pixels
+        rules = [RULE, pixels.resize_size, pixels.image_size, int(pixels.resample), list(self.label_names)]
+        config = {key: value for key, value in self.model.config.to_dict().items() if key not in NOT_THE_MODEL}
+        digest.update(json.dumps([*rules, config], sort_keys=True, default=str).encode())
+        for module in (self.model, pixels):
+            for name, tensor in sorted(module.state_dict().items()):
+                content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(content.numpy())
+        return digest.hexdigest()
+
+    def _pixels_or_error(self, path: Path) -> np.ndarray | ImageError:
+        """Resized grey (S, S) uint8 of a file, or why there is none; nothing but an interrupt is raised."""
+        try:
+            before = _version(path)
+            pixel_SS = resize_grey(read_grey(path), self.pixels.resize_size, self.pixels.resample)
+            if _version(path) != before:
+                return ImageError(os.fspath(path), "it changed while it was read; run again when it is complete")
+            return pixel_SS
+        except ImageError as error:
+            return error
+        except MemoryError:
+            return ImageError(os.fspath(path), "it is too large, or its sides too unequal, to decode and resize")
+        except Exception as error:  # the file's own fault, whatever it is: the rest go on
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            return ImageError(os.fspath(path), " ".join(str(reason).split()))
+
+    def _probabilities(self, paths: Sequence[Path], images: Sequence[np.ndarray]) -> list[np.ndarray | ImageError]:
+        """Probabilities (C,) float32 of each resized grey image (S, S), or why there are none."""
+        try:
+            logit_BC = self.logits(torch.from_numpy(np.stack(images)[:, None]))
+        except (RuntimeError, MemoryError):
+            if len(images) == 1:
+                raise
+            # All images are of one size by now, so this is the device's memory: one at a time needs less.
+            return self._one_by_one(paths, images)
+        probability_BC = torch.sigmoid(torch.from_numpy(logit_BC)).numpy()
+        damaged = "the model's output is not a number; is the model damaged?"
+        return [
+            probability_C if np.isfinite(probability_C).all() else ImageError(os.fspath(path), damaged)
+            for path, probability_C in zip(paths, probability_BC, strict=True)
+        ]
+
+    def _one_by_one(self, paths: Sequence[Path], images: Sequence[np.ndarray]) -> list[np.ndarray | ImageError]:
+        answers, failures = [], []
+        for path, image in zip(paths, images, strict=True):
+            try:
+                answers += self._probabilities([path], [image])
+            except (RuntimeError, MemoryError) as error:
+                failures.append(error)
+                answers.append(ImageError(os.fspath(path), f"the model failed on it: {' '.join(str(error).split())}"))
+        if len(failures) == len(paths):
+            raise failures[-1]
+        return answers
+
+
+def _version(path: Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def _refuse_missing_folder(model: str | Path) -> None:
@@ -173,31 +243,3 @@ def stock_images(split: datasets.Dataset, rows: Sequence[int]) -> list[Image.Ima
             same = False
         images.append(image if same else Image.fromarray(grey_HW))
     return images
-
-
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Image files among the paths; folders are searched for `IMAGE_SUFFIXES`, in depth, in the order of names.
-
-    Raises:
-        FileNotFoundError: a path does not exist, or nothing was found.
-        OSError: a folder may not be read; without a word its images would be lost.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            # A link that leads nowhere is a file here, and is told of when it is read.
-            files = (
-                Path(folder, name) for folder, _, names in os.walk(path, onerror=_refuse_folder) for name in names
-            )
-            found += sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir())
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise FileNotFoundError(f"no such image or folder: {path}")
-    if not found:
-        raise FileNotFoundError(f"no {', '.join(IMAGE_SUFFIXES)} file in {', '.join(map(str, paths))}")
-    return found
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise OSError(f"cannot read the folder {error.filename}: {error.strerror}; give the right to read, or move it out")

@@ -11,8 +11,11 @@ PACKAGE = Path(__file__).parents[1] / "hf_cxr"
 
 # Bars from left to right. Within the second bar the parts never import one another.
 BARS = (
-    ("labels", "config", "files"),
-    ("data", "processing", "modeling", "losses", "sampling", "evaluation", "predictions", "checkpoints"),
+    ("labels", "config", "files", "cells"),
+    (
+        *("data", "processing", "modeling", "losses", "sampling", "evaluation"),
+        *("predictions", "prediction_rows", "checkpoints"),
+    ),
     ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference"),
     ("report", "plots", "resume"),
     ("card", "comparison_report"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import parse_arguments
+from hf_cxr.files import check_output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,23 +27,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, rest = parser.parse_known_args(argv)
     args = parse_arguments(rest, prog="hf-cxr describe")
     from hf_cxr.data import label_matrix, load_splits, why_untrainable
+    from hf_cxr.data.image_files import source_folders
     from hf_cxr.data.statistics import describe_draws, describe_splits
     from hf_cxr.sampling import expected_draws
 
     set_up_terminal()
     try:
+        if own.out:
+            roots, closed = source_folders(args.data)
+            check_output_folder(own.out, inputs=roots, closed=closed)  # before tables are read
         splits, label_names = load_splits(args.data, seed=args.training.seed, images=False)
         statistics = describe_splits(splits, label_names)
-        print(statistics.to_text())
-        if untrainable := why_untrainable(splits["train"]):
-            print(f"hf-cxr describe: warning: {untrainable}", file=sys.stderr)
         drawn = None
         if args.sampling.sampler != "shuffle":
             draws_N = expected_draws(args.sampling.sampler, label_matrix(splits["train"]), **args.sampling.options())
             drawn = describe_draws(splits["train"], label_names, draws_N)
+        written = write(statistics, drawn, own.out) if own.out else []  # first: the reader of the text may leave
+        print(statistics.to_text())
+        if untrainable := why_untrainable(splits["train"]):
+            print(f"hf-cxr describe: warning: {untrainable}", file=sys.stderr)
+        if drawn is not None:
             print(f"\n{drawn.to_text(args.sampling.sampler)}")
-        if own.out:
-            written = write(statistics, drawn, own.out)
+        if written:
             print("\nwrote", *(f"  {path}" for path in written), sep="\n")
     except (ValueError, OSError) as error:
         print(f"hf-cxr describe: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_cxr.commands import set_up_terminal
+from hf_cxr.files import check_output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     set_up_terminal()
     try:
+        check_output_folder(args.folder)
         brought = download_nih(args.folder, mirror=args.mirror, only=args.only, keep_archives=args.keep_archives)
         print(f"{args.folder}: {', '.join(brought)}" if brought else f"{args.folder}: nothing was missing")
         if args.only is None:

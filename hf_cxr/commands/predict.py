@@ -1,68 +1,279 @@
-"""`hf-cxr predict IMAGE_OR_FOLDER... --model RUN_OR_HUB_ID`: probabilities of each finding, as a table and as CSV."""
+"""`hf-cxr predict IMAGE_OR_FOLDER... --model RUN_OR_HUB_ID`: probabilities of each finding, as a table and as CSV.
+
+A file that cannot be read is named and left out; the rest are predicted. Folders are searched in depth for every
+format that can be read, DICOM files without a suffix included; how many other files they hold is printed.
+
+With --csv FILE, rows are kept in FILE.partial as they are done. After a stop, the same command resumes from there. In
+the CSV, a byte of a file name that is not UTF-8 is written as \\xNN.
+
+Exit status: 0; 2 if a file could not be read, or for bad input; 130 after Ctrl-C; 141 if the reader of standard output
+closed it (`| head`) and there is no --csv FILE to finish.
+"""
 
 import argparse
 import csv
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from hf_cxr.cells import printable
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.files import check_writable, replacing
+from hf_cxr.files import OutputError
+from hf_cxr.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
+
+STANDARD_OUTPUT = "-"
+WIDEST_NAME = 80  # columns of the table that a name may take before it moves the rest of its line
+MANY_FILES = 50  # from here on a progress bar
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 with one line on standard error for bad input."""
-    parser = argparse.ArgumentParser(prog="hf-cxr predict", description=__doc__)
-    parser.add_argument(
-        "paths", nargs="+", metavar="IMAGE_OR_FOLDER", help="png, jpg, tif or dcm files, or folders of them"
+    """Exit status: see the top of this module."""
+    parser = argparse.ArgumentParser(
+        prog="hf-cxr predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("paths", nargs="+", metavar="IMAGE_OR_FOLDER", help="image or DICOM files, or folders of them")
     parser.add_argument("--model", required=True, help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
-    parser.add_argument("--csv", type=Path, help="also write all probabilities to this file, a row an image")
+    parser.add_argument(
+        "--csv",
+        metavar="FILE",
+        help="also write all probabilities to this CSV, a row an image; - is standard output, in place of the table",
+    )
+    parser.add_argument(
+        "--spreadsheet_safe",
+        action="store_true",
+        help="in the CSV, put an apostrophe before names that a spreadsheet would take for a formula (= + - @)",
+    )
     parser.add_argument("--top", type=int, default=5, help="findings an image in the table, most probable first")
     parser.add_argument("--batch_size", type=int, default=16, help="images a batch")
     args = parser.parse_args(argv)
     if args.batch_size < 1 or args.top < 1:
         parser.error("--batch_size and --top must be at least 1")
-    from hf_cxr.inference import Classifier, find_images
+    terminal = Terminal(csv=args.csv == STANDARD_OUTPUT)
+    progress = Progress()
+    try:
+        return predict(args, terminal, progress)
+    except BrokenPipeError:
+        terminal.close_output()
+        return 141
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        terminal.complain(f"{error}{progress.resume(args.csv)}")
+        return 2
+    except KeyboardInterrupt:
+        terminal.complain(f"stopped after {progress.done:,} of {progress.total:,} images{progress.resume(args.csv)}")
+        return 130
+
+
+def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress") -> int:
+    """Find the images, predict them, print and write the rows."""
+    out = None if args.csv == STANDARD_OUTPUT else args.csv
+    if out is not None:
+        check_csv(out)  # before torch is loaded and folders are searched
+    from hf_cxr.data.image_files import search_images
+    from hf_cxr.inference import Classifier
 
     set_up_terminal()
-    try:
-        if args.csv:
-            check_writable(args.csv)  # now and not when all images are done
-        classifier = Classifier(args.model, revision=args.revision)
-        paths = find_images(args.paths)
-        if (getattr(classifier.model.config, "hf_cxr", None) or {}).get("synthetic"):
-            print("note: this model was trained on synthetic phantoms; it knows nothing of patients", file=sys.stderr)
-        rows, unreadable = predict_and_print(classifier, paths, args.batch_size, args.top)
-        if args.csv:
-            write_csv(args.csv, classifier.label_names, rows)
-            print(f"wrote {len(rows)} rows to {args.csv}")
-    except (ValueError, OSError) as error:
-        print(f"hf-cxr predict: {error}", file=sys.stderr)
-        return 2
-    for error in unreadable:
-        print(f"hf-cxr predict: {error}", file=sys.stderr)
+    found = search_images(args.paths)
+    if out is not None:
+        check_csv(out, inputs=(*found.paths, *_files_of_model(args.model)))
+    classifier = Classifier(args.model, revision=args.revision)
+    if (getattr(classifier.model.config, "hf_cxr", None) or {}).get("synthetic"):
+        terminal.note("note: this model was trained on synthetic phantoms; it knows nothing of patients")
+    for note in found.notes():
+        terminal.note(f"note: {note}")
+    for error in found.unreadable:
+        terminal.complain(error)
+    progress.total = len(found.paths)
+    unreadable = len(found.unreadable)
+    rows = nullcontext() if out is None else PredictionRows(out, classifier.label_names, classifier.fingerprint())
+    with rows as kept, terminal.bar(progress):
+        paths = found.paths
+        if kept is not None and len(kept):
+            paths = [path for path in paths if not kept.is_done(path)]
+            progress.step(len(found.paths) - len(paths))
+            terminal.note(f"resuming from {kept.partial}: {progress.done:,} of {progress.total:,} images are done")
+        terminal.start(classifier.label_names, paths, args)
+        for path, version, answer in predict_versions(classifier, paths, args.batch_size):
+            if isinstance(answer, Exception):
+                unreadable += 1
+                terminal.complain(answer)
+            else:
+                if kept is not None:
+                    kept.add(path, version, answer)
+                    progress.resumable = True
+                terminal.row(path, answer)
+            progress.step()
+            if terminal.closed and kept is None:
+                return 141
+        if kept is not None:
+            progress.resumable = len(kept) > 0
+            finish(kept, found.paths, args, terminal)
+    if unreadable:
+        total = len(found.paths) + len(found.unreadable)
+        terminal.complain(f"{unreadable:,} of {total:,} files could not be read")
     return 2 if unreadable else 0
 
 
-def predict_and_print(classifier, paths: Sequence[Path], batch_size: int, top: int):
-    """A line an image as it is done; the rows (path, probabilities), and the errors of what could not be read."""
-    rows, unreadable = [], []
-    width = max(len(str(path)) for path in paths)
-    for path, answer in classifier.predict_files(paths, batch_size=batch_size):
-        if isinstance(answer, Exception):
-            unreadable.append(answer)
-            continue
-        rows.append((path, answer))
-        best = answer.argsort()[::-1][:top]
-        print(f"{path!s:<{width}}  " + "  ".join(f"{classifier.label_names[i]} {answer[i]:.3f}" for i in best))
-    return rows, unreadable
+def finish(kept: PredictionRows, paths: Sequence[Path], args: argparse.Namespace, terminal: "Terminal") -> None:
+    """The whole CSV, unless there is no row to write: an earlier file is worth more than a header."""
+    if not len(kept):
+        terminal.complain(f"no row to write; {args.csv} is as it was")
+        return
+    written = kept.finish(paths, spreadsheet_safe=args.spreadsheet_safe)
+    terminal.line(f"wrote {written:,} {'row' if written == 1 else 'rows'} to {args.csv}")
 
 
-def write_csv(path: Path, label_names: Sequence[str], rows) -> None:
-    """A header and a row an image, whole or not at all."""
-    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", *label_names])
-        writer.writerows([name, *(f"{value:.6f}" for value in probability_C)] for name, probability_C in rows)
+def check_csv(out: str, inputs: Sequence[str | Path] = ()) -> None:
+    """Refuse a place for the CSV before the work.
+
+    Raises:
+        OutputError: one line with the place and the repair.
+    """
+    try:
+        check_places(out, inputs)
+    except OutputError as error:
+        if os.path.exists(out) and not os.path.isfile(out) and not os.path.isdir(out):
+            raise OutputError(f"{error} (--csv - is standard output)") from error
+        raise
+
+
+def predict_versions(classifier, paths: Sequence[Path], batch_size: int) -> Iterator[tuple]:
+    """(path, (bytes, time of change), probabilities or error) of each file; the version is that before it was read."""
+    for start in range(0, len(paths), batch_size):
+        batch = paths[start : start + batch_size]
+        versions = [_version(path) for path in batch]
+        answers = classifier.predict_files(batch, batch_size=batch_size)
+        yield from ((path, version, answer) for version, (path, answer) in zip(versions, answers, strict=True))
+
+
+class Progress:
+    """How far the command is, for the line that is printed when it stops early."""
+
+    def __init__(self) -> None:
+        self.done, self.total, self.resumable, self.bar = 0, 0, False, None
+
+    def step(self, count: int = 1) -> None:
+        """So many more images are done."""
+        self.done += count
+        self.resumable = self.resumable or count > 1
+        if self.bar is not None:
+            self.bar.update(count)
+
+    def resume(self, out: str | None) -> str:
+        """What to do to go on, as the end of a line."""
+        if self.resumable and out not in (None, STANDARD_OUTPUT):
+            return f"; what is done is kept in {partial_of(out)}: {RESUME}"
+        return ""
+
+
+class Terminal:
+    """Standard output and standard error, either of which its reader may close at any time.
+
+    Args:
+        csv: standard output gets CSV and nothing else.
+    """
+
+    def __init__(self, *, csv: bool):
+        self.csv, self.closed = csv, False
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace", **({"encoding": "utf-8"} if csv else {}))
+
+    def start(self, label_names: Sequence[str], paths: Sequence[Path], args: argparse.Namespace) -> None:
+        """The findings and the files that are to come; of CSV, the header."""
+        self.label_names, self.top, self.safe = label_names, args.top, args.spreadsheet_safe
+        self.width = min(max((len(printable(path)) for path in paths), default=0), WIDEST_NAME)
+        self.names = [printable(name) for name in label_names]
+        if self.csv:
+            self._write_csv(table_row("image", label_names, spreadsheet_safe=self.safe))
+
+    def row(self, path: Path, probability_C) -> None:
+        """The line of an image."""
+        if self.csv:
+            self._write_csv(table_row(path, cells_of(probability_C), spreadsheet_safe=self.safe))
+            return
+        best = probability_C.argsort()[::-1][: self.top]
+        findings = "  ".join(f"{self.names[i]} {probability_C[i]:.3f}" for i in best)
+        self._write(f"{printable(path):<{self.width}}  {findings}\n")
+
+    def line(self, text: str) -> None:
+        """One more line of the table's stream."""
+        self._write(f"{printable(text)}\n")
+
+    def note(self, text: object) -> None:
+        """A line on standard error; nothing if that is closed."""
+        with self._beside_the_bar(sys.stderr):
+            try:
+                print(printable(text), file=sys.stderr, flush=True)
+            except (BrokenPipeError, ValueError):
+                _to_nowhere(sys.stderr)
+
+    def complain(self, error: object) -> None:
+        """An error, as one line on standard error."""
+        self.note(f"hf-cxr predict: {error}")
+
+    @contextmanager
+    def bar(self, progress: Progress) -> Iterator[None]:
+        """A progress bar on standard error within the block, if that is a terminal and there are many files."""
+        from tqdm.auto import tqdm
+
+        many = progress.total >= MANY_FILES
+        with tqdm(total=progress.total, desc="Predicting", unit="image", disable=None if many else True) as bar:
+            progress.bar = bar
+            yield
+
+    def close_output(self) -> None:
+        """Nobody reads standard output: what is still written goes nowhere, and Python's last flush does not fail."""
+        self.closed = True
+        _to_nowhere(sys.stdout)
+
+    def _write_csv(self, row: Sequence[str]) -> None:
+        csv.writer(self, lineterminator="\n").writerow(row)
+
+    def write(self, text: str) -> None:
+        """What `csv.writer` asks for."""
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        if self.closed or sys.stdout is None:
+            return
+        with self._beside_the_bar(sys.stdout):
+            try:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                self.close_output()
+            except OSError as error:
+                _to_nowhere(sys.stdout)
+                raise OutputError.of("standard output", error) from error
+
+    @contextmanager
+    def _beside_the_bar(self, stream) -> Iterator[None]:
+        from tqdm.auto import tqdm
+
+        with tqdm.external_write_mode(file=stream):
+            yield
+
+
+def _to_nowhere(stream) -> None:
+    try:
+        number = stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return  # not a file of the system's, as in a test
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
+def _version(path: Path) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return (-1, -1)  # reading it will say why
+    return status.st_size, status.st_mtime_ns
+
+
+def _files_of_model(model: str) -> list[Path]:
+    folder = Path(model)
+    return [file for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import RunArguments, parse_arguments
+from hf_cxr.files import check_output_file
 
 HASHES = {"file_sha256", "perceptual_hash"}  # columns that a prepared data set has
 
@@ -64,6 +65,8 @@ def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, fold
     from hf_cxr.data.split_files import SPLITS, write_split_file
     from hf_cxr.data.splits import patient_folds, patient_fractions
 
+    inputs = [place for place in (args.data.split_file, args.data.table) if place]
+    check_output_file(out, inputs=inputs, table=True)
     if out.exists():
         raise ValueError(f"{out} is there already, and runs may refer to it; give another --out")
     if args.data.train_limit is not None or args.data.shuffle_labels:

@@ -1,0 +1,268 @@
+"""The CSV of `hf-cxr predict`, and the file beside it that keeps its rows until all are there.
+
+`out.csv.partial` gets each row as it is done; when all are, `out.csv` is written whole and the partial file removed.
+Whatever stops the command, a full disk included, the same command resumes: rows of the same model and of files with
+the same size and time of change are kept. A partial file of another model is refused, because it holds work.
+
+A partial file is a line of JSON that names format, model and findings, and a line of JSON an image: absolute path,
+bytes, time of change in ns, and C probabilities as they are written. A last line that was cut off is dropped.
+
+C = findings.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from hf_cxr.cells import spreadsheet_cell, utf8_text
+from hf_cxr.files import OutputError, check_output_file, output_target, replacing
+
+FORMAT = 1
+KEY = "hf-cxr predict, unfinished"
+ROWS_A_SYNC = 512  # what a power cut may cost
+RESUME = "run the same command again to resume"
+
+
+class PredictionRows:
+    """Rows of a CSV that is being made. A context manager: at its end the rows are on the disk.
+
+    Args:
+        path: the CSV to be written.
+        label_names: C findings.
+        model: fingerprint of what predicts.
+
+    Raises:
+        OutputError: another command is at work on it; its partial file is of another model, or not one at all; it
+            cannot be written.
+    """
+
+    def __init__(self, path: str | Path, label_names: Sequence[str], model: str):
+        self.path, self.label_names, self.model = Path(path), tuple(label_names), model
+        self.partial = partial_of(path)
+        self._done: dict[str, tuple[int, int, int]] = {}  # absolute path to bytes, time of change, offset
+        self._since_sync = 0
+        try:
+            self.partial.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(_lock_of(self.partial))
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise OutputError(
+                f"cannot write {path}: another command is writing it; wait for it or give another file"
+            ) from None
+        except OSError as error:
+            raise OutputError.of(path, error) from error
+        try:
+            self._open()
+        except BaseException:
+            self._release()
+            raise
+
+    def __enter__(self) -> "PredictionRows":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def is_done(self, path: Path) -> bool:
+        """Whether there is a row of this file as it is now."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        return self._done.get(os.path.abspath(path), ())[:2] == (status.st_size, status.st_mtime_ns)
+
+    def add(self, path: Path, version: tuple[int, int], probability_C: np.ndarray) -> None:
+        """Keep a row.
+
+        Args:
+            path: the image file.
+            version: its bytes and time of change in ns when it was read.
+            probability_C: (C,) float32.
+
+        Raises:
+            OutputError: the disk is full, or refuses otherwise; what was kept before stays.
+        """
+        key = os.path.abspath(path)
+        line = json.dumps([key, *version, cells_of(probability_C)])
+        start = self._end
+        self._append(line)
+        self._done[key] = (*version, start)
+        self._since_sync += 1
+        if self._since_sync >= ROWS_A_SYNC:
+            os.fsync(self._file.fileno())
+            self._since_sync = 0
+
+    def finish(self, paths: Iterable[Path], *, spreadsheet_safe: bool = False) -> int:
+        """Write the CSV, a row for each path that has one, in this order; remove the partial file.
+
+        Returns:
+            The number of rows.
+
+        Raises:
+            OutputError: it cannot be written; the partial file stays.
+        """
+        written = 0
+        with replacing(self.path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(table_row("image", self.label_names, spreadsheet_safe=spreadsheet_safe))
+            for path in paths:
+                entry = self._done.get(os.path.abspath(path))
+                if entry is not None:
+                    self._file.seek(entry[2])
+                    *_, cells = json.loads(self._read_line())
+                    table.writerow(table_row(path, cells, spreadsheet_safe=spreadsheet_safe))
+                    written += 1
+        self._done.clear()  # close() removes a partial file without rows
+        return written
+
+    def close(self) -> None:
+        """Leave the rows on the disk, and no partial file if there are none."""
+        if self._file.closed:
+            return
+        try:
+            if self._done:
+                os.fsync(self._file.fileno())
+            self._file.close()
+            if not self._done:
+                self.partial.unlink(missing_ok=True)
+        finally:
+            self._release()
+
+    def _open(self) -> None:
+        header = json.dumps({KEY: FORMAT, "model": self.model, "findings": self.label_names})
+        try:
+            descriptor = os.open(self.partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            # Buffered for reading alone: a write is on its way when it returns, or fails then and there.
+            self._file = os.fdopen(descriptor, "r+b", buffering=0)
+            first = self._read_line()
+            if first.endswith(b"\n"):
+                self._check_header(first, header)
+            self._end = len(first) if first.endswith(b"\n") else 0
+            if self._end == 0 and first.strip(b"\0") and not header.encode().startswith(first):
+                self._refuse_foreign()
+            self._index()
+            self._file.truncate(self._end)
+            if self._end == 0:
+                self._append(header)
+        except OutputError:
+            raise
+        except OSError as error:
+            raise OutputError.of(self.partial, error) from error
+
+    def _check_header(self, line: bytes, header: str) -> None:
+        try:
+            found = json.loads(line)
+            known = found[KEY] == FORMAT
+        except (ValueError, TypeError, KeyError):
+            known = False
+        if not known:
+            self._refuse_foreign()
+        if found != json.loads(header):
+            raise OutputError(
+                f"{self.partial} holds rows of another model; finish with that model, remove the file to start again, "
+                "or give another --csv"
+            )
+
+    def _refuse_foreign(self) -> None:
+        raise OutputError(
+            f"{self.partial} is in the way: it is not an unfinished file of hf-cxr predict; move it away, or give "
+            "another --csv"
+        )
+
+    def _index(self) -> None:
+        """Note where each whole row begins, up to the first that is damaged."""
+        if self._end == 0:
+            return
+        with open(self.partial, "rb") as file:
+            file.seek(self._end)
+            for line in file:
+                entry = _row(line, len(self.label_names))
+                if entry is None:
+                    return
+                self._done[entry[0]] = (entry[1], entry[2], self._end)
+                self._end += len(line)
+
+    def _read_line(self) -> bytes:
+        parts = []
+        while part := self._file.read(4096):
+            head, newline, _ = part.partition(b"\n")
+            parts.append(head + newline)
+            if newline:
+                break
+        return b"".join(parts)
+
+    def _append(self, line: str) -> None:
+        rest = memoryview(f"{line}\n".encode())
+        length = len(rest)
+        try:
+            self._file.seek(self._end)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._end)
+            raise OutputError.of(self.partial, error) from error
+        self._end += length
+
+    def _release(self) -> None:
+        with suppress(OSError):
+            os.unlink(self._lock.lock_file)  # while it is held: nobody else can hold it
+        self._lock.release()
+
+
+def partial_of(path: str | Path) -> Path:
+    """Where the rows of an unfinished CSV are: beside the file that its name leads to.
+
+    Raises:
+        OutputError: see `hf_cxr.files.output_target`.
+    """
+    target = output_target(path)
+    return target.with_name(f"{target.name}.partial")
+
+
+def check_places(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse a CSV that cannot be written, or whose rows cannot be kept meanwhile, before the work.
+
+    Raises:
+        OutputError: see `hf_cxr.files.check_output_file`.
+    """
+    check_output_file(path, inputs=inputs, table=True)
+    partial = partial_of(path)
+    check_output_file(partial, inputs=inputs)
+    check_output_file(_lock_of(partial))
+
+
+def cells_of(probability_C: np.ndarray) -> list[str]:
+    """Probabilities as they are written: six decimals."""
+    return [f"{value:.6f}" for value in probability_C]
+
+
+def table_row(name: object, cells: Sequence[str], *, spreadsheet_safe: bool) -> list[Any]:
+    """A row of the CSV: a name or "image", and C cells. UTF-8 holds it, whatever the name; formulas are text."""
+    row = [utf8_text(cell) for cell in (name, *cells)]
+    return [spreadsheet_cell(cell) for cell in row] if spreadsheet_safe else row
+
+
+def _lock_of(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.lock")
+
+
+def _row(line: bytes, findings: int) -> tuple[str, int, int] | None:
+    """Path, bytes and time of change of a line, or None if it is damaged."""
+    try:
+        name, size, changed, cells = json.loads(line)
+        [float(cell) for cell in cells]
+    except (ValueError, TypeError):
+        return None
+    sound = line.endswith(b"\n") and isinstance(name, str) and len(cells) == findings
+    return (name, int(size), int(changed)) if sound else None

@@ -1,0 +1,415 @@
+"""`hf-cxr predict`: one bad file costs one row, nothing that is done is lost, and no file is destroyed."""
+
+import csv
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import SWIN
+
+from hf_cxr import inference
+from hf_cxr.commands import main
+from hf_cxr.config import ModelArguments
+from hf_cxr.data.image_files import find_images, search_images
+from hf_cxr.data.images import ImageError
+from hf_cxr.files import OutputError
+from hf_cxr.inference import Classifier
+from hf_cxr.modeling import build_model
+from hf_cxr.prediction_rows import PredictionRows
+from hf_cxr.processing import build_image_processor
+
+FINDINGS = ("Effusion", "=Edema", "-Mass")
+DICOM = bytes(128) + b"DICM" + b"\x02\0\x02\0UI\x1a\x001.2.840.10008.5.1.4.1.1.1\0"
+MEDIA_DIRECTORY = bytes(128) + b"DICM" + b"\x02\0\x02\0UI\x14\x001.2.840.10008.1.3.10"
+
+
+def save_model(folder: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    network = build_model(ModelArguments(**SWIN), FINDINGS)
+    torch.nn.init.normal_(network.classifier.weight, std=2.0)  # so that other pixels have other probabilities
+    network.save_pretrained(folder)
+    build_image_processor(SWIN["resize_size"], SWIN["image_size"]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model"), 0)
+
+
+@pytest.fixture(scope="module")
+def classifier(model) -> Classifier:
+    return Classifier(model)
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(4):
+        save_image(folder / f"{number}.png", number)
+    return folder
+
+
+def save_image(path: Path, seed: int = 0) -> Path:
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 40), dtype=np.uint8)).save(path, format="PNG")
+    return path
+
+
+def rows_of(path: Path) -> dict[str, list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return {name: cells for name, *cells in csv.reader(file)}
+
+
+def predict(*words: object) -> int:
+    return main(["predict", *map(str, words)])
+
+
+# Each file stands alone.
+
+
+def test_one_bad_file_costs_one_row(model, images, tmp_path, capsys):
+    (images / "empty.png").touch()
+    (images / "text.png").write_text("hello")
+    (images / "cut.png").write_bytes((images / "0.png").read_bytes()[:-30])
+    (images / "absent.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(images / "pipe.png")
+    save_image(images / os.fsdecode(b"\xff\n.png"), 0)
+    out = tmp_path / "out.csv"
+    assert predict(images, tmp_path / "misspelt.png", "--model", model, "--csv", out) == 2
+    printed = capsys.readouterr()
+    rows = rows_of(out)
+    assert rows.pop("image") == list(FINDINGS)
+    assert list(rows) == [*(str(images / f"{i}.png") for i in range(4)), f"{images}{os.sep}\\xff\n.png"]
+    assert rows[str(images / "0.png")] == rows[f"{images}{os.sep}\\xff\n.png"] != rows[str(images / "1.png")]
+    errors = [line for line in printed.err.splitlines() if line.startswith("hf-cxr predict: ")]
+    for name in ("empty.png", "text.png", "cut.png", "absent.png", "pipe.png", "misspelt.png"):
+        assert sum(name in line for line in errors) == 1
+    assert "6 of 11 files" in errors[-1]
+    assert r"\xff\n.png" in printed.out
+    assert "5 rows" in printed.out
+
+
+def test_probabilities_are_those_of_each_image_alone(classifier, images, tmp_path):
+    (images / "2.png").write_text("broken")
+    together = dict(classifier.predict_files(sorted(images.iterdir()), batch_size=3))
+    assert isinstance(together.pop(images / "2.png"), ImageError)
+    for path, answer in together.items():
+        ((_, alone),) = classifier.predict_files([path])
+        np.testing.assert_allclose(answer, alone, atol=1e-5)
+    assert np.ptp(list(together.values()), axis=0).max() > 0.1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep"), ValueError("aspect"), KeyError("x")])
+def test_whatever_resizing_raises_is_the_files_own(classifier, images, monkeypatch, error):
+    real = inference.resize_grey
+
+    def fail(grey_HW, *rest):
+        if grey_HW.shape == (1, 2):
+            raise error
+        return real(grey_HW, *rest)
+
+    monkeypatch.setattr(inference, "resize_grey", fail)  # 89,000,000 x 1 pixels take seconds
+    Image.new("L", (2, 1)).save(images / "wide.png")
+    answers = dict(classifier.predict_files(sorted(images.iterdir())))
+    wide = answers.pop(images / "wide.png")
+    assert isinstance(wide, ImageError)
+    assert len(str(wide).splitlines()) == 1
+    assert all(isinstance(answer, np.ndarray) for answer in answers.values())
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_predicted(classifier, images, monkeypatch):
+    real = inference.read_grey
+
+    def change(path):
+        grey_HW = real(path)
+        if path.name == "1.png":
+            save_image(path, 77)
+            os.utime(path, (1, 1))
+        return grey_HW
+
+    monkeypatch.setattr(inference, "read_grey", change)
+    answers = [answer for _, answer in classifier.predict_files(sorted(images.iterdir()))]
+    assert [isinstance(answer, ImageError) for answer in answers] == [False, True, False, False]
+
+
+def test_a_batch_that_the_device_refuses_is_tried_image_by_image(classifier, images, monkeypatch):
+    expected = dict(classifier.predict_files(sorted(images.iterdir()), batch_size=1))
+    real = classifier.logits
+
+    def small(pixel_B1SS):
+        if len(pixel_B1SS) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(pixel_B1SS)
+
+    monkeypatch.setattr(classifier, "logits", small)
+    for path, answer in classifier.predict_files(sorted(images.iterdir())):
+        np.testing.assert_array_equal(answer, expected[path])
+    monkeypatch.setattr(classifier, "logits", lambda pixel_B1SS: (_ for _ in ()).throw(RuntimeError("no device")))
+    with pytest.raises(RuntimeError, match="no device"):
+        list(classifier.predict_files(sorted(images.iterdir())))
+
+
+def test_an_earlier_csv_is_worth_more_than_none(model, images, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    out.write_text("image,Effusion\na.png,0.5\n")
+    (images / "bad.png").write_text("x")
+    assert predict(images / "bad.png", "--model", model, "--csv", out) == 2
+    assert out.read_text() == "image,Effusion\na.png,0.5\n"
+    assert sorted(os.listdir(tmp_path)) == ["images", "out.csv"]
+    assert "1 of 1 files" in capsys.readouterr().err
+
+
+# Rows are kept, and the same command resumes.
+
+
+def stopped(out: Path, classifier: Classifier, paths: list[Path], values) -> Path:
+    """A partial file as a killed command leaves it."""
+    with PredictionRows(out, classifier.label_names, classifier.fingerprint()) as rows:
+        for path, value in zip(paths, values, strict=True):
+            status = path.stat()
+            rows.add(path, (status.st_size, status.st_mtime_ns), np.full(len(FINDINGS), value, np.float32))
+        return rows.partial
+
+
+def test_the_same_command_keeps_rows_of_the_same_files(model, classifier, images, tmp_path, capsys):
+    whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
+    assert predict(images, "--model", model, "--csv", whole) == 0
+    paths = sorted(images.iterdir())
+    partial = stopped(out, classifier, paths[:3], (0.25, 0.5, 0.75))
+    assert partial.name == "out.csv.partial"
+    assert not out.exists()
+    os.utime(paths[1], (1, 1))  # changed since
+    with partial.open("ab") as file:
+        file.write(b'["' + os.fsencode(paths[3]) + b'", 12')  # cut off
+    capsys.readouterr()
+    assert predict(images, "--model", model, "--csv", out) == 0
+    assert "2 of 4" in capsys.readouterr().err
+    expected, found = rows_of(whole), rows_of(out)
+    assert list(found) == list(expected)
+    for row, path in enumerate(paths):
+        kept = {0: ["0.250000"] * 3, 2: ["0.750000"] * 3}.get(row, expected[str(path)])
+        np.testing.assert_allclose(np.array(found[str(path)], float), np.array(kept, float), atol=2e-6)
+    assert not list(tmp_path.glob("out.csv.*"))
+
+
+def test_rows_of_another_model_are_refused_and_stay(model, classifier, images, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    partial = stopped(out, classifier, [images / "0.png"], [0.5])
+    before = partial.read_bytes()
+    other = save_model(tmp_path / "other", 1)
+    assert predict(images, "--model", other, "--csv", out) == 2
+    assert "another model" in capsys.readouterr().err
+    assert partial.read_bytes() == before
+    assert not out.exists()
+    copy = tmp_path / "moved"
+    copy.mkdir()
+    for file in model.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    assert predict(images, "--model", copy, "--csv", out) == 0  # the same model in another place
+    assert rows_of(out)[str(images / "0.png")] == ["0.500000"] * 3
+
+
+@pytest.mark.parametrize("content", [b"precious\n", b"precious", b'{"a": 1}\n', b"[1]\n"])
+def test_another_file_with_the_partial_name_is_refused_and_stays(classifier, tmp_path, content):
+    (tmp_path / "out.csv.partial").write_bytes(content)
+    with pytest.raises(OutputError, match=r"out\.csv\.partial"):
+        PredictionRows(tmp_path / "out.csv", FINDINGS, "model")
+    assert (tmp_path / "out.csv.partial").read_bytes() == content
+    assert os.listdir(tmp_path) == ["out.csv.partial"]
+
+
+def test_a_damaged_partial_file_is_read_up_to_the_damage(images, tmp_path):
+    paths = sorted(images.iterdir())
+
+    def keep(damage):
+        (tmp_path / "out.csv.partial").unlink(missing_ok=True)
+        with PredictionRows(tmp_path / "out.csv", FINDINGS, "model") as rows:
+            for path in paths:
+                rows.add(path, (path.stat().st_size, path.stat().st_mtime_ns), np.zeros(3, np.float32))
+        lines = rows.partial.read_bytes().splitlines(keepends=True)
+        rows.partial.write_bytes(b"".join(damage(lines)))
+        with PredictionRows(tmp_path / "out.csv", FINDINGS, "model") as rows:
+            return [rows.is_done(path) for path in paths]
+
+    assert keep(lambda lines: lines) == [True] * 4
+    assert keep(lambda lines: [*lines[:2], bytes(len(lines[2])), *lines[3:]]) == [True, False, False, False]
+    assert keep(lambda lines: [*lines[:3], b'["x", 1, 2, ["0.1"]]\n', *lines[3:]]) == [True, True, False, False]
+    assert keep(lambda lines: [lines[0][:9]]) == [False] * 4
+    assert keep(lambda lines: []) == [False] * 4
+
+
+def test_two_commands_do_not_write_one_file(tmp_path):
+    first = PredictionRows(tmp_path / "out.csv", FINDINGS, "model")
+    with first, pytest.raises(OutputError, match="another command"):
+        PredictionRows(tmp_path / "out.csv", FINDINGS, "model")
+    assert not os.listdir(tmp_path)  # no row, no lock
+    with PredictionRows(tmp_path / "out.csv", FINDINGS, "model"):
+        pass
+
+
+def test_a_link_is_written_through_and_the_rows_are_kept_beside_its_target(model, images, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "out.csv").symlink_to("there/target.csv")
+    assert predict(images, "--model", model, "--csv", tmp_path / "out.csv") == 0
+    assert (tmp_path / "out.csv").is_symlink()
+    assert len(rows_of(tmp_path / "there" / "target.csv")) == 5
+    assert os.listdir(tmp_path / "there") == ["target.csv"]
+
+
+# No file is destroyed.
+
+
+def test_an_image_is_not_overwritten_by_what_the_shell_expands(model, images, capsys):
+    paths = sorted(images.iterdir())
+    before = [path.read_bytes() for path in paths]
+    assert predict("--model", model, "--csv", *paths) == 2  # --csv *.png
+    printed = capsys.readouterr()
+    assert str(paths[0]) in printed.err
+    assert "1.png" not in printed.out
+    for name in ("image", "image.csv"):
+        copy, link = images / name, images / f"link_{name}"
+        copy.write_bytes(before[0])
+        os.link(copy, link)
+        assert predict("--model", model, "--csv", copy, *paths) == 2
+        assert predict("--model", model, "--csv", link, copy) == 2
+        assert copy.read_bytes() == before[0]
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_a_file_of_the_model_and_a_pipe_are_not_written(model, images, tmp_path, capsys):
+    (model / "notes.txt").write_text("precious")
+    assert predict(images, "--model", model, "--csv", model / "notes.txt") == 2
+    assert (model / "notes.txt").read_text() == "precious"
+    os.mkfifo(tmp_path / "pipe")
+    assert predict(images, "--model", model, "--csv", tmp_path / "pipe") == 2
+    assert "--csv -" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
+
+
+# What is printed and written.
+
+
+def test_standard_output_gets_csv_and_nothing_else(model, images, capsys):
+    assert predict(images, "--model", model, "--csv", "-") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"image,{','.join(FINDINGS)}"
+    assert len(lines) == 5
+    assert all(0 <= float(cell) <= 1 for line in lines[1:] for cell in line.split(",")[1:])
+
+
+def test_cells_that_begin_like_a_formula_are_quoted_by_flag(model, images, tmp_path, monkeypatch):
+    save_image(images / "=cmd.png")
+    monkeypatch.chdir(images)
+    assert predict("=cmd.png", "0.png", "--model", model, "--csv", tmp_path / "plain.csv") == 0
+    flags = ("--csv", tmp_path / "safe.csv", "--spreadsheet_safe")
+    assert predict("=cmd.png", "0.png", "--model", model, *flags) == 0
+    assert rows_of(tmp_path / "plain.csv")["image"] == list(FINDINGS)
+    safe = rows_of(tmp_path / "safe.csv")
+    assert safe["image"] == ["Effusion", "'=Edema", "'-Mass"]
+    assert list(safe) == ["image", "'=cmd.png", "0.png"]
+    assert safe["0.png"] == rows_of(tmp_path / "plain.csv")["0.png"]
+
+
+# Which files of a folder are images.
+
+
+def test_a_folder_gives_every_format_and_dicom_of_any_name_and_counts_the_rest(tmp_path, monkeypatch):
+    folder = tmp_path / "mixed"
+    for name in ("sub", ".hidden", "__MACOSX"):
+        (folder / name).mkdir(parents=True)
+    taken = ["a.png", "b.PNG", "c.webp", "d.bmp", "e.jp2", "f.gif", "g.ppm", "h.pgm", "i.Jpeg", "j.TIF", "k.dcm"]
+    for name in (*taken, "._a.png", ".DS_Store", "Thumbs.db", "n.txt", "m.TXT", "README", ".hidden/x.png"):
+        (folder / name).write_bytes(b"x" * 200)
+    for name in ("IM000001", "sub/1.2.840.113619.2", "x.ima"):
+        (folder / name).write_bytes(DICOM)
+    (folder / "DICOMDIR").write_bytes(MEDIA_DIRECTORY)
+    (folder / "sub" / "index").write_bytes(MEDIA_DIRECTORY)
+    os.mkfifo(folder / "pipe")
+    found = search_images([folder])
+    assert found.paths == sorted(folder / name for name in (*taken, "IM000001", "sub/1.2.840.113619.2", "x.ima"))
+    assert +found.skipped[folder] == {
+        **{"hidden": 5, ".txt": 2, "no suffix": 1, "DICOMDIR": 2, "not a regular file": 1},
+    }
+    monkeypatch.chdir(tmp_path)
+    (note,) = search_images(["mixed"]).notes()
+    assert note.startswith("11 other files in mixed were not looked at (hidden 5, ")
+
+
+def test_links_and_names_given_twice_give_each_image_once(tmp_path):
+    (tmp_path / "z" / "deep").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    images = [tmp_path / "z" / "1.png", tmp_path / "z" / "deep" / "2.png"]
+    for path in (*images, tmp_path / "outside" / "3.png"):
+        path.touch()
+    (tmp_path / "z" / "a_loop").symlink_to(tmp_path / "z")
+    (tmp_path / "z" / "a_link").symlink_to(tmp_path / "z" / "deep")
+    (tmp_path / "z" / "study").symlink_to(tmp_path / "outside")
+    (tmp_path / "z" / "0.png").symlink_to("1.png")  # another name of one file is another row
+    expected = [tmp_path / "z" / "0.png", *images, tmp_path / "z" / "study" / "3.png"]
+    assert find_images([tmp_path / "z"]) == expected
+    again = search_images([images[0], tmp_path / "z", tmp_path / "z" / ".." / "z" / "1.png", tmp_path / "z" / "deep"])
+    assert again.paths == [images[0], expected[0], *expected[2:]]
+    assert again.repeated == 2
+    assert "2 " in again.notes()[-1]
+
+
+def test_a_folder_without_images_says_what_it_has(tmp_path):
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"1 other file .*\.txt 1"):
+        search_images([tmp_path])
+    with pytest.raises(FileNotFoundError, match="empty"):
+        search_images([tmp_path / "empty"])
+    with pytest.raises(FileNotFoundError, match="no such image or folder"):
+        search_images([tmp_path / "absent"])
+
+
+# Signals and pipes.
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_a_closed_pipe_ends_the_table_and_not_the_csv(model, images, tmp_path, monkeypatch, capsys, to_file):
+    reader, writer = os.pipe()
+    os.close(reader)
+    out = ("--csv", tmp_path / "out.csv") if to_file else ()
+    with os.fdopen(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert predict(images, "--model", model, *out) == (0 if to_file else 141)
+        monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+    if to_file:
+        assert len(rows_of(tmp_path / "out.csv")) == 5
+
+
+def test_ctrl_c_keeps_the_rows_and_says_how_to_go_on(model, images, tmp_path, monkeypatch, capsys):
+    out, partial = tmp_path / "out.csv", tmp_path / "out.csv.partial"
+    real = inference.read_grey
+
+    def interrupted(path):
+        if path.name == "2.png":
+            signal.raise_signal(signal.SIGINT)
+        return real(path)
+
+    command = (images, "--model", model, "--csv", out, "--batch_size", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(inference, "read_grey", interrupted)
+        assert predict(*command) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "2 of 4" in line
+    assert str(partial) in line
+    kept = [json.loads(line) for line in partial.read_text().splitlines()[1:]]
+    assert [Path(row[0]).name for row in kept] == ["0.png", "1.png"]
+    assert not out.exists()
+    assert sorted(os.listdir(tmp_path)) == ["images", "out.csv.partial"]
+    assert predict(*command) == 0
+    printed = capsys.readouterr()
+    assert "1.png" not in printed.out  # it was not predicted again
+    assert rows_of(out)[str(images / "0.png")] == kept[0][-1]
+    assert len(rows_of(out)) == 5
