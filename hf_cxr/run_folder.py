@@ -43,6 +43,7 @@ FREE_ON_RESUME = {
     "save_total_limit",
     "split_file",  # as nih_root
     "table_root",  # as nih_root
+    "unreadable_images",  # what a run is finished with when an image was lost on the way; the report counts them
 }
 
 

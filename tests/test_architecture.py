@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "hf_cxr"
 BARS = (
     ("labels", "config", "files"),
     ("data", "processing", "modeling", "losses", "sampling", "evaluation", "predictions"),
-    ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference"),
+    ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference", "preflight", "claims"),
     ("report", "plots"),
     ("card", "comparison_report"),
     ("hub", "run_folder"),

@@ -170,6 +170,8 @@ def _as_image_error(error: Exception, name: str) -> ImageError:
 
 def _file(source: str | os.PathLike | bytes, name: str) -> BinaryIO:
     """The content, opened; not so if it is empty, absurdly large, or no file at all."""
+    if source is None:  # a row whose file is not there
+        raise ImageError(name, "the file is missing")
     if isinstance(source, bytes):
         size = len(source)
     else:

@@ -54,7 +54,7 @@ def load_nih(
     root: str | os.PathLike,
     *,
     images: bool = True,
-    missing_images: Literal["error", "skip"] = "error",
+    missing_images: Literal["error", "skip", "keep"] = "error",
     validation_seed: int = 0,
 ) -> datasets.DatasetDict:
     """Read the release into train, validation and test, on its official lists.
@@ -66,7 +66,8 @@ def load_nih(
     Args:
         root: the folder of the release.
         images: False reads the tables alone: no image column, no image file needed.
-        missing_images: what to do about listed images that are not there: "error", or "skip" them with a warning.
+        missing_images: what to do about listed images that are not there: "error", "skip" them with a warning, or
+            "keep" their rows, without an image.
         validation_seed: another seed, another choice of validation patients.
 
     Returns:
@@ -78,8 +79,8 @@ def load_nih(
         FileNotFoundError: the table, a list, or (with "error") an image is missing.
         ValueError: the files contradict one another or hold what the release does not; or a split would be empty.
     """
-    if missing_images not in ("error", "skip"):
-        raise ValueError(f"missing_images must be 'error' or 'skip'; got {missing_images!r}")
+    if missing_images not in ("error", "skip", "keep"):
+        raise ValueError(f"missing_images must be 'error', 'skip' or 'keep'; got {missing_images!r}")
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give the folder of the NIH release ({RELEASE})")
@@ -300,6 +301,8 @@ def _present(
     if not any(missing.values()):
         return rows
     count = f"{sum(missing.values())} of {len(path_N)} images"
+    if missing_images == "keep":
+        return rows
     if missing_images == "error":
         raise FileNotFoundError(
             f"{root} lacks {count}, such as {', '.join(image_N[~is_there_N][:3])}; download them from {RELEASE}, "
