@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "hf_cxr"
 
 # Bars from left to right. Within the second bar the parts never import one another.
 BARS = (
-    ("labels", "config", "files"),
+    ("labels", "config", "files", "words"),
     ("data", "processing", "modeling", "losses", "sampling", "evaluation", "predictions"),
     ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference", "preflight", "claims"),
     ("report", "plots"),

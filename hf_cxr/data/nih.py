@@ -306,7 +306,8 @@ def _present(
     if missing_images == "error":
         raise FileNotFoundError(
             f"{root} lacks {count}, such as {', '.join(image_N[~is_there_N][:3])}; download them from {RELEASE}, "
-            "or leave them out with --missing_images skip (missing_images='skip')"
+            "or leave them out with --missing_images skip (missing_images='skip'), or, in a run "
+            "that has begun, with --unreadable_images skip"
         )
     per_split = ", ".join(f"{number} of {len(rows[name])} in {name}" for name, number in missing.items())
     logger.warning("%s lacks %s, skipped: %s", root, count, per_split)

@@ -445,7 +445,8 @@ def _present(
     if missing_images == "error":
         raise FileNotFoundError(
             f"{root} lacks {count}, such as {', '.join(image_M.iloc[np.sort(gone)[:3]])}; see image_root and "
-            "image_path of the description, or leave them out with --missing_images skip (missing_images='skip')"
+            "image_path of the description, or leave them out with --missing_images skip "
+            "(missing_images='skip'), or, in a run that has begun, with --unreadable_images skip"
         )
     per_split = ", ".join(
         f"{int((~is_there_M[index]).sum())} of {len(index)} in {name}" for name, index in splits.items()
