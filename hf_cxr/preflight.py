@@ -50,9 +50,9 @@ def check_run(
     found = inspect(args, splits)
     if not found.count:
         return splits, {}
-    splits, left_out = leave_out(args, splits, found)
+    splits = leave_out(splits, found, keep="train")
     check_labels(args, splits, label_names)
-    return splits, left_out
+    return splits, {name: tuple(sorted(rows)) for name, rows in found.unreadable.items() if rows}
 
 
 def check_labels(args: RunArguments, splits: Mapping[str, datasets.Dataset], label_names: LabelSpace) -> None:
@@ -158,7 +158,7 @@ def _inspect_share(
     if not any(map(is_streamed, splits.values())):
         return inspect_images(splits, memory, **share)
     found = Inspection()
-    for name in MEASURED:
+    for name in MEASURED if set(MEASURED) <= set(splits) else splits:
         if share["process"] == 0:
             logger.info("checking the %s images of %s, a stream, once", f"{len(splits[name]):,}", name)
         images = StreamedImages(splits[name], 8, 0, batch_size=1, **share)
@@ -166,20 +166,20 @@ def _inspect_share(
     return found
 
 
-def leave_out(
-    args: RunArguments, splits: datasets.DatasetDict, found: Inspection
-) -> tuple[datasets.DatasetDict, LeftOut]:
-    """Validation and test without the rows of unreadable images, and the numbers of these rows in every split."""
-    left_out = {name: tuple(sorted(rows)) for name, rows in found.unreadable.items() if rows}
+def leave_out(splits: datasets.DatasetDict, found: Inspection, *, keep: str | None = None) -> datasets.DatasetDict:
+    """The splits without the rows of unreadable images, which are logged; those of ``keep`` stay in their places.
+
+    Raises:
+        ValueError: no image of a split can be read.
+    """
     logger.warning("left out, as --unreadable_images skip says: %s", found.in_words())
-    if len(left_out.get("train", ())) == len(splits["train"]):
-        raise ValueError(f"no training image can be read: {found.in_words()}")
     kept = dict(splits)
-    for name in MEASURED:
-        if name in left_out:
-            gone = set(left_out[name])
+    for name, gone in found.unreadable.items():
+        if gone and len(gone) == len(splits[name]):
+            raise ValueError(f"{name}: no image is left; {found.in_words()}")
+        if gone and name != keep:
             kept[name] = splits[name].select([row for row in range(len(splits[name])) if row not in gone])
-    return datasets.DatasetDict(kept), left_out
+    return datasets.DatasetDict(kept)
 
 
 @contextmanager
@@ -193,6 +193,6 @@ def way_out_named() -> Iterator[None]:
         yield
     except ImageError as error:
         raise ValueError(
-            f"{error}. It could be read when the run began: restore it and run the same command again, or leave it "
-            "out, counted, with --unreadable_images skip; either way the run goes on from its last checkpoint"
+            f"{error}. Restore it and run the same command again, or add --unreadable_images skip, which leaves such "
+            "images out and counts them; a run that was stopped goes on from its last checkpoint"
         ) from error

@@ -155,6 +155,12 @@ def test_a_trained_run_is_finished_when_images_are_lost(stopped, capsys):
         assert "1 in train, 1 in validation, 2 in test" in (run / page).read_text()
     assert "model-index" not in (run / "README.md").read_text()  # figures of a part stand in no leaderboard
 
+    capsys.readouterr()
+    assert main(["evaluate", "--model", str(run), "--unreadable_images", "error"]) == 2
+    assert "--unreadable_images skip" in capsys.readouterr().err
+    assert main(["evaluate", "--model", str(run)]) == 0  # by the run's own config.yaml
+    assert "unreadable_images 2" in capsys.readouterr().out
+
 
 def test_an_error_at_the_end_names_the_option():
     with pytest.raises(ValueError, match=r"a\.png: cut.*--unreadable_images skip.*checkpoint"), way_out_named():
@@ -297,7 +303,7 @@ def test_a_split_that_nothing_is_left_of_is_refused(tmp_path):
         at_the_door(table, "--unreadable_images", "skip")
     for path in (tmp_path / "img").glob("train*"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="no training image can be read"):
+    with pytest.raises(ValueError, match="train: no image is left"):
         at_the_door(table, "--unreadable_images", "skip")
 
 
