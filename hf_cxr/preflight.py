@@ -182,6 +182,15 @@ def leave_out(splits: datasets.DatasetDict, found: Inspection, *, keep: str | No
     return datasets.DatasetDict(kept)
 
 
+def without(splits: datasets.DatasetDict, left_out: LeftOut) -> datasets.DatasetDict:
+    """The splits of `check_run` as they were used: the training set without the rows that are blank."""
+    gone = set(left_out.get("train", ()))
+    if not gone:
+        return splits
+    train = splits["train"].select([row for row in range(len(splits["train"])) if row not in gone])
+    return datasets.DatasetDict({**splits, "train": train})
+
+
 @contextmanager
 def way_out_named() -> Iterator[None]:
     """Within the block, an image that can no longer be read is an error that names how the run is finished.

@@ -50,7 +50,7 @@ from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.modeling import build_model, fold_into_head, freeze_backbone
 from hf_cxr.predictions import Predictions
-from hf_cxr.preflight import LeftOut, check_run, way_out_named
+from hf_cxr.preflight import LeftOut, check_run, way_out_named, without
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.report import Report
 from hf_cxr.run_folder import (
@@ -442,7 +442,7 @@ def describe_protocol(
         "prepared": args.data.dataset == "prepared",
         "splits": {
             name: {"images": len(split), "patients": len(set(split["patient_id"][:]))}
-            for name, split in splits.items()
+            for name, split in without(splits, left_out).items()
         },
         "split_fingerprint": fingerprint,
         **claims.split_source(describe_split_source(args.data), len(splits["test"]), missing, left_out),

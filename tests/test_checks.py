@@ -17,6 +17,7 @@ from hf_cxr.config import parse_arguments
 from hf_cxr.data import DecodedImages, check_images, load_splits
 from hf_cxr.data.checks import SoundFiles, inspect_images
 from hf_cxr.data.images import ImageError, check_image, read_grey
+from hf_cxr.labels import LabelSpace
 from hf_cxr.preflight import check_labels, check_run, way_out_named
 
 FINDINGS = ("Mass", "Effusion")
@@ -147,6 +148,7 @@ def test_a_trained_run_is_finished_when_images_are_lost(stopped, capsys):
     assert metrics["protocol"]["unreadable_images"] == {"train": 1, "validation": 1, "test": 2}
     assert metrics["protocol"]["missing_images"] == {}
     assert metrics["protocol"]["splits"]["test"]["images"] == metrics["test"]["n_images"] == 4
+    assert metrics["protocol"]["splits"]["train"] == {"images": 11, "patients": 11}
     assert metrics["validation"]["n_images"] == 5
     assert metrics["training"]["resumed_from"]
     assert metrics["training"]["steps"] == 3
@@ -322,3 +324,10 @@ def test_a_sound_table_passes_without_a_word(tmp_path, caplog):
         same, left_out = check_run(args, splits, label_names)
     assert (same, left_out, caplog.text) == (splits, {}, "")
     assert dataclasses.asdict(args.data)["unreadable_images"] == "error"
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "tab\t", "\x00", "\ud800", " ", "line\N{LINE SEPARATOR}", ""])
+def test_a_finding_name_that_breaks_a_table_or_fits_no_file_is_refused(name):
+    with pytest.raises(ValueError, match="finding name"):
+        LabelSpace(("Mass", name))
+    assert LabelSpace((r"$\frac{$", "a|b", "<b>", "\N{LUNGS} 肺")).index("a|b") == 1

@@ -207,6 +207,8 @@ def _inspect(image: Mapping, image_id: str, memory: SoundFiles) -> tuple[ImageEr
         read_grey(source, name=name, remarks=remarks)
     except ImageError as error:
         return error, False, []
+    except MemoryError:
+        return ImageError(name, "there is not enough memory to decode it"), False, []
     # The state before the decoding, so that what is written meanwhile is looked at again.
     digests = [digest, _marked(digest)] if remarks else [digest]
     return None, bool(remarks), digests if digest else []

@@ -80,7 +80,7 @@ def load_nih(
         ValueError: the files contradict one another or hold what the release does not; or a split would be empty.
     """
     if missing_images not in ("error", "skip", "keep"):
-        raise ValueError(f"missing_images must be 'error', 'skip' or 'keep'; got {missing_images!r}")
+        raise ValueError(f"missing_images must be 'keep', 'error' or 'skip'; got {missing_images!r}")
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give the folder of the NIH release ({RELEASE})")

@@ -85,7 +85,7 @@ def load_table(
         ValueError: the table is not as described, or contradicts itself; see the top of this module.
     """
     if missing_images not in ("error", "skip", "keep"):
-        raise ValueError(f"missing_images must be 'error', 'skip' or 'keep'; got {missing_images!r}")
+        raise ValueError(f"missing_images must be 'keep', 'error' or 'skip'; got {missing_images!r}")
     if not isinstance(description, TableDescription):
         description = load_description(description)
     root = data_root(description, root)
