@@ -258,6 +258,9 @@ class ComparisonReport:
                 f"Images missing from the folder were skipped ({counts}): the rest is no random sample of the data "
                 "set, prevalences are not natural, and no figure here is one of the data set."
             )
+        if protocol.get("unreadable_images"):
+            counts = ", ".join(f"{count:,} in {name}" for name, count in protocol["unreadable_images"].items())
+            cautions.append(f"Images that cannot be read were left out ({counts}): these are not the full splits.")
         cautions.append(f"The test set has {test.n_images:,} images of {test.n_patients:,} patients.")
         few = [
             f"{finding['name']} ({finding['positive_patients']})"
@@ -502,7 +505,7 @@ class ComparisonReport:
                 "of every run" if same else f"of {self.test.baseline}; what others change: see Settings",
             ),
             ("data", protocol["dataset"]),
-            ("splits, disjoint by patient", splits),
+            ("splits", splits),
             ("split fingerprint", protocol["split_fingerprint"]),
             ("initial weights", protocol["initial_weights"]),
             ("parameters", f"{first.metrics['training']['parameters']:,}"),
