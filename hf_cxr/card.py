@@ -6,6 +6,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
 from hf_cxr.report import Report
+from hf_cxr.words import markdown
 
 TEMPLATE = Path(__file__).parent / "model_card.md"
 if not TEMPLATE.is_file():  # a checkout keeps it at its top, a wheel inside the package
@@ -24,11 +25,15 @@ def render(report: Report, config: PreTrainedConfig) -> str:
             metadata(report, config),
             template_path=str(TEMPLATE),
             report=report,
-            findings=list(config.id2label.values()),
+            name=markdown(report.name),
+            dataset=markdown(report.protocol["dataset"]),
+            findings=[markdown(name) for name in config.id2label.values()],
             image_size=config.image_size,
-            cautions=report.cautions(),
-            protocol=report.protocol_rows(),
+            cautions=[markdown(caution) for caution in report.cautions()],
+            protocol=[(name, markdown(value)) for name, value in report.protocol_rows()],
             base=config_base(report),
+            frontal=set(report.protocol.get("training_views", {"unknown": 0})) <= {"PA", "AP"},
+            mined=report.protocol["dataset"] == "ChestX-ray14",
         )
     )
 
@@ -73,8 +78,15 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
 
 
 def _partial(report: Report) -> bool:
-    # Figures of a part of a test set, or of shuffled labels, must not stand beside others under its name.
-    return bool(report.protocol["missing_images"]) or report.protocol["labels_shuffled"]
+    # Figures of a part of a test set, of one that was cut otherwise, or of shuffled labels, must not stand beside
+    # others under its name.
+    protocol = report.protocol
+    is_part = bool(protocol["missing_images"] or protocol.get("unreadable_images") or protocol["labels_shuffled"])
+    is_other = protocol["split_file"] and not protocol["synthetic"]
+    is_other = is_other or (
+        protocol["dataset"] == "ChestX-ray14" and not (protocol["splits_from"] or "").startswith("official test list")
+    )
+    return is_part or bool(is_other)
 
 
 def config_base(report: Report) -> str | None:

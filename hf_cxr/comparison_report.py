@@ -34,6 +34,7 @@ from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss, loss_options
 from hf_cxr.predictions import Predictions
 from hf_cxr.report import PUBLISHED_NIH14, STYLE, _picture, _table
+from hf_cxr.words import markdown
 
 TIERS = ("head", "medium", "tail")
 METRICS = {"auc": "AUC", "ap": "mAP"}
@@ -257,6 +258,9 @@ class ComparisonReport:
                 f"Images missing from the folder were skipped ({counts}): the rest is no random sample of the data "
                 "set, prevalences are not natural, and no figure here is one of the data set."
             )
+        if protocol.get("unreadable_images"):
+            counts = ", ".join(f"{count:,} in {name}" for name, count in protocol["unreadable_images"].items())
+            cautions.append(f"Images that cannot be read were left out ({counts}): these are not the full splits.")
         cautions.append(f"The test set has {test.n_images:,} images of {test.n_patients:,} patients.")
         few = [
             f"{finding['name']} ({finding['positive_patients']})"
@@ -501,7 +505,7 @@ class ComparisonReport:
                 "of every run" if same else f"of {self.test.baseline}; what others change: see Settings",
             ),
             ("data", protocol["dataset"]),
-            ("splits, disjoint by patient", splits),
+            ("splits", splits),
             ("split fingerprint", protocol["split_fingerprint"]),
             ("initial weights", protocol["initial_weights"]),
             ("parameters", f"{first.metrics['training']['parameters']:,}"),
@@ -558,10 +562,10 @@ class ComparisonReport:
         )
 
     def to_markdown(self) -> str:
-        parts = [f"# {self.name}: comparison", self.headline() + ".", "## What it says"]
+        parts = [f"# {markdown(self.name)}: comparison", markdown(self.headline()) + ".", "## What it says"]
         parts += [_bullets(self.conclusions()), "## What to keep in mind", _bullets(self.cautions())]
         for title, table, note in self._sections():
-            parts += [f"## {title}", _markdown_table(table), note]
+            parts += [f"## {markdown(title)}", _markdown_table(table), markdown(note)]
         parts += ["## Protocol", _markdown_table((("", ""), self.protocol_rows()))]
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -995,7 +999,7 @@ def _as_number(value: Any) -> tuple[int, float | str]:
 
 
 def _bullets(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {sentence}" for sentence in sentences)
+    return "\n".join(f"- {markdown(sentence)}" for sentence in sentences)
 
 
 def _text_table(table: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str:
@@ -1007,7 +1011,7 @@ def _text_table(table: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str:
 def _markdown_table(table: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str:
     head, rows = table
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines)
 
 
 def _latex_table(title: str, table: tuple[Sequence[str], Sequence[Sequence[str]]], note: str) -> str:

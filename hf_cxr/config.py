@@ -65,6 +65,13 @@ class DataArguments:
             "or accept them as the same images, such as after a copy."
         },
     )
+    unreadable_images: Literal["error", "skip"] = field(
+        default="error",
+        metadata={
+            "help": "What to do with images that cannot be read, or that are gone since the run began: error, or skip "
+            "and count. It may be given when a run is resumed: it then goes on from its checkpoint without them."
+        },
+    )
     split_file: str | None = field(
         default=None,
         metadata={

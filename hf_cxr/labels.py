@@ -9,6 +9,9 @@ C = findings.
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
+from unicodedata import category
+
+CONTROL = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, line and paragraph separators
 
 Tier = Literal["head", "medium", "tail"]
 
@@ -29,6 +32,12 @@ class LabelSpace(tuple):
         names = tuple(names)
         if not names:
             raise ValueError("a label space needs at least one finding; got none")
+        # A line break ends a table's row; half a character (a lone surrogate) can be written to no file.
+        strange = [name for name in names if not name.strip() or any(category(sign) in CONTROL for sign in name)]
+        if strange:
+            raise ValueError(
+                f"finding name {strange[0]!r} is empty or has a line break or control character: rename it"
+            )
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"finding names must be unique; repeated: {', '.join(repeated)}")

@@ -2,6 +2,8 @@
 have each finding, how many have none, which findings occur together; and of a comparison: what the losses look like,
 which probabilities they end at, ROC and training curves of all methods, differences with their intervals.
 
+Names of findings, runs and methods are drawn as they are, by way of `words.py`: a dollar sign begins no formula.
+
 Each function draws on a new figure and returns it; `save` writes it. Colours are Okabe and Ito's (2008), which
 colour-blind readers tell apart; nothing depends on colour alone.
 
@@ -17,6 +19,7 @@ from matplotlib.figure import Figure
 
 from hf_cxr.evaluation.metrics import roc_curve_points
 from hf_cxr.files import replacing
+from hf_cxr.words import in_figure, in_legend, in_title
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 
@@ -36,7 +39,7 @@ def roc_curves(
     columns = 4
     rows = -(-len(label_names) // columns)
     figure = Figure(figsize=(11, 2.75 * rows + 0.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(in_title(title))
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for column, (axis, name) in enumerate(zip(axes, label_names, strict=False)):
         known = ~np.isnan(label_NC[:, column])
@@ -44,7 +47,7 @@ def roc_curves(
         if len(np.unique(label_NC[known, column])) == 2:
             false_positive, sensitivity = roc_curve_points(score_NC[known, column], label_NC[known, column])[:2]
             axis.step(false_positive, sensitivity, where="post", color=BLUE, linewidth=1.5)
-        axis.set_title(name.replace("_", " "), fontsize=10)
+        axis.set_title(_finding(name, 28), fontsize=10)
         axis.text(0.97, 0.05, captions[column], ha="right", va="bottom", fontsize=8.5)
         axis.set_aspect("equal")
     for axis in axes[len(label_names) :]:
@@ -90,7 +93,7 @@ def finding_counts(
     """
     order = np.argsort(-next(iter(counts.values()))[0], kind="stable")
     figure = Figure(figsize=(2.2 + 4.3 * len(counts), 1.7 + 0.42 * len(order)), layout="constrained")
-    figure.suptitle(title or "Images with and without each finding")
+    figure.suptitle(in_title(title) or "Images with and without each finding")
     row_C = np.arange(len(order))
     most = max(1, *(np.max(pair) for pair in counts.values()))
     axes = figure.subplots(1, len(counts), sharex=True, sharey=True, squeeze=False)[0]
@@ -102,12 +105,12 @@ def finding_counts(
         )
         for row, count in zip(row_C, positives_C[order], strict=True):
             axis.text(max(count, 0.5) * 1.15, row - 0.2, f"{count:,}", va="center", fontsize=8.5)
-        axis.set_title(name, fontsize=11)
+        axis.set_title(in_figure(name), fontsize=11)
         axis.set_xscale("log")
         axis.set_xlim(0.5, 3 * most)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlabel("images (logarithmic)")
-    axes[0].set_yticks(row_C, [label_names[column].replace("_", " ") for column in order])
+    axes[0].set_yticks(row_C, [_finding(label_names[column]) for column in order])
     axes[0].set_ylim(len(order) - 0.4, -0.6)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -122,7 +125,7 @@ def findings_per_image(histograms: Mapping[str, Mapping[int, int]], title: str =
     """
     parts = (("none", "#D9D9D9"), ("one", "#9ECAE1"), ("two", BLUE), ("three or more", "#08306B"))
     figure = Figure(figsize=(9, 1.7 + 0.75 * len(histograms)), layout="constrained")
-    figure.suptitle(title or "How many findings an image has")
+    figure.suptitle(in_title(title) or "How many findings an image has")
     axis = figure.subplots()
     for row, histogram in enumerate(histograms.values()):
         counts = [histogram.get(number, 0) for number in range(3)]
@@ -136,7 +139,9 @@ def findings_per_image(histograms: Mapping[str, Mapping[int, int]], title: str =
                 style = {"color": "white" if number >= 2 else "black", "rotation": 0 if share >= 7 else 90}
                 axis.text(left + share / 2, row, text, ha="center", va="center", fontsize=9, **style)
             left += share
-    axis.set_yticks(range(len(histograms)), [f"{n}\n{sum(h.values()):,} images" for n, h in histograms.items()])
+    axis.set_yticks(
+        range(len(histograms)), [f"{in_figure(n)}\n{sum(h.values()):,} images" for n, h in histograms.items()]
+    )
     axis.invert_yaxis()
     axis.set_xlim(0, 100)
     axis.set_xlabel("share of labelled images (%)")
@@ -154,11 +159,11 @@ def co_occurrence(both_CC: np.ndarray, conditional_CC: np.ndarray, label_names: 
         label_names: C findings.
         title: above the map.
     """
-    names = [name.replace("_", " ") for name in label_names]
+    names = [_finding(name) for name in label_names]
     side = 3.2 + 0.72 * len(names)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axis = figure.subplots()
-    axis.set_title(title, fontsize=13, pad=12)
+    axis.set_title(in_title(title, 60), fontsize=13, pad=12)
     shown_CC = np.where(np.eye(len(names), dtype=bool), np.nan, 100 * conditional_CC)
     top = max(float(np.nanmax(shown_CC, initial=0)), 1.0)
     axis.set_facecolor("#DDDDDD")
@@ -195,13 +200,13 @@ def loss_over_probability(
             Scales end where the curves are at p = 0.05 and 0.95, for the ends may be infinite.
     """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(in_title(title))
     axes = figure.subplots(1, 2, sharey=one_scale)
     inner_K = (prob_K >= 0.05) & (prob_K <= 0.95)
     tops = [max(float(np.max(pair[side][inner_K])) for pair in curves.values()) for side in (0, 1)]
     for number, (label, (positive_K, negative_K)) in enumerate(curves.items()):
         for axis, loss_K in zip(axes, (positive_K, negative_K), strict=True):
-            axis.plot(prob_K, loss_K, label=label, linewidth=1.8, **_line(number))
+            axis.plot(prob_K, loss_K, label=in_legend(label), linewidth=1.8, **_line(number))
     absent = "the finding is absent" + ("" if one_scale else " (another scale)")
     for axis, side, top in zip(axes, ("the finding is present", absent), tops, strict=True):
         axis.set_title(side, fontsize=11)
@@ -233,7 +238,7 @@ def mean_probability(
     rows = -(-len(means) // columns)
     order = np.argsort(-prevalence_C, kind="stable")
     figure = Figure(figsize=(2.2 + 3.1 * columns, 1.2 + (0.9 + 0.25 * len(order)) * rows), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(in_title(title))
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     row_C = np.arange(len(order))
     for axis, (method, (positive_C, negative_C)) in zip(axes.flat, means.items(), strict=False):
@@ -241,14 +246,14 @@ def mean_probability(
         axis.scatter(positive_C[order], row_C, 34, color=ORANGE, marker="o", label="finding present", zorder=3)
         axis.scatter(negative_C[order], row_C, 34, color=BLUE, marker="D", label="finding absent", zorder=2)
         axis.scatter(prevalence_C[order], row_C, 70, color="black", marker="|", label="prevalence", zorder=4)
-        axis.set_title(method, fontsize=11)
+        axis.set_title(in_figure(method, 40), fontsize=11)
         axis.set_xlabel("mean predicted probability")
         axis.set_xlim(-0.02, 1.02)
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(means) :]:
         axis.set_axis_off()
-    axes[0, 0].set_yticks(row_C, [label_names[column].replace("_", " ") for column in order])
+    axes[0, 0].set_yticks(row_C, [_finding(label_names[column]) for column in order])
     axes[0, 0].set_ylim(len(order) - 0.4, -0.6)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
@@ -279,10 +284,10 @@ def roc_comparison(
                 points = [roc_curve_points(score_NC[known_N, column], label_N)[:2] for score_NC in runs]
                 # The last point at or left of a false positive rate: the curve is a step function.
                 mean_K = np.mean([y[np.searchsorted(x, grid_K, side="right") - 1] for x, y in points], axis=0)
-                axis.plot(grid_K, mean_K, label=method, linewidth=1.3, **_line(number))
+                axis.plot(grid_K, mean_K, label=in_legend(method), linewidth=1.3, **_line(number))
             else:
-                axis.plot([], [], label=method, **_line(number))
-        axis.set_title(name.replace("_", " "), fontsize=10)
+                axis.plot([], [], label=in_legend(method), **_line(number))
+        axis.set_title(_finding(name, 28), fontsize=10)
         few = (
             f"{int((label_N == 1).sum())} positives"
             if len(np.unique(label_N)) == 2
@@ -295,7 +300,7 @@ def roc_comparison(
     figure.supxlabel("1 - specificity", fontsize=11)
     figure.supylabel("sensitivity", fontsize=11)
     legend = {"loc": "outside upper center", "ncols": 3, "frameon": False, "title_fontsize": 12}
-    figure.legend(*axes[0].get_legend_handles_labels(), title=title, **legend)
+    figure.legend(*axes[0].get_legend_handles_labels(), title=in_title(title), **legend)
     return figure
 
 
@@ -320,7 +325,7 @@ def training_comparison(histories: Mapping[str, Sequence[Sequence[Mapping[str, A
             for points in curves:
                 axis.plot(*points, color=COLORS[number % len(COLORS)], linewidth=0.5, alpha=0.5)
             epochs, mean = _mean_curve(curves)
-            axis.plot(epochs, mean, label=method, linewidth=2, **_line(number))
+            axis.plot(epochs, mean, label=in_legend(method), linewidth=2, **_line(number))
         axis.set_ylabel(f"validation {name}")
         axis.set_xlabel("epoch")
         axis.spines[["top", "right"]].set_visible(False)
@@ -334,7 +339,7 @@ def training_comparison(histories: Mapping[str, Sequence[Sequence[Mapping[str, A
             for number, history in enumerate(runs):
                 label = name if number == 0 else None
                 axis.plot(*_points(history, key), color=color, linestyle=dash, linewidth=1.1, label=label)
-        axis.set_title(method, fontsize=10)
+        axis.set_title(in_figure(method, 40), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in loss_axes[len(histories) :]:
         axis.set_axis_off()
@@ -357,7 +362,7 @@ def differences(
     """
     count = len(next(iter(metrics.values())))
     figure = Figure(figsize=(11, 1.9 + 0.45 * count), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(in_title(title))
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axis, (metric, methods) in zip(axes, metrics.items(), strict=True):
         for row, (value, low, high, seeds) in enumerate(methods.values()):
@@ -365,12 +370,12 @@ def differences(
             axis.plot(value, row, "o", color=BLUE, markersize=7)
             axis.plot(seeds, [row + 0.22] * len(seeds), "|", color=ORANGE, markersize=7)
         axis.axvline(0, color="black", linewidth=1)
-        axis.set_xlabel(f"{metric} minus that of {baseline}")
+        axis.set_xlabel(f"{in_figure(metric)} minus that of {in_figure(baseline, 40)}")
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
         axis.locator_params(axis="x", nbins=5)
-    axes[0].set_yticks(range(count), list(next(iter(metrics.values()))))
+    axes[0].set_yticks(range(count), [in_figure(method, 40) for method in next(iter(metrics.values()))])
     axes[0].set_ylim(count - 0.4, -0.6)
     return figure
 
@@ -380,6 +385,10 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 130) -> Path:
     with replacing(path) as beside:
         figure.savefig(beside, dpi=dpi)
     return Path(path)
+
+
+def _finding(name: str, most: int = 40) -> str:
+    return in_figure(name.replace("_", " "), most)
 
 
 def _curve(axis, history: Sequence[Mapping[str, Any]], key: str, label: str, color: str, style: str) -> None:

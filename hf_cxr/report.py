@@ -85,11 +85,18 @@ class Report:
                 f"The splits are those of {self.protocol['split_file']['name']}, not the source's own: figures on its "
                 "official test set are of other images."
             )
+        if self.protocol["selection"].endswith("was never defined"):
+            cautions.append(
+                f"No checkpoint was chosen; the weights are those of the {self.protocol['selection']} in any epoch."
+            )
         if self.protocol["training_images_limited_to"]:
             cautions.append(f"Trained on {self.protocol['training_images_limited_to']} images only.")
         if self.protocol["missing_images"]:
             counts = ", ".join(f"{count:,} in {name}" for name, count in self.protocol["missing_images"].items())
             cautions.append(f"Images missing from the folder were skipped ({counts}): these are not the full splits.")
+        if self.protocol.get("unreadable_images"):
+            counts = ", ".join(f"{count:,} in {name}" for name, count in self.protocol["unreadable_images"].items())
+            cautions.append(f"Images that cannot be read were left out ({counts}): these are not the full splits.")
         if self.test.undefined:
             cautions.append(
                 "No AUC for findings with one label value only in the test set, left out of the means: "
@@ -103,9 +110,16 @@ class Report:
                 "Fewer than 20 patients with the finding in the test set: its intervals are too narrow to rely on: "
                 f"{listing}."
             )
-        if self.protocol["calibration_exceptions"]:
-            names = ", ".join(self.protocol["calibration_exceptions"])
-            cautions.append(f"Too few validation positives or too flat a response to calibrate the slope of: {names}.")
+        exceptions = self.protocol["calibration_exceptions"]
+        without = [name for name, reason in exceptions.items() if reason.startswith("identity")]
+        shifted = [name for name in exceptions if name not in without]
+        if shifted:
+            cautions.append(
+                "Too few validation positives or negatives, or too flat a response, to calibrate the slope of: "
+                f"{', '.join(shifted)}."
+            )
+        if without:
+            cautions.append(f"Not calibrated, as validation has no known label of: {', '.join(without)}.")
         cautions.append("Not a medical device. Not for diagnosis or treatment.")
         return cautions
 
@@ -160,14 +174,14 @@ class Report:
         best = "" if training["best_epoch"] is None else f", checkpoint of epoch {training['best_epoch']:g} kept"
         return [
             ("data", protocol["dataset"]),
-            ("splits, disjoint by patient", splits),
+            ("splits", splits),
             ("splits from", protocol["splits_from"]),
             ("split fingerprint", protocol["split_fingerprint"]),
             ("initial weights", protocol["initial_weights"]),
             ("loss", _words(protocol["loss"]["options"], protocol["loss"]["name"])),
             ("class weights", protocol["loss"]["class_weights_kind"]),
             ("sampler", _words(protocol["sampler"]["options"], protocol["sampler"]["name"])),
-            *_stage_rows(protocol["stages"]),
+            *_stage_rows(protocol["stages"], training),
             ("training", f"{training['epochs']:g} epochs{best}; selection: {protocol['selection']}"),
             ("calibration", protocol["calibration"] or "none"),
             ("seed", str(protocol["seed"])),
@@ -240,10 +254,19 @@ def _words(values: dict[str, Any], name: str) -> str:
     return f"{name} ({options})" if options else name
 
 
-def _stage_rows(stages: dict[str, Any]) -> list[tuple[str, str]]:
+def _reweighting(start: int, training: dict[str, Any]) -> str:
+    """What deferred re-weighting did, to the weights that were kept."""
+    kept = training["best_epoch"]
+    if training["epochs"] <= start:
+        return f"class weights did not act: training ended before epoch {start}, counted from 0"
+    before = f"; the checkpoint kept, of epoch {kept:g}, is from before" if kept is not None and kept <= start else ""
+    return f"class weights act from epoch {start} on, counted from 0{before}"
+
+
+def _stage_rows(stages: dict[str, Any], training: dict[str, Any]) -> list[tuple[str, str]]:
     said = {
         "deferred re-weighting": stages["reweight_from_epoch"] is not None
-        and f"class weights act from epoch {stages['reweight_from_epoch']} on, counted from 0",
+        and _reweighting(stages["reweight_from_epoch"], training),
         "weights": stages["ema_decay"] is not None
         and f"exponential moving average, decay {stages['ema_decay']:g}, with warm-up",
         "second stage": stages["freeze_backbone"] and "the classifier alone was trained, on a frozen backbone",

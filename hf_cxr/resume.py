@@ -8,7 +8,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ FREE_ON_RESUME = {
     "split_file",  # as nih_root
     "table",  # as nih_root
     "table_root",  # as nih_root
+    "unreadable_images",  # what a run is finished with when an image was lost on the way; the report counts them
 }
 
 # Keys whose value may be a path. config.yaml holds them absolute: it is read from any working folder.
@@ -76,7 +77,13 @@ def initial_weights(name: str | None) -> str | None:
 
 
 def check_resume(
-    args: RunArguments, run_dir: Path, checkpoint: Path | None, state: pa.Table, split: str
+    args: RunArguments,
+    run_dir: Path,
+    checkpoint: Path | None,
+    state: pa.Table,
+    split: str,
+    *,
+    unreadable: Collection[str] = (),
 ) -> dict[str, str | None]:
     """Refuse to resume on other data or from other initial weights; note both where a run starts.
 
@@ -86,6 +93,7 @@ def check_resume(
         checkpoint: to resume from; None to start.
         state: of the data, from `data_state`.
         split: the split's fingerprint.
+        unreadable: ids of images that are left out and counted, so that it does not matter how their files changed.
 
     Returns:
         What a checkpoint's config.json is to say: ``data`` and ``initial_weights``.
@@ -109,7 +117,7 @@ def check_resume(
             f"{run_dir} started from other weights than those of {args.model.model_name_or_path}: give the "
             "--model_name_or_path it was started with, or another --output_dir"
         )
-    _check_state(args, run_dir, checkpoint, state, saved["data"])
+    _check_state(args, run_dir, checkpoint, state, saved["data"], unreadable)
     return {"data": saved["data"], "initial_weights": weights}
 
 
@@ -127,7 +135,9 @@ def check_split(fingerprint: str, checkpoint: Path) -> None:
         )
 
 
-def _check_state(args: RunArguments, run_dir: Path, checkpoint: Path, now: pa.Table, trained_on: str) -> None:
+def _check_state(
+    args: RunArguments, run_dir: Path, checkpoint: Path, now: pa.Table, trained_on: str, unreadable: Collection[str]
+) -> None:
     before = load_state(run_dir)
     if before is None or data_fingerprint(before) != trained_on:
         if data_fingerprint(now) != trained_on:
@@ -138,7 +148,7 @@ def _check_state(args: RunArguments, run_dir: Path, checkpoint: Path, now: pa.Ta
             )
         logger.warning("%s is missing or damaged: whether image files changed cannot be checked", run_dir / FILE)
         return
-    found = changes(before, now)
+    found = changes(before, now, but_files_of=unreadable)
     if found.rows:
         raise ValueError(
             f"{checkpoint} was trained on other data: {'; '.join(found.rows)}. Give the data it was started with, or "

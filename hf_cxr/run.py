@@ -22,13 +22,12 @@ from transformers import EvalPrediction, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
-from hf_cxr import hub
+from hf_cxr import claims, hub
 from hf_cxr.callbacks import DeferredReweighting, WeightAverage
 from hf_cxr.config import RunArguments
 from hf_cxr.data import (
     DecodedImages,
     StreamedImages,
-    check_images,
     check_positives,
     check_prepared,
     count_missing,
@@ -52,6 +51,7 @@ from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.modeling import build_model, fold_into_head, freeze_backbone
 from hf_cxr.predictions import Predictions
+from hf_cxr.preflight import LeftOut, check_run, unreadable_ids, way_out_named, without
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.report import Report
 from hf_cxr.resume import check_resume
@@ -94,15 +94,18 @@ def run(args: RunArguments) -> Report | None:
         with state.main_process_first():  # the first process renders or reads into the cache, the others find it there
             splits, label_names = load_splits(args.data, seed=args.training.seed)
         fingerprint = split_fingerprint(splits)
-        origin = on_main_process(
-            state, lambda: check_resume(args, run_dir, checkpoint, data_state(splits, label_names), fingerprint)
-        )
         log_splits(splits, label_names)
         check_positives(splits["train"])
         processor = image_processor_for(args.model)
         check_prepared(args.data, processor.size["height"], int(processor.resample))
-        if state.is_main_process:
-            check_images(splits)
+        listed, (splits, left_out) = splits, check_run(args, splits, label_names)
+        unreadable = unreadable_ids(listed, left_out)
+        origin = on_main_process(
+            state,
+            lambda: check_resume(
+                args, run_dir, checkpoint, data_state(listed, label_names), fingerprint, unreadable=unreadable
+            ),
+        )
 
         draws_N = draw_training_images(args, splits["train"])
         loss, head_bias_C = build_training_loss(args, splits["train"], draws_N)
@@ -114,16 +117,17 @@ def run(args: RunArguments) -> Report | None:
         model.config.hf_cxr = {"version": hf_cxr.__version__, "split": fingerprint, "loss": loss.describe(), **origin}
         model.config.hf_cxr["dataset"] = dataset_name(args.data)
         model.config.hf_cxr["synthetic"] = is_synthetic(args.data)
-        trainer = build_trainer(args, model, processor, loss, draws_N, splits, label_names)
+        trainer = build_trainer(args, model, processor, loss, draws_N, splits, label_names, left_out)
 
         logger.info("%s", f"resuming from {checkpoint}" if checkpoint else "training from the start")
-        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        with way_out_named():
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         trainer.save_model(str(run_dir / UNCALIBRATED))
         state.wait_for_everyone()
 
         if not args.evaluation.measure_test:
             if state.is_main_process:
-                protocol = describe_protocol(args, splits, fingerprint, loss, None)
+                protocol = describe_protocol(args, splits, fingerprint, loss, None, trainer, left_out)
                 write_validation(run_dir, protocol, describe_training(trainer, checkpoint), trainer.state)
                 logger.info("stopped after validation, as measure_test is false: no test image was predicted")
             state.wait_for_everyone()
@@ -140,7 +144,7 @@ def run(args: RunArguments) -> Report | None:
             report = Report(
                 name=run_dir.name,
                 model_id=repo_id or ".",
-                protocol=describe_protocol(args, splits, fingerprint, loss, calibration),
+                protocol=describe_protocol(args, splits, fingerprint, loss, calibration, trainer, left_out),
                 test=measure(test, label_names, args),
                 validation=measure(validation, label_names, args),
                 calibration=calibration.to_dict() if args.evaluation.calibrate else None,
@@ -264,6 +268,7 @@ def build_trainer(
     draws_N: np.ndarray,
     splits: datasets.DatasetDict,
     label_names: LabelSpace,
+    left_out: LeftOut,
 ) -> CXRTrainer:
     """The Trainer with the run's loss, sampler, pixels, optimizer and validation metrics."""
     training = args.training
@@ -276,7 +281,7 @@ def build_trainer(
         rotation_degrees=args.model.rotation_degrees,
         seed=seed,
     )
-    train, validation = open_images(args, pixels, splits, seed)
+    train, validation = open_images(args, pixels, splits, seed, left_out)
     start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
     sampler = None
     if not is_streamed(splits["train"]):
@@ -308,12 +313,13 @@ def build_trainer(
 
 
 def open_images(
-    args: RunArguments, pixels: PixelProcessor, splits: datasets.DatasetDict, seed: int
+    args: RunArguments, pixels: PixelProcessor, splits: datasets.DatasetDict, seed: int, left_out: LeftOut
 ) -> tuple[Dataset, Dataset]:
     """Training and validation as rows of pixels: decoded when asked for, or streamed in an order of their own."""
     training, size = args.training, (pixels.resize_size, pixels.resample)
     if not is_streamed(splits["train"]):
-        return DecodedImages(splits["train"], *size), DecodedImages(splits["validation"], *size)
+        train = DecodedImages(splits["train"], *size, left_out=left_out.get("train", ()))
+        return train, DecodedImages(splits["validation"], *size)
     share = {"processes": training.world_size, "process": training.process_index}
     train = StreamedImages(
         splits["train"],
@@ -364,12 +370,13 @@ def validation_metrics(label_names: LabelSpace) -> Callable[[EvalPrediction], di
 
 def predict(classifier: Classifier, splits: datasets.DatasetDict, name: str, args: RunArguments) -> Predictions:
     """Logits of a split; all processes share the work and each gets the whole."""
-    return classifier.predict_split(
-        splits[name],
-        name,
-        batch_size=args.training.per_device_eval_batch_size,
-        workers=args.training.dataloader_num_workers,
-    )
+    with way_out_named():
+        return classifier.predict_split(
+            splits[name],
+            name,
+            batch_size=args.training.per_device_eval_batch_size,
+            workers=args.training.dataloader_num_workers,
+        )
 
 
 def calibrate(predictions: Predictions, calibration: Calibration, args: RunArguments) -> Predictions:
@@ -417,25 +424,33 @@ def describe_protocol(
     fingerprint: str,
     loss: MultiLabelLoss,
     calibration: Calibration | None,
+    trainer: CXRTrainer,
+    left_out: LeftOut,
 ) -> dict[str, Any]:
-    """What was done, on which patients: all that a figure must be read with."""
+    """What was done, on which patients: all that a figure must be read with; after training, computed from it."""
     positives_C, negatives_C, _ = counts(label_matrix(splits["train"]))
-    calibrated = args.evaluation.calibrate and calibration is not None
+    calibration = calibration if args.evaluation.calibrate else None
+    missing = {
+        name: count - (name != "train") * len(left_out.get(name, ()))
+        for name, count in count_missing(args.data, splits).items()
+    }
     return {
         "dataset": dataset_name(args.data),
         "synthetic": is_synthetic(args.data),
         "prepared": args.data.dataset == "prepared",
         "splits": {
             name: {"images": len(split), "patients": len(set(split["patient_id"][:]))}
-            for name, split in splits.items()
+            for name, split in without(splits, left_out).items()
         },
         "split_fingerprint": fingerprint,
-        **describe_split_source(args.data),
+        **claims.split_source(describe_split_source(args.data), len(splits["test"]), missing, left_out),
+        "training_views": claims.views(splits["train"]["view"][:]),
         "training_positives": positives_C.tolist(),
         "training_known": (positives_C + negatives_C).tolist(),
         "labels_shuffled": args.data.shuffle_labels,
-        "training_images_limited_to": args.data.train_limit,
-        "missing_images": count_missing(args.data, splits),
+        "training_images_limited_to": args.data.train_limit if args.data.train_limit == len(splits["train"]) else None,
+        "missing_images": {name: count for name, count in missing.items() if count},
+        "unreadable_images": {name: len(rows) for name, rows in left_out.items()},
         "initial_weights": args.model.model_name_or_path or "random",
         "loss": loss.describe(),
         "sampler": {
@@ -443,11 +458,9 @@ def describe_protocol(
             "options": resolved_options(args.sampling.sampler, **args.sampling.options()),
         },
         "stages": dataclasses.asdict(args.stages),
-        "selection": f"best validation {args.training.metric_for_best_model}"
-        if args.training.load_best_model_at_end
-        else "last epoch, none was chosen",
-        "calibration": "per finding, affine in the logit, fitted on validation" if calibrated else None,
-        "calibration_exceptions": calibration.exceptions if calibrated else {},
+        "selection": claims.selection(trainer.args, trainer.state),
+        "calibration": claims.calibration(calibration),
+        "calibration_exceptions": calibration.exceptions if calibration else {},
         "seed": args.training.seed,
     }
 
@@ -455,7 +468,7 @@ def describe_protocol(
 def describe_training(trainer: CXRTrainer, checkpoint: Path | None) -> dict[str, Any]:
     """Epochs, times, speed and peak memory, measured; after a resume, time and speed are those of the last leg."""
     state, clock = trainer.state, trainer.clock
-    chosen = state.best_global_step if trainer.args.load_best_model_at_end else None
+    chosen = claims.chosen_step(trainer.args, state)
     best = [entry["epoch"] for entry in state.log_history if entry["step"] == chosen]
     unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, in KiB elsewhere
     return {

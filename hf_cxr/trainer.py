@@ -15,7 +15,7 @@ import torch
 from accelerate.data_loader import DataLoaderShard
 from torch.utils.data import IterableDataset, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 
 from hf_cxr.checkpoints import CHECKSUMS, best_checkpoint, check_whole, seal
 from hf_cxr.processing import PixelProcessor, collate
@@ -147,6 +147,14 @@ class CXRTrainer(Trainer):
         # What is measured, and chosen by, is what is saved: the average, where one is kept.
         with self._averaged_weights():
             return super().evaluation_loop(*args, **kwargs)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        # Where validation is measured more often than checkpoints are written, the Trainer takes the best figure
+        # although its weights were not kept: at the end it then goes back to an earlier checkpoint, or to none. Only
+        # what can be gone back to is compared.
+        if self.args.save_strategy != SaveStrategy.BEST and not self.control.should_save:
+            return False
+        return super()._determine_best_metric(metrics, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # The weights to go on from come first: a checkpoint counts as whole when its trainer_state.json is there,

@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parents[1] / "hf_cxr"
 
 # Bars from left to right. Within the second bar the parts never import one another.
 BARS = (
-    ("labels", "config", "files", "cells"),
+    ("labels", "config", "files", "cells", "words"),
     (
         *("data", "processing", "modeling", "losses", "sampling", "evaluation"),
         *("predictions", "prediction_rows", "checkpoints"),
     ),
-    ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference"),
+    ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference", "preflight", "claims"),
     ("report", "plots", "resume"),
     ("card", "comparison_report"),
     ("hub", "run_folder"),

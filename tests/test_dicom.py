@@ -23,9 +23,12 @@ from tiny import SWIN
 from hf_cxr.commands import main
 from hf_cxr.config import ModelArguments
 from hf_cxr.data import DecodedImages, check_images, load_table
+from hf_cxr.data.checks import SoundFiles, inspect_images
 from hf_cxr.data.description import TableDescription
 from hf_cxr.data.dicom import TAGS
 from hf_cxr.data.images import ImageError, check_image, image_size, read_grey, resize_grey
+from hf_cxr.data.prepare import Recipe, Source, prepare
+from hf_cxr.data.schema import features
 from hf_cxr.inference import Classifier, find_images, stock_images
 from hf_cxr.modeling import build_model
 from hf_cxr.processing import build_image_processor
@@ -649,3 +652,93 @@ def test_predict_reads_a_dicom_folder(hospital, model, tmp_path, capsys):
     (tmp_path / "bad.dcm").write_bytes(PLAIN[:-100])
     assert main(["predict", str(tmp_path), "--model", str(model)]) == 2
     assert f"{tmp_path}{os.sep}bad.dcm: truncated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        "SamplesPerPixel",
+        "PixelRepresentation",
+        "PhotometricInterpretation",
+        "BitsStored",
+        "PlanarConfiguration",
+    ],
+)
+@pytest.mark.parametrize("empty", [False, True])
+def test_an_element_that_the_decoder_needs_is_asked_for_by_name(element, empty):
+    dataset = radiograph(values(8) if element != "PlanarConfiguration" else np.zeros((8, 8, 3), int), bits=8)
+    assert check_image(content(dataset)) is None
+    delattr(dataset, element)
+    if empty:
+        setattr(dataset, element, None)
+    assert check_image(content(dataset)).reason == f"it has no {element}"
+
+
+WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
+
+
+@pytest.mark.parametrize(
+    ("most", "bits", "elements", "is_dark"),
+    [
+        (4095, 16, {}, True),
+        (4095, 16, {"PhotometricInterpretation": "MONOCHROME1"}, True),
+        (16383, 16, {}, True),
+        (32767, 16, {}, False),  # one bit is unused: an image that is merely dark
+        (4095, 12, {}, False),
+        (4095, 16, WINDOW, False),
+        (60, 8, {}, False),
+    ],
+)
+def test_pixels_that_use_far_fewer_bits_than_stored_are_remarked(most, bits, elements, is_dark):
+    stored = np.linspace(0, most, 32 * 48).round().astype(np.int32).reshape(32, 48)
+    remarks = []
+    image = read_grey(content(radiograph(stored, bits=bits, **elements)), remarks=remarks)
+    assert bool(remarks) == is_dark
+    if is_dark:
+        assert "BitsStored is 16" in remarks[0]
+        assert f"use {most.bit_length()} bits" in remarks[0]
+        np.testing.assert_array_equal(
+            image, read_grey(content(radiograph(stored, bits=bits, **elements)))
+        )  # a remark changes no pixel
+
+
+def test_signed_pixels_and_padding_are_counted_by_what_is_an_image():
+    signed = np.linspace(-2048, 2047, 32 * 48).round().astype(np.int32).reshape(32, 48)
+    remarks = []
+    read_grey(content(radiograph(signed, bits=16)), remarks=remarks)
+    assert "use 12 bits" in remarks[0]
+    padded = values(12)
+    padded[0] = 65535
+    dataset = radiograph(padded, bits=16)
+    dataset.add_new("PixelPaddingValue", "US", 65535)
+    read_grey(content(dataset), remarks=remarks)
+    assert "use 12 bits" in remarks[1]
+
+
+def test_dark_images_are_warned_of_once_with_their_number_when_seen_again_too(tmp_path, caplog):
+    for number, bits in enumerate((16, 16, 12)):
+        (tmp_path / f"{number}.dcm").write_bytes(content(radiograph(values(12), bits=bits)))
+    paths = [str(tmp_path / f"{number}.dcm") for number in range(3)]
+    split = datasets.Dataset.from_dict({"image": paths, "image_id": list("abc")}).cast_column(
+        "image", datasets.Image()
+    )
+    memory = tmp_path / "sound"
+    for _ in range(2):
+        found = inspect_images({"test": split}, SoundFiles(memory))
+        assert (found.unused_bits, found.images) == (2, 3)
+        SoundFiles(memory).add(found.sound)
+    assert found.sound == []
+    check_images({"test": split})
+    assert [record.message[:40] for record in caplog.records] == ["2 of 3 images come out at least four tim"]
+
+
+def test_preparing_counts_dark_images(tmp_path, caplog):
+    splits = {}
+    for name, bits in (("train", 16), ("validation", 16), ("test", 12)):
+        (tmp_path / f"{name}.dcm").write_bytes(content(radiograph(values(12), bits=bits)))
+        row = {"image": [str(tmp_path / f"{name}.dcm")], "labels": [[1.0]], "image_id": [name], "patient_id": [name]}
+        row |= {"view": ["PA"], "age": [50.0], "sex": ["F"], "boxes": [[]]}
+        splits[name] = datasets.Dataset.from_dict(row, features=features(("Mass",)))
+    manifest = prepare(splits, tmp_path / "out", Recipe(36, 2), Source("d", ["Mass"]), duplicates="list")
+    assert manifest["unused_bits"] == 2
+    assert "2 of 3 images come out" in caplog.text

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from matplotlib.cbook import is_math_text
+from matplotlib.text import Text
 from sklearn.metrics import roc_auc_score
 
 from hf_cxr import plots
@@ -91,3 +93,45 @@ def test_differences_stand_beside_zero_with_their_intervals():
     assert [0.05, 0.2] in [list(interval) for interval in intervals]
     assert axis.get_xlabel() == "AUC minus that of BCE"
     assert [label.get_text() for label in axis.get_yticklabels()] == ["A", "B"]
+
+
+HOSTILE = (r"$\frac{$", "_hidden", "a_b^c%|<b>&amp;\"'", "\N{LUNGS} 肺", "long " * 60, "$", r"\$x$ {", "two\nlines")
+
+
+def drawn(figure, tmp_path):
+    """The figure's texts as they are drawn: every one is laid out, and a formula would raise or lose its dollars."""
+    plots.save(figure, tmp_path / "figure.png", dpi=40)
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    assert not any(is_math_text(text.get_text()) for text in texts)
+    return [text.get_text().replace(r"\$", "$") for text in texts]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_every_figure_draws_any_name_as_it_is(tmp_path):
+    rng = np.random.default_rng(0)
+    count, names = len(HOSTILE), list(HOSTILE)
+    label_NC = (rng.random((60, count)) < 0.5).astype(float)
+    score_NC = rng.random((60, count))
+    counts = rng.integers(1, 50, (2, count))
+    history = [{"epoch": 1, "eval_auc": 0.5, "eval_loss": 1.0, "loss": 2.0}]
+    pair = (np.linspace(0.1, 0.9, count), np.linspace(0.1, 0.5, count))
+    curves = {name: (np.linspace(1, 2, 50), np.linspace(2, 1, 50)) for name in names}
+    methods = {name: (0.1, 0.05, 0.2, [0.1]) for name in names}
+    title = r"$\frac{$ " + "long " * 60
+    figures = {
+        "roc": plots.roc_curves(score_NC, label_NC, names, ["caption"] * count, title),
+        "methods": plots.roc_comparison({name: [score_NC] for name in names}, label_NC, names, title),
+        "probability": plots.mean_probability(dict.fromkeys(names, pair), pair[0], names, title),
+        "loss": plots.loss_over_probability(curves, np.linspace(0, 1, 50), title),
+        "differences": plots.differences({r"$\AUC": methods}, names[0], title),
+        "training": plots.training_comparison({name: [history] for name in names}),
+        "pairs": plots.co_occurrence(np.ones((count, count), int), np.full((count, count), 0.5), names, title),
+        "images": plots.findings_per_image({name: {0: 1, 1: 2} for name in names}, title),
+    }
+    for kind, figure in figures.items():
+        texts = drawn(figure, tmp_path)
+        assert any(r"$\frac{$" in text for text in texts), kind
+        assert not any("two\nlines" in text for text in texts), kind
+    # A logarithmic axis labels its ticks with formulas of matplotlib's own.
+    plots.save(plots.finding_counts({name: tuple(counts) for name in names[:2]}, names, title), tmp_path / "a.png")
+    assert [text for text in legend(figures["methods"]) if text.endswith("_hidden")]

@@ -31,6 +31,7 @@ from hf_cxr.data import (
 from hf_cxr.data.images import ImageError
 from hf_cxr.labels import NIH14
 from hf_cxr.predictions import Predictions
+from hf_cxr.preflight import check_run
 from hf_cxr.processing import collate
 from hf_cxr.run import run
 
@@ -325,6 +326,29 @@ def test_a_broken_image_is_named_when_it_comes(tmp_path):
     images = stream(load_streamed(root / "table.yaml")[0]["train"])
     with pytest.raises(ImageError, match=r"train-00001-of-00003.parquet, row group 1, row 3 \(0051.png\)"):
         numbers(images)
+
+
+def test_broken_images_of_a_stream_are_found_by_their_rows_whoever_looks(tmp_path):
+    root = write_shards(tmp_path / "broken", row_7=png(np.random.default_rng(0), 40)[:200], row_6=b"no image")
+    validation = load_streamed(root / "table.yaml")[0]["validation"]
+    names = validation["image_id"][:]
+    for processes in (1, 3):
+        shares = [
+            StreamedImages(validation, 8, 0, batch_size=1, processes=processes, process=process)
+            for process in range(processes)
+        ]
+        found = {row: error for share in shares for row, error in share.unreadable().items()}
+        assert {names[row] for row in found} == {"0006.png", "0007.png"}
+        assert all("row group 0" in error.name for error in found.values())
+        assert sum(share.own_rows for share in shares) == len(validation)
+    args = arguments(root, unreadable_images="skip")
+    line = [f"--{key}={getattr(args, key)}" for key in ("dataset", "table", "streaming", "unreadable_images")]
+    splits, label_names = load_splits(args)
+    kept, left_out = check_run(parse_arguments(line), splits, label_names)
+    assert [names[row] for row in left_out["validation"]] == ["0006.png", "0007.png"]
+    assert len(kept["validation"]) == len(names) - 2
+    with pytest.raises(ValueError, match=r"2 of 40 image files cannot be read: .*row 6"):
+        check_run(parse_arguments(line[:3]), splits, label_names)
 
 
 def test_absent_images_are_told_before_anything_is_read(tmp_path):

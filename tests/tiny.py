@@ -44,6 +44,7 @@ def trainer(
     freeze=False,
     sampler=None,
     interpolation=None,
+    compute_metrics=None,
     **kwargs,
 ):
     """A CXRTrainer whose weights depend on nothing but the arguments."""
@@ -79,4 +80,5 @@ def trainer(
         callbacks=callbacks,
         average=average,
         interpolation=interpolation,
+        compute_metrics=compute_metrics,
     )

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     from hf_cxr.inference import Classifier
     from hf_cxr.labels import LabelSpace
+    from hf_cxr.preflight import inspect, leave_out
     from hf_cxr.run import measure, predict
 
     set_up_terminal(main_process=PartialState().is_main_process)
@@ -58,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         fingerprint = split_fingerprint(splits)
         splits, not_shared = in_the_findings_of(classifier, splits, label_names)
         trained_on = warn_of_other_split(classifier, fingerprint, own.split)
+        if args.data.unreadable_images == "skip":
+            found = inspect(args, {own.split: splits[own.split]})
+            listed, splits = len(splits[own.split]), leave_out(splits, found) if found.count else splits
+            not_shared |= {"unreadable_images": listed - len(splits[own.split])}
         predictions = predict(classifier, splits, own.split, args)
         report = measure(predictions, LabelSpace(classifier.label_names), args)
     except (ValueError, OSError) as error:

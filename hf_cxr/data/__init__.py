@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 
-from hf_cxr.data.decoded import DecodedImages, check_images, refuse_absent_bytes
+from hf_cxr.data.checks import check_images
+from hf_cxr.data.decoded import DecodedImages, refuse_absent_bytes
 from hf_cxr.data.description import TableDescription, load_description, ready_names
 from hf_cxr.data.duplicates import check_no_duplicates, find_duplicates, perceptual_hash
 from hf_cxr.data.nih import load_nih
@@ -102,15 +103,18 @@ def load_splits(
 
 def _load_source(args: "DataArguments", *, images: bool) -> tuple[datasets.DatasetDict, LabelSpace]:
     """The source in its own splits."""
+    # With unreadable_images skip, a file that is gone is one more image that cannot be read: its row stays, so that
+    # the split is still the one that a run started with.
+    missing = "keep" if (args.missing_images, args.unreadable_images) == ("error", "skip") else args.missing_images
     if args.dataset == "nih":
-        return load_nih(args.nih_root, images=images, missing_images=args.missing_images), NIH14
+        return load_nih(args.nih_root, images=images, missing_images=missing), NIH14
     if args.streaming:
         from hf_cxr.data.streaming import load_streamed
 
         splits, label_names = load_streamed(args.table, args.table_root)
         return splits if images else splits.remove_columns("stream"), label_names
     if args.dataset == "table":
-        return load_table(args.table, args.table_root, images=images, missing_images=args.missing_images)
+        return load_table(args.table, args.table_root, images=images, missing_images=missing)
     if args.dataset == "prepared":
         splits, manifest = load_prepared(args.prepared)
         for name, split in splits.items():

@@ -7,8 +7,7 @@ N = images, C = findings, S = working side in pixels.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
 
-from hf_cxr.data.images import check_image, read_grey, resize_grey
-
-
-def check_images(splits: Mapping[str, datasets.Dataset]) -> None:
-    """Look at every image file of every split before hours are spent on them, with a progress bar.
-
-    Raises:
-        ValueError: some can't be read; the message has their number and the first five with path and reason.
-    """
-    paths = [path for split in splits.values() if "image" in split.column_names for path in _paths(split)]
-    with ThreadPoolExecutor() as pool:
-        found = list(tqdm(pool.map(check_image, paths), "Checking images", len(paths), disable=not paths, unit="file"))
-    unreadable = [error for error in found if error is not None]
-    if unreadable:
-        raise ValueError(
-            f"{len(unreadable):,} of {len(paths):,} image files cannot be read: "
-            + "; ".join(f"{error.name}: {error.reason}" for error in unreadable[:5])
-            + ". Fetch them again, or remove them and go on with --missing_images skip"
-        )
-
-
-def _paths(split: datasets.Dataset) -> list[str]:
-    """Files of the images that are not inside the dataset; those that are were encoded by this package."""
-    column = split.select_columns(["image"]).cast_column("image", datasets.Image(decode=False)).with_format("arrow")
-    return [
-        path
-        for batch in column.iter(1000)
-        for path in pc.filter(
-            pc.struct_field(batch["image"], "path"), pc.is_null(pc.struct_field(batch["image"], "bytes"))
-        ).to_pylist()
-    ]
+from hf_cxr.data.images import read_grey, resize_grey
 
 
 def refuse_absent_bytes(
@@ -140,16 +108,18 @@ class DecodedImages:
         dataset: of the schema, with its image column.
         size: working side S in pixels; the image is resized to S x S as the image processor does it.
         resample: Pillow's number of the filter, from the image processor.
+        left_out: numbers of rows that stay in their places and take part in nothing: their image is black, and all
+            their labels are unknown. A run that goes on without an image draws the same rows as before.
 
     Raises:
         ValueError: the dataset was prepared at another size.
         ImageError: (when a row is read) the image can't be decoded; the message has its path or id and the reason.
     """
 
-    def __init__(self, dataset: datasets.Dataset, size: int, resample: int):
+    def __init__(self, dataset: datasets.Dataset, size: int, resample: int, *, left_out: Collection[int] = ()):
         columns = dataset.select_columns(["image", "labels", "image_id"])
         self.rows = columns.cast_column("image", datasets.Image(decode=False))
-        self.size, self.resample = size, resample
+        self.size, self.resample, self.left_out = size, resample, frozenset(left_out)
         if "perceptual_hash" in dataset.column_names and len(dataset) and dataset[0]["image"].size != (size, size):
             raise ValueError(
                 f"the images were prepared at {dataset[0]['image'].size} pixels and {size} x {size} are wanted; "
@@ -161,6 +131,9 @@ class DecodedImages:
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         example = self.rows[row]
+        if row in self.left_out:
+            unknown_C = np.full(len(example["labels"]), np.nan, dtype=np.float32)
+            return {"pixels": np.zeros((self.size, self.size), np.uint8), "labels": unknown_C, "row": row}
         return {
             "pixels": resize_grey(grey_of(example), self.size, self.resample),
             "labels": np.array(example["labels"], dtype=np.float32),

@@ -73,28 +73,13 @@ def is_dicom(head: bytes, suffix: str) -> bool:
     return head[128:132] == b"DICM" or suffix.lower() in SUFFIXES
 
 
-def check(file: BinaryIO, max_pixels: int | None) -> None:
-    """Read the header, and see that the pixel data are as long as it says; nothing is decoded.
-
-    Args:
-        file: a whole DICOM file, opened for reading; its name plays no part.
-        max_pixels: the most that Rows x Columns may be; None is no limit.
-
-    Raises:
-        ValueError: see the top of this module. pydicom raises others on broken files.
-    """
-    file = _inflated(file, max_pixels)
-    dataset = _header(file)
-    _check_header(dataset, max_pixels)
-    _check_pixel_data(dataset, file)
-
-
 def size(file: BinaryIO, max_pixels: int | None) -> tuple[int, int]:
     """Width and height in pixels, from the header alone; whether the image can be read is not looked at.
 
     Args:
-        file: as for `check`.
-        max_pixels: as for `check`; it limits what a deflated file may grow to.
+        file: a whole DICOM file, opened for reading; its name plays no part.
+        max_pixels: the most that Rows x Columns may be, which also limits what a deflated file may grow to; None is no
+            limit.
 
     Raises:
         ValueError: the header does not say them. pydicom raises others on broken files.
@@ -103,12 +88,13 @@ def size(file: BinaryIO, max_pixels: int | None) -> tuple[int, int]:
     return _whole(dataset, "Columns"), _whole(dataset, "Rows")
 
 
-def decode(file: BinaryIO, max_pixels: int | None) -> np.ndarray:
+def decode(file: BinaryIO, max_pixels: int | None, remarks: list[str] | None = None) -> np.ndarray:
     """Decode to 8-bit grey by the rules at the top of this module.
 
     Args:
-        file: as for `check`.
-        max_pixels: as for `check`.
+        file: as for `size`.
+        max_pixels: as for `size`.
+        remarks: a list that gets the sentence of `unused_bits`, if there is one.
 
     Returns:
         (H, W) uint8, 0 black.
@@ -133,7 +119,30 @@ def decode(file: BinaryIO, max_pixels: int | None) -> np.ndarray:
     seen = int(pixels.min()), int(pixels.max())
     if seen[0] < lowest or seen[1] >= lowest + (1 << bits):
         raise ValueError(f"its pixels are from {seen[0]} to {seen[1]}, more than its BitsStored of {bits} can hold")
+    if remarks is not None:
+        remarks += unused_bits(dataset, pixels)
     return table_V[pixels.astype(np.int32) - lowest]
+
+
+def unused_bits(dataset: "Dataset", pixel_HW: np.ndarray) -> list[str]:
+    """A sentence about a greyscale image that is shown far too dark (or, in MONOCHROME1, too bright); else nothing.
+
+    Some writers set BitsStored to BitsAllocated, whatever the detector gives. Without a window the greys then run over
+    16 bits where the pixels use 12, and the image comes out 16 times too dark. The rule for pixels does not change: a
+    stretch to each image's own maximum would lose what exposure means. It is reported where two bits or more are
+    unused, which is four times too dark.
+    """
+    has_window = _first(dataset.get("WindowCenter")) is not None and _first(dataset.get("WindowWidth")) is not None
+    if dataset.PhotometricInterpretation not in GREYS or dataset.get("VOILUTSequence") or has_window:
+        return []
+    if dataset.get("ModalityLUTSequence") or dataset.BitsStored <= 8:
+        return []
+    value_N = pixel_HW[~_is_padding(dataset, pixel_HW)].astype(np.int64)
+    sign = int(_lowest(dataset) < 0)
+    used = max((int(end).bit_length() for end in (value_N.max(initial=0), -1 - value_N.min(initial=0))), default=0)
+    if used + sign > dataset.BitsStored - 2:
+        return []
+    return [f"its BitsStored is {dataset.BitsStored}, its pixels use {used + sign} bits, and it has no window"]
 
 
 def _read(file: BinaryIO, *, stop_before_pixels: bool) -> "Dataset":
@@ -198,7 +207,13 @@ def _check_header(dataset: "Dataset", max_pixels: int | None) -> np.ndarray | No
         )
     _check_bits(dataset)
     _check_decoder(dataset)
-    photometric, samples = dataset.get("PhotometricInterpretation"), _whole(dataset, "SamplesPerPixel", 1)
+    # Required by the standard and by the decoder. None is guessed: signed pixels taken for unsigned are other greys.
+    _whole(dataset, "PixelRepresentation")
+    photometric, samples = dataset.get("PhotometricInterpretation"), _whole(dataset, "SamplesPerPixel")
+    if not photometric:
+        raise ValueError("it has no PhotometricInterpretation")
+    if samples > 1:
+        _whole(dataset, "PlanarConfiguration")
     if photometric in GREYS and samples == 1:
         return _grey_table(dataset)
     if photometric == "PALETTE COLOR" and samples == 1:
@@ -243,7 +258,7 @@ def _check_decoder(dataset: "Dataset") -> None:
 
 
 def _lowest(dataset: "Dataset") -> int:
-    return -(1 << (dataset.BitsStored - 1)) if _whole(dataset, "PixelRepresentation", 0) else 0
+    return -(1 << (dataset.BitsStored - 1)) if _whole(dataset, "PixelRepresentation") else 0
 
 
 def _grey_table(dataset: "Dataset") -> np.ndarray:
@@ -254,13 +269,20 @@ def _grey_table(dataset: "Dataset") -> np.ndarray:
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         shown_V = 1 - shown_V
     grey_V = np.floor(255 * shown_V + 0.5).astype(np.uint8)
-    if dataset.get("PixelPaddingValue") is not None:
-        first = _whole(dataset, "PixelPaddingValue")
-        ends = first, _whole(dataset, "PixelPaddingRangeLimit", first)
-        if stored_V[0] < 0:  # a negative one may be written as unsigned
-            ends = tuple(end - (1 << dataset.BitsAllocated) if end > stored_V[-1] else end for end in ends)
-        grey_V[(stored_V >= min(ends)) & (stored_V <= max(ends))] = 0
+    grey_V[_is_padding(dataset, stored_V)] = 0
     return grey_V
+
+
+def _is_padding(dataset: "Dataset", stored: np.ndarray) -> np.ndarray:
+    """Which stored values stand for no pixel; of any shape."""
+    if dataset.get("PixelPaddingValue") is None:
+        return np.zeros(stored.shape, dtype=bool)
+    first = _whole(dataset, "PixelPaddingValue")
+    ends = first, _whole(dataset, "PixelPaddingRangeLimit", first)
+    lowest = _lowest(dataset)
+    if lowest < 0:  # a negative one may be written as unsigned
+        ends = tuple(end - (1 << dataset.BitsAllocated) if end >= -lowest else end for end in ends)
+    return (stored >= min(ends)) & (stored <= max(ends))
 
 
 def _modality(dataset: "Dataset", stored_V: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -370,7 +392,7 @@ def _check_pixel_data(dataset: "Dataset", file: BinaryIO) -> None:
         stop = None if length == 0xFFFFFFFF else file.tell() + length
         _check_codestream(dataset, file, _first_fragment(file, end, stop))
         return
-    bits = dataset.Rows * dataset.Columns * _whole(dataset, "SamplesPerPixel", 1) * dataset.BitsAllocated
+    bits = dataset.Rows * dataset.Columns * _whole(dataset, "SamplesPerPixel") * dataset.BitsAllocated
     expected = -(-bits // 8)
     if dataset.PhotometricInterpretation == "YBR_FULL_422":
         expected = expected * 2 // 3

@@ -20,7 +20,7 @@ N = images, C = findings.
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,8 +99,8 @@ def load_state(folder: str | os.PathLike) -> pa.Table | None:
     return state if set(state.column_names) == columns and KEY in (state.schema.metadata or {}) else None
 
 
-def changes(before: pa.Table, now: pa.Table) -> Changes:
-    """How two states of the same data differ."""
+def changes(before: pa.Table, now: pa.Table, *, but_files_of: Collection[str] = ()) -> Changes:
+    """How two states of the same data differ; ``but_files_of`` are ids of images whose files may."""
     names, names_now = (json.loads(state.schema.metadata[KEY]) for state in (before, now))
     if names != names_now:
         return Changes(rows=[f"the findings were {', '.join(names)} and are now {', '.join(names_now)}"])
@@ -116,7 +116,7 @@ def changes(before: pa.Table, now: pa.Table) -> Changes:
         found.rows.append("the images are in another order")
     now = now.take(pa.array(rows))
     found.rows.extend(_changed_patients(before, now) + _changed_labels(before, now, names))
-    found.files.extend(_changed_files(before, now))
+    found.files.extend(_changed_files(before, now, set(but_files_of)))
     return found
 
 
@@ -146,7 +146,9 @@ def _state_of_image(image: pa.StructScalar) -> str:
     return _state_of_file(image["path"].as_py())
 
 
-def _state_of_file(path: str) -> str:
+def _state_of_file(path: str | None) -> str:
+    if path is None:
+        return "missing"
     if "://" in path:  # on the Hub, where the address holds the commit
         return path
     try:
@@ -204,6 +206,6 @@ def _changed_labels(before: pa.Table, now: pa.Table, names: Sequence[str]) -> li
     return [f"labels of {images:,} images changed, such as {example} ({one} before, {two} now)"]
 
 
-def _changed_files(before: pa.Table, now: pa.Table) -> list[str]:
-    images = [image for image, _, _ in _different(before, now, "file")]
+def _changed_files(before: pa.Table, now: pa.Table, free: set[str]) -> list[str]:
+    images = [image for image, _, _ in _different(before, now, "file") if image not in free]
     return [f"the files of {len(images):,} images changed, such as {', '.join(images[:3])}"] if images else []

@@ -50,8 +50,11 @@ TIFF_BITS, TIFF_PHOTOMETRIC = 258, 262  # tag numbers
 class ImageError(ValueError):
     """An image that cannot be read: ``name`` says which, ``reason`` why."""
 
-    # A DataLoader makes it anew from one string, the message, when it comes out of a worker process.
     def __init__(self, name: str, reason: str = ""):
+        # A DataLoader builds it again from one string when it comes out of a worker process: a whole traceback, whose
+        # last line is the message.
+        if not reason and "\n" in name.strip():
+            name = name.strip().splitlines()[-1].removeprefix(f"{__name__}.ImageError: ")
         super().__init__(name, reason)  # both, so that it survives pickling between processes
         self.name = name
         self.reason = reason
@@ -60,7 +63,9 @@ class ImageError(ValueError):
         return f"cannot read {self.name}: {self.reason}" if self.reason else self.name
 
 
-def read_grey(source: str | os.PathLike | bytes | Image.Image, *, name: str | None = None) -> np.ndarray:
+def read_grey(
+    source: str | os.PathLike | bytes | Image.Image, *, name: str | None = None, remarks: list[str] | None = None
+) -> np.ndarray:
     """Decode an image to 8-bit grey by the rules at the top of this module.
 
     Args:
@@ -82,7 +87,7 @@ def read_grey(source: str | os.PathLike | bytes | Image.Image, *, name: str | No
         else:
             with _file(source, name) as file:
                 if _is_dicom(file, name if isinstance(source, bytes) else source):
-                    return dicom.decode(file, Image.MAX_IMAGE_PIXELS)
+                    return dicom.decode(file, Image.MAX_IMAGE_PIXELS, remarks)
                 image = _open(file, name)
         image.load()
         bits, zero_is_white = _stated_bits(image), _zero_is_white(image)
@@ -98,22 +103,15 @@ def read_grey(source: str | os.PathLike | bytes | Image.Image, *, name: str | No
 
 
 def check_image(source: str | os.PathLike | bytes) -> ImageError | None:
-    """What is wrong with an image file as far as its header, its size and, for PNG, its checksums tell; None if sound.
+    """What is wrong with an image, or None if it can be read: it is decoded, and no other check would be as sure.
 
-    It does not decode the pixels, which takes some 35 times as long. Of DICOM it reads the header, and sees that the
-    pixel data are as long as that says.
+    A JPEG that is cut short, a TIFF strip beyond the end of the file, a PNG with sound checksums and too few pixels:
+    each format has its own such cases, and its decoder knows them.
     """
-    name = _name(source)
     try:
-        with _file(source, name) as file:
-            if _is_dicom(file, name if isinstance(source, bytes) else source):
-                dicom.check(file, Image.MAX_IMAGE_PIXELS)
-            else:
-                _open(file, name)
+        read_grey(source)
     except ImageError as error:
         return error
-    except Exception as error:  # as in read_grey
-        return _as_image_error(error, name)
     return None
 
 
@@ -172,6 +170,8 @@ def _as_image_error(error: Exception, name: str) -> ImageError:
 
 def _file(source: str | os.PathLike | bytes, name: str) -> BinaryIO:
     """The content, opened; not so if it is empty, absurdly large, or no file at all."""
+    if source is None:  # a row whose file is not there
+        raise ImageError(name, "the file is missing")
     if isinstance(source, bytes):
         size = len(source)
     else:

@@ -55,7 +55,7 @@ def load_nih(
     root: str | os.PathLike,
     *,
     images: bool = True,
-    missing_images: Literal["error", "skip"] = "error",
+    missing_images: Literal["error", "skip", "keep"] = "error",
     validation_seed: int = 0,
 ) -> datasets.DatasetDict:
     """Read the release into train, validation and test, on its official lists.
@@ -67,7 +67,8 @@ def load_nih(
     Args:
         root: the folder of the release.
         images: False reads the tables alone: no image column, no image file needed.
-        missing_images: what to do about listed images that are not there: "error", or "skip" them with a warning.
+        missing_images: what to do about listed images that are not there: "error", "skip" them with a warning, or
+            "keep" their rows, without an image.
         validation_seed: another seed, another choice of validation patients.
 
     Returns:
@@ -79,8 +80,8 @@ def load_nih(
         FileNotFoundError: the table, a list, or (with "error") an image is missing.
         ValueError: the files contradict one another or hold what the release does not; or a split would be empty.
     """
-    if missing_images not in ("error", "skip"):
-        raise ValueError(f"missing_images must be 'error' or 'skip'; got {missing_images!r}")
+    if missing_images not in ("error", "skip", "keep"):
+        raise ValueError(f"missing_images must be 'keep', 'error' or 'skip'; got {missing_images!r}")
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give the folder of the NIH release ({RELEASE})")
@@ -304,10 +305,13 @@ def _present(
     if not any(missing.values()):
         return rows
     count = f"{sum(missing.values())} of {len(path_N)} images"
+    if missing_images == "keep":
+        return rows
     if missing_images == "error":
         raise FileNotFoundError(
             f"{root} lacks {count}, such as {', '.join(image_N[~is_there_N][:3])}{near}; download them from "
-            f"{RELEASE}, or leave them out with --missing_images skip (missing_images='skip')"
+            f"{RELEASE}, or leave them out with --missing_images skip (missing_images='skip'), or, in a run that has "
+            "begun, with --unreadable_images skip"
         )
     per_split = ", ".join(f"{number} of {len(rows[name])} in {name}" for name, number in missing.items())
     logger.warning("%s lacks %s, skipped: %s%s", root, count, per_split, near)

@@ -19,6 +19,7 @@ something else, a disk without room.
 N = images, S = working side in pixels.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -42,6 +43,7 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from hf_cxr.data.checks import warn_of_unused_bits
 from hf_cxr.data.duplicates import Duplicate, find_duplicates, perceptual_hash
 from hf_cxr.data.images import RULE, ImageError, read_grey, resize_grey
 from hf_cxr.data.splits import split_fingerprint
@@ -176,6 +178,8 @@ def prepare(
         seconds = time.perf_counter() - began
         manifest = settings | _finish(splits, out, shards, done, synthetic=source.synthetic)
         manifest |= {"decoded": sum(map(len, todo)), "seconds": seconds, "workers": workers}
+        if manifest["unused_bits"]:
+            warn_of_unused_bits(manifest["unused_bits"], sum(manifest["splits"].values()))
         _refuse(manifest, unreadable, duplicates)
         write_json(out / MANIFEST, manifest)
     return manifest
@@ -282,6 +286,9 @@ def _states(table: pa.Table) -> list[Any]:
         content, path = image["bytes"], image["path"].as_py()
         if content.is_valid:
             states.append(hashlib.sha256(content.as_buffer()).hexdigest())
+            continue
+        if path is None:  # the file is missing, and refused when its turn comes
+            states.append([None, errno.ENOENT])
             continue
         try:
             stat = os.stat(path)
@@ -433,12 +440,15 @@ def _answers(pool: Executor, work: Iterator, recipe: Recipe, *, ahead: int) -> I
         ) from error
 
 
-def _decode(batch: list[tuple[bytes | str, str]], recipe: Recipe) -> list[dict[str, str | bytes] | str]:
+def _decode(batch: list[tuple[bytes | str, str]], recipe: Recipe) -> list[dict[str, str | bytes | bool] | str]:
     """For each image the columns that come from its pixels, or why it cannot be read."""
-    answers: list[dict[str, str | bytes] | str] = []
+    answers: list[dict[str, str | bytes | bool] | str] = []
     for source, name in batch:
         try:
-            grey = read_grey(source, name=name)  # refuses what is no image of a sane size before it is read whole
+            remarks: list[str] = []
+            grey = read_grey(
+                source, name=name, remarks=remarks
+            )  # refuses what is no image of a sane size before it is read whole
             content = source if isinstance(source, bytes) else Path(source).read_bytes()
             image = resize_grey(grey, recipe.size, recipe.resample)
         except ImageError as error:
@@ -451,6 +461,7 @@ def _decode(batch: list[tuple[bytes | str, str]], recipe: Recipe) -> list[dict[s
                     "image": b"P5 %d %d 255\n" % image.shape[::-1] + image.tobytes(),
                     "file_sha256": hashlib.sha256(content).hexdigest(),
                     "perceptual_hash": perceptual_hash(grey),
+                    "unused_bits": bool(remarks),
                 }
             )
     return answers
@@ -481,7 +492,8 @@ def _write_shard(split: datasets.Dataset, shard: Shard, pictures: list, out: Pat
         for image_id, reason in zip(split.select(rows)["image_id"], pictures, strict=True)
         if isinstance(reason, str)
     ]
-    return asdict(shard) | {"file": shard.file_name, "rows": len(kept), "bytes": size, "refused": refused}
+    entry = {"file": shard.file_name, "rows": len(kept), "bytes": size, "refused": refused}
+    return asdict(shard) | entry | {"unused_bits": sum(picture["unused_bits"] for picture in good)}
 
 
 def _features(split: datasets.Dataset) -> datasets.Features:
@@ -516,6 +528,7 @@ def _finish(splits: Mapping, out: Path, shards: list[Shard], done: Mapping, *, s
         "splits": {name: len(split) for name, split in prepared.items()},
         "refused": [image for entry in entries for image in entry["refused"]],
         "duplicates": [] if synthetic else [asdict(duplicate) for duplicate in find_duplicates(prepared)],
+        "unused_bits": sum(entry.get("unused_bits", 0) for entry in entries),
         "split_fingerprint": split_fingerprint(prepared),
         "source_digest": _digest_of([shard.digest for shard in shards]),
         "bytes": sum(entry["bytes"] for entry in entries),

@@ -33,7 +33,7 @@ N = rows of a split, U = row groups, C = findings, S = working side in pixels.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -208,6 +208,27 @@ class StreamedImages(IterableDataset):
         for _ in range(stop - max(first, self.used)):
             yield blank | {"labels": np.full(self._label_NC.shape[1], np.nan, np.float32)}
 
+    def unreadable(self) -> dict[int, ImageError]:
+        """The rows of this process's share that cannot be decoded, by number; each image is read once, in order."""
+        errors = {}
+
+        def decode(content: bytes | None, row: int, where: str) -> dict[str, Any]:
+            try:
+                return self._decode(content, row, where)
+            except ImageError as error:
+                errors[row] = error
+                return {}
+
+        start = self.process * self.share
+        for _ in self._read(start, start + self.own_rows, decode):
+            pass
+        return errors
+
+    @property
+    def own_rows(self) -> int:
+        """Rows of this process's share, blank ones not counted."""
+        return max(0, min(self.share, self.used - self.process * self.share))
+
     def _lane(self) -> tuple[int, int]:
         """The part, from - to, of the epoch's sequence that this worker of this process reads."""
         worker = get_worker_info()
@@ -224,7 +245,7 @@ class StreamedImages(IterableDataset):
         end_W = start + np.cumsum(size_W)
         return int(end_W[worker.id] - size_W[worker.id]), int(end_W[worker.id])
 
-    def _read(self, first: int, stop: int) -> Iterator[dict[str, Any]]:
+    def _read(self, first: int, stop: int, decode: Callable[..., dict] | None = None) -> Iterator[dict[str, Any]]:
         """Examples from - to of the epoch's sequence of row groups."""
         groups = np.arange(len(self._shard_U))
         if self.shuffle:
@@ -235,9 +256,10 @@ class StreamedImages(IterableDataset):
             if begin >= stop:
                 return
             base = self._start_U[groups[i]] - begin
-            yield from self._read_group(groups[i], base + max(first, begin), base + min(stop, end[i]))
+            rows = base + max(first, begin), base + min(stop, end[i])
+            yield from self._read_group(groups[i], *rows, decode or self._decode)
 
-    def _read_group(self, group: int, first: int, stop: int) -> Iterator[dict[str, Any]]:
+    def _read_group(self, group: int, first: int, stop: int, decode: Callable[..., dict]) -> Iterator[dict[str, Any]]:
         """The rows of a row group that stand from - to in `_order_N`; others are passed over undecoded."""
         wanted = dict(zip(self._row_N[first:stop].tolist(), self._order_N[first:stop].tolist(), strict=True))
         shard, number = self._shards[self._shard_U[group]], int(self._group_U[group])
@@ -245,7 +267,7 @@ class StreamedImages(IterableDataset):
         for images in _encoded(shard, number, self._column):
             for image in images:
                 if row in wanted:
-                    yield self._decode(image.as_py(), wanted[row], f"{shard}, row group {number}, row {row}")
+                    yield decode(image.as_py(), wanted[row], f"{shard}, row group {number}, row {row}")
                 row += 1
             if row > last:
                 return

@@ -136,7 +136,7 @@ def present(
     root: Path,
     missing_images: str,
 ) -> dict[str, np.ndarray]:
-    """The rows of each split whose image is there.
+    """The rows of each split whose image is there; all rows with "keep".
 
     Raises:
         FileNotFoundError: ("error") an image is missing.
@@ -145,7 +145,7 @@ def present(
     is_there_M = np.array([path is not None for path in path_M])
     listed = np.concatenate(list(splits.values()))
     gone = np.sort(listed[~is_there_M[listed]])
-    if not len(gone):
+    if not len(gone) or missing_images == "keep":
         return splits
     count = f"{len(gone)} of {len(listed)} images"
     near = near_miss_words(near_misses(rows[PATH].iloc[gone], files))
@@ -156,7 +156,7 @@ def present(
         raise FileNotFoundError(
             f"{root} lacks {count}, such as {', '.join(rows['image_id'].iloc[gone[:3]])}{near}; see image_root, "
             "image_path and image_strip of the description, or leave them out with --missing_images skip "
-            "(missing_images='skip')"
+            "(missing_images='skip'), or, in a run that has begun, with --unreadable_images skip"
         )
     per_split = ", ".join(
         f"{int((~is_there_M[index]).sum())} of {len(index)} in {name}" for name, index in splits.items()

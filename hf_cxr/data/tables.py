@@ -61,7 +61,7 @@ def load_table(
     root: str | os.PathLike | None = None,
     *,
     images: bool = True,
-    missing_images: Literal["error", "skip"] = "error",
+    missing_images: Literal["error", "skip", "keep"] = "error",
 ) -> tuple[datasets.DatasetDict, LabelSpace]:
     """Read a described table into train, validation and test.
 
@@ -69,7 +69,8 @@ def load_table(
         description: what the table looks like: from `load_description`, or a YAML file or ready name for it.
         root: the folder that the description's files and images are below; by default that of its YAML file.
         images: False reads the tables alone: no image column, no image file needed.
-        missing_images: what to do about listed images that are not there: "error", or "skip" them with a warning.
+        missing_images: what to do about listed images that are not there: "error", "skip" them with a warning, or
+            "keep" their rows, without an image.
 
     Returns:
         The splits, in the columns of `hf_cxr.data.schema`, and the findings. ``boxes`` are those of the
@@ -81,8 +82,8 @@ def load_table(
         FileNotFoundError: a file, or (with "error") an image is missing.
         ValueError: the table is not as described, or contradicts itself; see the top of this module.
     """
-    if missing_images not in ("error", "skip"):
-        raise ValueError(f"missing_images must be 'error' or 'skip'; got {missing_images!r}")
+    if missing_images not in ("error", "skip", "keep"):
+        raise ValueError(f"missing_images must be 'keep', 'error' or 'skip'; got {missing_images!r}")
     if not isinstance(description, TableDescription):
         description = load_description(description)
     root = data_root(description, root)
