@@ -38,6 +38,7 @@ from hf_cxr.data import (
     is_synthetic,
     label_matrix,
     load_splits,
+    near_shared_patients,
     split_fingerprint,
     with_images,
 )
@@ -435,6 +436,7 @@ def describe_protocol(
             name: {"images": len(split), "patients": len(set(split["patient_id"][:]))}
             for name, split in splits.items()
         },
+        "similar_patient_ids": near_shared_patients(splits, examples=0),  # no patient's id in a report
         "split_fingerprint": fingerprint,
         **describe_split_source(args.data),
         "training_positives": positives_C.tolist(),
