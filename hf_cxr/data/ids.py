@@ -39,7 +39,7 @@ _SPACES = dict.fromkeys(map(ord, "\u00a0\u1680\u2007\u202f\u205f\u3000"), " ") |
 _INTEGER = re.compile(r"([+-]?)([0-9]+)(?:\.0*|,0)?")  # 1003,0 where the decimal mark is a comma
 # With a point or a sign, as pandas, NumPy and spreadsheets write it: 12e4567 may well be a hexadecimal id.
 _EXPONENT = re.compile(r"([+-]?)([1-9])(?:\.([0-9]+)[eE]\+?|[eE]\+)([0-9]{1,2})")
-_LEADING_ZEROS = re.compile(r"(?<![0-9.])0+(?=[0-9])")
+_LEADING_ZEROS = re.compile(r"^0+(?=.)|(?<![0-9.])0+(?=[0-9])")
 
 
 def canonical_id(value: Any) -> str:

@@ -81,7 +81,7 @@ def load_nih(
         raise ValueError(f"missing_images must be 'error' or 'skip'; got {missing_images!r}")
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder; give the folder of the NIH release ({RELEASE})")
+        raise FileNotFoundError(f"{root} is not a folder; give the folder of the NIH release ({RELEASE})")
     table, source = _read_table(root)
     label_NC = _labels(table["findings"], source)
     image_N = pd.Index(table["image_id"].to_numpy(dtype=object))
@@ -119,7 +119,7 @@ def _read_table(root: Path) -> tuple[pd.DataFrame, Path]:
     try:
         raw = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig").fillna("")
     except ValueError as error:  # what pandas raises for an empty file, another format, another encoding
-        raise ValueError(f"{path} is no CSV table ({error}); take that of the release: {RELEASE}") from error
+        raise ValueError(f"{path} is not a CSV table ({error}); take that of the release: {RELEASE}") from error
     # The v2020 table that the NIH serves says "Patient Sex"; the original one and copies elsewhere, "Patient Gender".
     raw.columns = raw.columns.str.strip().str.replace("Patient Sex", "Patient Gender")
     absent = [name for name in TABLE_COLUMNS if name not in raw.columns]

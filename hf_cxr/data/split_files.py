@@ -138,7 +138,7 @@ def apply_split_file(
     fold: int | None = None,
     listed: Mapping[str, datasets.Dataset] | None = None,
 ) -> datasets.DatasetDict:
-    """Deal the rows of all splits anew.
+    """Put the rows of all splits into the splits of the file.
 
     Args:
         splits: in the columns of `hf_cxr.data.schema`.
@@ -161,7 +161,7 @@ def apply_split_file(
     rows = {name: np.flatnonzero(side_N == name) for name in SPLITS}
     empty = [name for name, index in rows.items() if not len(index)]
     if empty:
-        raise ValueError(f"by {file.path} no image at hand is in {' and '.join(empty)}; fetch some, or split anew")
+        raise ValueError(f"by {file.path} no image at hand is in {' and '.join(empty)}; fetch some, or split again")
     return datasets.DatasetDict({name: whole.select(index) for name, index in rows.items()})
 
 
@@ -171,7 +171,7 @@ def _rows(path: Path, content: bytes) -> tuple[list[dict[str, str]], str]:
     try:
         lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no such table ({error}); {repair}") from error
+        raise ValueError(f"{path} is not a split file ({error}); {repair}") from error
     lines = [[cell.strip() for cell in line] for line in lines if line]
     if not lines:
         raise ValueError(f"{path} is empty; {repair}")
@@ -217,7 +217,7 @@ def _check_same(splits: Mapping[str, datasets.Dataset], file: SplitFile) -> None
     for name, split in splits.items():
         columns = (read_column(split, column, name) for column in ("image_id", "patient_id"))
         patient_of |= dict(zip(*columns, strict=True))
-    repair = "take the data that the file was written for, or split these anew with `hf-cxr split --out`"
+    repair = "take the data that the file was written for, or split these again with `hf-cxr split --out`"
     absent = [image for image in file.sides if image not in patient_of]
     unlisted = [image for image in patient_of if image not in file.sides]
     pairs = similar_pairs(absent, unlisted)

@@ -213,7 +213,7 @@ def _images_of_studies(frame: pd.DataFrame, path: Path, description: TableDescri
     """Rows of studies to one row an image, with the image's path; columns that the file lacks are empty."""
     column, pattern = description.studies["column"], description.studies["images"]
     if column not in frame:
-        return frame  # told with the other columns that are not there
+        return frame  # reported with the other columns that are not there
     refuse(frame[column][frame[column] == ""], f"{path}: rows without {column}", "it names the folder of the images")
     refuse(
         frame[column][frame[column].str.contains(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\~]")],
@@ -251,7 +251,7 @@ def _read_json(path: Path, *, lines: bool, encoding: str) -> pd.DataFrame:
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding=encoding) as file:
         records = [json.loads(line) for line in file if line.strip()] if lines else json.load(file)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError('it is no list of records such as {"file_name": "1.png", ...}')
+        raise ValueError('it is not a list of records such as {"file_name": "1.png", ...}')
     return pd.DataFrame(records, dtype=object)  # or integers beside an empty cell would lose digits
 
 
