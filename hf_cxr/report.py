@@ -82,7 +82,7 @@ class Report:
             )
         if self.protocol.get("similar_patient_ids"):
             cautions.append(
-                "Some patients may be in two of the sets, which inflates the figures. "
+                "Some patients may be in two of the sets, which would inflate the figures: "
                 + "; ".join(self.protocol["similar_patient_ids"])
                 + "."
             )

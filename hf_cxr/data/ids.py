@@ -17,7 +17,8 @@ that nobody sees, and accents in one character or two. Every reader brings ids t
 Leading zeros and capital letters are part of an id: 00001003 and 1003 may be two patients. But one patient spelled in
 two ways is more likely, so ids of two splits that differ in nothing else are reported (`similar_ids`).
 
-Codes (the cells that name a split, a view or a sex) follow the same rule; besides, true is 1 and false is 0.
+Codes (the cells that name a split, a view or a sex) follow the same rule, but for the words that say that there is no
+id; besides, true is 1 and false is 0.
 """
 
 import math
@@ -54,15 +55,8 @@ def canonical_id(value: Any) -> str:
     >>> [canonical_id(value) for value in (1003, 1003.0, " 1003.00 ", "00001003", "1.0.png", None)]
     ['1003', '1003', '1003', '00001003', '1.0.png', '']
     """
-    if value is None or value is pd.NA or (isinstance(value, float | np.floating) and math.isnan(value)):
-        return ""
-    if isinstance(value, float | np.floating):
-        value = float_text(float(value), np.asarray(value).dtype)
-    text = str(value)
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text.translate(_UNSEEN).translate(_SPACES))
-    text = text.strip()
-    return "" if text.lower() in NO_ID else whole_number(text)
+    text = whole_number(_plain(value))
+    return "" if text.lower() in NO_ID else text
 
 
 def canonical_ids(cells: pd.Series, where: str) -> pd.Series:
@@ -89,7 +83,7 @@ def canonical_code(value: Any) -> str:
     >>> [canonical_code(value) for value in (0, "0.0", True, "False", " Train ")]
     ['0', '0', '1', '0', 'Train']
     """
-    text = canonical_id(value)
+    text = whole_number(_plain(value))
     return {"true": "1", "false": "0"}.get(text.lower(), text)
 
 
@@ -194,6 +188,18 @@ def similar_ids(values: Mapping[str, Iterable[str]], noun: str, *, examples: int
                 + (f", such as {shown}" if shown else "")
             )
     return sentences
+
+
+def _plain(value: Any) -> str:
+    """A cell as text, without what nobody sees of it."""
+    if value is None or value is pd.NA or (isinstance(value, float | np.floating) and math.isnan(value)):
+        return ""
+    if isinstance(value, float | np.floating):
+        value = float_text(float(value), np.asarray(value).dtype)
+    text = str(value)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.translate(_UNSEEN).translate(_SPACES))
+    return text.strip()
 
 
 def _each(cells: pd.Series, rule, where: str) -> pd.Series:
