@@ -56,7 +56,7 @@ def canonical_id(value: Any) -> str:
     ['1003', '1003', '1003', '00001003', '1.0.png', '']
     """
     text = whole_number(_plain(value))
-    return "" if text.lower() in NO_ID else text
+    return "" if len(text) <= 4 and text.lower() in NO_ID else text
 
 
 def canonical_ids(cells: pd.Series, where: str) -> pd.Series:
@@ -116,7 +116,7 @@ def whole_number(text: str) -> str:
     Raises:
         ValueError: digits are lost.
     """
-    if not text or text[0] not in "+-0123456789" or text.isdigit():
+    if not text or text.isdigit() or text[0] not in "+-0123456789" or text[-1] not in ".0123456789":
         return text
     if match := _INTEGER.fullmatch(text):
         sign, digits = match.groups()
@@ -176,10 +176,11 @@ def similar_ids(values: Mapping[str, Iterable[str]], noun: str, *, examples: int
         Such as "train and test: 10 patient ids differ only in leading zeros, capital letters or the like, such as
         1003 and 00001003".
     """
-    ids = {name: set(found) for name, found in values.items()}
+    kin = {name: {likeness(identifier): identifier for identifier in set(found)} for name, found in values.items()}
     sentences = []
-    for first, second in combinations(ids, 2):
-        pairs = similar_pairs(sorted(ids[first]), sorted(ids[second] - ids[first]))
+    for first, second in combinations(kin, 2):
+        shared = kin[first].keys() & kin[second].keys()
+        pairs = sorted((kin[first][key], kin[second][key]) for key in shared if kin[first][key] != kin[second][key])
         if pairs:
             shown = ", ".join(f"{one} and {other}" for one, other in pairs[:examples])
             count = f"{len(pairs):,} {noun} ids differ" if len(pairs) > 1 else f"1 {noun} id differs"
@@ -192,18 +193,20 @@ def similar_ids(values: Mapping[str, Iterable[str]], noun: str, *, examples: int
 
 def _plain(value: Any) -> str:
     """A cell as text, without what nobody sees of it."""
-    if value is None or value is pd.NA or (isinstance(value, float | np.floating) and math.isnan(value)):
-        return ""
-    if isinstance(value, float | np.floating):
-        value = float_text(float(value), np.asarray(value).dtype)
-    text = str(value)
+    text = value if type(value) is str else _text(value)
     if not text.isascii():
         text = unicodedata.normalize("NFC", text.translate(_UNSEEN).translate(_SPACES))
     return text.strip()
 
 
+def _text(value: Any) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float | np.floating) and math.isnan(value)):
+        return ""
+    return float_text(float(value), np.asarray(value).dtype) if isinstance(value, float | np.floating) else str(value)
+
+
 def _each(cells: pd.Series, rule, where: str) -> pd.Series:
-    if cells.map(lambda cell: isinstance(cell, tuple | list)).any():
+    if cells.dtype == object and cells.map(lambda cell: isinstance(cell, tuple | list)).any():
         return cells
     code_N, distinct = pd.factorize(cells)
     texts, lost = [], []

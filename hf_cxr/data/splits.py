@@ -311,7 +311,7 @@ def check_patients_disjoint(splits: Mapping[str, Any]) -> None:
     if problems:
         raise ValueError(
             "; ".join(problems)
-            + ". Figures from such splits are inflated: deal the images by patient, as hf-cxr split does"
+            + ". Figures from such splits are inflated: split the images by patient, with hf-cxr split --out"
         )
 
 
