@@ -33,7 +33,7 @@ from hf_cxr.files import plain, replacing, write_json, write_text
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss, loss_options
 from hf_cxr.predictions import Predictions
-from hf_cxr.report import PUBLISHED_NIH14, STYLE, _picture, _table
+from hf_cxr.report import PUBLISHED_NIH14, STYLE, _picture, _table, disjoint_by_patient
 from hf_cxr.words import markdown
 
 TIERS = ("head", "medium", "tail")
@@ -505,7 +505,7 @@ class ComparisonReport:
                 "of every run" if same else f"of {self.test.baseline}; what others change: see Settings",
             ),
             ("data", protocol["dataset"]),
-            ("splits", splits),
+            (disjoint_by_patient(protocol), splits),
             ("split fingerprint", protocol["split_fingerprint"]),
             ("initial weights", protocol["initial_weights"]),
             ("parameters", f"{first.metrics['training']['parameters']:,}"),

@@ -80,6 +80,12 @@ class Report:
             cautions.append(
                 "The training labels were shuffled on purpose: the figures are the floor of chance, not a model's."
             )
+        if self.protocol.get("similar_patient_ids"):
+            cautions.append(
+                "Some patients may be in two of the sets, which would inflate the figures: "
+                + "; ".join(self.protocol["similar_patient_ids"])
+                + "."
+            )
         if self.protocol["split_file"] and not self.protocol["synthetic"]:
             cautions.append(
                 f"The splits are those of {self.protocol['split_file']['name']}, not the source's own: figures on its "
@@ -174,7 +180,7 @@ class Report:
         best = "" if training["best_epoch"] is None else f", checkpoint of epoch {training['best_epoch']:g} kept"
         return [
             ("data", protocol["dataset"]),
-            ("splits", splits),
+            (disjoint_by_patient(protocol), splits),
             ("splits from", protocol["splits_from"]),
             ("split fingerprint", protocol["split_fingerprint"]),
             ("initial weights", protocol["initial_weights"]),
@@ -218,6 +224,11 @@ class Report:
             confidence=f"{self.test.confidence:.0%}",
             resamples=f"{self.test.resamples:,}",
         )
+
+
+def disjoint_by_patient(protocol: dict[str, Any]) -> str:
+    """What the row of the splits is called: the claim is made only where no two patients' ids are alike."""
+    return "splits" if protocol.get("similar_patient_ids") else "splits, disjoint by patient"
 
 
 def _auc(finding: FindingResult) -> str:

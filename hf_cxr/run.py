@@ -37,6 +37,7 @@ from hf_cxr.data import (
     is_synthetic,
     label_matrix,
     load_splits,
+    near_shared_patients,
     split_fingerprint,
     with_images,
 )
@@ -442,6 +443,7 @@ def describe_protocol(
             name: {"images": len(split), "patients": len(set(split["patient_id"][:]))}
             for name, split in without(splits, left_out).items()
         },
+        "similar_patient_ids": near_shared_patients(splits, examples=0),  # no patient's id in a report
         "split_fingerprint": fingerprint,
         **claims.split_source(describe_split_source(args.data), len(splits["test"]), missing, left_out),
         "training_views": claims.views(splits["train"]["view"][:]),

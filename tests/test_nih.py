@@ -122,7 +122,7 @@ def test_ages_of_the_oldest_table(tmp_path, caplog):
         rows = rows_by_image(load_nih(tmp_path, images=False))
     assert rows["00000002_000.png"]["age"] == 0.5
     assert rows["00000005_000.png"]["age"] == pytest.approx(14 / 365.25)
-    assert "1 age(s) above 120 years taken as unknown, such as 411" in caplog.text
+    assert "1 age(s) below 0 or above 120 years taken as unknown, such as 411" in caplog.text
 
 
 def test_missing_images_are_an_error_or_skipped_with_their_number(tmp_path, caplog):
@@ -164,12 +164,12 @@ CONTRADICTIONS = {  # what is wrong: file, old text, new text, message
     "unknown finding": (TABLE, "Hernia", "Hermia", "does not know; known: .*'Hermia'"),
     "empty finding": (TABLE, "Hernia", "", "does not know; known"),
     "finding and none": (TABLE, "Hernia", "No Finding|Hernia", "'No Finding' beside a finding.*Hernia'"),
-    "odd age": (TABLE, ",81,", ",old,", "Patient Age is not a number of years.*'old'"),
+    "odd age": (TABLE, ",81,", ",old,", "Patient Age is not an age .*'old'"),
     "odd view": (TABLE, ",AP,", ",LL,", "view is not PA, AP or empty .*3 row.*'LL'"),
     "odd sex": (TABLE, ",F,", ",X,", "sex is not M, F or empty .*'X'"),
     "missing column": (TABLE, "View Position", "View", r"lacks the column\(s\) 'View Position'; it has .*'View'"),
     "no rows": (TABLE, None, HEADER + "\n", "has no rows"),
-    "no table": (TABLE, None, "", "is no CSV table"),
+    "no table": (TABLE, None, "", "is not a CSV table"),
     "odd box header": (BOX, "Bbox [x", "Box [x", "does not begin with"),
     "box of an unknown finding": (BOX, "Infiltrate", "Opacity", "Finding Label is not one of .*'Opacity'"),
     "box on an unknown image": (BOX, "00000001_000.png", "00000009_000.png", "box is on an image.*00000009_000"),
@@ -198,7 +198,7 @@ def test_a_missing_file_is_named_with_where_to_get_it(tmp_path, file_name):
     (write_release(tmp_path) / file_name).unlink()
     with pytest.raises(FileNotFoundError, match=f"{file_name[:15]}.*download it from https://"):
         load_nih(tmp_path)
-    with pytest.raises(FileNotFoundError, match="is no folder"):
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
         load_nih(tmp_path / "absent")
 
 

@@ -79,7 +79,7 @@ def test_a_file_reads_as_it_was_written_with_ids_as_text(tmp_path):
     ids, patients, sides = ["007", "07", "7"], ["0012", "012", "1.0"], [0, 2, 1]
     write_split_file(tmp_path / "s.csv", ids, patients, sides, column="fold")
     file = read_split_file(tmp_path / "s.csv")
-    assert file.patients == dict(zip(ids, patients, strict=True))
+    assert file.patients == {"007": "0012", "07": "012", "7": "1"}  # text, but a whole number is one id
     assert file.sides == {"007": "0", "07": "2", "7": "1"}
     assert file.folds == 3
     assert file.splits(2) == {"07": "test", "007": "validation", "7": "train"}  # after the last fold comes 0
@@ -111,7 +111,7 @@ def test_bad_rows_are_refused(tmp_path, rows, message):
     assert "bad.csv" in str(refusal.value)
 
 
-@pytest.mark.parametrize("sides", ["012x", "123", "001", ["0", "1", "2.0"], ["0", "1", "-1"]])
+@pytest.mark.parametrize("sides", ["012x", "123", "001", ["0", "1", "2.5"], ["0", "1", "-1"]])
 def test_folds_that_are_not_0_to_n_are_refused(tmp_path, sides):
     rows = [[f"i{n}", f"p{n}", side] for n, side in enumerate(sides)]
     with pytest.raises(ValueError, match=r"folds must be 0, 1, 2, \.\.\. and at least three"):
@@ -126,9 +126,9 @@ def test_folds_that_are_not_0_to_n_are_refused(tmp_path, sides):
         (b"image_id,split\na,train\n", "has the columns 'image_id', 'split'; a split file is"),
         (b"image_id,patient_id,split,fold\na,b,train,1\n", "and split or fold"),
         (b"image_id,image_id,patient_id,fold\na,a,b,1\n", "each once"),
-        (b"image_id,patient_id,split\n\xff\xfe,b,train\n", "is no such table .*utf-8"),
-        (b'image_id,patient_id,split\n"a,b,train\n', "is no such table"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "is no such table"),
+        (b"image_id,patient_id,split\n\xff\xfe,b,train\n", "is not a split file .*utf-8"),
+        (b'image_id,patient_id,split\n"a,b,train\n', "is not a split file"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "is not a split file"),
     ],
 )
 def test_files_that_are_no_split_file_are_refused(tmp_path, content, message):
@@ -169,6 +169,10 @@ def test_rows_are_dealt_by_image_id_whatever_their_order(tmp_path):
         ([*GOOD, ["d1", "d", ""]], r"lacks images that the data have \(1, such as d1\)"),
         (changed(3, 1, "x"), r"patients differ from the data's \(1, such as c1: c in the file, x in the data\)"),
         (changed(3, 1, "00c"), "leading zeros are missing, which a spreadsheet takes away"),
+        (
+            changed(3, 0, "C1"),
+            r"data lack \(1, such as c1\): 1 differ only in their spelling \(c1 in the file, C1 in the",
+        ),
     ],
 )
 def test_a_file_of_other_data_is_refused(tmp_path, data, message):

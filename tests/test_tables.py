@@ -88,7 +88,10 @@ def write_chexpert(root: Path) -> Path:
         chexpert_row("train", 1, 1, "Female", 68, "AP", "1.0,,,,,,,,,0.0,,,,1.0"),
         chexpert_row("train", 2, 1, "Female", 87, "AP", ",,-1.0,1.0,,-1.0,-1.0,,-1.0,,-1.0,,1.0,"),
         chexpert_row("train", 2, 2, "Female", 87, "", ",,-1.0,1.0,,-1.0,-1.0,,-1.0,,-1.0,,1.0,"),
-        *(chexpert_row("train", n, 1, "Unknown", 0, "PA", ",,1.0,,,,,,,,1.0,,,") for n in range(3, 12)),
+        *(
+            chexpert_row("train", n, 1, "Unknown", 0, {4: "LL", 5: "RL"}.get(n, "PA"), ",,1.0,,,,,,,,1.0,,,")
+            for n in range(3, 12)
+        ),
     ]
     write(root / "train.csv", CHEXPERT + "".join(rows))
     valid = chexpert_row(
@@ -117,12 +120,14 @@ def test_chexpert(tmp_path, caplog):
     assert (row["patient_id"], row["view"], row["age"], row["sex"]) == ("patient00001", "AP", 68, "F")
     assert row["image"].size == (4, 4)
     lateral = rows["train/patient00002/study1/view2_lateral.jpg"]
-    assert (lateral["view"], named(lateral, space)) == (None, {"Lung Opacity", "Fracture"})
+    assert (lateral["view"], named(lateral, space)) == ("LATERAL", {"Lung Opacity", "Fracture"})
     uncertain = {"Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion"}
     assert named(lateral, space, NAN) == uncertain
     assert lateral["split"] == rows[lateral["image_id"].replace("2_lateral", "1_frontal")]["split"]
     assert rows["train/patient00003/study1/view1_frontal.jpg"]["sex"] is None
     assert splits["test"][0]["patient_id"] == "patient64541"
+    views = [rows[f"train/patient{n:05d}/study1/view1_frontal.jpg"]["view"] for n in range(1, 6)]
+    assert views == ["AP", "AP", "PA", None, None]  # the last two are decubitus
 
 
 def test_chexpert_test_set_of_studies(tmp_path):
@@ -702,15 +707,15 @@ BAD = {
         ("a.png,1,train,1,", "b.png,1,train,1,9"),
         "an image file has two ids .*'1'",
     ),
-    "unknown split": ({}, ("test", "tset"), r"'part' holds what is no split .*'tset'.*split_values"),
+    "unknown split": ({}, ("test", "tset"), r"'part' contains unknown splits .*'tset'.*split_values"),
     "empty split": ({}, ("test", "train"), "has no image in test"),
     "no rows": ({}, (ROWS[30:], ""), "rows.csv has no rows"),
     "a column twice": ({}, ("patient,", "Mass,patient,"), "it has the column 'Mass' twice; rename one"),
     "another suffix": ({"files": "table.yaml"}, None, "cannot be read as a yaml table .*suffix is not csv"),
     "no such file": ({"files": "absent.csv"}, None, "has no absent.csv; --table_root"),
     "odd patient": ({"patient_pattern": r"(\d\d)"}, None, r"'patient' does not hold .*\(4 row\(s\), such as '1'"),
-    "odd view": ({"view_column": "part"}, None, "'part' is no view .*'train'.*view_values"),
-    "odd age": ({"age_column": "file"}, None, "'file' is no number of years .*'a.png'"),
+    "odd view": ({"view_column": "part"}, None, "'part' contains an unknown view .*'train'.*view_values"),
+    "odd age": ({"age_column": "file"}, None, "'file' is not an age .*'a.png'"),
     "another delimiter": (
         {"delimiter": ";"},
         None,

@@ -63,7 +63,7 @@ def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, fold
 
     from hf_cxr.data import label_matrix, load_splits
     from hf_cxr.data.split_files import SPLITS, write_split_file
-    from hf_cxr.data.splits import patient_folds, patient_fractions
+    from hf_cxr.data.splits import patient_folds, patient_fractions, warn_of_near_shared
 
     inputs = [place for place in (args.data.split_file, args.data.table) if place]
     check_output_file(out, inputs=inputs, table=True)
@@ -82,6 +82,7 @@ def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, fold
         shares = dict(zip(SPLITS, fractions or (0.7, 0.1, 0.2), strict=True))
         side_N = patient_fractions(label_NC, patient_ids, shares, seed=seed)
         parts = {name: whole.select(np.flatnonzero(side_N == name)) for name in SPLITS}
+    warn_of_near_shared(parts)
     write_split_file(out, image_ids, patient_ids, side_N.tolist(), column="split" if folds is None else "fold")
     print(summary(parts, label_names))
     print(f"\nwrote {out} (seed {seed}); train on it with --split_file {out}{'' if folds is None else ' --fold 0'}")
@@ -90,13 +91,14 @@ def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, fold
 
 def check(args: RunArguments, *, images: bool) -> int:
     """Count the splits and look for what they share: patients and image ids always, images where they are hashed."""
-    from hf_cxr.data import load_splits
+    from hf_cxr.data import load_splits, near_shared_images, near_shared_patients
     from hf_cxr.data.duplicates import find_duplicates, hash_images
 
     # Splits that share a patient or an image id are refused here, by name.
     splits, label_names = load_splits(args.data, seed=args.training.seed, images=images)
     print(summary(splits, label_names))
-    print("\nno patient and no image id is in two splits")
+    near = [*near_shared_patients(splits), *near_shared_images(splits)]
+    print(f"\n{disjoint_claim(near)}")
     if all(set(split.column_names) >= HASHES for split in splits.values()):
         hashed = splits
     elif images:
@@ -114,6 +116,15 @@ def check(args: RunArguments, *, images: bool) -> int:
         print(f"hf-cxr split: {len(across):,} image(s) are in another split as well:", file=sys.stderr)
         print("\n".join(f"  {duplicate}" for duplicate in across), file=sys.stderr)
     return 2 if across else 0
+
+
+def disjoint_claim(near: Sequence[str]) -> str:
+    """What the check may say once no id is shared: unqualified only if no two ids are alike."""
+    if not near:
+        return "no patient and no image id is in two splits"
+    lines = [f"! {sentence}" for sentence in near]
+    lines.append("otherwise no id is in two splits; if such ids are the same patients or images, spell them alike")
+    return "\n".join(lines)
 
 
 def summary(splits, label_names: Sequence[str]) -> str:

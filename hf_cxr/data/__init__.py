@@ -21,7 +21,16 @@ from hf_cxr.data.phantom import load_phantom
 from hf_cxr.data.positives import check_positives, why_untrainable
 from hf_cxr.data.prepare import SOURCE_COLUMNS, check_recipe, load_prepared, read_manifest
 from hf_cxr.data.split_files import apply_split_file, read_split_file
-from hf_cxr.data.splits import check_patients_disjoint, patient_folds, patient_fractions, split_fingerprint
+from hf_cxr.data.splits import (
+    check_patients_disjoint,
+    near_shared_images,
+    near_shared_patients,
+    patient_folds,
+    patient_fractions,
+    split_fingerprint,
+    warn_of_near_shared,
+    with_canonical_ids,
+)
 from hf_cxr.data.tables import load_table, map_labels
 from hf_cxr.labels import NIH14, LabelSpace
 
@@ -52,6 +61,8 @@ __all__ = [
     "load_streamed",
     "load_table",
     "map_labels",
+    "near_shared_images",
+    "near_shared_patients",
     "patient_folds",
     "patient_fractions",
     "perceptual_hash",
@@ -91,6 +102,7 @@ def load_splits(
         if not is_synthetic(args) and set(SOURCE_COLUMNS) <= set(splits["train"].column_names):
             check_no_duplicates(splits)  # prepare has looked at the splits as they were
     check_patients_disjoint(splits)
+    warn_of_near_shared(splits)
     if args.train_limit is not None:
         n_images = len(splits["train"])
         # Evenly over the set and not its head: the release is sorted by patient.
@@ -119,6 +131,7 @@ def _load_source(args: "DataArguments", *, images: bool) -> tuple[datasets.Datas
         splits, manifest = load_prepared(args.prepared)
         for name, split in splits.items():
             refuse_absent_bytes(split, Path(args.prepared) / name)
+        splits = with_canonical_ids(splits)
         label_names = LabelSpace(manifest["label_names"], manifest.get("aliases"))
         return splits if images else splits.remove_columns("image"), label_names
     splits = load_phantom(

@@ -35,7 +35,8 @@
 | blank               | what an empty cell becomes: zero or unknown. nan, none, null, n/a, na, - are empty, and are   |
 |                     | dropped from lists, unless a finding has that name; a list that names nothing is empty        |
 | patient_column      | whole cell, or its one group of patient_pattern; image_is_patient: true where nobody knows    |
-| view_column         | with view_values: value -> PA, AP, LATERAL or null; "*" is any other value                    |
+| view_column         | with view_values: value -> PA, AP, LATERAL or null; "*" is any other value. Several columns   |
+|                     | are read as one, a space between their cells: [Frontal/Lateral, AP/PA] has "Frontal AP"       |
 | age_column          | years; or birth_column and study_date_column, whose first four digits are years               |
 | boxes               | {file, by, finding, corners: [left, top, right, bottom columns]}: a row a box, in pixels; or  |
 |                     | {column} beside a list label_column; size: [width, height columns], else of the image's file  |
@@ -128,7 +129,7 @@ class TableDescription:
     patient_column: str | None = None
     patient_pattern: str | None = None
     image_is_patient: bool = False
-    view_column: str | None = None
+    view_column: Any = None
     view_values: Mapping[str, str | None] = field(
         default_factory=lambda: {"PA": "PA", "AP": "AP", "LATERAL": "LATERAL"}
     )
@@ -159,6 +160,8 @@ class TableDescription:
         self._settle("keep", {column: _strings("keep", values) for column, values in self.keep.items()})
         for key in ("image_folders", "unknown_labels"):
             self._settle(key, _strings(key, getattr(self, key)))
+        if self.view_column is not None:
+            self._settle("view_column", _strings("view_column", self.view_column))
         self._settle_boxes()
         self._settle("join", tuple({"unmatched": "error", **entry} for entry in self.join))
         for key in ("split_values", "view_values", "sex_values"):
@@ -212,7 +215,12 @@ class TableDescription:
         joined = {column for entry in self.join for column in entry["columns"]}
         wanted = [
             *(name for name in self.template_fields if name not in OWN_FIELDS),
-            *(getattr(self, key) for key in dataclasses.asdict(self) if key.endswith("_column")),
+            *(
+                getattr(self, key)
+                for key in dataclasses.asdict(self)
+                if key.endswith("_column") and key != "view_column"
+            ),
+            *(self.view_column or ()),
             *(self.image_id, *self.keep, self.boxes.get("by"), self.boxes.get("column")),
             *(self.boxes.get("size", ()) if "column" in self.boxes else ()),
             *(key for entry in self.join for key in _strings("join: by", entry["by"])),

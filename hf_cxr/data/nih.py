@@ -17,7 +17,6 @@ N = images, C = 14 findings.
 
 import logging
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -27,6 +26,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from hf_cxr.data import ages
+from hf_cxr.data.ids import canonical_ids
 from hf_cxr.data.schema import features
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
 from hf_cxr.data.table_paths import ImageFiles, near_miss_words, near_misses
@@ -37,7 +38,6 @@ logger = logging.getLogger(__name__)
 RELEASE = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
 VALIDATION_FRACTION = 0.2  # of the images of train_val_list.txt: 17,305 of the release's 86,524
 BOX_PIXELS = 1024  # boxes were drawn on images of 1024 x 1024 pixels
-OLDEST = 120  # years; the original table has ages such as 411
 NO_FINDING = "No Finding"
 LISTS = {"train_val": "train_val_list.txt", "test": "test_list.txt"}
 TABLE_COLUMNS = {
@@ -48,7 +48,6 @@ TABLE_COLUMNS = {
     "Patient Gender": "sex",
     "View Position": "view",
 }
-YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 
 def load_nih(
@@ -84,7 +83,7 @@ def load_nih(
         raise ValueError(f"missing_images must be 'keep', 'error' or 'skip'; got {missing_images!r}")
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder; give the folder of the NIH release ({RELEASE})")
+        raise FileNotFoundError(f"{root} is not a folder; give the folder of the NIH release ({RELEASE})")
     table, source = _read_table(root)
     label_NC = _labels(table["findings"], source)
     image_N = pd.Index(table["image_id"].to_numpy(dtype=object))
@@ -124,7 +123,7 @@ def _read_table(root: Path) -> tuple[pd.DataFrame, Path]:
     try:
         raw = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig").fillna("")
     except ValueError as error:  # what pandas raises for an empty file, another format, another encoding
-        raise ValueError(f"{path} is no CSV table ({error}); take that of the release: {RELEASE}") from error
+        raise ValueError(f"{path} is not a CSV table ({error}); take that of the release: {RELEASE}") from error
     # The v2020 table that the NIH serves says "Patient Sex"; the original one and copies elsewhere, "Patient Gender".
     raw.columns = raw.columns.str.strip().str.replace("Patient Sex", "Patient Gender")
     absent = [name for name in TABLE_COLUMNS if name not in raw.columns]
@@ -136,6 +135,8 @@ def _read_table(root: Path) -> tuple[pd.DataFrame, Path]:
     if raw.empty:
         raise ValueError(f"{path} has no rows; take the table of the release: {RELEASE}")
     table = raw[list(TABLE_COLUMNS)].rename(columns=TABLE_COLUMNS).apply(lambda column: column.str.strip())
+    for column in ("image_id", "patient_number"):
+        table[column] = canonical_ids(table[column], f"{path}: {column}")
     named = table["image_id"].str.fullmatch(r"\d{8}_\d{3}\.png")
     _refuse(table["image_id"][~named], f"{path}: Image Index is not like 00000001_000.png")
     twice = table["image_id"].duplicated()
@@ -144,7 +145,7 @@ def _read_table(root: Path) -> tuple[pd.DataFrame, Path]:
     table["patient_id"] = table["image_id"].str[:8]
     other = table["patient_number"].str.zfill(8) != table["patient_id"]
     _refuse(table["image_id"][other], f"{path}: Patient ID differs from the first eight digits of Image Index")
-    table["age"] = _ages(table["age"], path)
+    table["age"] = ages.years(table["age"], f"{path}: Patient Age")
     for column, allowed in (("view", ["PA", "AP", ""]), ("sex", ["M", "F", ""])):
         strange = ~table[column].isin(allowed)
         _refuse(table[column][strange], f"{path}: {column} is not {allowed[0]}, {allowed[1]} or empty")
@@ -174,22 +175,6 @@ def _refuse(culprits: Iterable[str], message: str) -> None:
         )
 
 
-def _ages(text_N: pd.Series, path: Path) -> np.ndarray:
-    """Years as float32: "58" and "058Y" are 58, "006M" is half a year, empty and implausible are NaN."""
-    code_N, texts = pd.factorize(text_N)
-    matches = [re.fullmatch(r"(\d+(?:\.\d+)?)([YMWD]?)", text) for text in texts]
-    strange = [text for text, match in zip(texts, matches, strict=True) if match is None and text]
-    _refuse(text_N[text_N.isin(strange)], f"{path}: Patient Age is not a number of years, such as 58 or 058Y")
-    age_N = np.array([float(match[1]) * YEARS[match[2]] if match else np.nan for match in matches])[code_N]
-    implausible = age_N > OLDEST
-    if implausible.any():
-        logger.warning(
-            "%s: %d age(s) above %d years taken as unknown, such as %g",
-            *(path, implausible.sum(), OLDEST, age_N[implausible].max()),
-        )
-    return np.where(implausible, np.nan, age_N).astype(np.float32)
-
-
 def _labels(findings_N: pd.Series, path: Path) -> np.ndarray:
     """(N, 14) float32 of 1 and 0 from cells such as "Effusion|Mass" and "No Finding"."""
     code_N, cells = pd.factorize(findings_N)
@@ -213,7 +198,8 @@ def _official_rows(root: Path, image_N: pd.Index, source: Path) -> dict[str, np.
         path = root / file_name
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; download it from {RELEASE}")
-        listed = pd.Index(path.read_text(encoding="utf-8-sig").split(), dtype=object)
+        listed = canonical_ids(pd.Series(path.read_text(encoding="utf-8-sig").split(), dtype=str), str(path))
+        listed = pd.Index(listed.to_numpy(dtype=object))
         if listed.empty:
             raise ValueError(f"{path} lists no image; download it from {RELEASE}")
         _refuse(listed[listed.duplicated()], f"{path}: an image is listed twice")
@@ -268,6 +254,7 @@ def _read_boxes(path: Path, names: list[str]) -> pd.DataFrame:
     if header[:6] != ["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"]:
         raise ValueError(f"{path} does not begin with 'Image Index,Finding Label,Bbox [x,y,w,h]'; got {header}")
     boxes = pd.read_csv(path, header=None, skiprows=1, usecols=range(6), names=names, dtype=str, keep_default_na=False)
+    boxes["image_id"] = canonical_ids(boxes["image_id"], f"{path}: Image Index")
     boxes["finding"] = boxes["finding"].replace({"Infiltrate": "Infiltration"})
     strange = ~boxes["finding"].isin(list(NIH14))
     _refuse(boxes["finding"][strange], f"{path}: Finding Label is not one of {', '.join(NIH14)}")

@@ -4,7 +4,8 @@
     00000001_000.png,00000001,train        00000001_000.png,00000001,3
 
 ``split`` is train, validation or test. Folds are 0 to n - 1, at least three: with fold k, fold k is the test set, fold
-k + 1 (after the last one, 0) is the validation set, and the others are the training set. Ids are text: 0012 is not 12.
+k + 1 (after the last one, 0) is the validation set, and the rest are the training set. Ids are text: 0012 is not 12.
+But a whole number is one id, 1003.0 as 1003 (see `ids.py`).
 
 Refuses, with what, where and the repair: files that are no such CSV, an image twice, a patient on two sides, rows
 without a patient, unknown splits, folds that are not 0 to n - 1; images that only the file or only the data have, and
@@ -24,12 +25,12 @@ from pathlib import Path
 import datasets
 import numpy as np
 
+from hf_cxr.data.ids import canonical_code, canonical_id, likeness, similar_pairs
 from hf_cxr.data.splits import read_column
 from hf_cxr.files import replacing
 
 SPLITS = ("train", "validation", "test")
 SIDES = ("split", "fold")  # names of the third column
-NO_ID = ("", "nan", "none", "null", "<na>")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def read_split_file(path: str | os.PathLike) -> SplitFile:
     content = path.read_bytes()
     rows, column = _rows(path, content)
     for name in ("image_id", "patient_id", column):
-        without = [f"row {number}" for number, row in enumerate(rows, start=1) if row[name].lower() in NO_ID]
+        without = [f"row {number}" for number, row in enumerate(rows, start=1) if not row[name]]
         _refuse(without, f"{path}: rows without {name}", "fill it in")
     _refuse_two_sides(path, rows, column)
     patients = {row["image_id"]: row["patient_id"] for row in rows}
@@ -137,7 +138,7 @@ def apply_split_file(
     fold: int | None = None,
     listed: Mapping[str, datasets.Dataset] | None = None,
 ) -> datasets.DatasetDict:
-    """Deal the rows of all splits anew.
+    """Put the rows of all splits into the splits of the file.
 
     Args:
         splits: in the columns of `hf_cxr.data.schema`.
@@ -160,17 +161,17 @@ def apply_split_file(
     rows = {name: np.flatnonzero(side_N == name) for name in SPLITS}
     empty = [name for name, index in rows.items() if not len(index)]
     if empty:
-        raise ValueError(f"by {file.path} no image at hand is in {' and '.join(empty)}; fetch some, or split anew")
+        raise ValueError(f"by {file.path} no image at hand is in {' and '.join(empty)}; fetch some, or split again")
     return datasets.DatasetDict({name: whole.select(index) for name, index in rows.items()})
 
 
 def _rows(path: Path, content: bytes) -> tuple[list[dict[str, str]], str]:
-    """The rows as stripped text by column, and the name of the third column."""
+    """The rows by column, ids and sides in their one spelling; and the name of the third column."""
     repair = "a split file is a CSV in UTF-8 with image_id, patient_id and split or fold, as `hf-cxr split` writes it"
     try:
         lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no such table ({error}); {repair}") from error
+        raise ValueError(f"{path} is not a split file ({error}); {repair}") from error
     lines = [[cell.strip() for cell in line] for line in lines if line]
     if not lines:
         raise ValueError(f"{path} is empty; {repair}")
@@ -184,7 +185,12 @@ def _rows(path: Path, content: bytes) -> tuple[list[dict[str, str]], str]:
     for number, line in enumerate(body, start=1):
         if len(line) != len(header):
             raise ValueError(f"{path} row {number} has {len(line)} cells for {len(header)} columns: {line[:4]}")
-    return [dict(zip(header, line, strict=True)) for line in body], sides[0]
+    rules = {"image_id": canonical_id, "patient_id": canonical_id, sides[0]: canonical_code}
+    columns = [(header.index(name), name, rule) for name, rule in rules.items()]
+    try:
+        return [{name: rule(line[index]) for index, name, rule in columns} for line in body], sides[0]
+    except ValueError as error:
+        raise ValueError(f"{path}: an id is a rounded number: {error}; write ids as text") from error
 
 
 def _refuse_two_sides(path: Path, rows: list[dict[str, str]], column: str) -> None:
@@ -211,16 +217,24 @@ def _check_same(splits: Mapping[str, datasets.Dataset], file: SplitFile) -> None
     for name, split in splits.items():
         columns = (read_column(split, column, name) for column in ("image_id", "patient_id"))
         patient_of |= dict(zip(*columns, strict=True))
-    repair = "take the data that the file was written for, or split these anew with `hf-cxr split --out`"
-    _refuse([i for i in file.sides if i not in patient_of], f"{file.path} names images that the data lack", repair)
-    _refuse([i for i in patient_of if i not in file.sides], f"{file.path} lacks images that the data have", repair)
+    repair = "take the data that the file was written for, or split these again with `hf-cxr split --out`"
+    absent = [image for image in file.sides if image not in patient_of]
+    unlisted = [image for image in patient_of if image not in file.sides]
+    pairs = similar_pairs(absent, unlisted)
+    if pairs:
+        one, other = pairs[0]
+        repair = f"{len(pairs):,} differ only in their spelling ({one} in the file, {other} in the data); {repair}"
+    _refuse(absent, f"{file.path} names images that the data lack", repair)
+    _refuse(unlisted, f"{file.path} lacks images that the data have", repair)
     other = [
         f"{image}: {file.patients[image]} in the file, {patient} in the data"
         for image, patient in patient_of.items()
         if file.patients[image] != patient
     ]
-    if all(file.patients[image].lstrip("0") == patient.lstrip("0") for image, patient in patient_of.items()):
-        repair = "leading zeros are missing, which a spreadsheet takes away: keep ids as text; or " + repair
+    if all(likeness(file.patients[image]) == likeness(patient) for image, patient in patient_of.items()):
+        repair = (
+            "leading zeros are missing, which a spreadsheet takes away, or capitals: keep ids as text; or " + repair
+        )
     _refuse(other, f"{file.path}: patients differ from the data's", repair)
 
 

@@ -1,6 +1,7 @@
 """Splits in which no patient is on two sides: cutting off one, dealing to several, checking them, naming them.
 
-Refuses: patients or images shared by two splits, rows without a patient, more sides than patients.
+Refuses: patients or images shared by two splits, rows without a patient, more sides than patients. Ids are compared by
+the rule of `ids.py`.
 
 N = images, P = patients, C = findings, K = C + 1 (the findings, and "no finding"), S = distinct patient sizes.
 """
@@ -15,6 +16,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+
+from hf_cxr.data.ids import canonical_id, similar_ids
 
 logger = logging.getLogger(__name__)
 
@@ -288,7 +291,7 @@ def _outward(start: int, low: int, high: int) -> Iterator[int]:
 
 
 def check_patients_disjoint(splits: Mapping[str, Any]) -> None:
-    """Refuse splits that share a patient or an image.
+    """Refuse splits that share a patient or an image; of ids that are merely alike, see `near_shared_patients`.
 
     Args:
         splits: a `datasets.DatasetDict`, or any mapping of split name to something with the columns
@@ -308,8 +311,58 @@ def check_patients_disjoint(splits: Mapping[str, Any]) -> None:
     if problems:
         raise ValueError(
             "; ".join(problems)
-            + ". Figures from such splits are inflated: deal the images by patient, as hf-cxr split does"
+            + ". Figures from such splits are inflated: split the images by patient, with hf-cxr split --out"
         )
+
+
+def near_shared_patients(splits: Mapping[str, Any], *, examples: int = 3) -> list[str]:
+    """What speaks against the claim that no patient is in two splits: ids that differ only in their spelling.
+
+    00001003 and 1003 may be two patients, and more likely are one whose zeros a spreadsheet took away. So nobody may
+    claim, without these sentences, that the splits are disjoint.
+
+    Args:
+        splits: as for `check_patients_disjoint`.
+        examples: how many pairs of ids a sentence shows; 0 for what is published.
+
+    Returns:
+        A sentence for every two splits with such ids, with number and examples (`ids.similar_ids`); mostly none.
+    """
+    return _near_shared(splits, "patient_id", "patient", examples)
+
+
+def near_shared_images(splits: Mapping[str, Any]) -> list[str]:
+    """The same of image ids."""
+    return _near_shared(splits, "image_id", "image", 3)
+
+
+def warn_of_near_shared(splits: Mapping[str, Any]) -> None:
+    """Log a warning, in one line, if two splits have patient or image ids that differ only in their spelling."""
+    for column, noun in (("patient_id", "patient"), ("image_id", "image")):
+        sentences = _near_shared(splits, column, noun, 3)
+        if sentences:
+            logger.warning(
+                "%s. If they are the same %ss, figures are inflated: spell each %s alike in all files",
+                *("; ".join(sentences), noun, noun),
+            )
+
+
+def _near_shared(splits: Mapping[str, Any], column: str, noun: str, examples: int) -> list[str]:
+    ids = {name: read_column(split, column, name) for name, split in splits.items()}
+    return similar_ids(ids, noun, examples=examples)
+
+
+def with_canonical_ids(splits: datasets.DatasetDict) -> datasets.DatasetDict:
+    """The splits with every id in its one spelling, for data that were stored before they were read by that rule."""
+    changed = {}
+    for name, split in splits.items():
+        for column in ("image_id", "patient_id"):
+            ids = read_column(split, column, name)
+            if ids != split[column][:]:
+                order, feature = split.column_names, split.features[column]
+                split = split.remove_columns(column).add_column(column, ids, feature=feature).select_columns(order)
+        changed[name] = split
+    return datasets.DatasetDict(changed)
 
 
 def split_fingerprint(splits: Mapping[str, Any]) -> str:
@@ -334,7 +387,7 @@ def split_fingerprint(splits: Mapping[str, Any]) -> str:
 
 
 def read_column(split: Any, column: str, split_name: str) -> list[str]:
-    """A column of ids as strings, from a `datasets.Dataset` or anything with ``keys`` and ``[column]``.
+    """A column of ids in their one spelling, from a `datasets.Dataset` or anything with ``keys`` and ``[column]``.
 
     Raises:
         ValueError: the column is missing, or a cell is None, NaN or blank.
@@ -350,11 +403,15 @@ def read_column(split: Any, column: str, split_name: str) -> list[str]:
 
 
 def _present_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
-    """The ids as strings, none of them None, NaN or blank."""
-    missing = [row for row, value in enumerate(values) if value is None or value != value or not str(value).strip()]
+    """The ids in their one spelling, none of them None, NaN or blank."""
+    try:
+        ids = [canonical_id(value) for value in values]
+    except ValueError as error:
+        raise ValueError(f"{column} of {where!r}: {error}; give ids as text or whole numbers") from error
+    missing = [row for row, identifier in enumerate(ids) if not identifier]
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(values)} rows of {where!r} have no {column}, such as row {missing[0]}; "
             "without it nobody can tell whether a patient or image is in two splits: fill it in or drop these rows"
         )
-    return [str(value) for value in values]
+    return ids

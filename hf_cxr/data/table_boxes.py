@@ -21,6 +21,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from hf_cxr.data.description import TableDescription
+from hf_cxr.data.ids import canonical_ids, similar_pairs
 from hf_cxr.data.images import ImageError, image_size
 from hf_cxr.data.table_files import find_files, read_columns, refuse
 from hf_cxr.data.table_labels import columns_of_names, is_placeholder
@@ -81,12 +82,17 @@ def _from_file(rows: pd.DataFrame, description: TableDescription, root: Path) ->
         parts.append(part)
     part = pd.concat(parts, ignore_index=True)
     part = part[(part[list(spec["corners"])] != "").any(axis=1)]  # a reader who found nothing has a row without a box
-    twice = rows[spec["by"]].duplicated()
-    refuse(rows.loc[twice, spec["by"]], f"{description.name}: boxes are found by what is no id", "see by of boxes")
-    image_K = pd.Index(rows[spec["by"]]).get_indexer(part[spec["by"]])
+    key_M, key_K = (canonical_ids(keys, f"boxes: {spec['by']}") for keys in (rows[spec["by"]], part[spec["by"]]))
+    refuse(
+        key_M[key_M.duplicated()], f"{description.name}: the column that boxes are found by repeats", "fix by of boxes"
+    )
+    image_K = pd.Index(key_M).get_indexer(key_K)
     # Images that keep or a join left out are not missed, but a file of other images is.
     if len(part) and (image_K < 0).all():
-        refuse(part[spec["by"]], f"{description.name}: no box is on an image of the table", "see by and file of boxes")
+        pairs = similar_pairs(key_K, key_M)
+        hint = f" ({pairs[0][0]} in the file of boxes, {pairs[0][1]} in the table?)" if pairs else ""
+        message = f"{description.name}: no box is on an image of the table"
+        refuse(part[spec["by"]], message, f"see by and file of boxes{hint}")
     if (image_K < 0).any():
         logger.warning(
             "%s: %d box(es) on images that the table lacks are left out", description.name, (image_K < 0).sum()

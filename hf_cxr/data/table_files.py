@@ -1,30 +1,42 @@
 """Files to rows: the columns that a description asks for, as text, with every file's split and folder.
 
 Cells are text, stripped; "" is an empty cell, and NaN means that the row's file has no such column. The cells of a
-list column stay lists.
+list column stay lists. Ids (patients, images, keys of joins and boxes, columns of an image path's template) and the
+codes of splits are in the one spelling of `ids.py`, whatever the file's format and types.
 
-Refuses: missing files and columns, files without rows, files that are not what their suffix says, other encodings,
-joins whose keys repeat or that leave rows without a partner.
+Refuses: missing files and columns, files without rows, files that are not what their suffix says, other encodings, ids
+that have lost digits, joins whose keys repeat or that leave rows without a partner.
 
 N = rows.
 """
 
+import decimal
 import difflib
 import glob
 import gzip
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_cxr.data.description import TableDescription
 from hf_cxr.data.table_paths import leave_folder, strip_paths
+from hf_cxr.data.ids import (
+    canonical_code,
+    canonical_codes,
+    canonical_ids,
+    float_text,
+    similar_pairs,
+    whole_numbers,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +48,13 @@ HUB_SPLITS = {
     "valid": "validation",
     "val": "validation",
     "dev": "validation",
+}
+WHOLE = {  # a column of integers with empty cells stays one: as floating-point numbers, long ids would lose digits
+    kind: getattr(pd, f"{name}Dtype")()
+    for name, kind in (
+        *((f"Int{bits}", getattr(pa, f"int{bits}")()) for bits in (8, 16, 32, 64)),
+        *((f"UInt{bits}", getattr(pa, f"uint{bits}")()) for bits in (8, 16, 32, 64)),
+    )
 }
 
 
@@ -49,6 +68,7 @@ def read_rows(description: TableDescription, root: Path) -> pd.DataFrame:
             if description.studies and description.image_column not in header:
                 frame = _images_of_studies(frame, path, description, root)
             _check_columns(frame, header, path, description)
+            frame = _in_one_spelling(frame, path, description)
             frame[SPLIT], frame[FOLDER] = split, Path(os.path.relpath(path.parent, root)).as_posix()
             frame[FILE] = str(path)
             frames.append(frame)
@@ -64,10 +84,12 @@ def read_hub_rows(description: TableDescription, data: datasets.DatasetDict, roo
         where = f"{source} ({split})"
         wanted = wanted_columns(description) - {description.image_column}
         columns = [name for name in part.column_names if name in wanted]
-        rows = part.select_columns(columns).with_format("arrow")[:].to_pandas() if columns else pd.DataFrame()
+        table = part.select_columns(columns).with_format("arrow")[:] if columns else pa.table({})
+        rows = _pandas(table)
         for column in columns:
             names = _class_names(part.features[column])
             rows[column] = _text(rows[column], names)
+        rows = _in_one_spelling(rows, where, description)
         rows[ROW] = np.arange(first, first + len(part))
         first += len(part)
         rows[SPLIT] = HUB_SPLITS.get(split, "test" if split == "test" else "all") if len(data) > 1 else "all"
@@ -131,7 +153,27 @@ def wanted_columns(description: TableDescription) -> set[str]:
 
 def read_columns(path: Path, wanted: set[str], description: TableDescription) -> pd.DataFrame:
     """The wanted columns that a file of any of the known kinds has, as text."""
-    return _read(path, wanted, description)[0]
+    return _in_one_spelling(_read(path, wanted, description)[0], path, description)
+
+
+def _in_one_spelling(frame: pd.DataFrame, where: Path | str, description: TableDescription) -> pd.DataFrame:
+    """The frame with its ids and codes in the spelling of `ids.py`; cells of other columns stay as they are."""
+    ids = {description.patient_column, description.image_id, description.boxes.get("by")}
+    ids |= {key for entry in description.join for key in _keys(entry)}
+    ids |= set(description.template_fields) if description.image_path else set()
+    rules = dict.fromkeys(ids, canonical_ids)
+    rules.setdefault(description.split_column, canonical_codes)
+    if description.image_column:  # a path: its text stays as it is, or the file would not be found
+        rules[description.image_column] = whole_numbers
+    changed = {
+        column: rules[column](frame[column], f"{where}: column {column!r}") for column in frame if column in rules
+    }
+    return frame.assign(**changed)
+
+
+def _keys(entry: Mapping[str, Any]) -> list[str]:
+    """Columns that a file is joined by."""
+    return [entry["by"]] if isinstance(entry["by"], str) else list(entry["by"])
 
 
 def _joined_columns(description: TableDescription) -> set[str]:
@@ -146,8 +188,9 @@ def _read(path: Path, wanted: set[str], description: TableDescription) -> tuple[
         if kind in ("csv", "tsv", "txt"):
             raw = _read_text(path, wanted, description, description.delimiter or ("\t" if kind == "tsv" else ","))
         elif kind in ("parquet", "pq"):
-            header = pq.read_schema(path).names
-            raw = pd.read_parquet(path, columns=[name for name in header if name in wanted])
+            with pq.ParquetFile(path) as file:
+                header = file.schema_arrow.names
+                raw = _pandas(file.read(columns=[name for name in header if name in wanted]))
         elif kind in ("json", "jsonl"):
             raw = _read_json(path, lines=kind == "jsonl", encoding=description.encoding)
         else:
@@ -171,7 +214,7 @@ def _images_of_studies(frame: pd.DataFrame, path: Path, description: TableDescri
     """Rows of studies to one row an image, with the image's path; columns that the file lacks are empty."""
     column, pattern = description.studies["column"], description.studies["images"]
     if column not in frame:
-        return frame  # told with the other columns that are not there
+        return frame  # reported with the other columns that are not there
     refuse(frame[column][frame[column] == ""], f"{path}: rows without {column}", "it names the folder of the images")
     below = strip_paths(frame[column], description.image_strip)
     refuse(
@@ -212,8 +255,13 @@ def _read_json(path: Path, *, lines: bool, encoding: str) -> pd.DataFrame:
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding=encoding) as file:
         records = [json.loads(line) for line in file if line.strip()] if lines else json.load(file)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError('it is no list of records such as {"file_name": "1.png", ...}')
-    return pd.DataFrame(records)
+        raise ValueError('it is not a list of records such as {"file_name": "1.png", ...}')
+    return pd.DataFrame(records, dtype=object)  # or integers beside an empty cell would lose digits
+
+
+def _pandas(table: pa.Table) -> pd.DataFrame:
+    """The columns as they are stored, integers with empty cells included."""
+    return table.to_pandas(types_mapper=WHOLE.get, ignore_metadata=True)
 
 
 def _text(cells: pd.Series, names: list[str] | None = None) -> pd.Series:
@@ -224,20 +272,29 @@ def _text(cells: pd.Series, names: list[str] | None = None) -> pd.Series:
     if pd.api.types.is_bool_dtype(cells.dtype):
         return cells.map({True: "1", False: "0"}).fillna("").astype(str)
     if pd.api.types.is_numeric_dtype(cells.dtype):
-        numbers = cells.to_numpy(dtype=float, na_value=np.nan)
-        code_N, values = pd.factorize(numbers)
-        texts = [str(int(value)) if float(value).is_integer() else str(value) for value in values]
+        code_N, values = pd.factorize(cells)
+        texts = [_number(value) for value in values]
         texts = [_class_name(names, text) for text in texts] if names else texts
         return pd.Series(np.array([*texts, ""], dtype=object)[code_N], index=cells.index, dtype=str)
     if cells.map(lambda cell: isinstance(cell, list | tuple | np.ndarray)).any():
         return cells.map(lambda cell: _list(cell, names))
     return _text(
-        pd.Series(["" if cell is None or cell != cell else _number(cell) for cell in cells], cells.index, str)
+        pd.Series(
+            ["" if cell is None or cell is pd.NA or cell != cell else _number(cell) for cell in cells],
+            cells.index,
+            str,
+        )
     )
 
 
 def _number(cell) -> str:
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+    if isinstance(cell, bool | np.bool_):
+        return str(int(cell))
+    if isinstance(cell, float | np.floating):
+        return float_text(float(cell), type(cell)) if np.isfinite(cell) else str(cell)
+    if isinstance(cell, decimal.Decimal):
+        return format(cell, "f")
+    return cell.decode("utf-8", "backslashreplace") if isinstance(cell, bytes) else str(cell)
 
 
 def _list(cell, names: list[str] | None):
@@ -279,29 +336,68 @@ def _check_columns(
 
 def _joined(rows: pd.DataFrame, description: TableDescription, root: Path) -> pd.DataFrame:
     for entry in description.join:
-        path = find_file(root, entry["file"])
-        on = [entry["by"]] if isinstance(entry["by"], str) else list(entry["by"])
+        path, on = find_file(root, entry["file"]), _keys(entry)
         part, _ = _read(path, {*on, *entry["columns"]}, description)
         absent = [name for name in (*on, *entry["columns"]) if name not in part.columns]
         if absent:
             raise ValueError(f"{path} lacks the column(s) {', '.join(map(repr, absent))}, which the join asks for")
-        twice = part.duplicated(on)
-        refuse(part.loc[twice, on[0]], f"{path}: {', '.join(on)} occurs twice", "keep one row of each")
-        rows = rows.merge(part, on=on, how="left", indicator="_found")
-        lost = rows["_found"] != "both"
-        if entry["unmatched"] == "error":
-            refuse(
-                rows.loc[lost, on[0]], f"{path} has no row for some {', '.join(on)}", "add them, or unmatched: drop"
-            )
-        elif lost.any():
-            logger.warning("%s: %d rows left out that %s does not know", description.name, lost.sum(), path.name)
-        rows = rows[~lost].drop(columns="_found").reset_index(drop=True)
+        spelled = _joined_keys(part[on], None)
+        part = _in_one_spelling(part, path, description)
+        key_N, key_K = _joined_keys(rows[on], path), _joined_keys(part[on], path)
+        part, spelled, key_K = (column[key_K != ""] for column in (part, spelled, key_K))  # an empty cell is no key
+        twice = key_K.duplicated(keep=False)
+        twice = key_K[twice].sort_values(kind="stable").index
+        refuse(spelled[twice], f"{path}: {', '.join(on)} occurs twice", "keep one row of each")
+        position_N = pd.Index(key_K).get_indexer(key_N)
+        found_N = position_N >= 0
+        if not found_N.all():
+            _report_unmatched(key_N[~found_N], key_K, found_N, entry, path, description)
+        rows = rows[found_N].reset_index(drop=True)
+        taken = part.iloc[position_N[found_N]].reset_index(drop=True)
+        rows = rows.assign(**{column: taken[column] for column in entry["columns"]})
     return rows
+
+
+def _joined_keys(keys: pd.DataFrame, where: Path | None) -> pd.Series:
+    """One text a row from one or several key columns, "" where one is empty; as it is spelled if ``where`` is None."""
+    columns = [keys[name] if where is None else canonical_ids(keys[name], f"{where}: {name}") for name in keys]
+    text = columns[0]
+    for column in columns[1:]:
+        text = text + " / " + column
+    empty = np.logical_or.reduce([(column == "").to_numpy() for column in columns])
+    return text.mask(empty, "")
+
+
+def _report_unmatched(
+    lost: pd.Series, key_K: pd.Series, found_N: np.ndarray, entry: Mapping[str, Any], path: Path, description
+) -> None:
+    """Refuse rows without a partner, or say that they are left out; both with the spellings if these alone differ."""
+    on, name = ", ".join(_keys(entry)), description.name
+    pairs = similar_pairs(lost[lost != ""], key_K)
+    if pairs:
+        table, file = pairs[0]
+        alike = (
+            f"{len(pairs):,} of them differ only in their spelling: the table has {table!r}, {path.name} has {file!r}"
+        )
+    if not found_N.any() or entry["unmatched"] == "error":
+        if not pairs:
+            alike = f"the table has {lost.iloc[0]!r}, {path.name} has {key_K.iloc[0] if len(key_K) else 'none'!r}"
+        some = "some" if found_N.any() else "any"
+        repair = (
+            "write these ids alike in both files" if pairs else "check by, and that the files are of the same data"
+        )
+        if found_N.any() and not pairs:
+            repair = "add them, or unmatched: drop"
+        refuse(lost, f"{path} has no row for {some} {on}", f"{alike}; {repair}")
+    logger.warning("%s: %d rows left out that %s does not know", name, len(lost), path.name)
+    if pairs:
+        logger.warning("%s: of rows left out in the join with %s by %s, %s", name, path.name, on, alike)
 
 
 def _filtered(rows: pd.DataFrame, description: TableDescription) -> pd.DataFrame:
     for column, values in description.keep.items():
-        rows = rows[rows[column].isin(values)]
+        cells = canonical_codes(rows[column], f"{description.name}: column {column!r}")
+        rows = rows[cells.isin([canonical_code(value) for value in values])]
         if rows.empty:
             raise ValueError(f"{description.name} has no row with {column} of {', '.join(values)}; see keep")
     return rows.reset_index(drop=True)

@@ -23,7 +23,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from hf_cxr.data import ages
 from hf_cxr.data.description import READY, SPLITS, TableDescription, load_description
+from hf_cxr.data.ids import canonical_codes, canonical_ids, code_values
 from hf_cxr.data.schema import features
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
 from hf_cxr.data.table_boxes import boxes_of
@@ -35,7 +37,6 @@ from hf_cxr.labels import LabelSpace
 
 logger = logging.getLogger(__name__)
 
-OLDEST = 120  # years; above it, an age is taken as unknown
 
 SYNONYMS = (
     ("Effusion", "Pleural Effusion"),
@@ -119,6 +120,7 @@ def described(
     """
     label_NC = labels_of(rows, description)
     rows = with_ids(rows, description, embedded=embedded, root=root)
+    rows = rows.assign(image_id=canonical_ids(rows["image_id"], f"{description.name}: image ids"))
     rows, label_MC = _one_row_an_image(rows, label_NC, description)
     rows = _with_patients(rows, description)
     splits = _split(rows, label_MC, description)
@@ -252,8 +254,9 @@ def _with_patients(rows: pd.DataFrame, description: TableDescription) -> pd.Data
     where = f"{description.name}: column {description.patient_column!r}"
     if description.patient_pattern:
         found = patient.str.extract(re.compile(description.patient_pattern), expand=False)
-        refuse(patient[found.isna()], f"{where} does not hold {description.patient_pattern!r}", "mend patient_pattern")
+        refuse(patient[found.isna()], f"{where} does not hold {description.patient_pattern!r}", "fix patient_pattern")
         patient = found
+    patient = canonical_ids(patient, where)
     refuse(
         rows["image_id"][patient == ""],
         f"{where} names no patient for some images",
@@ -266,14 +269,15 @@ def _split(rows: pd.DataFrame, label_NC: np.ndarray, description: TableDescripti
     """Row numbers of train, validation and test, ascending."""
     side = rows[SPLIT].replace("all", "train")
     if description.split_column:
-        value = rows[description.split_column]
-        strange = ~value.isin(list(description.split_values))
+        where = f"{description.name}: column {description.split_column!r}"
+        value = canonical_codes(rows[description.split_column], where)
+        values = code_values(description.split_values, "split_values")
         refuse(
-            value[strange],
-            f"{description.name}: column {description.split_column!r} holds what is no split",
-            f"known: {', '.join(description.split_values)}; add it to split_values, or null to leave such rows out",
+            value[~value.isin(list(values))],
+            f"{where} contains unknown splits",
+            f"known: {', '.join(values)}; add it to split_values, or null to leave such rows out",
         )
-        side = value.map(description.split_values)
+        side = value.map(values)
     side_M = side.to_numpy(dtype=object)
     # Both shares are of all training images, so the test images do not depend on whether validation is cut.
     total = int((side_M == "train").sum())
@@ -337,16 +341,20 @@ def _label_array(label_NC: np.ndarray) -> pa.Array:
 
 
 def _valued(rows: pd.DataFrame, key: str, description: TableDescription) -> pa.Array:
-    """View or sex, through the description's map; empty cells are unknown."""
-    column, values = getattr(description, f"{key}_column"), getattr(description, f"{key}_values")
-    if column is None:
+    """View or sex, through the description's map; empty cells are unknown. Several columns' cells are read as one."""
+    columns = getattr(description, f"{key}_column")
+    if not columns:
         return pa.nulls(len(rows), pa.string())
-    cells = rows[column].astype(str)
-    strange = ~cells.isin([*values, ""])
+    columns = (columns,) if isinstance(columns, str) else columns
+    where = f"{description.name}: column {' and '.join(map(repr, columns))}"
+    cells = canonical_codes(rows[columns[0]], where)
+    for column in columns[1:]:
+        cells = (cells + " " + canonical_codes(rows[column], where)).str.strip()
+    values = code_values(getattr(description, f"{key}_values"), f"{key}_values")
     if "*" not in values:
         refuse(
-            cells[strange],
-            f"{description.name}: column {column!r} is no {key}",
+            cells[~cells.isin([*values, ""])],
+            f"{where} contains an unknown {key}",
             f"known: {', '.join(values)}; add it to {key}_values, with null for unknown",
         )
     code_M, texts = pd.factorize(cells)
@@ -357,24 +365,20 @@ def _valued(rows: pd.DataFrame, key: str, description: TableDescription) -> pa.A
 def _ages(rows: pd.DataFrame, description: TableDescription) -> np.ndarray:
     """Years, float32; empty, negative and implausible are NaN."""
     if description.age_column:
-        text = rows[description.age_column]
-        age_M = _numbers(text.str.replace(r"(?<=\d)Y$", "", regex=True), description)
-    elif description.birth_column:
+        return ages.years(rows[description.age_column], f"{description.name}: column {description.age_column!r}")
+    if description.birth_column:
         birth, study = (rows[name] for name in (description.birth_column, description.study_date_column))
-        age_M = _numbers(study.str[:4], description) - _numbers(birth.str[:4], description)
-    else:
-        return np.full(len(rows), np.nan, dtype=np.float32)
-    implausible_M = (age_M > OLDEST) | (age_M < 0)
-    if implausible_M.any():
-        logger.warning(
-            "%s: %d age(s) below 0 or above %d years taken as unknown, such as %g",
-            *(description.name, implausible_M.sum(), OLDEST, age_M[implausible_M][0]),
-        )
-    return np.where(implausible_M, np.nan, age_M).astype(np.float32)
+        where = f"{description.name}: age by {birth.name!r} and {study.name!r}"
+        return ages.plausible(_numbers(study.str[:4], description) - _numbers(birth.str[:4], description), where)
+    return np.full(len(rows), np.nan, dtype=np.float32)
 
 
 def _numbers(text: pd.Series, description: TableDescription) -> np.ndarray:
     number = pd.to_numeric(text, errors="coerce")
     strange = number.isna() & (text != "")
-    refuse(text[strange], f"{description.name}: column {text.name!r} is no number of years", "write 58, or nothing")
+    refuse(
+        text[strange],
+        f"{description.name}: column {text.name!r} does not begin with a year",
+        "write 1951, 19510228 or 1951-02-28, or leave the cell empty",
+    )
     return number.to_numpy(dtype=np.float64, na_value=np.nan)
