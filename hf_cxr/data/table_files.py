@@ -28,7 +28,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_cxr.data.description import TableDescription
-from hf_cxr.data.table_paths import leave_folder, strip_paths
 from hf_cxr.data.ids import (
     canonical_code,
     canonical_codes,
@@ -37,6 +36,7 @@ from hf_cxr.data.ids import (
     similar_pairs,
     whole_numbers,
 )
+from hf_cxr.data.table_paths import leave_folder, strip_paths
 
 logger = logging.getLogger(__name__)
 
