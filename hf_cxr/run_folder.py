@@ -43,6 +43,7 @@ FREE_ON_RESUME = {
     "save_total_limit",
     "split_file",  # as nih_root
     "table_root",  # as nih_root
+    "verify_prepared",
 }
 
 
