@@ -20,8 +20,7 @@ from PIL import Image
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import DecodedImages, count_missing, label_matrix, load_nih, load_splits, split_fingerprint
-from hf_cxr.data import decoding
+from hf_cxr.data import DecodedImages, count_missing, decoding, label_matrix, load_nih, load_splits, split_fingerprint
 from hf_cxr.data import prepare as module
 from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare, read_manifest
 from hf_cxr.data.schema import features
@@ -383,7 +382,7 @@ def test_what_opening_refuses_prepare_repairs(source, tmp_path):
     manifest = json.loads(before)
     manifest["splits"]["train"] += 1
     (out / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="manifest.json is damaged"):
+    with pytest.raises(ValueError, match=r"manifest.json is damaged"):
         load_prepared(out)
     assert write(source(), out)["decoded"] == 0
     load_prepared(out)

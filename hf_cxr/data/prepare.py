@@ -418,7 +418,7 @@ def _write_shard(split: datasets.Dataset, shard: Shard, pictures: list, out: Pat
         for image_id, reason in zip(split.select(rows)["image_id"], pictures, strict=True)
         if isinstance(reason, str)
     ]
-    what = {"file": shard.file_name, "rows": len(kept), "bytes": size, "sha256": sha256, "refused": refused}
+    what = {"file": shard.file_name, "rows": len(kept), "bytes": size, "refused": refused, "sha256": sha256}
     return sealed(asdict(shard) | what)
 
 

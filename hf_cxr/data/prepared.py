@@ -33,6 +33,7 @@ from hf_cxr.data.manifest import (
     AGAIN,
     DICT,
     FORMAT,
+    INFO,
     MANIFEST,
     SHARDS,
     STATE,
@@ -207,7 +208,7 @@ def damaged_shards(folder: Path, entries: Sequence[Mapping], *, read: bool) -> d
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         answers = pool.map(problem, entries)
         try:
-            problems = list(tqdm(answers, "Verifying", len(entries), disable=not read, unit="shard"))
+            problems = list(tqdm(answers, "Verifying", len(entries), disable=None if read else True, unit="shard"))
         except BaseException:  # Ctrl-C does not wait for the shards that are left
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -256,6 +257,9 @@ def _check_small_files(folder: Path, manifest: Mapping[str, Any], entries: Seque
     if not isinstance(listed, dict) or listed.get("splits") != list(manifest["splits"]):
         raise ValueError(f"{folder / DICT} is damaged (other splits than {MANIFEST} has): {AGAIN}")
     for split in manifest["splits"]:
+        info = read_json(folder / split / INFO)
+        if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
+            raise ValueError(f"{folder / split / INFO} is damaged (it describes no columns): {AGAIN}")
         path = folder / split / STATE
         state = read_json(path)
         wanted = [{"filename": entry["file"]} for entry in entries if entry["split"] == split]
