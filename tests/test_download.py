@@ -269,7 +269,7 @@ GOOD = {"images/00000001_000.png": PNG}
         ({"s": link("images/00000002_000.png", "images/00000001_000.png", tarfile.LNKTYPE)}, "link or a device"),
         ({"s": device("images/00000002_000.png", tarfile.CHRTYPE)}, "link or a device"),
         ({"s": device("images/00000002_000.png", tarfile.FIFOTYPE)}, "link or a device"),
-        ({"images/00000002_000.png": b"#!/bin/sh"}, "is no PNG file"),
+        ({"images/00000002_000.png": b"#!/bin/sh"}, "is not a PNG file"),
         ({"./images/00000001_000.png": PNG}, "is in it twice"),
         ({"images/00000002_000.png": PNG + bytes(70_000_000)}, "larger than images"),
     ],
@@ -327,7 +327,7 @@ def test_a_disk_that_fills_up_meanwhile(release, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
-    with pytest.raises(DownloadError, match=f"no space left in {tmp_path}; make some and run again"):
+    with pytest.raises(DownloadError, match=f"no space left in {tmp_path}; free some and run again"):
         download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"} == {"published", f"{ARCHIVE}.part"}
     monkeypatch.setattr(shutil, "copyfileobj", real)
@@ -365,7 +365,7 @@ def test_what_is_in_the_way_is_named_and_left_alone(release, tmp_path):
 
 
 def test_bad_arguments(release, tmp_path):
-    with pytest.raises(ValueError, match=r"images_01.tar.gz is no file of the release; did you mean images_00\d"):
+    with pytest.raises(ValueError, match=r"images_01.tar.gz is not a file of the release; did you mean images_00\d"):
         download_nih(tmp_path, only=["images_01.tar.gz"])
     with pytest.raises(ValueError, match="a mirror is the http address of a folder"):
         download_nih(tmp_path, mirror="ftp://server/nih")

@@ -458,6 +458,16 @@ def test_two_calls_at_once_give_the_folder_of_one(tmp_path):
     assert manifest["recipe"]["size"] == (36, 40)[status.index(0)]
 
 
+def test_killed_at_three_moments_and_run_again_it_equals_the_straight_one():
+    script = Path(__file__).parent / "process" / "kill_prepare.py"
+    line = [sys.executable, str(script), "--moments=3", "--scenarios=new"]
+    done = subprocess.run(
+        line, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(script.parents[2])}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("status -9") == done.stdout.count("status 0, equal") == 3
+
+
 def test_nothing_is_left_where_a_call_ended_before_it_wrote(images, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
     with pytest.raises(OSError, match="not enough room"):
