@@ -31,34 +31,27 @@ cite Wang et al., CVPR 2017.
 import contextlib
 import difflib
 import errno
-import gzip
 import hashlib
 import itertools
-import json
 import logging
 import os
 import re
 import shutil
-import tarfile
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import filelock
 import httpx2
 from huggingface_hub import constants
 from tqdm.auto import tqdm
 
+from hf_cxr.data.archives import MARKER, DownloadError, read_record, unpack, unpacking_folder
 from hf_cxr.data.nih import RELEASE
 from hf_cxr.files import write_json
 
 logger = logging.getLogger(__name__)
-
-
-class DownloadError(RuntimeError):
-    """A download that cannot be made, or that brought something else; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +113,8 @@ NIH_FILES = (
 # fmt: on
 
 UNPACKED = 1.05  # bytes on the disk for each byte of an archive: PNG files hardly compress; the rest is block size
-LARGEST_IMAGE = 64 * 2**20  # bytes; the release's images are near 0.4 MB
 LONGEST_WAIT = 120.0  # seconds between two attempts
-IMAGE_MEMBER = re.compile(r"(?:\./)?images/(\d{8}_\d{3}\.png)")
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GZIP_SIGNATURE = b"\x1f\x8b"
-MARKER = ".done"
 
 
 class _PassingError(Exception):
@@ -167,6 +156,9 @@ def download_nih(
     """
     files = [replace(file, url=_address(file, mirror)) for file in _chosen(only)]
     root = Path(root)
+    if os.path.lexists(root) and not root.is_dir():
+        what = "a link to a folder that does not exist" if root.is_symlink() else "not a folder"
+        raise DownloadError(f"{root} is {what}; give a folder")
     if only is None:
         _refuse_flat_images(root)
     missing = _missing(files, root)
@@ -190,8 +182,8 @@ def download_nih(
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DownloadError(f"no space left in {root}; free some and run again: it goes on from here") from error
         raise DownloadError(
-            f"cannot write {error.filename or root}: {error.strerror or error}; fix that and run again: it goes on from "
-            "here"
+            f"cannot write {error.filename or root}: {error.strerror or error}; fix that and run again: it goes on "
+            "from here"
         ) from error
     return [file.name for file in missing]
 
@@ -202,7 +194,7 @@ def _missing(files: Sequence[RemoteFile], root: Path) -> list[RemoteFile]:
 
 def _leavings(files: Sequence[RemoteFile], root: Path) -> list[Path]:
     """What a killed run left: folders that were being unpacked, notes that were being written."""
-    unpacking = [_beside(root, file.folder) for file in files if file.is_archive]
+    unpacking = [unpacking_folder(root, file.folder) for file in files if file.is_archive]
     notes = [path for file in files for path in root.glob(f".{_note(_part(file, root)).stem}-*.json")]
     parts = [part for file in files if (part := _part(file, root)).is_file() and _is_done(file, root)]
     return [path for path in (*unpacking, *notes, *parts) if path.exists()]
@@ -262,7 +254,7 @@ def _is_done(file: RemoteFile, root: Path) -> bool:
         return False
     if not (folder / MARKER).is_file():
         raise DownloadError(f"{folder} is there, but did not come from a finished download; {repair}")
-    expected = _read_record(folder / MARKER).get("images")
+    expected = read_record(folder / MARKER).get("images")
     if not isinstance(expected, int):
         raise DownloadError(f"{folder / MARKER} is damaged: it does not say how many images there are; {repair}")
     images = folder / "images"
@@ -270,15 +262,6 @@ def _is_done(file: RemoteFile, root: Path) -> bool:
     if there != expected:
         raise DownloadError(f"{images} has {there} images of the {expected} in {file.name}; {repair}")
     return True
-
-
-def _read_record(path: Path) -> dict:
-    """A small JSON file of ours; empty if it is missing or damaged."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _part(file: RemoteFile, root: Path) -> Path:
@@ -438,7 +421,7 @@ def _range_to_ask(file: RemoteFile, part: Path) -> tuple[int, dict[str, str]]:
     offset, note = _size(part), _note(part)
     if not offset:
         return 0, {}
-    known = _read_record(note)
+    known = read_record(note)
     validator = known.get("validator") if known.get("url") == file.url else None
     if not (isinstance(validator, str) and validator.isascii() and validator.isprintable()):  # a damaged note
         validator = None
@@ -471,100 +454,6 @@ def _check_beginning(answer: httpx2.Response, first: bytes, file: RemoteFile) ->
             f"{file.url} gives {what} in the place of {file.name}, as behind a login or when the link has changed; "
             f"open it in a browser, or get the file from {RELEASE} by hand"
         )
-
-
-def unpack(archive: str | os.PathLike, root: str | os.PathLike, folder: str | None = None) -> int:
-    """Unpack the images of one of the release's archives to ``root/folder/images``: all of them, or no folder at all.
-
-    Only regular files called images/00000001_000.png and beginning as PNG files do are written, under that name;
-    others are left out with a warning.
-
-    Args:
-        archive: a tar.gz file.
-        root: where the folder will be.
-        folder: its name; by default the archive's, images_001 for images_001.tar.gz.
-
-    Returns:
-        The number of images.
-
-    Raises:
-        DownloadError: the archive is damaged, holds a path that leads out of the folder, a link, a device, an image
-            twice, no image, or more than can be true.
-    """
-    archive, root = Path(archive), Path(root)
-    folder = archive.name.removesuffix(".tar.gz") if folder is None else folder
-    beside = _beside(root, folder)
-    if beside.exists():
-        shutil.rmtree(beside)  # of a run that was killed
-    (beside / "images").mkdir(parents=True)
-    try:
-        count = _write_images(archive, beside)
-        write_json(beside / MARKER, {"archive": f"{folder}.tar.gz", "images": count})
-        if hasattr(os, "sync"):
-            os.sync()  # the images are on the disk before the folder has its name; one by one takes an hour
-        beside.rename(root / folder)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DownloadError(
-            f"{archive} cannot be unpacked: {error}. Nothing of it was kept; delete the file and run again, or get it "
-            f"from {RELEASE} by hand"
-        ) from error
-    finally:
-        if beside.exists():
-            shutil.rmtree(beside)
-    return count
-
-
-def _beside(root: Path, folder: str) -> Path:
-    """Where an archive is unpacked until it is whole."""
-    return root / f".{folder}.unpacking"
-
-
-def _write_images(archive: Path, beside: Path) -> int:
-    """Write the images of an archive to ``beside``; returns their number."""
-    count, left_out, room = 0, [], 4 * archive.stat().st_size + LARGEST_IMAGE
-    bar = tqdm(desc=f"unpacking {archive.name}", total=_size(archive), unit="B", unit_scale=True, disable=None)
-    with archive.open("rb") as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar, bar:
-        for member in tar:
-            bar.update(packed.tell() - bar.n)
-            _check_member(member, beside)
-            if member.isdir():
-                continue
-            match = IMAGE_MEMBER.fullmatch(member.name)
-            if match is None:
-                left_out.append(member.name)
-                continue
-            room -= member.size
-            if member.size > LARGEST_IMAGE or room < 0:
-                raise tarfile.TarError(f"{member.name} would make it larger than images of the release can be")
-            _write_image(tar.extractfile(member), beside / "images" / match[1])
-            count += 1
-    if left_out:
-        logger.warning("%s: %d file(s) left out, such as %s", archive, len(left_out), ", ".join(left_out[:3]))
-    if not count:
-        raise tarfile.TarError("it holds no images/00000001_000.png or the like")
-    return count
-
-
-def _check_member(member: tarfile.TarInfo, beside: Path) -> None:
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts:
-        raise tarfile.TarError(f"{member.name} in it leads out of the folder")
-    if not (member.isreg() or member.isdir()):
-        raise tarfile.TarError(f"{member.name} in it is a link or a device; the release has regular files only")
-    if hasattr(tarfile, "data_filter"):  # Python's own check, from 3.11.4 on
-        tarfile.data_filter(member, str(beside))
-
-
-def _write_image(content, path: Path) -> None:
-    beginning = content.read(len(PNG_SIGNATURE))
-    if beginning != PNG_SIGNATURE:
-        raise tarfile.TarError(f"{path.name} in it is not a PNG file")
-    try:
-        with path.open("xb") as out:
-            out.write(beginning)
-            shutil.copyfileobj(content, out)
-    except FileExistsError:
-        raise tarfile.TarError(f"{path.name} is in it twice") from None
 
 
 __all__ = ["NIH_FILES", "DownloadError", "RemoteFile", "download_nih", "unpack"]
