@@ -40,6 +40,12 @@ class DataArguments:
     prepared: str | None = field(
         default=None, metadata={"help": "Folder that hf-cxr prepare wrote: images decoded and resized once."}
     )
+    verify_prepared: bool = field(
+        default=False,
+        metadata={
+            "help": "Read all of --prepared first and compare each shard with its SHA-256: seconds for each GB."
+        },
+    )
     nih_root: str | None = field(
         default=None,
         metadata={"help": "Folder of the ChestX-ray14 release: Data_Entry_2017*.csv, the two lists and images*/."},
@@ -129,6 +135,10 @@ class DataArguments:
             raise ValueError(
                 f"--dataset {self.dataset} and --prepared {self.prepared} do not go together: give --dataset prepared "
                 "with --prepared DIR, or neither"
+            )
+        if self.verify_prepared and self.dataset != "prepared":
+            raise ValueError(
+                f"--verify_prepared is for --dataset prepared, the dataset is {self.dataset}; leave it out"
             )
         self._check_table()
         if self.split_file is not None and not Path(self.split_file).is_file():

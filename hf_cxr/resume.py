@@ -39,6 +39,7 @@ FREE_ON_RESUME = {
     "table",  # as nih_root
     "table_root",  # as nih_root
     "unreadable_images",  # what a run is finished with when an image was lost on the way; the report counts them
+    "verify_prepared",
 }
 
 # Keys whose value may be a path. config.yaml holds them absolute: it is read from any working folder.

@@ -9,9 +9,11 @@ come, one entry a request; an empty list is good behaviour:
     ("whole",)         Range is ignored
     ("whole cut", n)   both
     ("page",)          a login page with status 200
+    ("endless",)       no length, and ever more bytes
     ("redirect",)      to an address of the same file that is good for one request, at another origin
 """
 
+import contextlib
 import hashlib
 import re
 import socket
@@ -83,7 +85,17 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"Content-Type": "text/html; charset=utf-8"}, PAGE)
         if action == ("redirect",):
             return self.answer(302, {"Location": f"http://localhost:{server.port}/{name}?signature=1"}, b"")
+        if action == ("endless",):
+            return self.answer_without_end(server.files[name])
         return self.serve(server.files[name], *action)
+
+    def answer_without_end(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the other side hangs up
+            for _ in range(1000):
+                self.wfile.write(content)
 
     def serve(self, content: bytes, fault: str = "", size: int | None = None) -> None:
         etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'

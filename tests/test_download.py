@@ -21,7 +21,7 @@ from huggingface_hub import constants
 from test_nih import ROWS, TEST_IMAGES, write_release
 
 from hf_cxr.commands import main
-from hf_cxr.data import download, load_nih
+from hf_cxr.data import archives, download, load_nih
 from hf_cxr.data.download import DownloadError, RemoteFile, download_nih, unpack
 
 ARCHIVE, LIST = "images_001.tar.gz", "test_list.txt"
@@ -172,6 +172,105 @@ def test_killed_between_download_and_unpacking(release, tmp_path):
     assert not (tmp_path / "images_001/images/00000009_000.png").exists()
 
 
+KILLED = """
+import os, signal
+from hf_cxr.data import archives, download
+from hf_cxr.data.download import RemoteFile
+
+real, written = archives._write_image, []
+
+def write(content, path):
+    written.append(path)
+    if len(written) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(content, path)
+
+archives._write_image = write
+"""
+
+
+def test_killed_in_mid_unpacking(release, tmp_path):
+    """What was unpacked goes, what was downloaded stays: the second run asks the server for nothing."""
+    root = tmp_path / "nih"
+    file = next(file for file in download.NIH_FILES if file.name == ARCHIVE)
+    code = f"{KILLED}\ndownload.NIH_FILES = ({file!r},)\ndownload.download_nih({str(root)!r}, mirror={release.url!r})"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"HF_HUB_OFFLINE": "0"}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list((root / ".images_001.unpacking/images").iterdir())) == 2
+    assert not (root / "images_001").exists()
+    assert download_nih(root, mirror=release.url, only=[ARCHIVE], **QUICK) == [ARCHIVE]
+    assert len(release.asked) == 1
+    assert {path.name for path in root.iterdir() if path.suffix != ".lock"} == {"images_001"}
+    assert len(list((root / "images_001/images").iterdir())) == 4
+
+
+def test_leavings_are_removed_though_nothing_is_missing_and_nothing_else_is(release, tmp_path):
+    download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
+    before = snapshot(tmp_path)
+    (tmp_path / ".images_001.unpacking/images").mkdir(parents=True)
+    (tmp_path / f"{ARCHIVE}.part").write_bytes(b"x")
+    (tmp_path / f".{ARCHIVE}.part-ab_c1d2e.json").write_text("{")
+    (tmp_path / "images_002.tar.gz.part").write_bytes(b"half of another archive")
+    assert download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK) == []
+    (tmp_path / "images_002.tar.gz.part").unlink()
+    assert snapshot(tmp_path) == before
+    assert not (tmp_path / ".images_001.unpacking").exists()
+
+
+@pytest.mark.parametrize(
+    "note", ["", "[]", "{", '{"url": 3}', "null", '{"url": URL, "validator": "a\\nb"}', "[" * 99_999]
+)
+def test_a_damaged_note_on_a_download_under_way_costs_nothing(release, tmp_path, note):
+    part = tmp_path / f"{ARCHIVE}.part"
+    part.write_bytes(release.files[ARCHIVE][:70_000])
+    part.with_name(f"{part.name}.json").write_text(note.replace("URL", json.dumps(f"{release.url}/{ARCHIVE}")))
+    assert download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK) == [ARCHIVE]
+    assert release.ranges(ARCHIVE) == ["bytes=70000-"]
+
+
+def test_a_flipped_byte_in_what_was_here_is_seen_and_downloaded_again(release, tmp_path):
+    part, half = tmp_path / f"{ARCHIVE}.part", bytearray(release.files[ARCHIVE][:70_000])
+    half[33_000] ^= 4
+    part.write_bytes(half)
+    with pytest.raises(DownloadError, match=r"has the md5 .*deleted; run again"):
+        download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
+    assert not list(tmp_path.glob("images_001*"))
+    assert download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK) == [ARCHIVE]
+
+
+def test_a_server_that_sends_without_end_does_not_fill_the_disk(release, tmp_path):
+    release.plan[ARCHIVE] = [("endless",)] * 3
+    with pytest.raises(DownloadError, match=r"sends more than the .* gave up after 3 attempts"):
+        download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
+    assert (tmp_path / f"{ARCHIVE}.part").stat().st_size <= len(release.files[ARCHIVE])
+    assert download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK) == [ARCHIVE]
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{}", '{"images": "4"}', "null", "\0"])
+def test_a_damaged_record_of_what_was_unpacked_is_one_error(release, tmp_path, record):
+    download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
+    (tmp_path / "images_001/.done").write_text(record)
+    with pytest.raises(DownloadError, match=r"images_001/.done is damaged.*move it away"):
+        download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
+    (tmp_path / "images_001/.done").write_text('{"images": 4}')
+    shutil.rmtree(tmp_path / "images_001/images")
+    with pytest.raises(DownloadError, match="has 0 images of the 4"):
+        download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
+
+
+def test_a_place_that_is_not_a_folder(release, tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("gone")
+    (tmp_path / "nih").mkdir()
+    (tmp_path / "nih/images_001").symlink_to(tmp_path / "unmounted")
+    for place, match in (("file", "is not a folder"), ("link", "does not exist"), ("file/nih", "cannot write")):
+        with pytest.raises(DownloadError, match=match):
+            download_nih(tmp_path / place, mirror=release.url, **QUICK)
+    with pytest.raises(DownloadError, match="images_001 is a link to a folder that does not exist"):
+        download_nih(tmp_path / "nih", mirror=release.url, only=[ARCHIVE], **QUICK)
+    assert release.asked == []
+
+
 def test_a_file_that_changed_on_the_server_is_not_stitched_together(release, tmp_path, monkeypatch):
     release.plan[LIST] = [("cut", 14), 503, 503, 503]  # where the two versions have parted
     with pytest.raises(DownloadError, match="503"):
@@ -254,7 +353,7 @@ def device(name: str, kind: bytes) -> tarfile.TarInfo:
     return entry
 
 
-PNG = download.PNG_SIGNATURE + b"pixels"
+PNG = archives.PNG_SIGNATURE + b"pixels"
 GOOD = {"images/00000001_000.png": PNG}
 
 
@@ -269,7 +368,7 @@ GOOD = {"images/00000001_000.png": PNG}
         ({"s": link("images/00000002_000.png", "images/00000001_000.png", tarfile.LNKTYPE)}, "link or a device"),
         ({"s": device("images/00000002_000.png", tarfile.CHRTYPE)}, "link or a device"),
         ({"s": device("images/00000002_000.png", tarfile.FIFOTYPE)}, "link or a device"),
-        ({"images/00000002_000.png": b"#!/bin/sh"}, "is no PNG file"),
+        ({"images/00000002_000.png": b"#!/bin/sh"}, "is not a PNG file"),
         ({"./images/00000001_000.png": PNG}, "is in it twice"),
         ({"images/00000002_000.png": PNG + bytes(70_000_000)}, "larger than images"),
     ],
@@ -289,7 +388,7 @@ def test_an_unsafe_archive_leaves_nothing(tmp_path, members, message):
 def test_the_good_part_of_these_archives_unpacks(tmp_path, caplog):
     archive = tmp_path / ARCHIVE
     archive.write_bytes(tar_gz({"d": device("images", tarfile.DIRTYPE)} | GOOD | {"images/._00000001_000.png": b"x"}))
-    with caplog.at_level(logging.WARNING, logger="hf_cxr.data.download"):
+    with caplog.at_level(logging.WARNING, logger="hf_cxr.data.archives"):
         assert unpack(archive, tmp_path) == 1
     assert "1 file(s) left out, such as images/._00000001_000.png" in caplog.text
     folder = tmp_path / "images_001"
@@ -321,13 +420,13 @@ def test_too_little_space_is_said_before_the_first_request(release, tmp_path, mo
 
 
 def test_a_disk_that_fills_up_meanwhile(release, tmp_path, monkeypatch):
-    real = download.shutil.copyfileobj
+    real = shutil.copyfileobj
 
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
-    with pytest.raises(DownloadError, match=f"no space left in {tmp_path}; make some and run again"):
+    with pytest.raises(DownloadError, match=f"no space left in {tmp_path}; free some and run again"):
         download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"} == {"published", f"{ARCHIVE}.part"}
     monkeypatch.setattr(shutil, "copyfileobj", real)
@@ -365,10 +464,13 @@ def test_what_is_in_the_way_is_named_and_left_alone(release, tmp_path):
 
 
 def test_bad_arguments(release, tmp_path):
-    with pytest.raises(ValueError, match=r"images_01.tar.gz is no file of the release; did you mean images_00\d"):
+    with pytest.raises(ValueError, match=r"images_01.tar.gz is not a file of the release; did you mean images_00\d"):
         download_nih(tmp_path, only=["images_01.tar.gz"])
     with pytest.raises(ValueError, match="a mirror is the http address of a folder"):
         download_nih(tmp_path, mirror="ftp://server/nih")
+    for mirror in ("http://server:99999999/nih", "http://ser\x00ver/"):
+        with pytest.raises(ValueError, match="is not a valid address"):
+            download_nih(tmp_path, mirror=mirror)
 
 
 def test_one_download_at_a_time(release, tmp_path):

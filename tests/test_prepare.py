@@ -20,7 +20,7 @@ from PIL import Image
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import DecodedImages, count_missing, label_matrix, load_nih, load_splits, split_fingerprint
+from hf_cxr.data import DecodedImages, count_missing, decoding, label_matrix, load_nih, load_splits, split_fingerprint
 from hf_cxr.data import prepare as module
 from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare, read_manifest
 from hf_cxr.data.schema import features
@@ -258,16 +258,16 @@ def test_images_that_can_be_read_now_are_read_though_their_files_are_the_same(so
 
 
 def test_a_shard_that_was_replaced_is_not_taken_for_its_former_self(source, tmp_path, monkeypatch):
-    out, real = tmp_path / "out", module._append
+    out, real = tmp_path / "out", module.append_shard
     write(source(), out)
 
-    def killed(path, entry):
+    def killed(folder, entry):
         if "bytes" in entry:
             raise KeyboardInterrupt
-        real(path, entry)
+        real(folder, entry)
 
     with monkeypatch.context() as kill:
-        kill.setattr(module, "_append", killed)
+        kill.setattr(module, "append_shard", killed)
         with pytest.raises(KeyboardInterrupt):  # between the first shard's file and its line
             write(source(), out, Recipe(32, int(Image.Resampling.NEAREST)), update=True)
     assert write(source(), out)["decoded"] == 6
@@ -282,8 +282,8 @@ def _die(batch, recipe):
 def test_a_decoding_process_that_is_ended_is_one_error_and_what_was_finished_stays(source, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BATCH", 4)
     with monkeypatch.context() as killer:
-        killer.setattr(module, "_decode", _die)
-        with pytest.raises(OSError, match=r"ended from outside.*fewer --workers: finished shards stay"):
+        killer.setattr(decoding, "decode_batch", _die)
+        with pytest.raises(OSError, match=r"was killed.*fewer --workers: finished shards stay"):
             write(source(), tmp_path / "out", workers=2)
     assert write(source(), tmp_path / "out")["decoded"] == 30
 
@@ -307,7 +307,7 @@ def test_a_full_disk_leaves_what_was_finished(source, tmp_path, monkeypatch):
         return real(writer, *args, **kwargs)
 
     monkeypatch.setattr(module.ArrowWriter, "finalize", full)
-    with pytest.raises(OSError, match=r"train.data-00002.*No space left on device.*finished shards stay"):
+    with pytest.raises(OSError, match=r"cannot write .*train.data-00002.*finished shards stay"):
         write(source(), out)
     assert not [path for path in out.rglob("*.arrow") if path.name.startswith(".")]
     assert write(source(), out)["decoded"] == 18
@@ -346,7 +346,7 @@ def test_room_is_looked_for_first(source, tmp_path, monkeypatch):
 def test_other_peoples_folders_are_left_alone(source, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("x")
-    with pytest.raises(ValueError, match="no prepared dataset"):
+    with pytest.raises(ValueError, match="not a prepared dataset"):
         write(source(), tmp_path / "thesis")
     with pytest.raises(ValueError, match="is a file"):
         write(source(), tmp_path / "thesis" / "chapter1.tex")
@@ -369,21 +369,23 @@ def test_a_cut_off_or_missing_shard_is_told_at_load_and_mended(source, tmp_path)
         load_prepared(out)
     assert write(source(), out)["decoded"] == 6
     shard.unlink()
-    with pytest.raises(FileNotFoundError, match=r"00001-of-00004.arrow is gone; say the same hf-cxr prepare again"):
+    with pytest.raises(FileNotFoundError, match=r"00001-of-00004.arrow is missing.*Run the same hf-cxr prepare"):
         load_prepared(out)
     assert write(source(), out)["decoded"] == 6
     load_prepared(out)
 
 
-def test_a_folder_that_prepare_takes_for_sound_is_not_sent_back_to_it(source, tmp_path):
+def test_what_opening_refuses_prepare_repairs(source, tmp_path):
     out = tmp_path / "out"
     write(source(), out)
-    manifest = json.loads((out / "manifest.json").read_text())
+    before = (out / "manifest.json").read_bytes()
+    manifest = json.loads(before)
     manifest["splits"]["train"] += 1
     (out / "manifest.json").write_text(json.dumps(manifest))
-    assert write(source(), out)["decoded"] == 0
-    with pytest.raises(ValueError, match="remove the folder and prepare it again"):
+    with pytest.raises(ValueError, match=r"manifest.json is damaged"):
         load_prepared(out)
+    assert write(source(), out)["decoded"] == 0
+    load_prepared(out)
 
 
 def test_the_command_and_training_from_its_folder(tmp_path, capsys):

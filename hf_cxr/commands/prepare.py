@@ -2,20 +2,21 @@
 
 The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR), and so is the size
 (--resize_size) and, by the model, the filter. Train on the folder with --dataset prepared --prepared DIR: the pixels
-are the same. Stopped, the same line goes on; finished, it does nothing; if the source changed, it says so.
+are the same. If it was stopped, the same command goes on; if it has finished, it does nothing; if the source changed,
+it says so. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hf_cxr.commands import set_up_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 with one line on standard error for bad input."""
+    """Exit status 0; 2 with one line on standard error for bad input or a damaged folder; 130 when interrupted."""
     parser = argparse.ArgumentParser(
         prog="hf-cxr prepare",
         description=__doc__,
@@ -39,9 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--update", action="store_true", help="bring a folder up to date whose source or settings changed"
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare every shard with its SHA-256: damaged ones are decoded again, or, if no source is given, named",
+    )
     own, rest = parser.parse_known_args(argv)
     if own.workers < 1:
         parser.error(f"--workers is {own.workers}; it must be at least 1")
+    if own.verify and not rest:
+        return _guarded(lambda: verified(own.out))
     if (not rest or rest[0].startswith("-")) and not any(word.startswith("--resize_size") for word in rest):
         parser.error("say the size: the CONFIG.yaml that will train on it first, or --resize_size 256")
     from hf_cxr.config import DataArguments, parse_arguments  # with torch, which decoding processes do without
@@ -58,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hf_cxr.data.prepare import Recipe, Source, prepare
     from hf_cxr.processing import image_processor_for
 
-    set_up_terminal()
-    try:
+    def run() -> str:
         splits, label_names = load_splits(args.data, seed=args.training.seed)
         manifest = prepare(
             splits,
@@ -76,16 +83,44 @@ def main(argv: Sequence[str] | None = None) -> int:
             unreadable=own.unreadable,
             duplicates=own.duplicates,
             update=own.update,
+            verify=own.verify,
             workers=own.workers,
         )
+        return summary(manifest, own.out)
+
+    set_up_terminal()
+    return _guarded(run)
+
+
+def _guarded(run: Callable[[], str]) -> int:
+    """Print what ``run`` returns, or its error in one line; the exit status."""
+    try:
+        print(run())
     except (ValueError, OSError) as error:
         print(f"hf-cxr prepare: {error}", file=sys.stderr)
         return 2
-    print(told(manifest, own.out))
+    except KeyboardInterrupt:
+        print("hf-cxr prepare: stopped; the same command goes on from the finished shards", file=sys.stderr)
+        return 130
     return 0
 
 
-def told(manifest: dict, out: Path) -> str:
+def verified(out: Path) -> str:
+    """Check every byte of a prepared folder; what was checked, in a line.
+
+    Raises:
+        FileNotFoundError, ValueError: see `hf_cxr.data.prepared.load_prepared`.
+    """
+    from hf_cxr.data.prepared import load_prepared
+
+    splits, manifest = load_prepared(out, verify=True)
+    shards = sum(len(split.cache_files) for split in splits.values())
+    images = sum(manifest["splits"].values())
+    size = f"{manifest['bytes'] / 1e9:.2f} GB"
+    return f"{out}: all {shards} shards ({images:,} images, {size}) are as they were written"
+
+
+def summary(manifest: dict, out: Path) -> str:
     """What was done, in a few lines."""
     images = sum(manifest["splits"].values())
     parts = ", ".join(f"{name} {count:,}" for name, count in manifest["splits"].items())

@@ -19,7 +19,7 @@ from hf_cxr.data.duplicates import check_no_duplicates, find_duplicates, percept
 from hf_cxr.data.nih import load_nih
 from hf_cxr.data.phantom import load_phantom
 from hf_cxr.data.positives import check_positives, why_untrainable
-from hf_cxr.data.prepare import SOURCE_COLUMNS, check_recipe, load_prepared, read_manifest
+from hf_cxr.data.prepared import SOURCE_COLUMNS, check_recipe, content_digest, load_prepared, read_manifest
 from hf_cxr.data.split_files import apply_split_file, read_split_file
 from hf_cxr.data.splits import (
     check_patients_disjoint,
@@ -47,6 +47,7 @@ __all__ = [
     "check_patients_disjoint",
     "check_positives",
     "check_prepared",
+    "content_digest",
     "count_missing",
     "dataset_name",
     "describe_split_source",
@@ -128,7 +129,7 @@ def _load_source(args: "DataArguments", *, images: bool) -> tuple[datasets.Datas
     if args.dataset == "table":
         return load_table(args.table, args.table_root, images=images, missing_images=missing)
     if args.dataset == "prepared":
-        splits, manifest = load_prepared(args.prepared)
+        splits, manifest = load_prepared(args.prepared, verify=args.verify_prepared)
         for name, split in splits.items():
             refuse_absent_bytes(split, Path(args.prepared) / name)
         splits = with_canonical_ids(splits)
@@ -181,7 +182,7 @@ def check_prepared(args: "DataArguments", size: int, resample: int) -> None:
     """Refuse prepared pixels of another size or filter than the model's preprocessing has; any other source passes.
 
     Raises:
-        ValueError: see `prepare.check_recipe`.
+        ValueError: see `prepared.check_recipe`.
     """
     if args.dataset == "prepared":
         check_recipe(read_manifest(args.prepared), size, resample, args.prepared)

@@ -8,6 +8,9 @@ when every image in it has been written. What is done is not asked for again. An
 root/NAME.part, with the server's word on its version in NAME.part.json; it is deleted once unpacked, unless it is to
 be kept. An archive or a table that somebody else put into root is used if it is the published one, and never deleted.
 
+One download into a folder at a time: it holds the folder's lock while it decides what is missing and until it has it.
+Killed at any moment, the same call goes on, and removes what the killed one left half-unpacked.
+
 Refuses: a web page in the place of a file, another size or checksum than the published one, an archive with paths
 that lead elsewhere, links or devices, too little space, offline mode, a second download into the same folder.
 
@@ -28,34 +31,27 @@ cite Wang et al., CVPR 2017.
 import contextlib
 import difflib
 import errno
-import gzip
 import hashlib
 import itertools
-import json
 import logging
 import os
 import re
 import shutil
-import tarfile
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import filelock
 import httpx2
 from huggingface_hub import constants
 from tqdm.auto import tqdm
 
+from hf_cxr.data.archives import MARKER, DownloadError, read_record, unpack, unpacking_folder
 from hf_cxr.data.nih import RELEASE
 from hf_cxr.files import write_json
 
 logger = logging.getLogger(__name__)
-
-
-class DownloadError(RuntimeError):
-    """A download that cannot be made, or that brought something else; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +113,8 @@ NIH_FILES = (
 # fmt: on
 
 UNPACKED = 1.05  # bytes on the disk for each byte of an archive: PNG files hardly compress; the rest is block size
-LARGEST_IMAGE = 64 * 2**20  # bytes; the release's images are near 0.4 MB
 LONGEST_WAIT = 120.0  # seconds between two attempts
-IMAGE_MEMBER = re.compile(r"(?:\./)?images/(\d{8}_\d{3}\.png)")
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GZIP_SIGNATURE = b"\x1f\x8b"
-MARKER = ".done"
 
 
 class _PassingError(Exception):
@@ -158,19 +150,20 @@ def download_nih(
         Names of what was brought in or unpacked by this call; empty when everything was there.
 
     Raises:
-        ValueError: an unknown name in ``only``; a mirror that is no http address.
+        ValueError: an unknown name in ``only``; a mirror that is not an http address.
         DownloadError: offline mode, too little space, no connection, a wrong file, an unsafe archive, a file or folder
             in ``root`` that is in the way, another download into it.
     """
     files = [replace(file, url=_address(file, mirror)) for file in _chosen(only)]
     root = Path(root)
+    if os.path.lexists(root) and not root.is_dir():
+        what = "a link to a folder that does not exist" if root.is_symlink() else "not a folder"
+        raise DownloadError(f"{root} is {what}; give a folder")
     if only is None:
         _refuse_flat_images(root)
-    missing = [file for file in files if not _is_done(file, root)]
-    for file in set(files) - set(missing):
-        _part(file, root).unlink(missing_ok=True)  # of a run that was killed when all was done
-    if not missing:
-        return []
+    missing = _missing(files, root)
+    if not missing and not _leavings(files, root):
+        return []  # not even the lock: the folder may be on a read-only disk
     if constants.is_offline_mode() and any(_needs_network(file, root) for file in missing):
         raise DownloadError(
             f"cannot download {missing[0].name} and what else {root} lacks in offline mode: unset HF_HUB_OFFLINE (and "
@@ -180,16 +173,38 @@ def download_nih(
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _alone(root), httpx2.Client(timeout=timeout, follow_redirects=True) as client:
+            missing = _missing(files, root)  # another run may have ended since the look above
+            _remove_leavings(files, missing, root)
             for file in missing:
-                if _is_done(file, root):  # by another run, between the look above and the lock
-                    continue
                 logger.info("%s from %s", file.name, file.url)
                 _get(client, file, root, keep_archives=keep_archives, tries=tries, backoff=backoff)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DownloadError(f"no space left in {root}; make some and run again: it goes on from here") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DownloadError(f"no space left in {root}; free some and run again: it goes on from here") from error
+        raise DownloadError(
+            f"cannot write {error.filename or root}: {error.strerror or error}; fix that and run again: it goes on "
+            "from here"
+        ) from error
     return [file.name for file in missing]
+
+
+def _missing(files: Sequence[RemoteFile], root: Path) -> list[RemoteFile]:
+    return [file for file in files if not _is_done(file, root)]
+
+
+def _leavings(files: Sequence[RemoteFile], root: Path) -> list[Path]:
+    """What a killed run left: folders that were being unpacked, notes that were being written."""
+    unpacking = [unpacking_folder(root, file.folder) for file in files if file.is_archive]
+    notes = [path for file in files for path in root.glob(f".{_note(_part(file, root)).stem}-*.json")]
+    parts = [part for file in files if (part := _part(file, root)).is_file() and _is_done(file, root)]
+    return [path for path in (*unpacking, *notes, *parts) if path.exists()]
+
+
+def _remove_leavings(files: Sequence[RemoteFile], missing: Sequence[RemoteFile], root: Path) -> None:
+    for path in _leavings(files, root):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for file in set(files) - set(missing):
+        _note(_part(file, root)).unlink(missing_ok=True)
 
 
 def _chosen(only: Sequence[str] | None) -> list[RemoteFile]:
@@ -198,7 +213,7 @@ def _chosen(only: Sequence[str] | None) -> list[RemoteFile]:
         if name not in by_name:
             nearest = difflib.get_close_matches(name, by_name, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(by_name)}"
-            raise ValueError(f"{name} is no file of the release; {hint}")
+            raise ValueError(f"{name} is not a file of the release; {hint}")
     return [file for file in NIH_FILES if only is None or file.name in only]
 
 
@@ -209,6 +224,10 @@ def _address(file: RemoteFile, mirror: str | None) -> str:
         raise ValueError(
             f"a mirror is the http address of a folder, such as https://server/ChestX-ray14; got {mirror}"
         )
+    try:
+        httpx2.URL(mirror)
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        raise ValueError(f"--mirror {mirror} is not a valid address: {error}") from error
     return f"{mirror.rstrip('/')}/{file.name}"
 
 
@@ -228,15 +247,20 @@ def _is_done(file: RemoteFile, root: Path) -> bool:
             _check_content(path, file, f"move it away and run again for the published one, which is at {file.url}")
         return path.exists()
     folder = root / file.folder
+    repair = f"move it away and run again, or leave out {file.name} with --only"
+    if folder.is_symlink() and not folder.exists():
+        raise DownloadError(f"{folder} is a link to a folder that does not exist; {repair}")
     if not folder.exists():
         return False
-    repair = f"move it away and run again, or leave out {file.name} with --only"
     if not (folder / MARKER).is_file():
         raise DownloadError(f"{folder} is there, but did not come from a finished download; {repair}")
-    expected = json.loads((folder / MARKER).read_text(encoding="utf-8"))["images"]
-    there = sum(name.endswith(".png") for name in os.listdir(folder / "images"))
+    expected = read_record(folder / MARKER).get("images")
+    if not isinstance(expected, int):
+        raise DownloadError(f"{folder / MARKER} is damaged: it does not say how many images there are; {repair}")
+    images = folder / "images"
+    there = sum(name.endswith(".png") for name in os.listdir(images)) if images.is_dir() else 0
     if there != expected:
-        raise DownloadError(f"{folder}/images has {there} images of the {expected} in {file.name}; {repair}")
+        raise DownloadError(f"{images} has {there} images of the {expected} in {file.name}; {repair}")
     return True
 
 
@@ -275,11 +299,17 @@ def _check_space(root: Path, missing: Sequence[RemoteFile], keep_archives: bool)
 @contextlib.contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """No other process downloads into the folder meanwhile."""
+    lock = filelock.FileLock(root / ".download.lock")
     try:
-        with filelock.FileLock(root / ".download.lock", timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except filelock.Timeout:
         raise DownloadError(f"another download into {root} is running; wait for it, or stop it") from None
+    except NotImplementedError as error:
+        raise DownloadError(f"{root} cannot be locked ({error}); download to a local disk") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _get(
@@ -354,7 +384,8 @@ def _receive(client: httpx2.Client, file: RemoteFile, part: Path) -> None:
         elif not answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
             part.unlink(missing_ok=True)
             raise _PassingError(f"asked for bytes from {offset}, got {answer.headers.get('Content-Range')}")
-        left = int(answer.headers["Content-Length"]) if "Content-Length" in answer.headers else None
+        length = answer.headers.get("Content-Length", "")
+        left = int(length) if length.isdecimal() else None
         total = file.size if left is None else offset + left
         chunks = answer.iter_raw()
         first = next(chunks, b"")
@@ -376,6 +407,8 @@ def _receive(client: httpx2.Client, file: RemoteFile, part: Path) -> None:
         )
         with part.open("ab") as out, bar:
             for chunk in itertools.chain([first], chunks):
+                if total is not None and out.tell() + len(chunk) > total:  # it could go on until the disk is full
+                    raise _PassingError(f"sends more than the {total:,} bytes of the file")
                 out.write(chunk)
                 out.flush()  # a killed run leaves all that came
                 bar.update(len(chunk))
@@ -388,8 +421,10 @@ def _range_to_ask(file: RemoteFile, part: Path) -> tuple[int, dict[str, str]]:
     offset, note = _size(part), _note(part)
     if not offset:
         return 0, {}
-    known = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+    known = read_record(note)
     validator = known.get("validator") if known.get("url") == file.url else None
+    if not (isinstance(validator, str) and validator.isascii() and validator.isprintable()):  # a damaged note
+        validator = None
     if validator is None and file.checksum is None:  # nothing would tell whether the two halves are of one file
         return 0, {}
     return offset, {"Range": f"bytes={offset}-"} | ({"If-Range": validator} if validator else {})
@@ -419,95 +454,6 @@ def _check_beginning(answer: httpx2.Response, first: bytes, file: RemoteFile) ->
             f"{file.url} gives {what} in the place of {file.name}, as behind a login or when the link has changed; "
             f"open it in a browser, or get the file from {RELEASE} by hand"
         )
-
-
-def unpack(archive: str | os.PathLike, root: str | os.PathLike, folder: str | None = None) -> int:
-    """Unpack the images of one of the release's archives to ``root/folder/images``: all of them, or no folder at all.
-
-    Only regular files called images/00000001_000.png and beginning as PNG files do are written, under that name;
-    others are left out with a warning.
-
-    Args:
-        archive: a tar.gz file.
-        root: where the folder will be.
-        folder: its name; by default the archive's, images_001 for images_001.tar.gz.
-
-    Returns:
-        The number of images.
-
-    Raises:
-        DownloadError: the archive is damaged, holds a path that leads out of the folder, a link, a device, an image
-            twice, no image, or more than can be true.
-    """
-    archive, root = Path(archive), Path(root)
-    folder = archive.name.removesuffix(".tar.gz") if folder is None else folder
-    beside = root / f".{folder}.unpacking"
-    if beside.exists():
-        shutil.rmtree(beside)  # of a run that was killed
-    (beside / "images").mkdir(parents=True)
-    try:
-        count = _write_images(archive, beside)
-        write_json(beside / MARKER, {"archive": f"{folder}.tar.gz", "images": count})
-        if hasattr(os, "sync"):
-            os.sync()  # the images are on the disk before the folder has its name; one by one takes an hour
-        beside.rename(root / folder)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DownloadError(
-            f"{archive} cannot be unpacked: {error}. Nothing of it was kept; delete the file and run again, or get it "
-            f"from {RELEASE} by hand"
-        ) from error
-    finally:
-        if beside.exists():
-            shutil.rmtree(beside)
-    return count
-
-
-def _write_images(archive: Path, beside: Path) -> int:
-    """Write the images of an archive to ``beside``; returns their number."""
-    count, left_out, room = 0, [], 4 * archive.stat().st_size + LARGEST_IMAGE
-    bar = tqdm(desc=f"unpacking {archive.name}", total=_size(archive), unit="B", unit_scale=True, disable=None)
-    with archive.open("rb") as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar, bar:
-        for member in tar:
-            bar.update(packed.tell() - bar.n)
-            _check_member(member, beside)
-            if member.isdir():
-                continue
-            match = IMAGE_MEMBER.fullmatch(member.name)
-            if match is None:
-                left_out.append(member.name)
-                continue
-            room -= member.size
-            if member.size > LARGEST_IMAGE or room < 0:
-                raise tarfile.TarError(f"{member.name} would make it larger than images of the release can be")
-            _write_image(tar.extractfile(member), beside / "images" / match[1])
-            count += 1
-    if left_out:
-        logger.warning("%s: %d file(s) left out, such as %s", archive, len(left_out), ", ".join(left_out[:3]))
-    if not count:
-        raise tarfile.TarError("it holds no images/00000001_000.png or the like")
-    return count
-
-
-def _check_member(member: tarfile.TarInfo, beside: Path) -> None:
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts:
-        raise tarfile.TarError(f"{member.name} in it leads out of the folder")
-    if not (member.isreg() or member.isdir()):
-        raise tarfile.TarError(f"{member.name} in it is a link or a device; the release has regular files only")
-    if hasattr(tarfile, "data_filter"):  # Python's own check, from 3.11.4 on
-        tarfile.data_filter(member, str(beside))
-
-
-def _write_image(content, path: Path) -> None:
-    beginning = content.read(len(PNG_SIGNATURE))
-    if beginning != PNG_SIGNATURE:
-        raise tarfile.TarError(f"{path.name} in it is no PNG file")
-    try:
-        with path.open("xb") as out:
-            out.write(beginning)
-            shutil.copyfileobj(content, out)
-    except FileExistsError:
-        raise tarfile.TarError(f"{path.name} is in it twice") from None
 
 
 __all__ = ["NIH_FILES", "DownloadError", "RemoteFile", "download_nih", "unpack"]

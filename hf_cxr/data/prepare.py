@@ -1,37 +1,30 @@
-"""Decode and resize a dataset once: a folder that `datasets.load_from_disk` opens, memory-mapped, 8-bit grey.
-
-    DIR/manifest.json                    what was prepared, from what, how, and what was refused; written last
-    DIR/shards.jsonl                     one line a finished shard; a stopped preparation goes on from it
-    DIR/train/data-00000-of-00068.arrow  the schema's columns, and two of SOURCE_COLUMNS, some 64 MB a shard
-    DIR/validation/...  DIR/test/...
+"""Decode and resize a dataset once: write the folder that `prepared.py` describes and reads.
 
 ``image`` holds the resized pixels uncompressed (PGM: a 15-byte header, then the bytes), so that reading one costs a
 tenth of a millisecond, every program knows the format, and all that takes a dataset of the schema takes this one. They
 are the pixels that `DecodedImages` gives for the source's files, to the bit.
 
-A shard is done again only if its rows, its files (size and time of change) or a setting are others than they were, or
-if an image of it that could not be read now can be.
+A shard is written again only if its rows, its files (size and time of change) or a setting changed, if it is damaged,
+or if an image of it that could not be read can be read now.
 
-Refuses: a source that changed since (unless told to bring the folder up to date), images that cannot be read (unless
-told to leave them out and list them), the same picture in two splits (unless told to list it), a folder that holds
-something else, a disk without room.
+One process at a time: it holds the folder's lock from before it reads what is there until it has finished. Killed at
+any moment, the same call goes on from the shards that are finished, and removes what the killed one left half-written.
+
+Refuses: a source that changed since (unless asked to update the folder), images that cannot be read (unless asked to
+leave them out and list them), the same picture in two splits (unless asked to list it), a folder with other content, a
+disk without room.
 
 N = images, S = working side in pixels.
 """
 
 import errno
 import hashlib
-import json
 import logging
-import multiprocessing
 import os
 import shutil
-import tempfile
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -40,38 +33,52 @@ from typing import Any, Literal
 import datasets
 import pyarrow as pa
 from datasets.arrow_writer import ArrowWriter
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from hf_cxr.data.checks import warn_of_unused_bits
-from hf_cxr.data.duplicates import Duplicate, find_duplicates, perceptual_hash
-from hf_cxr.data.images import RULE, ImageError, read_grey, resize_grey
+from hf_cxr.data.decoding import answers_in_order, decode_batch, worker_pool
+from hf_cxr.data.duplicates import Duplicate, find_duplicates
+from hf_cxr.data.manifest import (
+    FORMAT,
+    MANIFEST,
+    SHARDS,
+    append_shard,
+    digest_of,
+    digest_of_shards,
+    file_sha256,
+    read_shards,
+    sealed,
+    shard_file,
+    small_files,
+)
+from hf_cxr.data.prepared import (
+    SOURCE_COLUMNS,
+    LaterFormatError,
+    Recipe,
+    check_folder,
+    check_recipe,
+    damaged_shards,
+    load_prepared,
+    read_manifest,
+)
+from hf_cxr.data.prepared_folder import alone, finish_folder, refuse_foreign, remove_leavings
 from hf_cxr.data.splits import split_fingerprint
-from hf_cxr.files import replacing, write_json, write_text
+from hf_cxr.files import plain, replacing, write_json
+
+__all__ = [
+    "SOURCE_COLUMNS",
+    "Recipe",
+    "Source",
+    "check_recipe",
+    "load_prepared",
+    "prepare",
+    "read_manifest",
+]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of the folder; another number, another layout
 SHARD_BYTES = 2**26
 BATCH = 32  # images handed to a worker at once
-MANIFEST, SHARDS = "manifest.json", "shards.jsonl"
-SOURCE_COLUMNS = {"file_sha256": datasets.Value("string"), "perceptual_hash": datasets.Value("string")}
-"""SHA-256 of the file as it was read; and a hash that near-identical pictures share, see `duplicates.py`."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How pixels are made. Two folders with the same recipe and source hold the same pixels.
-
-    Attributes:
-        size: working side S in pixels.
-        resample: Pillow's number of the filter, as the image processor has it.
-        rule: of `images.py`, by which a file becomes 8-bit grey.
-    """
-
-    size: int
-    resample: int
-    rule: int = RULE
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ class Shard:
 
     @property
     def file_name(self) -> str:
-        return f"data-{self.number:05d}-of-{self.of:05d}.arrow"
+        return shard_file(self.number, self.of)
 
 
 def prepare(
@@ -125,6 +132,7 @@ def prepare(
     unreadable: Literal["error", "skip"] = "error",
     duplicates: Literal["error", "list"] = "error",
     update: bool = False,
+    verify: bool = False,
     workers: int = 1,
 ) -> dict[str, Any]:
     """Decode, resize and write every image of every split, or do nothing if that has been done.
@@ -138,128 +146,151 @@ def prepare(
         duplicates: what to do about byte- or near-identical images in two splits: "error", or "list" them in the
             manifest. Those within a split are listed in any case; phantoms share their anatomy and are not looked at.
         update: bring a folder that was prepared from another state of the source, or with other settings, up to date.
+        verify: read the finished shards, compare each with its SHA-256, and decode the damaged ones again.
         workers: decoding processes.
 
     Returns:
         The manifest. ``decoded`` is the number of images that this call decoded: 0 if there was nothing to do.
 
     Raises:
-        ValueError: the source or a setting changed, images cannot be read or are in two splits, or ``out`` holds
-            something else.
-        OSError: no room, no leave to write, a decoding process was ended. What was finished stays, and the same call
-            goes on from it.
+        ValueError: the source or a setting changed, images cannot be read or are in two splits, ``out`` has other
+            content, or another process is preparing it.
+        OSError: no room, no permission to write, a decoding process was killed. What was finished stays, and the same
+            call goes on from it.
     """
     out = Path(out)
-    _refuse_foreign(out)
-    shards = [shard for name, split in splits.items() for shard in _shards(name, split, recipe)]
-    settings = {"format": FORMAT, "recipe": asdict(recipe)} | asdict(source)
-    manifest, done = _read_json(out / MANIFEST), _finished(out)
-    todo = [shard for shard in shards if not _is_finished(shard, done, out)]
-    mended = [shard for shard in shards if shard not in todo and _is_mended(splits[shard.split], shard, done, recipe)]
-    todo = [shard for shard in shards if shard in todo or shard in mended]
-    changes = _changes(manifest, settings, shards, done) if manifest else []
-    if manifest and mended:
-        changes.append(f"images of {len(mended)} of {len(shards)} shards that were left out can be read now")
-    if changes and not update:
-        raise ValueError(
-            f"{out} was prepared from something else: {'; '.join(changes)}. Say --update to bring it up to date (only "
-            "what changed is decoded again), or give another folder"
-        )
-    if manifest and not changes and not todo:
-        _refuse(manifest, unreadable, duplicates)
-        return manifest | {"decoded": 0}
-    _check_room(out, shards, todo, recipe)
-    out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
-        (out / SHARDS).touch()
-        (out / MANIFEST).unlink(missing_ok=True)  # from here to the end the folder is none that can be trained on
+    refuse_foreign(out, list(splits))
+    with alone(out):  # before anything of the folder is read: two calls never work from the same state
+        remove_leavings(out, list(splits))
+        job = _Job(splits, out, recipe, source, workers)
+        return job.run(unreadable=unreadable, duplicates=duplicates, update=update, verify=verify)
+
+
+@dataclass
+class _Job:
+    """One call of `prepare`, with the folder's lock held."""
+
+    splits: Mapping[str, datasets.Dataset]
+    out: Path
+    recipe: Recipe
+    source: Source
+    workers: int
+
+    def run(self, *, unreadable: str, duplicates: str, update: bool, verify: bool) -> dict[str, Any]:
+        out, recipe = self.out, self.recipe
+        shards = [shard for name, split in self.splits.items() for shard in _shards(name, split, recipe)]
+        settings = {"format": FORMAT, "recipe": asdict(recipe)} | asdict(self.source)
+        manifest, damage = _known_manifest(out)
+        done = read_shards(out)
+        finished = [shard for shard in shards if _is_finished(shard, done, out)]
+        if verify:
+            broken = damaged_shards(out, [done[_key(shard)] for shard in finished], read=True)
+            for reason in broken.values():
+                logger.warning("%s: it is decoded again", reason)
+            finished = [shard for shard in finished if _key(shard) not in broken]
+        readable = {
+            _key(shard) for shard in finished if _has_become_readable(self.splits[shard.split], shard, done, recipe)
+        }
+        kept = {_key(shard) for shard in finished} - readable
+        todo = [shard for shard in shards if _key(shard) not in kept]
+        changes = _changes(manifest, settings, shards, done) if manifest else []
+        if manifest and readable:
+            changes.append(f"images of {len(readable)} of {len(shards)} shards that were left out can be read now")
+        if damage and (stale := _stale(shards, done)):
+            changes.append(f"{damage}, and {stale} of its shards are of another source or other settings")
+        if changes and not update:
+            raise ValueError(
+                f"{out} was prepared from something else: {'; '.join(changes)}. Add --update to bring it up to date "
+                "(only what changed is decoded again), or give another folder"
+            )
+        if manifest and not changes and not todo and _is_whole(out, manifest):
+            _refuse(manifest, unreadable, duplicates)
+            return manifest | {"decoded": 0}
+        _check_room(out, shards, todo, recipe)
         began = time.perf_counter()
-        _write_shards(splits, out, recipe, todo, done, workers)
+        with _explained(out):
+            (out / SHARDS).touch()
+            (out / MANIFEST).unlink(missing_ok=True)  # from here to the end it is not a folder that can be trained on
+        self._write_shards(todo, done)
         seconds = time.perf_counter() - began
-        manifest = settings | _finish(splits, out, shards, done, synthetic=source.synthetic)
-        manifest |= {"decoded": sum(map(len, todo)), "seconds": seconds, "workers": workers}
+        with _explained(out):
+            manifest = settings | _finish(self.splits, out, shards, done, synthetic=self.source.synthetic)
+        manifest |= {"decoded": sum(map(len, todo)), "seconds": seconds, "workers": self.workers}
         if manifest["unused_bits"]:
             warn_of_unused_bits(manifest["unused_bits"], sum(manifest["splits"].values()))
         _refuse(manifest, unreadable, duplicates)
-        write_json(out / MANIFEST, manifest)
-    return manifest
+        with _explained(out):
+            manifest = sealed(plain(manifest))
+            write_json(out / MANIFEST, manifest)
+        return manifest
+
+    def _write_shards(self, todo: list[Shard], done: dict) -> None:
+        """Write each shard and then its line in `shards.jsonl`."""
+        total = sum(map(len, todo))
+        if total:
+            logger.info("%s images to decode, %d processes", f"{total:,}", self.workers)
+        with (
+            worker_pool(self.workers if total > BATCH else 1) as pool,
+            tqdm(total=total, desc="Preparing", unit="image", disable=not total) as bar,
+        ):
+            answers = answers_in_order(pool, _work(self.splits, todo), self.recipe, ahead=4 * self.workers)
+            for shard in todo:
+                pictures = []
+                while len(pictures) < len(shard):
+                    batch = next(answers)
+                    pictures += batch
+                    bar.update(len(batch))
+                with _explained(self.out / shard.split / shard.file_name):
+                    if _key(shard) in done:  # killed between shard and line, the former line must not vouch for this
+                        append_shard(self.out, {"split": shard.split, "number": shard.number, "digest": None})
+                    entry = _write_shard(self.splits[shard.split], shard, pictures, self.out)
+                    append_shard(self.out, entry)
+                done[_key(shard)] = entry
 
 
-def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
-    """The manifest of a prepared folder.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or it was not prepared to its end.
-        ValueError: the folder is of a later version of this package.
-    """
-    folder = Path(folder)
-    manifest = _read_json(folder / MANIFEST)
-    if not manifest:
-        state = "was not prepared to its end" if (folder / SHARDS).exists() else "is no prepared folder"
-        raise FileNotFoundError(f"{folder} {state}: it has no {MANIFEST}; say hf-cxr prepare ... --out {folder}")
-    if manifest["format"] != FORMAT:
-        raise ValueError(f"{folder} has format {manifest['format']}, this hf_cxr reads {FORMAT}: prepare it again")
-    return manifest
-
-
-def load_prepared(folder: str | os.PathLike) -> tuple[datasets.DatasetDict, dict[str, Any]]:
-    """The splits of a prepared folder, memory-mapped, and its manifest.
-
-    Raises:
-        FileNotFoundError: no such folder, an unfinished one, or a shard is gone.
-        ValueError: a shard is not of the size it was written with, or the rows are not the manifest's.
-    """
-    manifest = read_manifest(folder)
-    for shard in _finished(Path(folder)).values():
-        path = Path(folder) / shard["split"] / shard["file"]
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is gone; say the same hf-cxr prepare again")
-        if path.stat().st_size != shard["bytes"]:
-            raise ValueError(
-                f"{path} has {path.stat().st_size:,} bytes, {shard['bytes']:,} were written: it was cut off or "
-                "changed; say the same hf-cxr prepare again"
-            )
-    splits = datasets.load_from_disk(str(folder))
-    rows = {name: len(split) for name, split in splits.items()}
-    if rows != manifest["splits"]:
-        raise ValueError(
-            f"{folder} holds {rows} images, its {MANIFEST} says {manifest['splits']}: a shard or the list "
-            "of them was changed; remove the folder and prepare it again"
-        )
-    return splits, manifest
-
-
-def check_recipe(manifest: Mapping[str, Any], size: int, resample: int, folder: str | os.PathLike) -> None:
-    """Refuse prepared pixels that are not those which a model with this preprocessing is to see.
-
-    Raises:
-        ValueError: another size, another filter, or a rule that this version of the package does not follow.
-    """
-    wanted = asdict(Recipe(size, resample))
-    if manifest["recipe"] != wanted:
-        raise ValueError(
-            f"{folder} was prepared with {_words(manifest['recipe'])}; the image processor here wants "
-            f"{_words(wanted)}: prepare it again with the same --resize_size and model, or change these here"
-        )
-
-
-def _words(recipe: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in recipe.items())
-
-
-def _refuse_foreign(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder")
-    names = {path.name for path in out.iterdir()} - {".lock"} if out.is_dir() else set()
-    if names and not names & {MANIFEST, SHARDS}:
-        raise ValueError(f"{out} holds files that are no prepared dataset; give a new or empty folder")
-
-
-def _alone(out: Path):
+@contextmanager
+def _explained(place: Path) -> Iterator[None]:
+    """An error of writing says what to do and what stays."""
     try:
-        return FileLock(out / ".lock").acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(f"another process is preparing {out}; wait for it, or give another folder") from error
+        yield
+    except OSError as error:
+        text = str(error)
+        if not text.startswith("cannot write"):
+            text = f"cannot write {place}: {error.strerror or error}"
+        raise OSError(
+            f"{text}. Free disk space or fix the permissions, then run the same command again: finished shards stay"
+        ) from error
+
+
+def _known_manifest(out: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """The manifest, or None; and what is wrong with it, if it is damaged."""
+    if not (out / MANIFEST).is_file():
+        return None, None
+    try:
+        return read_manifest(out), None
+    except LaterFormatError:
+        raise
+    except ValueError as error:
+        logger.warning("%s", error)
+        return None, f"{out / MANIFEST} is damaged"
+
+
+def _stale(shards: list[Shard], done: Mapping) -> int:
+    """How many finished shards are not those of this source and these settings."""
+    wanted = {_key(shard): shard.digest for shard in shards}
+    return sum(entry["digest"] not in (None, wanted.get(key)) for key, entry in done.items())
+
+
+def _is_whole(out: Path, manifest: Mapping) -> bool:
+    """Whether the folder's files agree with its manifest and have digests; if not, they are written again."""
+    try:
+        check_folder(out, manifest)
+    except (ValueError, OSError) as error:
+        logger.warning("%s", error)
+        return False
+    if "content_digest" not in manifest:
+        logger.info("%s has no digests of its shards: they are recorded as they are now", out)
+    return "content_digest" in manifest
 
 
 def _shards(name: str, split: datasets.Dataset, recipe: Recipe) -> list[Shard]:
@@ -274,7 +305,7 @@ def _shards(name: str, split: datasets.Dataset, recipe: Recipe) -> list[Shard]:
         # Few at a time: images may be inside their rows, and those as stored are far larger than resized ones.
         parts = (images[first : min(first + BATCH, stop)] for first in range(start, stop, BATCH))
         states, rest = [state for part in parts for state in _states(part)], _plain_rows(others[start:stop])
-        digest = _digest_of([asdict(recipe), FORMAT, name, split.column_names, states, rest])
+        digest = digest_of([asdict(recipe), FORMAT, name, split.column_names, states, rest])
         shards.append(Shard(name, number, of, start, stop, digest))
     return shards
 
@@ -303,40 +334,24 @@ def _plain_rows(table: pa.Table) -> list[str]:
     return [repr(column.to_pylist()) for column in table.columns]
 
 
-def _digest_of(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
 def _key(shard: Shard) -> tuple[str, int]:
     return shard.split, shard.number
-
-
-def _finished(out: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """The last line of `shards.jsonl` on each shard; a last line that a kill cut off is passed over."""
-    done = {}
-    path = out / SHARDS
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        done[entry["split"], entry["number"]] = entry
-    return done
 
 
 def _is_finished(shard: Shard, done: Mapping, out: Path) -> bool:
     entry = done.get(_key(shard), {})
     path = out / shard.split / shard.file_name
-    return entry.get("digest") == shard.digest and path.is_file() and path.stat().st_size == entry["bytes"]
+    is_its = entry.get("digest") == shard.digest and entry["file"] == shard.file_name
+    return is_its and path.is_file() and path.stat().st_size == entry["bytes"]
 
 
-def _is_mended(split: datasets.Dataset, shard: Shard, done: Mapping, recipe: Recipe) -> bool:
-    """Whether an image of a finished shard that could not be read now can be, its file unchanged: since a decoder was
-    installed, a right given, a disk mounted anew."""
+def _has_become_readable(split: datasets.Dataset, shard: Shard, done: Mapping, recipe: Recipe) -> bool:
+    """Whether an image of a finished shard that could not be read can be read now, its file unchanged: a decoder was
+    installed, a permission was given, a disk is mounted again."""
     refused = {image["image_id"] for image in done[_key(shard)]["refused"]}
     ids = split.select_columns(["image_id"])[shard.start : shard.stop]["image_id"] if refused else []
     rows = _undecoded(split).select([shard.start + number for number, name in enumerate(ids) if name in refused])
-    return any(isinstance(_decode(_sources(rows[[row]]), recipe)[0], dict) for row in range(len(rows)))
+    return any(isinstance(decode_batch(_sources(rows[[row]]), recipe)[0], dict) for row in range(len(rows)))
 
 
 def _changes(manifest: Mapping, settings: Mapping, shards: list[Shard], done: Mapping) -> list[str]:
@@ -346,10 +361,10 @@ def _changes(manifest: Mapping, settings: Mapping, shards: list[Shard], done: Ma
         for name, value in settings.items()
         if manifest.get(name) != value
     ]
-    if manifest["source_digest"] != _digest_of([shard.digest for shard in shards]) and not changes:
-        others = sum(done.get(_key(shard), {}).get("digest") != shard.digest for shard in shards)
+    if manifest["source_digest"] != digest_of([shard.digest for shard in shards]) and not changes:
+        differing = sum(done.get(_key(shard), {}).get("digest") != shard.digest for shard in shards)
         changes.append(
-            f"the rows or files of {others or 'some'} of {len(shards)} shards are others (labels, ids, sizes, times)"
+            f"the rows or files of {differing or 'some'} of {len(shards)} shards changed (labels, ids, sizes, times)"
         )
     return changes
 
@@ -360,48 +375,9 @@ def _check_room(out: Path, shards: list[Shard], todo: list[Shard], recipe: Recip
     free = shutil.disk_usage(parent).free
     if needed > free:
         raise OSError(
-            f"{out}: {needed / 1e9:.2f} GB are needed for {sum(map(len, shards)):,} images and "
-            f"{free / 1e9:.2f} GB are free; give a folder on a larger disk, or a smaller --resize_size"
+            f"not enough room at {out}: {needed / 1e9:.2f} GB are needed for {sum(map(len, shards)):,} images "
+            f"and {free / 1e9:.2f} GB are free; give a folder on a larger disk, or a smaller --resize_size"
         )
-
-
-def _write_shards(splits: Mapping, out: Path, recipe: Recipe, todo: list[Shard], done: dict, workers: int) -> None:
-    """Write each shard and then its line in `shards.jsonl`."""
-    total = sum(map(len, todo))
-    logger.info("%s images to decode, %d processes", f"{total:,}", workers)
-    with _pool(workers if total > BATCH else 1) as pool, tqdm(total=total, desc="Preparing", unit="image") as bar:
-        answers = _answers(pool, _work(splits, todo), recipe, ahead=4 * workers)
-        for shard in todo:
-            pictures = []
-            while len(pictures) < len(shard):
-                batch = next(answers)
-                pictures += batch
-                bar.update(len(batch))
-            try:
-                if _key(shard) in done:  # killed between shard and line, the former line must not vouch for this one
-                    _append(out / SHARDS, {"split": shard.split, "number": shard.number, "digest": None})
-                entry = _write_shard(splits[shard.split], shard, pictures, out)
-                _append(out / SHARDS, entry)
-            except OSError as error:
-                raise OSError(
-                    f"cannot write {out / shard.split / shard.file_name}: {error.strerror or error}. Make room (or "
-                    "give the right to write) and say the same again: finished shards stay"
-                ) from error
-            done[_key(shard)] = entry
-
-
-def _pool(workers: int) -> Executor:
-    # Forking would copy locks that other threads (Arrow's, the progress bar's) may hold.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) if workers > 1 else _Here()
-
-
-class _Here(Executor):
-    """An executor without processes, for one worker."""
-
-    def submit(self, function, /, *args, **kwargs) -> Future:
-        future: Future = Future()
-        future.set_result(function(*args, **kwargs))
-        return future
 
 
 def _work(splits: Mapping, todo: list[Shard]) -> Iterator[list[tuple[bytes | str, str]]]:
@@ -418,53 +394,10 @@ def _undecoded(split: datasets.Dataset) -> datasets.Dataset:
 
 def _sources(rows: Mapping[str, list]) -> list[tuple[bytes | str, str]]:
     return [
+        # Bytes that are there but empty are an unreadable image; its path may lead anywhere.
         (image["path"] if image["bytes"] is None else image["bytes"], image["path"] or image_id)
         for image, image_id in zip(rows["image"], rows["image_id"], strict=True)
     ]
-
-
-def _answers(pool: Executor, work: Iterator, recipe: Recipe, *, ahead: int) -> Iterator[list]:
-    """Answers in the order of the work, with no more than ``ahead`` batches in memory."""
-    waiting: deque[Future] = deque()
-    try:
-        for batch in work:
-            waiting.append(pool.submit(_decode, batch, recipe))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise OSError(
-            "a decoding process was ended from outside, most likely for want of memory; say the same again with fewer "
-            "--workers: finished shards stay. (A script that calls prepare must do so under if __name__ == '__main__')"
-        ) from error
-
-
-def _decode(batch: list[tuple[bytes | str, str]], recipe: Recipe) -> list[dict[str, str | bytes | bool] | str]:
-    """For each image the columns that come from its pixels, or why it cannot be read."""
-    answers: list[dict[str, str | bytes | bool] | str] = []
-    for source, name in batch:
-        try:
-            remarks: list[str] = []
-            grey = read_grey(
-                source, name=name, remarks=remarks
-            )  # refuses what is no image of a sane size before it is read whole
-            content = source if isinstance(source, bytes) else Path(source).read_bytes()
-            image = resize_grey(grey, recipe.size, recipe.resample)
-        except ImageError as error:
-            answers.append(error.reason)
-        except OSError as error:
-            answers.append(f"{type(error).__name__}: {error.strerror}")
-        else:
-            answers.append(
-                {
-                    "image": b"P5 %d %d 255\n" % image.shape[::-1] + image.tobytes(),
-                    "file_sha256": hashlib.sha256(content).hexdigest(),
-                    "perceptual_hash": perceptual_hash(grey),
-                    "unused_bits": bool(remarks),
-                }
-            )
-    return answers
 
 
 def _write_shard(split: datasets.Dataset, shard: Shard, pictures: list, out: Path) -> dict[str, Any]:
@@ -486,14 +419,14 @@ def _write_shard(split: datasets.Dataset, shard: Shard, pictures: list, out: Pat
         with ArrowWriter(features=features, path=str(beside)) as writer:
             writer.write_table(table.select(list(features)))
             writer.finalize()
-        size = beside.stat().st_size
+        size, sha256 = beside.stat().st_size, file_sha256(beside)
     refused = [
         {"split": shard.split, "image_id": image_id, "reason": reason}
         for image_id, reason in zip(split.select(rows)["image_id"], pictures, strict=True)
         if isinstance(reason, str)
     ]
-    entry = {"file": shard.file_name, "rows": len(kept), "bytes": size, "refused": refused}
-    return asdict(shard) | entry | {"unused_bits": sum(picture["unused_bits"] for picture in good)}
+    what = {"file": shard.file_name, "rows": len(kept), "bytes": size, "refused": refused, "sha256": sha256}
+    return sealed(asdict(shard) | what | {"unused_bits": sum(picture["unused_bits"] for picture in good)})
 
 
 def _features(split: datasets.Dataset) -> datasets.Features:
@@ -501,28 +434,10 @@ def _features(split: datasets.Dataset) -> datasets.Features:
     return datasets.Features({"image": datasets.Image()} | others | SOURCE_COLUMNS)
 
 
-def _append(path: Path, entry: Mapping) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        if file.tell() and path.read_bytes()[-1:] != b"\n":  # a line that a kill cut off
-            file.write("\n")
-        file.write(json.dumps(entry) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _finish(splits: Mapping, out: Path, shards: list[Shard], done: Mapping, *, synthetic: bool) -> dict[str, Any]:
+def _finish(splits: Mapping, out: Path, shards: list[Shard], done: dict, *, synthetic: bool) -> dict[str, Any]:
     """Make the shards a folder that `load_from_disk` opens, and nothing else; what the manifest says of it."""
-    empty = datasets.DatasetDict(
-        {name: datasets.Dataset.from_dict({c: [] for c in _features(s)}, _features(s)) for name, s in splits.items()}
-    )
-    with tempfile.TemporaryDirectory(dir=out, prefix=".skeleton-") as skeleton:
-        _save_quietly(empty, skeleton)  # the library's own files, so that its format is its own matter
-        for name in splits:
-            mine = [shard for shard in shards if shard.split == name]
-            _place_split(Path(skeleton) / name, out / name, mine)
-        os.replace(Path(skeleton) / "dataset_dict.json", out / "dataset_dict.json")
-    entries = [done[_key(shard)] for shard in shards]
-    write_text(out / SHARDS, "".join(json.dumps(entry) + "\n" for entry in entries))
+    features = {name: _features(split) for name, split in splits.items()}
+    entries = finish_folder(out, features, [done[_key(shard)] for shard in shards])
     prepared = datasets.load_from_disk(str(out))
     return {
         "splits": {name: len(split) for name, split in prepared.items()},
@@ -530,32 +445,12 @@ def _finish(splits: Mapping, out: Path, shards: list[Shard], done: Mapping, *, s
         "duplicates": [] if synthetic else [asdict(duplicate) for duplicate in find_duplicates(prepared)],
         "unused_bits": sum(entry.get("unused_bits", 0) for entry in entries),
         "split_fingerprint": split_fingerprint(prepared),
-        "source_digest": _digest_of([shard.digest for shard in shards]),
+        "source_digest": digest_of([shard.digest for shard in shards]),
+        "content_digest": digest_of_shards(entries),
+        "files": {name: file_sha256(out / name) for name in small_files(list(splits))},
         "bytes": sum(entry["bytes"] for entry in entries),
         "versions": {name: version(name) for name in ("hf-cxr", "datasets", "pillow", "pyarrow")},
     }
-
-
-def _place_split(skeleton: Path, folder: Path, shards: list[Shard]) -> None:
-    state = _read_json(skeleton / "state.json")
-    state["_data_files"] = [{"filename": shard.file_name} for shard in shards]
-    state["_fingerprint"] = _digest_of([shard.digest for shard in shards])[:16]
-    write_json(folder / "state.json", state)
-    os.replace(skeleton / "dataset_info.json", folder / "dataset_info.json")
-    listed = {shard.file_name for shard in shards} | {"state.json", "dataset_info.json"}
-    for path in folder.iterdir():
-        if path.name not in listed:
-            path.unlink()
-
-
-def _save_quietly(splits: datasets.DatasetDict, folder: str) -> None:
-    shown = datasets.are_progress_bars_disabled() is False
-    datasets.disable_progress_bars()
-    try:
-        splits.save_to_disk(folder)
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def _refuse(manifest: Mapping[str, Any], unreadable: str, duplicates: str) -> None:
@@ -566,21 +461,12 @@ def _refuse(manifest: Mapping[str, Any], unreadable: str, duplicates: str) -> No
         examples = "; ".join(f"{entry['split']} {entry['image_id']}: {entry['reason']}" for entry in refused[:5])
         raise ValueError(
             f"{len(refused):,} of {total:,} images cannot be read: {examples}. {SHARDS} in the folder names all. The "
-            "others are decoded and kept: mend these files and say the same again, or leave them out and list them by "
-            "--unreadable skip"
+            "rest is decoded and kept: fix these files and run the same command again, or leave them out and list "
+            "them with --unreadable skip"
         )
     across = [Duplicate(**entry) for entry in manifest["duplicates"] if entry["split"] != entry["other_split"]]
     if across and duplicates == "error":
         raise ValueError(
             f"{len(across):,} images are in two splits: {'; '.join(map(str, across[:5]))}. Figures from such splits "
-            "are inflated: deal the images anew, mend the table, or go on and list them with --duplicates list"
+            "are inflated: re-split the images, fix the table, or go on and list them with --duplicates list"
         )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}): remove the folder and prepare it again") from error
