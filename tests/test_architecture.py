@@ -11,7 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "hf_cxr"
 
 # Bars from left to right. Within the second bar the parts never import one another.
 BARS = (
-    ("labels", "config", "files"),
+    ("labels", "files", "yaml_files"),
+    ("arguments",),
+    ("config",),
     ("data", "processing", "modeling", "losses", "sampling", "evaluation", "predictions"),
     ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference"),
     ("report", "plots"),
