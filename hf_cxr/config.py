@@ -26,16 +26,16 @@ from hf_cxr.arguments.method import (
     SamplingArguments,
     StageArguments,
 )
-from hf_cxr.arguments.training import DERIVED, CXRTrainingArguments
+from hf_cxr.arguments.training import NOT_COMPARED, CXRTrainingArguments
 from hf_cxr.arguments.yaml_values import convert, is_text
 from hf_cxr.yaml_files import read_yaml
 
 __all__ = [
     "ARGUMENTS",
     "CONFIGS",
-    "DERIVED",
     "FROM_DEVICES",
     "LOSS_OPTIONS",
+    "NOT_COMPARED",
     "NOT_SAVED",
     "SAMPLER_OPTIONS",
     "CXRTrainingArguments",

@@ -16,7 +16,7 @@ BARS = (
     ("config",),
     ("data", "processing", "modeling", "losses", "sampling", "evaluation", "predictions"),
     ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference"),
-    ("report", "plots"),
+    ("report", "plots", "comparison_plan"),
     ("card", "comparison_report"),
     ("hub", "run_folder"),
     ("run",),

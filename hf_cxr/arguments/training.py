@@ -5,7 +5,6 @@ here) or ``FREE`` (transformers checks it, or any value of its type works). test
 tables against the fields of the transformers that is installed.
 """
 
-import json
 import math
 import multiprocessing
 from dataclasses import dataclass, field, fields
@@ -82,8 +81,6 @@ NOT_NEGATIVE = (lambda value: value >= 0 and _finite(value), "0 or more")
 COUNT = (lambda value: value >= 1, "1 or more")
 BELOW_ONE = (lambda value: 0 <= value < 1, "0 to below 1")
 SEED = (lambda value: 0 <= value < 2**32, "0 to 4294967295")
-LEVELS = ("debug", "info", "warning", "error", "critical", "passive")
-LOG_LEVEL = (lambda value: value in LEVELS, f"one of {', '.join(LEVELS)}")
 CHECKPOINTING = {"use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop"}
 CHECKPOINTING_OPTIONS = (lambda value: set(value) <= CHECKPOINTING, f"a mapping of {', '.join(sorted(CHECKPOINTING))}")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -108,14 +105,13 @@ RANGES = {
     "eval_accumulation_steps": COUNT,
     "eval_delay": NOT_NEGATIVE,
     "eval_steps": POSITIVE,
+    "eval_strategy": (lambda value: value in ("no", "steps", "epoch"), "no, steps or epoch"),
     "gradient_accumulation_steps": COUNT,
     "gradient_checkpointing_kwargs": CHECKPOINTING_OPTIONS,
     "hub_strategy": (lambda value: value in ("end", "every_save"), "end: the folder is pushed once, complete"),
     "images_per_step": COUNT,
     "label_smoothing_factor": BELOW_ONE,
     "learning_rate": POSITIVE,
-    "log_level": LOG_LEVEL,
-    "log_level_replica": LOG_LEVEL,
     "logging_steps": POSITIVE,
     "max_grad_norm": NOT_NEGATIVE,
     "max_steps": (lambda value: value == -1 or value >= 1, "1 or more, or -1 to count by num_train_epochs"),
@@ -123,6 +119,7 @@ RANGES = {
     "per_device_eval_batch_size": COUNT,
     "per_device_train_batch_size": COUNT,
     "save_steps": POSITIVE,
+    "save_strategy": (lambda value: value in ("no", "steps", "epoch", "best"), "no, steps, epoch or best"),
     "save_total_limit": COUNT,
     "seed": SEED,
     "torch_compile_backend": (
@@ -139,13 +136,13 @@ RANGES = {
 # those whose combinations are checked in `CXRTrainingArguments` are here too.
 FREE = {
     "activation_checkpointing", "bf16", "dataloader_persistent_workers", "dataloader_pin_memory", "ddp_backend",
-    "ddp_broadcast_buffers", "ddp_find_unused_parameters", "ddp_static_graph", "disable_tqdm", "do_eval", "do_predict",
-    "do_train", "eval_on_start", "eval_strategy", "fp16", "full_determinism", "gradient_checkpointing",
+    "ddp_broadcast_buffers", "ddp_find_unused_parameters", "ddp_static_graph", "disable_tqdm", "do_eval",
+    "do_predict", "do_train", "eval_on_start", "fp16", "full_determinism", "gradient_checkpointing",
     "greater_is_better", "hub_model_id", "hub_private_repo", "hub_token", "load_best_model_at_end", "local_rank",
-    "log_on_each_node", "logging_first_step", "logging_nan_inf_filter", "logging_strategy", "lr_scheduler_kwargs",
-    "lr_scheduler_type", "metric_for_best_model", "on_existing_run", "optimizer", "output_dir", "project",
-    "push_to_hub", "report_to", "resume_from_checkpoint", "run_name", "save_strategy", "tf32", "torch_compile",
-    "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id", "use_cpu",
+    "log_level", "log_level_replica", "log_on_each_node", "logging_first_step", "logging_nan_inf_filter",
+    "logging_strategy", "lr_scheduler_kwargs", "lr_scheduler_type", "metric_for_best_model", "on_existing_run",
+    "optimizer", "output_dir", "project", "push_to_hub", "report_to", "resume_from_checkpoint", "run_name",
+    "tf32", "torch_compile", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id", "use_cpu",
 }  # fmt: skip
 
 # Fields that follow from others, or from the machine, where they are not given. A run's config.yaml has what was
@@ -166,6 +163,9 @@ DERIVED = (
     "torch_compile_backend",
     "use_cpu",
 )
+
+# Of these, the ones in which a run and its continuation need not agree: the others say what they follow from.
+NOT_COMPARED = tuple(name for name in DERIVED if name not in ("eval_steps", "lr_scheduler_kwargs"))
 
 MAPPINGS = (*TrainingArguments._VALID_DICT_FIELDS, "liger_kernel_config")
 
@@ -310,19 +310,30 @@ class CXRTrainingArguments(TrainingArguments):
 
     def _check_combinations(self) -> None:
         if self.dataloader_num_workers == 0:
-            for name in ("dataloader_prefetch_factor", "dataloader_persistent_workers", "dataloader_multiprocessing_context"):  # fmt: skip  # noqa: E501
-                if getattr(self, name):
-                    raise ValueError(f"{name} is {getattr(self, name)}, and there are no workers; give --dataloader_num_workers")  # fmt: skip  # noqa: E501
-        if self.eval_strategy == "no":
-            for name, value, default in (
-                ("early_stopping_patience", self.early_stopping_patience, None),
-                ("eval_on_start", self.eval_on_start, False),
-                ("save_strategy", self.save_strategy == "best", False),
-                ("load_best_model_at_end", self.load_best_model_at_end, False),
+            for name in ("prefetch_factor", "persistent_workers", "multiprocessing_context"):
+                value = getattr(self, f"dataloader_{name}")
+                if value:
+                    raise ValueError(
+                        f"dataloader_{name} is {value}, and there are no workers; give --dataloader_num_workers"
+                    )
+        evaluates, saves = (str(getattr(value, "value", value)) for value in (self.eval_strategy, self.save_strategy))
+        if evaluates == "no":
+            for name, asked in (
+                ("early_stopping_patience", self.early_stopping_patience is not None),
+                ("eval_on_start", self.eval_on_start),
+                ("save_strategy", saves == "best"),
+                ("load_best_model_at_end", self.load_best_model_at_end),
             ):
-                if value != default:
-                    shown = self.save_strategy if name == "save_strategy" else _as_written(value)
-                    raise ValueError(f"{name} {shown} needs validation figures; leave out --eval_strategy no, or {name}")  # fmt: skip  # noqa: E501
+                if asked:
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)} and needs validation figures, and eval_strategy is no; "
+                        "change one of them"
+                    )
+        if self.load_best_model_at_end and saves not in ("best", evaluates):
+            raise ValueError(
+                f"load_best_model_at_end needs a checkpoint at each evaluation, and eval_strategy is {evaluates}, "
+                f"save_strategy {saves}; give both the same value, or load_best_model_at_end false"
+            )
         if self.early_stopping_threshold and self.early_stopping_patience is None:
             raise ValueError("early_stopping_threshold is given without early_stopping_patience; give both or neither")
 
@@ -356,7 +367,3 @@ class CXRTrainingArguments(TrainingArguments):
                 "give one"
             )
         self.resume_from_checkpoint = str(checkpoint)
-
-
-def _as_written(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, bool) or value is None else str(value)
