@@ -50,8 +50,7 @@ from hf_cxr.config import (
     parse_arguments,
 )
 from hf_cxr.files import write_text
-from hf_cxr.losses import build_loss
-from hf_cxr.run import check_reweighting
+from hf_cxr.run_checks import check_loss
 from hf_cxr.run_folder import FREE_ON_RESUME
 from hf_cxr.yaml_files import dump_yaml, parse_yaml, read_yaml
 
@@ -227,18 +226,8 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
         path = Path(folder) / f"{run.settings.stem}.yaml"
         path.write_text(dump_yaml(values), encoding="utf-8")
         args = parse_arguments([str(path), *plan.flags], prog=f"hf-cxr compare: {run.name}")
-    loss, count = args.loss, len(args.loss.given_class_weights or [1, 1])
     try:
-        built = build_loss(
-            loss.loss,
-            positives_C=[1] * count,
-            known_C=[2] * count,
-            class_weights=loss.class_weights,
-            given_class_weights=loss.given_class_weights,
-            beta=loss.effective_number_beta,
-            **loss.options(),
-        )
-        check_reweighting(args, built)
+        check_loss(args)
     except ValueError as error:
         raise ValueError(f"{run.method}: {error}") from error
     return args

@@ -85,7 +85,7 @@ def plain(value: Any) -> Any:
 
 def _settle(beside: Path, path: Path) -> None:
     beside.chmod(0o666 & ~_umask())  # temporary files are made with mode 0600; this one should be as any other
-    with beside.open("rb") as file:
+    with beside.open("r+b") as file:  # Windows syncs no file that is open for reading alone
         os.fsync(file.fileno())
     os.replace(beside, path)
 

@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedConfig, PreTrainedModel, TrainerState
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_cxr import card, plots
-from hf_cxr.config import RunArguments
+from hf_cxr.config import NOT_COMPARED, RunArguments
 from hf_cxr.files import replace_all, write_json, write_text
 from hf_cxr.predictions import Predictions
 from hf_cxr.report import Report
 from hf_cxr.trainer import last_complete_checkpoint
+from hf_cxr.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -85,16 +85,16 @@ def _settle_existing_run(args: RunArguments, run_dir: Path) -> None:
     elif (run_dir / "metrics.json").is_file():
         raise ValueError(f"{run_dir} holds a finished run; {repair}")
     elif config.is_file() and any(run_dir.glob("checkpoint-*")):
-        before, now = yaml.safe_load(config.read_text(encoding="utf-8")), _as_yaml(args.to_dict())
+        before, now = read_yaml(config), _as_yaml(args.to_dict())
         # A stream's order depends on how many read it.
-        free = FREE_ON_RESUME - ({"dataloader_num_workers"} if args.data.streaming else set())
+        free = {*FREE_ON_RESUME, *NOT_COMPARED} - ({"dataloader_num_workers"} if args.data.streaming else set())
         changed = [key for key in now if key not in free and before.get(key) != now[key]]
         if changed:
             listing = ", ".join(f"{key} was {before.get(key)} and is {now[key]}" for key in changed[:5])
             raise ValueError(f"{run_dir} holds an unfinished run with other settings ({listing}); {repair}")
     elif not config.is_file() and run_dir.is_dir() and any(run_dir.iterdir()):
         raise ValueError(f"{run_dir} is not empty and holds no run of hf_cxr; give another --output_dir")
-    write_text(config, yaml.safe_dump(_as_yaml(args.to_dict()), sort_keys=True))
+    write_text(config, dump_yaml(args.to_dict()))
 
 
 @contextmanager
@@ -169,4 +169,4 @@ def save_model_folder(run_dir: Path, model: PreTrainedModel, processor: BaseImag
 
 def _as_yaml(values: dict[str, Any]) -> dict[str, Any]:
     # What a round trip through the file gives, so that comparing with what was read compares like with like.
-    return yaml.safe_load(yaml.safe_dump(values))
+    return parse_yaml(dump_yaml(values))

@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parents[1] / "hf_cxr"
 
 # Bars from left to right. Within the second bar the parts never import one another.
 BARS = (
-    ("labels", "files", "yaml_files"),
+    ("labels", "files", "yaml_files", "peak_memory"),
     ("arguments",),
     ("config",),
     ("data", "processing", "modeling", "losses", "sampling", "evaluation", "predictions"),
     ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference"),
-    ("report", "plots", "comparison_plan"),
+    ("report", "plots", "comparison_plan", "run_checks"),
     ("card", "comparison_report"),
     ("hub", "run_folder"),
     ("run",),
