@@ -66,7 +66,8 @@ FIXED = {
 
 # What else a fixed field may be: another spelling of its default, which transformers writes in its place.
 SAME_AS_DEFAULT = {
-    "accelerator_config": (AcceleratorConfig().to_dict(),),
+    # transformers takes use_configured_state out once it has read it.
+    "accelerator_config": ({k: v for k, v in AcceleratorConfig().to_dict().items() if k != "use_configured_state"},),
     "debug": ([], None),
     "include_num_input_tokens_seen": ("no",),
 }

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.commands import set_up_terminal
+from hf_cxr.commands import report_error, set_up_terminal
 from hf_cxr.files import check_writable, replacing
 
 
@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_csv(args.csv, classifier.label_names, rows)
             print(f"wrote {len(rows)} rows to {args.csv}")
     except (ValueError, OSError) as error:
-        print(f"hf-cxr predict: {error}", file=sys.stderr)
-        return 2
+        return report_error("hf-cxr predict", error)
     for error in unreadable:
         print(f"hf-cxr predict: {error}", file=sys.stderr)
     return 2 if unreadable else 0

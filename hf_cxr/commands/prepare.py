@@ -7,11 +7,10 @@ are the same. Stopped, the same line goes on; finished, it does nothing; if the 
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.commands import set_up_terminal
+from hf_cxr.commands import report_error, set_up_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             workers=own.workers,
         )
     except (ValueError, OSError) as error:
-        print(f"hf-cxr prepare: {error}", file=sys.stderr)
-        return 2
+        return report_error("hf-cxr prepare", error)
     print(told(manifest, own.out))
     return 0
 
