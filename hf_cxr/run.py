@@ -280,7 +280,7 @@ def build_trainer(
     start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
     callbacks = [] if start is None else [DeferredReweighting(loss, start)]
     if training.early_stopping_patience is not None:
-        callbacks.append(EarlyStopping(training.early_stopping_patience, training.early_stopping_threshold))
+        callbacks.append(EarlyStopping(training.early_stopping_patience, training.early_stopping_threshold or 0.0))
     sampler = None
     if not is_streamed(splits["train"]):
         sampler = EpochSampler(draws_N, batch_size=training.images_per_step, seed=seed)

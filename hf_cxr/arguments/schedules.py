@@ -44,6 +44,9 @@ def resolve_schedule(
     """
     given = dict(options or {})
     where = f"lr_scheduler_type {name}"
+    for key, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{key} in lr_scheduler_kwargs is {value}; it must be a finite number")
     if name in WITHOUT_OPTIONS:
         if given:
             raise ValueError(f"{where} takes no lr_scheduler_kwargs, and {', '.join(given)} is given; leave it out")

@@ -211,8 +211,9 @@ class CXRTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Stop after this many evaluations in a row without a better metric_for_best_model."},
     )
-    early_stopping_threshold: float = field(
-        default=0.0, metadata={"help": "With early_stopping_patience: what counts as better, 0 or more."}
+    early_stopping_threshold: float | None = field(
+        default=None,
+        metadata={"help": "With early_stopping_patience: by how much a value must be better to count (0)."},
     )
     eval_strategy: str = field(default="epoch", metadata={"help": "When validation is measured: no, steps, epoch."})
     save_strategy: str = field(
@@ -335,7 +336,7 @@ class CXRTrainingArguments(TrainingArguments):
                 f"load_best_model_at_end needs a checkpoint at each evaluation, and eval_strategy is {evaluates}, "
                 f"save_strategy {saves}; give both the same value, or load_best_model_at_end false"
             )
-        if self.early_stopping_threshold and self.early_stopping_patience is None:
+        if self.early_stopping_threshold is not None and self.early_stopping_patience is None:
             raise ValueError("early_stopping_threshold is given without early_stopping_patience; give both or neither")
 
     def _resolve_resume(self) -> None:
