@@ -1,6 +1,6 @@
-"""What changes in the course of training: deferred re-weighting, and an average of the weights.
+"""What changes in the course of training: deferred re-weighting, an average of the weights, an early end.
 
-Both follow from the epoch and the checkpoint alone, so that a resumed run is the run that was not stopped.
+All follow from the epoch and the checkpoint alone, so that a resumed run is the run that was not stopped.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainerState
 
 from hf_cxr.files import replacing
 
@@ -38,6 +38,29 @@ class DeferredReweighting(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.loss.set_reweighting(int(state.epoch or 0) >= self.start)
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """transformers' early stopping, whose count after a resume is that of the run that was not stopped.
+
+    The count is taken again from the evaluations that the checkpoint's log holds. The Trainer can restore it from the
+    checkpoint's state, but forgets that the count was full, and would train on.
+
+    Args:
+        early_stopping_patience: evaluations in a row without a better value that end the training.
+        early_stopping_threshold: by how much a value must be better than the best one to count.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        name, better = f"eval_{args.metric_for_best_model}", max if args.greater_is_better else min
+        past, self.early_stopping_patience_counter = TrainerState(), 0
+        for value in [entry[name] for entry in state.log_history if name in entry]:
+            self.check_metric_value(args, past, control, value)
+            if value == value:  # NaN: AUC is not defined
+                past.best_metric = value if past.best_metric is None else better(past.best_metric, value)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
 
 
 class WeightAverage(TrainerCallback):

@@ -1,25 +1,58 @@
 """The arguments behind every YAML key and every flag, and the door at which they are checked.
 
-Seven dataclasses, one of them a subclass of `transformers.TrainingArguments`. A YAML file gives defaults, flags
-win, and an unknown or misspelt key is an error that names the nearest one:
+Seven dataclasses, one of them a subclass of `transformers.TrainingArguments`; the longest two are in
+`hf_cxr.arguments`. A YAML file gives defaults, flags win, and an unknown or misspelt key is an error that names the
+nearest one:
 
     scripts/train.py configs/nih_swin_base.yaml --nih_root /data/nih --loss asymmetric --learning_rate 3e-4
-
-C = findings.
 """
 
 import argparse
 import dataclasses
 import difflib
-import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser
+
+from hf_cxr.arguments import check
+from hf_cxr.arguments.method import (
+    LOSS_OPTIONS,
+    SAMPLER_OPTIONS,
+    LossArguments,
+    SamplingArguments,
+    StageArguments,
+)
+from hf_cxr.arguments.training import NOT_COMPARED, CXRTrainingArguments
+from hf_cxr.arguments.yaml_values import convert, is_text
+from hf_cxr.yaml_files import read_yaml
+
+__all__ = [
+    "ARGUMENTS",
+    "CONFIGS",
+    "FROM_DEVICES",
+    "LOSS_OPTIONS",
+    "NOT_COMPARED",
+    "NOT_SAVED",
+    "SAMPLER_OPTIONS",
+    "CXRTrainingArguments",
+    "DataArguments",
+    "EvaluationArguments",
+    "LossArguments",
+    "ModelArguments",
+    "RunArguments",
+    "SamplingArguments",
+    "StageArguments",
+    "known_keys",
+    "parse_arguments",
+    "take_config",
+    "text_keys",
+    "unknown_key",
+    "without_others_options",
+]
 
 CONFIGS = Path(__file__).parent / "configs"
 if not CONFIGS.is_dir():  # a checkout keeps them at its top, a wheel inside the package
@@ -125,6 +158,8 @@ class DataArguments:
     )
 
     def __post_init__(self):
+        for name in ("nih_root", "prepared", "split_file", "table", "table_root"):
+            setattr(self, name, _expanded(getattr(self, name)))
         if self.dataset == "nih" and not self.nih_root:
             raise ValueError("dataset nih needs --nih_root, the folder that holds Data_Entry_2017*.csv and images/")
         if self.nih_root and self.dataset != "nih":
@@ -145,23 +180,24 @@ class DataArguments:
             raise ValueError(f"--split_file {self.split_file}: there is no such file; `hf-cxr split --out` writes one")
         if self.fold is not None and self.split_file is None:
             raise ValueError(f"--fold {self.fold} needs --split_file, a CSV with folds; see `hf-cxr split --folds`")
-        _check(self.fold is None or self.fold >= 0, "fold", self.fold, "0 or more")
+        check(self.fold is None or self.fold >= 0, "fold", self.fold, "0 or more")
         if self.streaming and (self.dataset != "table" or self.missing_images != "error"):
             raise ValueError(
                 "--streaming goes with --dataset table and --missing_images error: a stream cannot know beforehand "
                 "which images it will lack"
             )
-        _check(self.streaming_buffer >= 1, "streaming_buffer", self.streaming_buffer, "at least 1")
+        check(self.streaming_buffer >= 1, "streaming_buffer", self.streaming_buffer, "at least 1")
+        check(0 <= self.phantom_seed < 2**32, "phantom_seed", self.phantom_seed, "0 to 4294967295")
         for name in ("phantom_train", "phantom_validation", "phantom_test"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _check(32 <= self.phantom_size <= 2048, "phantom_size", self.phantom_size, "between 32 and 2048 pixels")
-        _check(
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(32 <= self.phantom_size <= 2048, "phantom_size", self.phantom_size, "between 32 and 2048 pixels")
+        check(
             0 <= self.phantom_prevalence_floor <= 0.3,
             "phantom_prevalence_floor",
             self.phantom_prevalence_floor,
             "between 0 and 0.3",
         )
-        _check(self.train_limit is None or self.train_limit >= 1, "train_limit", self.train_limit, "at least 1")
+        check(self.train_limit is None or self.train_limit >= 1, "train_limit", self.train_limit, "at least 1")
 
     def _check_table(self) -> None:
         if (self.table is not None) != (self.dataset == "table"):
@@ -220,265 +256,22 @@ class ModelArguments:
     )
 
     def __post_init__(self):
+        self.model_name_or_path = _expanded(self.model_name_or_path)
         if self.resize_size is None:
             self.resize_size = round(self.image_size * 8 / 7)
-        _check(self.image_size >= 16, "image_size", self.image_size, "at least 16 pixels")
-        _check(self.resize_size >= self.image_size, "resize_size", self.resize_size, "at least image_size")
-        _check(0 <= self.drop_path_rate < 1, "drop_path_rate", self.drop_path_rate, "between 0 and below 1")
-        _check(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "between 0 and 1")
-        _check(0 <= self.rotation_degrees <= 180, "rotation_degrees", self.rotation_degrees, "between 0 and 180")
+        check(self.image_size >= 16, "image_size", self.image_size, "at least 16 pixels")
+        check(self.resize_size >= self.image_size, "resize_size", self.resize_size, "at least image_size")
+        check(0 <= self.drop_path_rate < 1, "drop_path_rate", self.drop_path_rate, "between 0 and below 1")
+        check(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "between 0 and 1")
+        check(0 <= self.rotation_degrees <= 180, "rotation_degrees", self.rotation_degrees, "between 0 and 180")
         spread = self.swin_initializer_range
-        _check(0 < spread <= 1, "swin_initializer_range", spread, "above 0, at most 1")
-        _check(
+        check(0 < spread <= 1, "swin_initializer_range", spread, "above 0, at most 1")
+        check(
             len(self.swin_depths) == len(self.swin_num_heads),
             "swin_num_heads",
             self.swin_num_heads,
             f"as many numbers as swin_depths has ({len(self.swin_depths)})",
         )
-
-
-LOSS_OPTIONS = (
-    "margin",
-    "decoupled",
-    "gamma",
-    "alpha",
-    "gamma_pos",
-    "gamma_neg",
-    "pos_weight_cap",
-    "max_margin",
-    "logit_scale",
-    "map_alpha",
-    "map_beta",
-    "map_mu",
-    "negative_scale",
-    "bias_scale",
-    "hill_lambda",
-    "epsilon_pos",
-    "epsilon_pos_pow",
-    "logit_margin",
-    "tau",
-    "temperature_pos",
-    "temperature_neg",
-)
-
-
-@dataclass
-class LossArguments:
-    """Which loss, and its options. One left out takes the loss's default; one it lacks is an error."""
-
-    loss: Literal[
-        "bce",
-        "focal",
-        "asymmetric",
-        "class_aware",
-        "pos_weighted",
-        "class_balanced",
-        "class_balanced_focal",
-        "ldam",
-        "distribution_balanced",
-        "robust_asymmetric",
-        "hill",
-        "logit_adjusted",
-        "two_way",
-        "zlpr",
-    ] = field(default="class_aware", metadata={"help": "The loss: see docs/papers.md."})
-    class_weights: Literal["none", "inverse", "sqrt_inverse", "effective_number", "given"] | None = field(
-        default=None,
-        metadata={
-            "help": "Weight of each finding from its positives; default sqrt_inverse for class_aware, "
-            "effective_number for class_balanced, class_balanced_focal and ldam, else none; not for two_way and zlpr."
-        },
-    )
-    given_class_weights: list[float] | None = field(
-        default=None, metadata={"help": "With class_weights given: C positive numbers, rescaled to mean 1."}
-    )
-    effective_number_beta: float = field(
-        default=0.9999, metadata={"help": "beta of the effective number of samples (Cui et al., CVPR 2019), below 1."}
-    )
-    margin: float | None = field(
-        default=None,
-        metadata={
-            "help": "Probability margin of negatives: class_aware 0.2, asymmetric and robust_asymmetric 0.05; 0 to 1."
-        },
-    )
-    decoupled: bool | None = field(
-        default=None,
-        metadata={"help": "class_aware: positives and negatives each have their own base (default true)."},
-    )
-    gamma: float | None = field(
-        default=None,
-        metadata={
-            "help": "focal, class_balanced_focal, distribution_balanced, hill (positives): focusing exponent (2)."
-        },
-    )
-    alpha: float | None = field(
-        default=None,
-        metadata={"help": "focal, class_balanced_focal: weight of positives, 0 to 1 (none unless given)."},
-    )
-    gamma_pos: float | None = field(
-        default=None, metadata={"help": "asymmetric, robust_asymmetric: exponent for positives (0)."}
-    )
-    gamma_neg: float | None = field(
-        default=None, metadata={"help": "asymmetric, robust_asymmetric: exponent for negatives (4)."}
-    )
-    pos_weight_cap: float | None = field(
-        default=None, metadata={"help": "pos_weighted: largest weight of positives, above 0 (none unless given)."}
-    )
-    max_margin: float | None = field(
-        default=None, metadata={"help": "ldam: margin of the rarest finding, in logits, 0 or more (0.5)."}
-    )
-    logit_scale: float | None = field(
-        default=None, metadata={"help": "ldam: factor of the logits, above 0 (1; the authors' cosine head has 30)."}
-    )
-    map_alpha: float | None = field(
-        default=None, metadata={"help": "distribution_balanced: least weight of a cell, 0 or more (0.1)."}
-    )
-    map_beta: float | None = field(
-        default=None, metadata={"help": "distribution_balanced: slope of the weights' sigmoid, 0 or more (10)."}
-    )
-    map_mu: float | None = field(
-        default=None, metadata={"help": "distribution_balanced: middle of the weights' sigmoid, 0 or more (0.2)."}
-    )
-    negative_scale: float | None = field(
-        default=None, metadata={"help": "distribution_balanced: lambda, tolerance to negatives, above 0 (2)."}
-    )
-    bias_scale: float | None = field(
-        default=None, metadata={"help": "distribution_balanced: kappa, share of the prior in the logit (0.05)."}
-    )
-    hill_lambda: float | None = field(
-        default=None, metadata={"help": "hill, robust_asymmetric: lambda, at least 1 (1.5)."}
-    )
-    epsilon_pos: float | None = field(
-        default=None, metadata={"help": "robust_asymmetric: first coefficient of positives, added (1)."}
-    )
-    epsilon_pos_pow: float | None = field(
-        default=None, metadata={"help": "robust_asymmetric: second coefficient of positives, added (-2.5)."}
-    )
-    logit_margin: float | None = field(
-        default=None, metadata={"help": "hill: margin of positives, in logits, 0 or more (1)."}
-    )
-    tau: float | None = field(
-        default=None, metadata={"help": "logit_adjusted: share of the prior log odds, 0 or more (1)."}
-    )
-    temperature_pos: float | None = field(
-        default=None, metadata={"help": "two_way: temperature of positives, above 0 (4)."}
-    )
-    temperature_neg: float | None = field(
-        default=None, metadata={"help": "two_way: temperature of negatives, above 0 (1)."}
-    )
-    head_bias: Literal["no_information", "zero"] = field(
-        default="no_information",
-        metadata={
-            "help": "Where the classifier's bias starts: at the loss's own optimum for each finding's training "
-            "prevalence, or at 0."
-        },
-    )
-
-    def options(self) -> dict[str, Any]:
-        """The loss's own options that were given, by name."""
-        return {name: getattr(self, name) for name in LOSS_OPTIONS if getattr(self, name) is not None}
-
-    def __post_init__(self):
-        if (self.class_weights == "given") != (self.given_class_weights is not None):
-            raise ValueError("class_weights given and given_class_weights go together: set both or neither")
-        _check(
-            0 <= self.effective_number_beta < 1, "effective_number_beta", self.effective_number_beta, "0 to below 1"
-        )
-
-
-SAMPLER_OPTIONS = {
-    "shuffle": (),
-    "over": ("oversample_share",),
-    "under": ("undersample_ratio",),
-    "mixed": ("oversample_share", "undersample_ratio"),
-    "repeat_factor": ("repeat_factor_threshold",),
-    "class_aware": ("class_aware_no_finding",),
-}
-
-
-@dataclass
-class SamplingArguments:
-    """Which training images an epoch draws. An option left out takes its default; another sampler's is an error."""
-
-    sampler: Literal["shuffle", "over", "under", "mixed", "repeat_factor", "class_aware"] = field(
-        default="shuffle", metadata={"help": "What an epoch draws: see the table in hf_cxr/sampling.py."}
-    )
-    oversample_share: float | None = field(
-        default=None,
-        metadata={"help": "over, mixed: extra draws of images with minority findings, over the images (0.25)."},
-    )
-    undersample_ratio: float | None = field(
-        default=None,
-        metadata={"help": "under, mixed: images without a finding for each one with, at most (1)."},
-    )
-    repeat_factor_threshold: float | None = field(
-        default=None, metadata={"help": "repeat_factor: prevalence below which images are repeated, 0 to 1 (0.05)."}
-    )
-    class_aware_no_finding: bool | None = field(
-        default=None,
-        metadata={"help": "class_aware: images without a finding are a class of their own (true), or never drawn."},
-    )
-
-    def options(self) -> dict[str, Any]:
-        """The sampler's own options that were given, by name."""
-        names = SAMPLER_OPTIONS[self.sampler]
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-
-    def __post_init__(self):
-        allowed = SAMPLER_OPTIONS[self.sampler]
-        for name in sorted({name for names in SAMPLER_OPTIONS.values() for name in names} - set(allowed)):
-            if getattr(self, name) is not None:
-                takers = ", ".join(sampler for sampler, names in SAMPLER_OPTIONS.items() if name in names)
-                raise ValueError(f"{name} is given but the sampler is {self.sampler}; it goes with --sampler {takers}")
-        for name, most in (("oversample_share", 100), ("undersample_ratio", None), ("repeat_factor_threshold", 1)):
-            value = getattr(self, name)
-            wanted = "above 0" + (f", at most {most}" if most else "")
-            _check(value is None or 0 < value <= (most or float("inf")), name, value, wanted)
-
-
-@dataclass
-class StageArguments:
-    """What is trained when: deferred re-weighting, averaged weights, a second stage on a frozen backbone."""
-
-    reweight_from_epoch: int | None = field(
-        default=None,
-        metadata={
-            "help": "Class weights act from this epoch on (1 is the second), and are 1 before; without it, always."
-        },
-    )
-    ema_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "Decay of an exponential moving average of the weights, 0 to below 1 (0.999 averages about the "
-            "last 1,000 steps); it is what is measured, chosen and saved."
-        },
-    )
-    freeze_backbone: bool = field(
-        default=False,
-        metadata={"help": "Train the classifier alone: a second stage on --model_name_or_path, a run on these data."},
-    )
-    reinitialize_head: bool = field(
-        default=True,
-        metadata={
-            "help": "Start the classifier anew; false keeps that of --model_name_or_path, of the same findings."
-        },
-    )
-    feature_oversampling: int | None = field(
-        default=None,
-        metadata={
-            "help": "With a frozen backbone: an image drawn again is interpolated in feature space with one of this "
-            "many nearest images of its rarest finding (SMOTE takes 5)."
-        },
-    )
-
-    def __post_init__(self):
-        start, decay = self.reweight_from_epoch, self.ema_decay
-        _check(start is None or start >= 1, "reweight_from_epoch", start, "at least 1")
-        _check(decay is None or 0 <= decay < 1, "ema_decay", decay, "0 to below 1")
-        neighbours = self.feature_oversampling
-        _check(neighbours is None or neighbours >= 1, "feature_oversampling", neighbours, "at least 1")
-        if neighbours is not None and not self.freeze_backbone:
-            raise ValueError("feature_oversampling needs --freeze_backbone true: features that are learnt move away")
 
 
 @dataclass
@@ -500,100 +293,34 @@ class EvaluationArguments:
     )
 
     def __post_init__(self):
-        _check(self.bootstrap_resamples >= 10, "bootstrap_resamples", self.bootstrap_resamples, "at least 10")
-        _check(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
+        check(self.bootstrap_resamples >= 10, "bootstrap_resamples", self.bootstrap_resamples, "at least 10")
+        check(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
 
 
-# Prefixes of keys that are for one call and not of the run: left out of its config.yaml.
-NOT_SAVED = ("hub_", "on_existing_run", "push_to_hub")
+# Prefixes of keys that are for one call or one process and not of the run: left out of its config.yaml.
+NOT_SAVED = ("hub_", "local_rank", "on_existing_run", "push_to_hub", "resume_from_checkpoint")
 
-# Of TrainingArguments' fields, those that this package sets otherwise or cannot honour, and why.
-FIXED = {
-    "auto_find_batch_size": "another batch size is another run; lower per_device_train_batch_size",
-    "batch_eval_metrics": "AUC needs the whole set",
-    "label_smoothing_factor": "the losses here have none",
-    "optim": "choose with --optimizer",
-    "prediction_loss_only": "AUC needs the predictions",
-    "remove_unused_columns": "the image would be removed before it is decoded",
-    "save_only_model": "such a checkpoint cannot be resumed",
-    "train_sampling_strategy": "the sampler is the package's own",
+# What a run takes from the machine it is on: no reason to take it for another run.
+FROM_DEVICES = ("dataloader_multiprocessing_context", "dataloader_pin_memory", "images_per_step", "use_cpu")
+
+# Keys of older releases of transformers, and of its examples -> what to write.
+RENAMED = {
+    "dispatch_batches": "leave it out",
+    "evaluation_strategy": "write eval_strategy",
+    "fp16_backend": "leave it out",
+    "group_by_length": "leave it out",
+    "half_precision_backend": "leave it out",
+    "jit_mode_eval": "leave it out",
+    "logging_dir": "trackers write into output_dir; leave it out",
+    "no_cuda": "write use_cpu",
+    "overwrite_output_dir": "write on_existing_run: move_aside, which keeps the earlier run",
+    "past_index": "leave it out",
+    "per_gpu_eval_batch_size": "write per_device_eval_batch_size",
+    "per_gpu_train_batch_size": "write per_device_train_batch_size",
+    "save_safetensors": "leave it out: weights are always saved so",
+    "use_mps_device": "leave it out: an Apple GPU is used where there is one",
+    "warmup_ratio": "write warmup_steps, which below 1 is a share of all steps",
 }
-
-
-@dataclass
-class CXRTrainingArguments(TrainingArguments):
-    """`transformers.TrainingArguments` with the reference recipe's values as defaults."""
-
-    output_dir: str | None = field(
-        default="runs/run", metadata={"help": "The run folder; nothing in it is overwritten."}
-    )
-    on_existing_run: Literal["resume", "move_aside", "error"] = field(
-        default="resume",
-        metadata={
-            "help": "If output_dir already holds a run: resume (continue an unfinished one of the same settings), "
-            "move_aside (rename it and start anew), or error."
-        },
-    )
-    optimizer: Literal["adam", "adamw"] = field(
-        default="adam",
-        metadata={
-            "help": "adam: L2 weight decay on all parameters, as the reference; adamw: decoupled, on matrices only."
-        },
-    )
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Images a device and micro-batch."})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images a device in evaluation."})
-    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
-    weight_decay: float = field(default=5e-4, metadata={"help": "Weight decay; what it means depends on --optimizer."})
-    num_train_epochs: float = field(default=30.0, metadata={"help": "Passes over the training images."})
-    eval_strategy: str = field(default="epoch", metadata={"help": "When validation is measured: no, steps, epoch."})
-    save_strategy: str = field(
-        default="epoch", metadata={"help": "When a checkpoint is written: no, steps, epoch, best."}
-    )
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; the best is always kept."})
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "Go back to the best checkpoint at the end."})
-    metric_for_best_model: Literal["auc", "mean_average_precision", "loss"] = field(
-        default="auc", metadata={"help": "Validation figure that picks the best checkpoint."}
-    )
-    images_per_step: int | None = field(
-        default=None,
-        metadata={
-            "help": "Images an optimizer step, over all devices and accumulation steps; if given, a run in which they "
-            "would be others is refused."
-        },
-    )
-    report_to: None | str | list[str] = field(  # noqa: RUF036 - HfArgumentParser wants None first
-        default="none", metadata={"help": "Trackers: none, tensorboard, trackio, ..."}
-    )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay false: the collator picks columns."}
-    )
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Log an average in place of a loss that is NaN; off, so that it is seen."}
-    )
-
-    def __post_init__(self):
-        # transformers refuses bf16 on a machine without an accelerator unless told that the CPU is meant.
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-        _check(self.num_train_epochs > 0, "num_train_epochs", self.num_train_epochs, "above 0")
-        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        _check(self.seed >= 0, "seed", self.seed, "0 or more")
-        for name, why in FIXED.items():
-            default = self.__dataclass_fields__[name].default
-            if getattr(self, name) != default:
-                raise ValueError(f"{name} must stay {default}: {why}")
-        for tracker in [self.report_to] if isinstance(self.report_to, str) else self.report_to or []:
-            if tracker in ("tensorboard", "trackio") and importlib.util.find_spec(tracker) is None:
-                raise ValueError(f"report_to {tracker} needs the package {tracker}: pip install 'hf-cxr[track]'")
-        super().__post_init__()
-        actual = self.train_batch_size * self.gradient_accumulation_steps * self.world_size
-        if self.images_per_step not in (None, actual):
-            raise ValueError(
-                f"images_per_step is {self.images_per_step}, but {self.train_batch_size} images x "
-                f"{self.gradient_accumulation_steps} accumulation steps x {self.world_size} processes are {actual}; "
-                "change per_device_train_batch_size or gradient_accumulation_steps"
-            )
-        self.images_per_step = actual
-
 
 ARGUMENTS = (
     DataArguments,
@@ -608,7 +335,7 @@ ARGUMENTS = (
 
 @dataclass
 class RunArguments:
-    """All that a run was told."""
+    """Everything that a run is given."""
 
     data: DataArguments
     model: ModelArguments
@@ -648,13 +375,13 @@ class RunArguments:
         Defaults are there. The Hub's keys are not: neither a token, nor the wish to push, which a repetition of the
         run would inherit and overwrite what was published; nor what was to be done with an earlier run.
         """
-        training = {key: value for key, value in self.training.to_dict().items() if not key.startswith(NOT_SAVED)}
+        training = {key: value for key, value in self.training.to_config().items() if not key.startswith(NOT_SAVED)}
         ours = (self.data, self.model, self.loss, self.sampling, self.stages, self.evaluation)
         return {key: value for part in ours for key, value in dataclasses.asdict(part).items()} | training
 
 
 def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py") -> RunArguments:
-    """A YAML file (optional, first) and flags to the dataclasses.
+    """A YAML file and flags, in any order, to the dataclasses.
 
     Args:
         argv: without the program's name. None reads the command line. Without a YAML file the quickstart's is taken.
@@ -662,30 +389,67 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py"
     Raises:
         SystemExit: status 2 with one line that names the key, where it stands and the nearest known one.
     """
-    parser = HfArgumentParser(
+    parser = _Parser(
         ARGUMENTS,
         prog=prog,
         allow_abbrev=False,
         usage=f"{prog} [CONFIG.yaml] [--key value ...]",
         description="A YAML file gives defaults, flags win.",
     )
-    words = list(_command_line() if argv is None else argv)
-    path = Path(words.pop(0)) if words and not words[0].startswith("-") else CONFIGS / "quickstart.yaml"
     try:
-        values = _read_yaml(path)
-        values = without_others_options(values, _chosen(words))
-        _check_choices(parser, values, path)
+        config, words = _take_config(parser, list(sys.argv[1:] if argv is None else argv))
+        path = CONFIGS / "quickstart.yaml" if config is None else Path(config)
+        values = without_others_options(_read_values(parser, path), _chosen(words))
         parser.set_defaults(**values)
         *parts, rest = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
         )
-        if rest and rest[0].endswith((".yaml", ".yml")):
-            raise ValueError(f"the config comes first: {prog} {rest[0]} --key value ...")
+        if rest and not rest[0].startswith("-"):
+            raise ValueError(f"{rest[0]} in the command line is the value of no key; write --key {rest[0]}")
         if rest:
             raise ValueError(unknown_key(rest[0].lstrip("-").split("=")[0].replace("-", "_"), "the command line"))
         return RunArguments(*parts)
     except (ValueError, TypeError, OSError) as error:
-        parser.exit(2, f"{prog}: {error}\n")
+        parser.error(str(error))
+
+
+def take_config(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The YAML file among a run's words, wherever it stands, and the other words.
+
+    The first word, if it is not a flag; else a word that ends with .yaml or .yml and is not the value of a flag.
+
+    Raises:
+        ValueError: there are two.
+
+    >>> take_config(["--table", "own.yaml", "--bf16", "x.yaml", "--seed", "1"])
+    ('x.yaml', ['--table', 'own.yaml', '--bf16', '--seed', '1'])
+    """
+    return _take_config(_Parser(ARGUMENTS, allow_abbrev=False), words)
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str):
+        # argparse prints its usage before the line.
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
+
+
+def _take_config(parser: HfArgumentParser, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    flags = parser._option_string_actions
+    # A flag with one value takes the next word; a list of numbers and a flag that needs no value do not want a file.
+    takes_next = [word in flags and flags[word].nargs is None for word in words]
+    unknown = [word.startswith("--") and "=" not in word and word not in flags for word in words]
+    found = [
+        index
+        for index, word in enumerate(words)
+        if not word.startswith("-")
+        and (index == 0 or (word.endswith((".yaml", ".yml")) and not (takes_next[index - 1] or unknown[index - 1])))
+    ]
+    if len(found) > 1:
+        first, second = (words[index] for index in found[:2])
+        raise ValueError(f"two configs are given, {first} and {second}; the config comes first, and once")
+    if not found:
+        return None, list(words)
+    return words[found[0]], [word for index, word in enumerate(words) if index != found[0]]
 
 
 def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -714,24 +478,32 @@ def known_keys() -> list[str]:
 
 def unknown_key(key: str, where: str, known: Sequence[str] | None = None) -> str:
     """The message for a key that does not exist, with the nearest one of ``known`` (by default of a run's keys)."""
+    if known is None and key in RENAMED:
+        return f"unknown key {key} in {where}: {RENAMED[key]}"
     nearest = difflib.get_close_matches(str(key), known or known_keys(), n=1, cutoff=0.5)
     see = f"known: {', '.join(known)}" if known else "see --help"
     return f"unknown key {key} in {where}" + (f"; did you mean {nearest[0]}?" if nearest else f"; {see}")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def text_keys() -> set[str]:
+    """The keys whose values are text: `eval_strategy: no` means the word."""
+    return {action.dest for action in _Parser(ARGUMENTS)._actions if is_text(action)}
+
+
+def _read_values(parser: HfArgumentParser, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no such config: {path} (shipped ones: {', '.join(sorted(_shipped()))})")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error  # it has several lines
+    values = read_yaml(path, text_keys={action.dest for action in parser._actions if is_text(action)})
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold one 'key: value' a line; it holds a {type(values).__name__}")
     for key in values:
         if key not in known_keys():
             raise ValueError(unknown_key(key, str(path)))
-    return values  # 1e-4 is a string in YAML 1.1; argparse converts string defaults by the field's own type
+    if "local_rank" in values:  # written by an earlier version, which saved what the machine had decided
+        values = {key: value for key, value in values.items() if key not in FROM_DEVICES or key == "images_per_step"}
+    actions = {action.dest: action for action in reversed(parser._actions)}  # not the --no_ twin of a switch
+    return {key: convert(actions[key], value, str(path)) for key, value in values.items()}
 
 
 def _chosen(words: Sequence[str]) -> dict[str, str]:
@@ -742,29 +514,10 @@ def _chosen(words: Sequence[str]) -> dict[str, str]:
     return vars(chooser.parse_known_args(words)[0])
 
 
-def _check_choices(parser: HfArgumentParser, values: dict[str, Any], path: Path) -> None:
-    # argparse converts defaults to a field's type but does not hold them against its choices.
-    for action in parser._actions:
-        value = values.get(action.dest)
-        if action.dest in values and value is None and action.default is not None:
-            raise ValueError(f"{action.dest} in {path} is empty; give it a value or leave the line out")
-        if value is not None and action.choices and value not in action.choices:
-            allowed = ", ".join(map(str, action.choices))
-            raise ValueError(f"{action.dest} in {path} is {value!r}; choose from {allowed}")
-        if value is not None and action.nargs == "+" and not isinstance(value, list):
-            raise ValueError(f"{action.dest} in {path} is {value!r}; it must be a list, like [2, 2, 6, 2]")
+def _expanded(path: str | None) -> str | None:
+    """The path with ~ as the home folder, which a shell leaves alone in --key=~/x and in a YAML file."""
+    return str(Path(path).expanduser()) if path and path.startswith("~") else path
 
 
 def _shipped() -> list[str]:
     return [f"configs/{path.name}" for path in CONFIGS.glob("*.yaml")]
-
-
-def _check(holds: bool, name: str, value: Any, wanted: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {value}; it must be {wanted}")
-
-
-def _command_line() -> list[str]:
-    import sys
-
-    return sys.argv[1:]

@@ -163,7 +163,8 @@ class Report:
             f"{example['largest_difference']:.1e}",
             "",
             f"Report: {run_dir / 'report.html'}",
-            f"Model:  {run_dir}  (load it with pipeline('image-classification', model='{run_dir}', top_k=14))",
+            f"Model:  {run_dir}  (load it with pipeline('image-classification', model='{run_dir}', "
+            f"top_k={len(self.test.findings)}))",
         ]
         if self.hub_url:
             lines.append(f"Hub:    {self.hub_url}")
@@ -177,6 +178,8 @@ class Report:
             for name, size in protocol["splits"].items()
         )
         speed = "–" if training["images_per_second"] is None else f"{training['images_per_second']:.1f}"
+        smoothing = protocol["loss"].get("label_smoothing")
+        stopped = ", stopped early" if training.get("stopped_early") else ""
         best = "" if training["best_epoch"] is None else f", checkpoint of epoch {training['best_epoch']:g} kept"
         return [
             ("data", protocol["dataset"]),
@@ -185,15 +188,20 @@ class Report:
             ("split fingerprint", protocol["split_fingerprint"]),
             ("initial weights", protocol["initial_weights"]),
             ("loss", _words(protocol["loss"]["options"], protocol["loss"]["name"])),
+            *(
+                [("label smoothing", f"{smoothing:g}")]
+                if (smoothing := protocol["loss"].get("label_smoothing"))
+                else []
+            ),
             ("class weights", protocol["loss"]["class_weights_kind"]),
             ("sampler", _words(protocol["sampler"]["options"], protocol["sampler"]["name"])),
             *_stage_rows(protocol["stages"], training),
-            ("training", f"{training['epochs']:g} epochs{best}; selection: {protocol['selection']}"),
+            ("training", f"{training['epochs']:g} epochs{stopped}{best}; selection: {protocol['selection']}"),
             ("calibration", protocol["calibration"] or "none"),
             ("seed", str(protocol["seed"])),
             *([("resumed from", training["resumed_from"])] if training["resumed_from"] else []),
             ("speed", f"{speed} images/s in training on {self.environment['device']}"),
-            ("peak memory", f"{training['peak_memory_gib']:.1f} GiB"),
+            ("peak memory", "–" if training["peak_memory_gib"] is None else f"{training['peak_memory_gib']:.1f} GiB"),
         ]
 
     def to_html(self, figures: Path) -> str:

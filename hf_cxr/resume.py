@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
 from hf_cxr.checkpoints import file_sha256
 from hf_cxr.config import ARGUMENTS, RunArguments
 from hf_cxr.data.fingerprint import FILE, changes, data_fingerprint, load_state, save_state
+from hf_cxr.yaml_files import dump_yaml, parse_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def settings_of(args: RunArguments) -> dict[str, Any]:
     for key in PATHS:
         if values.get(key) and Path(values[key]).exists():
             values[key] = os.path.abspath(values[key])
-    return yaml.safe_load(yaml.safe_dump(values))
+    return parse_yaml(dump_yaml(values))
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], *, free: set[str]) -> list[str]:

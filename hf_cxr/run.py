@@ -7,7 +7,6 @@ import dataclasses
 import importlib.metadata
 import logging
 import platform
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
 from hf_cxr import claims, hub
-from hf_cxr.callbacks import DeferredReweighting, WeightAverage
+from hf_cxr.callbacks import DeferredReweighting, EarlyStopping, WeightAverage
 from hf_cxr.config import RunArguments
 from hf_cxr.data import (
     DecodedImages,
@@ -51,11 +50,13 @@ from hf_cxr.inference import Classifier, stock_images, stock_pipeline
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.modeling import build_model, fold_into_head, freeze_backbone
+from hf_cxr.peak_memory import peak_memory_gib
 from hf_cxr.predictions import Predictions
 from hf_cxr.preflight import LeftOut, check_run, unreadable_ids, way_out_named, without
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.report import Report
 from hf_cxr.resume import check_resume
+from hf_cxr.run_checks import check_loss, check_reweighting
 from hf_cxr.run_folder import (
     UNCALIBRATED,
     logged_to,
@@ -88,6 +89,7 @@ def run(args: RunArguments) -> Report | None:
     Raises:
         ValueError: the arguments contradict each other, the data or the run folder.
     """
+    check_loss(args)
     state = PartialState()
     run_dir = Path(args.training.output_dir)
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
@@ -245,20 +247,12 @@ def build_training_loss(
         **args.loss.options(),
     )
     check_reweighting(args, loss)
+    loss.set_label_smoothing(args.training.label_smoothing_factor)
     if args.loss.head_bias == "zero":
         return loss, None
     known_C = positives_C + negatives_C
     prevalence_C = np.divide(positives_C, known_C, out=np.zeros_like(known_C), where=known_C > 0)
     return loss, loss.no_information_logits(torch.as_tensor(prevalence_C), label_NC, draws_N).numpy()
-
-
-def check_reweighting(args: RunArguments, loss: MultiLabelLoss) -> None:
-    """Refuse to defer class weights that there are none of."""
-    if args.stages.reweight_from_epoch is not None and loss.class_weights_kind == "none":
-        raise ValueError(
-            f"reweight_from_epoch is {args.stages.reweight_from_epoch}, but {args.loss.loss} has no class weights "
-            "here: give --class_weights, such as effective_number"
-        )
 
 
 def build_trainer(
@@ -284,6 +278,9 @@ def build_trainer(
     )
     train, validation = open_images(args, pixels, splits, seed, left_out)
     start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
+    callbacks = [] if start is None else [DeferredReweighting(loss, start)]
+    if training.early_stopping_patience is not None:
+        callbacks.append(EarlyStopping(training.early_stopping_patience, training.early_stopping_threshold or 0.0))
     sampler = None
     if not is_streamed(splits["train"]):
         sampler = EpochSampler(draws_N, batch_size=training.images_per_step, seed=seed)
@@ -297,7 +294,7 @@ def build_trainer(
         decay_all_parameters=training.optimizer == "adam",
         average=None if decay is None else WeightAverage(decay),
         interpolation=build_interpolation(args, model, pixels, train, label_matrix(splits["train"]), seed),
-        callbacks=None if start is None else [DeferredReweighting(loss, start)],
+        callbacks=callbacks,
         train_dataset=train if sampler is None else RepeatedRows(train),
         eval_dataset=validation,
         processing_class=processor,
@@ -472,7 +469,6 @@ def describe_training(trainer: CXRTrainer, checkpoint: Path | None) -> dict[str,
     state, clock = trainer.state, trainer.clock
     chosen = claims.chosen_step(trainer.args, state)
     best = [entry["epoch"] for entry in state.log_history if entry["step"] == chosen]
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, in KiB elsewhere
     return {
         "epochs": state.epoch,
         "steps": state.global_step,
@@ -480,7 +476,8 @@ def describe_training(trainer: CXRTrainer, checkpoint: Path | None) -> dict[str,
         "step_seconds": clock.seconds,
         "images_per_second": clock.images / clock.seconds if clock.seconds else None,
         "resumed_from": checkpoint and checkpoint.name,
-        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+        "stopped_early": state.global_step < state.max_steps,
+        "peak_memory_gib": peak_memory_gib(),
         "peak_device_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
     }

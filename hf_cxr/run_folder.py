@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
@@ -24,11 +23,12 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_cxr import card, plots
 from hf_cxr.checkpoints import check_whole, checkpoints_of, usable_checkpoint
-from hf_cxr.config import RunArguments
+from hf_cxr.config import NOT_COMPARED, RunArguments
 from hf_cxr.files import replace_all, write_json, write_text
 from hf_cxr.predictions import Predictions
 from hf_cxr.report import Report
 from hf_cxr.resume import FREE_ON_RESUME, changed_settings, settings_of
+from hf_cxr.yaml_files import dump_yaml, read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def _open(args: RunArguments, state: PartialState, locks: list[FileLock]) -> Pat
     _check_existing_run(args, run_dir)
     _clear_leavings(run_dir)
     checkpoint = _checkpoint(args, state, run_dir)
-    write_text(run_dir / "config.yaml", yaml.safe_dump(settings_of(args), sort_keys=True))
+    write_text(run_dir / "config.yaml", dump_yaml(settings_of(args)))
     return checkpoint
 
 
@@ -150,13 +150,13 @@ def _check_existing_run(args: RunArguments, run_dir: Path) -> None:
         raise ValueError(f"{run_dir} holds a finished run; {repair}")
     config = run_dir / "config.yaml"
     try:
-        before = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        before = None
+        before = read_yaml(config)
+    except ValueError as error:
+        raise ValueError(f"{error}. So this run's settings are unknown: restore {config}, or {repair}") from error
     if not isinstance(before, dict):
-        raise ValueError(f"{config} cannot be read: this run's settings are unknown; restore it, or {repair}")
+        raise ValueError(f"{config} holds no settings, so this run's are unknown: restore it, or {repair}")
     # A stream's order depends on how many read it.
-    free = FREE_ON_RESUME - ({"dataloader_num_workers"} if args.data.streaming else set())
+    free = {*FREE_ON_RESUME, *NOT_COMPARED} - ({"dataloader_num_workers"} if args.data.streaming else set())
     changed = changed_settings(before, settings_of(args), free=free)
     if changed:
         raise ValueError(f"{run_dir} holds an unfinished run with other settings ({', '.join(changed[:5])}); {repair}")

@@ -6,6 +6,7 @@ B = images, C = findings, S = resized side in pixels.
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -56,7 +57,10 @@ class CXRTrainer(Trainer):
         self.loss, self.pixels, self.sampler, self.decay_all_parameters = loss, pixels, sampler, decay_all_parameters
         self.average, self.interpolation, self._metrics_of_set = average, interpolation, compute_metrics
         kwargs.setdefault("data_collator", collate)
-        super().__init__(*args, compute_metrics=self._compute_metrics, **kwargs)
+        with warnings.catch_warnings():
+            # The Trainer's own smoothing knows one label an image; the loss here smooths, see `MultiLabelLoss`.
+            warnings.filterwarnings("ignore", message="Label smoothing is not compatible with multi-label")
+            super().__init__(*args, compute_metrics=self._compute_metrics, **kwargs)
         if not loss.additive and (self.args.gradient_accumulation_steps > 1 or self.args.world_size > 1):
             raise ValueError(
                 f"{type(loss).__name__} compares the images of a batch, so its gradients depend on how a step is cut "
@@ -138,10 +142,16 @@ class CXRTrainer(Trainer):
         )
         with self._interpolated(model, inputs):
             outputs = model(pixel_values=pixel_values)
+        self.loss.train(model.training)  # labels are smoothed in training alone
         loss = self.loss(outputs.logits, inputs["labels"], num_items=num_items_in_batch)
         if num_items_in_batch is not None:
             loss = loss * self.args.world_size  # data-parallel training averages gradients; the step's sum is wanted
         return (loss, outputs) if return_outputs else loss
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # A run that was stopped early and is resumed from its last checkpoint has no step left; the Trainer takes one.
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any):
         # What is measured, and chosen by, is what is saved: the average, where one is kept.
@@ -242,7 +252,7 @@ class CXRTrainer(Trainer):
         logits, labels = (
             torch.as_tensor(array, device=self.args.device) for array in (prediction.predictions, prediction.label_ids)
         )
-        metrics = {"loss": self.loss(logits, labels).item()}
+        metrics = {"loss": self.loss.eval()(logits, labels).item()}
         return metrics | (self._metrics_of_set(prediction) if self._metrics_of_set else {})
 
 

@@ -11,13 +11,15 @@ PACKAGE = Path(__file__).parents[1] / "hf_cxr"
 
 # Bars from left to right. Within the second bar the parts never import one another.
 BARS = (
-    ("labels", "config", "files", "cells", "words"),
+    ("labels", "files", "yaml_files", "peak_memory", "cells", "words"),
+    ("arguments",),
+    ("config",),
     (
         *("data", "processing", "modeling", "losses", "sampling", "evaluation"),
         *("predictions", "prediction_rows", "checkpoints"),
     ),
     ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference", "preflight", "claims"),
-    ("report", "plots", "resume"),
+    ("report", "plots", "resume", "comparison_plan", "run_checks"),
     ("card", "comparison_report"),
     ("hub", "run_folder"),
     ("run",),

@@ -131,7 +131,7 @@ def test_bad_flags_are_one_clear_line(config, capsys, argv, expected):
         ("swin_depths: 2\n", "swin_depths in {path} is 2; it must be a list"),
         ("learning_rate: fast\n", "invalid float value: 'fast'"),
         ("- loss\n", "must hold one 'key: value' a line"),
-        ("margin: 2: 3\n", "{path} is no YAML file: mapping values are not allowed here in"),
+        ("margin: 2: 3\n", "{path} is not a YAML file: mapping values are not allowed here, line 1"),
     ],
 )
 def test_bad_files_are_one_clear_line(tmp_path, capsys, text, expected):

@@ -3,8 +3,13 @@
 import difflib
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
+
+from hf_cxr.commands.errors import DEBUG, report_error, run_guarded
+
+__all__ = ["COMMANDS", "main", "report_error", "run_command", "set_up_terminal"]
 
 COMMANDS = {
     "download": "bring a public dataset into a folder",
@@ -17,6 +22,13 @@ COMMANDS = {
     "compare": "train several methods with several seeds, tuned alike, and write one table",
     "predict": "probabilities of each finding for image files",
     "push": "send a finished run folder to the Hub",
+}
+
+# What the same command does after Ctrl-C, where it does not start from the beginning.
+AFTER_A_STOP = {
+    "download": "the same command continues from here",
+    "prepare": "the same command continues from here",
+    "train": "the same command resumes from the last checkpoint",
 }
 
 
@@ -35,12 +47,14 @@ def set_up_terminal(*, main_process: bool = True) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`hf-cxr COMMAND ...`: hand the rest of the line to the command's own main."""
+    """`hf-cxr [--debug] COMMAND ...`: hand the rest of the line to the command's own main."""
     words = list(sys.argv[1:] if argv is None else argv)
+    debug = words[:1] == ["--debug"]
+    words = words[1:] if debug else words
     if not words or words[0] in ("-h", "--help"):
-        print("usage: hf-cxr COMMAND ...\n")
+        print("usage: hf-cxr [--debug] COMMAND ...\n")
         print("\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items()))
-        print("\n`hf-cxr COMMAND --help` lists a command's own options.")
+        print("\n`hf-cxr COMMAND --help` lists a command's own options; --debug shows where an error comes from.")
         return 0
     command = words.pop(0)
     if command not in COMMANDS:
@@ -48,4 +62,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(COMMANDS)}"
         print(f"hf-cxr: unknown command {command}; {hint}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"hf_cxr.commands.{command}").main(words)
+    return run_command(command, words, debug=debug)
+
+
+def run_command(command: str, argv: Sequence[str] | None = None, *, debug: bool = False) -> int:
+    """One command, from its words to its exit status: what it raises becomes one line, see `commands.errors`.
+
+    Args:
+        command: a name of ``COMMANDS``.
+        argv: its words; None reads the command line. ``--debug`` among them, or HF_CXR_DEBUG=1, shows the traceback.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = debug or "--debug" in words or os.environ.get(DEBUG, "") not in ("", "0")
+    words = [word for word in words if word != "--debug"]
+
+    def run(words: Sequence[str]) -> int:
+        return importlib.import_module(f"hf_cxr.commands.{command}").main(words)
+
+    return run_guarded(f"hf-cxr {command}", run, words, debug=debug, again=AFTER_A_STOP.get(command, ""))

@@ -1,6 +1,6 @@
 """`hf-cxr compare COMPARISON.yaml [--out DIR] [--jobs N]`: several methods, tuned alike, several seeds, one table.
 
-Say the same command again after a stop and it goes on. The report is DIR/comparison.html, and .md, .tex, .csv, .json.
+After a stop, the same command continues from there. The report is DIR/comparison.html, and .md, .tex, .csv, .json.
 """
 
 import argparse
@@ -14,14 +14,15 @@ from hf_cxr.commands import set_up_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 1 if runs failed; 2 with one line on standard error for bad input; 130 if stopped."""
+    """Exit status 0; 1 if runs failed; 130 if stopped. What it raises, `run_command` prints as one line."""
     parser = argparse.ArgumentParser(
         prog="hf-cxr compare",
+        usage="hf-cxr compare COMPARISON.yaml [--out DIR] [--jobs N] [--key value ...]",
         description=__doc__,
-        epilog="All other flags are those of `hf-cxr train --help`, the same for every run (such as --nih_root DIR).",
+        epilog="COMPARISON.yaml is such a file as configs/compare_reference.yaml. All other flags are those of "
+        "`hf-cxr train --help`, the same for every run (such as --nih_root DIR).",
         allow_abbrev=False,
     )
-    parser.add_argument("comparison", metavar="COMPARISON.yaml", help="such as configs/compare_reference.yaml")
     parser.add_argument("--out", type=Path, help="folder of the runs and the report; by default runs/COMPARISON")
     parser.add_argument("--jobs", type=int, help="runs at once; by default one a GPU, one without any")
     own, rest = parser.parse_known_args(argv)
@@ -30,19 +31,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from hf_cxr.compare import compare, load_plan
+    from hf_cxr.config import take_config
 
+    comparison, flags = take_config(rest)
+    if comparison is None:
+        parser.error("give the comparison, a YAML file such as configs/compare_reference.yaml")
     set_up_terminal()
-    before = signal.signal(signal.SIGTERM, _stop)  # so that the runs are ended too
+    before = signal.signal(signal.SIGTERM, _stop)  # so that the runs are stopped too
     try:
-        plan = load_plan(own.comparison, rest)
+        plan = load_plan(comparison, flags)
         out = own.out or Path("runs") / plan.name
         with logging_redirect_tqdm([logging.getLogger()]):
             report = compare(plan, out, jobs=own.jobs)
-    except (ValueError, OSError) as error:
-        print(f"hf-cxr compare: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print("hf-cxr compare: stopped; the same command goes on from here", file=sys.stderr)
+        print("hf-cxr compare: stopped; the same command continues from here", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)

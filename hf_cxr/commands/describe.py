@@ -6,11 +6,10 @@ shuffle, what an epoch of it draws stands beside what the training set holds.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.commands import set_up_terminal
+from hf_cxr.commands import report_error, set_up_terminal
 from hf_cxr.config import parse_arguments
 from hf_cxr.files import check_output_folder
 
@@ -51,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if written:
             print("\nwrote", *(f"  {path}" for path in written), sep="\n")
     except (ValueError, OSError) as error:
-        print(f"hf-cxr describe: {error}", file=sys.stderr)
-        return 2
+        return report_error("hf-cxr describe", error)
     return 0
 
 

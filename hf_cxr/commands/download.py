@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.commands import set_up_terminal
+from hf_cxr.commands import report_error, set_up_terminal
 from hf_cxr.files import check_output_folder
 
 
@@ -31,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sizes = ", ".join(f"{name} {len(split):,}" for name, split in load_nih(args.folder).items())
             print(f"{args.folder}: ready for --nih_root, with {sizes} images")
     except (ValueError, OSError, DownloadError) as error:
-        print(f"hf-cxr download: {error}", file=sys.stderr)
-        return 2
+        return report_error("hf-cxr download", error)
     except KeyboardInterrupt:
         print("hf-cxr download: stopped; the same command goes on from here", file=sys.stderr)
         return 130

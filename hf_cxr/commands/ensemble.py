@@ -9,11 +9,10 @@ probabilities is not one Swin, and the stock pipeline cannot load it. To predict
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.commands import set_up_terminal
+from hf_cxr.commands import report_error, set_up_terminal
 from hf_cxr.files import write_json
 
 
@@ -46,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=args.training.seed,
         )
     except (ValueError, OSError) as error:
-        print(f"hf-cxr ensemble: {error}", file=sys.stderr)
-        return 2
+        return report_error("hf-cxr ensemble", error)
     print(ensemble.to_text())
     for split in (ensemble.validation, ensemble.test):
         split.save(own.out / "predictions" / f"{split.split}.parquet")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.commands import set_up_terminal
+from hf_cxr.commands import report_error, set_up_terminal
 from hf_cxr.config import parse_arguments
 from hf_cxr.files import write_json
 
@@ -66,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         predictions = predict(classifier, splits, own.split, args)
         report = measure(predictions, LabelSpace(classifier.label_names), args)
     except (ValueError, OSError) as error:
-        print(f"hf-cxr evaluate: {error}", file=sys.stderr)
-        return 2
+        return report_error("hf-cxr evaluate", error)
     if PartialState().is_main_process:
         measured_on = {
             "dataset": dataset_name(args.data),

@@ -8,11 +8,10 @@ it says so. `hf-cxr prepare --out DIR --verify` alone checks every byte of a fin
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hf_cxr.commands import set_up_terminal
+from hf_cxr.commands import report_error, set_up_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,11 +96,7 @@ def _guarded(run: Callable[[], str]) -> int:
     try:
         print(run())
     except (ValueError, OSError) as error:
-        print(f"hf-cxr prepare: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("hf-cxr prepare: stopped; the same command goes on from the finished shards", file=sys.stderr)
-        return 130
+        return report_error("hf-cxr prepare", error)
     return 0
 
 

@@ -1,8 +1,9 @@
 """`hf-cxr push RUN_FOLDER HUB_ID`: send a finished run folder to the Hub, as `--push_to_hub` does after training."""
 
 import argparse
-import sys
 from collections.abc import Sequence
+
+from hf_cxr.commands import report_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +21,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         url = push_run(args.run_dir, args.repo_id, private=args.private, include_predictions=args.include_predictions)
     except (ValueError, OSError, HubError) as error:
-        print(f"hf-cxr push: {error}", file=sys.stderr)
-        return 2
+        return report_error("hf-cxr push", error)
     print(url)
     return 0

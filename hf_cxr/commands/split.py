@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.commands import set_up_terminal
+from hf_cxr.commands import report_error, set_up_terminal
 from hf_cxr.config import RunArguments, parse_arguments
 from hf_cxr.files import check_output_file
 
@@ -52,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return check(args, images=own.images) if own.check else write(args, own.out, own.fractions, own.folds)
     except (ValueError, OSError) as error:
-        print(f"hf-cxr split: {error}", file=sys.stderr)
-        return 2
+        return report_error("hf-cxr split", error)
 
 
 def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, folds: int | None) -> int:

@@ -9,19 +9,14 @@ from hf_cxr.config import parse_arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 with one line on standard error for bad input."""
+    """Exit status 0; 2 if the run is done and could not be pushed. What it raises, `run_command` prints as a line."""
     args = parse_arguments(argv, prog="hf-cxr train")
     from accelerate import PartialState
 
-    from hf_cxr.hub import HubError
     from hf_cxr.run import run
 
     set_up_terminal(main_process=PartialState().is_main_process)
-    try:
-        report = run(args)
-    except (ValueError, OSError, HubError) as error:
-        print(f"hf-cxr train: {error}", file=sys.stderr)
-        return 2
+    report = run(args)
     if report is not None:
         print(report.summary(Path(args.training.output_dir)))
         if report.push_error:

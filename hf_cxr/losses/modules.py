@@ -226,6 +226,7 @@ class DistributionBalancedLoss(MultiLabelLoss):
 
     name = "distribution_balanced"
     statistics = ("count", "prior_logit")
+    smoothable = False
     needs_label_rows = True
 
     def __init__(
@@ -350,6 +351,7 @@ class RobustAsymmetricLoss(MultiLabelLoss):
 
 
 class _ListwiseLoss(MultiLabelLoss):
+    smoothable = False
     needs_label_rows = True
 
     def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:

@@ -98,6 +98,8 @@ class MultiLabelLoss(torch.nn.Module):
             the whole. Where it is false, the step must not be cut up.
         needs_label_rows: ``no_information_logits`` depends on which findings occur together.
         reweighting: whether the class weights act, see ``set_reweighting``.
+        label_smoothing: epsilon, see ``set_label_smoothing``; 0 is none.
+        smoothable: each cell has a loss of its own, which depends on no other cell's label.
     """
 
     name: str = "multi_label"
@@ -105,12 +107,14 @@ class MultiLabelLoss(torch.nn.Module):
     statistics: tuple[str, ...] = ()
     additive: bool = True
     needs_label_rows: bool = False
+    smoothable: bool = True
 
     def __init__(self, *, class_weights=None, prevalence=None, **options):
         super().__init__()
         self.options = options
         self.class_weights_kind = "none" if class_weights is None else "given"
         self.reweighting = True
+        self.label_smoothing = 0.0
         self.register_buffer("class_weights_C", _buffer("class_weights", class_weights, upper=float("inf")))
         self.register_buffer("prevalence_C", _buffer("prevalence", prevalence, upper=1.0))
         if class_weights is not None and prevalence is not None and len(self.class_weights_C) != len(prevalence):
@@ -132,7 +136,11 @@ class MultiLabelLoss(torch.nn.Module):
         # A NaN that enters the element-wise function leaves it as a NaN gradient, even if its loss is dropped after.
         filled = torch.where(targets.isnan(), 0.0, targets)
         weights_C = self.class_weights_C if self.reweighting else None
-        return masked_mean(self.elementwise(logits, filled), targets, weights_C, num_items)
+        cells = self.elementwise(logits, filled)
+        if self.label_smoothing and self.training:
+            share = self.label_smoothing / 2
+            cells = (1 - share) * cells + share * self.elementwise(logits, 1 - filled)
+        return masked_mean(cells, targets, weights_C, num_items)
 
     def count_items(self, targets: Tensor) -> Tensor:
         """What the loss is a mean of: the number of known cells, a float32 scalar."""
@@ -146,6 +154,31 @@ class MultiLabelLoss(torch.nn.Module):
         if self.class_weights_C is None:
             raise ValueError(f"{self.name} has no class weights here, so there is no re-weighting to defer")
         self.reweighting = active
+
+    def set_label_smoothing(self, epsilon: float) -> None:
+        """In training, a known label counts as its opposite with the share epsilon / 2; not in evaluation.
+
+            loss = (1 - epsilon / 2) loss(z, y) + epsilon / 2 loss(z, 1 - y)
+
+        For a loss that is linear in the label, such as BCE, focal, asymmetric and class-aware, that is the loss of
+        the target y (1 - epsilon) + epsilon / 2: label smoothing (Szegedy et al., *Rethinking the Inception
+        Architecture*, CVPR 2016, section 7) with each finding a choice between two. For LDAM it is the mean over
+        labels of which a share of epsilon / 2 is wrong. Unknown cells stay unknown.
+
+        Args:
+            epsilon: 0 (none) to below 1.
+
+        Raises:
+            ValueError: the cells of this loss depend on the labels of other cells.
+        """
+        if not 0 <= epsilon < 1:
+            raise ValueError(f"label_smoothing_factor is {epsilon}; it must be 0 to below 1")
+        if epsilon and not self.smoothable:
+            raise ValueError(
+                f"label_smoothing_factor is {epsilon}, and {self.name} has no loss of one cell to smooth: its cells "
+                "depend on the labels of other cells; leave it out, or choose another loss"
+            )
+        self.label_smoothing = epsilon
 
     def no_information_logits(
         self,
@@ -176,6 +209,7 @@ class MultiLabelLoss(torch.nn.Module):
             raise ValueError(f"prevalences must have shape (C,) and lie in [0, 1] or be NaN; got {alpha_C.tolist()}")
         self._check_findings(len(alpha_C))
         rows = self._label_rows(label_NC, draws_N, len(alpha_C)) if self.needs_label_rows else None
+        alpha_C = alpha_C * (1 - self.label_smoothing) + self.label_smoothing / 2
         loss = copy.deepcopy(self).to(device="cpu", dtype=torch.float64)  # the device may have no float64
         if loss.prevalence_C is not None:
             loss.prevalence_C = _away_from_certainty(loss.prevalence_C)
@@ -211,6 +245,7 @@ class MultiLabelLoss(torch.nn.Module):
             "class_weights": _rounded(self.class_weights_C),
             "prevalence": _rounded(self.prevalence_C),
             **{name: _rounded(self.get_buffer(f"{name}_C")) for name in self.statistics},
+            **({"label_smoothing": self.label_smoothing} if self.label_smoothing else {}),
         }
 
     def _check_lengths(self) -> None:

@@ -1,0 +1,179 @@
+"""What a command prints when it cannot go on: one line, with what is wrong and where; the traceback on request.
+
+`run_guarded` is around every command, of `hf-cxr` and of scripts/*.py. Errors that input, disk, memory or a worker
+process cause end with status 2, Ctrl-C with 130, and an error of any other kind, which is a bug, with 1.
+"""
+
+import errno
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+DEBUG = "HF_CXR_DEBUG"
+BUG = "this may be a bug"
+LONGEST = 1500  # characters of a line: a message may quote a whole file
+
+# Modules and names of error classes that what a user gives can cause, beside ValueError and OSError: damaged files,
+# lack of memory, worker processes. By name, as importing their packages takes seconds.
+CAUSED_BY_INPUT = (
+    "builtins.EOFError",
+    "builtins.ImportError",
+    "builtins.KeyError",
+    "builtins.MemoryError",
+    "builtins.OSError",
+    "builtins.RecursionError",
+    "builtins.RuntimeError",
+    "builtins.ValueError",
+    "_csv.Error",
+    "PIL.",
+    "concurrent.futures.",
+    "datasets.exceptions.",
+    "fsspec.",
+    "hf_cxr.",
+    "httpx.",
+    "huggingface_hub.",
+    "lzma.LZMAError",
+    "multiprocessing.",
+    "_pickle.",
+    "pickle.",
+    "pyarrow.",
+    "pydicom.",
+    "requests.",
+    "safetensors",
+    "struct.error",
+    "tarfile.",
+    "urllib3.",
+    "yaml.",
+    "zipfile.",
+    "zlib.error",
+)
+# Of the classes above, those that are bugs all the same.
+BUGS = ("builtins.NotImplementedError",)
+
+DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+NO_SPACE = re.compile(r"No space left on device|os error 28|Disk quota exceeded")
+OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory|bad allocation", re.IGNORECASE)
+
+
+def run_guarded(
+    name: str, command: Callable[[Sequence[str]], int], words: Sequence[str], *, debug: bool, again: str = ""
+) -> int:
+    """Run a command's main and turn whatever it raises into one line on standard error and an exit status.
+
+    Args:
+        name: of the command, such as "hf-cxr train".
+        command: its main, which returns the exit status.
+        words: the command line.
+        debug: print the traceback too.
+        again: what the same command does after Ctrl-C.
+    """
+    before = os.environ.get(DEBUG)
+    if debug:
+        os.environ[DEBUG] = "1"  # for `report_error`, and for processes that the command starts
+    try:
+        status = command(words)
+        sys.stdout.flush()  # a full disk or a closed pipe shows here, and not as the interpreter ends
+    except KeyboardInterrupt as stop:
+        _print_traceback(stop)
+        _say(f"{name}: stopped{again and f'; {again}'}")
+        return 130
+    except Exception as error:
+        return report_error(name, error)
+    finally:
+        if debug and before is None:
+            del os.environ[DEBUG]
+    return status
+
+
+def report_error(name: str, error: BaseException) -> int:
+    """Print the line of an error, its traceback too with --debug, and return the exit status."""
+    _print_traceback(error)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # What is buffered for a closed pipe or a full disk would be tried again as the interpreter ends.
+        _discard_output()
+    _say(f"{name}: {describe_error(error)}")
+    return 2 if caused_by_input(error) else 1
+
+
+def caused_by_input(error: BaseException) -> bool:
+    """Whether input, disk, memory or a worker can have caused it, rather than a bug."""
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
+    return not any(name in BUGS for name in names) and any(name.startswith(CAUSED_BY_INPUT) for name in names)
+
+
+def describe_error(error: BaseException) -> str:
+    """What an error says, in one line, without a Python traceback.
+
+    >>> describe_error(ValueError("no such column:\\n  age"))
+    'no such column: age'
+    >>> describe_error(RuntimeError("Caught ValueError in worker 0.\\nTraceback (most recent call last):\\n"
+    ...                             "  File 'x.py', line 1\\nValueError: a.png cannot be read"))
+    'a.png cannot be read'
+    """
+    text = _message(error)
+    place = getattr(error, "filename", None)
+    if getattr(error, "errno", None) in DISK_FULL or NO_SPACE.search(text):
+        where = f"that holds {place}" if place else f"({text})"
+        return _one_line(f"the disk is full {where}; free disk space and run the same command again")
+    if isinstance(error, MemoryError):
+        return _one_line(f"out of memory{f' ({text})' if text else ''}; close other programs, or lower the batch size")
+    if OUT_OF_MEMORY.search(text) and not isinstance(error, OSError | ValueError):
+        return _one_line(f"out of memory: {text.split('. ')[0]}; lower per_device_train_batch_size or image_size")
+    if isinstance(error, BrokenPipeError):
+        return "the reader of the output closed it"
+    kind = type(error).__name__
+    if isinstance(error, KeyError):
+        return _one_line(f"unexpected KeyError: {text}: a file lacks it, or {BUG}; {_how_to_see()}")
+    if not caused_by_input(error):
+        return _one_line(f"unexpected {kind}: {text}: {BUG}; {_how_to_see()}")
+    if "SafetensorError" in kind:
+        return _one_line(f"a safetensors file cannot be read: {text}; it is damaged: fetch or write it again")
+    if isinstance(error, EOFError):
+        return _one_line(f"a file ends too early{f': {text}' if text else ''}; it is damaged: fetch or write it again")
+    if "BrokenProcessPool" in kind or "exited unexpectedly" in text or "killed by signal" in text:
+        return _one_line(f"a worker process was killed, probably out of memory: {text}; use fewer workers")
+    return _one_line(text or kind)
+
+
+def _message(error: BaseException) -> str:
+    # A reader of data sets wraps what went wrong and says no more than that something did.
+    wrapped = f"{type(error).__module__}".startswith("datasets.") and error.__cause__
+    text = _message(error.__cause__) if wrapped else str(error)
+    if "Traceback (most recent call last)" not in text:
+        return text
+    # Of a worker process comes its whole traceback, as text: its last line that is not indented, and what follows.
+    lines = text.rstrip().splitlines()
+    last = max((i for i, line in enumerate(lines) if re.match(r"[A-Za-z_][\w.]*(: |$)", line)), default=0)
+    return re.sub(r"^[A-Za-z_][\w.]*(: |$)", "", "\n".join(lines[last:])) or lines[last]
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+
+
+def _how_to_see() -> str:
+    return "hf-cxr --debug COMMAND ... shows where"
+
+
+def _print_traceback(error: BaseException) -> None:
+    if os.environ.get(DEBUG, "") not in ("", "0"):
+        traceback.print_exception(error, file=sys.stderr)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _discard_output() -> None:
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):  # not a file: a test's, or closed
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -1,0 +1,300 @@
+"""What commands print when they cannot go on: one line and a status; the traceback with --debug; on any system."""
+
+import errno
+import importlib
+import json
+import os
+import pickle
+import re
+import struct
+import subprocess
+import sys
+import tarfile
+import zipfile
+import zlib
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from torch.utils.data import DataLoader, Dataset
+
+from hf_cxr.commands import COMMANDS, main, run_command
+from hf_cxr.commands.errors import describe_error
+from hf_cxr.config import parse_arguments, take_config
+
+ROOT = Path(__file__).parents[1]
+
+
+def damaged_safetensors(folder):
+    (folder / "model.safetensors").write_bytes(b"\xff" * 40)
+    return safetensors.torch.load_file(folder / "model.safetensors")
+
+
+def damaged_checkpoint(folder):
+    (folder / "optimizer.pt").write_bytes(b"PK\x03\x04 cut off")
+    return torch.load(folder / "optimizer.pt", weights_only=True)
+
+
+def empty_pickle(folder):
+    (folder / "x.pkl").write_bytes(b"")
+    with (folder / "x.pkl").open("rb") as file:
+        return pickle.load(file)
+
+
+def damaged_parquet(folder):
+    (folder / "x.parquet").write_bytes(b"PAR1 cut off")
+    return pyarrow.parquet.read_table(folder / "x.parquet")
+
+
+def damaged_zip(folder):
+    (folder / "x.zip").write_bytes(b"PK cut off")
+    return zipfile.ZipFile(folder / "x.zip")
+
+
+def damaged_tar(folder):
+    (folder / "x.tar").write_bytes(b"cut off")
+    return tarfile.open(folder / "x.tar")
+
+
+def not_utf8(folder):
+    (folder / "x.json").write_bytes(b"\xff\xfe{")
+    return json.loads((folder / "x.json").read_text(encoding="utf-8"))
+
+
+def nested_too_deeply(folder):
+    return json.loads("[" * 100_000)
+
+
+def without_space(folder):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "checkpoint-3"))
+
+
+class Broken(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise ValueError("a.png cannot be read:\n  it is cut off")
+
+
+def broken_image_in_a_worker(folder):
+    return list(DataLoader(Broken(), num_workers=1))
+
+
+INPUT = {
+    "safetensors": (damaged_safetensors, "safetensors file"),
+    "torch": (damaged_checkpoint, ""),
+    "pickle": (empty_pickle, "ends too early"),
+    "parquet": (damaged_parquet, "Parquet"),
+    "zip": (damaged_zip, "zip"),
+    "tar": (damaged_tar, "file could not be opened"),
+    "zlib": (lambda folder: zlib.decompress(b"cut off"), "decompress"),
+    "struct": (lambda folder: struct.unpack("<I", b"x"), "4 bytes"),
+    "encoding": (not_utf8, "utf-8"),
+    "yaml": (lambda folder: yaml.safe_load("a: b: c"), "mapping values"),
+    "key": (lambda folder: {}["age"], "unexpected KeyError: 'age'"),
+    "nested": (nested_too_deeply, "recursion"),
+    "folder": (lambda folder: folder.read_text(), "Is a directory"),
+    "disk": (without_space, "disk is full"),
+    "memory": (lambda folder: [0] * 2**60, "out of memory"),
+    "worker": (broken_image_in_a_worker, "a.png cannot be read: it is cut off"),
+    "missing package": (lambda folder: importlib.import_module("no_such_package"), "no_such_package"),
+}
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """A function that makes `hf-cxr describe` do something else."""
+    module = importlib.import_module("hf_cxr.commands.describe")
+    return lambda what: monkeypatch.setattr(module, "main", what)
+
+
+def raising(error):
+    def main(words):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize("kind", sorted(INPUT))
+def test_what_input_causes_is_one_line_with_status_2(kind, command, capsys, tmp_path):
+    cause, words = INPUT[kind]
+    command(lambda _: cause(tmp_path))
+    assert main(["describe"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("hf-cxr describe: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert "Traceback" not in err
+    assert "  " not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "fewer workers"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "fewer workers"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "per_device_train_batch_size"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "per_device_train_batch_size"),
+        (safetensors.SafetensorError("I/O error: No space left on device (os error 28)"), "the disk is full"),
+        (ValueError("first\nsecond\r\n\tthird"), "first second third"),
+        (ConnectionError("the server is gone"), "the server is gone"),
+    ],
+)
+def test_what_the_machine_causes_says_what_to_do(error, words, command, capsys):
+    command(raising(error))
+    assert main(["describe"]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_a_full_disk_is_named_with_the_place():
+    assert "/data/run/x" in describe_error(OSError(errno.ENOSPC, "No space left on device", "/data/run/x"))
+
+
+@pytest.mark.parametrize("error", [TypeError("x"), AttributeError("x"), AssertionError("x"), NotImplementedError("x")])
+def test_a_bug_is_called_one(error, command, capsys):
+    command(raising(error))
+    assert main(["describe"]) == 1
+    err = capsys.readouterr().err
+    assert f"unexpected {type(error).__name__}: x" in err
+    assert "--debug" in err
+    assert err.count("\n") == 1
+
+
+def test_ctrl_c_is_status_130_without_a_traceback(command, capsys):
+    command(raising(KeyboardInterrupt()))
+    assert main(["describe"]) == 130
+    assert capsys.readouterr().err == "hf-cxr describe: stopped\n"
+
+
+def test_debug_shows_where_an_error_comes_from(command, capsys, monkeypatch):
+    command(raising(ValueError("no")))
+    for words in (["--debug", "describe"], ["describe", "--debug"]):
+        assert main(words) == 2
+        err = capsys.readouterr().err
+        assert "Traceback (most recent call last)" in err
+        assert err.endswith("hf-cxr describe: no\n")
+    assert main(["describe"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("HF_CXR_DEBUG", "1")
+    assert run_command("describe", []) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_debug_also_shows_what_a_command_refuses_itself(tmp_path, capsys):
+    words = ["split", "--dataset", "table", "--table", str(tmp_path / "t.yaml"), "--check"]
+    (tmp_path / "t.yaml").write_text("files: [no.csv]\n")
+    assert main(words) == 2
+    plain = capsys.readouterr().err
+    assert plain.count("\n") == 1
+    assert main(["--debug", *words]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.endswith(plain)
+
+
+def test_a_closed_pipe_ends_a_command_quietly():
+    code = "import sys; from hf_cxr.commands import errors; sys.exit(errors.run_guarded('x', lambda w: [print('y' * 9999) for _ in w] and 0, range(99), debug=False))"  # fmt: skip  # noqa: E501
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == "x: the reader of the output closed it\n"
+    assert process.wait() == 2
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_scripts_are_the_commands(name):
+    assert f'run_command("{name}")' in (ROOT / "scripts" / f"{name}.py").read_text(encoding="utf-8")
+
+
+# The config among the flags.
+
+
+@pytest.mark.parametrize(
+    ("words", "config"),
+    [
+        ("x.yaml --loss bce", "x.yaml"),
+        ("--loss bce x.yaml", "x.yaml"),
+        ("--bf16 x.yaml --seed 1", "x.yaml"),
+        ("--swin_depths 1 1 x.yml", "x.yml"),
+        ("--nih_root D x.yaml", "x.yaml"),
+        ("--table own.yaml x.yaml", "x.yaml"),
+        ("--table own.yaml", None),
+        ("--table=own.yaml --output-dir y.yaml", None),
+        ("--tabel own.yaml", None),
+        ("config_without_suffix --seed 1", "config_without_suffix"),
+        ("", None),
+    ],
+)
+def test_a_config_is_found_wherever_it_stands(words, config):
+    words = words.split()
+    found, rest = take_config(words)
+    assert found == config
+    assert rest == [word for word in words if word != config]
+
+
+def test_flags_may_come_before_the_config(tmp_path, capsys):
+    path = tmp_path / "x.yaml"
+    path.write_text("loss: focal\nseed: 3\n")
+    args = parse_arguments(["--loss", "bce", "--bf16", str(path)])
+    assert (args.loss.loss, args.training.seed, args.training.bf16) == ("bce", 3, True)
+    with pytest.raises(SystemExit):
+        parse_arguments([str(path), str(path)])
+    assert "two configs" in capsys.readouterr().err
+
+
+def test_compare_takes_flags_before_its_plan(tmp_path, capsys):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("base: {}\nmethods: {A: {}}\nbaseline: B\nseeds: [0]\n")
+    assert main(["compare", "--nih_root", str(tmp_path), str(plan)]) == 2
+    assert f"baseline B in {plan}" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "--nih_root", str(tmp_path)])
+    assert stop.value.code == 2
+    assert "give the comparison" in capsys.readouterr().err
+
+
+# Other systems.
+
+WITHOUT = """
+import builtins, importlib, pkgutil
+real = builtins.__import__
+def hidden(name, globals=None, *rest):
+    if name in ("resource", "fcntl", "pwd", "grp", "termios") and str((globals or {}).get("__name__")).startswith("hf_cxr"):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return real(name, globals, *rest)
+builtins.__import__ = hidden
+import hf_cxr
+for module in pkgutil.walk_packages(hf_cxr.__path__, "hf_cxr."):
+    importlib.import_module(module.name)
+from hf_cxr.peak_memory import peak_memory_gib
+print(peak_memory_gib())
+"""  # noqa: E501 - what Python on Windows lacks, for this package's own imports
+
+
+def test_every_module_imports_without_the_modules_of_posix():
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "None\n"  # Linux tells psutil no peak
+
+
+def test_peak_memory_is_what_this_process_has_had():
+    from hf_cxr.peak_memory import peak_memory_gib
+
+    assert 0.05 < peak_memory_gib() < 100
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "hf_cxr").rglob("*.py")), ids=lambda path: path.name)
+def test_text_files_are_opened_with_their_encoding(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    source = "\n".join(line for line in lines if not line.strip().startswith((">>>", "...")))
+    for call in re.findall(r"\.(?:read_text|write_text|open)\(([^()]*)\)", source):
+        binary = re.search(r"[\"'][rwax]\+?b\+?[\"']", call)
+        if binary or not re.search(r"^$|[\"'][rwax]\+?[\"']", call):
+            continue
+        assert "encoding" in call, f"{path.name}: {call}"
