@@ -50,7 +50,7 @@ from tqdm.auto import tqdm
 from hf_cxr.data.description import TableDescription, load_description
 from hf_cxr.data.images import ImageError, read_grey, resize_grey
 from hf_cxr.data.schema import STREAM, features
-from hf_cxr.data.table_files import ROW, find_files, read_hub_rows, wanted_columns
+from hf_cxr.data.table_files import ROW, find_files, no_code_of, read_hub_rows, wanted_columns
 from hf_cxr.data.tables import arrow_table, data_root, described, is_saved, parquet_files
 from hf_cxr.labels import LabelSpace
 
@@ -315,7 +315,8 @@ def _shards(description: TableDescription, root: Path) -> dict[str, list[str]]:
         raise ValueError(f"{folder} is of save_to_disk, which needs no streaming: it is memory-mapped; leave it out")
     place = str(folder) if folder.is_dir() else description.hub
     revision = None if folder.is_dir() else description.hub_revision
-    builder = datasets.load_dataset_builder(place, description.hub_config, revision=revision)
+    with no_code_of(place):
+        builder = datasets.load_dataset_builder(place, description.hub_config, revision=revision)
     found = {str(split): [str(path) for path in paths] for split, paths in (builder.config.data_files or {}).items()}
     strange = [path for paths in found.values() for path in paths if not path.endswith((".parquet", ".pq"))]
     if strange or not found:

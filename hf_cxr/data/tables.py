@@ -30,7 +30,7 @@ from hf_cxr.data.description import READY, SPLITS, TableDescription, load_descri
 from hf_cxr.data.schema import features
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
 from hf_cxr.data.table_boxes import boxes_of
-from hf_cxr.data.table_files import FILE, FOLDER, ROW, SPLIT, find_files, read_hub_rows, read_rows, refuse
+from hf_cxr.data.table_files import FILE, FOLDER, ROW, SPLIT, find_files, no_code_of, read_hub_rows, read_rows, refuse
 from hf_cxr.data.table_labels import column_of, labels_of, merge_rows
 from hf_cxr.labels import LabelSpace
 
@@ -228,13 +228,14 @@ def _open_pictures(description: TableDescription, root: Path) -> tuple[datasets.
     """The images of all splits, one after another, and the rows that go with them."""
     folder = root / (description.hub or "")
     if not description.hub:
-        data = datasets.load_dataset("parquet", data_files=parquet_files(description, root))
+        data = datasets.load_dataset("parquet", data_files=parquet_files(description, root), trust_remote_code=False)
     elif folder.is_dir() and is_saved(folder):
         data = datasets.load_from_disk(str(folder))
-    elif folder.is_dir():
-        data = datasets.load_dataset(str(folder), description.hub_config)
     else:
-        data = datasets.load_dataset(description.hub, description.hub_config, revision=description.hub_revision)
+        place = str(folder) if folder.is_dir() else description.hub
+        revision = None if folder.is_dir() else description.hub_revision
+        with no_code_of(place):
+            data = datasets.load_dataset(place, description.hub_config, revision=revision, trust_remote_code=False)
     if isinstance(data, datasets.Dataset):
         data = datasets.DatasetDict({"train": data})
     columns = next(iter(data.values())).column_names
