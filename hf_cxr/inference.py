@@ -130,6 +130,9 @@ class Classifier:
             if pixels:
                 logit_BC = torch.from_numpy(self.logits(torch.from_numpy(np.stack(list(pixels.values()))[:, None])))
                 answers |= zip(pixels, torch.sigmoid(logit_BC).numpy(), strict=True)
+                finite_B = logit_BC.isfinite().all(dim=1).tolist()
+                for path in (path for path, finite in zip(pixels, finite_B, strict=True) if not finite):
+                    answers[path] = ImageError(f"{path}: the model's output is not a number; use another model")
             yield from ((path, answers[path]) for path in batch)
 
 

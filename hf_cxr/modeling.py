@@ -6,7 +6,8 @@ shapes or not finite, and a model that needs code of its own (see `checkpoints.p
 C = findings, D = features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import SwinConfig, SwinForImageClassification
+from transformers.utils import logging as transformers_logging
 
 from hf_cxr.checkpoints import CONFIG, check_weights, model_folder, read_json, reading
 from hf_cxr.config import ModelArguments
@@ -72,9 +74,16 @@ def check_model(args: ModelArguments) -> None:
         swin_config(_fresh(args), FRESH)
         return
     folder = model_folder(args.model_name_or_path, args.model_revision)
-    head = {"id2label": {0: "any"}, "label2id": {"any": 0}, "num_labels": 1, "image_size": args.image_size}
-    config = saved_config(read_json(folder / CONFIG), args.model_name_or_path, **head)
-    _load(folder, args.model_name_or_path, config, new="classifier.")
+    head = {"id2label": {0: "any"}, "label2id": {"any": 0}, "num_labels": 1}
+    changes = {"image_size": args.image_size, "problem_type": "multi_label_classification", **head}
+    config = saved_config(read_json(folder / CONFIG), args.model_name_or_path, **changes)
+    model = _load(folder, args.model_name_or_path, config, new="classifier.").eval()
+    with torch.inference_mode():
+        logits = model(pixel_values=torch.zeros(1, 3, args.image_size, args.image_size)).logits
+    if not logits.isfinite().all():
+        raise ValueError(
+            f"{args.model_name_or_path} gives {logits[0, 0].item()} for an even image: give another model"
+        )
 
 
 def freeze_backbone(model: SwinForImageClassification) -> None:
@@ -131,20 +140,19 @@ def _load(folder: Path, name: str | Path, config: SwinConfig, *, new: str | None
     transformers would warn of missing weights, go on with random ones, and say nothing of NaN.
     """
     check_weights(folder, name)
-    model, loading = reading(
-        f"the weights of {name}",
-        partial(
-            SwinForImageClassification.from_pretrained,
-            folder,
-            config=config,
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-        ),
+    load = partial(
+        SwinForImageClassification.from_pretrained,
+        folder,
+        config=config,
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        dtype=torch.float32,
     )
+    with _without_report():
+        model, loading = reading(f"the weights of {name}", load)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
     lost = sorted(key for key in mismatched | set(loading["missing_keys"]) if new is None or not key.startswith(new))
     if lost:
@@ -160,6 +168,17 @@ def _load(folder: Path, name: str | Path, config: SwinConfig, *, new: str | None
                 "training diverged or its file is damaged; give another checkpoint"
             )
     return model
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Without transformers' table of what was loaded, of which a new head is the usual content."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def _check_kept_findings(saved: Mapping[str, Any], name: str, label_names: Sequence[str]) -> None:

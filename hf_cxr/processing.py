@@ -33,6 +33,7 @@ from hf_cxr.config import ModelArguments
 logger = logging.getLogger(__name__)
 
 MAX_SIDE = 4096  # pixels; no Swin takes half of it
+MAX_VALUE = 1e5  # a common processor gives about 3, one without rescaling 255
 VALUE_TOLERANCE = 1e-4  # of the largest value, in what the model gets
 GEOMETRY_TOLERANCE = 3.0  # grey levels on average: torchvision's resize differs from Pillow's by less than one
 
@@ -122,6 +123,7 @@ def image_processor_for(args: ModelArguments) -> BaseImageProcessor:
         return build_image_processor(args.resize_size, args.image_size)
     given = load_processor(args.model_name_or_path, args.model_revision)
     factor, mean, std = _values(given)
+    resample = _filter(given)
     check_values(given)
     ratio = 255 * factor
     if not math.isclose(ratio, 1):  # (255 f x - mean) / std, with x from 0 to 1, in the form that is built here
@@ -133,7 +135,7 @@ def image_processor_for(args: ModelArguments) -> BaseImageProcessor:
             args.resize_size,
             args.resize_size,
         )
-    return build_image_processor(args.resize_size, args.image_size, mean=mean, std=std, resample=_filter(given))
+    return build_image_processor(args.resize_size, args.image_size, mean=mean, std=std, resample=resample)
 
 
 def load_processor(name: str | Path, revision: str = "main") -> BaseImageProcessor:
@@ -227,6 +229,12 @@ def _values(processor: BaseImageProcessor) -> tuple[float, tuple[float, ...], tu
         mean, std = (_channels(processor, key) for key in ("image_mean", "image_std"))
         if min(std) <= 0:
             raise ValueError(f"image_std in {PROCESSOR} is {list(std)}; each must be above 0")
+    largest = max(max(abs(255 * factor - m), abs(m)) / s for m, s in zip(mean, std, strict=True))
+    if largest > MAX_VALUE:
+        raise ValueError(
+            f"{PROCESSOR} turns grey levels into values of up to {largest:.1e} (rescale_factor {factor}, image_mean "
+            f"{list(mean)}, image_std {list(std)}); at most {MAX_VALUE:.0e} are fed to a model"
+        )
     return factor, mean, std
 
 

@@ -22,7 +22,6 @@ from hf_cxr.checkpoints import reading
 WHOLE = {
     "image_size": (1, 4096),
     "patch_size": (1, 256),
-    "num_channels": (3, 3),
     "embed_dim": (1, 4096),
     "window_size": (1, 64),
     "encoder_stride": (1, 8192),
@@ -112,11 +111,11 @@ def _check_values(values: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"return_dict in {where} is false; leave it out")
     if not isinstance(values.get("hf_cxr", {}), Mapping):
         raise ValueError(f"hf_cxr in {where} is {_short(values['hf_cxr'])}; it must be what training wrote")
-    channels = values["num_channels"]
-    if isinstance(channels, int) and channels != 3:
+    channels = values.get("num_channels", 3)
+    if type(channels) is not int or channels != 3:
         raise ValueError(
-            f"{where} takes {channels} channel{'' if channels == 1 else 's'} (num_channels); this package feeds 3 "
-            "equal ones: give a model with num_channels 3"
+            f"{where} takes {_short(channels)} channel{'' if channels == 1 else 's'} (num_channels); this package "
+            "feeds 3 equal ones: give a model with num_channels 3"
         )
     for key, (least, most) in WHOLE.items():
         _check_whole(values[key], key, least, most, where)
@@ -157,6 +156,8 @@ def _check_classes(values: Mapping[str, Any], where: str) -> None:
     names, number = values.get("id2label"), values.get("num_labels")
     if names is not None and not isinstance(names, Mapping):
         raise ValueError(f"id2label in {where} is {_short(names)}; it must name each output")
+    if names and not all(str(key).isdecimal() for key in names):
+        raise ValueError(f"id2label in {where} must number the outputs 0, 1, 2, ...; it has {_some(names)}")
     if number is not None:
         _check_whole(number, "num_labels", 1, MAX_CLASSES, where)
     if names is not None and len(names) > MAX_CLASSES:
