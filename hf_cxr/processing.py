@@ -95,7 +95,10 @@ def preprocessing_of(processor: BaseImageProcessor) -> Preprocessing:
     if not processor.do_resize:
         raise _not_a_square(processor)
     resize_size = _square(processor, "size")
-    image_size = _square(processor, "crop_size") if getattr(processor, "do_center_crop", False) else resize_size
+    cropped = _size_of(processor, "crop_size")
+    if not getattr(processor, "do_center_crop", False) and cropped not in ({}, _size_of(processor, "size")):
+        raise _not_a_square(processor)  # a crop that is there and not made: the model was made for one of the two
+    image_size = _square(processor, "crop_size") if cropped else resize_size
     if image_size > resize_size:
         raise ValueError(
             f"the image processor crops {image_size} pixels out of {resize_size} (crop_size and size in {PROCESSOR}); "

@@ -32,8 +32,8 @@ DATA = {
 }
 
 
-def save_run(folder, seed, **config):
-    torch.manual_seed(seed)
+def save_run(folder, weights, **config):
+    torch.manual_seed(weights)
     build_model(ModelArguments(**SWIN), NIH14).save_pretrained(folder)
     build_image_processor(36, 32).save_pretrained(folder)
     (folder / "config.yaml").write_text(yaml.safe_dump(DATA | config))
@@ -109,15 +109,15 @@ def test_a_wrong_word_is_named(run, capsys, words, message):
 def table(tmp_path):
     """Eight images in a table of their own."""
     rng = np.random.default_rng(0)
-    rows = ["image,patient,finding,split"]
+    rows = ["image,patient,Mass,split"]
     for number in range(8):
         Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(tmp_path / f"{number}.png")
         split = ("train", "validation", "test", "test")[number % 4]
-        rows.append(f"{number}.png,p{number},{'Mass' if number < 4 else ''},{split}")
+        rows.append(f"{number}.png,p{number},{int(number < 4)},{split}")
     (tmp_path / "table.csv").write_text("\n".join(rows))
     (tmp_path / "t.yaml").write_text(
-        "files: {file: table.csv}\nimage_column: image\npatient_column: patient\nlabel_column: finding\n"
-        "label_format: list\nsplit_column: split\nfindings: {Mass: Mass}\n"
+        "files: {all: table.csv}\nimage_path: '{image}'\npatient_column: patient\nsplit_column: split\n"
+        "label_format: columns\nfindings: {Mass: Mass}\n"
     )
     return ["--dataset", "table", "--table", tmp_path / "t.yaml", "--table_root", tmp_path]
 
@@ -137,10 +137,17 @@ def test_another_dataset_leaves_the_runs_own_behind(tmp_path, table, own):
     predictions = Predictions.load(tmp_path / "out" / "predictions.parquet")
     assert len(predictions) == 4
     assert np.nansum(predictions.labels) == 2
+    assert np.isnan(predictions.labels).sum() == 4 * 13
 
 
 def test_what_is_of_the_training_and_its_machine_does_not_matter(tmp_path):
-    machine = {"images_per_step": 999, "report_to": "tensorboard", "use_cpu": True, "bf16": True, "deepspeed": "x.json"}
+    machine = {
+        "images_per_step": 999,
+        "report_to": "tensorboard",
+        "use_cpu": True,
+        "bf16": True,
+        "deepspeed": "x.json",
+    }
     folder = save_run(tmp_path / "run", 0, **machine)
     assert evaluate("--model", folder) == 0
 
@@ -266,9 +273,8 @@ def test_nothing_is_left_where_nothing_came_of_it(run, tmp_path, capsys):
 
 def test_a_place_is_held_by_one_at_a_time(tmp_path):
     for place in (tmp_path / "new", tmp_path):
-        with held(place):
-            with pytest.raises(OSError, match="another command is writing to"), held(place):
-                pass
+        with held(place), pytest.raises(OSError, match="another command is writing to"), held(place):
+            pass
         with held(place):
             pass
         assert list(tmp_path.iterdir()) == []
