@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import difflib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -297,6 +297,25 @@ class EvaluationArguments:
         check(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
 
 
+# Keys that say where one dataset lies and how it is cut: they stay behind when another is chosen.
+SOURCE_OPTIONS = {
+    "prepared",
+    "nih_root",
+    "table",
+    "table_root",
+    "missing_images",
+    "split_file",
+    "fold",
+    "streaming",
+}
+
+# What measuring a model takes from a run's config.yaml: which data and how they are measured, nothing of the training
+# or of the machine that it ran on.
+MEASURING = frozenset(
+    {item.name for arguments in (DataArguments, EvaluationArguments) for item in dataclasses.fields(arguments)}
+    | {"seed", "per_device_eval_batch_size", "dataloader_num_workers"}
+)
+
 # Prefixes of keys that are for one call or one process and not of the run: left out of its config.yaml.
 NOT_SAVED = ("hub_", "local_rank", "on_existing_run", "push_to_hub", "resume_from_checkpoint")
 
@@ -380,11 +399,14 @@ class RunArguments:
         return {key: value for part in ours for key, value in dataclasses.asdict(part).items()} | training
 
 
-def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py") -> RunArguments:
+def parse_arguments(
+    argv: Sequence[str] | None = None, *, prog: str = "train.py", only: Collection[str] | None = None
+) -> RunArguments:
     """A YAML file and flags, in any order, to the dataclasses.
 
     Args:
         argv: without the program's name. None reads the command line. Without a YAML file the quickstart's is taken.
+        only: the keys that are taken from the YAML file; the rest of it is checked for unknown keys and left.
 
     Raises:
         SystemExit: status 2 with one line that names the key, where it stands and the nearest known one.
@@ -399,7 +421,9 @@ def parse_arguments(argv: Sequence[str] | None = None, *, prog: str = "train.py"
     try:
         config, words = _take_config(parser, list(sys.argv[1:] if argv is None else argv))
         path = CONFIGS / "quickstart.yaml" if config is None else Path(config)
-        values = without_others_options(_read_values(parser, path), _chosen(words))
+        values = _read_values(parser, path)
+        values = {key: value for key, value in values.items() if only is None or key in only}
+        values = without_others_options(values, _chosen(words))
         parser.set_defaults(**values)
         *parts, rest = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
@@ -453,10 +477,10 @@ def _take_config(parser: HfArgumentParser, words: Sequence[str]) -> tuple[str | 
 
 
 def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a file when another loss or sampler is chosen over its own: the options of its own stay behind.
+    """The values of a file when another loss, sampler or dataset is chosen over its own: its own options stay behind.
 
-    class_aware's margin is none for asymmetric. An option that is given with the choice is an error if the loss or the
-    sampler does not take it.
+    class_aware's margin is none for asymmetric, and a split file of one dataset is none of another. An option that is
+    given with the choice is an error if the loss or the sampler does not take it.
 
     >>> without_others_options({"loss": "class_aware", "margin": 0.1, "seed": 1}, {"loss": "bce"})
     {'loss': 'class_aware', 'seed': 1}
@@ -465,6 +489,8 @@ def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any])
     for key, default, options in (
         ("loss", LossArguments.loss, {*LOSS_OPTIONS, "class_weights", "given_class_weights"}),
         ("sampler", SamplingArguments.sampler, samplers_own),
+        ("dataset", DataArguments.dataset, SOURCE_OPTIONS),
+        ("table", None, {"table_root", "split_file", "fold"}),
     ):
         if key in chosen and chosen[key] != values.get(key, default):
             values = {name: value for name, value in values.items() if name not in options}
@@ -507,10 +533,12 @@ def _read_values(parser: HfArgumentParser, path: Path) -> dict[str, Any]:
 
 
 def _chosen(words: Sequence[str]) -> dict[str, str]:
-    """The loss and the sampler that flags choose."""
+    """The loss, the sampler and the data that flags choose."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     chooser.add_argument("--loss")
     chooser.add_argument("--sampler")
+    chooser.add_argument("--dataset")
+    chooser.add_argument("--table")
     return vars(chooser.parse_known_args(words)[0])
 
 

@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
-from transformers import AutoImageProcessor, pipeline
+from transformers import pipeline
 
 from hf_cxr.data import DecodedImages, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.decoded import grey_of
@@ -28,7 +28,8 @@ from hf_cxr.data.image_files import find_images as find_images  # part of this m
 from hf_cxr.data.images import RULE, ImageError, read_grey, resize_grey
 from hf_cxr.modeling import load_weights
 from hf_cxr.predictions import Predictions
-from hf_cxr.processing import PixelProcessor, collate
+from hf_cxr.processing import PixelProcessor, check_geometry, collate, load_processor
+from hf_cxr.saved_models import check_weights, model_folder
 
 NOT_THE_MODEL = {"_name_or_path", "transformers_version"}  # of a config: they change where the model does not
 
@@ -43,17 +44,18 @@ class Classifier:
 
     Raises:
         FileNotFoundError: a path was given and there is no such folder.
-        ValueError: the model is no Swin, lacks weights, or has no multi-label head.
+        ValueError: the model is not a Swin, lacks weights, has no multi-label head, or has a preprocessing that this
+            package cannot match.
     """
 
     def __init__(self, model: str | Path, *, revision: str = "main", device: torch.device | str | None = None):
-        _refuse_missing_folder(model)
         self.device = torch.device(device or PartialState().device)
         self.model = load_weights(model, revision)
         if self.model.config.problem_type != "multi_label_classification":
             raise ValueError(f"{model} was not trained as a multi-label classifier (problem_type in its config.json)")
         self.model.to(self.device).eval()
-        processor = AutoImageProcessor.from_pretrained(model, revision=revision)
+        processor = load_processor(model, revision)
+        check_geometry(processor)
         self.pixels = PixelProcessor(processor).to(self.device)
 
     @property
@@ -201,14 +203,6 @@ def _version(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _refuse_missing_folder(model: str | Path) -> None:
-    # A misspelt folder would be taken for a Hub id, asked for over the network, and reported as a lost connection.
-    path = Path(model)
-    is_path = str(model).count("/") > 1 or (len(path.parts) == 2 and path.parent.is_dir())
-    if is_path and not path.is_dir():
-        raise FileNotFoundError(f"no such run folder: {model}")
-
-
 def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, float]]:
     """What transformers' own `pipeline("image-classification")` says of images: finding to score, highest first.
 
@@ -218,7 +212,15 @@ def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, f
         model: run folder or Hub id.
         images: what the pipeline takes: paths or PIL images.
     """
-    classify = pipeline("image-classification", model=str(model), device="cpu")
+    folder = model_folder(model)
+    check_weights(folder, model)
+    classify = pipeline(
+        "image-classification",
+        model=str(folder),
+        device="cpu",
+        trust_remote_code=False,
+        model_kwargs={"use_safetensors": True},
+    )
     answers = classify(list(images), top_k=classify.model.config.num_labels)
     return [{entry["label"]: entry["score"] for entry in answer} for answer in answers]
 

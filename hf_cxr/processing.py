@@ -4,22 +4,38 @@ The image processor saved with a model *is* the evaluation preprocessing: resize
 ``image_size``, grey to three channels, mean and std. Training and evaluation here start from images that were
 resized already (uint8, once) and do the rest on the device; `PixelProcessor` gives the processor's own values.
 
+A saved processor is honoured or refused: `preprocessing_of` reads it, and `check_values` and `check_geometry` run it
+once on an image of their own, so that a step that nobody foresaw is seen before the first prediction.
+
 B = images, S = resized side, D = cropped side, both in pixels.
 """
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.utils import is_torchvision_available
 
 from hf_cxr.config import ModelArguments
+from hf_cxr.saved_models import PROCESSOR, model_folder, reading
+
+logger = logging.getLogger(__name__)
+
+MAX_SIDE = 4096  # pixels; no Swin takes half of it
+MAX_VALUE = 1e5  # a common processor gives about 3, one without rescaling 255
+VALUE_TOLERANCE = 1e-4  # of the largest value, in what the model gets
+GEOMETRY_TOLERANCE = 3.0  # grey levels on average: torchvision's resize differs from Pillow's by less than one
 
 
 def build_image_processor(
@@ -49,20 +65,239 @@ def build_image_processor(
     )
 
 
-def image_processor_for(args: ModelArguments) -> BaseImageProcessor:
-    """The evaluation preprocessing for a run: sizes from the arguments, mean, std and filter from the checkpoint.
+@dataclass(frozen=True)
+class Preprocessing:
+    """What an image processor does to an 8-bit image: resize to a square, crop its centre, then scale and shift.
 
-    A fresh model, or a local checkpoint without a processor, takes ImageNet's mean and std and the bicubic filter.
+    Attributes:
+        resize_size: side of the square in pixels.
+        image_size: side of the crop in pixels, at most ``resize_size``.
+        resample: Pillow's number of the filter.
+        rescale_factor: what a grey level is multiplied by, before mean and std.
+        mean, std: of the three channels, after that multiplication; 0 and 1 where nothing is normalised.
     """
+
+    resize_size: int
+    image_size: int
+    resample: int
+    rescale_factor: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def preprocessing_of(processor: BaseImageProcessor) -> Preprocessing:
+    """Read a processor.
+
+    Raises:
+        ValueError: it does not resize to a square, crops more than there is, or has a size, filter, factor, mean or
+            std that cannot be.
+    """
+    if not processor.do_resize:
+        raise _not_a_square(processor)
+    resize_size = _square(processor, "size")
+    cropped = _size_of(processor, "crop_size")
+    if not getattr(processor, "do_center_crop", False) and cropped not in ({}, _size_of(processor, "size")):
+        raise _not_a_square(processor)  # a crop that is there and not made: the model was made for one of the two
+    image_size = _square(processor, "crop_size") if cropped else resize_size
+    if image_size > resize_size:
+        raise ValueError(
+            f"the image processor crops {image_size} pixels out of {resize_size} (crop_size and size in {PROCESSOR}); "
+            "the crop must not be larger"
+        )
+    return Preprocessing(resize_size, image_size, _filter(processor), *_values(processor))
+
+
+def image_processor_for(args: ModelArguments) -> BaseImageProcessor:
+    """The evaluation preprocessing for a run: sizes from the arguments, values and filter from the checkpoint.
+
+    Rescaling, mean, std (where they are applied) and filter are the checkpoint's; how it resizes and crops is replaced
+    by ``resize_size`` and ``image_size``. A fresh model, or a local checkpoint without a processor, takes ImageNet's
+    mean and std and the bicubic filter.
+
+    Raises:
+        ValueError: the checkpoint's processor cannot be read, or gives other values than its settings say.
+    """
+    _check_side(args.resize_size, "resize_size")
+    _check_side(args.image_size, "image_size")
     if args.model_name_or_path is None:
         return build_image_processor(args.resize_size, args.image_size)
-    folder = Path(args.model_name_or_path)
-    if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
+    folder = model_folder(args.model_name_or_path, args.model_revision)
+    if Path(args.model_name_or_path).is_dir() and not (folder / PROCESSOR).is_file():
         return build_image_processor(args.resize_size, args.image_size)
-    given = AutoImageProcessor.from_pretrained(args.model_name_or_path, revision=args.model_revision)
-    return build_image_processor(
-        args.resize_size, args.image_size, mean=given.image_mean, std=given.image_std, resample=given.resample
+    given = load_processor(args.model_name_or_path, args.model_revision)
+    factor, mean, std = _values(given)
+    resample = _filter(given)
+    check_values(given)
+    ratio = 255 * factor
+    if not math.isclose(ratio, 1):  # (255 f x - mean) / std, with x from 0 to 1, in the form that is built here
+        mean, std = (tuple(value / ratio for value in values) for values in (mean, std))
+    if getattr(given, "do_resize", True) and not _is_square(given):
+        logger.info(
+            "the checkpoint's own resize (%s) is replaced: images become %d x %d pixels, whatever their shape",
+            _size_of(given, "size"),
+            args.resize_size,
+            args.resize_size,
+        )
+    return build_image_processor(args.resize_size, args.image_size, mean=mean, std=std, resample=resample)
+
+
+def load_processor(name: str | Path, revision: str = "main") -> BaseImageProcessor:
+    """The image processor that was saved with a model.
+
+    Args:
+        name: Hub id or folder.
+        revision: branch, tag or commit of a Hub id.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read, or needs code of its own.
+    """
+    folder = model_folder(name, revision)
+    if not (folder / PROCESSOR).is_file():
+        raise FileNotFoundError(
+            f"{name} has no {PROCESSOR}: how its images were prepared is not known; copy the one it was trained with"
+        )
+    return reading(
+        f"{PROCESSOR} of {name}",
+        partial(AutoImageProcessor.from_pretrained, folder, trust_remote_code=False, local_files_only=True),
     )
+
+
+def check_values(processor: BaseImageProcessor) -> None:
+    """Run the processor on even grey images: scaling and normalising must be all that it does to a value.
+
+    Raises:
+        ValueError: it gives other values than its settings say.
+    """
+    _check_sizes(processor)
+    factor, mean, std = _values(processor)
+    for level in (0, 100, 255):
+        expected_C = (level * factor - np.array(mean)) / np.array(std)
+        actual_CHW = _run(processor, np.full((64, 64), level, np.uint8))
+        middle_C = actual_CHW[:, actual_CHW.shape[1] // 2, actual_CHW.shape[2] // 2]
+        _check_close(middle_C, expected_C, processor)
+
+
+def check_geometry(processor: BaseImageProcessor) -> None:
+    """Run the processor on random images: resize and centre crop must be all that it does to a shape.
+
+    Raises:
+        ValueError: `PixelProcessor` gives another image.
+    """
+    _check_sizes(processor)
+    pixels = PixelProcessor(processor)
+    size, rng = pixels.resize_size, np.random.default_rng(0)
+    exact = rng.integers(0, 256, (size, size), dtype=np.uint8)
+    _check_close(_run(processor, exact), _on_device(pixels, exact), processor)
+    uneven = rng.integers(0, 256, (size + 24, size + 9), dtype=np.uint8)
+    resized = np.asarray(Image.fromarray(uneven).resize((size, size), pixels.resample))
+    actual, expected = _run(processor, uneven), _on_device(pixels, resized)
+    level = pixels.scale.abs().max().item()
+    if actual.shape != expected.shape or np.abs(actual - expected).mean() > GEOMETRY_TOLERANCE * level:
+        raise _unlike(processor)
+
+
+def _on_device(pixels: "PixelProcessor", grey_HW: np.ndarray) -> np.ndarray:
+    return pixels(torch.from_numpy(grey_HW.copy())[None, None])[0].numpy()
+
+
+def _run(processor: BaseImageProcessor, grey_HW: np.ndarray) -> np.ndarray:
+    """What the stock pipeline would feed its model for this image, (3, H, W) float32."""
+    image = Image.fromarray(grey_HW).convert("RGB")
+    values = reading("the image processor", lambda: processor(image, return_tensors="pt")["pixel_values"][0])
+    return values.float().numpy()
+
+
+def _check_close(actual: np.ndarray, expected: np.ndarray, processor: BaseImageProcessor) -> None:
+    tolerance = VALUE_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    if actual.shape != expected.shape or not np.abs(actual - expected).max() <= tolerance:
+        raise _unlike(processor)
+
+
+def _unlike(processor: BaseImageProcessor) -> ValueError:
+    return ValueError(
+        f"the image processor ({type(processor).__name__}) does more than resize to a square, crop the centre, scale "
+        f"and normalise; its predictions could not be those of the stock pipeline: save another {PROCESSOR}"
+    )
+
+
+def _values(processor: BaseImageProcessor) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+    """Rescale factor, mean and std as they act: 1, and 0 and 1, where the processor leaves them out."""
+    factor, mean, std = 1.0, (0.0,) * 3, (1.0,) * 3
+    if processor.do_rescale:
+        factor = processor.rescale_factor
+        if not _is_number(factor) or factor <= 0:
+            raise ValueError(f"rescale_factor in {PROCESSOR} is {factor}; it must be a number above 0")
+    if processor.do_normalize:
+        mean, std = (_channels(processor, key) for key in ("image_mean", "image_std"))
+        if min(std) <= 0:
+            raise ValueError(f"image_std in {PROCESSOR} is {list(std)}; each must be above 0")
+    largest = max(max(abs(255 * factor - m), abs(m)) / s for m, s in zip(mean, std, strict=True))
+    if largest > MAX_VALUE:
+        raise ValueError(
+            f"{PROCESSOR} turns grey levels into values of up to {largest:.1e} (rescale_factor {factor}, image_mean "
+            f"{list(mean)}, image_std {list(std)}); at most {MAX_VALUE:.0e} are fed to a model"
+        )
+    return factor, mean, std
+
+
+def _channels(processor: BaseImageProcessor, key: str) -> tuple[float, ...]:
+    value = getattr(processor, key)
+    values = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
+    if len(values) != 3 or not all(map(_is_number, values)):
+        raise ValueError(f"{key} in {PROCESSOR} is {value}; it must be three finite numbers, one a channel")
+    return values
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _filter(processor: BaseImageProcessor) -> int:
+    try:
+        return int(Image.Resampling(int(processor.resample)))
+    except (TypeError, ValueError) as error:
+        known = ", ".join(f"{entry.value} {entry.name.lower()}" for entry in sorted(Image.Resampling))
+        raise ValueError(f"resample in {PROCESSOR} is {processor.resample}; it must be one of {known}") from error
+
+
+def _size_of(processor: BaseImageProcessor, key: str) -> dict[str, Any]:
+    """Those entries of a size that are set."""
+    size = getattr(processor, key, None)
+    return {name: side for name, side in dict(size or {}).items() if side is not None}
+
+
+def _is_square(processor: BaseImageProcessor) -> bool:
+    size = _size_of(processor, "size")
+    return set(size) == {"height", "width"} and size["height"] == size["width"]
+
+
+def _square(processor: BaseImageProcessor, key: str) -> int:
+    size = _size_of(processor, key)
+    if set(size) != {"height", "width"} or size["height"] != size["width"]:
+        raise _not_a_square(processor)
+    _check_side(size["height"], f"{key} in {PROCESSOR}")
+    return size["height"]
+
+
+def _not_a_square(processor: BaseImageProcessor) -> ValueError:
+    return ValueError(
+        "the image processor must resize to a square and crop its centre, or resize to a square alone; this one does "
+        f"not: do_resize {processor.do_resize}, size {_size_of(processor, 'size')}, do_center_crop "
+        f"{getattr(processor, 'do_center_crop', None)}, crop_size {_size_of(processor, 'crop_size')}. "
+        "Build it with build_image_processor()"
+    )
+
+
+def _check_sizes(processor: BaseImageProcessor) -> None:
+    for key in ("size", "crop_size", "pad_size"):
+        for name, side in _size_of(processor, key).items():
+            _check_side(side, f"{key} {name} in {PROCESSOR}")
+
+
+def _check_side(side: Any, name: str) -> None:
+    if type(side) is not int or not 1 <= side <= MAX_SIDE:
+        raise ValueError(f"{name} is {side}; it must be a whole number of pixels from 1 to {MAX_SIDE:,}")
 
 
 class PixelProcessor(torch.nn.Module):
@@ -76,7 +311,7 @@ class PixelProcessor(torch.nn.Module):
             process or many, in one micro-batch or several, straight through or resumed.
 
     Raises:
-        ValueError: the processor has no resize or no centre crop.
+        ValueError: see `preprocessing_of`.
     """
 
     def __init__(
@@ -88,18 +323,12 @@ class PixelProcessor(torch.nn.Module):
         seed: int = 0,
     ):
         super().__init__()
-        size, crop = dict(processor.size), dict(processor.crop_size or {})
-        if not processor.do_resize or not processor.do_center_crop or size.get("height") != size.get("width"):
-            raise ValueError(
-                "the image processor must resize to a square and crop its centre; this one does not: "
-                f"size {size}, do_center_crop {processor.do_center_crop}. Build it with build_image_processor()"
-            )
-        self.resize_size, self.image_size = size["height"], crop["height"]
-        self.resample = int(processor.resample)
+        steps = preprocessing_of(processor)
+        self.resize_size, self.image_size, self.resample = steps.resize_size, steps.image_size, steps.resample
         self.horizontal_flip, self.rotation_degrees, self.seed = horizontal_flip, rotation_degrees, seed
-        std = torch.tensor(processor.image_std)[None, :, None, None]
-        self.register_buffer("scale", processor.rescale_factor / std)
-        self.register_buffer("shift", -torch.tensor(processor.image_mean)[None, :, None, None] / std)
+        std = torch.tensor(steps.std)[None, :, None, None]
+        self.register_buffer("scale", steps.rescale_factor / std)
+        self.register_buffer("shift", -torch.tensor(steps.mean)[None, :, None, None] / std)
 
     def forward(self, pixel_B1SS: torch.Tensor) -> torch.Tensor:
         """Evaluation: (B, 1, S, S) uint8 to (B, 3, D, D) float32, the image processor's own values."""

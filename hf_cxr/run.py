@@ -49,7 +49,7 @@ from hf_cxr.feature_oversampling import FeatureOversampling, features_of
 from hf_cxr.inference import Classifier, stock_images, stock_pipeline
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
-from hf_cxr.modeling import build_model, fold_into_head, freeze_backbone
+from hf_cxr.modeling import build_model, check_model, fold_into_head, freeze_backbone
 from hf_cxr.peak_memory import peak_memory_gib
 from hf_cxr.predictions import Predictions
 from hf_cxr.preflight import LeftOut, check_run, unreadable_ids, way_out_named, without
@@ -93,13 +93,14 @@ def run(args: RunArguments) -> Report | None:
     state = PartialState()
     run_dir = Path(args.training.output_dir)
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
+        check_model(args.model)  # before a repository is made or data are read
+        processor = image_processor_for(args.model)
         repo_id = prepare_hub(args, run_dir) if state.is_main_process else None
         with state.main_process_first():  # the first process renders or reads into the cache, the others find it there
             splits, label_names = load_splits(args.data, seed=args.training.seed)
         fingerprint = split_fingerprint(splits)
         log_splits(splits, label_names)
         check_positives(splits["train"])
-        processor = image_processor_for(args.model)
         check_prepared(args.data, processor.size["height"], int(processor.resample))
         listed, (splits, left_out) = splits, check_run(args, splits, label_names)
         unreadable = unreadable_ids(listed, left_out)

@@ -241,7 +241,9 @@ class CXRTrainer(Trainer):
                 self.average.finish(None)  # the checkpoint's weights are the average of then
 
     def _load_weights(self, folder: str) -> None:
-        saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
+        saved = type(self.model).from_pretrained(
+            folder, dtype=self.model.dtype, trust_remote_code=False, use_safetensors=True, local_files_only=True
+        )
         self.model.load_state_dict(saved.state_dict())
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:

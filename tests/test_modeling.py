@@ -1,5 +1,7 @@
 """The model: a new multi-label head whatever the checkpoint had; refusals before the first step."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -8,7 +10,7 @@ from transformers import SwinConfig, SwinForImageClassification, ViTConfig, ViTF
 
 from hf_cxr.config import ModelArguments
 from hf_cxr.labels import NIH14
-from hf_cxr.modeling import build_model
+from hf_cxr.modeling import build_model, check_model, load_weights
 
 
 def tiny(**kwargs):
@@ -60,6 +62,118 @@ def test_grid_smaller_than_the_window_is_refused_by_us_and_fails_in_transformers
     )
     with pytest.raises(RuntimeError):  # if a later transformers accepts it, the check above can go
         SwinForImageClassification(config)(pixel_values=torch.zeros(1, 3, 32, 32))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    build_model(ModelArguments(**SWIN), NIH14).save_pretrained(folder)
+    return folder
+
+
+WRONG = {
+    "channels 1": ({"num_channels": 1}, "takes 1 channel .num_channels.; this package feeds 3"),
+    "channels 4": ({"num_channels": 4}, "takes 4 channels"),
+    "channels text": ({"num_channels": "3"}, "num_channels"),
+    "channels": ({"embed_dim": 10**7}, "embed_dim"),
+    "channels in all": ({"embed_dim": 4096}, "describes a model of about .* numbers"),
+    "channels of text": ({"embed_dim": "8"}, "embed_dim"),
+    "channels not whole": ({"embed_dim": 8.5}, "embed_dim"),
+    "blocks": ({"depths": [10**6, 1, 1, 1]}, "depths"),
+    "blocks in all": ({"depths": [150, 150, 1, 1]}, "depths .* 302 blocks"),
+    "no block": ({"depths": [0, 1, 1, 1]}, "depths"),
+    "no stage": ({"depths": []}, "depths"),
+    "stages": ({"depths": [1] * 40, "num_heads": [1] * 40}, "depths"),
+    "blocks a number": ({"depths": 4}, "depths"),
+    "fewer heads": ({"num_heads": [1, 2]}, "depths .* 4 stages and num_heads has 2"),
+    "no head": ({"num_heads": [0, 2, 2, 4]}, "num_heads"),
+    "heads that do not divide": ({"num_heads": [3, 2, 2, 4]}, "8 channels .* which 3 attention heads"),
+    "window 0": ({"window_size": 0}, "window_size"),
+    "window negative": ({"window_size": -2}, "window_size"),
+    "window": ({"window_size": 10**6}, "window_size"),
+    "patch 0": ({"patch_size": 0}, "patch_size"),
+    "patch negative": ({"patch_size": -4}, "patch_size"),
+    "patch a list": ({"patch_size": [2, 2]}, "patch_size"),
+    "mlp": ({"mlp_ratio": 1e9}, "mlp_ratio"),
+    "mlp NaN": ({"mlp_ratio": float("nan")}, "mlp_ratio"),
+    "activation": ({"hidden_act": "nothing"}, "hidden_act"),
+    "quantized": ({"quantization_config": {"quant_method": "x"}}, "quantization_config"),
+    "weights of another name": ({"transformers_weights": "x.safetensors"}, "transformers_weights"),
+    "no type": ({"model_type": None}, "works with Swin models"),
+    "record": ({"hf_cxr": "x"}, "hf_cxr in"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
+def test_a_config_that_cannot_be_is_refused_before_anything_is_made(saved, tmp_path, changes, message):
+    values = json.loads((saved / "config.json").read_text()) | changes
+    (tmp_path / "config.json").write_text(json.dumps(values))  # and no weights: they are not reached
+    arguments = ModelArguments(model_name_or_path=str(tmp_path), image_size=32)
+    readers = (
+        lambda: build_model(arguments, NIH14),
+        lambda: check_model(arguments),
+        lambda: load_weights(tmp_path),
+    )
+    for read in readers:
+        with pytest.raises(ValueError, match=message) as caught:
+            read()
+        assert str(tmp_path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 10**9}, "image_size"),
+        ({"image_size": [32, 32]}, "image_size"),
+        ({"image_size": 4096, "patch_size": 1, "window_size": 7}, "16,777,216 patches"),
+        ({"num_labels": 10**8, "id2label": None}, "num_labels|id2label"),
+        ({"num_labels": 3}, "num_labels 3, and its id2label names 14"),
+    ],
+)
+def test_sizes_that_training_replaces_are_refused_in_measuring(saved, tmp_path, changes, message):
+    values = json.loads((saved / "config.json").read_text()) | changes
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message):
+        load_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"swin_embed_dim": 10**7},
+        {"swin_depths": [10**6, 1, 1, 1]},
+        {"swin_num_heads": [3, 2, 2, 4]},
+        {"swin_window_size": 0},
+        {"swin_patch_size": 0},
+        {"image_size": 10**9, "resize_size": 10**9},
+    ],
+)
+def test_flags_of_a_fresh_model_are_refused_likewise(changes):
+    for read in (check_model, lambda arguments: build_model(arguments, NIH14)):
+        with pytest.raises(ValueError, match="fresh model") as caught:
+            read(ModelArguments(**SWIN | changes))
+        assert next(iter(changes)).removeprefix("swin_") in str(caught.value)
+
+
+def test_checking_a_config_draws_no_random_number(saved):
+    before = torch.get_rng_state()
+    check_model(ModelArguments(**SWIN))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(3)
+    one = build_model(ModelArguments(**SWIN), NIH14)
+    torch.manual_seed(3)
+    two = SwinForImageClassification(one.config)
+    assert torch.equal(
+        one.swin.embeddings.patch_embeddings.projection.weight, two.swin.embeddings.patch_embeddings.projection.weight
+    )
+
+
+def test_an_image_size_that_is_not_a_multiple_of_the_patch_is_padded():
+    model = build_model(ModelArguments(**tiny(image_size=33, resize_size=38)), NIH14)
+    assert model(pixel_values=torch.zeros(1, 3, 33, 33)).logits.shape == (1, 14)
+    with pytest.raises(ValueError, match="cannot take an image of 33 pixels in patches of 2"):
+        build_model(ModelArguments(**tiny(image_size=33, resize_size=38, swin_absolute_embeddings=True)), NIH14)
 
 
 def test_other_architecture_is_refused(tmp_path):

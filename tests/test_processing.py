@@ -1,5 +1,7 @@
 """One preprocessing: the device's values are the image processor's; augmentation is drawn from (seed, epoch, row)."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,14 @@ from transformers import AutoImageProcessor
 
 from hf_cxr.config import ModelArguments
 from hf_cxr.data.images import resize_grey
-from hf_cxr.processing import PixelProcessor, build_image_processor, collate, image_processor_for
+from hf_cxr.processing import (
+    PixelProcessor,
+    build_image_processor,
+    check_geometry,
+    collate,
+    image_processor_for,
+    load_processor,
+)
 
 
 @pytest.fixture
@@ -98,6 +107,138 @@ def test_processor_without_crop_is_refused(processor):
     processor.do_center_crop = False
     with pytest.raises(ValueError, match="must resize to a square and crop its centre"):
         PixelProcessor(processor)
+
+
+SAVED = {"image_mean": [0.1, 0.5, 0.9], "image_std": [0.2, 0.25, 0.3], "resample": 2}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Writes a checkpoint's processor with some settings of its own."""
+
+    def write(**changes):
+        build_image_processor(64, 56).save_pretrained(tmp_path)
+        file = tmp_path / "preprocessor_config.json"
+        values = json.loads(file.read_text()) | SAVED | changes
+        file.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
+        (tmp_path / "config.json").write_text('{"model_type": "swin"}')
+        return tmp_path
+
+    return write
+
+
+HONOURED = {
+    "as it is": {},
+    "no normalisation": {"do_normalize": False},
+    "no rescaling": {"do_rescale": False},
+    "neither": {"do_rescale": False, "do_normalize": False},
+    "from -1 to 1": {"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [1, 1, 1]},
+    "one mean": {"image_mean": 0.3, "image_std": 0.6},
+    "no conversion": {"do_convert_rgb": False},
+    "sizes as numbers": {"size": 64, "crop_size": 56},
+    "nearest": {"resample": 0},
+    "ViT, which never crops": {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"height": 56, "width": 56},
+        "crop_size": ...,
+        "do_center_crop": ...,
+    },
+    "CLIP's class": {"image_processor_type": "CLIPImageProcessor"},
+}
+
+
+@pytest.mark.parametrize("changes", HONOURED.values(), ids=HONOURED)
+def test_a_saved_processor_is_honoured_to_the_value(checkpoint, grey, changes):
+    folder = checkpoint(**changes)
+    given = load_processor(folder)
+    check_geometry(given)
+    rgb = Image.fromarray(grey).convert("RGB")
+    stock = AutoImageProcessor.from_pretrained(folder)(rgb, return_tensors="pt")["pixel_values"].float()
+    torch.testing.assert_close(on_device(grey, PixelProcessor(given)), stock, atol=1e-5, rtol=1e-5)
+    # a run that starts from it keeps its values and its filter, at sizes of its own
+    ours = image_processor_for(ModelArguments(model_name_or_path=str(folder), image_size=56, resize_size=64))
+    if "ViT" not in changes.get("image_processor_type", ""):
+        torch.testing.assert_close(ours(rgb, return_tensors="pt")["pixel_values"], stock, atol=1e-4, rtol=1e-5)
+    assert ours.resample == given.resample
+
+
+NAN, INFINITE = float("nan"), float("inf")
+REFUSED_EVERYWHERE = {
+    "std zero": ({"image_std": [0.0, 1, 1]}, "image_std"),
+    "std negative": ({"image_std": [1, -0.5, 1]}, "image_std"),
+    "std NaN": ({"image_std": [1, 1, NAN]}, "image_std"),
+    "std so small": ({"image_std": [1e-30] * 3}, "values of up to"),
+    "mean NaN": ({"image_mean": [NAN, 0, 0]}, "image_mean"),
+    "mean infinite": ({"image_mean": [INFINITE, 0, 0]}, "image_mean"),
+    "mean of one channel": ({"image_mean": [0.5]}, "image_mean"),
+    "mean of text": ({"image_mean": ["a", "b", "c"]}, "image_mean"),
+    "factor zero": ({"rescale_factor": 0}, "rescale_factor"),
+    "factor NaN": ({"rescale_factor": NAN}, "rescale_factor"),
+    "filter 9": ({"resample": 9}, "resample in .* is 9; it must be one of 0 nearest"),
+    "filter by name": ({"resample": "bicubic"}, "resample"),
+    "size zero": ({"size": {"height": 0, "width": 0}}, "is 0"),
+    "size negative": ({"size": {"height": -1, "width": -1}}, "is -1"),
+    "size absurd": ({"size": {"height": 10**7, "width": 10**7}}, "is 10000000"),
+    "edge absurd": ({"size": {"shortest_edge": 10**7}}, "is 10000000"),
+    "padding absurd": ({"do_pad": True, "pad_size": {"height": 10**6, "width": 10**6}}, "is 1000000"),
+    "size of text": ({"size": "big"}, "preprocessor_config.json"),
+    "values shifted": (
+        {"image_processor_type": "EfficientNetImageProcessor", "rescale_offset": True},
+        "does more than",
+    ),
+    "class unknown": ({"image_processor_type": "NobodysImageProcessor"}, "cannot read preprocessor_config.json"),
+    "class a number": ({"image_processor_type": 3}, "cannot read preprocessor_config.json"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED_EVERYWHERE.values(), ids=REFUSED_EVERYWHERE)
+def test_a_processor_that_cannot_be_is_refused_in_training_and_after(checkpoint, changes, message):
+    folder = checkpoint(**changes)
+    arguments = ModelArguments(model_name_or_path=str(folder), image_size=56, resize_size=64)
+    for read in (lambda: check_geometry(load_processor(folder)), lambda: image_processor_for(arguments)):
+        with pytest.raises(ValueError, match=message) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+REFUSED_AFTER = {
+    "no resize": {"do_resize": False},
+    "shortest edge": {"size": {"shortest_edge": 64}},
+    "not a square": {"size": {"height": 64, "width": 70}},
+    "crop not a square": {"crop_size": {"height": 56, "width": 50}},
+    "crop larger": {"crop_size": {"height": 70, "width": 70}},
+    "crop not made": {"do_center_crop": False},
+    "ConvNext's crop_pct": {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 56}},
+    "BiT": {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 64}},
+}
+
+
+@pytest.mark.parametrize("changes", REFUSED_AFTER.values(), ids=REFUSED_AFTER)
+def test_another_geometry_is_refused_in_measuring_and_replaced_in_training(checkpoint, changes):
+    folder = checkpoint(**changes)
+    with pytest.raises(ValueError, match=r"the image processor (must resize to a square|crops 70 pixels out of 64)"):
+        check_geometry(load_processor(folder))
+    ours = image_processor_for(ModelArguments(model_name_or_path=str(folder), image_size=40, resize_size=48))
+    assert list(ours.image_mean) == SAVED["image_mean"]
+    assert (ours.size["height"], ours.crop_size["height"]) == (48, 40)
+
+
+def test_padding_that_is_not_foreseen_is_seen(checkpoint):
+    folder = checkpoint(do_pad=True, pad_size={"height": 64, "width": 64})
+    with pytest.raises(ValueError, match="does more than resize"):
+        check_geometry(load_processor(folder))
+
+
+def test_a_trained_model_without_its_processor_is_refused(checkpoint):
+    folder = checkpoint()
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no preprocessor_config\.json"):
+        load_processor(folder)
+
+
+def test_sizes_that_no_machine_could_hold_are_refused():
+    with pytest.raises(ValueError, match="resize_size is 10000000"):
+        image_processor_for(ModelArguments(image_size=32, resize_size=10**7))
 
 
 def test_collate_keeps_types_and_unknown_cells():

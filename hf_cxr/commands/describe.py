@@ -6,6 +6,7 @@ shuffle, what an epoch of it draws stands beside what the training set holds.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 

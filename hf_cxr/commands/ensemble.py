@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_cxr.commands import report_error, set_up_terminal
+from hf_cxr.commands.words import split_words
 from hf_cxr.files import write_json
 
 
@@ -21,37 +22,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="hf-cxr ensemble", description=__doc__, allow_abbrev=False)
     parser.add_argument("members", nargs="+", type=Path, metavar="RUN", help="run folders, or checkpoints in them")
     parser.add_argument("--out", type=Path, required=True, help="new folder for predictions and metrics.json")
-    own, rest = parser.parse_known_args(argv)
-    if own.out.exists() and any(own.out.iterdir()):
-        parser.error(f"{own.out} is not empty; give another --out")
-    if len(set(own.members)) < len(own.members):
+    own, flags = split_words(parser, sys.argv[1:] if argv is None else argv)
+    if len({member.resolve() for member in own.members}) < len(own.members):
         parser.error("a member is named twice: it would weigh twice")
     for member in own.members:
         if not any((folder / "config.yaml").is_file() for folder in (member, member.parent)):
             parser.error(f"{member} is neither a run folder with a config.yaml nor a checkpoint inside one")
-    from hf_cxr.config import parse_arguments
-    from hf_cxr.ensemble import build_ensemble
+    from hf_cxr.config import MEASURING, parse_arguments
+    from hf_cxr.result_folder import held
 
     first = own.members[0]
     config = next(folder / "config.yaml" for folder in (first, first.parent) if (folder / "config.yaml").is_file())
-    args = parse_arguments([str(config), *rest], prog="hf-cxr ensemble")
+    args = parse_arguments([str(config), *flags], prog="hf-cxr ensemble", only=MEASURING)
     set_up_terminal()
     try:
-        ensemble = build_ensemble(
-            {str(member): predictions_of(member, rest) for member in own.members},
-            calibrate=args.evaluation.calibrate,
-            resamples=args.evaluation.bootstrap_resamples,
-            confidence=args.evaluation.confidence,
-            seed=args.training.seed,
-        )
+        with held(own.out) as place:
+            average(own, flags, args, place)
     except (ValueError, OSError) as error:
         return report_error("hf-cxr ensemble", error)
-    print(ensemble.to_text())
-    for split in (ensemble.validation, ensemble.test):
-        split.save(own.out / "predictions" / f"{split.split}.parquet")
-    write_json(own.out / "metrics.json", ensemble.to_dict())  # last: it says that the folder is complete
-    print(f"wrote {own.out}/metrics.json and predictions/; it holds no model that a pipeline could load")
     return 0
+
+
+def average(own: argparse.Namespace, flags: Sequence[str], args, place: Path) -> None:
+    """Average the members, print, and write to the place.
+
+    Raises:
+        ValueError, OSError: members that do not go together, or a place that holds something.
+    """
+    from hf_cxr.ensemble import build_ensemble
+    from hf_cxr.result_folder import check_ensemble_place, write_whole
+
+    check_ensemble_place(place)
+    ensemble = build_ensemble(
+        {str(member): predictions_of(member, flags) for member in own.members},
+        calibrate=args.evaluation.calibrate,
+        resamples=args.evaluation.bootstrap_resamples,
+        confidence=args.evaluation.confidence,
+        seed=args.training.seed,
+    )
+    print(ensemble.to_text())
+
+    def write(folder: Path) -> None:
+        for split in (ensemble.validation, ensemble.test):
+            split.save(folder / "predictions" / f"{split.split}.parquet")
+        write_json(folder / "metrics.json", ensemble.to_dict())
+
+    write_whole(place, write, last="metrics.json")
+    print(f"wrote {own.out}/metrics.json and predictions/; it holds no model that a pipeline could load")
 
 
 def predictions_of(member: Path, flags: Sequence[str]):
@@ -60,13 +77,13 @@ def predictions_of(member: Path, flags: Sequence[str]):
 
     if (member / "predictions").is_dir():
         return tuple(Predictions.load(member / "predictions" / f"{name}.parquet") for name in ("validation", "test"))
-    from hf_cxr.config import parse_arguments
+    from hf_cxr.config import MEASURING, parse_arguments
     from hf_cxr.data import load_splits, split_fingerprint
     from hf_cxr.inference import Classifier
     from hf_cxr.resume import check_split
     from hf_cxr.run import predict
 
-    args = parse_arguments([str(member.parent / "config.yaml"), *flags], prog="hf-cxr ensemble")
+    args = parse_arguments([str(member.parent / "config.yaml"), *flags], prog="hf-cxr ensemble", only=MEASURING)
     splits, _ = load_splits(args.data, seed=args.training.seed)
     check_split(split_fingerprint(splits), member)
     classifier = Classifier(member)

@@ -1,39 +1,67 @@
 """`hf-cxr evaluate [CONFIG.yaml] --model RUN_OR_HUB_ID [--split test]`: measure a saved model on radiographs.
 
 The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR); without a YAML, a run
-folder's own config.yaml is taken. Nothing is fitted: the model is measured as it is. Data with other findings (such as
---dataset table --table chexpert) are measured on those that both have, by name and alias.
+folder's own config.yaml is taken, of which only the data and the way of measuring matter here. Flags that choose
+another --dataset leave the run's own behind. Nothing is fitted: the model is measured as it is. Data with other
+findings (such as --dataset table --table chexpert) are measured on those that both have, by name and alias.
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from hf_cxr.commands import report_error, set_up_terminal
-from hf_cxr.config import parse_arguments
+from hf_cxr.commands.words import split_words
+from hf_cxr.config import MEASURING, parse_arguments
 from hf_cxr.files import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 with one line on standard error for bad input."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    config = [words.pop(0)] if words and not words[0].startswith("-") else []
     parser = argparse.ArgumentParser(
-        prog="hf-cxr evaluate", description=__doc__, epilog="All other flags are those of `hf-cxr train --help`."
+        prog="hf-cxr evaluate",
+        description=__doc__,
+        epilog="All other flags are those of `hf-cxr train --help`.",
+        allow_abbrev=False,
     )
+    parser.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="which data; else the run's config.yaml")
     parser.add_argument("--model", required=True, help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what is measured")
     parser.add_argument("--out", type=Path, help="folder for evaluation.json and predictions.parquet")
-    own, rest = parser.parse_known_args(words)
+    own, flags = split_words(parser, sys.argv[1:] if argv is None else argv)
     if own.out and (own.out / "config.json").exists():
         parser.error(f"{own.out} is a run folder, and its figures stay as they are; give another --out")
-    if not config:
-        config = [str(Path(own.model) / "config.yaml")]
-        if not Path(config[0]).is_file():
-            parser.error(f"{own.model} is no run folder with a config.yaml; say what to measure on: CONFIG.yaml first")
-    args = parse_arguments(config + rest, prog="hf-cxr evaluate")
+    only = MEASURING | {"use_cpu"}
+    if own.config is None:
+        own.config = str(Path(own.model) / "config.yaml")
+        only = MEASURING  # use_cpu in an old run's config.yaml is of the machine that it ran on
+        if not Path(own.config).is_file():
+            parser.error(f"{own.model} is not a run folder with a config.yaml; say which data: CONFIG.yaml, or a run")
+    args = parse_arguments([own.config, *flags], prog="hf-cxr evaluate", only=only)
+    from accelerate import PartialState
+
+    from hf_cxr.result_folder import held
+
+    state = PartialState()
+    set_up_terminal(main_process=state.is_main_process)
+    try:
+        with held(own.out) if own.out and state.is_main_process else nullcontext() as place:
+            evaluate(own, args, place)
+    except (ValueError, OSError) as error:
+        return report_error("hf-cxr evaluate", error)
+    return 0
+
+
+def evaluate(own: argparse.Namespace, args, place: Path | None) -> None:
+    """Measure, print, and write to the place if there is one.
+
+    Raises:
+        ValueError, OSError: bad data, a bad model, or a place that holds something else.
+    """
     from accelerate import PartialState
 
     from hf_cxr.data import (
@@ -48,43 +76,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hf_cxr.inference import Classifier
     from hf_cxr.labels import LabelSpace
     from hf_cxr.preflight import inspect, leave_out
+    from hf_cxr.result_folder import (
+        EVALUATION,
+        PREDICTIONS,
+        check_evaluation_folder,
+        check_same_evaluation,
+        write_whole,
+    )
     from hf_cxr.run import measure, predict
+    from hf_cxr.saved_models import fingerprint, model_folder
 
-    set_up_terminal(main_process=PartialState().is_main_process)
-    try:
-        with PartialState().main_process_first():
-            splits, label_names = load_splits(args.data)
-        classifier = Classifier(own.model, revision=own.revision)
-        check_prepared(args.data, classifier.pixels.resize_size, classifier.pixels.resample)
-        fingerprint = split_fingerprint(splits)
-        splits, not_shared = in_the_findings_of(classifier, splits, label_names)
-        trained_on = warn_of_other_split(classifier, fingerprint, own.split)
-        if args.data.unreadable_images == "skip":
-            found = inspect(args, {own.split: splits[own.split]})
-            listed, splits = len(splits[own.split]), leave_out(splits, found) if found.count else splits
-            not_shared |= {"unreadable_images": listed - len(splits[own.split])}
-        predictions = predict(classifier, splits, own.split, args)
-        report = measure(predictions, LabelSpace(classifier.label_names), args)
-    except (ValueError, OSError) as error:
-        return report_error("hf-cxr evaluate", error)
-    if PartialState().is_main_process:
-        measured_on = {
-            "dataset": dataset_name(args.data),
-            "synthetic": is_synthetic(args.data),
-            "split": own.split,
-            "split_fingerprint": fingerprint,
-            **not_shared,
-            "missing_images": count_missing(args.data, splits),
-        }
-        print(f"{own.model} on {', '.join(f'{key} {value}' for key, value in measured_on.items())}\n")
-        print(report.to_markdown())
-        if own.out:
-            predictions.save(own.out / "predictions.parquet")
-            measured_on |= describe_split_source(args.data)
-            figures = {"model": own.model, "trained_on_split": trained_on, **measured_on, **report.to_dict()}
-            write_json(own.out / "evaluation.json", figures)
-            print(f"wrote {own.out}/evaluation.json and predictions.parquet")
-    return 0
+    if place:
+        check_evaluation_folder(place)
+    classifier = Classifier(own.model, revision=own.revision)  # first: it is quick to refuse, and data are not
+    with PartialState().main_process_first():
+        splits, label_names = load_splits(args.data, seed=args.training.seed)
+    check_prepared(args.data, classifier.pixels.resize_size, classifier.pixels.resample)
+    identity = {
+        "dataset": dataset_name(args.data),
+        "split": own.split,
+        "split_fingerprint": split_fingerprint(splits),
+    }
+    if place:
+        identity = {"model_sha256": fingerprint(model_folder(own.model, own.revision)), **identity}
+        check_same_evaluation(place, identity, own.model)
+    splits, not_shared = in_the_findings_of(classifier, splits, label_names)
+    trained_on = warn_of_other_split(classifier, identity["split_fingerprint"], own.split)
+    if args.data.unreadable_images == "skip":
+        found = inspect(args, {own.split: splits[own.split]})
+        listed, splits = len(splits[own.split]), leave_out(splits, found) if found.count else splits
+        not_shared |= {"unreadable_images": listed - len(splits[own.split])}
+    predictions = predict(classifier, splits, own.split, args)
+    report = measure(predictions, LabelSpace(classifier.label_names), args)
+    if not PartialState().is_main_process:
+        return
+    measured_on = {
+        "dataset": identity["dataset"],
+        "synthetic": is_synthetic(args.data),
+        "split": own.split,
+        "split_fingerprint": identity["split_fingerprint"],
+        **not_shared,
+        "missing_images": count_missing(args.data, splits),
+    }
+    print(f"{own.model} on {', '.join(f'{key} {value}' for key, value in measured_on.items())}\n")
+    print(report.to_markdown())
+    if not place:
+        return
+    measured_on |= describe_split_source(args.data)
+    figures = {"model": own.model, "model_sha256": identity["model_sha256"], "trained_on_split": trained_on}
+    figures |= {**measured_on, **report.to_dict()}
+    named = dataclasses.replace(predictions, metadata={**predictions.metadata, "measured": identity})
+
+    def write(folder: Path) -> None:
+        named.save(folder / PREDICTIONS)
+        write_json(folder / EVALUATION, figures)
+
+    write_whole(place, write, last=EVALUATION)
+    print(f"wrote {own.out}/{EVALUATION} and {PREDICTIONS}")
 
 
 def in_the_findings_of(classifier, splits, label_names):

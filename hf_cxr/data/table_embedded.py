@@ -18,7 +18,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 from hf_cxr.data.decoded import refuse_absent_bytes
 from hf_cxr.data.description import TableDescription
-from hf_cxr.data.table_files import find_files, read_hub_rows
+from hf_cxr.data.table_files import find_files, no_code_of, read_hub_rows
 
 
 def holds_images(description: TableDescription, root: Path) -> bool:
@@ -50,14 +50,21 @@ def open_pictures(description: TableDescription, root: Path) -> tuple[datasets.D
     if files:
         # datasets takes [ ] * ? in a path for wildcards.
         escaped = {split: [glob.escape(path) for path in paths] for split, paths in files.items()}
-        data = datasets.load_dataset("parquet", data_files=escaped)
+        data = datasets.load_dataset("parquet", data_files=escaped, trust_remote_code=False)
     elif folder.is_dir() and is_saved(folder):
         data = datasets.load_from_disk(str(folder))
     elif folder.is_dir():
         refuse_wildcards(folder)
-        data = datasets.load_dataset(str(folder), description.hub_config)
+        with no_code_of(str(folder)):
+            data = datasets.load_dataset(str(folder), description.hub_config, trust_remote_code=False)
     else:
-        data = datasets.load_dataset(description.hub, description.hub_config, revision=description.hub_revision)
+        with no_code_of(description.hub):
+            data = datasets.load_dataset(
+                description.hub,
+                description.hub_config,
+                revision=description.hub_revision,
+                trust_remote_code=False,
+            )
     if isinstance(data, datasets.Dataset):
         data = datasets.DatasetDict({"train": data})
     columns = next(iter(data.values())).column_names

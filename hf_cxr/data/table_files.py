@@ -17,7 +17,8 @@ import gzip
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -401,3 +402,17 @@ def _filtered(rows: pd.DataFrame, description: TableDescription) -> pd.DataFrame
         if rows.empty:
             raise ValueError(f"{description.name} has no row with {column} of {', '.join(values)}; see keep")
     return rows.reset_index(drop=True)
+
+
+@contextmanager
+def no_code_of(place: str) -> Iterator[None]:
+    """What `datasets` says of a dataset that is a script, as the error of the package."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "script" not in str(error):
+            raise
+        raise ValueError(
+            f"{place} needs code of its own ({error}); code that comes with a dataset is never run: give one of "
+            "Parquet files"
+        ) from error

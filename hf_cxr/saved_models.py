@@ -1,0 +1,244 @@
+"""A saved model's files, looked at before transformers opens them.
+
+A model comes from a local folder or from the Hub, and a stranger may have written it. Nothing in it is run: its own
+code (``auto_map``, ``custom_pipelines``, a kernel) is refused and never asked about, and weights are read from
+safetensors alone, because reading a pickle runs what it says.
+
+Refused, each in one line that names the file: what is not a folder, a folder without a model, JSON that does not
+parse, a Git LFS pointer in place of a file, weights that are a pickle, empty, cut short or damaged.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
+
+CONFIG, PROCESSOR, WEIGHTS, INDEX = (
+    "config.json",
+    "preprocessor_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+)
+# Those that transformers may read beside config.json: each can name code of its own.
+CONFIGS = (CONFIG, PROCESSOR, "processor_config.json", "tokenizer_config.json")
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+ADAPTER = "adapter_config.json"
+FETCHED = (*CONFIGS, WEIGHTS, INDEX, "model-*-of-*.safetensors")
+CODE_KEYS = ("auto_map", "custom_pipelines")
+PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "tf_model.h5", "flax_model.msgpack")
+LFS_POINTER = b"version https://git-lfs"
+
+Read = TypeVar("Read")
+
+
+def model_folder(name: str | Path, revision: str = "main") -> Path:
+    """The folder of a saved model; of a Hub id, the one in the cache, with the files that are read and no other.
+
+    Args:
+        name: folder or Hub id.
+        revision: branch, tag or commit of a Hub id.
+
+    Raises:
+        FileNotFoundError: a path was given and there is no such folder, or it holds no model.
+        ValueError: it is a file, or it needs code of its own.
+        OSError: the Hub does not give it.
+    """
+    refuse_missing_folder(name)
+    path = Path(name)
+    folder = path if path.is_dir() else _fetch(str(name), revision)
+    if not (folder / CONFIG).is_file():
+        inside = sorted(file.parent.name for file in folder.glob(f"*/{CONFIG}"))
+        holds = "it is empty" if not any(folder.iterdir()) else f"it has no {CONFIG}"
+        hint = f"give a folder inside it, such as {inside[0]}" if inside else "give the folder that holds the model"
+        raise FileNotFoundError(f"{name} holds no saved model: {holds}; {hint}")
+    if (folder / ADAPTER).is_file():
+        raise ValueError(f"{name} holds a PEFT adapter ({ADAPTER}); merge it into its model and save that")
+    for file in CONFIGS:
+        if (folder / file).is_file():
+            _refuse_own_code(name, file, read_json(folder / file))
+    return folder
+
+
+def refuse_missing_folder(name: str | Path) -> None:
+    """Refuse what can be neither a folder nor a Hub id, before a misspelt folder is asked for over the network.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: a file, or something that is neither folder nor Hub id.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return
+    if path.exists() or path.is_symlink():
+        raise ValueError(f"{name} is not a folder; give the folder that holds {CONFIG} and {WEIGHTS}, or a Hub id")
+    if str(name).count("/") > 1 or (len(path.parts) == 2 and path.parent.is_dir()):
+        raise FileNotFoundError(f"no such run folder or other folder with a model: {name}")
+    if not re.fullmatch(r"(?!\.)[\w.-]+(/[\w.-]+)?", str(name), re.ASCII):
+        raise FileNotFoundError(
+            f"no such run folder or other folder with a model: {str(name)!r}, which is not a Hub id either"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: the file is not one, or is a Git LFS pointer.
+    """
+    data = path.read_bytes()
+    _refuse_pointer(path, data)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}; copy or download it again") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object; it holds a {type(value).__name__}")
+    return value
+
+
+def check_weights(folder: Path, name: str | Path) -> None:
+    """Refuse weights that are missing, pickled, or not whole; their header is read and not their values.
+
+    Raises:
+        FileNotFoundError: there are none that are read.
+        ValueError: a file is damaged.
+    """
+    files = [folder / WEIGHTS]
+    if not files[0].is_file() and (folder / INDEX).is_file():
+        files = [folder / shard for shard in _shards(folder / INDEX)]
+    elif not files[0].is_file():
+        pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
+        if pickles:
+            raise ValueError(
+                f"{name} has its weights in {pickles[0]} and not in {WEIGHTS}: only safetensors files are read, "
+                "because reading a pickle can run code; convert it where it was made, with save_pretrained"
+            )
+        raise FileNotFoundError(f"{name} has no {WEIGHTS} (other formats, such as pytorch_model.bin, are not read)")
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{name} lacks {file.name}, which {INDEX} names; copy or download it again")
+        with file.open("rb") as opened:
+            _refuse_pointer(file, opened.read(len(LFS_POINTER)))
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except (SafetensorError, OSError, ValueError) as error:
+            size = file.stat().st_size
+            raise ValueError(
+                f"{file} is damaged or incomplete ({size:,} bytes; {one_line(error)}); copy or download it again"
+            ) from error
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """The files that hold a model's weights, in order of names; `check_weights` has passed them."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    return [folder / shard for shard in _shards(folder / INDEX)]
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of all that decides a model's outputs: its config, its preprocessing and its weights."""
+    digest = hashlib.sha256()
+    for file in (folder / CONFIG, folder / PROCESSOR, *weights_files(folder)):
+        if file.is_file():
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
+def reading(what: str, read: Callable[[], Read]) -> Read:
+    """What a reader of transformers gives; whatever it raises becomes one line.
+
+    transformers, safetensors and torch raise AttributeError, KeyError, TypeError, RuntimeError, EOFError and others on
+    a broken file; which one depends on the release.
+
+    Raises:
+        ValueError: the reader failed; the error that it raised is the cause.
+        MemoryError: unchanged.
+    """
+    try:
+        return read()
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"cannot read {what}: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message in one line, with its type where the message alone would be a riddle."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else text[:297] + "..."
+    return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__} {text}".strip()
+
+
+def _fetch(name: str, revision: str) -> Path:
+    """The files of a Hub id that are read, all of one commit; the cached ones if there is no network."""
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FETCHED)))
+    except (EntryNotFoundError, HFValidationError, OSError) as error:
+        raise OSError(f"there is no folder {name} here, and the Hub does not give it: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, LocalEntryNotFoundError):
+        offline = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "no connection"
+        return f"{offline}, and it is not in the cache ({constants.HF_HUB_CACHE})"
+    if isinstance(error, GatedRepoError):
+        return "one must accept its conditions on its page first, and log in with `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return "it has no such revision"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such repository, or a private one that this token may not see (`hf auth login`)"
+    return one_line(error)
+
+
+def _refuse_own_code(name: str | Path, file: str, value: Any) -> None:
+    for key, entry in _entries(value):
+        # transformers takes an attention of the form owner/repository from the Hub, as compiled code.
+        kernel = key.endswith("attn_implementation") and "/" in str(entry)
+        if (key in CODE_KEYS and entry) or kernel:
+            raise ValueError(
+                f"{name} needs code of its own ({key} in its {file}); code that comes with a model is never run: give "
+                "a model that transformers' own Swin can load"
+            )
+
+
+def _entries(value: Any):
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield key, entry
+            yield from _entries(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _entries(entry)
+
+
+def _refuse_pointer(path: Path, head: bytes) -> None:
+    if head.startswith(LFS_POINTER):
+        raise ValueError(
+            f"{path} is a Git LFS pointer and not the file itself: run `git lfs pull` where it was cloned, or "
+            "download the model again"
+        )
+
+
+def _shards(index: Path) -> list[str]:
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ValueError(f"{index} has no weight_map; copy or download it again")
+    strange = [file for file in shards.values() if not isinstance(file, str) or not SHARD.fullmatch(file)]
+    if strange:
+        raise ValueError(f"{index} names {strange[0]!r}, which is not the name of a shard (model-00001-of-00002...)")
+    return sorted(set(shards.values()))
