@@ -9,6 +9,7 @@ probabilities is not one Swin, and the stock pipeline cannot load it. To predict
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
