@@ -5,6 +5,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
+from hf_cxr.markdown import escape, one_line
 from hf_cxr.report import Report
 
 TEMPLATE = Path(__file__).parent / "model_card.md"
@@ -28,7 +29,8 @@ def render(report: Report, config: PreTrainedConfig) -> str:
             image_size=config.image_size,
             cautions=report.cautions(),
             protocol=report.protocol_rows(),
-            base=config_base(report),
+            base=base_words(report),
+            literal=escape,
         )
     )
 
@@ -40,8 +42,8 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
         EvalResult(
             task_type="image-classification",
             task_name="multi-label chest X-ray classification",
-            dataset_type="synthetic" if report.protocol["synthetic"] else report.protocol["dataset"].lower(),
-            dataset_name=report.protocol["dataset"],
+            dataset_type="synthetic" if report.protocol["synthetic"] else one_line(report.protocol["dataset"]).lower(),
+            dataset_name=one_line(report.protocol["dataset"]),
             dataset_split="test",
             metric_type=kind,
             metric_name=name,
@@ -53,9 +55,8 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
         )
         if value == value and not _partial(report)
     ]
-    base = config_base(report)
     return ModelCardData(
-        model_name=report.name,
+        model_name=one_line(report.name),
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=[
@@ -67,7 +68,7 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
             *(["synthetic"] * report.protocol["synthetic"]),
         ],
         metrics=["roc_auc", "mean_average_precision"],
-        base_model=base if base and not Path(base).exists() else None,
+        base_model=report.protocol["base_model"],
         eval_results=results or None,
     )
 
@@ -77,7 +78,7 @@ def _partial(report: Report) -> bool:
     return bool(report.protocol["missing_images"]) or report.protocol["labels_shuffled"]
 
 
-def config_base(report: Report) -> str | None:
-    """Hub id or folder of the initial weights; None for random ones."""
-    initial = report.protocol["initial_weights"]
-    return None if initial == "random" else initial
+def base_words(report: Report) -> str | None:
+    """The initial weights as Markdown: a Hub id as code, a local folder by its name; None for random ones."""
+    hub_id, words = report.protocol["base_model"], report.protocol["initial_weights"]
+    return f"`{hub_id}`" if hub_id else None if words == "random" else escape(words)

@@ -66,7 +66,7 @@ TRAIN = "import sys; from hf_cxr.commands.train import main; sys.exit(main())"
 
 # Keys that the comparison sets itself, or that have no place in one.
 OURS = ("output_dir", "seed", "measure_test", "disable_tqdm", "resume_from_checkpoint")
-NOT_HERE = ("push_to_hub", "hub_model_id", "on_existing_run")
+NOT_HERE = ("push_to_hub", "on_existing_run", *(key for key in known_keys() if key.startswith("hub_")))
 
 # What a run derives from its devices: no reason to take it for another one.
 FROM_DEVICES = {"images_per_step", "use_cpu"}

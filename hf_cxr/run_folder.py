@@ -18,10 +18,11 @@ from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedConfig, PreTrainedModel, TrainerState
 from transformers.image_processing_utils import BaseImageProcessor
 
-from hf_cxr import card, plots
+from hf_cxr import card, hub, plots
 from hf_cxr.config import RunArguments
 from hf_cxr.files import replace_all, write_json, write_text
 from hf_cxr.predictions import Predictions
+from hf_cxr.push_files import FIGURES
 from hf_cxr.report import Report
 from hf_cxr.trainer import last_complete_checkpoint
 
@@ -81,9 +82,10 @@ def _settle_existing_run(args: RunArguments, run_dir: Path) -> None:
         run_dir.rename(aside)
         logger.info("moved the earlier run to %s", aside)
     elif config.is_file() and choice == "error" and started:
-        raise ValueError(f"{run_dir} already holds a run; {repair}")
+        push = _way_to_push(args) if (run_dir / "metrics.json").is_file() else ""
+        raise ValueError(f"{run_dir} already holds a run; {push}{repair}")
     elif (run_dir / "metrics.json").is_file():
-        raise ValueError(f"{run_dir} holds a finished run; {repair}")
+        raise ValueError(f"{run_dir} holds a finished run; {_way_to_push(args)}{repair}")
     elif config.is_file() and any(run_dir.glob("checkpoint-*")):
         before, now = yaml.safe_load(config.read_text(encoding="utf-8")), _as_yaml(args.to_dict())
         # A stream's order depends on how many read it.
@@ -95,6 +97,14 @@ def _settle_existing_run(args: RunArguments, run_dir: Path) -> None:
     elif not config.is_file() and run_dir.is_dir() and any(run_dir.iterdir()):
         raise ValueError(f"{run_dir} is not empty and holds no run of hf_cxr; give another --output_dir")
     write_text(config, yaml.safe_dump(_as_yaml(args.to_dict()), sort_keys=True))
+
+
+def _way_to_push(args: RunArguments) -> str:
+    # The run was to be pushed: perhaps it was killed while it was.
+    if not args.training.push_to_hub:
+        return ""
+    repo_id, private = hub.push_target(args.training)
+    return f"to push it run: {hub.push_command(args.training.output_dir, repo_id, private=private)} ; for another run "
 
 
 @contextmanager
@@ -125,14 +135,14 @@ def write_run_folder(
     for split in predictions:
         split.save(run_dir / "predictions" / f"{split.split}.parquet")
     test = predictions[-1]
-    figures = {
-        "roc_test.png": plots.roc_curves(
+    drawn = (
+        plots.roc_curves(
             test.probabilities, test.labels, test.label_names, report.captions(), f"{report.name}: ROC curves on test"
         ),
-        "training.png": plots.training_curves(report.history, report.training["best_epoch"]),
-    }
-    for name, figure in figures.items():
-        plots.save(figure, run_dir / "figures" / name)
+        plots.training_curves(report.history, report.training["best_epoch"]),
+    )
+    for name, figure in zip(FIGURES, drawn, strict=True):  # what is pushed is listed by name
+        plots.save(figure, run_dir / name)
     write_text(run_dir / "report.html", report.to_html(run_dir / "figures"))
     write_text(run_dir / "README.md", card.render(report, model_config))
     write_json(run_dir / "metrics.json", report.to_dict())  # last: it says that the folder is complete

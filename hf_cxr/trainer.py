@@ -17,7 +17,7 @@ import torch
 from accelerate.data_loader import DataLoaderShard
 from torch.utils.data import IterableDataset, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 
 from hf_cxr.processing import PixelProcessor, collate
 
@@ -156,6 +156,8 @@ class CXRTrainer(Trainer):
             self.average.save_training_weights(self.model, output_dir or self.args.output_dir)
         with self._averaged_weights():
             super()._save(output_dir, state_dict)
+        if self.args.should_save:  # a pickle of every argument, a token among them, that nothing reads
+            Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _interpolated(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]):
         if self.interpolation is None or not model.training:

@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parents[1] / "hf_cxr"
 
 # Bars from left to right. Within the second bar the parts never import one another.
 BARS = (
-    ("labels", "config", "files"),
+    ("labels", "config", "files", "markdown"),
     ("data", "processing", "modeling", "losses", "sampling", "evaluation", "predictions"),
     ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference"),
-    ("report", "plots"),
-    ("card", "comparison_report"),
-    ("hub", "run_folder"),
+    ("report", "plots", "push_files"),
+    ("card", "comparison_report", "hub"),
+    ("run_folder",),
     ("run",),
     ("compare",),
     ("commands",),

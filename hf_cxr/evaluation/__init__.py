@@ -22,6 +22,7 @@ from hf_cxr.evaluation.bootstrap import BootstrapResult, PairedDifference, Sprea
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
+from hf_cxr.markdown import escape
 
 if TYPE_CHECKING:
     from hf_cxr.evaluation.hf_metric import MultiLabelMetric
@@ -127,7 +128,7 @@ class EvaluationReport:
         macro_ap = format_interval(self.macro_ap, self.macro_ap_low, self.macro_ap_high)
         rows.append(("**Macro mean**", "", macro_auc, macro_ap, format_number(self.macro_prevalence), "", "", ""))
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        undefined = f"Undefined, and left out of the macro mean: {', '.join(self.undefined) or 'none'}."
+        undefined = f"Undefined, and left out of the macro mean: {escape(', '.join(self.undefined)) or 'none'}."
         return f"{table}\n\n{self.n_images:,} images of {self.n_patients:,} patients. {self.method}\n\n{undefined}\n"
 
 
@@ -233,7 +234,7 @@ def _method(spread: BootstrapResult, seed: int) -> str:
 
 def _markdown_row(finding: FindingResult) -> tuple[str, ...]:
     return (
-        finding.name,
+        escape(finding.name),
         f"{finding.positives:,} ({finding.positive_patients:,}) / {finding.negatives:,} / {finding.unknown:,}",
         format_interval(finding.auc, finding.auc_low, finding.auc_high),
         format_interval(finding.ap, finding.ap_low, finding.ap_high),
