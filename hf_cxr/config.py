@@ -547,8 +547,8 @@ class CXRTrainingArguments(TrainingArguments):
     hub_token: str | None = field(
         default=None,
         metadata={
-            "help": "Access token for the Hub; it is saved nowhere. Better is `hf auth login` or HF_TOKEN: other users "
-            "of a machine can read its command lines."
+            "help": "Access token for the Hub; it is saved nowhere. Better is `hf auth login` or HF_TOKEN: others can "
+            "see a machine's command lines."
         },
     )
     remove_unused_columns: bool = field(

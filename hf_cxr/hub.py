@@ -11,6 +11,7 @@ Refused, each before any request: offline mode, a folder or file that ``push_fil
 does not parse. Refused before any file is sent: a private push into a repository that is public.
 """
 
+import logging
 import re
 import shlex
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
 from hf_cxr.push_files import PREDICTIONS, PUSHED, REQUIRED, PushFile, collect, list_names
+
+logger = logging.getLogger(__name__)
 
 
 class HubError(RuntimeError):
@@ -78,6 +81,10 @@ def prepare_repo(repo_id: str, *, private: bool = True, token: str | None = None
             f"{full_id} exists and is public, and a push is private unless you say otherwise: to push into the public"
             " repository give --public (in training --hub_private_repo false), or make it private with"
             f" `hf repos settings {full_id} --private`, or choose another name"
+        )
+    if info.private and not private:
+        logger.warning(
+            "%s is private and stays so; to make it public: hf repos settings %s --public", full_id, full_id
         )
     return full_id
 
