@@ -8,6 +8,7 @@ second name, or is not a regular file inside the folder; one that is empty, cut 
 not finite; files of different runs in one folder; an access token; a path of this machine or of the one that trained.
 """
 
+import hashlib
 import html
 import io
 import json
@@ -96,7 +97,7 @@ def collect(run_dir: str | Path, *, include_predictions: bool = False, token: st
     parsed = {name: _parse(run_dir / name, content) for name, content in data.items()}
     tensors = _read_weights(run_dir / WEIGHTS)
     _check_card_figures(run_dir, names, parsed["README.md"])
-    check_same_run(run_dir, parsed, tensors.shapes)
+    check_same_run(run_dir, parsed, tensors)
 
     kept, hidden = published_settings(parsed["config.yaml"], parsed["metrics.json"].get("protocol") or {})
     _check_no_token(run_dir, data, token)
@@ -117,12 +118,12 @@ def list_names(run_dir: Path, *, include_predictions: bool = False) -> list[str]
     wrong = [f"{name} is missing" for name in wanted if there[name] is None]
     wrong += [f"{name} is empty" for name, status in there.items() if status and status.st_size == 0]
     if wrong:
-        unfinished = any(run_dir.glob("checkpoint-*"))
-        repair = (
-            "Run the same `hf-cxr train` command again to finish the run"
-            if unfinished
-            else "Give the folder that training wrote at its end, not a checkpoint inside it"
-        )
+        if there["metrics.json"] is None and any(run_dir.glob("checkpoint-*")):
+            repair = "Run the same `hf-cxr train` command again to finish the run"
+        elif there["metrics.json"] is None:
+            repair = "Give the folder that training wrote at its end, not a checkpoint inside it"
+        else:
+            repair = "Restore what is missing from a copy, or train again with another --output_dir"
         raise FileNotFoundError(
             f"{run_dir} is not a complete run folder: {', '.join(wrong)}; nothing was pushed. {repair}"
         )
@@ -248,6 +249,7 @@ def exposed_tokens(run_dir: str | Path, token: str | None = None) -> list[Path]:
 class _Weights:
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
+    sha256: str
 
 
 def _read_weights(path: Path) -> _Weights:
@@ -269,7 +271,13 @@ def _read_weights(path: Path) -> _Weights:
         raise ValueError(f"{path} holds no weights; {_AGAIN}")
     if broken:
         raise ValueError(f"{path}: NaN or infinity in {', '.join(broken[:3])}: the training diverged; {_AGAIN}")
-    return _Weights(shapes, metadata)
+    return _Weights(shapes, metadata, file_sha256(path))
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, as metrics.json has it of the model that was measured."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _AGAIN = "nothing was pushed. Train again with another --output_dir, or restore the file from a copy"
@@ -367,7 +375,7 @@ def _claimed_auc(card: str, dataset: str | None) -> float | None:
     return None
 
 
-def check_same_run(run_dir: Path, parsed: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
+def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: _Weights) -> None:
     """Refuse a folder whose files contradict each other: a model beside the figures of another run.
 
     What a file does not say contradicts nothing.
@@ -376,7 +384,7 @@ def check_same_run(run_dir: Path, parsed: dict[str, Any], shapes: dict[str, tupl
     record, protocol = config.get("hf_cxr") or {}, metrics.get("protocol") or {}
     loss = protocol.get("loss") or {}
     findings = list((config.get("id2label") or {}).values())
-    outputs = next((shape[0] for name, shape in shapes.items() if name == "classifier.bias"), None)
+    outputs = next((shape[0] for name, shape in weights.shapes.items() if name == "classifier.bias"), None)
     measured = [finding["name"] for finding in (metrics.get("test") or {}).get("findings", [])]
     auc = (metrics.get("test") or {}).get("macro_auc")
     pairs = [
@@ -392,6 +400,7 @@ def check_same_run(run_dir: Path, parsed: dict[str, Any], shapes: dict[str, tupl
             for key, value in (protocol.get("stages") or {}).items()
         ),
         ("config.json", "config.yaml", "image_size", config.get("image_size"), settings.get("image_size")),
+        (WEIGHTS, "metrics.json", "SHA-256 of the weights", weights.sha256, metrics.get("model_sha256")),
         (WEIGHTS, "config.json", "number of findings", outputs, len(findings) or None),
     ]
     wrong = [
@@ -407,6 +416,6 @@ def check_same_run(run_dir: Path, parsed: dict[str, Any], shapes: dict[str, tupl
             wrong.append(f"README.md gives the macro AUC {claimed:g}, and metrics.json {auc:.4f}")
     if wrong:
         raise ValueError(
-            f"{run_dir} holds files of different runs: {'; '.join(wrong[:3])}; nothing was pushed. Push a folder that "
-            "one run wrote"
+            f"{run_dir} holds files of different runs, or changed ones: {'; '.join(wrong[:3])}; nothing was pushed. "
+            "Push the folder as one run wrote it"
         )

@@ -22,7 +22,7 @@ from hf_cxr import card, hub, plots
 from hf_cxr.config import RunArguments
 from hf_cxr.files import replace_all, write_json, write_text
 from hf_cxr.predictions import Predictions
-from hf_cxr.push_files import FIGURES
+from hf_cxr.push_files import FIGURES, WEIGHTS, file_sha256
 from hf_cxr.report import Report
 from hf_cxr.trainer import last_complete_checkpoint
 
@@ -145,7 +145,8 @@ def write_run_folder(
         plots.save(figure, run_dir / name)
     write_text(run_dir / "report.html", report.to_html(run_dir / "figures"))
     write_text(run_dir / "README.md", card.render(report, model_config))
-    write_json(run_dir / "metrics.json", report.to_dict())  # last: it says that the folder is complete
+    metrics = report.to_dict() | {"model_sha256": file_sha256(run_dir / WEIGHTS)}
+    write_json(run_dir / "metrics.json", metrics)  # last: it says that the folder is complete
 
 
 def write_validation(

@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 
 from hf_cxr.commands import main as hf_cxr_main
-from hf_cxr.push_files import collect, exposed_tokens, published_settings
+from hf_cxr.push_files import collect, exposed_tokens, file_sha256, published_settings
 
 FINDINGS = ("Mass", "Nodule")
 CONFIG = {"image_size": 32, "id2label": {"0": "Mass", "1": "Nodule"}, "hf_cxr": {"split": "abc", "dataset": "set"}}
@@ -118,6 +118,9 @@ def test_a_figure_that_the_card_does_not_show_may_be_missing(run):
 
 
 def test_an_unfinished_run_says_how_to_finish(run):
+    (run / "report.html").unlink()
+    with pytest.raises(FileNotFoundError, match=r"report\.html is missing.*another --output_dir"):  # it is finished
+        collect(run)
     (run / "metrics.json").unlink()
     (run / "checkpoint-3").mkdir()
     with pytest.raises(FileNotFoundError, match=r"metrics\.json is missing.*hf-cxr train"):
@@ -214,6 +217,16 @@ def test_weights_that_are_not_finite_are_refused(run, value):
 def test_files_of_two_runs_are_refused(run, name, values, words):
     change(run / name, **values)
     with pytest.raises(ValueError, match=rf"different runs.*{words}"):
+        collect(run)
+
+
+def test_weights_that_are_not_those_that_were_measured_are_refused(run):
+    change(run / "metrics.json", model_sha256=file_sha256(run / "model.safetensors"))
+    assert sent_names(run) == NAMES
+    content = bytearray((run / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (run / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors.*SHA-256"):
         collect(run)
 
 
