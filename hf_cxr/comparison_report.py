@@ -32,6 +32,7 @@ from hf_cxr.evaluation.metrics import average_precision, macro, mean_predicted_p
 from hf_cxr.files import plain, replacing, write_json, write_text
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss, loss_options
+from hf_cxr.markdown import escape
 from hf_cxr.predictions import Predictions
 from hf_cxr.report import PUBLISHED_NIH14, STYLE, _picture, _table
 
@@ -558,10 +559,10 @@ class ComparisonReport:
         )
 
     def to_markdown(self) -> str:
-        parts = [f"# {self.name}: comparison", self.headline() + ".", "## What it says"]
+        parts = [f"# {escape(self.name)}: comparison", escape(self.headline()) + ".", "## What it says"]
         parts += [_bullets(self.conclusions()), "## What to keep in mind", _bullets(self.cautions())]
         for title, table, note in self._sections():
-            parts += [f"## {title}", _markdown_table(table), note]
+            parts += [f"## {escape(title)}", _markdown_table(table), escape(note)]
         parts += ["## Protocol", _markdown_table((("", ""), self.protocol_rows()))]
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -995,7 +996,7 @@ def _as_number(value: Any) -> tuple[int, float | str]:
 
 
 def _bullets(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {sentence}" for sentence in sentences)
+    return "\n".join(f"- {escape(sentence)}" for sentence in sentences)
 
 
 def _text_table(table: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str:
@@ -1006,8 +1007,8 @@ def _text_table(table: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str:
 
 def _markdown_table(table: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str:
     head, rows = table
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    lines = [map(escape, head), ["---"] * len(head), *(map(escape, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _latex_table(title: str, table: tuple[Sequence[str], Sequence[Sequence[str]]], note: str) -> str:
