@@ -6,7 +6,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
 from hf_cxr.report import Report
-from hf_cxr.words import markdown
+from hf_cxr.words import markdown, one_line
 
 TEMPLATE = Path(__file__).parent / "model_card.md"
 if not TEMPLATE.is_file():  # a checkout keeps it at its top, a wheel inside the package
@@ -25,15 +25,14 @@ def render(report: Report, config: PreTrainedConfig) -> str:
             metadata(report, config),
             template_path=str(TEMPLATE),
             report=report,
-            name=markdown(report.name),
-            dataset=markdown(report.protocol["dataset"]),
-            findings=[markdown(name) for name in config.id2label.values()],
+            findings=list(config.id2label.values()),
             image_size=config.image_size,
-            cautions=[markdown(caution) for caution in report.cautions()],
-            protocol=[(name, markdown(value)) for name, value in report.protocol_rows()],
-            base=config_base(report),
+            cautions=report.cautions(),
+            protocol=report.protocol_rows(),
+            base=base_words(report),
             frontal=set(report.protocol.get("training_views", {"unknown": 0})) <= {"PA", "AP"},
             mined=report.protocol["dataset"] == "ChestX-ray14",
+            literal=markdown,
         )
     )
 
@@ -45,8 +44,8 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
         EvalResult(
             task_type="image-classification",
             task_name="multi-label chest X-ray classification",
-            dataset_type="synthetic" if report.protocol["synthetic"] else report.protocol["dataset"].lower(),
-            dataset_name=report.protocol["dataset"],
+            dataset_type="synthetic" if report.protocol["synthetic"] else one_line(report.protocol["dataset"]).lower(),
+            dataset_name=one_line(report.protocol["dataset"]),
             dataset_split="test",
             metric_type=kind,
             metric_name=name,
@@ -58,9 +57,8 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
         )
         if value == value and not _partial(report)
     ]
-    base = config_base(report)
     return ModelCardData(
-        model_name=report.name,
+        model_name=one_line(report.name),
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=[
@@ -72,7 +70,7 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
             *(["synthetic"] * report.protocol["synthetic"]),
         ],
         metrics=["roc_auc", "mean_average_precision"],
-        base_model=base if base and not Path(base).exists() else None,
+        base_model=report.protocol["base_model"],
         eval_results=results or None,
     )
 
@@ -89,7 +87,7 @@ def _partial(report: Report) -> bool:
     return is_part or bool(is_other)
 
 
-def config_base(report: Report) -> str | None:
-    """Hub id or folder of the initial weights; None for random ones."""
-    initial = report.protocol["initial_weights"]
-    return None if initial == "random" else initial
+def base_words(report: Report) -> str | None:
+    """The initial weights as Markdown: a Hub id as code, a local folder by its name; None for random ones."""
+    hub_id, words = report.protocol["base_model"], report.protocol["initial_weights"]
+    return f"`{hub_id}`" if hub_id else None if words == "random" else markdown(words)

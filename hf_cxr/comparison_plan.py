@@ -16,7 +16,7 @@ KEYS = ("base", "overrides", "methods", "baseline", "seeds", "tune", "tiers", "r
 FIGURES = ("auc", "mean_average_precision")
 # Keys that the comparison sets itself, or that have no place in one.
 SET_BY_COMPARISON = ("output_dir", "seed", "measure_test", "disable_tqdm", "resume_from_checkpoint")
-NOT_IN_COMPARISON = ("push_to_hub", "hub_model_id", "on_existing_run")
+NOT_IN_COMPARISON = ("push_to_hub", "on_existing_run", *(key for key in known_keys() if key.startswith("hub_")))
 
 
 @dataclass(frozen=True)

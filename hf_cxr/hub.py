@@ -4,21 +4,20 @@
 first second, not after the last epoch. ``push_run`` is for after it. With several processes, the main one alone
 calls them.
 
-What goes up is a list of known names (``PUSHED``), not whatever lies in the folder: checkpoints, optimizer states and
-logs stay here, and so do the predictions, because they carry patient identifiers. Pictures in ``figures/`` do go up,
-so nothing that shows a patient is written there.
+What goes up is a list of known names, each file checked: see ``push_files``. A new repository is private unless a
+public one is asked for.
 
-Refused, each before any request: offline mode, an incomplete folder, a card whose metadata does not parse, a file that
-holds an access token. Refused before any file is sent: a private push into a repository that is public.
+Refused, each before any request: offline mode, a folder or file that ``push_files`` refuses, a card whose metadata
+does not parse. Refused before any file is sent: a private push into a repository that is public.
 """
 
+import logging
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
 
-import yaml
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
@@ -29,24 +28,28 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
+from transformers import TrainingArguments
 
-REQUIRED = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md")
-PUSHED = (*REQUIRED, "config.yaml", "metrics.json", "report.html", "figures/*.png", "figures/*.svg", "figures/*.pdf")
-PREDICTIONS = ("predictions/*.parquet",)
+from hf_cxr.push_files import PREDICTIONS, PUSHED, REQUIRED, PushFile, collect, list_names
 
-LOCAL_SETTINGS = ("logging_dir", "nih_root", "output_dir", "resume_from_checkpoint", "table", "table_root")
-"""Keys of config.yaml that are left out of what is pushed: paths of the machine that trained."""
-
-# The Hub's user access tokens are "hf_" and 34 letters or digits.
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")
-_TEXT = (".json", ".yaml", ".md", ".html", ".svg")
+logger = logging.getLogger(__name__)
 
 
 class HubError(RuntimeError):
     """A request to the Hub that cannot be made, or that the Hub refused; the message says what to do."""
 
 
-def prepare_repo(repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+def push_target(training: TrainingArguments) -> tuple[str, bool]:
+    """Where a run's arguments send it: the repository's name, and whether it has to be private."""
+    return training.hub_model_id or Path(training.output_dir).resolve().name, training.hub_private_repo is not False
+
+
+def push_command(run_dir: str | Path, repo_id: str, *, private: bool) -> str:
+    """The command that pushes a finished run folder, or finishes a push that was interrupted."""
+    return shlex.join(["hf-cxr", "push", str(run_dir), repo_id, *([] if private else ["--public"])])
+
+
+def prepare_repo(repo_id: str, *, private: bool = True, token: str | None = None) -> str:
     """Create the model repository if it is not there, and check that it can be written to.
 
     Args:
@@ -69,31 +72,44 @@ def prepare_repo(repo_id: str, *, private: bool = False, token: str | None = Non
         raise HubError(f"not logged in, so {repo_id} cannot be written to: run `hf auth login`, or set HF_TOKEN")
     api = HfApi(token=token)
     with _explained(f"prepare the repository {repo_id}", api):
-        full_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
+        full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         # With exist_ok, create_repo is content with a repository that this token may read only.
         api.auth_check(full_id, write=True)
         info = api.model_info(full_id)
     if private and not info.private:
         raise HubError(
-            f"{full_id} exists and is public, but a private push was asked for: make it private with"
+            f"{full_id} exists and is public, and a push is private unless you say otherwise: to push into the public"
+            " repository give --public (in training --hub_private_repo false), or make it private with"
             f" `hf repos settings {full_id} --private`, or choose another name"
+        )
+    if info.private and not private:
+        logger.warning(
+            "%s is private and stays so; to make it public: hf repos settings %s --public", full_id, full_id
         )
     return full_id
 
 
 def run_files(run_dir: str | Path, *, include_predictions: bool = False) -> list[str]:
-    """Paths, relative to the run folder and sorted, that ``push_run`` would send."""
-    run_dir = Path(run_dir)
-    patterns = PUSHED + PREDICTIONS if include_predictions else PUSHED
-    paths = (path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*") if path.is_file())
-    return sorted(path for path in paths if _matches(path, patterns))
+    """Paths, relative to the run folder and sorted, that ``push_run`` would send.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``push_run``, for a file that is missing or not a regular one.
+    """
+    return list_names(Path(run_dir), include_predictions=include_predictions)
+
+
+def plan_push(
+    run_dir: str | Path, repo_id: str, *, token: str | None = None, include_predictions: bool = False
+) -> list[PushFile]:
+    """The files that ``push_run`` would send, after every check that needs no network."""
+    return _plan(Path(run_dir), repo_id, token or get_token(), include_predictions)[0]
 
 
 def push_run(
     run_dir: str | Path,
     repo_id: str,
     *,
-    private: bool = False,
+    private: bool = True,
     token: str | None = None,
     commit_message: str = "Upload model, card and report",
     include_predictions: bool = False,
@@ -105,7 +121,7 @@ def push_run(
     sends are left alone. With nothing changed, no commit is made and the last one's address is returned.
 
     Args:
-        run_dir: a complete run folder; see ``REQUIRED``.
+        run_dir: a finished run folder; see ``push_files.REQUIRED``.
         include_predictions: also send ``predictions/``. They carry patient and image identifiers.
         repo_id, private, token: as in ``prepare_repo``, which is called first.
 
@@ -114,17 +130,14 @@ def push_run(
 
     Raises:
         FileNotFoundError: the folder is incomplete; the message names what is missing.
-        ValueError: the card's metadata is wrong, a file holds an access token, or the name is not a repository name.
+        ValueError: a file may not be sent (see ``push_files``), the card's metadata is wrong, or the name is not a
+            repository name.
         HubError: as in ``prepare_repo``, or an upload that failed. No commit was made then, and calling again
             sends only what had not arrived.
     """
     run_dir = Path(run_dir)
-    _check_name(repo_id)
-    _check_complete(run_dir)
-    card = _load_card(run_dir / "README.md")
-    paths = run_files(run_dir, include_predictions=include_predictions)
     token = token or get_token()
-    _check_no_token(run_dir, paths, token)
+    files, card = _plan(run_dir, repo_id, token, include_predictions)
     _check_online()
     api = HfApi(token=token)
     with _explained("check the card's metadata", api):
@@ -133,22 +146,22 @@ def push_run(
     # create_commit and not upload_folder: with hf_xet installed the latter cuts a push into several commits, and a
     # reader in between would load the new config with the old weights.
     with _explained(f"push {run_dir} to {full_id}", api):
-        there = api.list_repo_files(full_id)
-        stale = sorted(path for path in there if path not in paths and _matches(path, PUSHED + PREDICTIONS))
-        operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=_content(run_dir, path)) for path in paths]
+        sent = {file.path for file in files}
+        stale = sorted({*PUSHED, *PREDICTIONS} & set(api.list_repo_files(full_id)) - sent)
+        operations = [CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=file.content) for file in files]
         operations += [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in stale]
         return api.create_commit(full_id, operations, commit_message=commit_message).commit_url
 
 
-def _content(run_dir: Path, path: str) -> Path | bytes:
-    if path != "config.yaml":
-        return run_dir / path
-    settings = yaml.safe_load((run_dir / path).read_text(encoding="utf-8")) or {}
-    return yaml.safe_dump({key: value for key, value in settings.items() if key not in LOCAL_SETTINGS}).encode()
-
-
-def _matches(path: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(path, pattern) for pattern in patterns)
+def _plan(
+    run_dir: Path, repo_id: str, token: str | None, include_predictions: bool
+) -> tuple[list[PushFile], ModelCard]:
+    _check_name(repo_id)
+    if not run_dir.is_dir():
+        raise FileNotFoundError(f"no run folder at {run_dir}")
+    list_names(run_dir)  # before the card is read: it may be a link or a device
+    card = _load_card(run_dir / "README.md")
+    return collect(run_dir, include_predictions=include_predictions, token=token), card
 
 
 def _check_name(repo_id: str) -> None:
@@ -166,19 +179,6 @@ def _check_online() -> None:
         raise HubError(
             "cannot push to the Hub in offline mode: unset HF_HUB_OFFLINE (and TRANSFORMERS_OFFLINE), or leave the"
             " push for later; the run folder holds everything it needs"
-        )
-
-
-def _check_complete(run_dir: Path) -> None:
-    if not run_dir.is_dir():
-        raise FileNotFoundError(f"no run folder at {run_dir}")
-    missing = [name for name in REQUIRED if not (run_dir / name).is_file()]
-    empty = [name for name in REQUIRED if name not in missing and (run_dir / name).stat().st_size == 0]
-    if missing or empty:
-        wrong = [f"{name} is missing" for name in missing] + [f"{name} is empty" for name in empty]
-        raise FileNotFoundError(
-            f"{run_dir} is not a complete run folder: {', '.join(wrong)}; nothing was pushed. Give the folder that"
-            " training wrote at its end, not a checkpoint inside it"
         )
 
 
@@ -202,25 +202,15 @@ def _validate_card(card: ModelCard, run_dir: Path) -> None:
         raise ValueError(f"{run_dir / 'README.md'}: the Hub refuses the card's metadata: {error}") from error
 
 
-def _check_no_token(run_dir: Path, paths: list[str], token: str | None) -> None:
-    """A resolved config can hold a ``hub_token``; a pushed token is a stolen token."""
-    for path in paths:
-        if not path.endswith(_TEXT):
-            continue
-        text = (run_dir / path).read_text(encoding="utf-8", errors="replace")
-        if _TOKEN.search(text) or (token and token in text):
-            raise ValueError(
-                f"{run_dir / path} holds an access token; remove it, and revoke it if others saw the file"
-            )
-
-
 @contextmanager
 def _explained(doing: str, api: HfApi) -> Iterator[None]:
     """Turn what a request can fail with into one HubError that says what failed, why, and the repair."""
     try:
         yield
     except (HTTPError, OSError, RuntimeError) as error:  # RuntimeError: a failed upload
-        raise HubError(f"could not {doing}: {_reason(error, api)}") from error
+        # An upload's address is signed: who has it can write there.
+        reason = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", _reason(error, api))
+        raise HubError(f"could not {doing}: {reason}") from error
 
 
 def _reason(error: BaseException, api: HfApi) -> str:
@@ -256,4 +246,14 @@ def _may_write(api: HfApi) -> str:
     return f"{repair}, and one of its namespaces: {', '.join(names)}"
 
 
-__all__ = ["PUSHED", "REQUIRED", "HubError", "prepare_repo", "push_run", "run_files"]
+__all__ = [
+    "PUSHED",
+    "REQUIRED",
+    "HubError",
+    "plan_push",
+    "prepare_repo",
+    "push_command",
+    "push_run",
+    "push_target",
+    "run_files",
+]

@@ -6,6 +6,7 @@ shapes or not finite, and a model that needs code of its own (see `checkpoints.p
 C = findings, D = features.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -84,6 +85,29 @@ def check_model(args: ModelArguments) -> None:
         raise ValueError(
             f"{args.model_name_or_path} gives {logits[0, 0].item()} for an even image: give another model"
         )
+
+
+def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
+    """What a report says of the initial weights. Asked before training: a folder can be gone after it.
+
+    A report is published, so of a local folder it has the name alone, and which data it was trained on.
+
+    Returns:
+        ``initial_weights`` in words, and ``base_model``, the Hub id, or None where there is none.
+    """
+    name = args.model_name_or_path
+    if name is None:
+        return {"initial_weights": "random", "base_model": None}
+    folder = Path(name).expanduser()
+    if not folder.exists():
+        return {"initial_weights": name, "base_model": name}
+    place = folder.resolve()
+    words = f"{place.name} of {place.parent.name}" if place.name.startswith("checkpoint-") else place.name
+    try:
+        split = json.loads((folder / "config.json").read_text(encoding="utf-8"))["hf_cxr"]["split"]
+    except (OSError, ValueError, LookupError, TypeError):  # not a model of this package
+        return {"initial_weights": f"local folder {words}", "base_model": None}
+    return {"initial_weights": f"local folder {words}, trained on the split {split}", "base_model": None}
 
 
 def freeze_backbone(model: SwinForImageClassification) -> None:

@@ -3,6 +3,7 @@
 Only the main process writes. The run folder is complete when metrics.json is there: it is written last.
 """
 
+import copy
 import dataclasses
 import importlib.metadata
 import logging
@@ -49,7 +50,7 @@ from hf_cxr.feature_oversampling import FeatureOversampling, features_of
 from hf_cxr.inference import Classifier, stock_images, stock_pipeline
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
-from hf_cxr.modeling import build_model, check_model, fold_into_head, freeze_backbone
+from hf_cxr.modeling import build_model, check_model, describe_initial_weights, fold_into_head, freeze_backbone
 from hf_cxr.peak_memory import peak_memory_gib
 from hf_cxr.predictions import Predictions
 from hf_cxr.preflight import LeftOut, check_run, unreadable_ids, way_out_named, without
@@ -114,6 +115,7 @@ def run(args: RunArguments) -> Report | None:
         draws_N = draw_training_images(args, splits["train"])
         loss, head_bias_C = build_training_loss(args, splits["train"], draws_N)
         set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
+        weights = describe_initial_weights(args.model)
         model = build_model(args.model, label_names, head_bias_C, keep_head=not args.stages.reinitialize_head)
         check_first_stage(args, model, fingerprint)
         if args.stages.freeze_backbone:
@@ -131,7 +133,7 @@ def run(args: RunArguments) -> Report | None:
 
         if not args.evaluation.measure_test:
             if state.is_main_process:
-                protocol = describe_protocol(args, splits, fingerprint, loss, None, trainer, left_out)
+                protocol = describe_protocol(args, splits, fingerprint, loss, None, trainer, left_out, weights)
                 write_validation(run_dir, protocol, describe_training(trainer, checkpoint), trainer.state)
                 logger.info("stopped after validation, as measure_test is false: no test image was predicted")
             state.wait_for_everyone()
@@ -148,7 +150,7 @@ def run(args: RunArguments) -> Report | None:
             report = Report(
                 name=run_dir.name,
                 model_id=repo_id or ".",
-                protocol=describe_protocol(args, splits, fingerprint, loss, calibration, trainer, left_out),
+                protocol=describe_protocol(args, splits, fingerprint, loss, calibration, trainer, left_out, weights),
                 test=measure(test, label_names, args),
                 validation=measure(validation, label_names, args),
                 calibration=calibration.to_dict() if args.evaluation.calibrate else None,
@@ -168,19 +170,23 @@ def prepare_hub(args: RunArguments, run_dir: Path) -> str | None:
     """Create the Hub repository if the run is to be pushed: before the training hours, not after."""
     if not args.training.push_to_hub:
         return None
-    name = args.training.hub_model_id or run_dir.name
-    return hub.prepare_repo(name, private=bool(args.training.hub_private_repo), token=args.training.hub_token)
+    name, private = hub.push_target(args.training)
+    repo_id = hub.prepare_repo(name, private=private, token=args.training.hub_token)
+    command = hub.push_command(run_dir, repo_id, private=private)
+    logger.info("the run goes to %s at its end; if that push is interrupted, finish it with: %s", repo_id, command)
+    return repo_id
 
 
 def push(args: RunArguments, run_dir: Path, repo_id: str | None, report: Report) -> None:
     """Push the finished run folder and note its address in the report, or why it could not be pushed."""
     if repo_id is None:
         return
-    private, token = bool(args.training.hub_private_repo), args.training.hub_token
+    _, private = hub.push_target(args.training)
     try:
-        report.hub_url = hub.push_run(run_dir, repo_id, private=private, token=token)
-    except (hub.HubError, ValueError) as error:
-        report.push_error = f"{error}. The run folder is complete; push it with: hf-cxr push {run_dir} {repo_id}"
+        report.hub_url = hub.push_run(run_dir, repo_id, private=private, token=args.training.hub_token)
+    except (hub.HubError, ValueError, OSError) as error:
+        command = hub.push_command(run_dir, repo_id, private=private)
+        report.push_error = f"{error}. The run folder is complete; push it with: {command}"
         logger.error("not pushed: %s", report.push_error)
 
 
@@ -267,9 +273,10 @@ def build_trainer(
     left_out: LeftOut,
 ) -> CXRTrainer:
     """The Trainer with the run's loss, sampler, pixels, optimizer and validation metrics."""
-    training = args.training
-    # The folder is pushed once, complete, by hub.py; the Trainer would push checkpoints without card and report.
-    training.push_to_hub = False
+    # A copy without the Hub's keys. The folder is pushed once, complete, by hub.py; the Trainer would push checkpoints
+    # without card and report. And the Trainer and its callbacks save their arguments: a token must not be among them.
+    training = copy.copy(args.training)
+    training.push_to_hub, training.hub_token = False, None
     seed = training.seed if training.data_seed is None else training.data_seed
     pixels = PixelProcessor(
         processor,
@@ -425,6 +432,7 @@ def describe_protocol(
     calibration: Calibration | None,
     trainer: CXRTrainer,
     left_out: LeftOut,
+    weights: dict[str, Any],
 ) -> dict[str, Any]:
     """What was done, on which patients: all that a figure must be read with; after training, computed from it."""
     positives_C, negatives_C, _ = counts(label_matrix(splits["train"]))
@@ -451,7 +459,7 @@ def describe_protocol(
         "training_images_limited_to": args.data.train_limit if args.data.train_limit == len(splits["train"]) else None,
         "missing_images": {name: count for name, count in missing.items() if count},
         "unreadable_images": {name: len(rows) for name, rows in left_out.items()},
-        "initial_weights": args.model.model_name_or_path or "random",
+        **weights,
         "loss": loss.describe(),
         "sampler": {
             "name": args.sampling.sampler,

@@ -21,11 +21,12 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedConfig, PreTrainedModel, TrainerState
 from transformers.image_processing_utils import BaseImageProcessor
 
-from hf_cxr import card, plots
+from hf_cxr import card, hub, plots
 from hf_cxr.checkpoints import check_whole, checkpoints_of, usable_checkpoint
 from hf_cxr.config import NOT_COMPARED, RunArguments
 from hf_cxr.files import replace_all, write_json, write_text
 from hf_cxr.predictions import Predictions
+from hf_cxr.push_files import FIGURES, WEIGHTS, file_sha256
 from hf_cxr.report import Report
 from hf_cxr.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.yaml_files import dump_yaml, read_yaml
@@ -144,10 +145,12 @@ def _check_existing_run(args: RunArguments, run_dir: Path) -> None:
     repair = "give another --output_dir, or --on_existing_run move_aside to keep it under another name"
     if not _is_started(run_dir):
         return
+    finished = (run_dir / "metrics.json").is_file()
+    push = _way_to_push(args) if finished else ""
     if args.training.on_existing_run == "error":
-        raise ValueError(f"{run_dir} already holds a run; {repair}")
-    if (run_dir / "metrics.json").is_file():
-        raise ValueError(f"{run_dir} holds a finished run; {repair}")
+        raise ValueError(f"{run_dir} already holds a run; {push}{repair}")
+    if finished:
+        raise ValueError(f"{run_dir} holds a finished run; {push}{repair}")
     config = run_dir / "config.yaml"
     try:
         before = read_yaml(config)
@@ -187,6 +190,14 @@ def _clear_leavings(run_dir: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def _way_to_push(args: RunArguments) -> str:
+    # The run was to be pushed: perhaps it was killed while it was.
+    if not args.training.push_to_hub:
+        return ""
+    repo_id, private = hub.push_target(args.training)
+    return f"to push it run: {hub.push_command(args.training.output_dir, repo_id, private=private)} ; for another run "
+
+
 @contextmanager
 def logged_to(path: Path, state: PartialState) -> Iterator[None]:
     """Within the block, what is logged goes to this file too (main process only; a resumed run appends)."""
@@ -215,17 +226,18 @@ def write_run_folder(
     for split in predictions:
         split.save(run_dir / "predictions" / f"{split.split}.parquet")
     test = predictions[-1]
-    figures = {
-        "roc_test.png": plots.roc_curves(
+    drawn = (
+        plots.roc_curves(
             test.probabilities, test.labels, test.label_names, report.captions(), f"{report.name}: ROC curves on test"
         ),
-        "training.png": plots.training_curves(report.history, report.training["best_epoch"]),
-    }
-    for name, figure in figures.items():
-        plots.save(figure, run_dir / "figures" / name)
+        plots.training_curves(report.history, report.training["best_epoch"]),
+    )
+    for name, figure in zip(FIGURES, drawn, strict=True):  # what is pushed is listed by name
+        plots.save(figure, run_dir / name)
     write_text(run_dir / "report.html", report.to_html(run_dir / "figures"))
     write_text(run_dir / "README.md", card.render(report, model_config))
-    write_json(run_dir / "metrics.json", report.to_dict())  # last: it says that the folder is complete
+    metrics = report.to_dict() | {"model_sha256": file_sha256(run_dir / WEIGHTS)}
+    write_json(run_dir / "metrics.json", metrics)  # last: it says that the folder is complete
 
 
 def write_validation(

@@ -16,6 +16,7 @@ import torch
 from accelerate.data_loader import DataLoaderShard
 from torch.utils.data import IterableDataset, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 
 from hf_cxr.checkpoints import CHECKSUMS, best_checkpoint, check_whole, seal
@@ -173,6 +174,8 @@ class CXRTrainer(Trainer):
             self.average.save_training_weights(self.model, output_dir or self.args.output_dir)
         with self._averaged_weights():
             super()._save(output_dir, state_dict)
+        if self.args.should_save:  # a pickle of every argument, a token among them, that nothing reads
+            Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         # A checkpoint is sealed when all processes have written their part, and before an older one is removed for it:

@@ -5,28 +5,34 @@ HTML has `html.escape`, LaTeX `comparison_report.latex`. Here are Markdown and f
 
 import re
 import textwrap
+import unicodedata
 
-_ENTITY = re.compile(r"&(?=#?\w+;)")
-_SIGNS = re.compile(r"[\\`*\[\]<>|$~]")
-_LOOSE_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+# Any of these can start or end markup, HTML, a table cell, a heading, an entity or a formula. A backslash before ASCII
+# punctuation makes it literal, inside a table and outside.
+_SPECIAL = re.compile(r"[\\`*{}\[\]<>#|~$&]")
+# Inside a word an underscore is literal, and Pleural_Thickening stays readable in the source.
+_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 
 
 def markdown(text: str) -> str:
-    r"""Text that Markdown (of GitHub and the Hub, with tables and formulas) shows as it is, on one line.
+    """Text that a Markdown renderer (CommonMark, GitHub's tables) shows literally, on one line.
 
-    An underscore inside a word is harmless, and stays.
+    It is meant for the inside of a line: after ``# ``, ``- `` or ``| ``, or in the middle of a sentence.
 
-    >>> print(markdown("Pleural_Thickening"), markdown("a|b <i>$x$</i>\n_c_"))
-    Pleural_Thickening a\|b &lt;i\>\$x\$&lt;/i\> \_c\_
+    >>> markdown("<b>A|B</b> *x* Pleural_Thickening _y_")
+    '\\\\<b\\\\>A\\\\|B\\\\</b\\\\> \\\\*x\\\\* Pleural_Thickening \\\\_y\\\\_'
     """
-    text = _ENTITY.sub("&amp;", one_line(text))
-    text = _SIGNS.sub(lambda sign: "&lt;" if sign[0] == "<" else f"\\{sign[0]}", text)
-    return _LOOSE_UNDERSCORE.sub(r"\\_", text)
+    return _UNDERSCORE.sub(r"\\_", _SPECIAL.sub(r"\\\g<0>", one_line(text)))
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks and other control characters, which become single spaces."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
+    """The text on one line: white space runs become one space, and control characters a replacement character.
+
+    >>> one_line("Mass\\n  (left)\\x00")
+    'Mass (left)�'
+    """
+    hidden = {c for c in str(text) if unicodedata.category(c) in ("Cc", "Cs") and not c.isspace()}
+    return " ".join(str(text).translate(dict.fromkeys(map(ord, hidden), "\ufffd")).split())
 
 
 def in_figure(text: str, most: int = 60) -> str:

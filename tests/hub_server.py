@@ -73,12 +73,14 @@ class Logged:
 
 @dataclass
 class Fault:
-    """Fail the next ``times`` requests that match: with an HTTP status, or by dropping the connection (None)."""
+    """Fail the next ``times`` requests that match: with an HTTP status, by dropping the connection (None), or by
+    leaving it unanswered until ``held`` is set."""
 
     method: str
     pattern: str
     status: int | None
     times: int
+    held: threading.Event | None = None
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,11 @@ class HubServer:
         """Fail the next ``times`` requests whose path contains ``pattern``; no status drops the connection."""
         self.faults.append(Fault(method, pattern, status, times))
 
+    def hold(self, method: str, pattern: str) -> threading.Event:
+        """Leave the next request that matches unanswered until the event that is returned is set."""
+        self.faults.append(Fault(method, pattern, None, 1, threading.Event()))
+        return self.faults[-1].held
+
     def calls(self, method: str, pattern: str = "") -> list[Logged]:
         """The requests so far of one method whose path contains ``pattern``."""
         return [request for request in self.requests if request.method == method and pattern in request.path]
@@ -287,6 +294,8 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.requests.append(self.logged)
         try:
             fault = self._next_fault()
+            if fault is not None and fault.held is not None:
+                fault.held.wait(60)
             if fault is not None and fault.status is None:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import huggingface_hub
 import numpy as np
+import pandas
 import pytest
 from hub_server import READ_TOKEN, USER, WRITE_TOKEN
 from huggingface_hub import constants, hf_hub_download
@@ -43,15 +44,15 @@ KEPT_HERE = {
     "training_args.bin": "pickle",
     "train.log": "a line",
     "logs/events.out.tfevents.1": "events",
-    "predictions/test.parquet": "patient 13",
     "figures/notes.txt": "a note",
+    "figures/reliability.png": "a picture of another program",
 }
 SENT = {
     "README.md": CARD,
     "config.yaml": "loss: bce\n",
     "metrics.json": "{}",
-    "report.html": "<p>report</p>",
-    "figures/reliability.png": "a picture",
+    "report.html": "<html>report</html>",
+    "figures/training.png": "a picture",
 }
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json"}
 
@@ -87,6 +88,10 @@ def finished_run(tmp_path_factory) -> Path:
     for name, text in (SENT | KEPT_HERE).items():
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text(text)
+    Image.new("L", (8, 8)).save(run / "figures/training.png")
+    (run / "predictions").mkdir()
+    for split in ("validation", "test"):
+        pandas.DataFrame({"patient_id": ["patient 13"]}).to_parquet(run / f"predictions/{split}.parquet")
     return run
 
 
@@ -123,7 +128,7 @@ def direct_scores(run: Path, path: Path) -> dict[str, float]:
 
 
 def test_pushed_model_loads_elsewhere_and_gives_the_same_scores(hub, finished_run, tmp_path):
-    push_run(finished_run, REPO)
+    push_run(finished_run, REPO, private=False)
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (50, 44), dtype=np.uint8)).save(tmp_path / "x.png")
     hub.requests.clear()
@@ -173,7 +178,7 @@ def test_weights_go_through_lfs_and_the_token_stays_on_the_hub(hub, finished_run
 
 def test_predictions_go_up_only_when_asked_and_come_down_again(hub, finished_run):
     push_run(finished_run, REPO, include_predictions=True)
-    assert hub.read(REPO, "predictions/test.parquet") == b"patient 13"
+    assert hub.read(REPO, "predictions/test.parquet") == (finished_run / "predictions/test.parquet").read_bytes()
     push_run(finished_run, REPO)
     assert "predictions/test.parquet" not in hub.files(REPO)
 
@@ -181,12 +186,12 @@ def test_predictions_go_up_only_when_asked_and_come_down_again(hub, finished_run
 def test_second_push_updates_and_removes_what_is_gone(hub, run):
     push_run(run, REPO)
     (run / "metrics.json").write_text('{"macro_auc": 0.8}')
-    (run / "figures/reliability.png").unlink()
+    (run / "figures/training.png").unlink()
     hub.repos["models", REPO].commits[-1].files["NOTES.md"] = hub.files(REPO)["README.md"]  # somebody else's file
     hub.requests.clear()
     push_run(run, REPO)
     assert hub.read(REPO, "metrics.json") == b'{"macro_auc": 0.8}'
-    assert set(hub.files(REPO)) == (MODEL | set(SENT) | {"NOTES.md"}) - {"figures/reliability.png"}
+    assert set(hub.files(REPO)) == (MODEL | set(SENT) | {"NOTES.md"}) - {"figures/training.png"}
     assert not hub.calls("PUT", "/lfs/")  # the same weights are not sent again
     assert Path(hf_hub_download(REPO, "metrics.json")).read_text() == '{"macro_auc": 0.8}'
     assert len(hub.repos["models", REPO].commits) == 3
@@ -203,11 +208,12 @@ def test_prepare_gives_the_full_name_and_may_be_repeated(hub):
     assert prepare_repo(REPO) == REPO
     assert prepare_repo("lab/swin-nih") == "lab/swin-nih"
     assert not hub.files(REPO)
-    assert not hub.repos["models", REPO].private
+    prepare_repo("public", private=False)
+    assert [repo.private for repo in hub.repos.values()] == [True, True, False]
 
 
 def test_private_repository_needs_a_token(hub, finished_run):
-    push_run(finished_run, REPO, private=True)
+    push_run(finished_run, REPO)
     assert hub.repos["models", REPO].private
     assert Path(hf_hub_download(REPO, "config.json")).read_bytes() == (finished_run / "config.json").read_bytes()
     with pytest.raises(RepositoryNotFoundError):
@@ -215,10 +221,18 @@ def test_private_repository_needs_a_token(hub, finished_run):
 
 
 def test_private_push_into_a_public_repository_is_refused(hub, finished_run):
-    prepare_repo(REPO)
-    with pytest.raises(HubError, match=rf"{REPO} exists and is public.*hf repos settings"):
-        push_run(finished_run, REPO, private=True)
+    prepare_repo(REPO, private=False)
+    with pytest.raises(HubError, match=rf"{REPO} exists and is public.*--public.*hf repos settings"):
+        push_run(finished_run, REPO)
     assert not hub.files(REPO)
+    push_run(finished_run, REPO, private=False)
+    assert "README.md" in hub.files(REPO)
+
+
+def test_a_repository_that_is_private_stays_so(hub, finished_run):
+    prepare_repo(REPO)
+    push_run(finished_run, REPO, private=False)
+    assert hub.repos["models", REPO].private
 
 
 @pytest.mark.parametrize(
@@ -272,7 +286,7 @@ def test_tests_are_offline_without_the_hub_fixture():
     assert huggingface_hub.is_offline_mode()
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "preprocessor_config.json", "README.md"])
+@pytest.mark.parametrize("name", sorted(MODEL | set(SENT) - {"figures/training.png"}))
 def test_incomplete_folder_is_refused_before_any_request(hub, run, name):
     (run / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
@@ -332,6 +346,26 @@ def test_failed_upload_commits_nothing_and_can_be_repeated(hub, finished_run):
     assert set(hub.files(REPO)) == MODEL | set(SENT)
 
 
+@pytest.mark.parametrize(
+    ("method", "pattern", "status"),
+    [
+        ("POST", "/preupload/", 401),
+        ("POST", "/objects/batch", 403),
+        ("POST", "/commit/", 500),
+        ("POST", "/commit/", None),
+    ],
+)
+def test_a_failure_at_any_step_is_one_line_and_can_be_repeated(hub, finished_run, method, pattern, status):
+    hub.fail(method, pattern, status=status, times=50)
+    with pytest.raises(HubError, match="could not push") as caught:
+        push_run(finished_run, REPO)
+    assert "signature=" not in str(caught.value)
+    assert not hub.files(REPO)
+    hub.faults.clear()
+    push_run(finished_run, REPO)
+    assert set(hub.files(REPO)) == MODEL | set(SENT)
+
+
 def test_corrupted_upload_is_refused(hub, run, monkeypatch):
     """The server checks what arrives, so a pass of the tests above means that the right bytes did."""
     from huggingface_hub.lfs import UploadInfo
@@ -351,7 +385,7 @@ def test_unreachable_hub_says_so(hub):
 
 def test_server_answers_ranges_and_its_own_entries(hub, finished_run):
     """The parts of the server that other tests may lean on: ranges, trees, errors."""
-    push_run(finished_run, REPO)
+    push_run(finished_run, REPO, private=False)
     session = huggingface_hub.get_session()
     weights = (finished_run / "model.safetensors").read_bytes()
     link = f"{hub.url}/{REPO}/resolve/main/model.safetensors"
@@ -363,7 +397,7 @@ def test_server_answers_ranges_and_its_own_entries(hub, finished_run):
         "figures",
         "config.json",
     }
-    assert {entry.path for entry in huggingface_hub.list_repo_tree(REPO, "figures")} == {"figures/reliability.png"}
+    assert {entry.path for entry in huggingface_hub.list_repo_tree(REPO, "figures")} == {"figures/training.png"}
     file = hub.files(REPO)["config.json"]
     (info,) = huggingface_hub.HfApi().get_paths_info(REPO, ["config.json", "absent"])
     assert (info.size, info.blob_id) == (dataclasses.astuple(file)[1], file.oid)

@@ -30,7 +30,7 @@ def test_commands_name_files_and_flags_that_exist(line):
             assert (ROOT / word).is_file(), word
     if words[0] == "hf-cxr":
         assert words[1] in COMMANDS
-    own = {"config_file", "model", "csv", "out", "only", "folds", "check", "images", "jobs"}
+    own = {"config_file", "model", "csv", "out", "only", "folds", "check", "images", "jobs", "dry_run", "public"}
     for word in words:
         if word.startswith("--"):
             assert word[2:].split("=")[0] in own | set(known_keys()), word

@@ -348,7 +348,8 @@ def test_two_processes_make_the_run_of_one(tmp_path):
 
 @pytest.mark.slow
 def test_pushed_run_is_loaded_by_the_stock_pipeline(hub, tmp_path):
-    finish(train(write_config(tmp_path), tmp_path / "tiny", "--push_to_hub", "--hub_model_id", "tester/tiny"))
+    push = ("--push_to_hub", "--hub_model_id", "tester/tiny", "--hub_private_repo", "false")
+    finish(train(write_config(tmp_path), tmp_path / "tiny", *push))
     pushed = set(hub.files("tester/tiny"))
     assert {"README.md", "model.safetensors", "config.json", "preprocessor_config.json", "report.html"} <= pushed
     assert not [name for name in pushed if "checkpoint" in name or "predictions" in name or name.endswith(".bin")]

@@ -61,7 +61,8 @@ def test_over_sampling_in_feature_space_changes_the_head_alone(config, first, se
 
 def test_report_says_what_the_stages_were(first, second):
     metrics = json.loads((second[0] / "metrics.json").read_text())["protocol"]
-    assert metrics["initial_weights"] == str(first)
+    assert metrics["initial_weights"] == f"local folder first, trained on the split {metrics['split_fingerprint']}"
+    assert str(first) not in "".join((second[0] / name).read_text() for name in ("README.md", "report.html"))
     assert metrics["stages"]["freeze_backbone"] is True
     assert metrics["sampler"] == {"name": "class_aware", "options": {"class_aware_no_finding": True}}
     assert "second stage: the classifier alone was trained" in (second[0] / "README.md").read_text()

@@ -234,6 +234,17 @@ class CXRTrainingArguments(TrainingArguments):
     report_to: None | str | list[str] = field(  # noqa: RUF036 - HfArgumentParser wants None first
         default="none", metadata={"help": "Trackers: none, tensorboard, trackio, wandb, mlflow, ..."}
     )
+    hub_private_repo: bool | None = field(
+        default=True,
+        metadata={"help": "With --push_to_hub: the repository is private; false makes, or accepts, a public one."},
+    )
+    hub_token: str | None = field(
+        default=None,
+        metadata={
+            "help": "Access token for the Hub; it is saved nowhere. Better is `hf auth login` or HF_TOKEN: others can "
+            "see a machine's command lines."
+        },
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay false: the collator picks columns."}
     )

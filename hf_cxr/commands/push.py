@@ -1,6 +1,11 @@
-"""`hf-cxr push RUN_FOLDER HUB_ID`: send a finished run folder to the Hub, as `--push_to_hub` does after training."""
+"""`hf-cxr push RUN_FOLDER HUB_ID`: send a finished run folder to the Hub, as `--push_to_hub` does after training.
+
+What is sent is a fixed list of files; `--dry_run` prints it. A push that was interrupted is finished by the same
+command, which sends only what has not arrived.
+"""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from hf_cxr.commands import report_error
@@ -11,16 +16,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="hf-cxr push", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_FOLDER", help="folder that training wrote")
     parser.add_argument("repo_id", metavar="HUB_ID", help="name or namespace/name of the model repository")
-    parser.add_argument("--private", action="store_true", help="the repository has to be private")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--private", action="store_true", help="the repository has to be private; the default")
+    who.add_argument(
+        "--public", action="store_true", help="a new repository is public, and one that is already public is accepted"
+    )
     parser.add_argument(
         "--include_predictions", action="store_true", help="also send predictions/, which carry patient identifiers"
     )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="check the folder, print name and size of each file, and send nothing"
+    )
     args = parser.parse_args(argv)
-    from hf_cxr.hub import HubError, push_run
+    from hf_cxr.hub import HubError, plan_push, push_run
+    from hf_cxr.push_files import exposed_tokens
 
     try:
-        url = push_run(args.run_dir, args.repo_id, private=args.private, include_predictions=args.include_predictions)
+        if args.dry_run:
+            files = plan_push(args.run_dir, args.repo_id, include_predictions=args.include_predictions)
+            print("\n".join(f"{file.size:>14,} bytes  {file.path}" for file in files))
+            total = sum(file.size for file in files)
+            print(f"{total:>14,} bytes in {len(files)} files for {args.repo_id}; dry run: nothing was sent")
+        else:
+            url = push_run(
+                args.run_dir, args.repo_id, private=not args.public, include_predictions=args.include_predictions
+            )
+            print(url)
+        for path in exposed_tokens(args.run_dir):
+            print(
+                f"hf-cxr push: {path} was not sent, but holds an access token in clear: delete the file, and revoke "
+                "the token if others can read the folder",
+                file=sys.stderr,
+            )
     except (ValueError, OSError, HubError) as error:
         return report_error("hf-cxr push", error)
-    print(url)
     return 0

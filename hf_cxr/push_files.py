@@ -1,0 +1,421 @@
+"""Which files of a run folder go to the Hub, and whether each of them may.
+
+A literal list of names, never a pattern: checkpoints, logs, heat maps, hidden files and sub-folders stay here, and so
+do the predictions unless they are asked for, because they carry patient identifiers.
+
+Refused, before anything is sent: a folder in which a file of a finished run is missing; a file that is a link, has a
+second name, or is not a regular file inside the folder; one that is empty, cut off or does not parse; weights that are
+not finite; files of different runs in one folder; an access token; a path of this machine or of the one that trained.
+"""
+
+import hashlib
+import html
+import io
+import json
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from hf_cxr.words import one_line
+
+WEIGHTS = "model.safetensors"
+REQUIRED = (
+    *("config.json", WEIGHTS, "preprocessor_config.json"),
+    *("README.md", "config.yaml", "metrics.json", "report.html"),
+)
+"""What every finished run has."""
+
+FIGURES = ("figures/roc_test.png", "figures/training.png")
+"""Sent if they are there; one that the card shows has to be."""
+
+PUSHED = (*REQUIRED, *FIGURES)
+PREDICTIONS = ("predictions/validation.parquet", "predictions/test.parquet")
+
+LOCAL_SETTINGS = ("logging_dir", "nih_root", "output_dir", "resume_from_checkpoint", "table_root")
+"""Keys of config.yaml that are left out of what is pushed: folders of the machine that trained. Of any other value
+that is a path, the last name is kept, so that the pushed settings do not silently mean another run."""
+
+HUB_IDS = ("model_name_or_path", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id")
+"""Keys whose value may have a slash and be no path."""
+
+# The Hub's access tokens are "hf_" (an organisation's "api_org_") and 34 letters or digits.
+_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}")
+
+_URL = re.compile(r"\b(?!file:)[a-z][a-z0-9+.-]+://\S*", re.IGNORECASE)
+_LOCAL_PATH = re.compile(
+    r"""
+    file:/+[^\s"'<>|`)\]]+                              # file:///home/ann/x
+    | (?<![\w\\])\\\\[\w.$-]+\\[^\s"'<>|`)\]]+          # \\server\share
+    | (?<![\w])[A-Za-z]:[\\/][^\s"'<>|`)\]]*            # C:\Users\Ann, C:/Users/Ann
+    | (?<![\w.~/])~(?:[a-z_][\w-]*)?[\\/][^\s"'<>|`)\]]*  # ~/x, ~ann/x
+    | (?<![\w.<~/)\]}%])/[\w.@~+-][^\s"'<>|`,;:)\]}]*   # /home/ann/x
+    """,
+    re.VERBOSE,
+)
+_EMBEDDED = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]*")
+
+
+@dataclass(frozen=True)
+class PushFile:
+    """A file as it is sent.
+
+    Args:
+        path: in the run folder and in the repository.
+        content: the bytes that were checked, or for the weights, which are large, the place on this disk.
+        size: in bytes.
+    """
+
+    path: str
+    content: bytes | Path
+    size: int
+
+
+def collect(run_dir: str | Path, *, include_predictions: bool = False, token: str | None = None) -> list[PushFile]:
+    """The files of a run folder that are to be sent, each of them checked, sorted by name.
+
+    Args:
+        run_dir: a finished run folder.
+        include_predictions: also send ``predictions/``.
+        token: an access token that must not be in any file, beside those that look like one.
+
+    Raises:
+        FileNotFoundError: the folder is not a finished run; the message names what is missing or empty.
+        ValueError: a file may not be sent; the message names it, says why, and what to do.
+    """
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise FileNotFoundError(f"no run folder at {run_dir}")
+    names = list_names(run_dir, include_predictions=include_predictions)
+    data = {name: (run_dir / name).read_bytes() for name in names if name != WEIGHTS}
+    parsed = {name: _parse(run_dir / name, content) for name, content in data.items()}
+    tensors = _read_weights(run_dir / WEIGHTS)
+    _check_card_figures(run_dir, names, parsed["README.md"])
+    check_same_run(run_dir, parsed, tensors)
+
+    kept, hidden = published_settings(parsed["config.yaml"], parsed["metrics.json"].get("protocol") or {})
+    _check_no_token(run_dir, data, token)
+    data["config.yaml"] = yaml.safe_dump(kept, allow_unicode=True).encode()
+    parsed["config.yaml"] = kept
+    texts = {name: list(_texts(name, parsed[name])) for name in data}
+    texts[WEIGHTS] = [(f"metadata {key}", value) for key, value in tensors.metadata.items()]
+    check_no_local_path(run_dir, texts, hidden)
+    files = [PushFile(name, content, len(content)) for name, content in data.items()]
+    files.append(PushFile(WEIGHTS, run_dir / WEIGHTS, (run_dir / WEIGHTS).stat().st_size))
+    return sorted(files, key=lambda file: file.path)
+
+
+def list_names(run_dir: Path, *, include_predictions: bool = False) -> list[str]:
+    """The names that are to be sent. Nothing is read: each is known to be a regular file inside the folder."""
+    wanted = (*REQUIRED, *(PREDICTIONS if include_predictions else ()))
+    there = {name: _place(run_dir, name) for name in (*wanted, *FIGURES)}
+    wrong = [f"{name} is missing" for name in wanted if there[name] is None]
+    wrong += [f"{name} is empty" for name, status in there.items() if status and status.st_size == 0]
+    if wrong:
+        if there["metrics.json"] is None and any(run_dir.glob("checkpoint-*")):
+            repair = "Run the same `hf-cxr train` command again to finish the run"
+        elif there["metrics.json"] is None:
+            repair = "Give the folder that training wrote at its end, not a checkpoint inside it"
+        else:
+            repair = "Restore what is missing from a copy, or train again with another --output_dir"
+        raise FileNotFoundError(
+            f"{run_dir} is not a complete run folder: {', '.join(wrong)}; nothing was pushed. {repair}"
+        )
+    return sorted(name for name, status in there.items() if status)
+
+
+def _place(run_dir: Path, name: str):
+    """The status of a regular file inside the folder, or None where nothing has this name."""
+    path = run_dir / name
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        status = None
+    copy = f"nothing was pushed from {run_dir}. Put a copy in its place"
+    folder = path.parent
+    if folder.exists() and folder.resolve() != (run_dir.resolve() / name).parent:
+        raise ValueError(f"{folder} is a link that can lead out of the run folder; {copy}")
+    if status is None:
+        return None
+    if stat.S_ISLNK(status.st_mode):
+        raise ValueError(f"{path} is a link that can lead out of the run folder; {copy}")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is not a regular file; {copy}")
+    if status.st_nlink > 1:
+        raise ValueError(f"{path} is a hard link: the same file has another name on this disk; {copy}")
+    return status
+
+
+def published_settings(settings: dict[str, Any], protocol: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """The settings without the paths in them, and those paths: no other file may hold them either.
+
+    Args:
+        settings: of config.yaml.
+        protocol: of metrics.json: it says whether the initial weights came from the Hub.
+    """
+    hidden = {value for key in LOCAL_SETTINGS if isinstance(value := settings.get(key), str) and key != "output_dir"}
+
+    def publish(key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: publish(name, entry) for name, entry in value.items()}
+        if isinstance(value, list):
+            return [publish(key, entry) for entry in value]
+        if not isinstance(value, str) or not _is_local(key, value, protocol):
+            return value
+        hidden.add(value)
+        return PureWindowsPath(value).name or None  # it takes both kinds of separator
+
+    kept = {key: publish(key, value) for key, value in settings.items() if key not in LOCAL_SETTINGS}
+    return kept, {path for path in hidden if re.search(r"[\\/]", path.strip("/\\"))}
+
+
+def _is_local(key: str, value: str, protocol: dict[str, Any]) -> bool:
+    if key == "model_name_or_path" and "base_model" in protocol:
+        return protocol["base_model"] != value  # what it was when the run began
+    if key not in HUB_IDS or _LOCAL_PATH.match(value) or value.startswith((".", "~")):
+        return value.startswith(("~", ".")) or "/" in value or "\\" in value
+    return "\\" in value or value.count("/") > 1 or Path(value).exists()
+
+
+def check_no_local_path(run_dir: Path, texts: dict[str, list[tuple[str, str]]], hidden: Iterable[str] = ()) -> None:
+    """Refuse a file that names a place on a disk: a home folder tells who, and where the patients' images lie.
+
+    Args:
+        run_dir: for the message.
+        texts: for each file, where in it and what it says.
+        hidden: relative paths that were left out of the settings.
+    """
+    relative = [re.compile(rf"(?<![\w/.-]){re.escape(path)}(?![\w-])") for path in hidden]
+    found = [
+        f"{name} ({where}): {path}"
+        for name, entries in texts.items()
+        for where, text in entries
+        for path in _local_paths(text, relative)
+    ]
+    found = list(dict.fromkeys(found))
+    if found:
+        more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+        raise ValueError(
+            f"{run_dir}: local paths would be published: {'; '.join(found[:3])}{more}. Replace each by a name in that "
+            "file and push again"
+        )
+
+
+def _local_paths(text: str, relative: Sequence[re.Pattern]) -> Iterator[str]:
+    text = _URL.sub(" ", text)
+    for match in _LOCAL_PATH.finditer(text):
+        path = match[0].rstrip(".,")
+        if path.startswith("/path/to/"):  # what documentation writes for "your own"
+            continue
+        # "/" and one name may be prose; two names are a path.
+        if not path.startswith("/") or path.strip("/").count("/") or Path(path).exists():
+            yield path
+    for pattern in relative:
+        yield from (match[0] for match in pattern.finditer(text))
+
+
+def _check_no_token(run_dir: Path, data: dict[str, bytes], token: str | None) -> None:
+    """A pushed token is a stolen token."""
+    for name, content in data.items():
+        text = content.decode("utf-8", errors="replace")
+        if _TOKEN.search(text) or (token and token in text):
+            raise ValueError(
+                f"{run_dir / name} holds an access token; remove it, and revoke it if others saw the file"
+            )
+
+
+def exposed_tokens(run_dir: str | Path, token: str | None = None) -> list[Path]:
+    """Files of an earlier version's checkpoints that hold an access token in clear. They are never sent.
+
+    transformers saves its arguments as a pickle, and a ``--hub_token`` was among them. Its bytes are searched; it is
+    not unpickled.
+    """
+    found = []
+    for path in sorted(Path(run_dir).glob("checkpoint-*/training_args.bin")):
+        if path.is_file():
+            text = path.read_bytes().decode("latin-1")
+            if _TOKEN.search(text) or (token and token in text):
+                found.append(path)
+    return found
+
+
+@dataclass(frozen=True)
+class _Weights:
+    shapes: dict[str, tuple[int, ...]]
+    metadata: dict[str, str]
+    sha256: str
+
+
+def _read_weights(path: Path) -> _Weights:
+    """Names and shapes of all tensors: the file is whole, and its values are finite."""
+    from safetensors import SafetensorError, safe_open  # with torch behind it, which takes a second
+
+    shapes, broken = {}, []
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                tensor = file.get_tensor(name)
+                shapes[name] = tuple(tensor.shape)
+                if tensor.is_floating_point() and not tensor.isfinite().all():
+                    broken.append(name)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is cut off or damaged ({error}); {_AGAIN}") from error
+    if not shapes:
+        raise ValueError(f"{path} holds no weights; {_AGAIN}")
+    if broken:
+        raise ValueError(f"{path}: NaN or infinity in {', '.join(broken[:3])}: the training diverged; {_AGAIN}")
+    return _Weights(shapes, metadata, file_sha256(path))
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, as metrics.json has it of the model that was measured."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_AGAIN = "nothing was pushed. Train again with another --output_dir, or restore the file from a copy"
+
+
+def _parse(path: Path, content: bytes) -> Any:
+    """What a file says, in the form in which it is searched for paths: text, a mapping or a list."""
+    try:
+        return PARSERS[path.suffix](content)
+    except Exception as error:  # each library has errors of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is cut off or damaged ({reason}); {_AGAIN}") from error
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("not a mapping of names to values")
+    return value
+
+
+def _page(content: bytes) -> str:
+    text = content.decode("utf-8")
+    if not text.rstrip().endswith("</html>"):
+        raise ValueError("no </html> at its end")
+    return html.unescape(_EMBEDDED.sub("", text))
+
+
+def _png(content: bytes) -> dict[str, str]:
+    for check in (Image.Image.verify, Image.Image.load):  # the checksums, then the pixels; verify leaves it unusable
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            check(image)
+            info = image.info
+    if not content.endswith(b"IEND\xaeB`\x82"):
+        raise ValueError("bytes after the end of the picture")
+    return {key: value.decode("latin-1") if isinstance(value, bytes) else str(value) for key, value in info.items()}
+
+
+def _parquet(content: bytes) -> dict[str, Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(io.BytesIO(content))
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    kinds = (pyarrow.string(), pyarrow.large_string())
+    strings = [name for name in table.column_names if table.schema.field(name).type in kinds]
+    return metadata | {name: table.column(name).unique().to_pylist() for name in strings}
+
+
+PARSERS = {
+    ".json": lambda content: _mapping(json.loads(content.decode("utf-8"))),
+    ".yaml": lambda content: _mapping(yaml.safe_load(content.decode("utf-8"))),
+    ".md": lambda content: content.decode("utf-8"),
+    ".html": _page,
+    ".png": _png,
+    ".parquet": _parquet,
+}
+
+
+def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Every piece of text in a parsed file, and where it stands."""
+    if isinstance(value, str):
+        yield from ((f"line {number}", line) for number, line in enumerate(value.splitlines(), 1))
+    else:
+        yield from _strings(value, "")
+
+
+def _strings(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            place = f"{where}.{key}" if where else str(key)
+            yield place, str(key)
+            yield from _strings(entry, place)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _strings(entry, where)
+    elif isinstance(value, str):
+        yield where, value
+
+
+def _check_card_figures(run_dir: Path, names: Sequence[str], card: str) -> None:
+    missing = [figure for figure in FIGURES if figure not in names and f"({figure})" in card]
+    if missing:
+        raise FileNotFoundError(
+            f"{run_dir} is not a complete run folder: the card shows {', '.join(missing)}, which is missing; nothing "
+            "was pushed. Restore the figure, or remove it from README.md"
+        )
+
+
+def _claimed_auc(card: str, dataset: str | None) -> float | None:
+    """The macro AUC on the run's own test set in the card's metadata; None where it gives none."""
+    for result in ModelCard(card, ignore_metadata_errors=True).data.eval_results or []:
+        own = result.dataset_split == "test" and result.dataset_name == one_line(dataset or "")
+        if own and result.metric_type == "roc_auc" and isinstance(result.metric_value, float):
+            return result.metric_value
+    return None
+
+
+def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: _Weights) -> None:
+    """Refuse a folder whose files contradict each other: a model beside the figures of another run.
+
+    What a file does not say contradicts nothing.
+    """
+    config, metrics, settings = parsed["config.json"], parsed["metrics.json"], parsed["config.yaml"]
+    record, protocol = config.get("hf_cxr") or {}, metrics.get("protocol") or {}
+    loss = protocol.get("loss") or {}
+    findings = list((config.get("id2label") or {}).values())
+    outputs = next((shape[0] for name, shape in weights.shapes.items() if name == "classifier.bias"), None)
+    measured = [finding["name"] for finding in (metrics.get("test") or {}).get("findings", [])]
+    auc = (metrics.get("test") or {}).get("macro_auc")
+    pairs = [
+        ("metrics.json", "config.json", "split", protocol.get("split_fingerprint"), record.get("split")),
+        ("metrics.json", "config.json", "dataset", protocol.get("dataset"), record.get("dataset")),
+        ("metrics.json", "config.json", "loss", loss or None, record.get("loss")),
+        ("metrics.json", "config.json", "calibration", metrics.get("calibration"), record.get("calibration")),
+        ("metrics.json", "config.json", "findings", measured or None, findings or None),
+        ("metrics.json", "config.yaml", "loss", loss.get("name"), settings.get("loss")),
+        ("metrics.json", "config.yaml", "seed", protocol.get("seed"), settings.get("seed")),
+        *(
+            ("metrics.json", "config.yaml", key, value, settings.get(key))
+            for key, value in (protocol.get("stages") or {}).items()
+        ),
+        ("config.json", "config.yaml", "image_size", config.get("image_size"), settings.get("image_size")),
+        (WEIGHTS, "metrics.json", "SHA-256 of the weights", weights.sha256, metrics.get("model_sha256")),
+        (WEIGHTS, "config.json", "number of findings", outputs, len(findings) or None),
+    ]
+    wrong = [
+        f"{one} and {other} differ in the {what}"
+        for one, other, what, value, expected in pairs
+        if value is not None and expected is not None and value != expected
+    ]
+    if isinstance(auc, float):
+        if f"{auc:.3f}" not in parsed["report.html"]:
+            wrong.append(f"report.html does not have the macro AUC of metrics.json, {auc:.3f}")
+        claimed = _claimed_auc(parsed["README.md"], protocol.get("dataset"))
+        if claimed is not None and abs(claimed - auc) > 0.001:
+            wrong.append(f"README.md gives the macro AUC {claimed:g}, and metrics.json {auc:.4f}")
+    if wrong:
+        raise ValueError(
+            f"{run_dir} holds files of different runs, or changed ones: {'; '.join(wrong[:3])}; nothing was pushed. "
+            "Push the folder as one run wrote it"
+        )

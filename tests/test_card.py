@@ -1,0 +1,210 @@
+"""The card and the report of a run whose names hold anything: what a reader sees is the name."""
+
+import dataclasses
+import html
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+from transformers import PreTrainedConfig
+
+from hf_cxr import card
+from hf_cxr.config import ModelArguments
+from hf_cxr.evaluation import evaluate_predictions
+from hf_cxr.modeling import describe_initial_weights
+from hf_cxr.report import Report
+from hf_cxr.words import markdown, one_line
+
+NAMES = [
+    "a|b",
+    "*bold* **strong**",
+    "_x_ __y__",
+    "Pleural_Thickening",
+    "`code` ``",
+    "<b>x</b> <script>alert(1)</script> <!-- gone",
+    "> quoted",
+    "[link](https://example.org) ![image](x.png)",
+    "# heading #",
+    "a ##",
+    "- item",
+    "1. item",
+    "~~struck~~ ~x~",
+    "&lt; &amp; &copy; &#65;",
+    "back\\slash \\* \\| \\",
+    "$x$ $$y$$",
+    "two\nlines\r\n\n| three | four |\n|---|---|",
+    "tab\tand\x00control\x1b[31m",
+    "a: b",
+    "'single' \"double\"",
+    "---",
+    "{{ report.name }} {% if x %}",
+    "null",
+    "🫁 ‍é 胸部",
+    "x" * 500,
+    "*",
+    "|",
+]
+
+
+class Words(HTMLParser):
+    """The text that a page shows: of each cell, heading, item and paragraph."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks, self.tags = [], set()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        if tag in ("td", "th", "h1", "li", "p"):
+            self.blocks.append("")
+
+    def handle_data(self, data):
+        if self.blocks:
+            self.blocks[-1] += data
+
+
+def shown(markdown: str) -> Words:
+    words = Words()
+    renderer = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    words.feed(renderer.render(markdown))
+    words.blocks = [block.strip("\n") for block in words.blocks]
+    return words
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("frame", "tag", "block"),
+    [
+        ("# {}\n", "h1", "{}"),
+        ("- key: {}\n", "li", "key: {}"),
+        ("Findings: {}, and more.\n", "p", "Findings: {}, and more."),
+        ("- **See {}.**\n", "li", "See {}."),
+        ("| a | b |\n| --- | --- |\n| {} | 1 |\n", "td", "{}"),
+    ],
+)
+def test_an_escaped_name_is_shown_as_it_is(name, frame, tag, block):
+    words = shown(frame.format(markdown(name)))
+    assert block.format(one_line(name)) in words.blocks
+    assert words.tags <= {tag, "ul", "strong", "table", "thead", "tbody", "tr", "th", "td"}
+
+
+def test_ordinary_names_stay_as_they_are():
+    for name in ("Pleural_Thickening", "Support Devices", "Effusion (left)", "3.5 % of 1,000 – 2"):
+        assert markdown(name) == name
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    """A report of findings with all those names."""
+    rng = np.random.default_rng(0)
+    label_NC = (rng.random((40, len(NAMES))) < 0.5).astype(float)
+    label_NC[:, 0] = 1  # "a|b" is undefined, so a caution names it
+    result = evaluate_predictions(
+        rng.random((40, len(NAMES))), label_NC, [str(i) for i in range(40)], label_names=NAMES, resamples=20
+    )
+    return Report(
+        name="run",
+        model_id="you/name",
+        protocol={
+            "dataset": "set",
+            "synthetic": False,
+            "splits": {"test": {"images": 40, "patients": 40}},
+            "splits_from": "a table",
+            "split_file": None,
+            "split_fingerprint": "abc",
+            "labels_shuffled": False,
+            "training_images_limited_to": None,
+            "missing_images": {},
+            "initial_weights": "random",
+            "base_model": None,
+            "loss": {"name": "bce", "options": {}, "class_weights_kind": "none"},
+            "sampler": {"name": "shuffle", "options": {}},
+            "stages": {
+                "reweight_from_epoch": None,
+                "ema_decay": None,
+                "freeze_backbone": False,
+                "feature_oversampling": None,
+                "reinitialize_head": True,
+            },
+            "selection": "last epoch",
+            "calibration": None,
+            "calibration_exceptions": {},
+            "seed": 0,
+        },
+        test=result,
+        validation=result,
+        calibration=None,
+        training={
+            "epochs": 1.0,
+            "best_epoch": None,
+            "images_per_second": None,
+            "resumed_from": None,
+            "peak_memory_gib": 1.0,
+        },
+        history=[],
+        environment={"hf_cxr": "0.1.0", "device": "cpu"},
+    )
+
+
+CONFIG = PreTrainedConfig(id2label=dict(enumerate(NAMES)), image_size=32)
+
+
+def test_every_finding_is_shown_literally_in_the_card(report):
+    words = shown(ModelCard(card.render(report, CONFIG)).text)
+    columns = [block for block in words.blocks if block in {one_line(name) for name in NAMES}]
+    assert columns == [one_line(name) for name in NAMES]  # the table's first column, in order
+    text = "\n".join(words.blocks)
+    assert ", ".join(map(one_line, NAMES)) in text
+    assert "left out of the macro mean: a|b." in text
+    assert not {"script", "b", "s", "blockquote"} & words.tags
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_or_dataset_of_any_name_gives_valid_metadata(report, name):
+    protocol = report.protocol | {"dataset": name, "splits_from": name}
+    text = card.render(dataclasses.replace(report, name=name, protocol=protocol), CONFIG)
+    block = text.split("\n---\n")[0].removeprefix("---\n")
+    (model,) = yaml.safe_load(block)["model-index"]
+    assert model["name"] == one_line(name)
+    assert {result["dataset"]["name"] for result in model["results"]} == {one_line(name)}
+    parsed = ModelCard(text)
+    assert parsed.data.model_name == one_line(name)
+    words = shown(parsed.text)
+    assert words.blocks[0] == one_line(name)
+    assert f"data: {one_line(name)}" in words.blocks
+    assert f"splits from: {one_line(name)}" in words.blocks
+
+
+def test_the_report_page_shows_names_and_runs_nothing(report, tmp_path):
+    page = dataclasses.replace(report, name="<script>alert(1)</script>").to_html(tmp_path)
+    assert "<script" not in page
+    for name in NAMES:
+        assert html.escape(name.replace("_", " ")) in page
+
+
+def test_initial_weights_are_a_hub_id_or_a_local_name(report, tmp_path):
+    folder = tmp_path / "ann" / "first"
+    folder.mkdir(parents=True)
+    local = describe_initial_weights(ModelArguments(model_name_or_path=str(folder)))
+    assert local == {"initial_weights": "local folder first", "base_model": None}
+    (folder / "config.json").write_text('{"hf_cxr": {"split": "abc"}}')
+    assert "abc" in describe_initial_weights(ModelArguments(model_name_or_path=f"{folder}/"))["initial_weights"]
+    (folder / "checkpoint-8").mkdir()
+    checkpoint = describe_initial_weights(ModelArguments(model_name_or_path=str(folder / "checkpoint-8")))
+    assert checkpoint["initial_weights"] == "local folder checkpoint-8 of first"
+    hub = describe_initial_weights(ModelArguments(model_name_or_path="microsoft/swin-base"))
+    assert hub == {"initial_weights": "microsoft/swin-base", "base_model": "microsoft/swin-base"}
+    assert describe_initial_weights(ModelArguments())["base_model"] is None
+
+    def made(weights):
+        return ModelCard(card.render(dataclasses.replace(report, protocol=report.protocol | weights), CONFIG))
+
+    assert made(hub).data.base_model == "microsoft/swin-base"
+    assert "`microsoft/swin-base`" in made(hub).text
+    assert made(local).data.base_model is None
+    assert "fine-tuned from local folder first" in made(local).text
+    assert str(tmp_path) not in str(made(local))
+    assert "from random weights" in made({}).text

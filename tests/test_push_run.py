@@ -1,0 +1,142 @@
+"""Training that pushes: the token is saved nowhere, and a push that was killed is finished by the command it names."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from hub_server import USER, WRITE_TOKEN
+
+from hf_cxr.commands import main as hf_cxr_main
+from hf_cxr.config import parse_arguments
+from hf_cxr.hub import push_target
+
+REPO = f"{USER}/tiny"
+TINY = {
+    "dataset": "phantom",
+    "phantom_train": 16,
+    "phantom_validation": 16,
+    "phantom_test": 16,
+    "phantom_size": 48,
+    "phantom_prevalence_floor": 0.2,
+    "image_size": 32,
+    "resize_size": 36,
+    "swin_patch_size": 4,
+    "swin_window_size": 4,
+    "swin_embed_dim": 8,
+    "swin_depths": [1, 1],
+    "swin_num_heads": [1, 2],
+    "loss": "bce",
+    "per_device_train_batch_size": 8,
+    "num_train_epochs": 1,
+    "bootstrap_resamples": 20,
+    "disable_tqdm": True,
+}
+
+
+@pytest.fixture
+def config(tmp_path) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return str(path)
+
+
+def test_a_token_is_used_and_saved_nowhere(hub, tmp_path, config, monkeypatch, capsys):
+    monkeypatch.delenv("HF_TOKEN")
+    run = tmp_path / "run"
+    words = ["train", config, "--output_dir", str(run), "--push_to_hub", "--hub_model_id", REPO]
+    assert hf_cxr_main([*words, "--hub_token", WRITE_TOKEN, "--report_to", "tensorboard"]) == 0
+    assert hub.repos["models", REPO].private
+    assert "README.md" in hub.files(REPO)  # so the token was used
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert {"run.log", "optimizer.pt", "trainer_state.json"} <= {path.name for path in files}
+    assert not [path for path in files if path.name == "training_args.bin"]
+    assert not [path for path in files if WRITE_TOKEN.encode() in path.read_bytes()]
+    printed = capsys.readouterr()
+    assert WRITE_TOKEN not in printed.out + printed.err
+    assert str(tmp_path) not in "".join(hub.read(REPO, name).decode("latin-1") for name in hub.files(REPO))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], ("run", True)),
+        (["--hub_model_id", "you/x"], ("you/x", True)),
+        (["--hub_private_repo"], ("run", True)),
+        (["--hub_private_repo", "false"], ("run", False)),
+        (["--no_hub_private_repo"], ("run", False)),
+    ],
+)
+def test_a_push_is_private_unless_a_public_one_is_asked_for(tmp_path, config, flags, expected):
+    args = parse_arguments([config, "--output_dir", str(tmp_path / "run"), *flags])
+    assert push_target(args.training) == expected
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_the_setting_of_a_yaml_holds_unless_a_flag_says_otherwise(config, value):
+    Path(config).write_text(yaml.safe_dump(TINY | {"hub_private_repo": value}))
+    assert push_target(parse_arguments([config]).training)[1] is value
+    assert push_target(parse_arguments([config, "--hub_private_repo", "true"]).training)[1] is True
+
+
+def test_a_public_repository_is_refused_before_training_unless_asked_for(hub, tmp_path, config, capsys):
+    from hf_cxr.hub import prepare_repo
+
+    prepare_repo(REPO, private=False)
+    words = ["train", config, "--output_dir", str(tmp_path / "run"), "--push_to_hub", "--hub_model_id", REPO]
+    assert hf_cxr_main(words) == 2
+    error = capsys.readouterr().err
+    assert "public" in error
+    assert "--hub_private_repo false" in error
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    assert hf_cxr_main([*words, "--hub_private_repo", "false"]) == 0
+    assert "README.md" in hub.files(REPO)
+
+
+@pytest.mark.slow
+def test_a_push_that_was_killed_is_finished_by_the_command_the_next_run_names(hub, tmp_path, config, capsys):
+    run = tmp_path / "a run"
+    words = ["train", config, "--output_dir", str(run), "--push_to_hub", "--hub_model_id", "tiny"]
+    start = [sys.executable, "-c", "import sys; from hf_cxr.commands import main; sys.exit(main(sys.argv[1:]))"]
+    released = hub.hold("POST", "/commit/main")
+    process = subprocess.Popen([*start, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while not hub.calls("POST", "/commit/main"):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    released.set()
+    assert not hub.files(REPO)
+
+    assert hf_cxr_main(words) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    command = shlex.split(message.split("run: ")[1].split(" ; ")[0])
+    assert command == ["hf-cxr", "push", str(run), "tiny"]
+    assert shlex.join([*command[:-1], REPO]) in (run / "run.log").read_text()
+    assert hf_cxr_main(command[1:]) == 0
+    assert "model.safetensors" in hub.files(REPO)
+    assert hub.repos["models", REPO].private
+    assert len(hub.calls("PUT", "/lfs/")) == 1  # the weights that had arrived are not sent again
+    assert hf_cxr_main(command[1:]) == 0
+    assert len(hub.repos["models", REPO].commits) == 2
+
+
+def test_a_push_that_failed_names_the_command(hub, tmp_path, config, capsys):
+    run = tmp_path / "run"
+    hub.fail("POST", "/commit/", status=500, times=20)
+    words = ["train", config, "--output_dir", str(run), "--push_to_hub", "--hub_model_id", REPO]
+    assert hf_cxr_main([*words, "--hub_private_repo", "false"]) == 2
+    command = f"hf-cxr push {run} {REPO} --public"
+    assert command in capsys.readouterr().err
+    assert not hub.files(REPO)
+    hub.faults.clear()
+    assert hf_cxr_main(shlex.split(command)[1:]) == 0
+    assert "README.md" in hub.files(REPO)
+    assert not hub.repos["models", REPO].private
