@@ -220,6 +220,23 @@ def test_ids_that_lost_digits_stop_the_table(tmp_path, kind, cell):
         load_table(tmp_path / "t.yaml", images=False)
 
 
+def test_a_class_of_minus_one_is_unknown_and_not_the_last_class(tmp_path):
+    schema = {"image": datasets.Image(), "p": datasets.Value("float32"), "x": datasets.ClassLabel(names=["M", "F"])}
+    parts = {
+        part: datasets.Dataset.from_dict(
+            {"image": [{"bytes": b"", "path": None}], "p": [n], "x": [code], "Mass": [1]},
+            features=datasets.Features({**schema, "Mass": datasets.Value("int64")}),
+        )
+        for n, (part, code) in enumerate(zip(PARTS, (0, 1, -1), strict=True))
+    }
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    keys = {"hub": "saved", "image_column": "image", "patient_column": "p", "sex_column": "x", "findings": ["Mass"]}
+    (tmp_path / "t.yaml").write_text(json.dumps(keys))
+    splits, _ = load_table(tmp_path / "t.yaml", tmp_path, images=False)
+    assert [part["sex"][0] for part in splits.values()] == ["M", "F", None]
+    assert [part["patient_id"][0] for part in splits.values()] == ["0", "1", "2"]
+
+
 # --- within a table of one's own
 
 OWN = {

@@ -382,7 +382,8 @@ def _report_unmatched(
         )
     if not found_N.any() or entry["unmatched"] == "error":
         if not pairs:
-            alike = f"the table has {lost.iloc[0]!r}, {path.name} has {key_K.iloc[0] if len(key_K) else 'none'!r}"
+            table, file = next(filter(None, lost), ""), key_K.iloc[0] if len(key_K) else ""
+            alike = f"the table has {table!r}, {path.name} has {file!r}"
         some = "some" if found_N.any() else "any"
         repair = (
             "write these ids alike in both files" if pairs else "check by, and that the files are of the same data"
