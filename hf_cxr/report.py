@@ -105,7 +105,7 @@ class Report:
             cautions.append(f"Images that cannot be read were left out ({counts}): these are not the full splits.")
         if self.test.undefined:
             cautions.append(
-                "No AUC for findings with one label value only in the test set, left out of the means: "
+                "No AUC for findings that the test set does not have both label values of, left out of the means: "
                 + ", ".join(self.test.undefined)
                 + "."
             )
