@@ -112,8 +112,6 @@ def _locked(run_dir: Path) -> FileLock:
 
 def _refuse_foreign(run_dir: Path) -> None:
     """Refuse a place that is not a run folder of this package, nor free to become one."""
-    if run_dir.exists() and not run_dir.is_dir():
-        raise ValueError(f"{run_dir} is a file; give a folder as --output_dir")
     if not run_dir.is_dir() or not any(run_dir.iterdir()):
         return
     if not (run_dir / "config.yaml").is_file():
