@@ -581,3 +581,13 @@ def test_a_process_of_an_earlier_start_is_waited_for_and_not_doubled(compared, t
         _, err = finish(compare(path, copy))
     assert "BCE, seed 1: a process of an earlier start is still at it" in err
     assert log.read_text().count("---") == started
+
+
+def test_method_names_are_shown_literally_in_markdown(planted):
+    folders = {"BCE": planted["BCE"], "a|b *c*": planted["BCE"]}
+    text = build_report("x_ <b>", folders, baseline="BCE").to_markdown()
+    assert text.startswith("# x\\_ \\<b\\>: comparison\n")
+    rows = [line for line in text.splitlines() if line.startswith("| a")]
+    assert rows
+    assert all(row.startswith("| a\\|b \\*c\\* |") for row in rows)
+    assert "*c*" not in text

@@ -139,9 +139,9 @@ def test_only_regular_files_are_taken(run, tmp_path, name, how):
         "folder": path.mkdir,
         "pipe": lambda: os.mkfifo(path),
     }[how]()
-    with pytest.raises((ValueError, FileNotFoundError), match=name) as caught:
+    words = {"hard link": "is a hard link", "folder": "is not a regular file", "pipe": "is not a regular file"}
+    with pytest.raises(ValueError, match=f"{name} {words.get(how, 'is a link')}"):
         collect(run)
-    assert "link" in str(caught.value) or "regular" in str(caught.value)
 
 
 @pytest.mark.parametrize("inside", [True, False])
