@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("members", nargs="+", type=Path, metavar="RUN", help="run folders, or checkpoints in them")
     parser.add_argument("--out", type=Path, required=True, help="new folder for predictions and metrics.json")
     own, flags = split_words(parser, sys.argv[1:] if argv is None else argv)
+    if own.out.is_dir() and any(".hf-cxr" not in path.name for path in own.out.iterdir()):  # but for what a kill left
+        parser.error(f"{own.out} is not empty; give another --out")
     if len({member.resolve() for member in own.members}) < len(own.members):
         parser.error("a member is named twice: it would weigh twice")
     for member in own.members:
