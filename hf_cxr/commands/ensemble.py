@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.commands.words import split_words
+from hf_cxr.commands.words import OneLineParser, split_words
 from hf_cxr.files import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 with one line on standard error for bad input."""
-    parser = argparse.ArgumentParser(prog="hf-cxr ensemble", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="hf-cxr ensemble", description=__doc__, allow_abbrev=False)
     parser.add_argument("members", nargs="+", type=Path, metavar="RUN", help="run folders, or checkpoints in them")
     parser.add_argument("--out", type=Path, required=True, help="new folder for predictions and metrics.json")
     own, flags = split_words(parser, sys.argv[1:] if argv is None else argv)
