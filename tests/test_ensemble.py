@@ -148,6 +148,24 @@ def test_the_command_writes_predictions_and_figures(runs, tmp_path, capsys):
     assert "is not empty; give another --out" in capsys.readouterr().err
 
 
+def test_the_command_takes_flags_before_and_between_members(runs, tmp_path):
+    words = ["--bootstrap_resamples", "20", runs[0], "--calibrate", "false", "--out", str(tmp_path / "out"), runs[1]]
+    assert main(["ensemble", *words]) == 0
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["ensemble_of"] == runs
+    assert written["test"]["resamples"] == 20
+    assert written["calibration"] is None
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out"]
+
+
+def test_a_member_by_two_names_is_one(runs, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(runs[0])
+    for again in (runs[0] + "/", str(tmp_path / "link")):
+        with pytest.raises(SystemExit):
+            main(["ensemble", runs[0], again, "--out", str(tmp_path / "out")])
+        assert "named twice" in capsys.readouterr().err
+
+
 def test_the_command_refuses_in_one_line(runs, tmp_path, capsys):
     out = ["--out", str(tmp_path / "new")]
     member(3, fingerprint="xyz").save(tmp_path / "seed1" / "predictions" / "test.parquet")

@@ -102,7 +102,9 @@ def test_a_wrong_word_is_named(run, capsys, words, message):
     with pytest.raises(SystemExit) as stopped:
         evaluate("--model", run, *words)
     assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("hf-cxr evaluate: ")
+    assert message in line
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from hf_cxr.commands import report_error, set_up_terminal
-from hf_cxr.commands.words import split_words
+from hf_cxr.commands.words import OneLineParser, split_words
 from hf_cxr.config import MEASURING, parse_arguments
 from hf_cxr.files import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 with one line on standard error for bad input."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="hf-cxr evaluate",
         description=__doc__,
         epilog="All other flags are those of `hf-cxr train --help`.",

@@ -5,6 +5,14 @@ argparse must know which of the run's keys take a value, or it would take the va
 
 import argparse
 from collections.abc import Sequence
+from typing import NoReturn
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, whose errors are one line and not the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 class _Keep(argparse.Action):
