@@ -185,7 +185,7 @@ def kill_while_preparing(root, out, after):
 
 
 @pytest.mark.slow
-def test_killed_and_said_again_it_is_whole(tmp_path):
+def test_killed_and_run_again_it_is_whole(tmp_path):
     root = Path(__file__).parents[1]
     kill_while_preparing(root, tmp_path / "out", after=3)
     with pytest.raises(FileNotFoundError, match="was not prepared to its end"):
