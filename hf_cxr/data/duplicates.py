@@ -127,13 +127,18 @@ def hash_images(splits: Mapping[str, datasets.Dataset]) -> dict[str, dict[str, l
             rows = split.select_columns(["image", "image_id"]).cast_column("image", datasets.Image(decode=False))
             columns = {"image_id": list(split["image_id"][:]), "file_sha256": [], "perceptual_hash": []}
             # Rows are read in the threads: map takes all of its arguments at once, and an image may be inside its row.
-            for result in pool.map(partial(_hash_row, rows), range(len(rows))):
-                bar.update()
-                if isinstance(result, ImageError):
-                    unreadable.append(result)
-                    continue
-                columns["file_sha256"].append(result[0])
-                columns["perceptual_hash"].append(result[1])
+            results = pool.map(partial(_hash_row, rows), range(len(rows)))
+            try:
+                for result in results:
+                    bar.update()
+                    if isinstance(result, ImageError):
+                        unreadable.append(result)
+                        continue
+                    columns["file_sha256"].append(result[0])
+                    columns["perceptual_hash"].append(result[1])
+            except BaseException:  # Ctrl-C does not wait for all the files that are left
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
             hashed[name] = columns
     if unreadable:
         raise ValueError(
