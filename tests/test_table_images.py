@@ -110,6 +110,9 @@ def test_without_image_strip_the_message_gives_it(tmp_path):
     path = describe(tmp_path, [f"release/{name}" for name in NAMES])  # below the folder, and not there
     with pytest.raises(FileNotFoundError, match=r"lacks 3 of 3 images.*image_strip: 'release/'"):
         load_table(path)
+    path = describe(tmp_path, [f"https://x.org/{name}" for name in NAMES])
+    with pytest.raises(FileNotFoundError, match=r"image_strip: 'https://x\\.org/'"):
+        load_table(path)
     assert values(load_table(describe(tmp_path, [f"release/{n}" for n in NAMES], image_strip="release/"))[0]) == [
         0,
         1,
@@ -248,6 +251,14 @@ def test_near_misses_are_named(tmp_path, caplog, table, disk, folders):
     ):
         load_table(path, missing_images="skip")
     assert "for 1 of them a file differs" in caplog.text
+
+
+def test_a_missing_ending_can_be_given_in_the_description(tmp_path):
+    pictures(tmp_path, NAMES)
+    bare = [name.removesuffix(".png") for name in NAMES]
+    with pytest.raises(FileNotFoundError, match=r"for 3 of them .*image_path: '\{column\}\.png'"):
+        load_table(describe(tmp_path, bare))
+    assert values(load_table(describe(tmp_path, bare, image_column=None, image_path="{Path}.png"))[0]) == [0, 1, 2]
 
 
 def test_what_is_not_near_is_not_named(tmp_path):
