@@ -348,6 +348,20 @@ def test_a_column_of_paths_is_not_a_column_of_images(tmp_path, secret):
         load_table(describe_parquet(tmp_path, files="data/shard.parquet"))
 
 
+@pytest.mark.parametrize("read", [load_table, load_streamed])
+def test_the_files_of_a_folder_are_in_it(tmp_path, read):
+    """A dataset card may name its data files, with ".." in their paths."""
+    shards(tmp_path / "elsewhere")
+    (tmp_path / "data").mkdir()
+    os.link(tmp_path / "elsewhere/data/shard.parquet", tmp_path / "data/shard.parquet")
+    path = describe_parquet(tmp_path, hub="data")
+    assert [len(split) for split in read(path)[0].values()] == [1, 1, 1]
+    card = "---\nconfigs:\n- config_name: default\n  data_files: ../elsewhere/data/*.parquet\n---\n"
+    (tmp_path / "data/README.md").write_text(card)
+    with pytest.raises(ValueError, match=r"1 of the data files that its README.md names lie elsewhere.*elsewhere"):
+        read(path)
+
+
 def test_a_saved_folder_whose_rows_have_paths_is_refused(tmp_path, secret):
     table = pa.table({"part": list(PARTS), "patient": list("abc"), "Mass": [1, 0, 1]})
     whole = datasets.Dataset(table).add_column("image", [{"bytes": png(n), "path": None} for n in range(3)])
