@@ -97,7 +97,7 @@ def open_builder(folder: Path, config: str | None) -> datasets.DatasetBuilder:
     outside = [path for path in paths if not is_below(path, [folder])]
     if outside:
         raise ValueError(
-            f"{folder}: {len(outside)} of the data files that its README.md names lie elsewhere, such as {outside[0]}; "
+            f"{folder}: {len(outside)} data files that its README.md names lie elsewhere, such as {outside[0]}; "
             "move them into the folder, or correct data_files"
         )
     return builder
