@@ -110,6 +110,9 @@ def test_without_image_strip_the_message_gives_it(tmp_path):
     path = describe(tmp_path, [f"release/{name}" for name in NAMES])  # below the folder, and not there
     with pytest.raises(FileNotFoundError, match=r"lacks 3 of 3 images.*image_strip: 'release/'"):
         load_table(path)
+    path = describe(tmp_path, [f"https://x.org/{name}" for name in NAMES])
+    with pytest.raises(FileNotFoundError, match=r"image_strip: 'https://x\\.org/'"):
+        load_table(path)
     assert values(load_table(describe(tmp_path, [f"release/{n}" for n in NAMES], image_strip="release/"))[0]) == [
         0,
         1,
@@ -250,6 +253,14 @@ def test_near_misses_are_named(tmp_path, caplog, table, disk, folders):
     assert "for 1 of them a file differs" in caplog.text
 
 
+def test_a_missing_ending_can_be_given_in_the_description(tmp_path):
+    pictures(tmp_path, NAMES)
+    bare = [name.removesuffix(".png") for name in NAMES]
+    with pytest.raises(FileNotFoundError, match=r"for 3 of them .*image_path: '\{column\}\.png'"):
+        load_table(describe(tmp_path, bare))
+    assert values(load_table(describe(tmp_path, bare, image_column=None, image_path="{Path}.png"))[0]) == [0, 1, 2]
+
+
 def test_what_is_not_near_is_not_named(tmp_path):
     pictures(tmp_path, ["img/10.png", *NAMES[1:]])
     with pytest.raises(FileNotFoundError) as refused:
@@ -335,6 +346,20 @@ def test_a_column_of_paths_is_not_a_column_of_images(tmp_path, secret):
         load_table(describe_parquet(tmp_path, hub="data"))
     with pytest.raises(ValueError, match="leaves the image folder"):
         load_table(describe_parquet(tmp_path, files="data/shard.parquet"))
+
+
+@pytest.mark.parametrize("read", [load_table, load_streamed])
+def test_the_files_of_a_folder_are_in_it(tmp_path, read):
+    """A dataset card may name its data files, with ".." in their paths."""
+    shards(tmp_path / "elsewhere")
+    (tmp_path / "data").mkdir()
+    os.link(tmp_path / "elsewhere/data/shard.parquet", tmp_path / "data/shard.parquet")
+    path = describe_parquet(tmp_path, hub="data")
+    assert [len(split) for split in read(path)[0].values()] == [1, 1, 1]
+    card = "---\nconfigs:\n- config_name: default\n  data_files: ../elsewhere/data/*.parquet\n---\n"
+    (tmp_path / "data/README.md").write_text(card)
+    with pytest.raises(ValueError, match=r"1 data files that its README.md names lie elsewhere.*elsewhere"):
+        read(path)
 
 
 def test_a_saved_folder_whose_rows_have_paths_is_refused(tmp_path, secret):

@@ -47,7 +47,7 @@ def refuse_absent_bytes(
     rows = np.flatnonzero(absent_N)
     if below and len(rows):
         paths = path_N.take(pa.array(rows)).to_pylist()
-        rows = rows[[not _is_below(path, below) for path in paths]]
+        rows = rows[[not is_below(path, below) for path in paths]]
     if not len(rows):
         return
     first, path = int(rows[0]), path_N[int(rows[0])].as_py()
@@ -66,7 +66,8 @@ def absent_bytes_message(where: str, absent: int, rows: int, column: str, exampl
     )
 
 
-def _is_below(path: str | None, folders: Sequence[Path]) -> bool:
+def is_below(path: str | None, folders: Sequence[Path]) -> bool:
+    """Whether a local path lies in one of the folders."""
     if not path or "://" in path:
         return False
     plain = Path(os.path.abspath(path))  # without ".."; a link in the folder is its owner's, and may lead elsewhere

@@ -51,7 +51,7 @@ from hf_cxr.data.decoded import absent_bytes_message
 from hf_cxr.data.description import TableDescription, load_description
 from hf_cxr.data.images import ImageError, read_grey, resize_grey
 from hf_cxr.data.schema import STREAM, features
-from hf_cxr.data.table_embedded import is_saved, parquet_files, refuse_wildcards
+from hf_cxr.data.table_embedded import is_saved, open_builder, parquet_files
 from hf_cxr.data.table_files import ROW, find_files, no_code_of, read_hub_rows, wanted_columns
 from hf_cxr.data.tables import arrow_table, data_root, described
 from hf_cxr.labels import LabelSpace
@@ -337,12 +337,12 @@ def _shards(description: TableDescription, root: Path) -> dict[str, list[str]]:
     folder = root / description.hub
     if folder.is_dir() and is_saved(folder):
         raise ValueError(f"{folder} is of save_to_disk, which needs no streaming: it is memory-mapped; leave it out")
-    if folder.is_dir():
-        refuse_wildcards(folder)
     place = str(folder) if folder.is_dir() else description.hub
-    revision = None if folder.is_dir() else description.hub_revision
     with no_code_of(place):
-        builder = datasets.load_dataset_builder(place, description.hub_config, revision=revision)
+        if folder.is_dir():
+            builder = open_builder(folder, description.hub_config)
+        else:
+            builder = datasets.load_dataset_builder(place, description.hub_config, revision=description.hub_revision)
     found = {str(split): [str(path) for path in paths] for split, paths in (builder.config.data_files or {}).items()}
     strange = [path for paths in found.values() for path in paths if not path.endswith((".parquet", ".pq"))]
     if strange or not found:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from hf_cxr.data.decoded import refuse_absent_bytes
+from hf_cxr.data.decoded import is_below, refuse_absent_bytes
 from hf_cxr.data.description import TableDescription
 from hf_cxr.data.table_files import find_files, no_code_of, read_hub_rows
 
@@ -54,8 +54,8 @@ def open_pictures(description: TableDescription, root: Path) -> tuple[datasets.D
     elif folder.is_dir() and is_saved(folder):
         data = datasets.load_from_disk(str(folder))
     elif folder.is_dir():
-        refuse_wildcards(folder)
         with no_code_of(str(folder)):
+            open_builder(folder, description.hub_config)
             data = datasets.load_dataset(str(folder), description.hub_config, trust_remote_code=False)
     else:
         with no_code_of(description.hub):
@@ -87,13 +87,27 @@ def open_pictures(description: TableDescription, root: Path) -> tuple[datasets.D
     return datasets.concatenate_datasets(parts), read_hub_rows(description, data, root)
 
 
-def refuse_wildcards(folder: Path) -> None:
-    """ValueError if `datasets` would take characters of a folder's path for wildcards, and find nothing."""
+def open_builder(folder: Path, config: str | None) -> datasets.DatasetBuilder:
+    """How `datasets` would read a local folder, whose files must be in it: nothing of them is read.
+
+    Raises:
+        ValueError: `datasets` would take characters of the folder's path for wildcards, and find nothing; or the
+            folder's README.md names files elsewhere.
+    """
     if glob.has_magic(str(folder.resolve())):
         raise ValueError(
             f"{folder.resolve()}: datasets takes [ ] * ? in a folder's path for wildcards; rename the folder, or name "
             "its Parquet files under files instead of hub"
         )
+    builder = datasets.load_dataset_builder(str(folder), config)
+    paths = [str(path) for found in (builder.config.data_files or {}).values() for path in found]
+    outside = [path for path in paths if not is_below(path, [folder])]
+    if outside:
+        raise ValueError(
+            f"{folder}: {len(outside)} data files that its README.md names lie elsewhere, such as {outside[0]}; "
+            "move them into the folder, or correct data_files"
+        )
+    return builder
 
 
 def is_saved(folder: Path) -> bool:

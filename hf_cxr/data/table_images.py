@@ -150,7 +150,7 @@ def present(
     count = f"{len(gone)} of {len(listed)} images"
     near = near_miss_words(near_misses(rows[PATH].iloc[gone], files))
     if missing_images == "error":
-        start = start_to_strip(rows[PATH].iloc[gone[0]], Path(files.base))
+        start = start_to_strip(rows[SPELLED].iloc[gone[0]], Path(files.base))
         if start and not near:
             near = f"; without its start the first one is there: image_strip: '{start}'"
         raise FileNotFoundError(

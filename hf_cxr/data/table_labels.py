@@ -235,18 +235,17 @@ def _entries(cell: str | Sequence[str], description: TableDescription) -> list[s
         return [entry.strip() for entry in cell.split(description.label_delimiter)] if cell else []
     if is_placeholder(cell) or NUMBER.fullmatch(cell):
         return [cell]
-    # Python and JSON; then with words such as nan that are not in quotes, as str() of pandas' values has them.
-    separated = _separated(cell)
-    for text in (separated, _quoted(separated)):
-        for parse in (ast.literal_eval, json.loads):
-            try:
-                entries = parse(text)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                continue
-            if isinstance(entries, list | tuple) and all(
-                entry is None or isinstance(entry, str | int | float) for entry in entries
-            ):
-                return [str(entry).strip() for entry in entries]
+    text = _separated(cell)
+    # The last one for words such as nan that are not in quotes, as str() of pandas' values has them.
+    for parse in (json.loads, ast.literal_eval, lambda text: ast.literal_eval(_quoted(text))):
+        try:
+            entries = parse(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(entries, list | tuple) and all(
+            entry is None or isinstance(entry, str | int | float) for entry in entries
+        ):
+            return [str(entry).strip() for entry in entries]
     return None
 
 

@@ -146,9 +146,11 @@ def near_miss_words(pairs: Sequence[tuple[str, str]]) -> str:
     if not pairs:
         return ""
     path, file = pairs[0]
+    ending = file.removeprefix(path) if file.startswith(path) else ""
+    template = f", or give the ending in image_path: '{{column}}{ending}'" if ending else ""
     return (
         f"; for {len(pairs)} of them a file differs only in upper and lower case or in the ending (the table has "
-        f"{path}, the folder {file}): correct the table, or rename the files"
+        f"{path}, the folder {file}): correct the table, or rename the files{template}"
     )
 
 
