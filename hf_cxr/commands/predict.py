@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.close_output()
         return 141
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        terminal.complain(f"{error}{progress.resume(args.csv)}")
+        # On one line: a library's message may have several.
+        terminal.complain(f"{' '.join(str(error).split()) or type(error).__name__}{progress.resume(args.csv)}")
         return 2
     except KeyboardInterrupt:
         terminal.complain(f"stopped after {progress.done:,} of {progress.total:,} images{progress.resume(args.csv)}")
@@ -131,6 +132,8 @@ def check_csv(out: str, inputs: Sequence[str | Path] = ()) -> None:
     Raises:
         OutputError: one line with the place and the repair.
     """
+    if not out or out.endswith(("/", os.sep)):
+        raise OutputError(f"cannot write {out!r}: it is not the name of a file; give one, such as predictions.csv")
     try:
         check_places(out, inputs)
     except OutputError as error:
