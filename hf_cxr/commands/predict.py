@@ -94,6 +94,7 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
         if kept is not None and len(kept):
             paths = [path for path in paths if not kept.is_done(path)]
             progress.step(len(found.paths) - len(paths))
+            progress.resumable = True
             terminal.note(f"resuming from {kept.partial}: {progress.done:,} of {progress.total:,} images are done")
         terminal.start(classifier.label_names, paths, args)
         for path, version, answer in predict_versions(classifier, paths, args.batch_size):
@@ -160,7 +161,6 @@ class Progress:
     def step(self, count: int = 1) -> None:
         """So many more images are done."""
         self.done += count
-        self.resumable = self.resumable or count > 1
         if self.bar is not None:
             self.bar.update(count)
 
