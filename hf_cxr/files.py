@@ -249,9 +249,9 @@ def _put_in_place(beside: Path, target: Path) -> None:
         mode = stat.S_IMODE(target.stat().st_mode)
     except FileNotFoundError:
         mode = 0o666 & ~_umask()  # temporary files are made with mode 0600; this one should be as any other
-    beside.chmod(mode)
     with beside.open("r+b") as file:  # Windows syncs no file that is open for reading alone
         os.fsync(file.fileno())
+    beside.chmod(mode)  # after that: the old file may have been read-only
     os.replace(beside, target)
 
 

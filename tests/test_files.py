@@ -53,11 +53,12 @@ def test_another_error_in_the_block_stays_what_it_is(tmp_path):
 
 def test_permissions_of_an_existing_file_stay_and_a_new_one_has_the_usual(tmp_path):
     (tmp_path / "usual").touch()
-    (tmp_path / "old").touch()
-    (tmp_path / "old").chmod(0o640)
-    for name in ("old", "new"):
-        write_text(tmp_path / name, "x")
-    assert (tmp_path / "old").stat().st_mode & 0o777 == 0o640
+    for mode in (0o640, 0o444):
+        (tmp_path / f"{mode:o}").touch()
+        (tmp_path / f"{mode:o}").chmod(mode)
+        write_text(tmp_path / f"{mode:o}", "x")
+        assert (tmp_path / f"{mode:o}").stat().st_mode & 0o777 == mode
+    write_text(tmp_path / "new", "x")
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 

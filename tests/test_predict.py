@@ -291,6 +291,9 @@ def test_a_file_of_the_model_and_a_pipe_are_not_written(model, images, tmp_path,
     assert predict(images, "--model", model, "--csv", tmp_path / "pipe") == 2
     assert "--csv -" in capsys.readouterr().err
     assert (tmp_path / "pipe").is_fifo()
+    for name in ("", f"{tmp_path}/new/"):
+        assert predict(images, "--model", model, "--csv", name) == 2
+        assert "name of a file" in capsys.readouterr().err
 
 
 # What is printed and written.

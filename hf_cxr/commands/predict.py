@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.close_output()
         return 141
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        terminal.complain(f"{error}{progress.resume(args.csv)}")
+        # On one line: a library's message may have several.
+        terminal.complain(f"{' '.join(str(error).split()) or type(error).__name__}{progress.resume(args.csv)}")
         return 2
     except KeyboardInterrupt:
         terminal.complain(f"stopped after {progress.done:,} of {progress.total:,} images{progress.resume(args.csv)}")
@@ -93,6 +94,7 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
         if kept is not None and len(kept):
             paths = [path for path in paths if not kept.is_done(path)]
             progress.step(len(found.paths) - len(paths))
+            progress.resumable = True
             terminal.note(f"resuming from {kept.partial}: {progress.done:,} of {progress.total:,} images are done")
         terminal.start(classifier.label_names, paths, args)
         for path, version, answer in predict_versions(classifier, paths, args.batch_size):
@@ -131,6 +133,8 @@ def check_csv(out: str, inputs: Sequence[str | Path] = ()) -> None:
     Raises:
         OutputError: one line with the place and the repair.
     """
+    if not out or out.endswith(("/", os.sep)):
+        raise OutputError(f"cannot write {out!r}: it is not the name of a file; give one, such as predictions.csv")
     try:
         check_places(out, inputs)
     except OutputError as error:
@@ -157,7 +161,6 @@ class Progress:
     def step(self, count: int = 1) -> None:
         """So many more images are done."""
         self.done += count
-        self.resumable = self.resumable or count > 1
         if self.bar is not None:
             self.bar.update(count)
 
