@@ -110,7 +110,7 @@ def test_names_and_points_stay_as_they_are_written(tmp_path):
         "methods:\n  no: {}\n  1e-3: {lr_scheduler_type: cosine_with_min_lr, lr_scheduler_kwargs: {min_lr: 1e-6}}\n"
         "baseline: no\nseeds: [0]\ntune: {grid: {weight_decay: [1e-3, 0.5], lr_scheduler_kwargs: [{min_lr: 1e-7}]}}\n"
     )
-    with pytest.raises(ValueError, match="lr_scheduler_kwargs .* is tuned and also set by 1e-3"):
+    with pytest.raises(ValueError, match=r"lr_scheduler_kwargs .* is tuned and also set by 1e-3"):
         load_plan(path)
     path.write_text(path.read_text().replace(", lr_scheduler_kwargs: [{min_lr: 1e-7}]", ""))
     plan = load_plan(path)
