@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import rows, trainer
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from hf_cxr.callbacks import TRAINING_WEIGHTS, DeferredReweighting, WeightAverage
+from hf_cxr.callbacks import TRAINING_WEIGHTS, DeferredReweighting, EarlyStopping, WeightAverage
 from hf_cxr.checkpoints import usable_checkpoint
 
 STEPS = {
@@ -158,3 +158,51 @@ def test_before_its_epoch_the_loss_is_the_unweighted_one(tmp_path):
     weighted.train()
     assert [entry["loss"] for entry in weighted.state.log_history if "loss" in entry] == losses["always"]
     assert json.dumps(losses)  # plain numbers
+
+
+EARLY = {
+    "num_train_epochs": 6,
+    "per_device_train_batch_size": 8,  # 5 steps an epoch
+    "eval_strategy": "steps",
+    "eval_steps": 3,
+    "save_strategy": "steps",
+    "save_steps": 3,
+    "save_total_limit": None,
+    "metric_for_best_model": "loss",
+    "drop_path_rate": 0.3,
+}
+
+
+@pytest.mark.parametrize("evaluations", [2, 4], ids=["in the count", "with the count full"])
+def test_a_resumed_run_stops_early_where_the_straight_one_does(tmp_path, evaluations):
+    def build(folder, *more):
+        # No value is better by 10, so that the first one starts a count of three.
+        callbacks = [EarlyStopping(3, 10.0), *more]
+        return trainer(tmp_path / folder, eval_dataset=rows(8), callbacks=callbacks, **EARLY)
+
+    straight = build("straight")
+    straight.train()
+    assert straight.state.global_step == 12 < straight.state.max_steps == 30
+    build("stopped", Recorder(stop=3 * evaluations)).train()
+    resumed = build("stopped")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "stopped" / f"checkpoint-{3 * evaluations}"))
+    assert resumed.state.global_step == 12
+    assert equal(resumed.model.state_dict(), straight.model.state_dict())
+    assert [entry.get("eval_loss") for entry in resumed.state.log_history if "eval_loss" in entry] == [
+        entry["eval_loss"] for entry in straight.state.log_history if "eval_loss" in entry
+    ]
+
+
+def test_an_undefined_figure_counts_as_no_better(tmp_path):
+    stopping = EarlyStopping(2, 0.0)
+    values = [0.6, float("nan"), 0.7, 0.65, float("nan")]
+    state = TrainerState(log_history=[{"eval_auc": value} for value in values])
+    control = TrainerControl()
+    args = trainer(tmp_path, eval_strategy="epoch", metric_for_best_model="auc", eval_dataset=rows(4)).args
+    args.greater_is_better = True
+    stopping.on_train_begin(args, state, control)
+    assert (stopping.early_stopping_patience_counter, control.should_training_stop) == (2, True)
+    state.log_history.pop()
+    control = TrainerControl()
+    stopping.on_train_begin(args, state, control)
+    assert (stopping.early_stopping_patience_counter, control.should_training_stop) == (1, False)

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet
 import pytest
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from hf_cxr.commands import COMMANDS, main, run_command
 from hf_cxr.commands.errors import describe_error
 from hf_cxr.config import parse_arguments, take_config
+from hf_cxr.report import Report
 
 ROOT = Path(__file__).parents[1]
 
@@ -259,15 +261,23 @@ def test_compare_takes_flags_before_its_plan(tmp_path, capsys):
     assert "give the comparison" in capsys.readouterr().err
 
 
+def test_the_line_to_paste_has_the_models_own_number_of_findings():
+    example = {"scores": {}, "labels": [], "image_id": "a", "images": 8, "largest_difference": 0.0}
+    done = SimpleNamespace(
+        test=SimpleNamespace(findings=[None] * 20), headline=str, cautions=list, stock_pipeline=example, hub_url=None
+    )
+    assert "model='runs/x', top_k=20)" in Report.summary(done, Path("runs/x"))
+
+
 # Other systems.
 
 WITHOUT = """
 import builtins, importlib, pkgutil
 real = builtins.__import__
-def hidden(name, globals=None, *rest):
+def hidden(name, globals=None, *rest, **named):
     if name in ("resource", "fcntl", "pwd", "grp", "termios") and str((globals or {}).get("__name__")).startswith("hf_cxr"):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-    return real(name, globals, *rest)
+    return real(name, globals, *rest, **named)
 builtins.__import__ = hidden
 import hf_cxr
 for module in pkgutil.walk_packages(hf_cxr.__path__, "hf_cxr."):

@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from tiny import SWIN
 
 from hf_cxr import comparison_report
 from hf_cxr.commands import main as hf_cxr_main
-from hf_cxr.compare import best_point, check_run, final_runs, load_plan, tuned_points, tuning_runs
+from hf_cxr.compare import BUSY, TRAIN, best_point, check_run, final_runs, load_plan, tuned_points, tuning_runs
+from hf_cxr.comparison_plan import folder_name
 from hf_cxr.comparison_report import build_report, has_loss_of_a_cell, loss_curves
 from hf_cxr.config import parse_arguments
 from hf_cxr.evaluation import evaluate_predictions
@@ -100,6 +102,42 @@ def test_a_name_that_stands_twice_is_refused(tmp_path):
     path.write_text(path.read_text().replace("methods:\n", "methods:\n  BCE: {loss: focal}\n"))
     with pytest.raises(ValueError, match="BCE stands twice"):
         load_plan(path)
+
+
+def test_names_and_points_stay_as_they_are_written(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        "base: {loss: bce, learning_rate: 1e-5, eval_strategy: no, load_best_model_at_end: false}\n"
+        "methods:\n  no: {}\n  1e-3: {lr_scheduler_type: cosine_with_min_lr, lr_scheduler_kwargs: {min_lr: 1e-6}}\n"
+        "baseline: no\nseeds: [0]\ntune: {grid: {weight_decay: [1e-3, 0.5], lr_scheduler_kwargs: [{min_lr: 1e-7}]}}\n"
+    )
+    with pytest.raises(ValueError, match=r"lr_scheduler_kwargs .* is tuned and also set by 1e-3"):
+        load_plan(path)
+    path.write_text(path.read_text().replace(", lr_scheduler_kwargs: [{min_lr: 1e-7}]", ""))
+    plan = load_plan(path)
+    assert (list(plan.methods), plan.baseline) == (["no", "1e-3"], "no")
+    assert plan.base["eval_strategy"] == "no"
+    assert plan.values("1e-3")["lr_scheduler_kwargs"] == {"min_lr": 1e-6}
+    assert [run.label for run in tuning_runs(plan, tmp_path)][:2] == ["weight_decay 1e-3", "weight_decay 0.5"]
+    assert len(final_runs(plan, tmp_path, {})) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("a: b/c", "a_b_c"), ("Con", "Con_"), ("com1.x", "com1.x_"), ("a.", "a")]
+)
+def test_folders_have_names_that_windows_takes(name, folder):
+    assert folder_name(name) == folder
+
+
+def test_a_run_whose_log_is_locked_is_not_started(tmp_path):
+    run = final_runs(load_plan(write_plan(tmp_path)), tmp_path / "out", {})[0]
+    run.log.parent.mkdir(parents=True)
+    with FileLock(run.log):
+        done = subprocess.run([sys.executable, "-c", TRAIN, run.log, "no_such.yaml"], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (BUSY, "")
+    done = subprocess.run([sys.executable, "-c", TRAIN, run.log, "no_such.yaml"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no such config: no_such.yaml" in done.stderr
 
 
 def test_flags_that_are_not_for_all_runs_are_refused(tmp_path):
@@ -572,7 +610,7 @@ def test_a_process_of_an_earlier_start_is_waited_for_and_not_doubled(compared, t
     result = copy / "runs" / "BCE" / "seed1" / "metrics.json"
     result.rename(copy / "aside.json")
     log = copy / "logs" / "runs-BCE-seed1.log"
-    holder = "import fcntl, shutil, sys, time; log = open(sys.argv[1], 'a'); fcntl.flock(log, fcntl.LOCK_EX); print('held', flush=True); time.sleep(25); shutil.move(sys.argv[2], sys.argv[3])"  # noqa: E501
+    holder = "import filelock, shutil, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); time.sleep(25); shutil.move(sys.argv[2], sys.argv[3])"  # noqa: E501
     with subprocess.Popen(
         [sys.executable, "-c", holder, log, copy / "aside.json", result], stdout=subprocess.PIPE, text=True
     ) as process:

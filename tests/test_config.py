@@ -1,5 +1,6 @@
 """Arguments: the file gives defaults, flags win, a misspelt key is named with its nearest, values are checked once."""
 
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -148,3 +149,63 @@ def test_resolved_config_has_every_key_and_no_token(config):
     resolved = parse_arguments([config, "--hub_token", "secret"]).to_dict()
     assert not [key for key in set(known_keys()) - set(resolved) if not key.startswith(NOT_SAVED)]
     assert "secret" not in str(resolved)
+
+
+@pytest.mark.parametrize(
+    ("text", "get", "value"),
+    [
+        ("learning_rate: 1e-4", lambda args: args.training.learning_rate, 1e-4),
+        ("weight_decay: .5", lambda args: args.training.weight_decay, 0.5),
+        ("seed: 010", lambda args: args.training.seed, 10),
+        ("train_limit: 1e3", lambda args: args.data.train_limit, 1000),
+        ("phantom_train: 1_000", lambda args: args.data.phantom_train, 1000),
+        ("run_name: 010", lambda args: args.training.run_name, "010"),
+        ("model_revision: 1e5", lambda args: args.model.model_revision, "1e5"),
+        ("bf16: on", lambda args: args.training.bf16, True),
+        ("bf16: 0", lambda args: args.training.bf16, False),
+        ("save_strategy: no\nload_best_model_at_end: no", lambda args: args.training.save_strategy, "no"),
+        ("report_to: no", lambda args: None, None),
+        (
+            "class_weights: given\ngiven_class_weights: [1e-1, 2, .5]",
+            lambda args: args.loss.given_class_weights,
+            [0.1, 2, 0.5],
+        ),
+        (
+            "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1e-6}",
+            lambda args: args.training.lr_scheduler_kwargs,
+            {"min_lr": 1e-6},
+        ),
+        ("nih_root: ~/nih\ndataset: nih", lambda args: args.data.nih_root, str(Path.home() / "nih")),
+    ],
+)
+def test_a_value_is_of_its_keys_type_however_yaml_spells_it(tmp_path, capsys, text, get, value):
+    path = tmp_path / "x.yaml"
+    path.write_text(f"{text}\n")
+    if text == "report_to: no":  # the word, not false
+        assert "report_to no is not a tracker" in message_of(capsys, [str(path)])
+        return
+    assert get(parse_arguments([str(path)])) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1.5", ["seed", "1.5", "int"]),
+        ("seed: true", ["seed", "True"]),
+        ("learning_rate: yes", ["learning_rate", "True"]),
+        ("learning_rate: [1e-3]", ["learning_rate", "list"]),
+        ("learning_rate: {a: 1}", ["learning_rate", "mapping"]),
+        ("bf16: maybe", ["bf16", "true or false"]),
+        ("swin_depths: [2, 2.5]", ["swin_depths", "2.5"]),
+        ("output_dir: [a]", ["output_dir", "list"]),
+        ("loss: bce\nloss: focal", ["loss stands twice"]),
+        ("lr_scheduler_kwargs: {min_lr: 1, min_lr: 2}", ["min_lr stands twice"]),
+        ("logging_dir: x", ["logging_dir", "leave it out"]),
+    ],
+)
+def test_a_value_of_another_type_is_one_line_with_key_and_file(tmp_path, capsys, text, words):
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"{text}\n")
+    err = message_of(capsys, [str(path)])
+    assert all(word in err for word in [*words, str(path)])
+    assert err.count("\n") == 1

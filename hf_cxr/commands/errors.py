@@ -76,7 +76,7 @@ def run_guarded(
         status = command(words)
         sys.stdout.flush()  # a full disk or a closed pipe shows here, and not as the interpreter ends
     except KeyboardInterrupt as stop:
-        _print_traceback(stop)
+        print_traceback(stop)
         _say(f"{name}: stopped{again and f'; {again}'}")
         return 130
     except Exception as error:
@@ -89,7 +89,7 @@ def run_guarded(
 
 def report_error(name: str, error: BaseException) -> int:
     """Print the line of an error, its traceback too with --debug, and return the exit status."""
-    _print_traceback(error)
+    print_traceback(error)
     try:
         sys.stdout.flush()
     except OSError:
@@ -160,7 +160,7 @@ def _how_to_see() -> str:
     return "hf-cxr --debug COMMAND ... shows where"
 
 
-def _print_traceback(error: BaseException) -> None:
+def print_traceback(error: BaseException) -> None:
     if os.environ.get(DEBUG, "") not in ("", "0"):
         traceback.print_exception(error, file=sys.stderr)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from hf_cxr.cells import printable
 from hf_cxr.commands import set_up_terminal
+from hf_cxr.commands.errors import print_traceback
 from hf_cxr.files import OutputError
 from hf_cxr.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
 
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.close_output()
         return 141
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        print_traceback(error)  # with --debug
         # On one line: a library's message may have several.
         terminal.complain(f"{' '.join(str(error).split()) or type(error).__name__}{progress.resume(args.csv)}")
         return 2
