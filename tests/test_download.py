@@ -397,7 +397,11 @@ def test_the_good_part_of_these_archives_unpacks(tmp_path, caplog):
     assert (folder / "images/00000001_000.png").read_bytes() == PNG
 
 
-@pytest.mark.parametrize("content", [tar_gz(GOOD)[:-30], b"\x1f\x8bnothing", b"", tar_gz({"readme.txt": b"x"})])
+@pytest.mark.parametrize(
+    "content",
+    [tar_gz(GOOD)[:-30], b"\x1f\x8bnothing", b"", tar_gz({"readme.txt": b"x"})],
+    ids=["cut off", "not gzip", "empty", "no image"],
+)
 def test_a_damaged_archive_leaves_nothing(tmp_path, content):
     archive = tmp_path / ARCHIVE
     archive.write_bytes(content)
