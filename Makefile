@@ -13,16 +13,16 @@ quickstart: $(BIN)/.run ## train, evaluate and document a small Swin on syntheti
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml scripts/train.py configs/quickstart.yaml --on_existing_run move_aside
 
 test: $(BIN)/.dev ## run the tests (HF_CXR_NIH_ROOT=DIR adds those on real images)
-	$(BIN)/python -m pytest --doctest-modules
+	$(BIN)/python -m pytest --doctest-modules --numprocesses auto --dist loadfile
 
 test-fast: $(BIN)/.dev ## run the tests that take seconds
-	$(BIN)/python -m pytest --doctest-modules -m "not slow"
+	$(BIN)/python -m pytest --doctest-modules --numprocesses auto --dist loadfile -m "not slow"
 
 lint: $(BIN)/.dev ## check style, imports and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(BIN)/.dev ## mend style and formatting
+format: $(BIN)/.dev ## fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -124,6 +124,7 @@ PROTOCOL = {
     "missing_images": {},
     "unreadable_images": {},
     "initial_weights": "random",
+    "base_model": None,
     "loss": {"name": "bce", "options": {}, "class_weights_kind": "none"},
     "sampler": {"name": "shuffle", "options": {}},
     "stages": {

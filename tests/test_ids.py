@@ -186,7 +186,7 @@ def test_long_ids_beside_an_empty_cell_keep_their_digits(tmp_path, kind):
     table = pa.table({**frame, "p": pa.array(ids, pa.int64())})
     keys = {"patient_column": "p", "split_column": "s", "findings": ["Mass"], "keep": {"s": list(PARTS)}}
     if kind == "hub":
-        images = [{"bytes": b"", "path": None}] * 4
+        images = [{"bytes": b"P5 1 1 255 x", "path": None}] * 4
         hub = datasets.Dataset(table).add_column("image", images, feature=datasets.Image())
         hub.save_to_disk(tmp_path / "saved")
         keys |= {"hub": "saved", "image_column": "image"}
@@ -224,7 +224,7 @@ def test_a_class_of_minus_one_is_unknown_and_not_the_last_class(tmp_path):
     schema = {"image": datasets.Image(), "p": datasets.Value("float32"), "x": datasets.ClassLabel(names=["M", "F"])}
     parts = {
         part: datasets.Dataset.from_dict(
-            {"image": [{"bytes": b"", "path": None}], "p": [n], "x": [code], "Mass": [1]},
+            {"image": [{"bytes": b"P5 1 1 255 x", "path": None}], "p": [n], "x": [code], "Mass": [1]},
             features=datasets.Features({**schema, "Mass": datasets.Value("int64")}),
         )
         for n, (part, code) in enumerate(zip(PARTS, (0, 1, -1), strict=True))
@@ -517,6 +517,7 @@ def report_of(similar: list[str]) -> Report:
         "training_images_limited_to": None,
         "missing_images": {},
         "initial_weights": "random",
+        "base_model": None,
         "loss": {"name": "bce", "options": {}, "class_weights_kind": "none"},
         "sampler": {"name": "shuffle", "options": {}},
         "stages": dataclasses.asdict(StageArguments()),

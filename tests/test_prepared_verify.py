@@ -510,4 +510,4 @@ def test_ctrl_c_is_one_line_and_status_130(tmp_path, monkeypatch, capsys):
     phantoms = ["--phantom_train=4", "--phantom_validation=4", "--phantom_test=4", "--phantom_size=64"]
     line = ["prepare", *phantoms, "--resize_size=36", "--image_size=32", "--out", str(tmp_path / "out"), "--workers=1"]
     assert hf_cxr_main(line) == 130
-    assert "the same command goes on" in capsys.readouterr().err.splitlines()[-1]
+    assert "the same command continues" in capsys.readouterr().err.splitlines()[-1]

@@ -99,7 +99,7 @@ def test_run_folder_is_complete_and_whole(finished):
         "run.log",
     } <= files
     assert [name for name in files if "tfevents" in name]
-    assert not [name for name in files if Path(name).name.startswith(".")]
+    assert [name for name in files if Path(name).name.startswith(".")] == [".run.lock"]
     assert "training_args.bin" not in files
 
 

@@ -127,10 +127,10 @@ def test_places_that_are_not_run_folders_are_left_alone(tmp_path):
 def test_checkpoints_without_settings_are_refused(checkpoint):
     config = checkpoint.parent / "config.yaml"
     config.write_text("a: [")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="settings are unknown"):
         opened(checkpoint.parent)
     config.unlink()
-    with pytest.raises(ValueError, match=r"config\.yaml is missing"):
+    with pytest.raises(ValueError, match="settings are unknown"):
         opened(checkpoint.parent)
     assert checkpoint.is_dir()
 
@@ -145,7 +145,7 @@ def test_move_aside_keeps_the_earlier_run(checkpoint):
 def test_a_checkpoint_of_another_run_is_not_resumed_from(checkpoint, tmp_path):
     shutil.copytree(checkpoint, tmp_path / "other" / "checkpoint-4")
     flag = "--resume_from_checkpoint"
-    with pytest.raises(ValueError, match="not a checkpoint of"):
+    with pytest.raises(SystemExit):
         opened(checkpoint.parent, flag, str(tmp_path / "other" / "checkpoint-4"))
     assert opened(checkpoint.parent, flag, str(checkpoint)) == checkpoint
 

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, DownloadError) as error:
         return report_error("hf-cxr download", error)
     except KeyboardInterrupt:
-        print("hf-cxr download: stopped; the same command goes on from here", file=sys.stderr)
+        print("hf-cxr download: stopped; the same command continues from here", file=sys.stderr)
         return 130
     print(
         f"The images are the NIH Clinical Center's ({RELEASE}): acknowledge it, and cite Wang et al., ChestX-ray8, "

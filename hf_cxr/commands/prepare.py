@@ -2,8 +2,8 @@
 
 The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR), and so is the size
 (--resize_size) and, by the model, the filter. Train on the folder with --dataset prepared --prepared DIR: the pixels
-are the same. If it was stopped, the same command goes on; if it has finished, it does nothing; if the source changed,
-it says so. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder.
+are the same. If it was stopped, the same command continues; if it has finished, it does nothing; if the source
+changed, it says so. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder.
 """
 
 import argparse

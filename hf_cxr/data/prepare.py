@@ -425,8 +425,9 @@ def _write_shard(split: datasets.Dataset, shard: Shard, pictures: list, out: Pat
         for image_id, reason in zip(split.select(rows)["image_id"], pictures, strict=True)
         if isinstance(reason, str)
     ]
-    what = {"file": shard.file_name, "rows": len(kept), "bytes": size, "refused": refused, "sha256": sha256}
-    return sealed(asdict(shard) | what | {"unused_bits": sum(picture["unused_bits"] for picture in good)})
+    what = {"file": shard.file_name, "rows": len(kept), "bytes": size, "refused": refused}
+    what |= {"unused_bits": sum(picture["unused_bits"] for picture in good), "sha256": sha256}
+    return sealed(asdict(shard) | what)
 
 
 def _features(split: datasets.Dataset) -> datasets.Features:
