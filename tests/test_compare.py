@@ -610,14 +610,24 @@ def test_a_process_of_an_earlier_start_is_waited_for_and_not_doubled(compared, t
     result = copy / "runs" / "BCE" / "seed1" / "metrics.json"
     result.rename(copy / "aside.json")
     log = copy / "logs" / "runs-BCE-seed1.log"
-    holder = "import filelock, shutil, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); time.sleep(25); shutil.move(sys.argv[2], sys.argv[3])"  # noqa: E501
+    holder = (
+        "import filelock, shutil, sys; filelock.FileLock(sys.argv[1]).acquire(); print('held', flush=True); "
+        "sys.stdin.readline(); shutil.move(sys.argv[2], sys.argv[3])"
+    )
     with subprocess.Popen(
-        [sys.executable, "-c", holder, log, copy / "aside.json", result], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "held\n"
+        [sys.executable, "-c", holder, log, copy / "aside.json", result],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as earlier:
+        assert earlier.stdout.readline() == "held\n"
         started = log.read_text().count("---")
-        _, err = finish(compare(path, copy))
-    assert "BCE, seed 1: a process of an earlier start is still at it" in err
+        process = compare(path, copy)
+        lines = iter(process.stderr.readline, "")
+        assert any("BCE, seed 1: a process of an earlier start is still at it" in line for line in lines)
+        earlier.stdin.write("\n")  # it ends, and leaves its result
+        earlier.stdin.flush()
+        finish(process)
     assert log.read_text().count("---") == started
 
 

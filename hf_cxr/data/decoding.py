@@ -37,6 +37,19 @@ def worker_pool(workers: int) -> Iterator[Executor]:
             raise
 
 
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes that are started within the block never see Ctrl-C, not even while they are still importing."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # one that came meanwhile is answered now
+
+
 def _start_worker() -> None:
     """In a decoding process: leave Ctrl-C to the main process, and end with it, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -66,7 +79,8 @@ def answers_in_order(pool: Executor, work: Iterator, recipe: Recipe, *, ahead: i
     waiting: deque[Future] = deque()
     try:
         for batch in work:
-            waiting.append(pool.submit(decode_batch, batch, recipe))
+            with _without_ctrl_c():  # a pool starts its processes when work is handed to it
+                waiting.append(pool.submit(decode_batch, batch, recipe))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
