@@ -611,8 +611,8 @@ def test_a_process_of_an_earlier_start_is_waited_for_and_not_doubled(compared, t
     result.rename(copy / "aside.json")
     log = copy / "logs" / "runs-BCE-seed1.log"
     holder = (
-        "import filelock, shutil, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); "
-        "sys.stdin.readline(); shutil.move(sys.argv[2], sys.argv[3])"
+        "import filelock, shutil, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); "
+        "print('held', flush=True); sys.stdin.readline(); shutil.move(sys.argv[2], sys.argv[3])"
     )
     with subprocess.Popen(
         [sys.executable, "-c", holder, log, copy / "aside.json", result],
