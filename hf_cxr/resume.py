@@ -112,6 +112,7 @@ def check_resume(
     if saved.get("data") is None:
         check_split(split, checkpoint)
         logger.warning("%s was written by an earlier version: its labels and files cannot be compared", checkpoint)
+        save_state(state, run_dir)  # for the next time
         return {"data": fingerprint, "initial_weights": weights}
     if saved.get("initial_weights") != weights:
         raise ValueError(

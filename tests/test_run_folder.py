@@ -215,6 +215,15 @@ class TestResume:
         with pytest.raises(ValueError, match="no longer in train"):
             self.resume(start, splits, "--missing_images", "skip")
 
+    def test_a_checkpoint_of_an_earlier_version_is_compared_from_then_on(self, start):
+        (start[4] / "config.json").write_text(json.dumps({"hf_cxr": {"split": "split"}}))
+        (start[3] / "data.parquet").unlink()
+        assert self.resume(start)["data"]
+        assert (start[3] / "data.parquet").is_file()
+        (start[4] / "config.json").write_text(json.dumps({"hf_cxr": {"split": "another"}}))
+        with pytest.raises(ValueError, match="trained on the split another"):
+            self.resume(start)
+
     def test_initial_weights_are_known_by_content(self, start):
         config = start[4] / "config.json"
         saved = json.loads(config.read_text())
