@@ -104,9 +104,9 @@ def train(config: Path, run_dir: Path, *, kill_at: int = MANY, events: Path | No
 
     descriptor = os.open(events, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if events is not None else -1
     sys.addaudithook(watch)
-    from hf_cxr.commands.train import main
+    from hf_cxr.commands import run_command
 
-    return main([str(config), "--output_dir", str(run_dir)])
+    return run_command("train", [str(config), "--output_dir", str(run_dir)])
 
 
 def figures(run_dir: Path) -> dict:
