@@ -25,7 +25,7 @@ STATE = "trainer_state.json"
 DAMAGED = "damaged-"  # prefix of a checkpoint folder that was set aside
 UNFINISHED = "it was not written to its end"
 FOR_A_MODEL = ("config.json", "model.safetensors", STATE)
-FOR_A_RESUME = ("optimizer.pt", "scheduler.pt")  # which --save_only_model leaves out
+FOR_A_RESUME = ("optimizer.pt", "scheduler.pt")
 
 
 def seal(checkpoint: str | Path) -> None:

@@ -162,8 +162,8 @@ def _check_state(
         )
     if found.files and args.data.changed_files != "accept":
         raise ValueError(
-            f"{'; '.join(found.files)} (size or time of change) since {run_dir} was started. Bring the files back; if "
-            "they hold the same images, as after a copy, resume with --changed_files accept"
+            f"{'; '.join(found.files)} since {run_dir} was started. Bring the files back; if they hold the same "
+            "images, as after a copy, resume with --changed_files accept"
         )
     for sentence in (*found.gone, *found.files):
         logger.warning("since the run was started: %s", sentence)

@@ -99,7 +99,7 @@ def test_the_files_of_another_step_are_not_taken_for_a_step(run_dir, sealed):
 
 
 def test_a_checkpoint_without_optimizer_is_a_model_and_not_resumed_from(run_dir):
-    # As --save_only_model writes them: the best one can be gone back to all the same.
+    # The best one can be gone back to all the same.
     for checkpoint in checkpoints_of(run_dir):
         (checkpoint / "optimizer.pt").unlink()
         seal(checkpoint)

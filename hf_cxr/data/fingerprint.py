@@ -207,5 +207,12 @@ def _changed_labels(before: pa.Table, now: pa.Table, names: Sequence[str]) -> li
 
 
 def _changed_files(before: pa.Table, now: pa.Table, free: set[str]) -> list[str]:
-    images = [image for image, _, _ in _different(before, now, "file") if image not in free]
-    return [f"the files of {len(images):,} images changed, such as {', '.join(images[:3])}"] if images else []
+    """A sentence for images whose bytes were compared, and one for those known by size and time of change."""
+    changed = [(image, ":" in one) for image, one, _ in _different(before, now, "file") if image not in free]
+    sentences = []
+    for by_time, what in ((False, "the content"), (True, "size or time of change")):
+        images = [image for image, known_by_time in changed if known_by_time == by_time]
+        if images:
+            count = "1 image file" if len(images) == 1 else f"{len(images):,} image files"
+            sentences.append(f"{what} of {count} changed, such as {', '.join(images[:3])}")
+    return sentences
