@@ -24,7 +24,8 @@ CHECKSUMS = "checksums.json"
 STATE = "trainer_state.json"
 DAMAGED = "damaged-"  # prefix of a checkpoint folder that was set aside
 UNFINISHED = "it was not written to its end"
-BEFORE_CHECKSUMS = ("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt")
+FOR_A_MODEL = ("config.json", "model.safetensors", STATE)
+FOR_A_RESUME = ("optimizer.pt", "scheduler.pt")
 
 
 def seal(checkpoint: str | Path) -> None:
@@ -49,9 +50,9 @@ def problems_of(checkpoint: str | Path) -> list[str]:
     if not (checkpoint / CHECKSUMS).exists():
         return _problems_without_checksums(checkpoint)
     recorded = _read_json(checkpoint / CHECKSUMS)
-    if recorded is None or not all(isinstance(entry, dict) for entry in recorded.values()):
+    if recorded is None or not all(map(_is_record, recorded.values())):
         return [f"{CHECKSUMS} cannot be read"]
-    problems = []
+    problems = [f"{CHECKSUMS} does not list {name}" for name in FOR_A_MODEL if name not in recorded]
     for name, entry in recorded.items():
         path = checkpoint / name
         if not path.is_file():
@@ -60,7 +61,7 @@ def problems_of(checkpoint: str | Path) -> list[str]:
             problems.append(f"{name} has {path.stat().st_size:,} bytes instead of {entry.get('bytes'):,}")
         elif _record(path) != entry:
             problems.append(f"{name} was changed: its SHA-256 differs")
-    return problems
+    return problems or _problem_of_step(checkpoint)
 
 
 def usable_checkpoint(run_dir: str | Path, world_size: int = 1, *, needs_best: bool = True) -> Path | None:
@@ -95,9 +96,16 @@ def usable_checkpoint(run_dir: str | Path, world_size: int = 1, *, needs_best: b
 
 
 def checkpoints_of(run_dir: str | Path) -> list[Path]:
-    """The checkpoint folders of a run, oldest first."""
+    """The checkpoint folders of a run, oldest first.
+
+    Raises:
+        ValueError: there is a file where a checkpoint would be written.
+    """
     folders = [path for path in Path(run_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted((path for path in folders if path.is_dir()), key=_step)
+    for path in folders:
+        if not path.is_dir():
+            raise ValueError(f"{path} is not a folder, so no checkpoint can be written there: move it away")
+    return sorted(folders, key=_step)
 
 
 def best_checkpoint(run_dir: str | Path, step: int | None) -> Path | None:
@@ -125,7 +133,7 @@ def file_sha256(path: str | Path) -> str:
 def _problems_of_resume(checkpoint: Path, world_size: int, needs_best: bool) -> list[str]:
     """What keeps a whole checkpoint from being resumed by this many processes and brought to its end."""
     rng = [f"rng_state_{i}.pth" for i in range(world_size)] if world_size > 1 else ["rng_state.pth"]
-    problems = [f"{name} is missing" for name in rng if not (checkpoint / name).is_file()]
+    problems = [f"{name} is missing" for name in (*FOR_A_RESUME, *rng) if not (checkpoint / name).is_file()]
     step = (_read_json(checkpoint / STATE) or {}).get("best_global_step")
     if needs_best and step is not None and step != _step(checkpoint):
         best = best_checkpoint(checkpoint.parent, step)
@@ -141,7 +149,14 @@ def _problems_without_checksums(checkpoint: Path) -> list[str]:
         return ["config.json cannot be read"]
     if "data" in (config.get("hf_cxr") or {}):  # which came with the checksums
         return [UNFINISHED]
-    return [f"{name} is missing" for name in BEFORE_CHECKSUMS if not (checkpoint / name).is_file()]
+    missing = [f"{name} is missing" for name in FOR_A_MODEL if not (checkpoint / name).is_file()]
+    return missing or _problem_of_step(checkpoint)
+
+
+def _problem_of_step(checkpoint: Path) -> list[str]:
+    """A folder that was renamed, or filled with another checkpoint's files: the best one is found by its number."""
+    step = (_read_json(checkpoint / STATE) or {}).get("global_step")
+    return [] if step in (None, _step(checkpoint)) else [f"its files are those of step {step}"]
 
 
 def _clear_away(checkpoint: Path, *, finished: bool) -> None:
@@ -162,6 +177,10 @@ def _step(checkpoint: Path) -> int:
 def _files(folder: Path) -> Sequence[str]:
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
     return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _is_record(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256"), str)
 
 
 def _record(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from hf_cxr.checkpoints import file_sha256
 from hf_cxr.config import ARGUMENTS, RunArguments
+from hf_cxr.data import count_removed
 from hf_cxr.data.fingerprint import FILE, changes, data_fingerprint, load_state, save_state
 from hf_cxr.yaml_files import dump_yaml, parse_yaml
 
@@ -85,7 +86,7 @@ def check_resume(
     split: str,
     *,
     unreadable: Collection[str] = (),
-) -> dict[str, str | None]:
+) -> dict[str, Any]:
     """Refuse to resume on other data or from other initial weights; note both where a run starts.
 
     Args:
@@ -97,7 +98,9 @@ def check_resume(
         unreadable: ids of images that are left out and counted, so that it does not matter how their files changed.
 
     Returns:
-        What a checkpoint's config.json is to say: ``data`` and ``initial_weights``.
+        What a checkpoint's config.json is to say: ``data`` and ``initial_weights``; and, if there are any,
+        ``removed_images``: by split, how many of the images that the run was started with the data no longer list,
+        for the report to count.
 
     Raises:
         ValueError: labels, images, their order or files, patients or initial weights are not those that the run was
@@ -119,8 +122,8 @@ def check_resume(
             f"{run_dir} started from other weights than those of {args.model.model_name_or_path}: give the "
             "--model_name_or_path it was started with, or another --output_dir"
         )
-    _check_state(args, run_dir, checkpoint, state, saved["data"], unreadable)
-    return {"data": saved["data"], "initial_weights": weights}
+    removed = _check_state(args, run_dir, checkpoint, state, saved["data"], unreadable)
+    return {"data": saved["data"], "initial_weights": weights} | ({"removed_images": removed} if removed else {})
 
 
 def check_split(fingerprint: str, checkpoint: Path) -> None:
@@ -139,7 +142,7 @@ def check_split(fingerprint: str, checkpoint: Path) -> None:
 
 def _check_state(
     args: RunArguments, run_dir: Path, checkpoint: Path, now: pa.Table, trained_on: str, unreadable: Collection[str]
-) -> None:
+) -> dict[str, int]:
     before = load_state(run_dir)
     if before is None or data_fingerprint(before) != trained_on:
         if data_fingerprint(now) != trained_on:
@@ -149,7 +152,7 @@ def _check_state(
                 "with, or another --output_dir"
             )
         logger.warning("%s is missing or damaged: whether image files changed cannot be checked", run_dir / FILE)
-        return
+        return {}
     found = changes(before, now, but_files_of=unreadable)
     if found.rows:
         raise ValueError(
@@ -158,13 +161,14 @@ def _check_state(
         )
     if found.gone and args.data.missing_images != "skip":
         raise ValueError(
-            f"{'; '.join(found.gone)} since {run_dir} was started. Bring them back, or leave them out and have them "
+            f"since {run_dir} was started, {'; '.join(found.gone)}. Bring them back, or leave them out and have them "
             "counted with --missing_images skip"
         )
     if found.files and args.data.changed_files != "accept":
         raise ValueError(
-            f"{'; '.join(found.files)} (size or time of change) since {run_dir} was started. Bring the files back; if "
-            "they hold the same images, as after a copy, resume with --changed_files accept"
+            f"since {run_dir} was started, {'; '.join(found.files)}. Bring the files back; if they hold the same "
+            "images, as after a copy, resume with --changed_files accept"
         )
     for sentence in (*found.gone, *found.files):
         logger.warning("since the run was started: %s", sentence)
+    return count_removed(args.data, found.gone_keys) if found.gone_keys else {}

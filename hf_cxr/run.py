@@ -9,6 +9,7 @@ import importlib.metadata
 import logging
 import platform
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -437,10 +438,9 @@ def describe_protocol(
     """What was done, on which patients: all that a figure must be read with; after training, computed from it."""
     positives_C, negatives_C, _ = counts(label_matrix(splits["train"]))
     calibration = calibration if args.evaluation.calibrate else None
-    missing = {
-        name: count - (name != "train") * len(left_out.get(name, ()))
-        for name, count in count_missing(args.data, splits).items()
-    }
+    missing = Counter(trainer.model.config.hf_cxr.get("removed_images"))
+    for name, count in count_missing(args.data, splits).items():
+        missing[name] += count - (name != "train") * len(left_out.get(name, ()))
     return {
         "dataset": dataset_name(args.data),
         "synthetic": is_synthetic(args.data),

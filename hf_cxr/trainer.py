@@ -257,6 +257,13 @@ class CXRTrainer(Trainer):
         logits, labels = (
             torch.as_tensor(array, device=self.args.device) for array in (prediction.predictions, prediction.label_ids)
         )
+        lost = int((~torch.isfinite(logits)).any(dim=1).sum())
+        if lost:
+            raise ValueError(
+                f"training diverged: the outputs for {lost:,} of {len(logits):,} validation images are not finite "
+                f"after epoch {self.state.epoch or 0:g}; start another run with a lower --learning_rate, or with "
+                "--max_grad_norm 1"
+            )
         metrics = {"loss": self.loss.eval()(logits, labels).item()}
         return metrics | (self._metrics_of_set(prediction) if self._metrics_of_set else {})
 

@@ -78,6 +78,41 @@ def test_a_damaged_newest_one_gives_way_to_an_older_one(run_dir, name, caplog):
     assert [path.name for path in checkpoints_of(run_dir)] == ["checkpoint-2", "checkpoint-4"]
 
 
+def test_checksums_that_vouch_for_nothing_are_not_taken(run_dir):
+    newest = run_dir / "checkpoint-6"
+    for checksums in ("{}", "[1]", '{"model.safetensors": {}}', '{"config.json": {"bytes": 1, "sha256": null}}'):
+        (newest / CHECKSUMS).write_text(checksums)
+        assert problems_of(newest), checksums
+    assert usable_checkpoint(run_dir).name == "checkpoint-4"
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_the_files_of_another_step_are_not_taken_for_a_step(run_dir, sealed):
+    # Whole to the byte, but the best step, which the state names by its number, would be another one's weights.
+    shutil.rmtree(run_dir / "checkpoint-2")
+    shutil.copytree(run_dir / "checkpoint-4", run_dir / "checkpoint-2")
+    if not sealed:
+        (run_dir / "checkpoint-2" / CHECKSUMS).unlink()
+    assert "step 4" in problems_of(run_dir / "checkpoint-2")[0]
+    assert problems_of(run_dir / "checkpoint-4") == []
+    assert usable_checkpoint(run_dir) is None  # the best one, of step 2, is trained once more
+
+
+def test_a_checkpoint_without_optimizer_is_a_model_and_not_resumed_from(run_dir):
+    # The best one can be gone back to all the same.
+    for checkpoint in checkpoints_of(run_dir):
+        (checkpoint / "optimizer.pt").unlink()
+        seal(checkpoint)
+    assert problems_of(run_dir / "checkpoint-2") == []
+    assert usable_checkpoint(run_dir) is None
+
+
+def test_a_file_in_the_place_of_a_checkpoint_is_named(run_dir):
+    (run_dir / "checkpoint-8").write_text("")
+    with pytest.raises(ValueError, match=r"checkpoint-8 is not a folder.*move it away"):
+        usable_checkpoint(run_dir)
+
+
 def test_an_unfinished_one_is_cleared_away(run_dir):
     (run_dir / "checkpoint-6" / CHECKSUMS).unlink()
     (run_dir / "checkpoint-6" / "trainer_state.json").write_text('{"global_step": 6, "log_hist')

@@ -201,13 +201,14 @@ def frames(file_format: str) -> bytes:
     return encode(Image.fromarray(GREY), file_format, save_all=True, append_images=[second])
 
 
-WHOLE = encode(Image.fromarray(GREY))
+WHOLE, JPEG = encode(Image.fromarray(GREY)), encode(Image.fromarray(GREY), "JPEG")
 BROKEN = {
     "empty": (b"", "empty"),
     "no image": (b"<html>please log in</html>", "not an image"),
     "header only": (WHOLE[:30], "Truncated|cut off"),
     "cut in half": (WHOLE[: len(WHOLE) // 2], "runcated"),
-    "half a jpeg": (encode(Image.fromarray(GREY), "JPEG")[:-200], "truncated"),
+    "half a jpeg": (JPEG[:-200], "truncated"),
+    "zeros for the rest of a jpeg": (JPEG[:-200] + bytes(200), "no end-of-image"),
     "wrong checksum": (WHOLE[:100] + bytes([WHOLE[100] ^ 1]) + WHOLE[101:], "checksum"),
     "large": (png_of_size(10_000, 10_000), "10000 x 10000 pixels are more than"),
     "absurd": (png_of_size(2_000_000, 1_000_000), "DecompressionBomb"),
@@ -235,6 +236,17 @@ def test_a_bad_file_is_refused_with_its_path_and_the_reason(tmp_path, kind):
     assert str(path) in str(caught.value)
     with pytest.raises(ImageError, match=f"^cannot read 00000001_000.png: .*({reason})"):
         read_grey(content, name="00000001_000.png")
+
+
+def test_the_end_of_a_jpeg_is_its_own(tmp_path):
+    """Not that of a thumbnail in a segment before it; and what follows it is let be."""
+    thumbnail = b"\xff\xe1" + (2 + len(JPEG)).to_bytes(2, "big") + JPEG
+    whole = JPEG[:2] + thumbnail + b"\xff\xff" + JPEG[2:]  # 0xff before a marker is padding
+    for content in (whole, whole + b"trailer", encode(Image.fromarray(GREY), "JPEG", progressive=True)):
+        assert np.abs(read_grey(content).astype(int) - GREY).mean() < 20
+    np.testing.assert_array_equal(read_grey(whole), read_grey(JPEG))
+    with pytest.raises(ImageError, match="no end-of-image"):
+        read_grey(whole[:-200] + bytes(200))
 
 
 def test_a_missing_file_is_refused_with_its_path(tmp_path):

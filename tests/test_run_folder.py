@@ -10,10 +10,11 @@ import pytest
 import yaml
 from accelerate import PartialState
 from filelock import FileLock
+from PIL import Image
 
 from hf_cxr import run_folder
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import load_splits
+from hf_cxr.data import count_missing, load_splits
 from hf_cxr.data.fingerprint import data_fingerprint, data_state
 from hf_cxr.resume import check_resume
 from hf_cxr.run_folder import LOCK, opened_run_folder
@@ -223,6 +224,34 @@ class TestResume:
         (start[4] / "config.json").write_text(json.dumps({"hf_cxr": {"split": "another"}}))
         with pytest.raises(ValueError, match="trained on the split another"):
             self.resume(start)
+
+    @pytest.mark.parametrize(("kept", "removed"), [("row", None), ("image", {"test": 1}), (None, {"test": 1})])
+    def test_a_test_row_that_is_removed_is_counted_like_a_missing_image(self, tmp_path, kept, removed):
+        lines = [f"{split}{i}.png,{split}{i},{split},{i}" for split in ("train", "validation", "test") for i in (0, 1)]
+        table = tmp_path / "table.csv"
+        table.write_text("\n".join(["Path,Patient,split,Mass", *lines]))
+        for line in lines:
+            Image.new("L", (8, 8)).save(tmp_path / line.split(",")[0])
+        description = tmp_path / "table.yaml"
+        description.write_text(
+            "files: {all: table.csv}\nimage_column: Path\npatient_column: Patient\nsplit_column: split\n"
+            "findings: [Mass]\n"
+        )
+        flags = ("--dataset", "table", "--table", str(description), "--missing_images", "skip")
+        args = arguments(tmp_path / "run", *flags)
+        checkpoint = tmp_path / "run" / "checkpoint-4"
+        checkpoint.mkdir(parents=True)
+        origin = check_resume(args, tmp_path / "run", None, data_state(*load_splits(args.data)), "split")
+        (checkpoint / "config.json").write_text(json.dumps({"hf_cxr": origin}))
+        if kept != "row":
+            table.write_text("\n".join(["Path,Patient,split,Mass", *lines[:-1]]))
+        if kept != "image":
+            (tmp_path / "test1.png").unlink()
+        splits, names = load_splits(args.data)
+        resumed = check_resume(args, tmp_path / "run", checkpoint, data_state(splits, names), "split")
+        assert len(splits["test"]) == 1
+        assert resumed.get("removed_images") == removed
+        assert count_missing(args.data, splits) == ({} if removed else {"test": 1})
 
     def test_initial_weights_are_known_by_content(self, start):
         config = start[4] / "config.json"

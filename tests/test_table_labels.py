@@ -128,6 +128,8 @@ def test_label_vectors_are_read_by_the_rules_of_cells():
     found = read(cells, uncertain={"Effusion": "one"}, blank="zero")
     expect(found, [1, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 1, 1])
     expect(read(cells)[:5], [1, 0, NAN], [0, 1, NAN], [1, 0, NAN], [NAN] * 3, [NAN] * 3)
+    arrays = read(["[1 0 1]", "[ 0.  1. nan]", "[ True False  True]", "[-1\n 0\n 1]"])  # str() of numpy arrays
+    expect(arrays, [1, 0, 1], [0, 1, NAN], [1, 0, 1], [NAN, 0, 1])
     expect(read(["0|1|0", "1|1|"], label_format="delimited"), [0, 1, 0], [1, 1, NAN])
 
 

@@ -207,3 +207,9 @@ def test_logits_come_out_in_order(tmp_path):
     prediction = run.predict(dataset)
     np.testing.assert_array_equal(prediction.label_ids, np.stack([row["labels"] for row in dataset]))
     assert prediction.predictions.shape == (9, 14)
+
+
+def test_a_run_that_diverged_ends_with_the_reason(tmp_path):
+    run = trainer(tmp_path, eval_dataset=rows(16, seed=1), eval_strategy="epoch", learning_rate=1e38)
+    with pytest.raises(ValueError, match=r"diverged.* 16 of 16 .*epoch 1;.*learning_rate"):
+        run.train()

@@ -6,6 +6,7 @@ decode images do without.
 
 import importlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ __all__ = [
     "check_prepared",
     "content_digest",
     "count_missing",
+    "count_removed",
     "dataset_name",
     "describe_split_source",
     "find_duplicates",
@@ -200,13 +202,32 @@ def count_missing(args: "DataArguments", splits: datasets.DatasetDict) -> dict[s
         return {"all splits": missing.total()} if args.split_file and missing else dict(missing)
     if args.dataset == "phantom" or args.missing_images == "error":
         return {}
-    listed = _load_source(args, images=False)[0]
-    if args.split_file:
-        listed = apply_split_file(listed, read_split_file(args.split_file), fold=args.fold)
+    listed = _listed(args)
     if args.train_limit is not None:
         del listed["train"]
     missing = {name: len(split) - len(splits[name]) for name, split in listed.items()}
     return {name: count for name, count in missing.items() if count}
+
+
+def count_removed(args: "DataArguments", gone: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """By split, how many of the images that a run was started with `count_missing` does not count: nobody lists them.
+
+    Args:
+        args: of the run that resumes.
+        gone: (split, image id) of the images that its data had and have no longer.
+    """
+    if args.dataset == "prepared":  # whose manifest has numbers and no ids
+        counted = Counter(count_missing(args, datasets.DatasetDict()))
+        return dict(Counter(split for split, _ in gone) - counted)
+    ids = {name: set(split["image_id"][:]) for name, split in _listed(args).items()}
+    return dict(Counter(split for split, image in gone if image not in ids[split]))
+
+
+def _listed(args: "DataArguments") -> datasets.DatasetDict:
+    listed = _load_source(args, images=False)[0]
+    if args.split_file:
+        listed = apply_split_file(listed, read_split_file(args.split_file), fold=args.fold)
+    return listed
 
 
 def label_matrix(dataset: datasets.Dataset) -> np.ndarray:

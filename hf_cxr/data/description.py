@@ -303,7 +303,11 @@ class TableDescription:
         for _, name, spec, conversion in string.Formatter().parse(self.image_path or ""):
             if name is not None and (not name or conversion or not re.fullmatch(r"(\.\d+)?", spec)):
                 raise ValueError(f"image_path {self.image_path!r}: a field is {{column}} or {{column:.2}}, no more")
-        re.compile(self.image_strip or "")
+        for key in ("image_strip", "patient_pattern"):
+            try:
+                re.compile(getattr(self, key) or "")
+            except re.error as error:
+                raise ValueError(f"{key} {getattr(self, key)!r} is not a valid regular expression: {error}") from error
         if self.studies and (set(self.studies) != {"column", "images"} or self.hub or not self.image_column):
             raise ValueError(f"studies is {self.studies!r}; it needs column and images, and goes with image_column")
         if self.hub and self.image_path:

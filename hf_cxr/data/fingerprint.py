@@ -44,11 +44,13 @@ class Changes:
     Attributes:
         rows: findings, images, their order, patients, labels.
         gone: images of validation and test that are no longer there; nothing was trained on them.
+        gone_keys: (split, image id) of these.
         files: image files.
     """
 
     rows: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    gone_keys: list[tuple[str, str]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
 
 
@@ -107,7 +109,8 @@ def changes(before: pa.Table, now: pa.Table, *, but_files_of: Collection[str] = 
     keys, keys_now = _keys(before), _keys(now)
     row_of = {key: row for row, key in enumerate(keys_now)}
     gone, new = [key for key in keys if key not in row_of], sorted(set(keys_now) - set(keys))
-    found = Changes(gone=_listed("no longer in", [key for key in gone if key[0] != "train"]))
+    not_trained_on = [key for key in gone if key[0] != "train"]
+    found = Changes(gone=_listed("no longer in", not_trained_on), gone_keys=not_trained_on)
     found.rows.extend(_listed("no longer in", [key for key in gone if key[0] == "train"]) + _listed("new in", new))
     # From here on, the images that both have.
     before = before.take(pa.array([row for row, key in enumerate(keys) if key in row_of], pa.int64()))
@@ -207,5 +210,12 @@ def _changed_labels(before: pa.Table, now: pa.Table, names: Sequence[str]) -> li
 
 
 def _changed_files(before: pa.Table, now: pa.Table, free: set[str]) -> list[str]:
-    images = [image for image, _, _ in _different(before, now, "file") if image not in free]
-    return [f"the files of {len(images):,} images changed, such as {', '.join(images[:3])}"] if images else []
+    """A sentence for images whose bytes were compared, and one for those known by size and time of change."""
+    changed = [(image, ":" in one) for image, one, _ in _different(before, now, "file") if image not in free]
+    sentences = []
+    for by_time, what in ((False, "the content"), (True, "size or time of change")):
+        images = [image for image, known_by_time in changed if known_by_time == by_time]
+        if images:
+            count = "1 image file" if len(images) == 1 else f"{len(images):,} image files"
+            sentences.append(f"{what} of {count} changed, such as {', '.join(images[:3])}")
+    return sentences

@@ -40,6 +40,8 @@ _SPACES = dict.fromkeys(map(ord, "\u00a0\u1680\u2007\u202f\u205f\u3000"), " ") |
 _INTEGER = re.compile(r"([+-]?)([0-9]+)(?:\.0*|,0)?")  # 1003,0 where the decimal mark is a comma
 # With a point or a sign, as pandas, NumPy and spreadsheets write it: 12e4567 may well be a hexadecimal id.
 _EXPONENT = re.compile(r"([+-]?)([1-9])(?:\.([0-9]+)[eE]\+?|[eE]\+)([0-9]{1,2})")
+_SEPARATORS = dict.fromkeys(map(ord, " _\u2010\u2011\u2012\u2013\u2014\u2212"), "-")
+_THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.0+)?")
 _LEADING_ZEROS = re.compile(r"^0+(?=.)|(?<![0-9.])0+(?=[0-9])")
 
 
@@ -148,10 +150,17 @@ def float_text(value: float, kind: np.dtype | type = float) -> str:
 def likeness(identifier: str) -> str:
     """What ids have in common that differ only in leading zeros, capital letters, quotes, or ".0" at the end.
 
+    Nor does it matter which of space, underscore and the many hyphens separates their parts, whether thousands have
+    commas, or whether characters are of full width.
+
     >>> likeness("P0012") == likeness("p12"), likeness("1.05") == likeness("1.5")
     (True, False)
     """
-    text = identifier.casefold().strip("'\"=` ")
+    if not identifier.isascii():
+        identifier = unicodedata.normalize("NFKC", identifier)
+    text = identifier.casefold().strip("'\"=` ").translate(_SEPARATORS)
+    if _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
     if text.endswith("0") and "." in text:
         text = re.sub(r"(?<=[0-9])\.0+$", "", text)
     return _LEADING_ZEROS.sub("", text) if "0" in text else text

@@ -207,6 +207,9 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         image.verify()
         image = Image.open(BytesIO(content), formats=FORMATS)
         image.info["sBIT"] = _significant_bits(content)
+    elif image.format in ("JPEG", "MPO") and not _is_ended(content):
+        # The decoder takes whatever follows for pixels: the zeros of a download that was given its length beforehand.
+        raise ImageError(name, "truncated: it has no end-of-image marker")
     return image
 
 
@@ -221,6 +224,16 @@ def _check_image(image: Image.Image, name: str) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageError(name, f"it holds {frames} frames or pages; take them apart, a radiograph is one")
+
+
+def _is_ended(jpeg: bytes) -> bool:
+    """Whether an end-of-image marker follows the first scan; not that of a thumbnail in a segment before it."""
+    position = 2
+    while (marker := jpeg[position : position + 2])[:1] == b"\xff" and marker != b"\xff\xda":
+        # 0xff before a marker is padding.
+        padded = marker == b"\xff\xff"
+        position += 1 if padded else 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
+    return b"\xff\xd9" in jpeg[position:]
 
 
 def _significant_bits(content: bytes) -> int | None:

@@ -250,7 +250,10 @@ def _entries(cell: str | Sequence[str], description: TableDescription) -> list[s
 
 
 def _separated(cell: str) -> str:
-    """The text of a list with commas between its texts: str() of a numpy array has none, and Python joins them."""
+    """The text of a list with commas between its entries: str() of a numpy array has none, and Python joins texts."""
+    values = cell[1:-1].split() if cell.startswith("[") and cell.endswith("]") else []
+    if len(values) > 1 and all(NUMBER.fullmatch(value) or is_placeholder(value) for value in values):
+        return f"[{', '.join(values)}]"
     if not GAP.search(cell):
         return cell
     try:
