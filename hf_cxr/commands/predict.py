@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.cells import printable
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.commands.errors import print_traceback
@@ -31,7 +32,7 @@ MANY_FILES = 50  # from here on a progress bar
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: see the top of this module."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="hf-cxr predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("paths", nargs="+", metavar="IMAGE_OR_FOLDER", help="image or DICOM files, or folders of them")

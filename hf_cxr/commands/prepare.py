@@ -6,17 +6,17 @@ are the same. If it was stopped, the same command continues; if it has finished,
 changed, it says so. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder.
 """
 
-import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.commands import report_error, set_up_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 with one line on standard error for bad input or a damaged folder; 130 when interrupted."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="hf-cxr prepare",
         description=__doc__,
         epilog="All other words and flags are those of `hf-cxr train --help`.",
@@ -49,10 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--workers is {own.workers}; it must be at least 1")
     if own.verify and not rest:
         return _guarded(lambda: verified(own.out))
-    if (not rest or rest[0].startswith("-")) and not any(word.startswith("--resize_size") for word in rest):
-        parser.error("say the size: the CONFIG.yaml that will train on it first, or --resize_size 256")
-    from hf_cxr.config import DataArguments, parse_arguments  # with torch, which decoding processes do without
+    from hf_cxr.config import DataArguments, parse_arguments, take_config  # with torch, not for decoding processes
 
+    config, flags = take_config(rest)
+    if config is None and not any(word.replace("-", "_").startswith("__resize_size") for word in flags):
+        parser.error("the size is missing: give the CONFIG.yaml that will train on the folder, or --resize_size 256")
     args = parse_arguments(rest, prog="hf-cxr prepare")
     for name in ("train_limit", "shuffle_labels"):
         if getattr(args.data, name) != getattr(DataArguments, name):

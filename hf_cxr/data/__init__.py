@@ -19,7 +19,7 @@ from hf_cxr.data.duplicates import check_no_duplicates, find_duplicates, percept
 from hf_cxr.data.nih import load_nih
 from hf_cxr.data.phantom import load_phantom
 from hf_cxr.data.positives import check_positives, why_untrainable
-from hf_cxr.data.prepared import SOURCE_COLUMNS, check_recipe, content_digest, load_prepared, read_manifest
+from hf_cxr.data.prepared import SOURCE_COLUMNS, check_recipe, load_prepared, read_manifest
 from hf_cxr.data.split_files import apply_split_file, read_split_file
 from hf_cxr.data.splits import (
     check_patients_disjoint,
@@ -47,7 +47,6 @@ __all__ = [
     "check_patients_disjoint",
     "check_positives",
     "check_prepared",
-    "content_digest",
     "count_missing",
     "dataset_name",
     "describe_split_source",

@@ -45,7 +45,6 @@ from hf_cxr.data.manifest import (
     append_shard,
     digest_of,
     digest_of_shards,
-    file_sha256,
     read_shards,
     sealed,
     shard_file,
@@ -63,7 +62,7 @@ from hf_cxr.data.prepared import (
 )
 from hf_cxr.data.prepared_folder import alone, finish_folder, refuse_foreign, remove_leavings
 from hf_cxr.data.splits import split_fingerprint
-from hf_cxr.files import plain, replacing, write_json
+from hf_cxr.files import file_sha256, plain, replacing, write_json
 
 __all__ = [
     "SOURCE_COLUMNS",

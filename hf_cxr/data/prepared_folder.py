@@ -25,14 +25,13 @@ from hf_cxr.data.manifest import (
     SHARDS,
     STATE,
     digest_of,
-    file_sha256,
-    one_line,
     read_json,
     read_shards,
     sealed,
     wrong_part,
 )
-from hf_cxr.files import write_json, write_text
+from hf_cxr.files import file_sha256, write_json, write_text
+from hf_cxr.words import error_words
 
 SKELETON = ".skeleton-"
 # What a killed call may leave: names that only this package makes. `replacing` adds the part after the second "-".
@@ -77,7 +76,7 @@ def alone(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise ValueError(f"another process is preparing {folder}; wait for it, or give another folder") from error
     except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or one_line(error)
+        reason = getattr(error, "strerror", None) or error_words(error)
         raise OSError(f"cannot write in {folder}: {reason}; fix the permissions, or give another folder") from error
     try:
         yield
