@@ -133,7 +133,7 @@ class EvaluationArguments:
         default=True,
         metadata={
             "help": "False stops after validation: no test image is predicted; for tuning. The same run with true "
-            "goes on to the test set."
+            "continues to the test set."
         },
     )
 
@@ -304,7 +304,7 @@ class _Parser(OneLineParser, HfArgumentParser):
 def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a file when another loss, sampler or dataset is chosen over its own: its own options stay behind.
 
-    class_aware's margin is none for asymmetric, and a split file of one dataset is none of another. An option that is
+    asymmetric does not take class_aware's margin, and a split file belongs to one dataset. An option that is
     given with the choice is an error if the loss or the sampler does not take it.
 
     >>> without_others_options({"loss": "class_aware", "margin": 0.1, "seed": 1}, {"loss": "bce"})

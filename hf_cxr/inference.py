@@ -165,7 +165,7 @@ class Classifier:
             return error
         except MemoryError:
             return ImageError(os.fspath(path), "it is too large, or its sides too unequal, to decode and resize")
-        except Exception as error:  # the file's own fault, whatever it is: the rest go on
+        except Exception as error:  # the file's own fault, whatever it is: the rest are predicted
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             return ImageError(os.fspath(path), " ".join(str(reason).split()))
 

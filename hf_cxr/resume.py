@@ -26,7 +26,7 @@ FREE_ON_RESUME = {
     "changed_files",
     "dataloader_num_workers",
     "disable_tqdm",
-    "measure_test",  # a run that stopped after validation may go on to the test set
+    "measure_test",  # a run that stopped after validation may continue to the test set
     "missing_images",  # images that are gone since are found by their rows: see `run.check_data`
     "nih_root",  # the data themselves are compared instead
     "output_dir",

@@ -76,9 +76,9 @@ def run(args: RunArguments) -> Report | None:
         args: from `config.parse_arguments`.
 
     Returns:
-        The report, on the main process; None on the others, and with ``measure_test`` false, which stops after
-        validation and writes validation.json. The run folder ``args.training.output_dir`` holds the
-        same and the model. A push that failed is told in ``report.push_error``: the folder is complete all the same.
+        The report, on the main process; None on the rest, and with ``measure_test`` false, which stops after
+        validation and writes validation.json. The run folder ``args.training.output_dir`` holds the same and the
+        model. If a push failed, ``report.push_error`` says why; the folder is complete all the same.
 
     Raises:
         ValueError: the arguments contradict each other, the data or the run folder.
@@ -186,7 +186,7 @@ def push(args: RunArguments, run_dir: Path, repo_id: str | None, report: Report)
 def check_first_stage(args: RunArguments, model: PreTrainedModel, fingerprint: str) -> None:
     """Refuse a model of this package that was trained on another cut of the same data: it knows test patients.
 
-    One trained on other data may be fine-tuned: whether they share patients cannot be told from here, so it is said.
+    One trained on other data may be fine-tuned: whether they share patients is unknown here, so a warning is logged.
     """
     name, before = args.model.model_name_or_path, getattr(model.config, "hf_cxr", None) or {}
     if not before or before.get("split") == fingerprint:
@@ -205,7 +205,7 @@ def check_first_stage(args: RunArguments, model: PreTrainedModel, fingerprint: s
 
 
 def log_splits(splits: datasets.DatasetDict, label_names: LabelSpace) -> None:
-    """Say how many images each split has, and which findings cannot be learnt."""
+    """Log how many images each split has, and which findings cannot be learnt."""
     logger.info("%s", ", ".join(f"{name}: {len(split):,} images" for name, split in splits.items()))
     positives_C = counts(label_matrix(splits["train"]))[0]
     without = [name for name, positives in zip(label_names, positives_C, strict=True) if positives == 0]

@@ -152,7 +152,7 @@ def _check_existing_run(args: RunArguments, run_dir: Path) -> None:
     except ValueError as error:
         raise ValueError(f"{error}. So this run's settings are unknown: restore {config}, or {repair}") from error
     if not isinstance(before, dict):
-        raise ValueError(f"{config} holds no settings, so this run's are unknown: restore it, or {repair}")
+        raise ValueError(f"{config} does not contain settings, so this run's are unknown: restore it, or {repair}")
     # A stream's order depends on how many read it.
     free = {*FREE_ON_RESUME, *NOT_COMPARED} - ({"dataloader_num_workers"} if args.data.streaming else set())
     changed = changed_settings(before, settings_of(args), free=free)
@@ -242,7 +242,7 @@ def write_validation(
 
     They are those of the best epoch if one is chosen, else of the last one: of the weights that the run ends with.
 
-    The folder stays an unfinished run: without ``measure_test: false`` the same command goes on from its checkpoint.
+    The folder stays an unfinished run: without ``measure_test: false`` the same command resumes from its checkpoint.
     """
     measured = [entry for entry in state.log_history if "eval_loss" in entry]
     # The Trainer notes a best step even if it does not go back to it.

@@ -184,7 +184,9 @@ def _fetch(name: str, revision: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(FETCHED)))
     except (EntryNotFoundError, HFValidationError, OSError) as error:
-        raise OSError(f"there is no folder {name} here, and the Hub does not give it: {_reason(error)}") from error
+        raise OSError(
+            f"{name} is not a folder here, and it cannot be fetched from the Hub: {_reason(error)}"
+        ) from error
 
 
 def _reason(error: Exception) -> str:
@@ -192,7 +194,7 @@ def _reason(error: Exception) -> str:
         offline = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "no connection"
         return f"{offline}, and it is not in the cache ({constants.HF_HUB_CACHE})"
     if isinstance(error, GatedRepoError):
-        return "one must accept its conditions on its page first, and log in with `hf auth login`"
+        return "accept its conditions on its page first, and log in with `hf auth login`"
     if isinstance(error, RevisionNotFoundError):
         return "it has no such revision"
     if isinstance(error, RepositoryNotFoundError):

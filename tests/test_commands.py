@@ -1,4 +1,4 @@
-"""What commands print when they cannot go on: one line and a status; the traceback with --debug; on any system."""
+"""What commands print when they fail: one line and a status; the traceback with --debug; on any system."""
 
 import errno
 import importlib

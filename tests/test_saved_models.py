@@ -137,9 +137,9 @@ def test_every_loader_of_the_package_is_told_to_trust_no_code():
             if not any(getattr(name, "attr", getattr(name, "id", None)) in loaders for name in named):
                 continue
             given = {keyword.arg: keyword.value for keyword in call.keywords}
-            told = given.get("trust_remote_code")
-            assert isinstance(told, ast.Constant), f"{path.name}, line {call.lineno}: no trust_remote_code=False"
-            assert told.value is False, f"{path.name}, line {call.lineno}: trust_remote_code is not False"
+            value = given.get("trust_remote_code")
+            assert isinstance(value, ast.Constant), f"{path.name}, line {call.lineno}: no trust_remote_code=False"
+            assert value.value is False, f"{path.name}, line {call.lineno}: trust_remote_code is not False"
             found += 1
     assert found >= 6
 

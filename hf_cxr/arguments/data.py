@@ -71,27 +71,27 @@ class DataArguments:
         default="error",
         metadata={
             "help": "What to do with images that cannot be read, or that are gone since the run began: error, or skip "
-            "and count. It may be given when a run is resumed: it then goes on from its checkpoint without them."
+            "and count. It may be given when a run is resumed: it then resumes from its checkpoint without them."
         },
     )
     split_file: str | None = field(
         default=None,
         metadata={
-            "help": "CSV with image_id, patient_id and split or fold, as `hf-cxr split --out` writes it: all images "
-            "are dealt by it, in place of the source's own splits."
+            "help": "CSV with image_id, patient_id and split or fold, as `hf-cxr split --out` writes it: it splits "
+            "all images, in place of the source's own splits."
         },
     )
     fold: int | None = field(
         default=None,
         metadata={
             "help": "With a --split_file of n folds: this one, 0 to n - 1, is the test set, the next one (after the "
-            "last, 0) the validation set, the others the training set."
+            "last, 0) the validation set, the rest the training set."
         },
     )
     streaming: bool = field(
         default=False,
         metadata={
-            "help": "Read the images of a table while training goes on, from Parquet shards on disk or the Hub; "
+            "help": "Read the images of a table during training, from Parquet shards on disk or the Hub; "
             "nothing is copied or held, see hf_cxr/data/streaming.py."
         },
     )

@@ -14,13 +14,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from hf_cxr.arguments.command_line import OneLineParser
-from hf_cxr.commands import report_error, set_up_terminal
+from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import MEASURING, parse_arguments, take_config
 from hf_cxr.files import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 with one line on standard error for bad input."""
+    """Exit status 0; what it raises, `run_command` prints as one line."""
     parser = OneLineParser(
         prog="hf-cxr evaluate",
         usage="hf-cxr evaluate [CONFIG.yaml] --model RUN_OR_HUB_ID [--split NAME] [--out DIR] [--key value ...]",
@@ -49,11 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     state = PartialState()
     set_up_terminal(main_process=state.is_main_process)
-    try:
-        with held(own.out) if own.out and state.is_main_process else nullcontext() as place:
-            evaluate(own, args, place)
-    except (ValueError, OSError) as error:
-        return report_error("hf-cxr evaluate", error)
+    with held(own.out) if own.out and state.is_main_process else nullcontext() as place:
+        evaluate(own, args, place)
     return 0
 
 

@@ -190,7 +190,7 @@ def check_prepared(args: "DataArguments", size: int, resample: int) -> None:
 def count_missing(args: "DataArguments", splits: datasets.DatasetDict) -> dict[str, int]:
     """How many images each split lacks of those that the release or table lists; empty if it is whole.
 
-    Of a prepared folder that a split file deals anew, "all splits" together.
+    Of a prepared folder that a split file re-splits, "all splits" together.
     """
     if args.dataset == "prepared":
         manifest = read_manifest(args.prepared)

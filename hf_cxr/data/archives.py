@@ -28,7 +28,7 @@ MARKER = ".done"
 
 
 class DownloadError(RuntimeError):
-    """A download that cannot be made, or that brought something else; the message says what to do."""
+    """A download that failed, or did not bring what was expected; the message says what to do."""
 
 
 def read_record(path: Path) -> dict:

@@ -56,7 +56,7 @@ def is_being_prepared(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, and make the folder if it is not there; leave no empty one behind.
 
     The operating system holds the lock, so that of a killed process is free.
