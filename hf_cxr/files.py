@@ -242,6 +242,16 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def version_of(path: str | Path) -> tuple[int, int]:
+    """By what a changed file is noticed: its bytes and its time of change in ns.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
 def is_leaving(name: str) -> bool:
     """Whether a name is one that only a killed writer leaves: of `replacing`, or of a hidden temporary folder.
 

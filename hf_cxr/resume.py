@@ -27,7 +27,7 @@ FREE_ON_RESUME = {
     "dataloader_num_workers",
     "disable_tqdm",
     "measure_test",  # a run that stopped after validation may continue to the test set
-    "missing_images",  # images that are gone since are found by their rows: see `run.check_data`
+    "missing_images",  # images that are gone since are found by their rows: see `check_resume`
     "nih_root",  # the data themselves are compared instead
     "output_dir",
     "per_device_eval_batch_size",

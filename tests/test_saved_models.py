@@ -237,7 +237,7 @@ def test_what_is_not_a_model_folder_is_named(model, tmp_path):
         refused(tmp_path / name, message)
     refused(tmp_path, "holds no saved model: it has no config.json; give a folder inside it, such as model")
     refused("a name", "is not a Hub id")
-    refused("nobody/nothing", "no folder nobody/nothing here, and the Hub does not give it: HF_HUB_OFFLINE is set")
+    refused("nobody/nothing", "nobody/nothing .*: HF_HUB_OFFLINE is set")
     (model / "model.safetensors").unlink()
     refused(model, r"has no model\.safetensors")
     (model / "adapter_config.json").write_text("{}")
@@ -294,4 +294,4 @@ def test_a_model_on_the_hub_is_read_under_the_same_rules(hub, model, tmp_path, f
         message = {"config.json": "needs code of its own", "model.safetensors": r"has no model\.safetensors"}[file]
         refused("tester/model", f"tester/model {message}", by=["Classifier", "check_model"])
     assert not [request for request in hub.requests if request.method == "GET" and request.path.endswith(".bin")]
-    refused("tester/none", "tester/none here, and the Hub does not give it: no such repository", by=["Classifier"])
+    refused("tester/none", "tester/none .*: no such repository", by=["Classifier"])

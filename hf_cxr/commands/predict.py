@@ -22,7 +22,7 @@ from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.cells import printable
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.commands.errors import describe_error, discard, print_traceback
-from hf_cxr.files import OutputError
+from hf_cxr.files import OutputError, version_of
 from hf_cxr.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
 
 STANDARD_OUTPUT = "-"
@@ -263,10 +263,9 @@ class Terminal:
 
 def _version(path: Path) -> tuple[int, int]:
     try:
-        status = os.stat(path)
+        return version_of(path)
     except OSError:
         return (-1, -1)  # reading it will say why
-    return status.st_size, status.st_mtime_ns
 
 
 def _files_of_model(model: str) -> list[Path]:

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     config, flags = take_config(rest)
     if config is None and not any(word.replace("-", "_").startswith("__resize_size") for word in flags):
-        parser.error("the size is missing: give the CONFIG.yaml that will train on the folder, or --resize_size 256")
+        parser.error("say the size: give the CONFIG.yaml that will train on the folder, or --resize_size 256")
     args = parse_arguments(rest, prog="hf-cxr prepare")
     for name in ("train_limit", "shuffle_labels"):
         if getattr(args.data, name) != getattr(DataArguments, name):

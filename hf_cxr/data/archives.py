@@ -55,7 +55,7 @@ def unpack(archive: str | os.PathLike, root: str | os.PathLike, folder: str | No
         The number of images.
 
     Raises:
-        DownloadError: the archive is damaged, holds a path that leads out of the folder, a link, a device, an image
+        DownloadError: the archive is damaged, holds a path that leads elsewhere, a link, a device, an image
             twice, no image, or more than can be true.
     """
     archive, root = Path(archive), Path(root)
