@@ -80,7 +80,7 @@ def test_codes_are_numbers_and_truths_too():
     assert [canonical_code(value) for value in ("0.0", 0, False, "False", "1.0", True, "TRUE")] == list("0000111")
     assert [canonical_code(value) for value in (" Train\u00a0", "AP", "NA", None)] == ["Train", "AP", "NA", ""]
     assert code_values({"1.0": "train", "1": "train", "*": None}, "split_values") == {"1": "train", "*": None}
-    with pytest.raises(ValueError, match="split_values says two things of '1'"):
+    with pytest.raises(ValueError, match="split_values has '1' twice"):
         code_values({"1.0": "train", "1": "test"}, "split_values")
 
 
