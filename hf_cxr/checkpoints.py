@@ -7,7 +7,6 @@ says which checkpoint is best (``trainer_state.json``) names a step and no path,
 Checkpoints of versions before ``checksums.json`` are taken if the files that a resume reads are there.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_cxr.files import write_json, write_text
+from hf_cxr.files import file_sha256, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -122,12 +121,6 @@ def check_whole(checkpoint: str | Path, what: str, repair: str) -> None:
     problems = problems_of(checkpoint)
     if problems:
         raise ValueError(f"{checkpoint}, {what}, is damaged ({'; '.join(problems[:3])}): {repair}")
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _problems_of_resume(checkpoint: Path, world_size: int, needs_best: bool) -> list[str]:

@@ -15,7 +15,7 @@
 
 Each run is a `hf-cxr train` in a process and a folder of its own. Tuning runs never predict a test image
 (`measure_test: false`). A run that is finished with the same settings is not repeated and one that was stopped goes
-on, so the same command goes on after a crash. A run that fails is named, with the end of its log; the others go on.
+on, so the same command continues after a crash. A run that fails is named, with the end of its log; the rest run on.
 
 Refused, before anything is started: an unknown key (with the nearest), settings that contradict each other, an option
 that a method's loss does not take, two names for one folder, a baseline that is no method, fewer draws than a low

@@ -47,7 +47,7 @@ class Plan:
     flags: tuple[str, ...] = ()
 
     def values(self, method: str) -> dict[str, Any]:
-        """The keys of a method's runs: those of the base, without the options of its loss or sampler if others."""
+        """The keys of a method's runs: those of the base, without the options of another loss or sampler."""
         own = self.methods[method]
         return without_others_options(self.base, own) | own
 
@@ -121,7 +121,7 @@ def _check_plan(plan: Plan, path: Path) -> None:
     if least >= 1 - plan.confidence:
         raise ValueError(
             f"resamples in {path} is {plan.resamples}: after correction for {3 * (len(plan.methods) - 1)} comparisons "
-            f"within tiers no p value could be below {least:.3f}, and nothing be told apart at "
+            f"within tiers no p value could be below {least:.3f}, and no difference could be shown at "
             f"{1 - plan.confidence:.3g}; give more"
         )
     fixed = {*SET_BY_COMPARISON, *NOT_IN_COMPARISON, *grid, *(key for own in plan.methods.values() for key in own)}

@@ -33,7 +33,7 @@ from hf_cxr.files import plain, replacing, write_json, write_text
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss, loss_options
 from hf_cxr.predictions import Predictions
-from hf_cxr.report import PUBLISHED_NIH14, STYLE, _picture, _table, disjoint_by_patient
+from hf_cxr.report import PUBLISHED_NIH14, STYLE, disjoint_by_patient, html_picture, html_table
 from hf_cxr.words import markdown
 
 TIERS = ("head", "medium", "tail")
@@ -582,12 +582,12 @@ class ComparisonReport:
         sections = []
         for title, table, note in self._sections():
             body = f"<p>{html.escape(note)}</p>" if note else ""
-            sections.append(f"<h2>{html.escape(title)}</h2>{body}{_table(*table)}")
+            sections.append(f"<h2>{html.escape(title)}</h2>{body}{html_table(*table)}")
         for stem, (title, note) in PICTURES.items():
             path = figures / f"{stem}.png"
             if path.is_file():
                 data = base64.b64encode(path.read_bytes()).decode()
-                sections.append(f"<h2>{html.escape(title)}</h2><p>{html.escape(note)}</p>{_picture(data, title)}")
+                sections.append(f"<h2>{html.escape(title)}</h2><p>{html.escape(note)}</p>{html_picture(data, title)}")
         return _PAGE.format(
             style=STYLE + _STYLE,
             name=html.escape(self.name),
@@ -595,7 +595,7 @@ class ComparisonReport:
             conclusions="".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.conclusions()),
             cautions="".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions()),
             sections="".join(sections),
-            protocol=_table(("", ""), self.protocol_rows()),
+            protocol=html_table(("", ""), self.protocol_rows()),
         )
 
     def _sections(self) -> list[tuple[str, tuple, str]]:

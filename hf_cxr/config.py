@@ -1,6 +1,6 @@
 """The arguments behind every YAML key and every flag, and the door at which they are checked.
 
-Seven dataclasses, one of them a subclass of `transformers.TrainingArguments`; the longest two are in
+Seven dataclasses, one of them a subclass of `transformers.TrainingArguments`; the longest are in
 `hf_cxr.arguments`. A YAML file gives defaults, flags win, and an unknown or misspelt key is an error that names the
 nearest one:
 
@@ -14,11 +14,13 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import HfArgumentParser
 
-from hf_cxr.arguments import check
+from hf_cxr.arguments import check, expanded
+from hf_cxr.arguments.command_line import OneLineParser, positionals_and_flags
+from hf_cxr.arguments.data import DATA_PATHS, SOURCE_OPTIONS, DataArguments
 from hf_cxr.arguments.method import (
     LOSS_OPTIONS,
     SAMPLER_OPTIONS,
@@ -37,6 +39,7 @@ __all__ = [
     "LOSS_OPTIONS",
     "NOT_COMPARED",
     "NOT_SAVED",
+    "PATHS",
     "SAMPLER_OPTIONS",
     "CXRTrainingArguments",
     "DataArguments",
@@ -48,6 +51,7 @@ __all__ = [
     "StageArguments",
     "known_keys",
     "parse_arguments",
+    "split_words",
     "take_config",
     "text_keys",
     "unknown_key",
@@ -57,165 +61,6 @@ __all__ = [
 CONFIGS = Path(__file__).parent / "configs"
 if not CONFIGS.is_dir():  # a checkout keeps them at its top, a wheel inside the package
     CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-@dataclass
-class DataArguments:
-    """Which radiographs, and how they are cut into training, validation and test."""
-
-    dataset: Literal["phantom", "nih", "table", "prepared"] = field(
-        default="phantom",
-        metadata={
-            "help": "phantom: procedural synthetic radiographs; nih: the ChestX-ray14 release at --nih_root; table: "
-            "any labelled table, described by --table; prepared: a folder that hf-cxr prepare wrote, --prepared."
-        },
-    )
-    prepared: str | None = field(
-        default=None, metadata={"help": "Folder that hf-cxr prepare wrote: images decoded and resized once."}
-    )
-    verify_prepared: bool = field(
-        default=False,
-        metadata={
-            "help": "Read all of --prepared first and compare each shard with its SHA-256: seconds for each GB."
-        },
-    )
-    nih_root: str | None = field(
-        default=None,
-        metadata={"help": "Folder of the ChestX-ray14 release: Data_Entry_2017*.csv, the two lists and images*/."},
-    )
-    table: str | None = field(
-        default=None,
-        metadata={"help": "Description of a table: a YAML file, or a ready one's name, such as chexpert or padchest."},
-    )
-    table_root: str | None = field(
-        default=None,
-        metadata={"help": "Folder that the table's files and images are below; by default that of the YAML file."},
-    )
-    missing_images: Literal["error", "skip"] = field(
-        default="error",
-        metadata={
-            "help": "What to do with images that the lists name and the folder lacks: error, or skip and count."
-        },
-    )
-    changed_files: Literal["error", "accept"] = field(
-        default="error",
-        metadata={
-            "help": "When a run resumes and image files have another size or time of change than at its start: error, "
-            "or accept them as the same images, such as after a copy."
-        },
-    )
-    unreadable_images: Literal["error", "skip"] = field(
-        default="error",
-        metadata={
-            "help": "What to do with images that cannot be read, or that are gone since the run began: error, or skip "
-            "and count. It may be given when a run is resumed: it then goes on from its checkpoint without them."
-        },
-    )
-    split_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "CSV with image_id, patient_id and split or fold, as `hf-cxr split --out` writes it: all images "
-            "are dealt by it, in place of the source's own splits."
-        },
-    )
-    fold: int | None = field(
-        default=None,
-        metadata={
-            "help": "With a --split_file of n folds: this one, 0 to n - 1, is the test set, the next one (after the "
-            "last, 0) the validation set, the others the training set."
-        },
-    )
-    streaming: bool = field(
-        default=False,
-        metadata={
-            "help": "Read the images of a table while training goes on, from Parquet shards on disk or the Hub; "
-            "nothing is copied or held, see hf_cxr/data/streaming.py."
-        },
-    )
-    streaming_buffer: int = field(
-        default=1000, metadata={"help": "Images that each reader of a stream holds to mix them, 1 or more."}
-    )
-    phantom_train: int = field(default=2000, metadata={"help": "Number of phantom training images."})
-    phantom_validation: int = field(default=500, metadata={"help": "Number of phantom validation images."})
-    phantom_test: int = field(default=500, metadata={"help": "Number of phantom test images."})
-    phantom_size: int = field(default=256, metadata={"help": "Side of a phantom image in pixels."})
-    phantom_seed: int = field(default=0, metadata={"help": "Seed of the phantoms' anatomy, findings and noise."})
-    phantom_prevalence_floor: float = field(
-        default=0.0,
-        metadata={
-            "help": "Re-weight the phantoms' label sets until each finding has at least this prevalence, 0 to 0.3."
-        },
-    )
-    train_limit: int | None = field(
-        default=None,
-        metadata={"help": "Train on this many images only (an even cut over the training set), e.g. 32 to overfit."},
-    )
-    shuffle_labels: bool = field(
-        default=False,
-        metadata={
-            "help": "Permute the training labels among the images: what is then reached is the floor of chance."
-        },
-    )
-
-    def __post_init__(self):
-        for name in ("nih_root", "prepared", "split_file", "table", "table_root"):
-            setattr(self, name, _expanded(getattr(self, name)))
-        if self.dataset == "nih" and not self.nih_root:
-            raise ValueError("dataset nih needs --nih_root, the folder that holds Data_Entry_2017*.csv and images/")
-        if self.nih_root and self.dataset != "nih":
-            raise ValueError(
-                f"--nih_root is given but the dataset is {self.dataset}; add --dataset nih or leave it out"
-            )
-        if (self.prepared is not None) != (self.dataset == "prepared"):
-            raise ValueError(
-                f"--dataset {self.dataset} and --prepared {self.prepared} do not go together: give --dataset prepared "
-                "with --prepared DIR, or neither"
-            )
-        if self.verify_prepared and self.dataset != "prepared":
-            raise ValueError(
-                f"--verify_prepared is for --dataset prepared, the dataset is {self.dataset}; leave it out"
-            )
-        self._check_table()
-        if self.split_file is not None and not Path(self.split_file).is_file():
-            raise ValueError(f"--split_file {self.split_file}: there is no such file; `hf-cxr split --out` writes one")
-        if self.fold is not None and self.split_file is None:
-            raise ValueError(f"--fold {self.fold} needs --split_file, a CSV with folds; see `hf-cxr split --folds`")
-        check(self.fold is None or self.fold >= 0, "fold", self.fold, "0 or more")
-        if self.streaming and (self.dataset != "table" or self.missing_images != "error"):
-            raise ValueError(
-                "--streaming goes with --dataset table and --missing_images error: a stream cannot know beforehand "
-                "which images it will lack"
-            )
-        check(self.streaming_buffer >= 1, "streaming_buffer", self.streaming_buffer, "at least 1")
-        check(0 <= self.phantom_seed < 2**32, "phantom_seed", self.phantom_seed, "0 to 4294967295")
-        for name in ("phantom_train", "phantom_validation", "phantom_test"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        check(32 <= self.phantom_size <= 2048, "phantom_size", self.phantom_size, "between 32 and 2048 pixels")
-        check(
-            0 <= self.phantom_prevalence_floor <= 0.3,
-            "phantom_prevalence_floor",
-            self.phantom_prevalence_floor,
-            "between 0 and 0.3",
-        )
-        check(self.train_limit is None or self.train_limit >= 1, "train_limit", self.train_limit, "at least 1")
-
-    def _check_table(self) -> None:
-        if (self.table is not None) != (self.dataset == "table"):
-            raise ValueError(
-                f"--dataset {self.dataset} and --table {self.table} do not go together: give --dataset table with "
-                "--table NAME_OR_YAML, or neither"
-            )
-        if self.table_root is not None and self.dataset != "table":
-            raise ValueError(f"--table_root is given but the dataset is {self.dataset}; add --dataset table")
-        own = (self.table or "").endswith((".yaml", ".yml"))
-        if self.table and not own and not self.table_root:
-            raise ValueError(f"--table {self.table} is a ready description: give --table_root, the data's folder")
-        for name, path, there in (
-            ("table", self.table if own else None, Path.is_file),
-            ("table_root", self.table_root, Path.is_dir),
-        ):
-            if path is not None and not there(Path(path)):
-                raise ValueError(f"--{name} {path}: there is no such {'file' if name == 'table' else 'folder'}")
 
 
 @dataclass
@@ -256,7 +101,7 @@ class ModelArguments:
     )
 
     def __post_init__(self):
-        self.model_name_or_path = _expanded(self.model_name_or_path)
+        self.model_name_or_path = expanded(self.model_name_or_path)
         if self.resize_size is None:
             self.resize_size = round(self.image_size * 8 / 7)
         check(self.image_size >= 16, "image_size", self.image_size, "at least 16 pixels")
@@ -288,7 +133,7 @@ class EvaluationArguments:
         default=True,
         metadata={
             "help": "False stops after validation: no test image is predicted; for tuning. The same run with true "
-            "goes on to the test set."
+            "continues to the test set."
         },
     )
 
@@ -297,24 +142,15 @@ class EvaluationArguments:
         check(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
 
 
-# Keys that say where one dataset lies and how it is cut: they stay behind when another is chosen.
-SOURCE_OPTIONS = {
-    "prepared",
-    "nih_root",
-    "table",
-    "table_root",
-    "missing_images",
-    "split_file",
-    "fold",
-    "streaming",
-}
-
 # What measuring a model takes from a run's config.yaml: which data and how they are measured, nothing of the training
 # or of the machine that it ran on.
 MEASURING = frozenset(
     {item.name for arguments in (DataArguments, EvaluationArguments) for item in dataclasses.fields(arguments)}
     | {"seed", "per_device_eval_batch_size", "dataloader_num_workers"}
 )
+
+# Keys whose value may be a local path.
+PATHS = ("model_name_or_path", *DATA_PATHS)
 
 # Prefixes of keys that are for one call or one process and not of the run: left out of its config.yaml.
 NOT_SAVED = ("hub_", "local_rank", "on_existing_run", "push_to_hub", "resume_from_checkpoint")
@@ -419,7 +255,7 @@ def parse_arguments(
         description="A YAML file gives defaults, flags win.",
     )
     try:
-        config, words = _take_config(parser, list(sys.argv[1:] if argv is None else argv))
+        config, words = take_config(list(sys.argv[1:] if argv is None else argv))
         path = CONFIGS / "quickstart.yaml" if config is None else Path(config)
         values = _read_values(parser, path)
         values = {key: value for key, value in values.items() if only is None or key in only}
@@ -428,8 +264,6 @@ def parse_arguments(
         *parts, rest = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
         )
-        if rest and not rest[0].startswith("-"):
-            raise ValueError(f"{rest[0]} in the command line is the value of no key; write --key {rest[0]}")
         if rest:
             raise ValueError(unknown_key(rest[0].lstrip("-").split("=")[0].replace("-", "_"), "the command line"))
         return RunArguments(*parts)
@@ -437,49 +271,40 @@ def parse_arguments(
         parser.error(str(error))
 
 
-def take_config(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The YAML file among a run's words, wherever it stands, and the other words.
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line that belong to no flag, and a run's flags with their values, both in order."""
+    return positionals_and_flags(_Parser(ARGUMENTS, allow_abbrev=False), words)
 
-    The first word, if it is not a flag; else a word that ends with .yaml or .yml and is not the value of a flag.
+
+def take_config(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The YAML file among a run's words, wherever it stands, and the flags.
+
+    It is the first word, if that is not a flag; else a word that ends with .yaml or .yml and belongs to no flag.
 
     Raises:
-        ValueError: there are two.
+        ValueError: there are two, or a word that is neither a config nor the value of a flag.
 
     >>> take_config(["--table", "own.yaml", "--bf16", "x.yaml", "--seed", "1"])
     ('x.yaml', ['--table', 'own.yaml', '--bf16', '--seed', '1'])
     """
-    return _take_config(_Parser(ARGUMENTS, allow_abbrev=False), words)
+    positionals, flags = split_words(words)
+    configs = [word for word in positionals if word == words[0] or word.endswith((".yaml", ".yml"))]
+    if len(configs) > 1:
+        raise ValueError(f"two configs are given, {configs[0]} and {configs[1]}; give one")
+    extra = [word for word in positionals if word not in configs]
+    if extra:
+        raise ValueError(f"{extra[0]} in the command line is the value of no key; write --key {extra[0]}")
+    return (configs[0] if configs else None), flags
 
 
-class _Parser(HfArgumentParser):
-    def error(self, message: str):
-        # argparse prints its usage before the line.
-        self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
-
-
-def _take_config(parser: HfArgumentParser, words: Sequence[str]) -> tuple[str | None, list[str]]:
-    flags = parser._option_string_actions
-    # A flag with one value takes the next word; a list of numbers and a flag that needs no value do not want a file.
-    takes_next = [word in flags and flags[word].nargs is None for word in words]
-    unknown = [word.startswith("--") and "=" not in word and word not in flags for word in words]
-    found = [
-        index
-        for index, word in enumerate(words)
-        if not word.startswith("-")
-        and (index == 0 or (word.endswith((".yaml", ".yml")) and not (takes_next[index - 1] or unknown[index - 1])))
-    ]
-    if len(found) > 1:
-        first, second = (words[index] for index in found[:2])
-        raise ValueError(f"two configs are given, {first} and {second}; the config comes first, and once")
-    if not found:
-        return None, list(words)
-    return words[found[0]], [word for index, word in enumerate(words) if index != found[0]]
+class _Parser(OneLineParser, HfArgumentParser):
+    """HfArgumentParser, whose errors are one line."""
 
 
 def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a file when another loss, sampler or dataset is chosen over its own: its own options stay behind.
 
-    class_aware's margin is none for asymmetric, and a split file of one dataset is none of another. An option that is
+    asymmetric does not take class_aware's margin, and a split file belongs to one dataset. An option that is
     given with the choice is an error if the loss or the sampler does not take it.
 
     >>> without_others_options({"loss": "class_aware", "margin": 0.1, "seed": 1}, {"loss": "bce"})
@@ -540,11 +365,6 @@ def _chosen(words: Sequence[str]) -> dict[str, str]:
     chooser.add_argument("--dataset")
     chooser.add_argument("--table")
     return vars(chooser.parse_known_args(words)[0])
-
-
-def _expanded(path: str | None) -> str | None:
-    """The path with ~ as the home folder, which a shell leaves alone in --key=~/x and in a YAML file."""
-    return str(Path(path).expanduser()) if path and path.startswith("~") else path
 
 
 def _shipped() -> list[str]:

@@ -16,6 +16,7 @@ end. A full disk, a used-up quota and missing permissions are an `OutputError`: 
 """
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -222,6 +223,12 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def plain(value: Any) -> Any:
     """The value as JSON can say it: tuples are lists, and NaN and infinities, which JSON lacks, are None.
 
@@ -233,6 +240,25 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def version_of(path: str | Path) -> tuple[int, int]:
+    """By what a changed file is noticed: its bytes and its time of change in ns.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def is_leaving(name: str) -> bool:
+    """Whether a name is one that only a killed writer leaves: of `replacing`, or of a hidden temporary folder.
+
+    >>> is_leaving(".a-k3_xx81a.txt"), is_leaving("a.txt")
+    (True, False)
+    """
+    return re.fullmatch(r"\.[^/]+-[a-z0-9_]{8}(\.\w+)?", name) is not None
 
 
 def _temporary(target: Path) -> Path:

@@ -26,6 +26,7 @@ from hf_cxr.data import DecodedImages, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.decoded import grey_of
 from hf_cxr.data.image_files import find_images as find_images  # part of this module's interface
 from hf_cxr.data.images import RULE, ImageError, read_grey, resize_grey
+from hf_cxr.files import version_of
 from hf_cxr.modeling import load_weights
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, check_geometry, collate, load_processor
@@ -156,16 +157,16 @@ class Classifier:
     def _pixels_or_error(self, path: Path) -> np.ndarray | ImageError:
         """Resized grey (S, S) uint8 of a file, or why there is none; nothing but an interrupt is raised."""
         try:
-            before = _version(path)
+            before = version_of(path)
             pixel_SS = resize_grey(read_grey(path), self.pixels.resize_size, self.pixels.resample)
-            if _version(path) != before:
+            if version_of(path) != before:
                 return ImageError(os.fspath(path), "it changed while it was read; run again when it is complete")
             return pixel_SS
         except ImageError as error:
             return error
         except MemoryError:
             return ImageError(os.fspath(path), "it is too large, or its sides too unequal, to decode and resize")
-        except Exception as error:  # the file's own fault, whatever it is: the rest go on
+        except Exception as error:  # the file's own fault, whatever it is: the rest are predicted
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             return ImageError(os.fspath(path), " ".join(str(reason).split()))
 
@@ -196,11 +197,6 @@ class Classifier:
         if len(failures) == len(paths):
             raise failures[-1]
         return answers
-
-
-def _version(path: Path) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
 
 
 def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, float]]:

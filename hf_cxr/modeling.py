@@ -161,7 +161,7 @@ def _fresh(args: ModelArguments) -> dict[str, Any]:
 def _load(folder: Path, name: str | Path, config: SwinConfig, *, new: str | None = None) -> SwinForImageClassification:
     """The weights of a folder in a model of this config; those whose name begins with ``new`` may be missing.
 
-    transformers would warn of missing weights, go on with random ones, and say nothing of NaN.
+    transformers would warn of missing weights, take random ones, and not report NaN.
     """
     check_weights(folder, name)
     load = partial(

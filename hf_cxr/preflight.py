@@ -41,7 +41,7 @@ def check_run(
     Returns:
         The splits, and what is left out of them. Validation and test are without the rows of unreadable images, which
         only ``--unreadable_images skip`` leaves out. The training set keeps its rows, for `DecodedImages` to make
-        blank, so that a run that goes on draws the same images as before.
+        blank, so that a resumed run draws the same images as before.
 
     Raises:
         ValueError: see the top of this module.
@@ -208,5 +208,5 @@ def way_out_named() -> Iterator[None]:
     except ImageError as error:
         raise ValueError(
             f"{error}. Restore it and run the same command again, or add --unreadable_images skip, which leaves such "
-            "images out and counts them; a run that was stopped goes on from its last checkpoint"
+            "images out and counts them; a stopped run resumes from its last checkpoint"
         ) from error

@@ -8,7 +8,6 @@ second name, or is not a regular file inside the folder; one that is empty, cut 
 not finite; files of different runs in one folder; an access token; a path of this machine or of the one that trained.
 """
 
-import hashlib
 import html
 import io
 import json
@@ -23,7 +22,8 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from hf_cxr.words import one_line
+from hf_cxr.files import file_sha256
+from hf_cxr.words import error_words, one_line
 
 WEIGHTS = "model.safetensors"
 REQUIRED = (
@@ -274,12 +274,6 @@ def _read_weights(path: Path) -> _Weights:
     return _Weights(shapes, metadata, file_sha256(path))
 
 
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, as metrics.json has it of the model that was measured."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 _AGAIN = "nothing was pushed. Train again with another --output_dir, or restore the file from a copy"
 
 
@@ -288,8 +282,7 @@ def _parse(path: Path, content: bytes) -> Any:
     try:
         return PARSERS[path.suffix](content)
     except Exception as error:  # each library has errors of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is cut off or damaged ({reason}); {_AGAIN}") from error
+        raise ValueError(f"{path} is cut off or damaged ({error_words(error)}); {_AGAIN}") from error
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -208,7 +208,7 @@ class Report:
         """One self-contained page; the figures of the folder are embedded."""
         pictures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in sorted(figures.glob("*.png"))}
         published = (
-            _table(
+            html_table(
                 ("published", "macro AUC", "protocol"),
                 [(name, f"{auc:.3f}", protocol) for name, auc, protocol in PUBLISHED_NIH14],
             )
@@ -222,10 +222,10 @@ class Report:
             cautions="".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions()),
             findings=_finding_table(self.test),
             validation=_finding_table(self.validation),
-            roc=_picture(pictures.get("roc_test"), "ROC curve of each finding on the test set"),
-            training=_picture(pictures.get("training"), "losses and validation metrics over training"),
-            protocol=_table(("", ""), self.protocol_rows()),
-            environment=_table(("", ""), [(key, str(value)) for key, value in self.environment.items()]),
+            roc=html_picture(pictures.get("roc_test"), "ROC curve of each finding on the test set"),
+            training=html_picture(pictures.get("training"), "losses and validation metrics over training"),
+            protocol=html_table(("", ""), self.protocol_rows()),
+            environment=html_table(("", ""), [(key, str(value)) for key, value in self.environment.items()]),
             published=published
             and "<h2>Published figures, with their protocols</h2><p>None was measured here, and a part of the test "
             f"list is not to be compared with the whole.</p>{published}",
@@ -265,7 +265,7 @@ def _finding_table(result: EvaluationReport) -> str:
     macro_auc = format_interval(result.macro_auc, result.macro_auc_low, result.macro_auc_high)
     macro_ap = format_interval(result.macro_ap, result.macro_ap_low, result.macro_ap_high)
     mean = ("mean of defined", "", "", "", macro_auc, macro_ap, format_number(result.macro_prevalence), "", "", "", "")
-    return _table(head, [*rows, mean])
+    return html_table(head, [*rows, mean])
 
 
 def _words(values: dict[str, Any], name: str) -> str:
@@ -296,13 +296,13 @@ def _stage_rows(stages: dict[str, Any], training: dict[str, Any]) -> list[tuple[
     return [(name, words) for name, words in said.items() if words]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>" if any(head) else ""
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table>{top}{body}</table></div>'
 
 
-def _picture(data: str | None, description: str) -> str:
+def html_picture(data: str | None, description: str) -> str:
     return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">' if data else ""
 
 

@@ -24,7 +24,7 @@ from hf_cxr.predictions import Predictions
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.parquet"
 REPAIR = "give another --out"
 # What a folder of something else holds: nothing is written beside these.
-OTHERS = (
+FOREIGN = (
     "config.json",
     "config.yaml",
     "metrics.json",
@@ -81,7 +81,7 @@ def check_evaluation_folder(place: Path) -> None:
         ValueError: with what it holds.
     """
     names = _names(place)
-    other = sorted(name for name in names if name in OTHERS or name.startswith("checkpoint-"))
+    other = sorted(name for name in names if name in FOREIGN or name.startswith("checkpoint-"))
     if other:
         raise ValueError(f"{place} holds {other[0]} and is not the folder of an evaluation; {REPAIR}")
     for name in sorted(names & {EVALUATION, PREDICTIONS}):
@@ -95,7 +95,7 @@ def check_same_evaluation(place: Path, identity: Mapping[str, Any], model: str) 
     Args:
         place: from `held`.
         identity: ``model_sha256``, ``dataset``, ``split`` and ``split_fingerprint`` of what is to be measured.
-        model: its name, compared where an old evaluation.json says no checksum.
+        model: its name, compared where an old evaluation.json has no checksum.
 
     Raises:
         ValueError: with what differs.

@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from hf_cxr.checkpoints import file_sha256
-from hf_cxr.config import ARGUMENTS, RunArguments
+from hf_cxr.config import ARGUMENTS, PATHS, RunArguments
 from hf_cxr.data import count_removed
 from hf_cxr.data.fingerprint import FILE, changes, data_fingerprint, load_state, save_state
+from hf_cxr.files import file_sha256
 from hf_cxr.yaml_files import dump_yaml, parse_yaml
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ FREE_ON_RESUME = {
     "changed_files",
     "dataloader_num_workers",
     "disable_tqdm",
-    "measure_test",  # a run that stopped after validation may go on to the test set
-    "missing_images",  # images that are gone since are found by their rows: see `run.check_data`
+    "measure_test",  # a run that stopped after validation may continue to the test set
+    "missing_images",  # images that are gone since are found by their rows: see `check_resume`
     "nih_root",  # the data themselves are compared instead
     "output_dir",
     "per_device_eval_batch_size",
@@ -43,12 +43,9 @@ FREE_ON_RESUME = {
     "verify_prepared",
 }
 
-# Keys whose value may be a path. config.yaml holds them absolute: it is read from any working folder.
-PATHS = ("model_name_or_path", "nih_root", "prepared", "split_file", "table", "table_root")
-
 
 def settings_of(args: RunArguments) -> dict[str, Any]:
-    """The run's settings as config.yaml gives them back, with local paths absolute."""
+    """The run's settings as config.yaml gives them back; paths are absolute, so that any working folder will do."""
     values = args.to_dict()
     for key in PATHS:
         if values.get(key) and Path(values[key]).exists():

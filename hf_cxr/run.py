@@ -5,11 +5,7 @@ Only the main process writes. The run folder is complete when metrics.json is th
 
 import copy
 import dataclasses
-import importlib.metadata
 import logging
-import platform
-import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +19,7 @@ from transformers import EvalPrediction, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
-from hf_cxr import claims, hub
+from hf_cxr import hub
 from hf_cxr.callbacks import DeferredReweighting, EarlyStopping, WeightAverage
 from hf_cxr.config import RunArguments
 from hf_cxr.data import (
@@ -31,14 +27,11 @@ from hf_cxr.data import (
     StreamedImages,
     check_positives,
     check_prepared,
-    count_missing,
     dataset_name,
-    describe_split_source,
     is_streamed,
     is_synthetic,
     label_matrix,
     load_splits,
-    near_shared_patients,
     split_fingerprint,
     with_images,
 )
@@ -52,13 +45,13 @@ from hf_cxr.inference import Classifier, stock_images, stock_pipeline
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.modeling import build_model, check_model, describe_initial_weights, fold_into_head, freeze_backbone
-from hf_cxr.peak_memory import peak_memory_gib
 from hf_cxr.predictions import Predictions
-from hf_cxr.preflight import LeftOut, check_run, unreadable_ids, way_out_named, without
+from hf_cxr.preflight import LeftOut, check_run, unreadable_ids, way_out_named
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.report import Report
 from hf_cxr.resume import check_resume
 from hf_cxr.run_checks import check_loss, check_reweighting
+from hf_cxr.run_description import describe_environment, describe_protocol, describe_training
 from hf_cxr.run_folder import (
     UNCALIBRATED,
     logged_to,
@@ -68,13 +61,12 @@ from hf_cxr.run_folder import (
     write_run_folder,
     write_validation,
 )
-from hf_cxr.sampling import EpochSampler, RepeatedRows, expected_counts, expected_draws, resolved_options
+from hf_cxr.sampling import EpochSampler, RepeatedRows, expected_counts, expected_draws
 from hf_cxr.trainer import CXRTrainer
 
 logger = logging.getLogger(__name__)
 
 PIPELINE_TOLERANCE = 1e-4  # in probability, for images that need no resizing; see `compare_with_stock_pipeline`
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "pillow", "numpy")
 
 
 def run(args: RunArguments) -> Report | None:
@@ -84,9 +76,9 @@ def run(args: RunArguments) -> Report | None:
         args: from `config.parse_arguments`.
 
     Returns:
-        The report, on the main process; None on the others, and with ``measure_test`` false, which stops after
-        validation and writes validation.json. The run folder ``args.training.output_dir`` holds the
-        same and the model. A push that failed is told in ``report.push_error``: the folder is complete all the same.
+        The report, on the main process; None on the rest, and with ``measure_test`` false, which stops after
+        validation and writes validation.json. The run folder ``args.training.output_dir`` holds the same and the
+        model. If a push failed, ``report.push_error`` says why; the folder is complete all the same.
 
     Raises:
         ValueError: the arguments contradict each other, the data or the run folder.
@@ -194,7 +186,7 @@ def push(args: RunArguments, run_dir: Path, repo_id: str | None, report: Report)
 def check_first_stage(args: RunArguments, model: PreTrainedModel, fingerprint: str) -> None:
     """Refuse a model of this package that was trained on another cut of the same data: it knows test patients.
 
-    One trained on other data may be fine-tuned: whether they share patients cannot be told from here, so it is said.
+    One trained on other data may be fine-tuned: whether they share patients is unknown here, so a warning is logged.
     """
     name, before = args.model.model_name_or_path, getattr(model.config, "hf_cxr", None) or {}
     if not before or before.get("split") == fingerprint:
@@ -213,7 +205,7 @@ def check_first_stage(args: RunArguments, model: PreTrainedModel, fingerprint: s
 
 
 def log_splits(splits: datasets.DatasetDict, label_names: LabelSpace) -> None:
-    """Say how many images each split has, and which findings cannot be learnt."""
+    """Log how many images each split has, and which findings cannot be learnt."""
     logger.info("%s", ", ".join(f"{name}: {len(split):,} images" for name, split in splits.items()))
     positives_C = counts(label_matrix(splits["train"]))[0]
     without = [name for name, positives in zip(label_names, positives_C, strict=True) if positives == 0]
@@ -423,86 +415,6 @@ def measure(predictions: Predictions, label_names: LabelSpace, args: RunArgument
         confidence=args.evaluation.confidence,
         seed=args.training.seed,
     )
-
-
-def describe_protocol(
-    args: RunArguments,
-    splits: datasets.DatasetDict,
-    fingerprint: str,
-    loss: MultiLabelLoss,
-    calibration: Calibration | None,
-    trainer: CXRTrainer,
-    left_out: LeftOut,
-    weights: dict[str, Any],
-) -> dict[str, Any]:
-    """What was done, on which patients: all that a figure must be read with; after training, computed from it."""
-    positives_C, negatives_C, _ = counts(label_matrix(splits["train"]))
-    calibration = calibration if args.evaluation.calibrate else None
-    missing = Counter(trainer.model.config.hf_cxr.get("removed_images"))
-    for name, count in count_missing(args.data, splits).items():
-        missing[name] += count - (name != "train") * len(left_out.get(name, ()))
-    return {
-        "dataset": dataset_name(args.data),
-        "synthetic": is_synthetic(args.data),
-        "prepared": args.data.dataset == "prepared",
-        "splits": {
-            name: {"images": len(split), "patients": len(set(split["patient_id"][:]))}
-            for name, split in without(splits, left_out).items()
-        },
-        "similar_patient_ids": near_shared_patients(splits, examples=0),  # no patient's id in a report
-        "split_fingerprint": fingerprint,
-        **claims.split_source(describe_split_source(args.data), len(splits["test"]), missing, left_out),
-        "training_views": claims.views(splits["train"]["view"][:]),
-        "training_positives": positives_C.tolist(),
-        "training_known": (positives_C + negatives_C).tolist(),
-        "labels_shuffled": args.data.shuffle_labels,
-        "training_images_limited_to": args.data.train_limit if args.data.train_limit == len(splits["train"]) else None,
-        "missing_images": {name: count for name, count in missing.items() if count},
-        "unreadable_images": {name: len(rows) for name, rows in left_out.items()},
-        **weights,
-        "loss": loss.describe(),
-        "sampler": {
-            "name": args.sampling.sampler,
-            "options": resolved_options(args.sampling.sampler, **args.sampling.options()),
-        },
-        "stages": dataclasses.asdict(args.stages),
-        "selection": claims.selection(trainer.args, trainer.state),
-        "calibration": claims.calibration(calibration),
-        "calibration_exceptions": calibration.exceptions if calibration else {},
-        "seed": args.training.seed,
-    }
-
-
-def describe_training(trainer: CXRTrainer, checkpoint: Path | None) -> dict[str, Any]:
-    """Epochs, times, speed and peak memory, measured; after a resume, time and speed are those of the last leg."""
-    state, clock = trainer.state, trainer.clock
-    chosen = claims.chosen_step(trainer.args, state)
-    best = [entry["epoch"] for entry in state.log_history if entry["step"] == chosen]
-    return {
-        "epochs": state.epoch,
-        "steps": state.global_step,
-        "best_epoch": best[0] if best else None,
-        "step_seconds": clock.seconds,
-        "images_per_second": clock.images / clock.seconds if clock.seconds else None,
-        "resumed_from": checkpoint and checkpoint.name,
-        "stopped_early": state.global_step < state.max_steps,
-        "peak_memory_gib": peak_memory_gib(),
-        "peak_device_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-    }
-
-
-def describe_environment(state: PartialState) -> dict[str, Any]:
-    """Versions, processes and devices."""
-    return {
-        "hf_cxr": hf_cxr.__version__,
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-        "processes": state.num_processes,
-        "device": torch.cuda.get_device_name() if state.device.type == "cuda" else state.device.type,
-        "cpu_threads": torch.get_num_threads(),
-    }
 
 
 def compare_with_stock_pipeline(run_dir: Path, split: datasets.Dataset, predictions: Predictions) -> dict[str, Any]:

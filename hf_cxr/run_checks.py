@@ -30,7 +30,7 @@ def check_loss(args: RunArguments) -> None:
 
 
 def check_reweighting(args: RunArguments, loss: MultiLabelLoss) -> None:
-    """Refuse to defer class weights that there are none of."""
+    """Refuse to defer class weights where the loss has none."""
     if args.stages.reweight_from_epoch is not None and loss.class_weights_kind == "none":
         raise ValueError(
             f"reweight_from_epoch is {args.stages.reweight_from_epoch}, but {args.loss.loss} has no class weights "

@@ -6,7 +6,6 @@ it, a lock keeps every other run out. metrics.json is written last.
 
 import logging
 import os
-import re
 import shutil
 import tempfile
 import traceback
@@ -24,9 +23,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 from hf_cxr import card, hub, plots
 from hf_cxr.checkpoints import check_whole, checkpoints_of, usable_checkpoint
 from hf_cxr.config import NOT_COMPARED, RunArguments
-from hf_cxr.files import replace_all, write_json, write_text
+from hf_cxr.files import file_sha256, is_leaving, replace_all, write_json, write_text
 from hf_cxr.predictions import Predictions
-from hf_cxr.push_files import FIGURES, WEIGHTS, file_sha256
+from hf_cxr.push_files import FIGURES, WEIGHTS
 from hf_cxr.report import Report
 from hf_cxr.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.yaml_files import dump_yaml, read_yaml
@@ -36,8 +35,6 @@ logger = logging.getLogger(__name__)
 UNCALIBRATED = ".uncalibrated"  # folder of the trained model until its calibration is fitted
 LOCK = ".run.lock"
 LOCK_SECONDS = 10  # dataloader workers of a run that was just killed take a few seconds to end
-
-TEMPORARY = r"\.[^/]+-[a-z0-9_]{8}(\.\w+)?"  # names of `files.replacing`, and of `save_model_folder`
 
 
 @contextmanager
@@ -155,7 +152,7 @@ def _check_existing_run(args: RunArguments, run_dir: Path) -> None:
     except ValueError as error:
         raise ValueError(f"{error}. So this run's settings are unknown: restore {config}, or {repair}") from error
     if not isinstance(before, dict):
-        raise ValueError(f"{config} holds no settings, so this run's are unknown: restore it, or {repair}")
+        raise ValueError(f"{config} does not contain settings, so this run's are unknown: restore it, or {repair}")
     # A stream's order depends on how many read it.
     free = {*FREE_ON_RESUME, *NOT_COMPARED} - ({"dataloader_num_workers"} if args.data.streaming else set())
     changed = changed_settings(before, settings_of(args), free=free)
@@ -184,7 +181,7 @@ def _clear_leavings(run_dir: Path) -> None:
     """Remove what a killed run left half-written: nobody reads it, and it may be large."""
     for folder in (run_dir, run_dir / "predictions", run_dir / "figures"):
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.name == UNCALIBRATED or re.fullmatch(TEMPORARY, path.name):
+            if path.name == UNCALIBRATED or is_leaving(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -245,7 +242,7 @@ def write_validation(
 
     They are those of the best epoch if one is chosen, else of the last one: of the weights that the run ends with.
 
-    The folder stays an unfinished run: without ``measure_test: false`` the same command goes on from its checkpoint.
+    The folder stays an unfinished run: without ``measure_test: false`` the same command resumes from its checkpoint.
     """
     measured = [entry for entry in state.log_history if "eval_loss" in entry]
     # The Trainer notes a best step even if it does not go back to it.

@@ -26,6 +26,9 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
+from hf_cxr.files import file_sha256
+from hf_cxr.words import error_words
+
 CONFIG, PROCESSOR, WEIGHTS, INDEX = (
     "config.json",
     "preprocessor_config.json",
@@ -138,7 +141,7 @@ def check_weights(folder: Path, name: str | Path) -> None:
         except (SafetensorError, OSError, ValueError) as error:
             size = file.stat().st_size
             raise ValueError(
-                f"{file} is damaged or incomplete ({size:,} bytes; {one_line(error)}); copy or download it again"
+                f"{file} is damaged or incomplete ({size:,} bytes; {error_words(error)}); copy or download it again"
             ) from error
 
 
@@ -154,8 +157,7 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in (folder / CONFIG, folder / PROCESSOR, *weights_files(folder)):
         if file.is_file():
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+            digest.update(bytes.fromhex(file_sha256(file)))
     return digest.hexdigest()
 
 
@@ -174,14 +176,7 @@ def reading(what: str, read: Callable[[], Read]) -> Read:
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"cannot read {what}: {one_line(error)}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message in one line, with its type where the message alone would be a riddle."""
-    text = " ".join(str(error).split())
-    text = text if len(text) <= 300 else text[:297] + "..."
-    return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__} {text}".strip()
+        raise ValueError(f"cannot read {what}: {error_words(error)}") from error
 
 
 def _fetch(name: str, revision: str) -> Path:
@@ -189,7 +184,9 @@ def _fetch(name: str, revision: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(FETCHED)))
     except (EntryNotFoundError, HFValidationError, OSError) as error:
-        raise OSError(f"there is no folder {name} here, and the Hub does not give it: {_reason(error)}") from error
+        raise OSError(
+            f"{name} is not a folder here, and it cannot be fetched from the Hub: {_reason(error)}"
+        ) from error
 
 
 def _reason(error: Exception) -> str:
@@ -197,12 +194,12 @@ def _reason(error: Exception) -> str:
         offline = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "no connection"
         return f"{offline}, and it is not in the cache ({constants.HF_HUB_CACHE})"
     if isinstance(error, GatedRepoError):
-        return "one must accept its conditions on its page first, and log in with `hf auth login`"
+        return "accept its conditions on its page first, and log in with `hf auth login`"
     if isinstance(error, RevisionNotFoundError):
         return "it has no such revision"
     if isinstance(error, RepositoryNotFoundError):
         return "no such repository, or a private one that this token may not see (`hf auth login`)"
-    return one_line(error)
+    return error_words(error)
 
 
 def _refuse_own_code(name: str | Path, file: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Text from outside (names of findings, runs, methods) made harmless for where it is shown.
+"""Text from outside (names of findings, runs, methods; errors) made harmless for where it is shown.
 
 HTML has `html.escape`, LaTeX `comparison_report.latex`. Here are Markdown and figures.
 """
@@ -33,6 +33,17 @@ def one_line(text: str) -> str:
     """
     hidden = {c for c in str(text) if unicodedata.category(c) in ("Cc", "Cs") and not c.isspace()}
     return " ".join(str(text).translate(dict.fromkeys(map(ord, hidden), "\ufffd")).split())
+
+
+def error_words(error: BaseException, most: int = 300) -> str:
+    """An error's message on one line, with its type where the message alone would be a riddle.
+
+    >>> error_words(KeyError("image")), error_words(ValueError("no such\\ncolumn"))
+    ("KeyError 'image'", 'no such column')
+    """
+    text = one_line(str(error))
+    text = text if len(text) <= most else f"{text[: most - 3]}..."
+    return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__} {text}".strip()
 
 
 def in_figure(text: str, most: int = 60) -> str:

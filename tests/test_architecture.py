@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "hf_cxr"
 
 # Bars from left to right. Within the bar of `data` the parts never import one another.
 BARS = (
-    ("labels", "files", "yaml_files", "peak_memory", "cells", "words", "saved_models"),
-    ("arguments",),
+    ("labels", "files", "yaml_files", "peak_memory", "cells", "words"),
+    ("arguments", "saved_models"),
     ("config",),
     ("swin",),
     (
@@ -20,7 +20,7 @@ BARS = (
         *("predictions", "prediction_rows", "checkpoints"),
     ),
     ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference", "preflight", "claims"),
-    ("report", "plots", "resume", "comparison_plan", "run_checks", "push_files"),
+    ("report", "plots", "resume", "comparison_plan", "run_checks", "run_description", "push_files"),
     ("card", "comparison_report", "hub"),
     ("run_folder", "result_folder"),
     ("run",),

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from tiny import PROTOCOL
 from transformers import PreTrainedConfig
 
 from hf_cxr import card
@@ -108,32 +109,7 @@ def report() -> Report:
     return Report(
         name="run",
         model_id="you/name",
-        protocol={
-            "dataset": "set",
-            "synthetic": False,
-            "splits": {"test": {"images": 40, "patients": 40}},
-            "splits_from": "a table",
-            "split_file": None,
-            "split_fingerprint": "abc",
-            "labels_shuffled": False,
-            "training_images_limited_to": None,
-            "missing_images": {},
-            "initial_weights": "random",
-            "base_model": None,
-            "loss": {"name": "bce", "options": {}, "class_weights_kind": "none"},
-            "sampler": {"name": "shuffle", "options": {}},
-            "stages": {
-                "reweight_from_epoch": None,
-                "ema_decay": None,
-                "freeze_backbone": False,
-                "feature_oversampling": None,
-                "reinitialize_head": True,
-            },
-            "selection": "last epoch",
-            "calibration": None,
-            "calibration_exceptions": {},
-            "seed": 0,
-        },
+        protocol=PROTOCOL | {"dataset": "set", "splits_from": "a table", "selection": "last epoch"},
         test=result,
         validation=result,
         calibration=None,

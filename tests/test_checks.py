@@ -170,7 +170,7 @@ def test_an_error_at_the_end_names_the_option():
 
 
 def test_an_error_from_a_worker_process_is_one_line():
-    """As torch makes it anew: from a text with the whole traceback in it."""
+    """As torch makes it again: from a text with the whole traceback in it."""
     text = 'Caught ImageError in worker 0.\nTraceback:\n  File "x"\nhf_cxr.data.images.ImageError: cannot read a: b\n'
     assert str(ImageError(text)) == "cannot read a: b"
 
@@ -224,9 +224,9 @@ def test_what_was_sound_is_not_decoded_again_until_it_changes(tmp_path, monkeypa
     broken.write_bytes(content)
     image = tmp_path / "img" / "train0.png"
     image.write_bytes(image.read_bytes() + b"\0")  # another size
-    mended = inspect_images(splits, SoundFiles(memory))
+    fixed = inspect_images(splits, SoundFiles(memory))
     assert {name.rpartition("/")[2] for name in decoded[25:]} == {"test1.png", "train0.png"}
-    assert mended.count == 0
+    assert fixed.count == 0
 
 
 def test_a_memory_is_shared_and_a_damaged_one_is_ignored(tmp_path):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
-from tiny import rows, trainer
+from tiny import PROTOCOL, rows, trainer
 from transformers import PreTrainedConfig, TrainerState, TrainingArguments
 
 from hf_cxr import claims
@@ -111,34 +111,6 @@ def test_views_are_counted():
     assert claims.views(["PA", None, "AP", "PA"]) == {"AP": 1, "PA": 2, "unknown": 1}
 
 
-PROTOCOL = {
-    "dataset": "a hospital's table",
-    "synthetic": False,
-    "splits": {name: {"images": 40, "patients": 20} for name in ("train", "validation", "test")},
-    "split_fingerprint": "f" * 64,
-    "splits_from": "the table's own",
-    "split_file": None,
-    "training_views": {"PA": 40},
-    "labels_shuffled": False,
-    "training_images_limited_to": None,
-    "missing_images": {},
-    "unreadable_images": {},
-    "initial_weights": "random",
-    "base_model": None,
-    "loss": {"name": "bce", "options": {}, "class_weights_kind": "none"},
-    "sampler": {"name": "shuffle", "options": {}},
-    "stages": {
-        "reweight_from_epoch": None,
-        "ema_decay": None,
-        "freeze_backbone": False,
-        "reinitialize_head": True,
-        "feature_oversampling": None,
-    },
-    "selection": "best validation auc",
-    "calibration": None,
-    "calibration_exceptions": {},
-    "seed": 0,
-}
 TRAINING = {
     "epochs": 3.0,
     "best_epoch": 2.0,

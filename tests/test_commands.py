@@ -1,4 +1,4 @@
-"""What commands print when they cannot go on: one line and a status; the traceback with --debug; on any system."""
+"""What commands print when they fail: one line and a status; the traceback with --debug; on any system."""
 
 import errno
 import importlib
@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hf_cxr.commands import COMMANDS, main, run_command
 from hf_cxr.commands.errors import describe_error
-from hf_cxr.config import parse_arguments, take_config
+from hf_cxr.config import parse_arguments, split_words, take_config
 from hf_cxr.report import Report
 
 ROOT = Path(__file__).parents[1]
@@ -223,6 +223,9 @@ def test_scripts_are_the_commands(name):
         ("x.yaml --loss bce", "x.yaml"),
         ("--loss bce x.yaml", "x.yaml"),
         ("--bf16 x.yaml --seed 1", "x.yaml"),
+        ("--bf16 false x.yaml", "x.yaml"),
+        ("--no_calibrate x.yaml", "x.yaml"),
+        ("--learning_rate -1e-3 x.yaml", "x.yaml"),
         ("--swin_depths 1 1 x.yml", "x.yml"),
         ("--nih_root D x.yaml", "x.yaml"),
         ("--table own.yaml x.yaml", "x.yaml"),
@@ -238,6 +241,27 @@ def test_a_config_is_found_wherever_it_stands(words, config):
     found, rest = take_config(words)
     assert found == config
     assert rest == [word for word in words if word != config]
+
+
+def test_words_that_belong_to_no_flag_stand_anywhere():
+    words = [
+        "--use_cpu",
+        "runs/a",
+        "--seed",
+        "1",
+        "runs/b",
+        "--swin_depths",
+        "1",
+        "1",
+        "runs/c",
+        "--tabel",
+        "own.yaml",
+        "--nih_root=D",
+        "runs/d",
+    ]
+    runs, flags = split_words(words)
+    assert runs == ["runs/a", "runs/b", "runs/c", "runs/d"]
+    assert flags == [word for word in words if word not in runs]
 
 
 def test_flags_may_come_before_the_config(tmp_path, capsys):

@@ -95,7 +95,7 @@ def test_without_a_file_the_quickstart_is_taken():
             ["--images_per_step", "128"],
             "images_per_step is 128, but 32 images x 1 accumulation",
         ),
-        (["other.yaml"], "the config comes first"),
+        (["other.yaml"], "two configs are given"),
         (
             ["--undersample_ratio", "2"],
             "undersample_ratio is given but the sampler is shuffle; it goes with --sampler under, mixed",

@@ -114,7 +114,7 @@ def test_it_gets_there(release, tmp_path, plan, ranges):
 
 def test_it_gives_up_and_goes_on_later(release, tmp_path):
     release.plan[ARCHIVE] = [("cut", 70_000), 503, 503, 503]
-    with pytest.raises(DownloadError, match=r"HTTP status 503; gave up after 3 attempts at byte 70,000.*goes on"):
+    with pytest.raises(DownloadError, match=r"HTTP status 503; gave up after 3 attempts at byte 70,000"):
         download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
     assert not (tmp_path / "images_001").exists()
     assert download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK) == [ARCHIVE]
@@ -430,7 +430,7 @@ def test_a_disk_that_fills_up_meanwhile(release, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
-    with pytest.raises(DownloadError, match=f"no space left in {tmp_path}; free some and run again"):
+    with pytest.raises(DownloadError, match=f"no space left in {tmp_path}; free disk space"):
         download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"} == {"published", f"{ARCHIVE}.part"}
     monkeypatch.setattr(shutil, "copyfileobj", real)

@@ -94,14 +94,16 @@ def test_the_config_may_stand_anywhere(run, tmp_path, capsys, words):
     ("words", "message"),
     [
         (["--phantom_sed", "3"], "phantom_seed"),
-        (["a.yaml", "b.yaml"], "b.yaml is one argument too many"),
+        (["a.yaml", "b.yaml"], "two configs are given, a.yaml and b.yaml"),
         (["a.yaml"], "no such config: a.yaml"),
     ],
 )
 def test_a_wrong_word_is_named(run, capsys, words, message):
-    with pytest.raises(SystemExit) as stopped:
-        evaluate("--model", run, *words)
-    assert stopped.value.code == 2
+    try:
+        status = evaluate("--model", run, *words)
+    except SystemExit as stopped:  # of argparse
+        status = stopped.code
+    assert status == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("hf-cxr evaluate: ")
     assert message in line

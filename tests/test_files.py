@@ -174,6 +174,7 @@ def test_tables_of_any_program_are_replaced(tmp_path):
         for name in ("a.csv", "a", "a.TSV", "a.txt", "results.v1", "2024.10"):
             (tmp_path / name).write_text(content, encoding="utf-8")
             check_output_file(tmp_path / name, table=True)
+            assert (tmp_path / name).read_text(encoding="utf-8") == content
     (tmp_path / "a.csv").write_bytes("image,Épanchement\n".encode("utf-16"))  # as spreadsheets save it
     check_output_file(tmp_path / "a.csv", table=True)
 

@@ -1,6 +1,5 @@
 """Ids in one spelling: in every format, in joins, boxes, templates, split files, the release, and what is claimed."""
 
-import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -12,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_nih import rows_by_image, write_release
+from tiny import PROTOCOL
 from transformers import SwinConfig
 
 from hf_cxr.card import render
 from hf_cxr.commands.split import main as split
-from hf_cxr.config import DataArguments, StageArguments
+from hf_cxr.config import DataArguments
 from hf_cxr.data import load_nih, load_splits, load_table, near_shared_patients, split_fingerprint
 from hf_cxr.data.ids import canonical_code, canonical_id, code_values, likeness, similar_ids, similar_pairs
 from hf_cxr.data.split_files import apply_split_file, read_split_file
@@ -80,7 +80,7 @@ def test_codes_are_numbers_and_truths_too():
     assert [canonical_code(value) for value in ("0.0", 0, False, "False", "1.0", True, "TRUE")] == list("0000111")
     assert [canonical_code(value) for value in (" Train\u00a0", "AP", "NA", None)] == ["Train", "AP", "NA", ""]
     assert code_values({"1.0": "train", "1": "train", "*": None}, "split_values") == {"1": "train", "*": None}
-    with pytest.raises(ValueError, match="split_values says two things of '1'"):
+    with pytest.raises(ValueError, match="split_values has '1' twice"):
         code_values({"1.0": "train", "1": "test"}, "split_values")
 
 
@@ -507,27 +507,8 @@ def report_of(similar: list[str]) -> Report:
     rng = np.random.default_rng(0)
     label_NC = np.array([[n % 2, n // 2 % 2] for n in range(40)], dtype=float)
     measured = evaluate_predictions(rng.random((40, 2)), label_NC, [str(n) for n in range(40)], resamples=5)
-    protocol = {
-        "dataset": "ours",
-        "synthetic": False,
-        "splits": {part: {"images": 40, "patients": 40} for part in PARTS},
-        "similar_patient_ids": similar,
-        "split_fingerprint": "0" * 64,
-        "splits_from": "the table",
-        "split_file": None,
-        "labels_shuffled": False,
-        "training_images_limited_to": None,
-        "missing_images": {},
-        "initial_weights": "random",
-        "base_model": None,
-        "loss": {"name": "bce", "options": {}, "class_weights_kind": "none"},
-        "sampler": {"name": "shuffle", "options": {}},
-        "stages": dataclasses.asdict(StageArguments()),
-        "selection": "last epoch",
-        "calibration": None,
-        "calibration_exceptions": {},
-        "seed": 0,
-    }
+    splits = {part: {"images": 40, "patients": 40} for part in PARTS}
+    protocol = PROTOCOL | {"splits": splits, "similar_patient_ids": similar, "selection": "last epoch"}
     training = {"images_per_second": 1.0, "best_epoch": None, "epochs": 1, "resumed_from": None}
     training |= {"peak_memory_gib": 1.0, "peak_device_memory_gib": None, "parameters": 1, "steps": 1}
     environment = {"hf_cxr": "0", "device": "cpu", "processes": 1, "cpu_threads": 1, "torch": "2", "transformers": "5"}

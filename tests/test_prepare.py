@@ -232,7 +232,7 @@ def test_unreadable_images_are_all_named_and_by_choice_left_out_and_listed(sourc
         write(splits, out)  # said without --unreadable skip, a finished folder does not hide them
 
 
-def test_mended_files_are_read_again(source, tmp_path):
+def test_fixed_files_are_read_again(source, tmp_path):
     out, folder = tmp_path / "out", tmp_path / "images"
     splits, good = source(), (folder / "03.png").read_bytes()
     (folder / "03.png").write_bytes(good[:200])
@@ -404,7 +404,7 @@ def test_two_at_once_are_refused(source, tmp_path):
         write(source(), tmp_path / "out")
 
 
-def test_a_cut_off_or_missing_shard_is_told_at_load_and_mended(source, tmp_path):
+def test_a_cut_off_or_missing_shard_is_reported_at_load_and_written_again(source, tmp_path):
     out = tmp_path / "out"
     write(source(), out)
     shard = out / "train" / "data-00001-of-00004.arrow"

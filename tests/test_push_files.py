@@ -13,7 +13,8 @@ from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 
 from hf_cxr.commands import main as hf_cxr_main
-from hf_cxr.push_files import collect, exposed_tokens, file_sha256, published_settings
+from hf_cxr.files import file_sha256
+from hf_cxr.push_files import collect, exposed_tokens, published_settings
 
 FINDINGS = ("Mass", "Nodule")
 CONFIG = {"image_size": 32, "id2label": {"0": "Mass", "1": "Nodule"}, "hf_cxr": {"split": "abc", "dataset": "set"}}

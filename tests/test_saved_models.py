@@ -137,9 +137,9 @@ def test_every_loader_of_the_package_is_told_to_trust_no_code():
             if not any(getattr(name, "attr", getattr(name, "id", None)) in loaders for name in named):
                 continue
             given = {keyword.arg: keyword.value for keyword in call.keywords}
-            told = given.get("trust_remote_code")
-            assert isinstance(told, ast.Constant), f"{path.name}, line {call.lineno}: no trust_remote_code=False"
-            assert told.value is False, f"{path.name}, line {call.lineno}: trust_remote_code is not False"
+            value = given.get("trust_remote_code")
+            assert isinstance(value, ast.Constant), f"{path.name}, line {call.lineno}: no trust_remote_code=False"
+            assert value.value is False, f"{path.name}, line {call.lineno}: trust_remote_code is not False"
             found += 1
     assert found >= 6
 
@@ -237,7 +237,7 @@ def test_what_is_not_a_model_folder_is_named(model, tmp_path):
         refused(tmp_path / name, message)
     refused(tmp_path, "holds no saved model: it has no config.json; give a folder inside it, such as model")
     refused("a name", "is not a Hub id")
-    refused("nobody/nothing", "no folder nobody/nothing here, and the Hub does not give it: HF_HUB_OFFLINE is set")
+    refused("nobody/nothing", "nobody/nothing .*: HF_HUB_OFFLINE is set")
     (model / "model.safetensors").unlink()
     refused(model, r"has no model\.safetensors")
     (model / "adapter_config.json").write_text("{}")
@@ -294,4 +294,4 @@ def test_a_model_on_the_hub_is_read_under_the_same_rules(hub, model, tmp_path, f
         message = {"config.json": "needs code of its own", "model.safetensors": r"has no model\.safetensors"}[file]
         refused("tester/model", f"tester/model {message}", by=["Classifier", "check_model"])
     assert not [request for request in hub.requests if request.method == "GET" and request.path.endswith(".bin")]
-    refused("tester/none", "tester/none here, and the Hub does not give it: no such repository", by=["Classifier"])
+    refused("tester/none", "tester/none .*: no such repository", by=["Classifier"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -12,7 +13,7 @@ from PIL import Image
 from test_duplicates import make_image
 from tiny import SWIN
 
-from hf_cxr.commands.split import main
+from hf_cxr.commands import run_command
 from hf_cxr.commands.train import main as train
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import count_missing, describe_split_source, load_splits, split_fingerprint
@@ -20,6 +21,8 @@ from hf_cxr.data.split_files import apply_split_file, read_split_file, write_spl
 
 PATIENTS = 30
 FINDINGS = ("Effusion", "Mass")
+
+main = partial(run_command, "split")
 
 
 def write_source(folder: Path, *, patients: int = PATIENTS, size: int = 64) -> list[str]:

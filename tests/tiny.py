@@ -21,6 +21,36 @@ SWIN = {
     "swin_num_heads": [1, 2, 2, 4],
 }
 
+# What a report says of how a run was made; tests change what they are about.
+PROTOCOL = {
+    "dataset": "a hospital's table",
+    "synthetic": False,
+    "splits": {name: {"images": 40, "patients": 20} for name in ("train", "validation", "test")},
+    "split_fingerprint": "f" * 64,
+    "splits_from": "the table's own",
+    "split_file": None,
+    "training_views": {"PA": 40},
+    "labels_shuffled": False,
+    "training_images_limited_to": None,
+    "missing_images": {},
+    "unreadable_images": {},
+    "initial_weights": "random",
+    "base_model": None,
+    "loss": {"name": "bce", "options": {}, "class_weights_kind": "none"},
+    "sampler": {"name": "shuffle", "options": {}},
+    "stages": {
+        "reweight_from_epoch": None,
+        "ema_decay": None,
+        "freeze_backbone": False,
+        "reinitialize_head": True,
+        "feature_oversampling": None,
+    },
+    "selection": "best validation auc",
+    "calibration": None,
+    "calibration_exceptions": {},
+    "seed": 0,
+}
+
 
 def rows(n_images=40, seed=0):
     """Random images whose labels are partly unknown, and unevenly so: some rows wholly."""

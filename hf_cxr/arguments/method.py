@@ -226,7 +226,7 @@ class StageArguments:
     reinitialize_head: bool = field(
         default=True,
         metadata={
-            "help": "Start the classifier anew; false keeps that of --model_name_or_path, of the same findings."
+            "help": "Start with a new classifier; false keeps the one of --model_name_or_path, for the same findings."
         },
     )
     feature_oversampling: int | None = field(

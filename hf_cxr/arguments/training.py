@@ -165,7 +165,7 @@ DERIVED = (
     "use_cpu",
 )
 
-# Of these, the ones in which a run and its continuation need not agree: the others say what they follow from.
+# Of these, the ones in which a run and its continuation may differ: the rest say what they follow from.
 NOT_COMPARED = tuple(name for name in DERIVED if name not in ("eval_steps", "lr_scheduler_kwargs"))
 
 MAPPINGS = (*TrainingArguments._VALID_DICT_FIELDS, "liger_kernel_config")

@@ -15,7 +15,7 @@ COMMANDS = {
     "download": "bring a public dataset into a folder",
     "prepare": "decode and resize every image once, into a folder that training reads",
     "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
-    "split": "deal the images anew by patient and write it down; check splits for patients and images in common",
+    "split": "re-split the images by patient into a file; check splits for patients and images in common",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "evaluate": "measure a saved model on a test or validation set",
     "ensemble": "average the probabilities of several runs and measure them as one model",
@@ -26,6 +26,7 @@ COMMANDS = {
 
 # What the same command does after Ctrl-C, where it does not start from the beginning.
 AFTER_A_STOP = {
+    "compare": "the same command continues from here",
     "download": "the same command continues from here",
     "prepare": "the same command continues from here",
     "train": "the same command resumes from the last checkpoint",

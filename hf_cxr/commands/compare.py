@@ -3,19 +3,18 @@
 After a stop, the same command continues from there. The report is DIR/comparison.html, and .md, .tex, .csv, .json.
 """
 
-import argparse
 import logging
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.commands import set_up_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 1 if runs failed; 130 if stopped. What it raises, `run_command` prints as one line."""
-    parser = argparse.ArgumentParser(
+    """Exit status 0; 1 if runs failed. What it raises, `run_command` prints as one line."""
+    parser = OneLineParser(
         prog="hf-cxr compare",
         usage="hf-cxr compare COMPARISON.yaml [--out DIR] [--jobs N] [--key value ...]",
         description=__doc__,
@@ -43,9 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = own.out or Path("runs") / plan.name
         with logging_redirect_tqdm([logging.getLogger()]):
             report = compare(plan, out, jobs=own.jobs)
-    except KeyboardInterrupt:
-        print("hf-cxr compare: stopped; the same command continues from here", file=sys.stderr)
-        return 130
     finally:
         signal.signal(signal.SIGTERM, before)
     if report is None:

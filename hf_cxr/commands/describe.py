@@ -1,23 +1,23 @@
 """`hf-cxr describe [CONFIG.yaml] [--sampler NAME] [--out DIR]`: what the training, validation and test sets hold.
 
 The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR). Of an NIH release only
-the tables are read: no image is needed, and images that are not at hand are counted as well. With a sampler other than
+the tables are read: no image is needed, and missing images are counted as well. With a sampler other than
 shuffle, what an epoch of it draws stands beside what the training set holds.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.commands import report_error, set_up_terminal
+from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import parse_arguments
 from hf_cxr.files import check_output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 with one line on standard error for bad input."""
-    parser = argparse.ArgumentParser(
+    """Exit status 0; what it raises, `run_command` prints as one line."""
+    parser = OneLineParser(
         prog="hf-cxr describe",
         description=__doc__,
         epilog="All other words and flags are those of `hf-cxr train --help`.",
@@ -32,26 +32,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hf_cxr.sampling import expected_draws
 
     set_up_terminal()
-    try:
-        if own.out:
-            roots, closed = source_folders(args.data)
-            check_output_folder(own.out, inputs=roots, closed=closed)  # before tables are read
-        splits, label_names = load_splits(args.data, seed=args.training.seed, images=False)
-        statistics = describe_splits(splits, label_names)
-        drawn = None
-        if args.sampling.sampler != "shuffle":
-            draws_N = expected_draws(args.sampling.sampler, label_matrix(splits["train"]), **args.sampling.options())
-            drawn = describe_draws(splits["train"], label_names, draws_N)
-        written = write(statistics, drawn, own.out) if own.out else []  # first: the reader of the text may leave
-        print(statistics.to_text())
-        if untrainable := why_untrainable(splits["train"]):
-            print(f"hf-cxr describe: warning: {untrainable}", file=sys.stderr)
-        if drawn is not None:
-            print(f"\n{drawn.to_text(args.sampling.sampler)}")
-        if written:
-            print("\nwrote", *(f"  {path}" for path in written), sep="\n")
-    except (ValueError, OSError) as error:
-        return report_error("hf-cxr describe", error)
+    if own.out:
+        roots, closed = source_folders(args.data)
+        check_output_folder(own.out, inputs=roots, closed=closed)  # before tables are read
+    splits, label_names = load_splits(args.data, seed=args.training.seed, images=False)
+    statistics = describe_splits(splits, label_names)
+    drawn = None
+    if args.sampling.sampler != "shuffle":
+        draws_N = expected_draws(args.sampling.sampler, label_matrix(splits["train"]), **args.sampling.options())
+        drawn = describe_draws(splits["train"], label_names, draws_N)
+    written = write(statistics, drawn, own.out) if own.out else []  # first: the reader of the text may leave
+    print(statistics.to_text())
+    if untrainable := why_untrainable(splits["train"]):
+        print(f"hf-cxr describe: warning: {untrainable}", file=sys.stderr)
+    if drawn is not None:
+        print(f"\n{drawn.to_text(args.sampling.sampler)}")
+    if written:
+        print("\nwrote", *(f"  {path}" for path in written), sep="\n")
     return 0
 
 

@@ -1,17 +1,16 @@
-"""`hf-cxr download nih DIR`: a public dataset into a folder, checked and unpacked; again, to go on after a stop."""
+"""`hf-cxr download nih DIR`: a public dataset into a folder, checked and unpacked; run it again after a stop."""
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.commands import report_error, set_up_terminal
+from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.commands import set_up_terminal
 from hf_cxr.files import check_output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 with one line on standard error when it cannot be had; 130 when interrupted."""
-    parser = argparse.ArgumentParser(prog="hf-cxr download", description=__doc__)
+    """Exit status 0; what it raises, `run_command` prints as one line."""
+    parser = OneLineParser(prog="hf-cxr download", description=__doc__)
     parser.add_argument("dataset", choices=("nih",), help="nih: ChestX-ray14, 112,120 images, 45 GB")
     parser.add_argument("folder", type=Path, metavar="DIR", help="where it goes; give it as --nih_root later")
     parser.add_argument("--mirror", metavar="URL", help="address of a folder with the same files on another server")
@@ -19,22 +18,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep_archives", action="store_true", help="keep the archives too: 45 GB more")
     args = parser.parse_args(argv)
     from hf_cxr.data import load_nih
-    from hf_cxr.data.download import DownloadError, download_nih
+    from hf_cxr.data.download import download_nih
     from hf_cxr.data.nih import RELEASE
 
     set_up_terminal()
-    try:
-        check_output_folder(args.folder)
-        brought = download_nih(args.folder, mirror=args.mirror, only=args.only, keep_archives=args.keep_archives)
-        print(f"{args.folder}: {', '.join(brought)}" if brought else f"{args.folder}: nothing was missing")
-        if args.only is None:
-            sizes = ", ".join(f"{name} {len(split):,}" for name, split in load_nih(args.folder).items())
-            print(f"{args.folder}: ready for --nih_root, with {sizes} images")
-    except (ValueError, OSError, DownloadError) as error:
-        return report_error("hf-cxr download", error)
-    except KeyboardInterrupt:
-        print("hf-cxr download: stopped; the same command continues from here", file=sys.stderr)
-        return 130
+    check_output_folder(args.folder)
+    brought = download_nih(args.folder, mirror=args.mirror, only=args.only, keep_archives=args.keep_archives)
+    print(f"{args.folder}: {', '.join(brought)}" if brought else f"{args.folder}: nothing was missing")
+    if args.only is None:
+        sizes = ", ".join(f"{name} {len(split):,}" for name, split in load_nih(args.folder).items())
+        print(f"{args.folder}: ready for --nih_root, with {sizes} images")
     print(
         f"The images are the NIH Clinical Center's ({RELEASE}): acknowledge it, and cite Wang et al., ChestX-ray8, "
         "CVPR 2017."

@@ -8,45 +8,50 @@ DIR gets predictions/validation.parquet, predictions/test.parquet and metrics.js
 probabilities is not one Swin, and the stock pipeline cannot load it. To predict new images, ask each member.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.commands import report_error, set_up_terminal
-from hf_cxr.commands.words import OneLineParser, split_words
+from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.commands import set_up_terminal
+from hf_cxr.config import MEASURING, parse_arguments, split_words
 from hf_cxr.files import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 with one line on standard error for bad input."""
-    parser = OneLineParser(prog="hf-cxr ensemble", description=__doc__, allow_abbrev=False)
-    parser.add_argument("members", nargs="+", type=Path, metavar="RUN", help="run folders, or checkpoints in them")
+    """Exit status 0; what it raises, `run_command` prints as one line."""
+    parser = OneLineParser(
+        prog="hf-cxr ensemble",
+        usage="hf-cxr ensemble RUN RUN... --out DIR [--key value ...]",
+        description=__doc__,
+        allow_abbrev=False,
+    )
     parser.add_argument("--out", type=Path, required=True, help="new folder for predictions and metrics.json")
-    own, flags = split_words(parser, sys.argv[1:] if argv is None else argv)
-    if own.out.is_dir() and any(".hf-cxr" not in path.name for path in own.out.iterdir()):  # but for what a kill left
+    own, rest = parser.parse_known_args(argv)
+    words, flags = split_words(rest)
+    members = [Path(word) for word in words]
+    if not members:
+        parser.error("give the members: run folders, or checkpoints in them")
+    names = [] if not own.out.is_dir() else [path.name for path in own.out.iterdir()]
+    if any(".hf-cxr" not in name for name in names):  # with it are the names that a killed command leaves
         parser.error(f"{own.out} is not empty; give another --out")
-    if len({member.resolve() for member in own.members}) < len(own.members):
+    if len({member.resolve() for member in members}) < len(members):
         parser.error("a member is named twice: it would weigh twice")
-    for member in own.members:
+    for member in members:
         if not any((folder / "config.yaml").is_file() for folder in (member, member.parent)):
             parser.error(f"{member} is neither a run folder with a config.yaml nor a checkpoint inside one")
-    from hf_cxr.config import MEASURING, parse_arguments
     from hf_cxr.result_folder import held
 
-    first = own.members[0]
+    first = members[0]
     config = next(folder / "config.yaml" for folder in (first, first.parent) if (folder / "config.yaml").is_file())
     args = parse_arguments([str(config), *flags], prog="hf-cxr ensemble", only=MEASURING)
     set_up_terminal()
-    try:
-        with held(own.out) as place:
-            average(own, flags, args, place)
-    except (ValueError, OSError) as error:
-        return report_error("hf-cxr ensemble", error)
+    with held(own.out) as place:
+        average(members, flags, args, place)
+        print(f"wrote {own.out}/metrics.json and predictions/; it holds no model that a pipeline could load")
     return 0
 
 
-def average(own: argparse.Namespace, flags: Sequence[str], args, place: Path) -> None:
+def average(members: Sequence[Path], flags: Sequence[str], args, place: Path) -> None:
     """Average the members, print, and write to the place.
 
     Raises:
@@ -57,7 +62,7 @@ def average(own: argparse.Namespace, flags: Sequence[str], args, place: Path) ->
 
     check_ensemble_place(place)
     ensemble = build_ensemble(
-        {str(member): predictions_of(member, flags) for member in own.members},
+        {str(member): predictions_of(member, flags) for member in members},
         calibrate=args.evaluation.calibrate,
         resamples=args.evaluation.bootstrap_resamples,
         confidence=args.evaluation.confidence,
@@ -71,7 +76,6 @@ def average(own: argparse.Namespace, flags: Sequence[str], args, place: Path) ->
         write_json(folder / "metrics.json", ensemble.to_dict())
 
     write_whole(place, write, last="metrics.json")
-    print(f"wrote {own.out}/metrics.json and predictions/; it holds no model that a pipeline could load")
 
 
 def predictions_of(member: Path, flags: Sequence[str]):
@@ -80,7 +84,6 @@ def predictions_of(member: Path, flags: Sequence[str]):
 
     if (member / "predictions").is_dir():
         return tuple(Predictions.load(member / "predictions" / f"{name}.parquet") for name in ("validation", "test"))
-    from hf_cxr.config import MEASURING, parse_arguments
     from hf_cxr.data import load_splits, split_fingerprint
     from hf_cxr.inference import Classifier
     from hf_cxr.resume import check_split

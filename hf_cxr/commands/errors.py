@@ -1,4 +1,4 @@
-"""What a command prints when it cannot go on: one line, with what is wrong and where; the traceback on request.
+"""What a command prints when it fails: one line, with what is wrong and where; the traceback on request.
 
 `run_guarded` is around every command, of `hf-cxr` and of scripts/*.py. Errors that input, disk, memory or a worker
 process cause end with status 2, Ctrl-C with 130, and an error of any other kind, which is a bug, with 1.
@@ -10,6 +10,10 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from hf_cxr.files import OutputError
+from hf_cxr.words import one_line
 
 DEBUG = "HF_CXR_DEBUG"
 BUG = "this may be a bug"
@@ -94,7 +98,7 @@ def report_error(name: str, error: BaseException) -> int:
         sys.stdout.flush()
     except OSError:
         # What is buffered for a closed pipe or a full disk would be tried again as the interpreter ends.
-        _discard_output()
+        discard(sys.stdout)
     _say(f"{name}: {describe_error(error)}")
     return 2 if caused_by_input(error) else 1
 
@@ -115,28 +119,33 @@ def describe_error(error: BaseException) -> str:
     'a.png cannot be read'
     """
     text = _message(error)
+    if isinstance(error, OutputError):  # has place and repair already, for a full disk too
+        return _shortened(text)
     place = getattr(error, "filename", None)
     if getattr(error, "errno", None) in DISK_FULL or NO_SPACE.search(text):
         where = f"that holds {place}" if place else f"({text})"
-        return _one_line(f"the disk is full {where}; free disk space and run the same command again")
+        return _shortened(f"the disk is full {where}; free disk space and run the same command again")
     if isinstance(error, MemoryError):
-        return _one_line(f"out of memory{f' ({text})' if text else ''}; close other programs, or lower the batch size")
+        return _shortened(
+            f"out of memory{f' ({text})' if text else ''}; close other programs, or lower the batch size"
+        )
     if OUT_OF_MEMORY.search(text) and not isinstance(error, OSError | ValueError):
-        return _one_line(f"out of memory: {text.split('. ')[0]}; lower per_device_train_batch_size or image_size")
+        return _shortened(f"out of memory: {text.split('. ')[0]}; lower per_device_train_batch_size or image_size")
     if isinstance(error, BrokenPipeError):
         return "the reader of the output closed it"
     kind = type(error).__name__
     if isinstance(error, KeyError):
-        return _one_line(f"unexpected KeyError: {text}: a file lacks it, or {BUG}; {_how_to_see()}")
+        return _shortened(f"unexpected KeyError: {text}: a file lacks it, or {BUG}; {_how_to_see()}")
     if not caused_by_input(error):
-        return _one_line(f"unexpected {kind}: {text}: {BUG}; {_how_to_see()}")
+        return _shortened(f"unexpected {kind}: {text}: {BUG}; {_how_to_see()}")
     if "SafetensorError" in kind:
-        return _one_line(f"a safetensors file cannot be read: {text}; it is damaged: fetch or write it again")
+        return _shortened(f"a safetensors file cannot be read: {text}; it is damaged: fetch or write it again")
     if isinstance(error, EOFError):
-        return _one_line(f"a file ends too early{f': {text}' if text else ''}; it is damaged: fetch or write it again")
+        where = f": {text}" if text else ""
+        return _shortened(f"a file ends too early{where}; it is damaged: fetch or write it again")
     if "BrokenProcessPool" in kind or "exited unexpectedly" in text or "killed by signal" in text:
-        return _one_line(f"a worker process was killed, probably out of memory: {text}; use fewer workers")
-    return _one_line(text or kind)
+        return _shortened(f"a worker process was killed, probably out of memory: {text}; use fewer workers")
+    return _shortened(text or kind)
 
 
 def _message(error: BaseException) -> str:
@@ -151,8 +160,8 @@ def _message(error: BaseException) -> str:
     return re.sub(r"^[A-Za-z_][\w.]*(: |$)", "", "\n".join(lines[last:])) or lines[last]
 
 
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+def _shortened(text: str) -> str:
+    line = one_line(text)
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
@@ -169,9 +178,10 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _discard_output() -> None:
+def discard(stream: TextIO) -> None:
+    """Send what is still written to a stream nowhere: nobody reads it, or its disk is full."""
     try:
-        descriptor = sys.stdout.fileno()
+        descriptor = stream.fileno()
     except (OSError, ValueError, AttributeError):  # not a file: a test's, or closed
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -13,46 +13,44 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from hf_cxr.commands import report_error, set_up_terminal
-from hf_cxr.commands.words import OneLineParser, split_words
-from hf_cxr.config import MEASURING, parse_arguments
+from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.commands import set_up_terminal
+from hf_cxr.config import MEASURING, parse_arguments, take_config
 from hf_cxr.files import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 with one line on standard error for bad input."""
+    """Exit status 0; what it raises, `run_command` prints as one line."""
     parser = OneLineParser(
         prog="hf-cxr evaluate",
+        usage="hf-cxr evaluate [CONFIG.yaml] --model RUN_OR_HUB_ID [--split NAME] [--out DIR] [--key value ...]",
         description=__doc__,
         epilog="All other flags are those of `hf-cxr train --help`.",
         allow_abbrev=False,
     )
-    parser.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="which data; else the run's config.yaml")
     parser.add_argument("--model", required=True, help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what is measured")
     parser.add_argument("--out", type=Path, help="folder for evaluation.json and predictions.parquet")
-    own, flags = split_words(parser, sys.argv[1:] if argv is None else argv)
+    own, rest = parser.parse_known_args(argv)
+    config, flags = take_config(rest)
     if own.out and (own.out / "config.json").exists():
         parser.error(f"{own.out} is a run folder, and its figures stay as they are; give another --out")
     only = MEASURING | {"use_cpu"}
-    if own.config is None:
-        own.config = str(Path(own.model) / "config.yaml")
+    if config is None:
+        config = str(Path(own.model) / "config.yaml")
         only = MEASURING  # use_cpu in an old run's config.yaml is of the machine that it ran on
-        if not Path(own.config).is_file():
+        if not Path(config).is_file():
             parser.error(f"{own.model} is not a run folder with a config.yaml; say which data: CONFIG.yaml, or a run")
-    args = parse_arguments([own.config, *flags], prog="hf-cxr evaluate", only=only)
+    args = parse_arguments([config, *flags], prog="hf-cxr evaluate", only=only)
     from accelerate import PartialState
 
     from hf_cxr.result_folder import held
 
     state = PartialState()
     set_up_terminal(main_process=state.is_main_process)
-    try:
-        with held(own.out) if own.out and state.is_main_process else nullcontext() as place:
-            evaluate(own, args, place)
-    except (ValueError, OSError) as error:
-        return report_error("hf-cxr evaluate", error)
+    with held(own.out) if own.out and state.is_main_process else nullcontext() as place:
+        evaluate(own, args, place)
     return 0
 
 

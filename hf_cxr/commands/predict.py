@@ -18,10 +18,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.cells import printable
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.commands.errors import print_traceback
-from hf_cxr.files import OutputError
+from hf_cxr.commands.errors import describe_error, discard, print_traceback
+from hf_cxr.files import OutputError, version_of
 from hf_cxr.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
 
 STANDARD_OUTPUT = "-"
@@ -31,7 +32,7 @@ MANY_FILES = 50  # from here on a progress bar
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: see the top of this module."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="hf-cxr predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("paths", nargs="+", metavar="IMAGE_OR_FOLDER", help="image or DICOM files, or folders of them")
@@ -61,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         print_traceback(error)  # with --debug
-        # On one line: a library's message may have several.
-        terminal.complain(f"{' '.join(str(error).split()) or type(error).__name__}{progress.resume(args.csv)}")
+        terminal.complain(f"{describe_error(error)}{progress.resume(args.csv)}")
         return 2
     except KeyboardInterrupt:
         terminal.complain(f"stopped after {progress.done:,} of {progress.total:,} images{progress.resume(args.csv)}")
@@ -167,7 +167,7 @@ class Progress:
             self.bar.update(count)
 
     def resume(self, out: str | None) -> str:
-        """What to do to go on, as the end of a line."""
+        """How to resume, as the end of a line."""
         if self.resumable and out not in (None, STANDARD_OUTPUT):
             return f"; what is done is kept in {partial_of(out)}: {RESUME}"
         return ""
@@ -212,7 +212,7 @@ class Terminal:
             try:
                 print(printable(text), file=sys.stderr, flush=True)
             except (BrokenPipeError, ValueError):
-                _to_nowhere(sys.stderr)
+                discard(sys.stderr)
 
     def complain(self, error: object) -> None:
         """An error, as one line on standard error."""
@@ -231,7 +231,7 @@ class Terminal:
     def close_output(self) -> None:
         """Nobody reads standard output: what is still written goes nowhere, and Python's last flush does not fail."""
         self.closed = True
-        _to_nowhere(sys.stdout)
+        discard(sys.stdout)
 
     def _write_csv(self, row: Sequence[str]) -> None:
         csv.writer(self, lineterminator="\n").writerow(row)
@@ -250,7 +250,7 @@ class Terminal:
             except BrokenPipeError:
                 self.close_output()
             except OSError as error:
-                _to_nowhere(sys.stdout)
+                discard(sys.stdout)
                 raise OutputError.of("standard output", error) from error
 
     @contextmanager
@@ -261,22 +261,11 @@ class Terminal:
             yield
 
 
-def _to_nowhere(stream) -> None:
-    try:
-        number = stream.fileno()
-    except (AttributeError, OSError, ValueError):
-        return  # not a file of the system's, as in a test
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, number)
-    os.close(nowhere)
-
-
 def _version(path: Path) -> tuple[int, int]:
     try:
-        status = os.stat(path)
+        return version_of(path)
     except OSError:
         return (-1, -1)  # reading it will say why
-    return status.st_size, status.st_mtime_ns
 
 
 def _files_of_model(model: str) -> list[Path]:

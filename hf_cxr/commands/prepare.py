@@ -6,17 +6,17 @@ are the same. If it was stopped, the same command continues; if it has finished,
 changed, it says so. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder.
 """
 
-import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.commands import report_error, set_up_terminal
+from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.commands import set_up_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 with one line on standard error for bad input or a damaged folder; 130 when interrupted."""
-    parser = argparse.ArgumentParser(
+    """Exit status 0; what it raises, `run_command` prints as one line."""
+    parser = OneLineParser(
         prog="hf-cxr prepare",
         description=__doc__,
         epilog="All other words and flags are those of `hf-cxr train --help`.",
@@ -48,11 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own.workers < 1:
         parser.error(f"--workers is {own.workers}; it must be at least 1")
     if own.verify and not rest:
-        return _guarded(lambda: verified(own.out))
-    if (not rest or rest[0].startswith("-")) and not any(word.startswith("--resize_size") for word in rest):
-        parser.error("say the size: the CONFIG.yaml that will train on it first, or --resize_size 256")
-    from hf_cxr.config import DataArguments, parse_arguments  # with torch, which decoding processes do without
+        print(verified(own.out))
+        return 0
+    from hf_cxr.config import DataArguments, parse_arguments, take_config  # with torch, not for decoding processes
 
+    config, flags = take_config(rest)
+    if config is None and not any(word.replace("-", "_").startswith("__resize_size") for word in flags):
+        parser.error("say the size: give the CONFIG.yaml that will train on the folder, or --resize_size 256")
     args = parse_arguments(rest, prog="hf-cxr prepare")
     for name in ("train_limit", "shuffle_labels"):
         if getattr(args.data, name) != getattr(DataArguments, name):
@@ -60,43 +62,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.data.dataset == "prepared":
         parser.error("--dataset prepared is what this command writes; give the source: nih, table or phantom")
     if args.data.streaming:
-        parser.error("--streaming reads images while training goes on; leave it out to decode them once")
+        parser.error("--streaming reads images during training; leave it out to decode them once")
     from hf_cxr.data import count_missing, dataset_name, describe_split_source, is_synthetic, load_splits
     from hf_cxr.data.prepare import Recipe, Source, prepare
     from hf_cxr.processing import image_processor_for
 
-    def run() -> str:
-        splits, label_names = load_splits(args.data, seed=args.training.seed)
-        manifest = prepare(
-            splits,
-            own.out,
-            Recipe(args.model.resize_size, int(image_processor_for(args.model).resample)),
-            Source(
-                dataset=dataset_name(args.data),
-                label_names=list(label_names),
-                aliases=label_names.aliases,
-                synthetic=is_synthetic(args.data),
-                missing=count_missing(args.data, splits),
-                **describe_split_source(args.data),
-            ),
-            unreadable=own.unreadable,
-            duplicates=own.duplicates,
-            update=own.update,
-            verify=own.verify,
-            workers=own.workers,
-        )
-        return summary(manifest, own.out)
-
     set_up_terminal()
-    return _guarded(run)
-
-
-def _guarded(run: Callable[[], str]) -> int:
-    """Print what ``run`` returns, or its error in one line; the exit status."""
-    try:
-        print(run())
-    except (ValueError, OSError) as error:
-        return report_error("hf-cxr prepare", error)
+    splits, label_names = load_splits(args.data, seed=args.training.seed)
+    manifest = prepare(
+        splits,
+        own.out,
+        Recipe(args.model.resize_size, int(image_processor_for(args.model).resample)),
+        Source(
+            dataset=dataset_name(args.data),
+            label_names=list(label_names),
+            aliases=label_names.aliases,
+            synthetic=is_synthetic(args.data),
+            missing=count_missing(args.data, splits),
+            **describe_split_source(args.data),
+        ),
+        unreadable=own.unreadable,
+        duplicates=own.duplicates,
+        update=own.update,
+        verify=own.verify,
+        workers=own.workers,
+    )
+    print(summary(manifest, own.out))
     return 0
 
 

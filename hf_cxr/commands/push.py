@@ -4,16 +4,15 @@ What is sent is a fixed list of files; `--dry_run` prints it. A push that was in
 command, which sends only what has not arrived.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from hf_cxr.commands import report_error
+from hf_cxr.arguments.command_line import OneLineParser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 with one line on standard error for bad input or a refusal by the Hub."""
-    parser = argparse.ArgumentParser(prog="hf-cxr push", description=__doc__)
+    """Exit status 0; what it raises, `run_command` prints as one line."""
+    parser = OneLineParser(prog="hf-cxr push", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_FOLDER", help="folder that training wrote")
     parser.add_argument("repo_id", metavar="HUB_ID", help="name or namespace/name of the model repository")
     who = parser.add_mutually_exclusive_group()
@@ -28,26 +27,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--dry_run", action="store_true", help="check the folder, print name and size of each file, and send nothing"
     )
     args = parser.parse_args(argv)
-    from hf_cxr.hub import HubError, plan_push, push_run
+    from hf_cxr.hub import plan_push, push_run
     from hf_cxr.push_files import exposed_tokens
 
-    try:
-        if args.dry_run:
-            files = plan_push(args.run_dir, args.repo_id, include_predictions=args.include_predictions)
-            print("\n".join(f"{file.size:>14,} bytes  {file.path}" for file in files))
-            total = sum(file.size for file in files)
-            print(f"{total:>14,} bytes in {len(files)} files for {args.repo_id}; dry run: nothing was sent")
-        else:
-            url = push_run(
-                args.run_dir, args.repo_id, private=not args.public, include_predictions=args.include_predictions
-            )
-            print(url)
-        for path in exposed_tokens(args.run_dir):
-            print(
-                f"hf-cxr push: {path} was not sent, but holds an access token in clear: delete the file, and revoke "
-                "the token if others can read the folder",
-                file=sys.stderr,
-            )
-    except (ValueError, OSError, HubError) as error:
-        return report_error("hf-cxr push", error)
+    if args.dry_run:
+        files = plan_push(args.run_dir, args.repo_id, include_predictions=args.include_predictions)
+        print("\n".join(f"{file.size:>14,} bytes  {file.path}" for file in files))
+        total = sum(file.size for file in files)
+        print(f"{total:>14,} bytes in {len(files)} files for {args.repo_id}; dry run: nothing was sent")
+    else:
+        url = push_run(
+            args.run_dir, args.repo_id, private=not args.public, include_predictions=args.include_predictions
+        )
+        print(url)
+    for path in exposed_tokens(args.run_dir):
+        print(
+            f"hf-cxr push: {path} was not sent, but holds an access token in clear: delete the file, and revoke "
+            "the token if others can read the folder",
+            file=sys.stderr,
+        )
     return 0

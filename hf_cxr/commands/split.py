@@ -1,17 +1,17 @@
 """`hf-cxr split [CONFIG.yaml] --out FILE.csv [--fractions 0.7 0.1 0.2 | --folds 5]`, and `hf-cxr split --check`.
 
-With --out, all images of the source are dealt anew, by patient and stratified on findings (--seed picks another
+With --out, all images of the source are re-split, by patient and stratified on findings (--seed picks another
 cut), and written to a CSV that training takes as --split_file. With --check, the splits that training would use are
 counted and searched for patients and images in common: of tables without images that takes seconds, and --images reads
 every image for byte- and near-identical ones. The source is described as in training (YAML and flags).
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.commands import report_error, set_up_terminal
+from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import RunArguments, parse_arguments
 from hf_cxr.files import check_output_file
 
@@ -20,7 +20,7 @@ HASHES = {"file_sha256", "perceptual_hash"}  # columns that a prepared data set 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 for bad input, and for splits that share a patient or an image, named on standard error."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="hf-cxr split",
         description=__doc__,
         epilog="All other words and flags are those of `hf-cxr train --help`.",
@@ -49,14 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--folds is {own.folds}; it must be 3 or more: test, validation and at least one to train on")
     args = parse_arguments(rest, prog="hf-cxr split")
     set_up_terminal()
-    try:
-        return check(args, images=own.images) if own.check else write(args, own.out, own.fractions, own.folds)
-    except (ValueError, OSError) as error:
-        return report_error("hf-cxr split", error)
+    return check(args, images=own.images) if own.check else write(args, own.out, own.fractions, own.folds)
 
 
 def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, folds: int | None) -> int:
-    """Deal the images of all splits anew and write the file."""
+    """Re-split the images of all splits and write the file."""
     import datasets
     import numpy as np
 

@@ -20,7 +20,7 @@ from hf_cxr.data.duplicates import check_no_duplicates, find_duplicates, percept
 from hf_cxr.data.nih import load_nih
 from hf_cxr.data.phantom import load_phantom
 from hf_cxr.data.positives import check_positives, why_untrainable
-from hf_cxr.data.prepared import SOURCE_COLUMNS, check_recipe, content_digest, load_prepared, read_manifest
+from hf_cxr.data.prepared import SOURCE_COLUMNS, check_recipe, load_prepared, read_manifest
 from hf_cxr.data.split_files import apply_split_file, read_split_file
 from hf_cxr.data.splits import (
     check_patients_disjoint,
@@ -48,7 +48,6 @@ __all__ = [
     "check_patients_disjoint",
     "check_positives",
     "check_prepared",
-    "content_digest",
     "count_missing",
     "count_removed",
     "dataset_name",
@@ -193,7 +192,7 @@ def check_prepared(args: "DataArguments", size: int, resample: int) -> None:
 def count_missing(args: "DataArguments", splits: datasets.DatasetDict) -> dict[str, int]:
     """How many images each split lacks of those that the release or table lists; empty if it is whole.
 
-    Of a prepared folder that a split file deals anew, "all splits" together.
+    Of a prepared folder that a split file re-splits, "all splits" together.
     """
     if args.dataset == "prepared":
         manifest = read_manifest(args.prepared)

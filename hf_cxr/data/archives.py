@@ -28,7 +28,7 @@ MARKER = ".done"
 
 
 class DownloadError(RuntimeError):
-    """A download that cannot be made, or that brought something else; the message says what to do."""
+    """A download that failed, or did not bring what was expected; the message says what to do."""
 
 
 def read_record(path: Path) -> dict:
@@ -55,7 +55,7 @@ def unpack(archive: str | os.PathLike, root: str | os.PathLike, folder: str | No
         The number of images.
 
     Raises:
-        DownloadError: the archive is damaged, holds a path that leads out of the folder, a link, a device, an image
+        DownloadError: the archive is damaged, holds a path that leads elsewhere, a link, a device, an image
             twice, no image, or more than can be true.
     """
     archive, root = Path(archive), Path(root)

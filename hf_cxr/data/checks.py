@@ -51,7 +51,7 @@ class Inspection:
     sound: list[bytes] = field(default_factory=list)
 
     def add(self, other: "Inspection") -> None:
-        """Put another process's part to this one."""
+        """Add another process's part."""
         for name, errors in other.unreadable.items():
             self.unreadable.setdefault(name, {}).update(errors)
         self.images += other.images
@@ -80,7 +80,7 @@ def warn_of_unused_bits(count: int, images: int) -> None:
     """Log that DICOM images come out far too dark, with their number."""
     logger.warning(
         "%s of %s images come out at least four times too dark (MONOCHROME1: too bright): their BitsStored says more "
-        "bits than their pixels use, and they have no window. They are read as they say. Correct BitsStored, or add "
+        "bits than their pixels use, and they have no window. They are read as stated. Correct BitsStored, or add "
         "WindowCenter and WindowWidth, if the detector's range is known",
         f"{count:,}",
         f"{images:,}",
@@ -143,7 +143,7 @@ def check_images(splits: Mapping[str, datasets.Dataset]) -> None:
 
 
 def refusal(found: Inspection) -> str:
-    """The error about images that cannot be read, with the ways to go on."""
+    """The error about images that cannot be read, and what to do."""
     return (
         f"{found.in_words()}. Fetch them again, or leave them out, counted, with --unreadable_images skip (or remove "
         "them and use --missing_images skip)"

@@ -26,7 +26,7 @@ def refuse_absent_bytes(
     column: str = "image",
     below: Sequence[Path] = (),
 ) -> None:
-    """See that each row of data that hold their images holds the bytes. No byte is read, no file is opened.
+    """Refuse rows without bytes in data that hold their images. No image is read, no file is opened.
 
     Args:
         dataset: with a column ``image``, as it was opened; a selection of its rows changes nothing.
@@ -110,7 +110,7 @@ class DecodedImages:
         size: working side S in pixels; the image is resized to S x S as the image processor does it.
         resample: Pillow's number of the filter, from the image processor.
         left_out: numbers of rows that stay in their places and take part in nothing: their image is black, and all
-            their labels are unknown. A run that goes on without an image draws the same rows as before.
+            their labels are unknown. A run that resumes without an image draws the same rows as before.
 
     Raises:
         ValueError: the dataset was prepared at another size.

@@ -9,7 +9,7 @@ root/NAME.part, with the server's word on its version in NAME.part.json; it is d
 be kept. An archive or a table that somebody else put into root is used if it is the published one, and never deleted.
 
 One download into a folder at a time: it holds the folder's lock while it decides what is missing and until it has it.
-Killed at any moment, the same call goes on, and removes what the killed one left half-unpacked.
+Killed at any moment, the same call continues, and removes what the killed one left half-unpacked.
 
 Refuses: a web page in the place of a file, another size or checksum than the published one, an archive with paths
 that lead elsewhere, links or devices, too little space, offline mode, a second download into the same folder.
@@ -135,7 +135,7 @@ def download_nih(
     tries: int = 8,
     backoff: float = 2.0,
 ) -> list[str]:
-    """Bring the release's tables and images into a folder; call again to go on after whatever stopped it.
+    """Bring the release's tables and images into a folder; call again to continue after whatever stopped it.
 
     Args:
         root: the folder; made if need be.
@@ -180,9 +180,11 @@ def download_nih(
                 _get(client, file, root, keep_archives=keep_archives, tries=tries, backoff=backoff)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DownloadError(f"no space left in {root}; free some and run again: it goes on from here") from error
+            raise DownloadError(
+                f"no space left in {root}; free disk space and run the same command again: it continues from here"
+            ) from error
         raise DownloadError(
-            f"cannot write {error.filename or root}: {error.strerror or error}; fix that and run again: it goes on "
+            f"cannot write {error.filename or root}: {error.strerror or error}; fix that and run again: it continues "
             "from here"
         ) from error
     return [file.name for file in missing]
@@ -365,7 +367,7 @@ def _fetch(client: httpx2.Client, file: RemoteFile, part: Path, *, tries: int, b
             if failures >= tries:
                 raise DownloadError(
                     f"{what}; gave up after {tries} attempts at byte {_size(part):,}. Check the network and run again:"
-                    " it goes on from there"
+                    " it continues from there"
                 ) from error
             wait = min(max(backoff * 2 ** (failures - 1), getattr(error, "wait", 0.0)), LONGEST_WAIT)
             logger.warning("%s at byte %d; again in %g s", what, _size(part), wait)

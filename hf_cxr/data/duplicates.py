@@ -144,7 +144,7 @@ def hash_images(splits: Mapping[str, datasets.Dataset]) -> dict[str, dict[str, l
         raise ValueError(
             f"{len(unreadable):,} image file(s) cannot be read: "
             + "; ".join(f"{error.name}: {error.reason}" for error in unreadable[:5])
-            + ". Fetch them again, or remove them and go on with --missing_images skip"
+            + ". Fetch them again, or remove them and continue with --missing_images skip"
         )
     return hashed
 

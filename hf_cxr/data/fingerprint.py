@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from hf_cxr.files import replacing
+from hf_cxr.files import replacing, version_of
 
 FILE = "data.parquet"
 KEY = b"hf_cxr.findings"
@@ -155,10 +155,10 @@ def _state_of_file(path: str | None) -> str:
     if "://" in path:  # on the Hub, where the address holds the commit
         return path
     try:
-        status = os.stat(path)
+        size, changed = version_of(path)
     except OSError:
         return "missing"
-    return f"{status.st_size}:{status.st_mtime_ns}"
+    return f"{size}:{changed}"
 
 
 def _keys(state: pa.Table) -> list[tuple[str, str]]:

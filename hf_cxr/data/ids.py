@@ -75,7 +75,7 @@ def canonical_ids(cells: pd.Series, where: str) -> pd.Series:
 
 
 def whole_numbers(cells: pd.Series, where: str) -> pd.Series:
-    """As `canonical_ids`, but text other than a whole number stays as it is to the last character: a path."""
+    """As `canonical_ids`, but text other than a whole number, such as a path, does not change."""
     return _each(cells, whole_number, where)
 
 
@@ -108,7 +108,9 @@ def code_values(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     for value, target in values.items():
         code = canonical_code(value)
         if found.setdefault(code, target) != target:
-            raise ValueError(f"{key} says two things of {code!r}, which {value!r} is too; keep one of them")
+            raise ValueError(
+                f"{key} has {value!r} twice, spelled differently and with different values; keep one of them"
+            )
     return found
 
 

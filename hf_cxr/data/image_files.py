@@ -214,7 +214,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _note_folder(error: OSError, found: FoundImages) -> None:
-    repair = "give the right to read it, or move it away"
+    repair = "fix its permissions, or move it away"
     found.unreadable.append(type(error)(f"cannot read the folder {error.filename}: {error.strerror}; {repair}"))
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_cxr.words import error_words
+
 FORMAT = 1  # of the folder; another number, another layout
 MANIFEST, SHARDS, LOCK = "manifest.json", "shards.jsonl", ".lock"
 DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"  # as `datasets` names them
@@ -20,19 +22,13 @@ TIMING = ("decoded", "seconds", "workers")  # of the manifest: how the last call
 _SPLIT = re.compile(r"\w+(\.\w+)*")  # as `datasets` has it; it cannot lead out of the folder
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def digest_of(value: Any) -> str:
     """SHA-256 of a value that JSON can hold."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def digest_of_shards(entries: Sequence[Mapping]) -> str:
-    """What `content_digest` gives for these shards."""
+    """Digest of all that these shards hold: pixels, labels and ids, in their order."""
     return digest_of([[entry["split"], entry["number"], entry["rows"], entry["sha256"]] for entry in entries])
 
 
@@ -79,12 +75,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged (not valid JSON: {one_line(error)}): {AGAIN}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"{path} is damaged (not valid JSON: {error_words(error)}): {AGAIN}") from error
 
 
 def small_files(splits: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ A shard is written again only if its rows, its files (size and time of change) o
 or if an image of it that could not be read can be read now.
 
 One process at a time: it holds the folder's lock from before it reads what is there until it has finished. Killed at
-any moment, the same call goes on from the shards that are finished, and removes what the killed one left half-written.
+any moment, the same call continues from the finished shards, and removes what the killed one left half-written.
 
 Refuses: a source that changed since (unless asked to update the folder), images that cannot be read (unless asked to
 leave them out and list them), the same picture in two splits (unless asked to list it), a folder with other content, a
@@ -45,7 +45,6 @@ from hf_cxr.data.manifest import (
     append_shard,
     digest_of,
     digest_of_shards,
-    file_sha256,
     read_shards,
     sealed,
     shard_file,
@@ -61,9 +60,9 @@ from hf_cxr.data.prepared import (
     load_prepared,
     read_manifest,
 )
-from hf_cxr.data.prepared_folder import alone, finish_folder, refuse_foreign, remove_leavings
+from hf_cxr.data.prepared_folder import finish_folder, locked, refuse_foreign, remove_leavings
 from hf_cxr.data.splits import split_fingerprint
-from hf_cxr.files import plain, replacing, write_json
+from hf_cxr.files import file_sha256, plain, replacing, write_json
 
 __all__ = [
     "SOURCE_COLUMNS",
@@ -156,11 +155,11 @@ def prepare(
         ValueError: the source or a setting changed, images cannot be read or are in two splits, ``out`` has other
             content, or another process is preparing it.
         OSError: no room, no permission to write, a decoding process was killed. What was finished stays, and the same
-            call goes on from it.
+            call continues from it.
     """
     out = Path(out)
     refuse_foreign(out, list(splits))
-    with alone(out):  # before anything of the folder is read: two calls never work from the same state
+    with locked(out):  # before anything of the folder is read: two calls never work from the same state
         remove_leavings(out, list(splits))
         job = _Job(splits, out, recipe, source, workers)
         return job.run(unreadable=unreadable, duplicates=duplicates, update=update, verify=verify)
@@ -469,5 +468,5 @@ def _refuse(manifest: Mapping[str, Any], unreadable: str, duplicates: str) -> No
     if across and duplicates == "error":
         raise ValueError(
             f"{len(across):,} images are in two splits: {'; '.join(map(str, across[:5]))}. Figures from such splits "
-            "are inflated: re-split the images, fix the table, or go on and list them with --duplicates list"
+            "are inflated: re-split the images, fix the table, or continue and list them with --duplicates list"
         )

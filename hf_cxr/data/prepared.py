@@ -38,8 +38,6 @@ from hf_cxr.data.manifest import (
     SHARDS,
     STATE,
     digest_of_shards,
-    file_sha256,
-    one_line,
     read_json,
     read_shards,
     shard_file,
@@ -48,6 +46,8 @@ from hf_cxr.data.manifest import (
     wrong_part,
 )
 from hf_cxr.data.prepared_folder import is_being_prepared
+from hf_cxr.files import file_sha256
+from hf_cxr.words import error_words
 
 SOURCE_COLUMNS = {"file_sha256": datasets.Value("string"), "perceptual_hash": datasets.Value("string")}
 """SHA-256 of the file as it was read; and a hash that near-identical pictures share, see `duplicates.py`."""
@@ -127,18 +127,6 @@ def load_prepared(folder: str | os.PathLike, *, verify: bool = False) -> tuple[d
     if before != _stamp(folder):
         raise ValueError(f"{folder} was prepared again while it was opened: run the same command again")
     return splits, manifest
-
-
-def content_digest(folder: str | os.PathLike) -> str:
-    """A digest of all that the shards hold: pixels, labels, ids, in their order. It is read from the manifest.
-
-    For a folder of an earlier version it is the digest of the source that the shards were made from.
-
-    Raises:
-        FileNotFoundError, ValueError: as for `read_manifest`.
-    """
-    manifest = read_manifest(folder)
-    return manifest.get("content_digest") or manifest["source_digest"]
 
 
 def check_recipe(manifest: Mapping[str, Any], size: int, resample: int, folder: str | os.PathLike) -> None:
@@ -275,7 +263,7 @@ def _open(folder: Path, manifest: Mapping[str, Any], entries: Sequence[Mapping])
         whole = all(_has_pixels(split) for split in splits.values())
     except Exception as error:  # Arrow and `datasets` raise nearly everything on damaged files; all of it means this
         raise ValueError(
-            f"{folder} cannot be opened ({type(error).__name__}: {one_line(error)}): a file in it is damaged. "
+            f"{folder} cannot be opened ({error_words(error)}): a file in it is damaged. "
             f"{AGAIN[0].upper()}{AGAIN[1:]} with --verify, which finds the file and writes it again"
         ) from error
     if rows != manifest["splits"] or not whole:

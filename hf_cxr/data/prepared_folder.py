@@ -25,21 +25,16 @@ from hf_cxr.data.manifest import (
     SHARDS,
     STATE,
     digest_of,
-    file_sha256,
-    one_line,
     read_json,
     read_shards,
     sealed,
     wrong_part,
 )
-from hf_cxr.files import write_json, write_text
+from hf_cxr.files import file_sha256, is_leaving, write_json, write_text
+from hf_cxr.words import error_words
 
 SKELETON = ".skeleton-"
-# What a killed call may leave: names that only this package makes. `replacing` adds the part after the second "-".
-_LEAVING = re.compile(
-    rf"{re.escape(SKELETON)}\w+"
-    r"|\.(manifest|shards|state|dataset_info|dataset_dict|data-\d+-of-\d+)-\w+\.(json|jsonl|arrow)"
-)
+_WRITTEN = re.compile(r"\.(skeleton|manifest|shards|state|dataset_info|dataset_dict|data-\d+-of-\d+)-.*")
 _OWN_FILE = re.compile(r"data-\d+-of-\d+\.arrow|state\.json|dataset_info\.json")
 
 
@@ -57,7 +52,7 @@ def is_being_prepared(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, and make the folder if it is not there; leave no empty one behind.
 
     The operating system holds the lock, so that of a killed process is free.
@@ -77,7 +72,7 @@ def alone(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise ValueError(f"another process is preparing {folder}; wait for it, or give another folder") from error
     except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or one_line(error)
+        reason = getattr(error, "strerror", None) or error_words(error)
         raise OSError(f"cannot write in {folder}: {reason}; fix the permissions, or give another folder") from error
     try:
         yield
@@ -104,11 +99,16 @@ def refuse_foreign(out: Path, splits: Sequence[str]) -> None:
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     # A call that was killed early has finished no shard yet; one that was killed at once has not begun the list.
     own = {LOCK} | ({SHARDS, MANIFEST, DICT, *splits} if SHARDS in names else set())
-    if all(name in own or _LEAVING.fullmatch(name) for name in names) or read_shards(out):
+    if all(name in own or _is_own_leaving(name) for name in names) or read_shards(out):
         return
     if _is_manifest(out / MANIFEST):
         return
     raise ValueError(f"{out} holds files that are not a prepared dataset; give a new or empty folder")
+
+
+def _is_own_leaving(name: str) -> bool:
+    """Whether only a killed call of this package can have left the name here."""
+    return is_leaving(name) and _WRITTEN.fullmatch(name) is not None
 
 
 def _is_manifest(path: Path) -> bool:
@@ -122,7 +122,7 @@ def remove_leavings(out: Path, splits: Sequence[str]) -> None:
     """Remove what a killed call left half-written: files and folders with names that only this package makes."""
     for folder in (out, *(out / name for name in splits)):
         for path in list(folder.iterdir()) if folder.is_dir() else ():
-            if _LEAVING.fullmatch(path.name):
+            if _is_own_leaving(path.name):
                 with contextlib.suppress(OSError):  # on a read-only disk they stay
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 

@@ -30,7 +30,7 @@ def holds_images(description: TableDescription, root: Path) -> bool:
         return False
     try:
         schema = pq.read_schema(first)
-    except (pa.ArrowInvalid, OSError):  # told by the reader, in its words
+    except (pa.ArrowInvalid, OSError):  # the reader reports it
         return False
     return description.image_column in schema.names and _is_image(schema.field(description.image_column).type)
 

@@ -345,7 +345,7 @@ def _joined(rows: pd.DataFrame, description: TableDescription, root: Path) -> pd
         spelled = _joined_keys(part[on], None)
         part = _in_one_spelling(part, path, description)
         key_N, key_K = _joined_keys(rows[on], path), _joined_keys(part[on], path)
-        part, spelled, key_K = (column[key_K != ""] for column in (part, spelled, key_K))  # an empty cell is no key
+        part, spelled, key_K = (column[key_K != ""] for column in (part, spelled, key_K))  # an empty cell is not a key
         twice = key_K.duplicated(keep=False)
         twice = key_K[twice].sort_values(kind="stable").index
         refuse(spelled[twice], f"{path}: {', '.join(on)} occurs twice", "keep one row of each")

@@ -123,7 +123,7 @@ def image_files(root: Path, description: TableDescription) -> ImageFiles:
 
 
 def image_paths(rows: pd.DataFrame, files: ImageFiles) -> np.ndarray:
-    """M paths, None where there is no file."""
+    """M paths, None where the file is missing."""
     pairs = zip(rows[PATH], rows[SPELLED], strict=True)
     return np.array([files.find(path, spelled) for path, spelled in pairs], dtype=object)
 

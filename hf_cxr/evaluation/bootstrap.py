@@ -108,8 +108,8 @@ def bootstrap_metrics(
         ValueError: bad scores or labels (see `metrics`), a missing patient id, fewer than two patients.
     """
     score_NC, label_NC = check_scores(score_NC, label_NC)
-    patient_N, n_patients = _patients(patient_ids_N, len(label_NC))
-    (auc_RC, ap_RC) = _draw_metrics([score_NC], label_NC, patient_N, n_patients, resamples, rng)[0]
+    patient_N, n_patients = number_patients(patient_ids_N, len(label_NC))
+    (auc_RC, ap_RC) = draw_metrics([score_NC], label_NC, patient_N, n_patients, resamples, rng)[0]
     return BootstrapResult(
         auc=_spread(roc_auc(score_NC, label_NC), auc_RC, confidence),
         ap=_spread(average_precision(score_NC, label_NC), ap_RC, confidence),
@@ -136,8 +136,8 @@ def paired_difference(
     """
     first_NC, label_NC = check_scores(first_score_NC, label_NC)
     second_NC, _ = check_scores(second_score_NC, label_NC)
-    patient_N, n_patients = _patients(patient_ids_N, len(label_NC))
-    first, second = _draw_metrics([first_NC, second_NC], label_NC, patient_N, n_patients, resamples, rng)
+    patient_N, n_patients = number_patients(patient_ids_N, len(label_NC))
+    first, second = draw_metrics([first_NC, second_NC], label_NC, patient_N, n_patients, resamples, rng)
     auc_C = roc_auc(first_NC, label_NC) - roc_auc(second_NC, label_NC)
     ap_C = average_precision(first_NC, label_NC) - average_precision(second_NC, label_NC)
     auc = _spread(auc_C, first[0] - second[0], confidence)
@@ -145,17 +145,17 @@ def paired_difference(
     return PairedDifference(
         auc=auc,
         ap=ap,
-        auc_p_C=_two_sided_p(auc.draw_RC),
-        ap_p_C=_two_sided_p(ap.draw_RC),
-        auc_macro_p=float(_two_sided_p(auc.macro_R[:, None])[0]),
-        ap_macro_p=float(_two_sided_p(ap.macro_R[:, None])[0]),
+        auc_p_C=two_sided_p(auc.draw_RC),
+        ap_p_C=two_sided_p(ap.draw_RC),
+        auc_macro_p=float(two_sided_p(auc.macro_R[:, None])[0]),
+        ap_macro_p=float(two_sided_p(ap.macro_R[:, None])[0]),
         confidence=confidence,
         resamples=resamples,
         n_patients=n_patients,
     )
 
 
-def _patients(patient_ids_N: Sequence[Any], n_images: int) -> tuple[NDArray[np.int64], int]:
+def number_patients(patient_ids_N: Sequence[Any], n_images: int) -> tuple[NDArray[np.int64], int]:
     """Number every patient, in sorted order, so that the draws do not depend on the order of the rows."""
     # tolist() turns numpy scalars into plain ones, which hash and compare alike.
     ids = np.asarray(patient_ids_N, dtype=object).tolist()
@@ -182,7 +182,7 @@ def _is_missing(patient: Any) -> bool:
         return True
 
 
-def _draw_metrics(
+def draw_metrics(
     scores: Sequence[Array],
     label_NC: Array,
     patient_N: NDArray[np.int64],
@@ -222,8 +222,8 @@ def _spread(value_C: Array, draw_RC: Array, confidence: float) -> Spread:
         raise ValueError(f"confidence must be between 0 and 1; got {confidence}")
     defined_C = ~np.isnan(value_C)
     macro_R = draw_RC[:, defined_C].mean(axis=1) if defined_C.any() else np.full(len(draw_RC), np.nan)
-    low_C, high_C = _interval(draw_RC, confidence)
-    (macro_low,), (macro_high,) = _interval(macro_R[:, None], confidence)
+    low_C, high_C = percentile_interval(draw_RC, confidence)
+    (macro_low,), (macro_high,) = percentile_interval(macro_R[:, None], confidence)
     return Spread(
         value_C=value_C,
         low_C=low_C,
@@ -238,7 +238,7 @@ def _spread(value_C: Array, draw_RC: Array, confidence: float) -> Spread:
     )
 
 
-def _interval(draw_RC: Array, confidence: float) -> tuple[Array, Array]:
+def percentile_interval(draw_RC: Array, confidence: float) -> tuple[Array, Array]:
     low_C, high_C = np.full((2, draw_RC.shape[1]), np.nan)
     for column, draw_R in enumerate(draw_RC.T):
         defined = draw_R[~np.isnan(draw_R)]
@@ -247,7 +247,7 @@ def _interval(draw_RC: Array, confidence: float) -> tuple[Array, Array]:
     return low_C, high_C
 
 
-def _two_sided_p(draw_RC: Array) -> Array:
+def two_sided_p(draw_RC: Array) -> Array:
     defined_C = (~np.isnan(draw_RC)).sum(axis=0)
     smaller_C = np.minimum((draw_RC <= 0).sum(axis=0), (draw_RC >= 0).sum(axis=0))
     return np.where(defined_C > 0, np.minimum(1.0, 2 * (smaller_C + 1) / (defined_C + 1)), np.nan)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_cxr.evaluation.bootstrap import _draw_metrics, _interval, _patients, _two_sided_p
+from hf_cxr.evaluation.bootstrap import draw_metrics, number_patients, percentile_interval, two_sided_p
 from hf_cxr.evaluation.metrics import Array, average_precision, check_scores, macro, roc_auc
 
 
@@ -127,8 +127,8 @@ def compare_methods(
     keys = [(method, seed) for method, runs in scores.items() for seed in runs]
     checked = [check_scores(scores[method][seed], label_NC) for method, seed in keys]
     label_NC = checked[0][1]
-    patient_N, n_patients = _patients(patient_ids_N, len(label_NC))
-    drawn = _draw_metrics([score for score, _ in checked], label_NC, patient_N, n_patients, resamples, rng)
+    patient_N, n_patients = number_patients(patient_ids_N, len(label_NC))
+    drawn = draw_metrics([score for score, _ in checked], label_NC, patient_N, n_patients, resamples, rng)
     metrics = {}
     for which, measure in enumerate((roc_auc, average_precision)):
         value_C = {key: measure(score, label_NC) for key, (score, _) in zip(keys, checked, strict=True)}
@@ -207,11 +207,11 @@ def _differences(
     """(group, method) -> its difference to the baseline; the p values of all of them are one family."""
     keys = [(group, method) for group, methods in groups.items() for method in methods if method != baseline]
     draw_R = {(group, method): groups[group][method][1] - groups[group][baseline][1] for group, method in keys}
-    p = {key: float(_two_sided_p(draw_R[key][:, None])[0]) for key in keys}
+    p = {key: float(two_sided_p(draw_R[key][:, None])[0]) for key in keys}
     corrected = dict(zip(keys, holm(list(p.values())), strict=True))
     result = {}
     for group, method in keys:
-        (low,), (high,) = _interval(draw_R[group, method][:, None], confidence)
+        (low,), (high,) = percentile_interval(draw_R[group, method][:, None], confidence)
         own, base = groups[group][method][0], groups[group][baseline][0]
         shared = [seed for seed in own.by_seed if seed in base.by_seed]
         result[group, method] = Difference(
@@ -228,7 +228,7 @@ def _differences(
 
 def _estimate(by_seed: dict[Hashable, float], draw_R: Array, confidence: float) -> Estimate:
     values = np.array(list(by_seed.values()))
-    (low,), (high,) = _interval(draw_R[:, None], confidence)
+    (low,), (high,) = percentile_interval(draw_R[:, None], confidence)
     sd = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     return Estimate(float(values.mean()), sd, float(low), float(high), by_seed)
 

@@ -26,7 +26,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from hf_cxr.commands import prepare as command
+from hf_cxr.commands import run_command
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import prepare as module
 from hf_cxr.data.manifest import LOCK, MANIFEST, SHARDS, TIMING
@@ -115,7 +115,7 @@ def run(out: Path, scenario: str, *, before: Callable[[Path], None] | None = Non
                 module.SHARD_BYTES = SHARD_BYTES
                 if before is not None:
                     before(out)
-                status = command.main(words(out, scenario, size))
+                status = run_command("prepare", words(out, scenario, size))
                 sys.stdout.flush()
                 sys.stderr.flush()
             except SystemExit as stop:

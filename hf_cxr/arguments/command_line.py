@@ -1,0 +1,64 @@
+"""The words of a command line: a run's flags with their values, and the words beside them.
+
+Every command takes its flags and its positional words in any order. argparse alone cannot: a flag that needs no value,
+such as ``--bf16``, would take the config or run folder that follows it.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from hf_cxr.words import one_line
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, whose errors are one line without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {one_line(message)}\n")
+
+
+def positionals_and_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words that belong to no flag, and the flags with their values, both in order.
+
+    Args:
+        parser: knows the flags. An unknown one is taken to have one value, so that its own name is reported later.
+        words: the command line.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> _ = [parser.add_argument("--seed", type=int), parser.add_argument("--depths", type=int, nargs="+")]
+    >>> positionals_and_flags(parser, ["--depths", "2", "2", "a", "--seed", "1", "b"])
+    (['a', 'b'], ['--depths', '2', '2', '--seed', '1'])
+    """
+    positionals: list[str] = []
+    flags: list[str] = []
+    known = parser._option_string_actions
+    action, awaits_value = None, False  # of the last flag
+    for word in words:
+        if word.startswith("-") and not (awaits_value and _is_value(action, word)):
+            flags.append(word)
+            action = known.get(word.split("=")[0])
+            # A flag that takes several values may have more of them after "=".
+            awaits_value = "=" not in word and (action is None or action.nargs != 0)
+        elif awaits_value and _is_value(action, word):
+            flags.append(word)
+            awaits_value = action is not None and action.nargs in ("+", "*")
+        else:
+            positionals.append(word)
+            awaits_value = False
+    return positionals, flags
+
+
+def _is_value(action: argparse.Action | None, word: str) -> bool:
+    """Whether a flag takes the word that follows it."""
+    if word.startswith("-"):
+        return _is_a(float, word)  # a negative number
+    return action is None or action.nargs is None or _is_a(action.type, word)
+
+
+def _is_a(kind: Callable, word: str) -> bool:
+    try:
+        kind(word)
+    except (TypeError, ValueError, argparse.ArgumentTypeError):
+        return False
+    return True
