@@ -24,7 +24,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from hf_cxr import card, hub, plots
 from hf_cxr.checkpoints import check_whole, checkpoints_of, usable_checkpoint
 from hf_cxr.config import NOT_COMPARED, RunArguments
-from hf_cxr.files import replace_all, write_json, write_text
+from hf_cxr.files import check_output_folder, replace_all, write_json, write_text
 from hf_cxr.predictions import Predictions
 from hf_cxr.push_files import FIGURES, WEIGHTS, file_sha256
 from hf_cxr.report import Report
@@ -82,6 +82,7 @@ def on_main_process(state: PartialState, work: Callable[[], Any]) -> Any:
 def _open(args: RunArguments, state: PartialState, locks: list[FileLock]) -> Path | None:
     """On the main process: lock the folder, settle what it holds, write config.yaml, find the checkpoint."""
     run_dir = Path(args.training.output_dir)
+    check_output_folder(run_dir)
     _refuse_foreign(run_dir)
     if args.training.on_existing_run == "move_aside" and _is_started(run_dir):
         _move_aside(run_dir)

@@ -5,25 +5,25 @@ the tables are read: no image is needed, and images that are not at hand are cou
 shuffle, what an epoch of it draws stands beside what the training set holds.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_cxr.commands import report_error, set_up_terminal
+from hf_cxr.commands.words import OneLineParser, output_path
 from hf_cxr.config import parse_arguments
 from hf_cxr.files import check_output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 with one line on standard error for bad input."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="hf-cxr describe",
         description=__doc__,
         epilog="All other words and flags are those of `hf-cxr train --help`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, help="folder for statistics.json and the figures")
+    parser.add_argument("--out", type=output_path, help="folder for statistics.json and the figures")
     own, rest = parser.parse_known_args(argv)
     args = parse_arguments(rest, prog="hf-cxr describe")
     from hf_cxr.data import label_matrix, load_splits, why_untrainable

@@ -1,19 +1,18 @@
 """`hf-cxr download nih DIR`: a public dataset into a folder, checked and unpacked; again, to go on after a stop."""
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from hf_cxr.commands import report_error, set_up_terminal
+from hf_cxr.commands.words import OneLineParser, output_path
 from hf_cxr.files import check_output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 with one line on standard error when it cannot be had; 130 when interrupted."""
-    parser = argparse.ArgumentParser(prog="hf-cxr download", description=__doc__)
+    parser = OneLineParser(prog="hf-cxr download", description=__doc__)
     parser.add_argument("dataset", choices=("nih",), help="nih: ChestX-ray14, 112,120 images, 45 GB")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where it goes; give it as --nih_root later")
+    parser.add_argument("folder", type=output_path, metavar="DIR", help="where it goes; give it as --nih_root later")
     parser.add_argument("--mirror", metavar="URL", help="address of a folder with the same files on another server")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these files only, such as images_001.tar.gz")
     parser.add_argument("--keep_archives", action="store_true", help="keep the archives too: 45 GB more")

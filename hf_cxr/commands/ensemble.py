@@ -9,12 +9,13 @@ probabilities is not one Swin, and the stock pipeline cannot load it. To predict
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_cxr.commands import report_error, set_up_terminal
-from hf_cxr.commands.words import OneLineParser, split_words
+from hf_cxr.commands.words import OneLineParser, output_path, split_words
 from hf_cxr.files import write_json
 
 
@@ -22,9 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 with one line on standard error for bad input."""
     parser = OneLineParser(prog="hf-cxr ensemble", description=__doc__, allow_abbrev=False)
     parser.add_argument("members", nargs="+", type=Path, metavar="RUN", help="run folders, or checkpoints in them")
-    parser.add_argument("--out", type=Path, required=True, help="new folder for predictions and metrics.json")
+    parser.add_argument("--out", type=output_path, required=True, help="new folder for predictions and metrics.json")
     own, flags = split_words(parser, sys.argv[1:] if argv is None else argv)
-    if own.out.is_dir() and any(".hf-cxr" not in path.name for path in own.out.iterdir()):  # but for what a kill left
+    # What a kill left is no content; isdir is False, and raises nothing, for a name that is too long.
+    if os.path.isdir(own.out) and any(".hf-cxr" not in path.name for path in own.out.iterdir()):
         parser.error(f"{own.out} is not empty; give another --out")
     if len({member.resolve() for member in own.members}) < len(own.members):
         parser.error("a member is named twice: it would weigh twice")

@@ -116,6 +116,8 @@ def describe_error(error: BaseException) -> str:
     """
     text = _message(error)
     place = getattr(error, "filename", None)
+    if type(error).__module__.startswith("hf_cxr."):  # the package's own say where and what to do
+        return _one_line(text)
     if getattr(error, "errno", None) in DISK_FULL or NO_SPACE.search(text):
         where = f"that holds {place}" if place else f"({text})"
         return _one_line(f"the disk is full {where}; free disk space and run the same command again")

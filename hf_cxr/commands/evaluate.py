@@ -8,13 +8,14 @@ findings (such as --dataset table --table chexpert) are measured on those that b
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from hf_cxr.commands import report_error, set_up_terminal
-from hf_cxr.commands.words import OneLineParser, split_words
+from hf_cxr.commands.words import OneLineParser, output_path, split_words
 from hf_cxr.config import MEASURING, parse_arguments
 from hf_cxr.files import write_json
 
@@ -31,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what is measured")
-    parser.add_argument("--out", type=Path, help="folder for evaluation.json and predictions.parquet")
+    parser.add_argument("--out", type=output_path, help="folder for evaluation.json and predictions.parquet")
     own, flags = split_words(parser, sys.argv[1:] if argv is None else argv)
-    if own.out and (own.out / "config.json").exists():
+    if own.out and os.path.exists(own.out / "config.json"):  # False for a name that is too long
         parser.error(f"{own.out} is a run folder, and its figures stay as they are; give another --out")
     only = MEASURING | {"use_cpu"}
     if own.config is None:

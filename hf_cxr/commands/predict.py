@@ -21,6 +21,7 @@ from pathlib import Path
 from hf_cxr.cells import printable
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.commands.errors import print_traceback
+from hf_cxr.commands.words import OneLineParser
 from hf_cxr.files import OutputError
 from hf_cxr.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
 
@@ -31,7 +32,7 @@ MANY_FILES = 50  # from here on a progress bar
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: see the top of this module."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="hf-cxr predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("paths", nargs="+", metavar="IMAGE_OR_FOLDER", help="image or DICOM files, or folders of them")
@@ -78,6 +79,8 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
     from hf_cxr.inference import Classifier
 
     set_up_terminal()
+    if not all(args.paths):  # it would be the working folder
+        raise ValueError("the name of an image or a folder is empty; give files or folders")
     found = search_images(args.paths)
     if out is not None:
         check_csv(out, inputs=(*found.paths, *_files_of_model(args.model)))

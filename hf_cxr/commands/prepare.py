@@ -6,23 +6,24 @@ are the same. If it was stopped, the same command continues; if it has finished,
 changed, it says so. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder.
 """
 
-import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hf_cxr.commands import report_error, set_up_terminal
+from hf_cxr.commands.words import OneLineParser, output_path
+from hf_cxr.files import check_output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 with one line on standard error for bad input or a damaged folder; 130 when interrupted."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="hf-cxr prepare",
         description=__doc__,
         epilog="All other words and flags are those of `hf-cxr train --help`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--out", type=output_path, required=True, help="the folder to write")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding processes (all cores)")
     parser.add_argument(
         "--unreadable",
@@ -49,10 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--workers is {own.workers}; it must be at least 1")
     if own.verify and not rest:
         return _guarded(lambda: verified(own.out))
-    if (not rest or rest[0].startswith("-")) and not any(word.startswith("--resize_size") for word in rest):
-        parser.error("say the size: the CONFIG.yaml that will train on it first, or --resize_size 256")
-    from hf_cxr.config import DataArguments, parse_arguments  # with torch, which decoding processes do without
+    from hf_cxr.config import DataArguments, parse_arguments, take_config  # with torch: not for decoding processes
 
+    try:
+        config, flags = take_config(rest)
+    except ValueError as error:
+        parser.error(str(error))
+    if config is None and not any(word.startswith(("--resize_size", "--resize-size")) for word in flags):
+        parser.error(
+            "the size of the images is not given: name the CONFIG.yaml that will train on them, or --resize_size"
+        )
     args = parse_arguments(rest, prog="hf-cxr prepare")
     for name in ("train_limit", "shuffle_labels"):
         if getattr(args.data, name) != getattr(DataArguments, name):
@@ -66,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hf_cxr.processing import image_processor_for
 
     def run() -> str:
+        if not os.path.isdir(own.out):  # a finished folder may be on a read-only disk
+            check_output_folder(own.out)
         splits, label_names = load_splits(args.data, seed=args.training.seed)
         manifest = prepare(
             splits,

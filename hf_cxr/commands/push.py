@@ -4,16 +4,16 @@ What is sent is a fixed list of files; `--dry_run` prints it. A push that was in
 command, which sends only what has not arrived.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from hf_cxr.commands import report_error
+from hf_cxr.commands.words import OneLineParser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 with one line on standard error for bad input or a refusal by the Hub."""
-    parser = argparse.ArgumentParser(prog="hf-cxr push", description=__doc__)
+    parser = OneLineParser(prog="hf-cxr push", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_FOLDER", help="folder that training wrote")
     parser.add_argument("repo_id", metavar="HUB_ID", help="name or namespace/name of the model repository")
     who = parser.add_mutually_exclusive_group()

@@ -6,12 +6,12 @@ counted and searched for patients and images in common: of tables without images
 every image for byte- and near-identical ones. The source is described as in training (YAML and flags).
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_cxr.commands import report_error, set_up_terminal
+from hf_cxr.commands.words import OneLineParser, output_path
 from hf_cxr.config import RunArguments, parse_arguments
 from hf_cxr.files import check_output_file
 
@@ -20,13 +20,13 @@ HASHES = {"file_sha256", "perceptual_hash"}  # columns that a prepared data set 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 for bad input, and for splits that share a patient or an image, named on standard error."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="hf-cxr split",
         description=__doc__,
         epilog="All other words and flags are those of `hf-cxr train --help`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, help="the CSV to write: image_id, patient_id and split or fold")
+    parser.add_argument("--out", type=output_path, help="the CSV to write: image_id, patient_id and split or fold")
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--fractions",

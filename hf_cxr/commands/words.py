@@ -5,6 +5,7 @@ argparse must know which of the run's keys take a value, or it would take the va
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -13,6 +14,17 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+def output_path(text: str) -> Path:
+    """The ``type`` of an option that names an output: an empty name, which a shell variable may be, is no folder.
+
+    >>> str(output_path("runs/first"))
+    'runs/first'
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name is empty; give the place to write to")
+    return Path(text)
 
 
 class _Keep(argparse.Action):
