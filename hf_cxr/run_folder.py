@@ -113,7 +113,8 @@ def _locked(run_dir: Path) -> FileLock:
 
 def _refuse_foreign(run_dir: Path) -> None:
     """Refuse a place that is not a run folder of this package, nor free to become one."""
-    if not run_dir.is_dir() or not any(run_dir.iterdir()):
+    # What a killed command left half-written is no content.
+    if not run_dir.is_dir() or all(re.fullmatch(TEMPORARY, path.name) for path in run_dir.iterdir()):
         return
     if not (run_dir / "config.yaml").is_file():
         # A run that was killed before it had written its config.yaml leaves its lock and nothing to lose.
