@@ -184,7 +184,7 @@ def check_output_folder(
                 raise OutputError(f"cannot write {path}: it is a file, not a folder; give another folder")
     except FileNotFoundError as error:
         raise OutputError(
-            f"cannot write {path}: it is a link that leads nowhere; remove it or give another"
+            f"cannot write {path}: it is a link that leads nowhere; remove it or give another folder"
         ) from error
     except OutputError:
         raise

@@ -27,6 +27,7 @@ from huggingface_hub import (
     get_token,
 )
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, RepositoryNotFoundError
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
@@ -158,7 +159,7 @@ def _plan(
 ) -> tuple[list[PushFile], ModelCard]:
     _check_name(repo_id)
     if not run_dir.is_dir():
-        raise FileNotFoundError(f"no run folder at {run_dir}")
+        raise FileNotFoundError(f"no run folder at {run_dir}; give the folder that training wrote (--output_dir)")
     list_names(run_dir)  # before the card is read: it may be a link or a device
     card = _load_card(run_dir / "README.md")
     return collect(run_dir, include_predictions=include_predictions, token=token), card
@@ -183,12 +184,15 @@ def _check_online() -> None:
 
 
 def _load_card(path: Path) -> ModelCard:
+    again = "nothing was pushed. Restore the file from a copy"
     try:
-        card = ModelCard.load(path)
+        # huggingface_hub logs a warning of its own where the block is missing.
+        text = path.read_text(encoding="utf-8")
+        card = ModelCard(text) if REGEX_YAML_BLOCK.search(text) else None
     except Exception as error:  # PyYAML's errors and huggingface_hub's ValueError share no narrower base
-        raise ValueError(f"{path}: the metadata between the '---' lines does not parse: {error}") from error
-    if not card.data.to_dict():
-        raise ValueError(f"{path}: no metadata; the card has to begin with YAML between two '---' lines")
+        raise ValueError(f"{path}: the metadata between the '---' lines does not parse: {error}; {again}") from error
+    if card is None or not card.data.to_dict():
+        raise ValueError(f"{path}: no metadata; the card has to begin with YAML between two '---' lines; {again}")
     return card
 
 

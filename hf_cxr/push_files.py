@@ -42,20 +42,24 @@ LOCAL_SETTINGS = ("logging_dir", "nih_root", "output_dir", "resume_from_checkpoi
 """Keys of config.yaml that are left out of what is pushed: folders of the machine that trained. Of any other value
 that is a path, the last name is kept, so that the pushed settings do not silently mean another run."""
 
+LAST_SETTING = "weight_decay"
+"""The last key of every config.yaml."""
+
 HUB_IDS = ("model_name_or_path", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id")
 """Keys whose value may have a slash and be no path."""
 
-# The Hub's access tokens are "hf_" (an organisation's "api_org_") and 34 letters or digits.
-_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}")
+# The Hub's access tokens are "hf_" (an organisation's "api_org_") and 34 letters or digits; a browser's, "hf_oauth_".
+_TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:hf_oauth|hf|api_org)_[A-Za-z0-9]{30,}")
 
-_URL = re.compile(r"\b(?!file:)[a-z][a-z0-9+.-]+://\S*", re.IGNORECASE)
+# Addresses of the network; those of a disk, such as file: and sqlite:, are paths.
+_URL = re.compile(r"\b(?:https?|ftps?|s3|gs|hf|ssh|git)://\S*", re.IGNORECASE)
 _LOCAL_PATH = re.compile(
     r"""
     file:/+[^\s"'<>|`)\]]+                              # file:///home/ann/x
     | (?<![\w\\])\\\\[\w.$-]+\\[^\s"'<>|`)\]]+          # \\server\share
     | (?<![\w])[A-Za-z]:[\\/][^\s"'<>|`)\]]*            # C:\Users\Ann, C:/Users/Ann
     | (?<![\w.~/])~(?:[a-z_][\w-]*)?[\\/][^\s"'<>|`)\]]*  # ~/x, ~ann/x
-    | (?<![\w.<~/)\]}%])/[\w.@~+-][^\s"'<>|`,;:)\]}]*   # /home/ann/x
+    | (?<![\w.<~/)\]}%])/{1,4}[\w.@~+-][^\s"'<>|`,;:)\]}]*   # /home/ann/x, sqlite:////home/ann/x
     """,
     re.VERBOSE,
 )
@@ -91,7 +95,7 @@ def collect(run_dir: str | Path, *, include_predictions: bool = False, token: st
     """
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
-        raise FileNotFoundError(f"no run folder at {run_dir}")
+        raise FileNotFoundError(f"no run folder at {run_dir}; give the folder that training wrote (--output_dir)")
     names = list_names(run_dir, include_predictions=include_predictions)
     data = {name: (run_dir / name).read_bytes() for name in names if name != WEIGHTS}
     parsed = {name: _parse(run_dir / name, content) for name, content in data.items()}
@@ -100,7 +104,8 @@ def collect(run_dir: str | Path, *, include_predictions: bool = False, token: st
     check_same_run(run_dir, parsed, tensors)
 
     kept, hidden = published_settings(parsed["config.yaml"], parsed["metrics.json"].get("protocol") or {})
-    _check_no_token(run_dir, data, token)
+    said = {name: [text for _, text in _texts(name, value)] for name, value in parsed.items()}
+    _check_no_token(run_dir, data, said | {WEIGHTS: [*tensors.metadata, *tensors.metadata.values()]}, token)
     data["config.yaml"] = yaml.safe_dump(kept, allow_unicode=True).encode()
     parsed["config.yaml"] = kept
     texts = {name: list(_texts(name, parsed[name])) for name in data}
@@ -220,14 +225,21 @@ def _local_paths(text: str, relative: Sequence[re.Pattern]) -> Iterator[str]:
         yield from (match[0] for match in pattern.finditer(text))
 
 
-def _check_no_token(run_dir: Path, data: dict[str, bytes], token: str | None) -> None:
-    """A pushed token is a stolen token."""
-    for name, content in data.items():
-        text = content.decode("utf-8", errors="replace")
-        if _TOKEN.search(text) or (token and token in text):
-            raise ValueError(
-                f"{run_dir / name} holds an access token; remove it, and revoke it if others saw the file"
-            )
+def _check_no_token(run_dir: Path, data: dict[str, bytes], said: dict[str, list[str]], token: str | None) -> None:
+    """A pushed token is a stolen token.
+
+    Args:
+        run_dir: for the message.
+        data: the bytes of each file.
+        said: the texts in it as a reader has them: without escapes, not compressed.
+        token: one that must not be in any file, beside those that look like one.
+    """
+    for name, texts in said.items():
+        for text in (data.get(name, b"").decode("utf-8", errors="replace"), *texts):
+            if _TOKEN.search(text) or (token and token in text):
+                raise ValueError(
+                    f"{run_dir / name} holds an access token; remove it, and revoke it if others saw the file"
+                )
 
 
 def exposed_tokens(run_dir: str | Path, token: str | None = None) -> list[Path]:
@@ -280,9 +292,20 @@ _AGAIN = "nothing was pushed. Train again with another --output_dir, or restore 
 def _parse(path: Path, content: bytes) -> Any:
     """What a file says, in the form in which it is searched for paths: text, a mapping or a list."""
     try:
-        return PARSERS[path.suffix](content)
+        value = PARSERS[path.suffix](content)
+        for _ in _texts(path.name, value):  # YAML can hold itself
+            pass
+        return value
     except Exception as error:  # each library has errors of its own
         raise ValueError(f"{path} is cut off or damaged ({error_words(error)}); {_AGAIN}") from error
+
+
+def _settings(content: bytes) -> dict[str, Any]:
+    settings = _mapping(yaml.safe_load(content.decode("utf-8")))
+    # The keys are in order of the alphabet: what is cut off has lost the last of them.
+    if not content.endswith(b"\n") or LAST_SETTING not in settings:
+        raise ValueError(f"its end is missing: no {LAST_SETTING}")
+    return settings
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -295,17 +318,34 @@ def _page(content: bytes) -> str:
     text = content.decode("utf-8")
     if not text.rstrip().endswith("</html>"):
         raise ValueError("no </html> at its end")
-    return html.unescape(_EMBEDDED.sub("", text))
+    return _EMBEDDED.sub("", text)
+
+
+# What a picture consists of and its text. Any other chunk of a PNG is of a program of its own, and is not looked into.
+_CHUNKS = {"IHDR", "PLTE", "tRNS", "IDAT", "IEND", "bKGD", "cHRM", "gAMA", "pHYs", "sBIT", "sRGB", "tIME"}
+_TEXT_CHUNKS = {"tEXt", "zTXt", "iTXt", "eXIf"}
 
 
 def _png(content: bytes) -> dict[str, str]:
     for check in (Image.Image.verify, Image.Image.load):  # the checksums, then the pixels; verify leaves it unusable
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             check(image)
-            info = image.info
+            # Text behind the pixels is in `text` alone.
+            info = image.info | dict(image.text)
     if not content.endswith(b"IEND\xaeB`\x82"):
         raise ValueError("bytes after the end of the picture")
+    strange = sorted(set(_chunk_names(content)) - _CHUNKS - _TEXT_CHUNKS)
+    if strange:
+        raise ValueError(f"the picture has a part that is neither pixels nor text: {strange[0]}")
     return {key: value.decode("latin-1") if isinstance(value, bytes) else str(value) for key, value in info.items()}
+
+
+def _chunk_names(content: bytes) -> Iterator[str]:
+    """The names of a PNG's chunks: each has length (4 bytes), name (4), data, and a checksum (4)."""
+    place = 8
+    while place + 8 <= len(content):
+        yield content[place + 4 : place + 8].decode("latin-1")
+        place += 12 + int.from_bytes(content[place : place + 4], "big")
 
 
 def _parquet(content: bytes) -> dict[str, Any]:
@@ -321,7 +361,7 @@ def _parquet(content: bytes) -> dict[str, Any]:
 
 PARSERS = {
     ".json": lambda content: _mapping(json.loads(content.decode("utf-8"))),
-    ".yaml": lambda content: _mapping(yaml.safe_load(content.decode("utf-8"))),
+    ".yaml": _settings,
     ".md": lambda content: content.decode("utf-8"),
     ".html": _page,
     ".png": _png,
@@ -332,7 +372,8 @@ PARSERS = {
 def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """Every piece of text in a parsed file, and where it stands."""
     if isinstance(value, str):
-        yield from ((f"line {number}", line) for number, line in enumerate(value.splitlines(), 1))
+        # As a reader of the card or the page has them: "&#47;" is a slash.
+        yield from ((f"line {number}", html.unescape(line)) for number, line in enumerate(value.splitlines(), 1))
     else:
         yield from _strings(value, "")
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from hf_cxr.files import check_output_folder
 from hf_cxr.predictions import Predictions
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.parquet"
@@ -48,9 +49,8 @@ def held(out: Path) -> Iterator[Path]:
     Raises:
         OSError: it is not a folder, cannot be written, or is held by another command.
     """
+    check_output_folder(out)
     place = out.resolve()
-    if (place.exists() or out.is_symlink()) and not place.is_dir():
-        raise NotADirectoryError(f"{out} is not a folder; {REPAIR}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         trial = _beside(place)

@@ -23,7 +23,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from hf_cxr import card, hub, plots
 from hf_cxr.checkpoints import check_whole, checkpoints_of, usable_checkpoint
 from hf_cxr.config import NOT_COMPARED, RunArguments
-from hf_cxr.files import file_sha256, is_leaving, replace_all, write_json, write_text
+from hf_cxr.files import check_output_folder, file_sha256, is_leaving, replace_all, write_json, write_text
 from hf_cxr.predictions import Predictions
 from hf_cxr.push_files import FIGURES, WEIGHTS
 from hf_cxr.report import Report
@@ -79,6 +79,7 @@ def on_main_process(state: PartialState, work: Callable[[], Any]) -> Any:
 def _open(args: RunArguments, state: PartialState, locks: list[FileLock]) -> Path | None:
     """On the main process: lock the folder, settle what it holds, write config.yaml, find the checkpoint."""
     run_dir = Path(args.training.output_dir)
+    check_output_folder(run_dir)
     _refuse_foreign(run_dir)
     if args.training.on_existing_run == "move_aside" and _is_started(run_dir):
         _move_aside(run_dir)
@@ -109,7 +110,8 @@ def _locked(run_dir: Path) -> FileLock:
 
 def _refuse_foreign(run_dir: Path) -> None:
     """Refuse a place that is not a run folder of this package, nor free to become one."""
-    if not run_dir.is_dir() or not any(run_dir.iterdir()):
+    # What a killed command left half-written is no content.
+    if not run_dir.is_dir() or all(is_leaving(path.name) for path in run_dir.iterdir()):
         return
     if not (run_dir / "config.yaml").is_file():
         # A run that was killed before it had written its config.yaml leaves its lock and nothing to lose.

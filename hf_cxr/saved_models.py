@@ -80,8 +80,10 @@ def refuse_missing_folder(name: str | Path) -> None:
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: a file, or something that is neither folder nor Hub id.
+        ValueError: a file, or something that is neither folder nor Hub id; an empty name, which Path takes for ".".
     """
+    if not str(name).strip():
+        raise ValueError("the name of the model is empty; give its folder or its Hub id")
     path = Path(name)
     if path.is_dir():
         return

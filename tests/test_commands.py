@@ -21,11 +21,13 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from hf_cxr.commands import COMMANDS, main, run_command
 from hf_cxr.commands.errors import describe_error
 from hf_cxr.config import parse_arguments, split_words, take_config
+from hf_cxr.files import OutputError
 from hf_cxr.report import Report
 
 ROOT = Path(__file__).parents[1]
@@ -153,6 +155,11 @@ def test_what_the_machine_causes_says_what_to_do(error, words, command, capsys):
     err = capsys.readouterr().err
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_an_output_that_meets_a_full_disk_is_said_once():
+    line = describe_error(OutputError.of("a.csv", OSError(errno.ENOSPC, "No space left on device")))
+    assert line == "cannot write a.csv: the disk is full; free disk space or give another place"
 
 
 def test_a_full_disk_is_named_with_the_place():
@@ -332,3 +339,75 @@ def test_text_files_are_opened_with_their_encoding(path):
         if binary or not re.search(r"^$|[\"'][rwax]\+?[\"']", call):
             continue
         assert "encoding" in call, f"{path.name}: {call}"
+
+
+WRITERS = {
+    "compare": ["plan.yaml", "--out"],
+    "describe": ["--out"],
+    "download": ["nih"],
+    "ensemble": ["run", "--out"],
+    "evaluate": ["config.yaml", "--model", "run", "--out"],
+    "predict": ["image.png", "--model", "run", "--csv"],
+    "prepare": ["config.yaml", "--out"],
+    "split": ["--out"],
+    "train": ["config.yaml", "--output_dir"],
+}
+
+
+@pytest.fixture
+def in_a_folder(tmp_path, monkeypatch):
+    """A working folder with what the commands above read, up to their output."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    for path in ("config.yaml", "run/config.yaml"):
+        (tmp_path / path).write_text("dataset: phantom\n")
+    plan = {"base": {"dataset": "phantom"}, "methods": {"a": {"loss": "bce"}, "b": {"loss": "focal"}}}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan | {"baseline": "a", "seeds": [0]}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize("kind", ["empty", "too long", "a link to itself", "a file", "below a file"])
+def test_an_output_that_cannot_be_is_one_line_and_nothing_is_written(command, kind, in_a_folder, capsys):
+    (in_a_folder / "loop").symlink_to("loop")
+    (in_a_folder / "file.png").write_bytes(b"\x89PNG")
+    place = {"empty": "", "too long": "n" * 300, "a link to itself": "loop"}.get(kind, "file.png")
+    before = sorted(path.name for path in in_a_folder.rglob("*"))
+    try:
+        status = main([command, *WRITERS[command], f"{place}/x" if kind == "below a file" else place])
+    except SystemExit as stop:  # argparse
+        status = stop.code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hf-cxr")]
+    assert status == 2
+    assert len(lines) == 1
+    assert "Errno" not in lines[0]
+    assert re.search("; |it must be", lines[0])  # the repair
+    assert sorted(path.name for path in in_a_folder.rglob("*")) == before
+    assert (in_a_folder / "file.png").read_bytes() == b"\x89PNG"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_wrong_command_line_is_one_line(command, capsys):
+    try:
+        status = main([command, "--no_such_option"])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [[".", "--model", ""], ["", "--model", "run"]])
+def test_an_empty_name_is_not_the_working_folder(words, in_a_folder, capsys):
+    Image.new("L", (8, 8)).save(in_a_folder / "image.png")
+    assert main(["predict", *words]) == 2
+    assert "is empty; give" in capsys.readouterr().err
+
+
+def test_prepare_takes_flags_before_its_config(in_a_folder, capsys):
+    sizes = {"phantom_train": 4, "phantom_validation": 2, "phantom_test": 2, "phantom_size": 40}
+    (in_a_folder / "config.yaml").write_text(yaml.safe_dump({"image_size": 32, "resize_size": 36} | sizes))
+    assert main(["prepare", "--workers", "1", "--phantom_train", "5", "config.yaml", "--out", "prepared"]) == 0
+    assert "9 images (train 5, validation 2, test 2) of 36 x 36" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["prepare", "--phantom_train", "5", "--out", "other"])
+    assert "--resize_size" in capsys.readouterr().err

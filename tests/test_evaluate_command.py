@@ -256,7 +256,7 @@ def test_a_place_that_cannot_be_a_folder_is_refused_first(tmp_path, run, other, 
     assert main([command, *words, "--out", str(place)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert str(place) in line
-    assert "give another --out" in line
+    assert "give another" in line
     assert file.read_text() == "kept"
     assert not (tmp_path / "nothing").exists()
 

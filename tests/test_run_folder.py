@@ -97,6 +97,14 @@ def test_a_run_that_was_killed_before_its_config_starts_again(tmp_path):
     assert sorted(path.name for path in run_dir.iterdir()) == [LOCK, "config.yaml"]
 
 
+def test_leavings_alone_make_no_folder_foreign(tmp_path):
+    names = (".try-abcd1234", ".config-abcd1234.yaml")  # of a check of the place, and of a config.yaml half-written
+    for name in names:
+        (tmp_path / name).write_text("")
+    assert opened(tmp_path) is None
+    assert not any((tmp_path / name).exists() for name in names)
+
+
 def test_leavings_of_a_killed_run_are_cleared_and_nothing_else(checkpoint):
     run_dir = checkpoint.parent
     for name in (".model-a1b2c3d4", ".uncalibrated"):

@@ -6,6 +6,7 @@ such as ``--bf16``, would take the config or run folder that follows it.
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from hf_cxr.words import one_line
@@ -16,6 +17,17 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {one_line(message)}\n")
+
+
+def output_path(text: str) -> Path:
+    """The ``type`` of an option that names an output: an empty name, which a shell variable may be, is not a place.
+
+    >>> str(output_path("runs/first"))
+    'runs/first'
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name is empty; give the place to write to")
+    return Path(text)
 
 
 def positionals_and_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -7,6 +7,7 @@ tables against the fields of the transformers that is installed.
 
 import math
 import multiprocessing
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -316,7 +317,7 @@ class CXRTrainingArguments(TrainingArguments):
         check(bool(self.output_dir and str(self.output_dir).strip()), "output_dir", "empty", "the name of a folder")
         folder = Path(self.output_dir).expanduser()
         for place in (folder, *folder.parents):
-            if place.exists():
+            if os.path.exists(place):  # False, and no error, for a name that is too long
                 if not place.is_dir():
                     raise ValueError(f"output_dir is {self.output_dir}, but {place} is a file; give another folder")
                 break

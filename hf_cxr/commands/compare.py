@@ -8,8 +8,9 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
+from hf_cxr.files import check_output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "`hf-cxr train --help`, the same for every run (such as --nih_root DIR).",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, help="folder of the runs and the report; by default runs/COMPARISON")
+    parser.add_argument("--out", type=output_path, help="folder of runs and report; by default runs/COMPARISON")
     parser.add_argument("--jobs", type=int, help="runs at once; by default one a GPU, one without any")
     own, rest = parser.parse_known_args(argv)
     if own.jobs is not None and own.jobs < 1:
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plan = load_plan(comparison, flags)
         out = own.out or Path("runs") / plan.name
+        check_output_folder(out)
         with logging_redirect_tqdm([logging.getLogger()]):
             report = compare(plan, out, jobs=own.jobs)
     finally:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import parse_arguments
 from hf_cxr.files import check_output_folder
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="All other words and flags are those of `hf-cxr train --help`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, help="folder for statistics.json and the figures")
+    parser.add_argument("--out", type=output_path, help="folder for statistics.json and the figures")
     own, rest = parser.parse_known_args(argv)
     args = parse_arguments(rest, prog="hf-cxr describe")
     from hf_cxr.data import label_matrix, load_splits, why_untrainable

@@ -1,9 +1,8 @@
 """`hf-cxr download nih DIR`: a public dataset into a folder, checked and unpacked; run it again after a stop."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.files import check_output_folder
 
@@ -12,7 +11,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; what it raises, `run_command` prints as one line."""
     parser = OneLineParser(prog="hf-cxr download", description=__doc__)
     parser.add_argument("dataset", choices=("nih",), help="nih: ChestX-ray14, 112,120 images, 45 GB")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where it goes; give it as --nih_root later")
+    parser.add_argument("folder", type=output_path, metavar="DIR", help="where it goes; give it as --nih_root later")
     parser.add_argument("--mirror", metavar="URL", help="address of a folder with the same files on another server")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these files only, such as images_001.tar.gz")
     parser.add_argument("--keep_archives", action="store_true", help="keep the archives too: 45 GB more")

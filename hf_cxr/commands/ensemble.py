@@ -8,10 +8,11 @@ DIR gets predictions/validation.parquet, predictions/test.parquet and metrics.js
 probabilities is not one Swin, and the stock pipeline cannot load it. To predict new images, ask each member.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import MEASURING, parse_arguments, split_words
 from hf_cxr.files import write_json
@@ -25,13 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, required=True, help="new folder for predictions and metrics.json")
+    parser.add_argument("--out", type=output_path, required=True, help="new folder for predictions and metrics.json")
     own, rest = parser.parse_known_args(argv)
     words, flags = split_words(rest)
     members = [Path(word) for word in words]
     if not members:
         parser.error("give the members: run folders, or checkpoints in them")
-    names = [] if not own.out.is_dir() else [path.name for path in own.out.iterdir()]
+    # isdir is False, and raises nothing, for a name that is too long.
+    names = [path.name for path in own.out.iterdir()] if os.path.isdir(own.out) else []
     if any(".hf-cxr" not in name for name in names):  # with it are the names that a killed command leaves
         parser.error(f"{own.out} is not empty; give another --out")
     if len({member.resolve() for member in members}) < len(members):

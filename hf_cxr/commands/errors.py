@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from hf_cxr.files import OutputError
 from hf_cxr.words import one_line
 
 DEBUG = "HF_CXR_DEBUG"
@@ -119,7 +118,7 @@ def describe_error(error: BaseException) -> str:
     'a.png cannot be read'
     """
     text = _message(error)
-    if isinstance(error, OutputError):  # has place and repair already, for a full disk too
+    if type(error).__module__.startswith("hf_cxr."):  # the package's own say where and what to do
         return _shortened(text)
     place = getattr(error, "filename", None)
     if getattr(error, "errno", None) in DISK_FULL or NO_SPACE.search(text):

@@ -8,12 +8,13 @@ findings (such as --dataset table --table chexpert) are measured on those that b
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import MEASURING, parse_arguments, take_config
 from hf_cxr.files import write_json
@@ -31,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what is measured")
-    parser.add_argument("--out", type=Path, help="folder for evaluation.json and predictions.parquet")
+    parser.add_argument("--out", type=output_path, help="folder for evaluation.json and predictions.parquet")
     own, rest = parser.parse_known_args(argv)
     config, flags = take_config(rest)
-    if own.out and (own.out / "config.json").exists():
+    if own.out and os.path.exists(own.out / "config.json"):  # False for a name that is too long
         parser.error(f"{own.out} is a run folder, and its figures stay as they are; give another --out")
     only = MEASURING | {"use_cpu"}
     if config is None:

@@ -78,6 +78,8 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
     from hf_cxr.inference import Classifier
 
     set_up_terminal()
+    if not all(args.paths):  # it would be the working folder
+        raise ValueError("the name of an image or a folder is empty; give files or folders")
     found = search_images(args.paths)
     if out is not None:
         check_csv(out, inputs=(*found.paths, *_files_of_model(args.model)))

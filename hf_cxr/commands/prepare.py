@@ -10,8 +10,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
+from hf_cxr.files import check_output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="All other words and flags are those of `hf-cxr train --help`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--out", type=output_path, required=True, help="the folder to write")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding processes (all cores)")
     parser.add_argument(
         "--unreadable",
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hf_cxr.processing import image_processor_for
 
     set_up_terminal()
+    if not os.path.isdir(own.out):  # a finished folder may be on a read-only disk
+        check_output_folder(own.out)
     splits, label_names = load_splits(args.data, seed=args.training.seed)
     manifest = prepare(
         splits,

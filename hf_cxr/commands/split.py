@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import RunArguments, parse_arguments
 from hf_cxr.files import check_output_file
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="All other words and flags are those of `hf-cxr train --help`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, help="the CSV to write: image_id, patient_id and split or fold")
+    parser.add_argument("--out", type=output_path, help="the CSV to write: image_id, patient_id and split or fold")
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--fractions",
