@@ -89,7 +89,7 @@ def run(args: RunArguments) -> Report | None:
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
         check_model(args.model)  # before a repository is made or data are read
         processor = image_processor_for(args.model)
-        repo_id = prepare_hub(args, run_dir) if state.is_main_process else None
+        repo_id = on_main_process(state, lambda: prepare_hub(args, run_dir))
         with state.main_process_first():  # the first process renders or reads into the cache, the others find it there
             splits, label_names = load_splits(args.data, seed=args.training.seed)
         fingerprint = split_fingerprint(splits)

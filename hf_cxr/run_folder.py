@@ -60,14 +60,14 @@ def on_main_process(state: PartialState, work: Callable[[], Any]) -> Any:
     """What ``work`` returns on the main process, on every process; or its error, on every process.
 
     Raises:
-        ValueError: ``work`` raised a ValueError or an OSError.
+        ValueError: ``work`` raised a ValueError, an OSError or a HubError.
     """
     outcome: list[Any] = [None, None]
     cause = None
     if state.is_main_process:
         try:
             outcome[0] = work()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, hub.HubError) as error:
             outcome[1], cause = str(error), error
     if state.num_processes > 1:
         broadcast_object_list(outcome)
