@@ -342,6 +342,8 @@ def text_keys() -> set[str]:
 
 
 def _read_values(parser: HfArgumentParser, path: Path) -> dict[str, Any]:
+    if (path / "config.yaml").is_file():
+        raise ValueError(f"{path} is a folder; give the config in it: {path / 'config.yaml'}")
     if not path.is_file():
         raise FileNotFoundError(f"no such config: {path} (shipped ones: {', '.join(sorted(_shipped()))})")
     values = read_yaml(path, text_keys={action.dest for action in parser._actions if is_text(action)})

@@ -109,6 +109,13 @@ class Report:
                 + ", ".join(self.test.undefined)
                 + "."
             )
+        never = [
+            finding.name
+            for finding, count in zip(self.test.findings, self.protocol.get("training_positives", ()), strict=False)
+            if count == 0
+        ]
+        if never:
+            cautions.append(f"No positive training image, so nothing was learnt of: {', '.join(never)}.")
         few = [finding for finding in self.test.findings if 0 < finding.positive_patients < 20]
         if few:
             listing = ", ".join(f"{finding.name} ({finding.positive_patients})" for finding in few)
@@ -118,11 +125,16 @@ class Report:
             )
         exceptions = self.protocol["calibration_exceptions"]
         without = [name for name, reason in exceptions.items() if reason.startswith("identity")]
-        shifted = [name for name in exceptions if name not in without]
+        reversed_ = [name for name, reason in exceptions.items() if "not above zero" in reason]
+        shifted = [name for name in exceptions if name not in (*without, *reversed_)]
+        if reversed_:
+            cautions.append(
+                "On validation the scores do not rank these findings, or rank them the wrong way round, so their slope "
+                f"was not calibrated: {', '.join(reversed_)}."
+            )
         if shifted:
             cautions.append(
-                "Too few validation positives or negatives, or too flat a response, to calibrate the slope of: "
-                f"{', '.join(shifted)}."
+                f"Too few validation positives or negatives to calibrate the slope of: {', '.join(shifted)}."
             )
         if without:
             cautions.append(f"Not calibrated, as validation has no known label of: {', '.join(without)}.")

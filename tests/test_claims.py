@@ -183,10 +183,17 @@ def test_images_left_out_are_counted_and_keep_the_figures_out_of_leaderboards(tm
         assert "model-index" not in pages(report(**other), tmp_path)[0]
 
 
+def test_a_finding_that_was_never_learnt_is_a_caution():
+    said = " ".join(report(training_positives=[5, 0]).cautions())
+    assert "nothing was learnt of: Hernia." in said
+    assert "learnt" not in " ".join(report(training_positives=[5, 1]).cautions())
+
+
 def test_calibration_exceptions_say_which_kind():
-    cautions = " ".join(
-        report(calibration_exceptions={"A": "identity: no known label", "B": "intercept: few"}).cautions()
-    )
+    wrong = "shift: the fitted slope is -0.63, not above zero: the scores do not rank this finding"
+    exceptions = {"A": "identity: no known label", "B": "intercept: few", "C": wrong}
+    cautions = " ".join(report(calibration_exceptions=exceptions).cautions())
+    assert "wrong way round, so their slope was not calibrated: C." in cautions
     assert "Not calibrated, as validation has no known label of: A." in cautions
     assert "the slope of: B." in cautions
 

@@ -411,3 +411,24 @@ def test_prepare_takes_flags_before_its_config(in_a_folder, capsys):
     with pytest.raises(SystemExit):
         main(["prepare", "--phantom_train", "5", "--out", "other"])
     assert "--resize_size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["push", "run", "you/name", "--dryrun"], "did you mean --dry_run?"),
+        (["predict", "x.png", "--model", "run", "--cvs", "x.csv"], "did you mean --csv?"),
+    ],
+)
+def test_a_misspelt_flag_names_the_nearest(words, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_folder_in_place_of_a_config_names_the_config_in_it(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    with pytest.raises(SystemExit):
+        parse_arguments([str(tmp_path)])
+    assert f"give the config in it: {tmp_path / 'config.yaml'}" in capsys.readouterr().err

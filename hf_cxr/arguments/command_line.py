@@ -5,6 +5,7 @@ such as ``--bf16``, would take the config or run folder that follows it.
 """
 
 import argparse
+import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -13,7 +14,16 @@ from hf_cxr.words import one_line
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse, whose errors are one line without the usage before it."""
+    """argparse, whose errors are one line without the usage before it, and name the nearest flag."""
+
+    def parse_args(self, args=None, namespace=None):
+        known, rest = self.parse_known_args(args, namespace)
+        if rest:
+            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            nearest = difflib.get_close_matches(rest[0].split("=")[0], flags, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"see {self.prog} --help"
+            self.error(f"unknown word {rest[0]} in the command line; {hint}")
+        return known
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {one_line(message)}\n")

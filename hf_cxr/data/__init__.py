@@ -197,6 +197,8 @@ def count_missing(args: "DataArguments", splits: datasets.DatasetDict) -> dict[s
     if args.dataset == "prepared":
         manifest = read_manifest(args.prepared)
         missing = Counter(manifest["missing"]) + Counter(entry["split"] for entry in manifest["refused"])
+        if args.train_limit is not None:
+            del missing["train"]
         # A split file that agrees with the folder has no split for what the folder lacks.
         return {"all splits": missing.total()} if args.split_file and missing else dict(missing)
     if args.dataset == "phantom" or args.missing_images == "error":
