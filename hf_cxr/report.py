@@ -125,12 +125,12 @@ class Report:
             )
         exceptions = self.protocol["calibration_exceptions"]
         without = [name for name, reason in exceptions.items() if reason.startswith("identity")]
-        reversed_ = [name for name, reason in exceptions.items() if "not above zero" in reason]
-        shifted = [name for name in exceptions if name not in (*without, *reversed_)]
-        if reversed_:
+        unranked = [name for name, reason in exceptions.items() if "not above zero" in reason]
+        shifted = [name for name in exceptions if name not in (*without, *unranked)]
+        if unranked:
             cautions.append(
-                "On validation the scores do not rank these findings, or rank them the wrong way round, so their slope "
-                f"was not calibrated: {', '.join(reversed_)}."
+                "On validation the scores do not rank these findings, or rank them the wrong way round, so their "
+                f"slope was not calibrated: {', '.join(unranked)}."
             )
         if shifted:
             cautions.append(
