@@ -410,6 +410,7 @@ def _receive(client: httpx2.Client, file: RemoteFile, part: Path) -> None:
         with part.open("ab") as out, bar:
             for chunk in itertools.chain([first], chunks):
                 if total is not None and out.tell() + len(chunk) > total:  # it could go on until the disk is full
+                    out.truncate(offset)  # what such a server sends is not kept
                     raise _PassingError(f"sends more than the {total:,} bytes of the file")
                 out.write(chunk)
                 out.flush()  # a killed run leaves all that came
