@@ -1,7 +1,7 @@
 """Every image is decoded once before the first step, so that none is found unreadable after the last.
 
 A header, a length and a checksum tell less than the decoder does: a JPEG that is cut short has a sound header. One
-decoding of everything costs what one epoch's loading costs, and is paid once: `SoundFiles` remembers which files could
+decoding of everything, without the resize, is the price, and is paid once: `SoundFiles` remembers which files could
 be read, by path, size and time of change, for all runs of this user. What could not be read is not remembered, because
 a decoder may be installed or a disk mounted before the next try.
 

@@ -171,6 +171,6 @@ def _size(path: str) -> tuple[float, float]:
     try:
         return image_size(path)
     except ImageError as error:
-        # check_images names it, with the others that cannot be read, before anything is trained.
+        # The check before training names it, with the rest that cannot be read.
         logger.warning("boxes are left out, because the size of their image cannot be read: %s", error)
         return np.nan, np.nan
