@@ -1,10 +1,15 @@
 """One optimizer step on each of several processes; the first writes its gradients. Started by test_trainer.py."""
 
+import os
 import sys
+from pathlib import Path
 
+import psutil
 import torch
 from tiny import trainer
 from transformers import TrainerCallback
+
+from hf_cxr.commands.errors import leave_process_group
 
 
 class Gradients(TrainerCallback):
@@ -33,3 +38,8 @@ def main(folder, batch_size, accumulation):
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    threads = psutil.Process().num_threads()
+    leave_process_group()
+    if os.environ.get("RANK") == "0":
+        ended = threads - psutil.Process().num_threads()
+        Path(sys.argv[1], "threads_ended").write_text(str(ended))

@@ -5,6 +5,7 @@ process cause end with status 2, Ctrl-C with 130, and an error of any other kind
 """
 
 import errno
+import gc
 import os
 import re
 import sys
@@ -85,9 +86,23 @@ def run_guarded(
     except Exception as error:
         return report_error(name, error)
     finally:
+        leave_process_group()
         if debug and before is None:
             del os.environ[DEBUG]
     return status
+
+
+def leave_process_group() -> None:
+    """End the threads by which the processes of a run speak to each other.
+
+    An interpreter that ends with them alive is killed now and then (SIGABRT, "terminate called without an active
+    exception"), and a run that is done would end with the status of a crash. The threads end with the last reference
+    to their group, and a wrapped model, which sits in reference cycles, is one: so these are collected first.
+    """
+    distributed = sys.modules.get("torch.distributed")  # not imported: there is no group
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        gc.collect()
+        distributed.destroy_process_group()
 
 
 def report_error(name: str, error: BaseException) -> int:
