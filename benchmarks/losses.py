@@ -29,7 +29,7 @@ sys.path[:] = [str(ROOT), *(path for path in sys.path if Path(path).resolve() !=
 from hf_cxr.config import CONFIGS, parse_arguments  # noqa: E402
 from hf_cxr.labels import NIH14  # noqa: E402
 from hf_cxr.losses import LOSSES, build_loss  # noqa: E402
-from hf_cxr.modeling import build_model  # noqa: E402
+from hf_cxr.models.build import build_model  # noqa: E402
 
 SHAPES = ((32, 14), (4096, 45))
 

@@ -23,7 +23,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from hf_cxr.data import StreamedImages, load_streamed
-from hf_cxr.data.description import TableDescription
+from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.labels import NIH14
 from hf_cxr.processing import collate
 

@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 _HOME = {
     "AsymmetricLoss": "hf_cxr.losses",
     "BinaryCrossEntropyLoss": "hf_cxr.losses",
-    "CXRTrainer": "hf_cxr.trainer",
+    "CXRTrainer": "hf_cxr.training.trainer",
     "ClassAwareLoss": "hf_cxr.losses",
-    "Classifier": "hf_cxr.inference",
+    "Classifier": "hf_cxr.inference.classifier",
     "FocalLoss": "hf_cxr.losses",
     "LabelSpace": "hf_cxr.labels",
     "NIH14": "hf_cxr.labels",

@@ -11,20 +11,14 @@ PACKAGE = Path(__file__).parents[1] / "hf_cxr"
 
 # Bars from left to right. Within the bar of `data` the parts never import one another.
 BARS = (
-    ("labels", "files", "yaml_files", "peak_memory", "cells", "words"),
-    ("arguments", "saved_models"),
+    ("labels", "files", "yaml_files", "cells", "words"),
+    ("arguments", "saved_models", "phantom"),
     ("config",),
-    ("swin",),
-    (
-        *("data", "processing", "modeling", "losses", "sampling", "evaluation"),
-        *("predictions", "prediction_rows", "checkpoints"),
-    ),
-    ("trainer", "callbacks", "feature_oversampling", "ensemble", "explain", "inference", "preflight", "claims"),
-    ("report", "plots", "resume", "comparison_plan", "run_checks", "run_description", "push_files"),
-    ("card", "comparison_report", "hub"),
-    ("run_folder", "result_folder"),
+    ("data", "processing", "models", "losses", "sampling", "evaluation", "predictions"),
+    ("training", "inference"),
+    ("reporting", "push_files"),
+    ("hub",),
     ("run",),
-    ("compare",),
     ("commands",),
 )
 BAR_OF = {part: number for number, bar in enumerate(BARS) for part in bar}
@@ -65,8 +59,8 @@ def test_the_check_sees_an_import_to_the_right(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
     (tmp_path / "losses").mkdir()
     offender = tmp_path / "losses" / "bad.py"
-    offender.write_text("def f():\n    from hf_cxr.trainer import CXRTrainer\n")
-    assert imports_of(offender) == {"trainer"}
+    offender.write_text("def f():\n    from hf_cxr.training.trainer import CXRTrainer\n")
+    assert imports_of(offender) == {"training"}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from tiny import rows, trainer
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from hf_cxr.callbacks import TRAINING_WEIGHTS, DeferredReweighting, EarlyStopping, WeightAverage
-from hf_cxr.checkpoints import usable_checkpoint
+from hf_cxr.training.callbacks import TRAINING_WEIGHTS, DeferredReweighting, EarlyStopping, WeightAverage
+from hf_cxr.training.checkpoints import usable_checkpoint
 
 STEPS = {
     "num_train_epochs": 3,

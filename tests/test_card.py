@@ -12,11 +12,11 @@ from markdown_it import MarkdownIt
 from tiny import PROTOCOL
 from transformers import PreTrainedConfig
 
-from hf_cxr import card
 from hf_cxr.config import ModelArguments
 from hf_cxr.evaluation import evaluate_predictions
-from hf_cxr.modeling import describe_initial_weights
-from hf_cxr.report import Report
+from hf_cxr.models.build import describe_initial_weights
+from hf_cxr.reporting import card
+from hf_cxr.reporting.run import Report
 from hf_cxr.words import markdown, one_line
 
 NAMES = [

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import rows, trainer
 
-from hf_cxr.checkpoints import CHECKSUMS, checkpoints_of, problems_of, seal, usable_checkpoint
+from hf_cxr.training.checkpoints import CHECKSUMS, checkpoints_of, problems_of, seal, usable_checkpoint
 
 SETTINGS = {
     "num_train_epochs": 3,
@@ -188,7 +188,7 @@ def test_one_whole_checkpoint_is_on_the_disk_at_every_moment(tmp_path, monkeypat
         whole.append([path.name for path in sealed if not problems_of(path)])
         seal(checkpoint)
 
-    monkeypatch.setattr("hf_cxr.trainer.seal", looked_at)
+    monkeypatch.setattr("hf_cxr.training.trainer.seal", looked_at)
     new_trainer(tmp_path, load_best_model_at_end=False, save_total_limit=1).train()
     assert "checkpoint-2" in whole[1]
     assert "checkpoint-4" in whole[2]

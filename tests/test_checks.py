@@ -15,10 +15,10 @@ from tiny import SWIN
 from hf_cxr.commands import main
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import DecodedImages, check_images, load_splits
-from hf_cxr.data.checks import SoundFiles, inspect_images
-from hf_cxr.data.images import ImageError, check_image, read_grey
+from hf_cxr.data.images.checks import SoundFiles, inspect_images
+from hf_cxr.data.images.grey import ImageError, check_image, read_grey
 from hf_cxr.labels import LabelSpace
-from hf_cxr.preflight import check_labels, check_run, way_out_named
+from hf_cxr.run.preflight import check_labels, check_run, way_out_named
 
 FINDINGS = ("Mass", "Effusion")
 SPLITS = {"train": 12, "validation": 6, "test": 6}
@@ -205,7 +205,7 @@ def counted(monkeypatch):
         decoded.append(options["name"])
         return read_grey(source, **options)
 
-    monkeypatch.setattr("hf_cxr.data.checks.read_grey", count)
+    monkeypatch.setattr("hf_cxr.data.images.checks.read_grey", count)
     return decoded
 
 

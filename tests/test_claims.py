@@ -9,10 +9,10 @@ from huggingface_hub import ModelCard
 from tiny import PROTOCOL, rows, trainer
 from transformers import PreTrainedConfig, TrainerState, TrainingArguments
 
-from hf_cxr import claims
-from hf_cxr.card import render
 from hf_cxr.evaluation import evaluate_predictions, fit_calibration
-from hf_cxr.report import Report
+from hf_cxr.reporting import claims
+from hf_cxr.reporting.card import render
+from hf_cxr.reporting.run import Report
 
 NAN = float("nan")
 

@@ -28,7 +28,7 @@ from hf_cxr.commands import COMMANDS, main, run_command
 from hf_cxr.commands.errors import describe_error
 from hf_cxr.config import parse_arguments, split_words, take_config
 from hf_cxr.files import OutputError
-from hf_cxr.report import Report
+from hf_cxr.reporting.run import Report
 
 ROOT = Path(__file__).parents[1]
 
@@ -313,7 +313,7 @@ builtins.__import__ = hidden
 import hf_cxr
 for module in pkgutil.walk_packages(hf_cxr.__path__, "hf_cxr."):
     importlib.import_module(module.name)
-from hf_cxr.peak_memory import peak_memory_gib
+from hf_cxr.run.peak_memory import peak_memory_gib
 print(peak_memory_gib())
 """  # noqa: E501 - what Python on Windows lacks, for this package's own imports
 
@@ -325,7 +325,7 @@ def test_every_module_imports_without_the_modules_of_posix():
 
 
 def test_peak_memory_is_what_this_process_has_had():
-    from hf_cxr.peak_memory import peak_memory_gib
+    from hf_cxr.run.peak_memory import peak_memory_gib
 
     assert 0.05 < peak_memory_gib() < 100
 

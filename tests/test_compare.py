@@ -19,17 +19,17 @@ import yaml
 from filelock import FileLock
 from tiny import SWIN
 
-from hf_cxr import comparison_report
 from hf_cxr.commands import main as hf_cxr_main
-from hf_cxr.compare import BUSY, TRAIN, best_point, check_run, final_runs, load_plan, tuned_points, tuning_runs
-from hf_cxr.comparison_plan import folder_name
-from hf_cxr.comparison_report import build_report, has_loss_of_a_cell, loss_curves
 from hf_cxr.config import parse_arguments
 from hf_cxr.evaluation import evaluate_predictions
 from hf_cxr.files import write_json, write_text
 from hf_cxr.labels import NIH14
 from hf_cxr.losses import LOSSES, build_loss
 from hf_cxr.predictions import Predictions
+from hf_cxr.reporting import comparison as comparison_report
+from hf_cxr.reporting.comparison import build_report, has_loss_of_a_cell, loss_curves
+from hf_cxr.run.compare import BUSY, TRAIN, best_point, check_run, final_runs, load_plan, tuned_points, tuning_runs
+from hf_cxr.run.comparison_plan import folder_name
 
 ROOT = Path(__file__).parents[1]
 BASE = {

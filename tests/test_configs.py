@@ -6,10 +6,10 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
-from hf_cxr.compare import check_run, final_runs, load_plan, tuning_runs
 from hf_cxr.config import parse_arguments
 from hf_cxr.labels import NIH14
-from hf_cxr.modeling import build_model
+from hf_cxr.models.build import build_model
+from hf_cxr.run.compare import check_run, final_runs, load_plan, tuning_runs
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

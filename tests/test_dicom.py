@@ -23,16 +23,16 @@ from tiny import SWIN
 from hf_cxr.commands import main
 from hf_cxr.config import ModelArguments
 from hf_cxr.data import DecodedImages, check_images, load_table
-from hf_cxr.data.checks import SoundFiles, inspect_images
-from hf_cxr.data.description import TableDescription
-from hf_cxr.data.dicom import TAGS
-from hf_cxr.data.images import ImageError, check_image, image_size, read_grey, resize_grey
+from hf_cxr.data.images.checks import SoundFiles, inspect_images
+from hf_cxr.data.images.dicom import TAGS
+from hf_cxr.data.images.grey import ImageError, check_image, image_size, read_grey, resize_grey
 from hf_cxr.data.prepare import Recipe, Source, prepare
 from hf_cxr.data.schema import features
-from hf_cxr.inference import Classifier, find_images, stock_images
-from hf_cxr.modeling import build_model
+from hf_cxr.data.sources.table.description import TableDescription
+from hf_cxr.inference.classifier import Classifier, find_images, stock_images
+from hf_cxr.models.build import build_model
 from hf_cxr.processing import build_image_processor
-from hf_cxr.run import PIPELINE_TOLERANCE, compare_with_stock_pipeline
+from hf_cxr.run.stages import PIPELINE_TOLERANCE, compare_with_stock_pipeline
 
 SHIPPED = Path(pydicom.__file__).parent / "data"
 SECRET = "Secret^Patient"
@@ -420,7 +420,7 @@ def test_bombs_take_no_memory(tmp_path):
         (tmp_path / f"{number}.dat").write_bytes(whole)
     (tmp_path / "sound.dcm").write_bytes(J2K)
     code = (
-        "import resource, sys; from hf_cxr.data.images import ImageError, read_grey; read_grey(sys.argv[1])\n"
+        "import resource, sys; from hf_cxr.data.images.grey import ImageError, read_grey; read_grey(sys.argv[1])\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "for path in sys.argv[2:]:\n"

@@ -21,7 +21,7 @@ from hf_cxr.data.duplicates import (
     hash_images,
     perceptual_hash,
 )
-from hf_cxr.data.images import read_grey
+from hf_cxr.data.images.grey import read_grey
 
 COARSE_DIGITS = 64
 

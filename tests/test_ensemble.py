@@ -8,9 +8,9 @@ import pytest
 from scipy.special import logit
 
 from hf_cxr.commands import main
-from hf_cxr.ensemble import average, build_ensemble
 from hf_cxr.evaluation.metrics import roc_auc
 from hf_cxr.predictions import Predictions
+from hf_cxr.run.ensemble import average, build_ensemble
 
 NAMES = ("Mass", "Nodule", "Hernia")
 FIGURES = {"resamples": 50}

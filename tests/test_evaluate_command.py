@@ -16,10 +16,10 @@ from hf_cxr.commands import main
 from hf_cxr.config import ModelArguments, parse_arguments
 from hf_cxr.data import label_matrix, load_splits
 from hf_cxr.labels import NIH14
-from hf_cxr.modeling import build_model
+from hf_cxr.models.build import build_model
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import build_image_processor
-from hf_cxr.result_folder import held, write_whole
+from hf_cxr.run.result_folder import held, write_whole
 
 DATA = {
     "dataset": "phantom",

@@ -6,8 +6,8 @@ import torch
 from test_trainer import assert_same_gradients, gradients
 from tiny import rows, trainer
 
-from hf_cxr.feature_oversampling import FeatureOversampling, features_of, nearest_of_rarest
 from hf_cxr.sampling import RepeatedRows, build_sampler
+from hf_cxr.training.feature_oversampling import FeatureOversampling, features_of, nearest_of_rarest
 
 LABELS = np.array([[1, 0, np.nan], [1, 1, 0], [1, 1, 1], [0, 0, 0], [np.nan, 1, 0]])
 FEATURES = torch.tensor([[0.0, 0.0], [1.0, 0.0], [4.0, 0.0], [0.0, 0.1], [0.0, 2.0]])

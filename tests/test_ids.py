@@ -14,7 +14,6 @@ from test_nih import rows_by_image, write_release
 from tiny import PROTOCOL
 from transformers import SwinConfig
 
-from hf_cxr.card import render
 from hf_cxr.commands.split import main as split
 from hf_cxr.config import DataArguments
 from hf_cxr.data import load_nih, load_splits, load_table, near_shared_patients, split_fingerprint
@@ -22,7 +21,8 @@ from hf_cxr.data.ids import canonical_code, canonical_id, code_values, likeness,
 from hf_cxr.data.split_files import apply_split_file, read_split_file
 from hf_cxr.data.splits import check_patients_disjoint, patient_folds, with_canonical_ids
 from hf_cxr.evaluation import evaluate_predictions
-from hf_cxr.report import Report
+from hf_cxr.reporting.card import render
+from hf_cxr.reporting.run import Report
 
 PARTS = ("train", "validation", "test")
 LARGE = 9007199254740993  # 2**53 + 1, the first integer that float64 has not got

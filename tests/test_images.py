@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
 
-from hf_cxr.data.images import ImageError, check_image, read_grey, resize_grey
+from hf_cxr.data.images.grey import ImageError, check_image, read_grey, resize_grey
 
 GREY = np.random.default_rng(0).integers(0, 256, (24, 31), dtype=np.uint8)
 

@@ -10,7 +10,7 @@ from transformers import SwinConfig, SwinForImageClassification, ViTConfig, ViTF
 
 from hf_cxr.config import ModelArguments
 from hf_cxr.labels import NIH14
-from hf_cxr.modeling import build_model, check_model, load_weights
+from hf_cxr.models.build import build_model, check_model, load_weights
 
 
 def tiny(**kwargs):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_cxr.data.nih import load_nih
 from hf_cxr.data.schema import features
+from hf_cxr.data.sources.nih import load_nih
 from hf_cxr.data.splits import split_fingerprint
 from hf_cxr.labels import NIH14
 
@@ -118,7 +118,7 @@ def test_tables_alone_need_no_images(tmp_path):
 def test_ages_of_the_oldest_table(tmp_path, caplog):
     table = write_release(tmp_path, edition="oldest") / "Data_Entry_2017.csv"
     table.write_text(table.read_text().replace("081Y", "006M").replace("070Y", "014D"))
-    with caplog.at_level(logging.WARNING, logger="hf_cxr.data.nih"):
+    with caplog.at_level(logging.WARNING, logger="hf_cxr.data.sources.nih"):
         rows = rows_by_image(load_nih(tmp_path, images=False))
     assert rows["00000002_000.png"]["age"] == 0.5
     assert rows["00000005_000.png"]["age"] == pytest.approx(14 / 365.25)
@@ -133,7 +133,7 @@ def test_missing_images_are_an_error_or_skipped_with_their_number(tmp_path, capl
         (root / "images" / image).unlink()
     with pytest.raises(FileNotFoundError, match=rf"lacks 2 of 8 images, such as {gone}.*missing_images='skip'"):
         load_nih(root)
-    with caplog.at_level(logging.WARNING, logger="hf_cxr.data.nih"):
+    with caplog.at_level(logging.WARNING, logger="hf_cxr.data.sources.nih"):
         splits = load_nih(root, missing_images="skip")
     assert "1 of 5 in train, 0 of 1 in validation, 1 of 2 in test" in caplog.text
     for name, split in splits.items():  # what is left is where the full release has it
@@ -204,7 +204,7 @@ def test_a_missing_file_is_named_with_where_to_get_it(tmp_path, file_name):
 
 def test_of_two_tables_the_revised_one_is_read(tmp_path, caplog):
     write_release(tmp_path, edition="original")
-    with caplog.at_level(logging.WARNING, logger="hf_cxr.data.nih"):
+    with caplog.at_level(logging.WARNING, logger="hf_cxr.data.sources.nih"):
         load_nih(write_release(tmp_path), images=False)
     assert "reading the revised one, Data_Entry_2017_v2020.csv" in caplog.text
     (tmp_path / TABLE).rename(tmp_path / "Data_Entry_2017 (1).csv")

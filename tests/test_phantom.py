@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_cxr.data import phantom
-from hf_cxr.data.phantom import draw_cases, load_phantom, render_phantom
-from hf_cxr.data.phantom_cases import SPLITS, label_set_weights, label_sets
-from hf_cxr.data.phantom_findings import DIFFUSE, SIGNS
-from hf_cxr.data.phantom_thorax import FRAME_CM
+from hf_cxr.data.sources import phantom
+from hf_cxr.data.sources.phantom import draw_cases, load_phantom, render_phantom
 from hf_cxr.labels import NIH14
+from hf_cxr.phantom.cases import SPLITS, label_set_weights, label_sets
+from hf_cxr.phantom.findings import DIFFUSE, SIGNS
+from hf_cxr.phantom.thorax import FRAME_CM
 
 # Marginals of Data_Entry_2017_v2020.csv, in the order of NIH14.
 POSITIVES = (11559, 2776, 13317, 19894, 5782, 6331, 1431, 5302, 4667, 2303, 2516, 1686, 3385, 227)

@@ -6,7 +6,7 @@ from matplotlib.cbook import is_math_text
 from matplotlib.text import Text
 from sklearn.metrics import roc_auc_score
 
-from hf_cxr import plots
+from hf_cxr.reporting import plots
 
 NAMES = ("Effusion", "Hernia")
 

@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 from tiny import SWIN
 
-from hf_cxr import inference
 from hf_cxr.commands import main
 from hf_cxr.config import ModelArguments
-from hf_cxr.data.image_files import find_images, search_images
-from hf_cxr.data.images import ImageError
+from hf_cxr.data.images.files import find_images, search_images
+from hf_cxr.data.images.grey import ImageError
 from hf_cxr.files import OutputError
-from hf_cxr.inference import Classifier
-from hf_cxr.modeling import build_model
-from hf_cxr.prediction_rows import PredictionRows
+from hf_cxr.inference import classifier as inference
+from hf_cxr.inference.classifier import Classifier
+from hf_cxr.inference.prediction_rows import PredictionRows
+from hf_cxr.models.build import build_model
 from hf_cxr.processing import build_image_processor
 
 FINDINGS = ("Effusion", "=Edema", "-Mass")

@@ -21,8 +21,9 @@ from PIL import Image
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import DecodedImages, count_missing, decoding, label_matrix, load_nih, load_splits, split_fingerprint
+from hf_cxr.data import DecodedImages, count_missing, label_matrix, load_nih, load_splits, split_fingerprint
 from hf_cxr.data import prepare as module
+from hf_cxr.data.images import decoding
 from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare, read_manifest
 from hf_cxr.data.schema import features
 from hf_cxr.labels import NIH14
@@ -167,7 +168,7 @@ def kill_while_preparing(root, out, after):
     """Prepare 200 phantoms in another process and kill it, without warning, once it has finished some shards."""
     code = (
         "from hf_cxr.data import prepare; prepare.SHARD_BYTES = 10 * (64**2 + 512)\n"
-        "from hf_cxr.data.phantom import load_phantom\n"
+        "from hf_cxr.data.sources.phantom import load_phantom\n"
         "from hf_cxr.labels import NIH14\n"
         f"splits = load_phantom(train=160, validation=20, test=20, size=128)\n"
         "source = prepare.Source('phantoms', list(NIH14), synthetic=True)\n"
@@ -291,7 +292,8 @@ def test_a_decoding_process_that_is_ended_is_one_error_and_what_was_finished_sta
 
 SLOW_WORKERS = """
 import sys, time
-from hf_cxr.data import decoding, load_phantom, prepare
+from hf_cxr.data import load_phantom, prepare
+from hf_cxr.data.images import decoding
 from hf_cxr.labels import NIH14
 
 real = decoding.decode_batch

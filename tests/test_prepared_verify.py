@@ -17,11 +17,12 @@ from PIL import Image
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import load_splits, prepared
+from hf_cxr.data import load_splits
 from hf_cxr.data import prepare as module
 from hf_cxr.data.manifest import TIMING
 from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare, read_manifest
 from hf_cxr.data.schema import features
+from hf_cxr.data.sources import prepared
 
 NAMES = ("Effusion", "Mass")
 SMALL_FILES = ("manifest.json", "shards.jsonl", "dataset_dict.json", "train/state.json", "train/dataset_info.json")

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from hf_cxr.config import ModelArguments
-from hf_cxr.data.images import resize_grey
+from hf_cxr.data.images.grey import resize_grey
 from hf_cxr.processing import (
     PixelProcessor,
     build_image_processor,

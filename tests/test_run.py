@@ -21,10 +21,10 @@ from transformers import TrainerState, pipeline
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import check_images, load_splits
-from hf_cxr.inference import Classifier
+from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14
 from hf_cxr.predictions import Predictions
-from hf_cxr.run_folder import write_validation
+from hf_cxr.run.folder import write_validation
 
 ROOT = Path(__file__).parents[1]
 TINY = {

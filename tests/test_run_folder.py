@@ -12,12 +12,12 @@ from accelerate import PartialState
 from filelock import FileLock
 from PIL import Image
 
-from hf_cxr import run_folder
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import count_missing, load_splits
 from hf_cxr.data.fingerprint import data_fingerprint, data_state
-from hf_cxr.resume import check_resume
-from hf_cxr.run_folder import LOCK, opened_run_folder
+from hf_cxr.run import folder as run_folder
+from hf_cxr.run.folder import LOCK, opened_run_folder
+from hf_cxr.run.resume import check_resume
 
 
 def arguments(folder, *flags):

@@ -16,9 +16,9 @@ from tiny import SWIN
 
 import hf_cxr
 from hf_cxr.config import ModelArguments
-from hf_cxr.inference import Classifier, stock_pipeline
+from hf_cxr.inference.classifier import Classifier, stock_pipeline
 from hf_cxr.labels import NIH14
-from hf_cxr.modeling import build_model, check_model
+from hf_cxr.models.build import build_model, check_model
 from hf_cxr.processing import build_image_processor, image_processor_for
 
 PACKAGE = Path(hf_cxr.__file__).parent

@@ -13,11 +13,11 @@ from tiny import SWIN, trainer
 from hf_cxr.commands import main
 from hf_cxr.config import ModelArguments, parse_arguments
 from hf_cxr.data import label_matrix, load_splits
-from hf_cxr.inference import Classifier
+from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14
-from hf_cxr.modeling import build_model, freeze_backbone, load_weights
+from hf_cxr.models.build import build_model, freeze_backbone, load_weights
 from hf_cxr.predictions import Predictions
-from hf_cxr.run import check_first_stage, run
+from hf_cxr.run.stages import check_first_stage, run
 from hf_cxr.sampling import expected_counts, expected_draws
 
 SECOND = ("--freeze_backbone", "true", "--sampler", "class_aware", "--num_train_epochs", "1")

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from hf_cxr import plots
 from hf_cxr.commands import main
 from hf_cxr.data import load_nih
 from hf_cxr.data.schema import features
 from hf_cxr.data.statistics import WIDTH, co_occurrence, describe_draws, describe_splits, text_table
 from hf_cxr.labels import NIH14
+from hf_cxr.reporting import plots
 
 NAN = float("nan")
 NAMES = ("Effusion", "Mass", "Hernia")

@@ -28,12 +28,12 @@ from hf_cxr.data import (
     split_fingerprint,
     with_images,
 )
-from hf_cxr.data.images import ImageError
+from hf_cxr.data.images.grey import ImageError
 from hf_cxr.labels import NIH14
 from hf_cxr.predictions import Predictions
-from hf_cxr.preflight import check_run
 from hf_cxr.processing import collate
-from hf_cxr.run import run
+from hf_cxr.run.preflight import check_run
+from hf_cxr.run.stages import run
 
 ROOT = Path(__file__).parents[1]
 DESCRIPTION = {
@@ -298,8 +298,8 @@ def test_two_processes_train_and_measure_from_a_stream(tmp_path, shards):
 
 def test_predictions_are_those_of_the_map_style_road(tmp_path, shards, map_style, monkeypatch):
     from hf_cxr.config import ModelArguments
-    from hf_cxr.inference import Classifier
-    from hf_cxr.modeling import build_model
+    from hf_cxr.inference.classifier import Classifier
+    from hf_cxr.models.build import build_model
     from hf_cxr.processing import build_image_processor
 
     build_model(ModelArguments(**SWIN), NIH14).save_pretrained(tmp_path / "model")

@@ -18,8 +18,8 @@ from PIL import Image
 from hf_cxr.commands import main
 from hf_cxr.config import DataArguments
 from hf_cxr.data import load_nih, load_splits, load_streamed, load_table
-from hf_cxr.data.decoded import grey_of
-from hf_cxr.data.images import ImageError
+from hf_cxr.data.images.decoded import grey_of
+from hf_cxr.data.images.grey import ImageError
 from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare
 
 PARTS = ("train", "validation", "test")

@@ -26,11 +26,11 @@ from hf_cxr.data import (
     map_labels,
     ready_names,
 )
-from hf_cxr.data.description import TableDescription
 from hf_cxr.data.schema import features
-from hf_cxr.data.table_labels import merge_rows
+from hf_cxr.data.sources.table.description import TableDescription
+from hf_cxr.data.sources.table.labels import merge_rows
 from hf_cxr.labels import NIH14, LabelSpace
-from hf_cxr.modeling import build_model
+from hf_cxr.models.build import build_model
 from hf_cxr.processing import build_image_processor
 
 NAN = np.nan

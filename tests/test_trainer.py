@@ -12,7 +12,7 @@ from gradients_worker import Gradients
 from tiny import rows, trainer
 from transformers import TrainerCallback
 
-from hf_cxr.checkpoints import usable_checkpoint
+from hf_cxr.training.checkpoints import usable_checkpoint
 
 HERE = Path(__file__).parent
 
@@ -69,8 +69,8 @@ def test_gradients_are_those_of_the_loss_itself(tmp_path):
 def test_a_mean_of_means_would_give_other_gradients(tmp_path, monkeypatch):
     # The two tests above can fail: without the count over the whole step, unknown cells shift the gradient.
     (whole,), _ = gradients(tmp_path / "a", 32)
-    monkeypatch.setattr("hf_cxr.trainer.CXRTrainer._get_num_items_in_batch", lambda *args: None)
-    monkeypatch.setattr("hf_cxr.trainer.CXRTrainer.loss_is_scaled_for_ga", False)
+    monkeypatch.setattr("hf_cxr.training.trainer.CXRTrainer._get_num_items_in_batch", lambda *args: None)
+    monkeypatch.setattr("hf_cxr.training.trainer.CXRTrainer.loss_is_scaled_for_ga", False)
     (naive,), _ = gradients(tmp_path / "b", 8, 4)
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
         assert_same_gradients(naive, whole)

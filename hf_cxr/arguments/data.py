@@ -92,7 +92,7 @@ class DataArguments:
         default=False,
         metadata={
             "help": "Read the images of a table during training, from Parquet shards on disk or the Hub; "
-            "nothing is copied or held, see hf_cxr/data/streaming.py."
+            "nothing is copied or held, see hf_cxr/data/sources/streamed.py."
         },
     )
     streaming_buffer: int = field(

@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--jobs is {own.jobs}; it must be at least 1")
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from hf_cxr.compare import compare, load_plan
     from hf_cxr.config import take_config
+    from hf_cxr.run.compare import compare, load_plan
 
     comparison, flags = take_config(rest)
     if comparison is None:

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, rest = parser.parse_known_args(argv)
     args = parse_arguments(rest, prog="hf-cxr describe")
     from hf_cxr.data import label_matrix, load_splits, why_untrainable
-    from hf_cxr.data.image_files import source_folders
+    from hf_cxr.data.images.files import source_folders
     from hf_cxr.data.statistics import describe_draws, describe_splits
     from hf_cxr.sampling import expected_draws
 
@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write(statistics, drawn, out: Path) -> list[Path]:
     """statistics.json, with what the sampler draws unless that is None, and the figures; the paths written."""
-    from hf_cxr import plots
     from hf_cxr.files import write_json
+    from hf_cxr.reporting import plots
 
     sampler = {} if drawn is None else {"sampler": drawn.to_dict()}
     write_json(out / "statistics.json", statistics.to_dict() | sampler)

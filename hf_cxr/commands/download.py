@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     from hf_cxr.data import load_nih
     from hf_cxr.data.download import download_nih
-    from hf_cxr.data.nih import RELEASE
+    from hf_cxr.data.sources.nih import RELEASE
 
     set_up_terminal()
     check_output_folder(args.folder)

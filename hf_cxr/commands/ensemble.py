@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for member in members:
         if not any((folder / "config.yaml").is_file() for folder in (member, member.parent)):
             parser.error(f"{member} is neither a run folder with a config.yaml nor a checkpoint inside one")
-    from hf_cxr.result_folder import held
+    from hf_cxr.run.result_folder import held
 
     first = members[0]
     config = next(folder / "config.yaml" for folder in (first, first.parent) if (folder / "config.yaml").is_file())
@@ -59,8 +59,8 @@ def average(members: Sequence[Path], flags: Sequence[str], args, place: Path) ->
     Raises:
         ValueError, OSError: members that do not go together, or a place that holds something.
     """
-    from hf_cxr.ensemble import build_ensemble
-    from hf_cxr.result_folder import check_ensemble_place, write_whole
+    from hf_cxr.run.ensemble import build_ensemble
+    from hf_cxr.run.result_folder import check_ensemble_place, write_whole
 
     check_ensemble_place(place)
     ensemble = build_ensemble(
@@ -87,9 +87,9 @@ def predictions_of(member: Path, flags: Sequence[str]):
     if (member / "predictions").is_dir():
         return tuple(Predictions.load(member / "predictions" / f"{name}.parquet") for name in ("validation", "test"))
     from hf_cxr.data import load_splits, split_fingerprint
-    from hf_cxr.inference import Classifier
-    from hf_cxr.resume import check_split
-    from hf_cxr.run import predict
+    from hf_cxr.inference.classifier import Classifier
+    from hf_cxr.run.resume import check_split
+    from hf_cxr.run.stages import predict
 
     args = parse_arguments([str(member.parent / "config.yaml"), *flags], prog="hf-cxr ensemble", only=MEASURING)
     splits, _ = load_splits(args.data, seed=args.training.seed)

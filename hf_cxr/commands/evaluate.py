@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments([config, *flags], prog="hf-cxr evaluate", only=only)
     from accelerate import PartialState
 
-    from hf_cxr.result_folder import held
+    from hf_cxr.run.result_folder import held
 
     state = PartialState()
     set_up_terminal(main_process=state.is_main_process)
@@ -72,17 +72,17 @@ def evaluate(own: argparse.Namespace, args, place: Path | None) -> None:
         load_splits,
         split_fingerprint,
     )
-    from hf_cxr.inference import Classifier
+    from hf_cxr.inference.classifier import Classifier
     from hf_cxr.labels import LabelSpace
-    from hf_cxr.preflight import inspect, leave_out
-    from hf_cxr.result_folder import (
+    from hf_cxr.run.preflight import inspect, leave_out
+    from hf_cxr.run.result_folder import (
         EVALUATION,
         PREDICTIONS,
         check_evaluation_folder,
         check_same_evaluation,
         write_whole,
     )
-    from hf_cxr.run import measure, predict
+    from hf_cxr.run.stages import measure, predict
     from hf_cxr.saved_models import fingerprint, model_folder
 
     if place:

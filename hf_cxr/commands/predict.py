@@ -23,7 +23,7 @@ from hf_cxr.cells import printable
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.commands.errors import describe_error, discard, print_traceback
 from hf_cxr.files import OutputError, version_of
-from hf_cxr.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
+from hf_cxr.inference.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
 
 STANDARD_OUTPUT = "-"
 WIDEST_NAME = 80  # columns of the table that a name may take before it moves the rest of its line
@@ -74,8 +74,8 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
     out = None if args.csv == STANDARD_OUTPUT else args.csv
     if out is not None:
         check_csv(out)  # before torch is loaded and folders are searched
-    from hf_cxr.data.image_files import search_images
-    from hf_cxr.inference import Classifier
+    from hf_cxr.data.images.files import search_images
+    from hf_cxr.inference.classifier import Classifier
 
     set_up_terminal()
     if not all(args.paths):  # it would be the working folder

@@ -98,9 +98,9 @@ def verified(out: Path) -> str:
     """Check every byte of a prepared folder; what was checked, in a line.
 
     Raises:
-        FileNotFoundError, ValueError: see `hf_cxr.data.prepared.load_prepared`.
+        FileNotFoundError, ValueError: see `hf_cxr.data.sources.prepared.load_prepared`.
     """
-    from hf_cxr.data.prepared import load_prepared
+    from hf_cxr.data.sources.prepared import load_prepared
 
     splits, manifest = load_prepared(out, verify=True)
     shards = sum(len(split.cache_files) for split in splits.values())

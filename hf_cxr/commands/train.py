@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv, prog="hf-cxr train")
     from accelerate import PartialState
 
-    from hf_cxr.run import run
+    from hf_cxr.run.stages import run
 
     set_up_terminal(main_process=PartialState().is_main_process)
     report = run(args)

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 
-from hf_cxr.data.checks import check_images
-from hf_cxr.data.decoded import DecodedImages, refuse_absent_bytes
-from hf_cxr.data.description import TableDescription, load_description, ready_names
 from hf_cxr.data.duplicates import check_no_duplicates, find_duplicates, perceptual_hash
-from hf_cxr.data.nih import load_nih
-from hf_cxr.data.phantom import load_phantom
+from hf_cxr.data.images.checks import check_images
+from hf_cxr.data.images.decoded import DecodedImages, refuse_absent_bytes
 from hf_cxr.data.positives import check_positives, why_untrainable
-from hf_cxr.data.prepared import SOURCE_COLUMNS, check_recipe, load_prepared, read_manifest
+from hf_cxr.data.sources.nih import load_nih
+from hf_cxr.data.sources.phantom import load_phantom
+from hf_cxr.data.sources.prepared import SOURCE_COLUMNS, check_recipe, load_prepared, read_manifest
+from hf_cxr.data.sources.table.description import TableDescription, load_description, ready_names
+from hf_cxr.data.sources.table.reader import load_table, map_labels
 from hf_cxr.data.split_files import apply_split_file, read_split_file
 from hf_cxr.data.splits import (
     check_patients_disjoint,
@@ -32,12 +33,11 @@ from hf_cxr.data.splits import (
     warn_of_near_shared,
     with_canonical_ids,
 )
-from hf_cxr.data.tables import load_table, map_labels
 from hf_cxr.labels import NIH14, LabelSpace
 
 if TYPE_CHECKING:
     from hf_cxr.config import DataArguments
-    from hf_cxr.data.streaming import StreamedImages, is_streamed, load_streamed, with_images
+    from hf_cxr.data.sources.streamed import StreamedImages, is_streamed, load_streamed, with_images
 
 __all__ = [
     "DecodedImages",
@@ -80,7 +80,7 @@ _STREAMING = ("StreamedImages", "is_streamed", "load_streamed", "with_images")
 def __getattr__(name: str) -> Any:
     if name not in _STREAMING:
         raise AttributeError(f"module hf_cxr.data has no attribute {name!r}; public: {', '.join(__all__)}")
-    value = getattr(importlib.import_module("hf_cxr.data.streaming"), name)
+    value = getattr(importlib.import_module("hf_cxr.data.sources.streamed"), name)
     globals()[name] = value
     return value
 
@@ -123,7 +123,7 @@ def _load_source(args: "DataArguments", *, images: bool) -> tuple[datasets.Datas
     if args.dataset == "nih":
         return load_nih(args.nih_root, images=images, missing_images=missing), NIH14
     if args.streaming:
-        from hf_cxr.data.streaming import load_streamed
+        from hf_cxr.data.sources.streamed import load_streamed
 
         splits, label_names = load_streamed(args.table, args.table_root)
         return splits if images else splits.remove_columns("stream"), label_names

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm.auto import tqdm
 
-from hf_cxr.data.nih import RELEASE
+from hf_cxr.data.sources.nih import RELEASE
 from hf_cxr.files import write_json
 
 logger = logging.getLogger(__name__)

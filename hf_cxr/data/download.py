@@ -48,7 +48,7 @@ from huggingface_hub import constants
 from tqdm.auto import tqdm
 
 from hf_cxr.data.archives import MARKER, DownloadError, read_record, unpack, unpacking_folder
-from hf_cxr.data.nih import RELEASE
+from hf_cxr.data.sources.nih import RELEASE
 from hf_cxr.files import write_json
 
 logger = logging.getLogger(__name__)

@@ -46,7 +46,7 @@ from PIL import Image
 from scipy.fft import dctn
 from tqdm.auto import tqdm
 
-from hf_cxr.data.images import ImageError, read_grey
+from hf_cxr.data.images.grey import ImageError, read_grey
 from hf_cxr.data.splits import read_column
 
 SIDE = 128  # pixels; the image is shrunk to SIDE x SIDE

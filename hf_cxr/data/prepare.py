@@ -35,9 +35,9 @@ import pyarrow as pa
 from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
-from hf_cxr.data.checks import warn_of_unused_bits
-from hf_cxr.data.decoding import answers_in_order, decode_batch, worker_pool
 from hf_cxr.data.duplicates import Duplicate, find_duplicates
+from hf_cxr.data.images.checks import warn_of_unused_bits
+from hf_cxr.data.images.decoding import answers_in_order, decode_batch, worker_pool
 from hf_cxr.data.manifest import (
     FORMAT,
     MANIFEST,
@@ -50,7 +50,8 @@ from hf_cxr.data.manifest import (
     shard_file,
     small_files,
 )
-from hf_cxr.data.prepared import (
+from hf_cxr.data.prepared_folder import finish_folder, locked, refuse_foreign, remove_leavings
+from hf_cxr.data.sources.prepared import (
     SOURCE_COLUMNS,
     LaterFormatError,
     Recipe,
@@ -60,7 +61,6 @@ from hf_cxr.data.prepared import (
     load_prepared,
     read_manifest,
 )
-from hf_cxr.data.prepared_folder import finish_folder, locked, refuse_foreign, remove_leavings
 from hf_cxr.data.splits import split_fingerprint
 from hf_cxr.files import file_sha256, plain, replacing, write_json
 

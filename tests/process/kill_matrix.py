@@ -179,7 +179,7 @@ def main() -> int:
     folder = options.out or Path(tempfile.mkdtemp(prefix="kill_matrix-"))
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
-    import hf_cxr.run  # noqa: F401 - once, for all forks
+    import hf_cxr.run.stages  # noqa: F401 - once, for all forks
 
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(CONFIG), encoding="utf-8")

@@ -30,7 +30,7 @@ from hf_cxr.commands import run_command
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import prepare as module
 from hf_cxr.data.manifest import LOCK, MANIFEST, SHARDS, TIMING
-from hf_cxr.data.prepared import load_prepared
+from hf_cxr.data.sources.prepared import load_prepared
 from hf_cxr.processing import image_processor_for
 
 SOURCE = ["--phantom_train=8", "--phantom_validation=4", "--phantom_test=4", "--phantom_size=64", "--image_size=32"]

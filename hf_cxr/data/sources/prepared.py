@@ -1,0 +1,298 @@
+"""A folder that `hf-cxr prepare` wrote: reading it, and checking that it is what was written.
+
+    DIR/manifest.json                    what was prepared, from what, how, and what was refused; written last
+    DIR/shards.jsonl                     one line for each finished shard, with its size and SHA-256
+    DIR/dataset_dict.json, DIR/train/state.json, DIR/train/dataset_info.json     of `datasets`
+    DIR/train/data-00000-of-00068.arrow  the columns of the schema and `SOURCE_COLUMNS`
+    DIR/validation/...  DIR/test/...
+    DIR/.lock                            held while the folder is written
+
+Opening a folder checks every small file by its digest, and the shards by their number, names, sizes and rows. With
+``verify`` it also reads all shards and compares their SHA-256. Folders of earlier versions have no digests: they open,
+and writing them again with the same command records the digests.
+
+The path of a shard is computed from its split and number, never taken from a file, and a row without its pixels is
+refused: nothing outside the folder is opened.
+
+Refuses, in one line with the repair: a folder that is missing, unfinished, being written at this moment, or changed
+while it was opened; damaged, missing or exchanged files; a folder of a later version.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from tqdm.auto import tqdm
+
+from hf_cxr.data.images.grey import RULE
+from hf_cxr.data.manifest import (
+    AGAIN,
+    DICT,
+    FORMAT,
+    INFO,
+    MANIFEST,
+    SHARDS,
+    STATE,
+    digest_of_shards,
+    read_json,
+    read_shards,
+    shard_file,
+    shard_key,
+    small_files,
+    wrong_part,
+)
+from hf_cxr.data.prepared_folder import is_being_prepared
+from hf_cxr.files import file_sha256
+from hf_cxr.words import error_words
+
+SOURCE_COLUMNS = {"file_sha256": datasets.Value("string"), "perceptual_hash": datasets.Value("string")}
+"""SHA-256 of the file as it was read; and a hash that near-identical pictures share, see `duplicates.py`."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How pixels are made. Two folders with the same recipe and source hold the same pixels.
+
+    Attributes:
+        size: working side S in pixels.
+        resample: Pillow's number of the filter, as the image processor has it.
+        rule: of `images.py`, by which a file becomes 8-bit grey.
+    """
+
+    size: int
+    resample: int
+    rule: int = RULE
+
+
+def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
+    """The manifest of a prepared folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or its preparation has not finished.
+        ValueError: the manifest is damaged, or of a later version of this package.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    if not path.is_file():
+        if is_being_prepared(folder):
+            raise FileNotFoundError(f"{folder} is being prepared by another process: wait until it has finished")
+        unfinished = (folder / SHARDS).is_file()
+        state = "was not prepared to its end" if unfinished else "is not a prepared folder"
+        repair = AGAIN if unfinished else f"run hf-cxr prepare ... --out {folder}"
+        raise FileNotFoundError(f"{folder} {state}: it has no {MANIFEST}; {repair}")
+    manifest = read_json(path)
+    if isinstance(manifest, dict) and isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
+        raise LaterFormatError(
+            f"{path} has format {manifest['format']}, this version of hf_cxr reads {FORMAT}: prepare into another "
+            "folder, or upgrade hf_cxr"
+        )
+    wrong = wrong_part(manifest)
+    if wrong:
+        raise ValueError(f"{path} is damaged ({wrong}): {AGAIN}, finished shards stay")
+    return manifest
+
+
+class LaterFormatError(ValueError):
+    """The folder was written by a later version of this package."""
+
+
+def load_prepared(folder: str | os.PathLike, *, verify: bool = False) -> tuple[datasets.DatasetDict, dict[str, Any]]:
+    """The splits of a prepared folder, memory-mapped, and its manifest.
+
+    Args:
+        folder: as `prepare` wrote it.
+        verify: read every shard and compare it with the SHA-256 that was recorded when it was written. It takes some
+            seconds for each GB.
+
+    Raises:
+        FileNotFoundError: the folder or a shard is missing, or the preparation has not finished.
+        ValueError: a file is damaged, the files do not agree, the folder is being written, or it has no digests to
+            verify. The message names all damaged shards.
+    """
+    folder = Path(folder)
+    before = _stamp(folder)
+    try:
+        manifest = read_manifest(folder)
+        entries = check_folder(folder, manifest, verify=verify)
+        splits = _open(folder, manifest, entries)
+    except (ValueError, OSError) as error:
+        if before != _stamp(folder) or (folder.is_dir() and is_being_prepared(folder)):
+            raise ValueError(f"{folder} is being prepared by another process: wait until it has finished") from error
+        raise
+    # The manifest is removed before a shard is replaced, and written again last: the same one, no shard was replaced.
+    if before != _stamp(folder):
+        raise ValueError(f"{folder} was prepared again while it was opened: run the same command again")
+    return splits, manifest
+
+
+def check_recipe(manifest: Mapping[str, Any], size: int, resample: int, folder: str | os.PathLike) -> None:
+    """Refuse prepared pixels that are not those which a model with this preprocessing is to see.
+
+    Raises:
+        ValueError: another size, another filter, or a rule that this version of the package does not follow.
+    """
+    wanted = asdict(Recipe(size, resample))
+    if manifest["recipe"] != wanted:
+        raise ValueError(
+            f"{folder} was prepared with {_words(manifest['recipe'])}; the image processor here wants "
+            f"{_words(wanted)}: prepare it again with the same --resize_size and model, or change these here"
+        )
+
+
+def check_folder(folder: Path, manifest: Mapping[str, Any], *, verify: bool = False) -> list[dict[str, Any]]:
+    """Check all files of a folder against its manifest.
+
+    Returns:
+        The entries of `shards.jsonl` in the order of the splits and of the rows.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_prepared`.
+    """
+    entries = _listed_shards(folder, manifest)
+    _check_small_files(folder, manifest, entries)
+    if verify and not all("sha256" in entry for entry in entries):
+        raise ValueError(
+            f"{folder} was prepared by an earlier version of hf_cxr, which recorded no digests of its shards: there "
+            f"is nothing to compare them with; {AGAIN}. It decodes nothing and records the digests of the shards as "
+            "they are now"
+        )
+    damaged = damaged_shards(folder, entries, read=verify)
+    if damaged:
+        missing = any("is missing" in reason for reason in damaged.values())
+        with_verify = " with --verify" if verify else ""
+        raise (FileNotFoundError if missing else ValueError)(
+            f"{len(damaged)} of {len(entries)} shards in {folder} are damaged: {'; '.join(damaged.values())}. "
+            f"{AGAIN[0].upper()}{AGAIN[1:]}{with_verify}: only these shards are decoded again"
+        )
+    return entries
+
+
+def damaged_shards(folder: Path, entries: Sequence[Mapping], *, read: bool) -> dict[tuple[str, int], str]:
+    """(split, number) of each shard that is not as it was written, and what is wrong with it.
+
+    Args:
+        read: compare the content with its SHA-256, where one was recorded; otherwise only the size.
+    """
+
+    def problem(entry: Mapping) -> str | None:
+        path = folder / entry["split"] / entry["file"]
+        name = f"{entry['split']}/{entry['file']}"
+        if not path.is_file():
+            return f"{name} is missing"
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            return f"{name} has {size:,} bytes, {entry['bytes']:,} were written"
+        try:
+            if read and "sha256" in entry and file_sha256(path) != entry["sha256"]:
+                return f"{name} has another content than was written (its SHA-256 differs)"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        return None
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        answers = pool.map(problem, entries)
+        try:
+            problems = list(tqdm(answers, "Verifying", len(entries), disable=None if read else True, unit="shard"))
+        except BaseException:  # Ctrl-C does not wait for the shards that are left
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {shard_key(entry): text for entry, text in zip(entries, problems, strict=True) if text}
+
+
+def _listed_shards(folder: Path, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entries of `shards.jsonl`, in order, if they are all that the manifest speaks of."""
+    path = folder / SHARDS
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {AGAIN}")
+    found = {key: entry for key, entry in read_shards(folder).items() if entry["digest"] is not None}
+    entries = []
+    for name in manifest["splits"]:
+        of = next((entry["of"] for (split, _), entry in found.items() if split == name), 1)
+        numbers = [number for split, number in found if split == name]
+        lacking = sorted(set(range(min(of, len(numbers) + 1))) - set(numbers))
+        if lacking:
+            raise ValueError(
+                f"{path} has no whole line on {name}/{shard_file(lacking[0], of)}: {AGAIN}, it is decoded again"
+            )
+        entries += [found[name, number] for number in sorted(numbers)]
+    rows = {name: sum(entry["rows"] for entry in entries if entry["split"] == name) for name in manifest["splits"]}
+    agree = (
+        len(entries) == len(found)
+        and all(entry["of"] == sum(other["split"] == entry["split"] for other in entries) for entry in entries)
+        and rows == manifest["splits"]
+        and sum(entry["bytes"] for entry in entries) == manifest["bytes"]
+    )
+    if agree and "content_digest" in manifest:
+        agree = all("sha256" in entry for entry in entries) and digest_of_shards(entries) == manifest["content_digest"]
+    if not agree:
+        raise ValueError(f"{path} and {MANIFEST} in {folder} do not agree: one of them was changed; {AGAIN}")
+    return entries
+
+
+def _check_small_files(folder: Path, manifest: Mapping[str, Any], entries: Sequence[Mapping]) -> None:
+    """Refuse files of `datasets` that are not those that were written, or that name other shards."""
+    names = small_files(list(manifest["splits"]))
+    for name in names:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name} is missing: {AGAIN}, finished shards stay")
+        if "files" in manifest and file_sha256(folder / name) != manifest["files"].get(name):
+            raise ValueError(f"{folder / name} is damaged (its SHA-256 differs): {AGAIN}, finished shards stay")
+    listed = read_json(folder / DICT)
+    if not isinstance(listed, dict) or listed.get("splits") != list(manifest["splits"]):
+        raise ValueError(f"{folder / DICT} is damaged (other splits than {MANIFEST} has): {AGAIN}")
+    for split in manifest["splits"]:
+        info = read_json(folder / split / INFO)
+        if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
+            raise ValueError(f"{folder / split / INFO} is damaged (it describes no columns): {AGAIN}")
+        path = folder / split / STATE
+        state = read_json(path)
+        wanted = [{"filename": entry["file"]} for entry in entries if entry["split"] == split]
+        if not isinstance(state, dict) or state.get("_data_files") != wanted:
+            raise ValueError(f"{path} is damaged (it names other files than {SHARDS} does): {AGAIN}")
+
+
+def _open(folder: Path, manifest: Mapping[str, Any], entries: Sequence[Mapping]) -> datasets.DatasetDict:
+    """Map the shards into memory."""
+    try:
+        splits = datasets.load_from_disk(str(folder))
+        rows = {name: len(split) for name, split in splits.items()}
+        whole = all(_has_pixels(split) for split in splits.values())
+    except Exception as error:  # Arrow and `datasets` raise nearly everything on damaged files; all of it means this
+        raise ValueError(
+            f"{folder} cannot be opened ({error_words(error)}): a file in it is damaged. "
+            f"{AGAIN[0].upper()}{AGAIN[1:]} with --verify, which finds the file and writes it again"
+        ) from error
+    if rows != manifest["splits"] or not whole:
+        what = f"{rows} images, its {MANIFEST} says {manifest['splits']}" if whole else "rows without their pixels"
+        raise ValueError(
+            f"{folder} holds {what}: a shard was changed. {AGAIN[0].upper()}{AGAIN[1:]} with --verify, or remove the "
+            "folder and prepare it again"
+        )
+    return splits
+
+
+def _has_pixels(split: datasets.Dataset) -> bool:
+    """Whether every row holds its image's bytes, and none names a file in their place; the table is sound."""
+    split.data.table.validate()
+    column = split.data.column("image")
+    return all(
+        not (chunk.null_count or chunk.field("bytes").null_count) and chunk.field("path").null_count == len(chunk)
+        for chunk in column.chunks
+    )
+
+
+def _stamp(folder: Path) -> list[tuple[int, int, int]] | None:
+    """What tells whether the manifest and the list of shards are still the same files."""
+    try:
+        states = [os.stat(folder / name) for name in (MANIFEST, SHARDS)]
+    except OSError:
+        return None
+    return [(state.st_ino, state.st_size, state.st_mtime_ns) for state in states]
+
+
+def _words(recipe: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in recipe.items())

@@ -1,0 +1,1 @@
+"""Any labelled table of radiographs, read by a description."""

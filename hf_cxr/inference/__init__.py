@@ -1,0 +1,1 @@
+"""A saved model to predictions, over a whole split or over image files."""

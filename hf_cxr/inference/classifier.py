@@ -1,0 +1,243 @@
+"""A saved model to predictions: over a whole split for evaluation, or over image files for a reader.
+
+Everything is computed in float32 from the saved folder (or Hub id), so that what is measured is what a user loads.
+
+B = images in a batch, C = findings.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm.auto import tqdm
+from transformers import pipeline
+
+from hf_cxr.data import DecodedImages, StreamedImages, is_streamed, label_matrix
+from hf_cxr.data.images.decoded import grey_of
+from hf_cxr.data.images.files import find_images as find_images  # part of this module's interface
+from hf_cxr.data.images.grey import RULE, ImageError, read_grey, resize_grey
+from hf_cxr.files import version_of
+from hf_cxr.models.build import load_weights
+from hf_cxr.predictions import Predictions
+from hf_cxr.processing import PixelProcessor, check_geometry, collate, load_processor
+from hf_cxr.saved_models import check_weights, model_folder
+
+NOT_THE_MODEL = {"_name_or_path", "transformers_version"}  # of a config: they change where the model does not
+
+
+class Classifier:
+    """A saved model with the preprocessing that was saved with it.
+
+    Args:
+        model: run folder or Hub id.
+        revision: branch, tag or commit of a Hub id.
+        device: by default the process's own (Accelerate's).
+
+    Raises:
+        FileNotFoundError: a path was given and there is no such folder.
+        ValueError: the model is not a Swin, lacks weights, has no multi-label head, or has a preprocessing that this
+            package cannot match.
+    """
+
+    def __init__(self, model: str | Path, *, revision: str = "main", device: torch.device | str | None = None):
+        self.device = torch.device(device or PartialState().device)
+        self.model = load_weights(model, revision)
+        if self.model.config.problem_type != "multi_label_classification":
+            raise ValueError(f"{model} was not trained as a multi-label classifier (problem_type in its config.json)")
+        self.model.to(self.device).eval()
+        processor = load_processor(model, revision)
+        check_geometry(processor)
+        self.pixels = PixelProcessor(processor).to(self.device)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """C finding names in the order of the outputs."""
+        return tuple(self.model.config.id2label[i] for i in range(self.model.config.num_labels))
+
+    @torch.inference_mode()
+    def logits(self, pixel_B1SS: torch.Tensor) -> np.ndarray:
+        """Logits (B, C) float32 of resized grey images (B, 1, S, S) uint8."""
+        pixel_values = self.pixels(pixel_B1SS.to(self.device))
+        # cuDNN's convolutions round float32 to 10 bits unless told not to.
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+            return self.model(pixel_values=pixel_values).logits.cpu().numpy()
+
+    def predict_split(
+        self, split: datasets.Dataset, name: str, *, batch_size: int = 64, workers: int = 0
+    ) -> Predictions:
+        """Logits of every image of a split, in its order. Several processes share the work; each gets the whole.
+
+        Args:
+            split: of the schema, with images.
+            name: "validation" or "test"; kept with the predictions.
+            batch_size: images a process and batch.
+            workers: decoding processes beside each process.
+        """
+        state = PartialState()
+        rows = self._rows_of(split, batch_size, state)
+        loader = DataLoader(rows, batch_size=batch_size, collate_fn=collate, num_workers=workers)
+        bar = tqdm(loader, desc=f"Predicting {name}", unit="batch", disable=not state.is_main_process)
+        parts = [(batch["row"], self.logits(batch["pixel_values"])) for batch in bar]
+        row_M, logit_MC = map(
+            np.concatenate, zip(*(gather_object(parts) if state.num_processes > 1 else parts), strict=True)
+        )
+        logits = np.full((len(split), logit_MC.shape[1]), np.nan, logit_MC.dtype)  # Predictions refuses a row left NaN
+        logits[row_M[row_M >= 0]] = logit_MC[row_M >= 0]  # dataloader workers hand a stream's rows out in turn
+        return Predictions(
+            logits=logits,
+            labels=label_matrix(split),
+            image_ids=split["image_id"][:],
+            patient_ids=split["patient_id"][:],
+            label_names=self.label_names,
+            view=split["view"][:],
+            age=split["age"][:],
+            sex=split["sex"][:],
+            split=name,
+            metadata={
+                "split": (getattr(self.model.config, "hf_cxr", None) or {}).get("split"),
+                "calibrated": "calibration" in (getattr(self.model.config, "hf_cxr", None) or {}),
+            },
+        )
+
+    def _rows_of(self, split: datasets.Dataset, batch_size: int, state: PartialState) -> Dataset:
+        """This process's share of a split, as pixels."""
+        size, resample = self.pixels.resize_size, self.pixels.resample
+        if is_streamed(split):
+            share = {"processes": state.num_processes, "process": state.process_index}
+            return StreamedImages(split, size, resample, batch_size=batch_size, **share)
+        rows = DecodedImages(split, size, resample)
+        return Subset(rows, np.array_split(np.arange(len(rows)), state.num_processes)[state.process_index].tolist())
+
+    def predict_files(
+        self, paths: Sequence[Path], *, batch_size: int = 16
+    ) -> Iterator[tuple[Path, np.ndarray | ImageError]]:
+        """(path, probabilities (C,) float32) of each image file, in order; an unreadable file comes with its error.
+
+        Each file stands alone: whatever goes wrong with one, the rest are predicted. A batch that the device refuses,
+        such as for its memory, is tried image by image.
+
+        Raises:
+            RuntimeError: the model cannot run on any image of a batch, which is not the images' fault.
+        """
+        for start in range(0, len(paths), batch_size):
+            batch = paths[start : start + batch_size]
+            pixels = [self._pixels_or_error(path) for path in batch]
+            sound = [i for i, entry in enumerate(pixels) if isinstance(entry, np.ndarray)]
+            answers = list(pixels)
+            if sound:
+                found = self._probabilities([batch[i] for i in sound], [pixels[i] for i in sound])
+                for i, answer in zip(sound, found, strict=True):
+                    answers[i] = answer
+            yield from zip(batch, answers, strict=True)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that a prediction depends on beside the image: weights, names and preprocessing."""
+        digest = hashlib.sha256()
+        pixels = self.pixels
+        rules = [RULE, pixels.resize_size, pixels.image_size, int(pixels.resample), list(self.label_names)]
+        config = {key: value for key, value in self.model.config.to_dict().items() if key not in NOT_THE_MODEL}
+        digest.update(json.dumps([*rules, config], sort_keys=True, default=str).encode())
+        for module in (self.model, pixels):
+            for name, tensor in sorted(module.state_dict().items()):
+                content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(content.numpy())
+        return digest.hexdigest()
+
+    def _pixels_or_error(self, path: Path) -> np.ndarray | ImageError:
+        """Resized grey (S, S) uint8 of a file, or why there is none; nothing but an interrupt is raised."""
+        try:
+            before = version_of(path)
+            pixel_SS = resize_grey(read_grey(path), self.pixels.resize_size, self.pixels.resample)
+            if version_of(path) != before:
+                return ImageError(os.fspath(path), "it changed while it was read; run again when it is complete")
+            return pixel_SS
+        except ImageError as error:
+            return error
+        except MemoryError:
+            return ImageError(os.fspath(path), "it is too large, or its sides too unequal, to decode and resize")
+        except Exception as error:  # the file's own fault, whatever it is: the rest are predicted
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            return ImageError(os.fspath(path), " ".join(str(reason).split()))
+
+    def _probabilities(self, paths: Sequence[Path], images: Sequence[np.ndarray]) -> list[np.ndarray | ImageError]:
+        """Probabilities (C,) float32 of each resized grey image (S, S), or why there are none."""
+        try:
+            logit_BC = self.logits(torch.from_numpy(np.stack(images)[:, None]))
+        except (RuntimeError, MemoryError):
+            if len(images) == 1:
+                raise
+            # All images are of one size by now, so this is the device's memory: one at a time needs less.
+            return self._one_by_one(paths, images)
+        probability_BC = torch.sigmoid(torch.from_numpy(logit_BC)).numpy()
+        damaged = "the model's output is not a number; is the model damaged?"
+        return [
+            probability_C if np.isfinite(probability_C).all() else ImageError(os.fspath(path), damaged)
+            for path, probability_C in zip(paths, probability_BC, strict=True)
+        ]
+
+    def _one_by_one(self, paths: Sequence[Path], images: Sequence[np.ndarray]) -> list[np.ndarray | ImageError]:
+        answers, failures = [], []
+        for path, image in zip(paths, images, strict=True):
+            try:
+                answers += self._probabilities([path], [image])
+            except (RuntimeError, MemoryError) as error:
+                failures.append(error)
+                answers.append(ImageError(os.fspath(path), f"the model failed on it: {' '.join(str(error).split())}"))
+        if len(failures) == len(paths):
+            raise failures[-1]
+        return answers
+
+
+def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, float]]:
+    """What transformers' own `pipeline("image-classification")` says of images: finding to score, highest first.
+
+    No code of this package takes part. A run compares it with its own evaluation.
+
+    Args:
+        model: run folder or Hub id.
+        images: what the pipeline takes: paths or PIL images.
+    """
+    folder = model_folder(model)
+    check_weights(folder, model)
+    classify = pipeline(
+        "image-classification",
+        model=str(folder),
+        device="cpu",
+        trust_remote_code=False,
+        model_kwargs={"use_safetensors": True},
+    )
+    answers = classify(list(images), top_k=classify.model.config.num_labels)
+    return [{entry["label"]: entry["score"] for entry in answer} for answer in answers]
+
+
+def stock_images(split: datasets.Dataset, rows: Sequence[int]) -> list[Image.Image]:
+    """Images of a split as the stock pipeline can take them: as stored, wherever it would see the evaluated greys.
+
+    It turns 16-bit files white and knows no DICOM; of these it gets the evaluated 8-bit grey.
+
+    Raises:
+        ImageError: one can't be decoded.
+    """
+    stored = split.select_columns(["image", "image_id"]).cast_column("image", datasets.Image(decode=False))
+    images = []
+    for row in rows:
+        example = stored[row]
+        grey_HW = grey_of(example)
+        try:
+            image = datasets.Image().decode_example(example["image"])
+            same = np.array_equal(np.asarray(image.convert("RGB").convert("L")), grey_HW)
+        except OSError:  # Pillow does not know the format
+            same = False
+        images.append(image if same else Image.fromarray(grey_HW))
+    return images

@@ -1,0 +1,355 @@
+"""A comparison of methods from one YAML: tune each on validation, train each with every seed, write one report.
+
+| key          | meaning                                                                                              |
+|--------------|------------------------------------------------------------------------------------------------------|
+| `base`       | a run's keys, or the path of a run's YAML (from this file's folder, or from here)                    |
+| `overrides`  | with a path: keys that go over it                                                                    |
+| `methods`    | printed name -> keys in which the method differs, such as {loss: focal, gamma: 2}                    |
+| `baseline`   | the name of the method that the others are compared with                                             |
+| `seeds`      | one run of each method for each                                                                      |
+| `tune`       | `grid`: key -> values, each method tried on every combination; `seed` of these runs; `by`: the       |
+|              | validation figure that decides, auc or mean_average_precision. Left out: nothing is tuned            |
+| `tiers`      | `head`, `tail`: numbers of positive training images that divide the findings, see `LabelSpace.tiers` |
+| `resamples`  | draws of patients behind intervals and p values                                                      |
+| `confidence` | of the intervals                                                                                     |
+
+Each run is a `hf-cxr train` in a process and a folder of its own. Tuning runs never predict a test image
+(`measure_test: false`). A run that is finished with the same settings is not repeated and one that was stopped goes
+on, so the same command continues after a crash. A run that fails is named, with the end of its log; the rest run on.
+
+Refused, before anything is started: an unknown key (with the nearest), settings that contradict each other, an option
+that a method's loss does not take, two names for one folder, a baseline that is no method, fewer draws than a low
+corrected p value needs, a folder whose runs were made with other settings.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from hf_cxr.config import (
+    FROM_DEVICES,
+    NOT_COMPARED,
+    RunArguments,
+    parse_arguments,
+)
+from hf_cxr.files import write_text
+from hf_cxr.reporting.comparison import ComparisonReport, TunedPoint, build_report
+from hf_cxr.run.checks import check_loss
+from hf_cxr.run.comparison_plan import FIGURES, Plan, folder_name, load_plan
+from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
+from hf_cxr.yaml_files import dump_yaml, read_yaml
+
+__all__ = [
+    "Plan",
+    "Run",
+    "best_point",
+    "check_run",
+    "compare",
+    "final_runs",
+    "load_plan",
+    "tuned_points",
+    "tuning_runs",
+    "work",
+]
+
+logger = logging.getLogger(__name__)
+
+BUSY = 75  # exit status of a run whose log another process has locked
+TRAIN = f"""
+import sys
+from filelock import FileLock, Timeout
+lock = FileLock(sys.argv[1])
+try:
+    lock.acquire(timeout=0)  # until this process ends, whatever ends it
+except Timeout:
+    sys.exit({BUSY})
+from hf_cxr.commands import run_command
+sys.exit(run_command("train", sys.argv[2:]))
+"""
+
+# Of a launcher around this program, not of the runs.
+OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the comparison: its keys, its folder and the file that says it is finished."""
+
+    method: str
+    label: str
+    values: dict[str, Any]
+    folder: Path
+    settings: Path
+    log: Path
+    result: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}, {self.label}"
+
+    def read_result(self) -> dict[str, Any] | None:
+        """What the finished run measured; None if it is not finished."""
+        path = self.folder / self.result
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> ComparisonReport | None:
+    """Do what is left of a comparison and write its report: comparison.{md,tex,csv,html,json} and figures.
+
+    Args:
+        plan: from `load_plan`.
+        out: the folder of the runs and of the report.
+        jobs: runs at once; by default one a GPU, one without any.
+
+    Returns:
+        The report, whose ``missing`` names the runs that failed; None if no method has a finished run.
+
+    Raises:
+        ValueError: a folder below ``out`` holds a run of other settings, or runs that cannot be compared.
+    """
+    out = Path(out)
+    devices = visible_devices()
+    jobs = jobs or max(1, len(devices))
+    tuning, final = tuning_runs(plan, out), final_runs(plan, out, {})
+    for run in (*tuning, *final):
+        check_run(run, plan)
+    _check_folders(tuning, plan)
+    count = len(tuning) + len(final)
+    with tqdm(total=count, desc="Runs", unit="run") as bar:
+        failed = work(tuning, plan, jobs, devices, bar)
+        tuned = {method: tuned_points(plan, out, method) for method in plan.methods} if plan.tuning else {}
+        chosen = {method: best_point(points) for method, points in tuned.items()}
+        log_choice(chosen)
+        without = {method for method, point in chosen.items() if point is None}
+        final = [run for run in final_runs(plan, out, chosen) if run.method not in without]
+        _check_folders(final, plan)
+        failed |= work(final, plan, jobs, devices, bar)
+        failed |= {f"{method}, all seeds": "its tuning is not complete, so it was not trained" for method in without}
+    folders = {method: {} for method in plan.methods}
+    for run in final:
+        if run.read_result() is not None:
+            folders[run.method][run.values["seed"]] = run.folder
+    if not folders[plan.baseline]:
+        logger.error("no run of the baseline %s is finished: there is nothing to compare with", plan.baseline)
+        return None
+    logger.info("measuring %d runs in %s draws of patients", sum(map(len, folders.values())), f"{plan.resamples:,}")
+    report = build_report(
+        plan.name,
+        folders,
+        baseline=plan.baseline,
+        tuned=tuned,
+        tuned_by=plan.tuning.by if plan.tuning else None,
+        missing=failed,
+        tiers=plan.tiers,
+        resamples=plan.resamples,
+        confidence=plan.confidence,
+    )
+    report.write(out)
+    return report
+
+
+def tuning_runs(plan: Plan, out: Path) -> list[Run]:
+    """A run for every method and point of the grid; none without `tune`."""
+    if plan.tuning is None:
+        return []
+    return [
+        _run(
+            out,
+            "tuning",
+            method,
+            ", ".join(f"{key} {value}" for key, value in point.items()),
+            plan.values(method) | point | {"seed": plan.tuning.seed, "measure_test": False},
+        )
+        for method in plan.methods
+        for point in plan.tuning.points()
+    ]
+
+
+def final_runs(plan: Plan, out: Path, chosen: Mapping[str, Mapping[str, Any] | None]) -> list[Run]:
+    """A run for every method and seed, seed by seed, so that an early look has all methods."""
+    return [
+        _run(out, "runs", method, f"seed {seed}", plan.values(method) | (chosen.get(method) or {}) | {"seed": seed})
+        for seed in plan.seeds
+        for method in plan.methods
+    ]
+
+
+def tuned_points(plan: Plan, out: Path, method: str) -> list[TunedPoint]:
+    """Every point of the grid with its validation figures, NaN where the run is not finished."""
+    points = []
+    for run, point in zip(
+        [run for run in tuning_runs(plan, out) if run.method == method], plan.tuning.points(), strict=True
+    ):
+        figures = (run.read_result() or {}).get("validation", {})
+        values = {name: float("nan") if figures.get(name) is None else figures[name] for name in FIGURES}
+        points.append(TunedPoint(point, values, values[plan.tuning.by]))
+    return points
+
+
+def best_point(points: Sequence[TunedPoint]) -> dict[str, Any] | None:
+    """The point of the best figure, the first of equal ones; None while one is missing."""
+    figures = [point.figure for point in points]
+    return None if np.isnan(figures).any() else points[int(np.argmax(figures))].values
+
+
+def log_choice(chosen: Mapping[str, Mapping[str, Any] | None]) -> None:
+    for method, point in chosen.items():
+        if point is not None:
+            logger.info("%s: chosen on validation: %s", method, ", ".join(f"{k} {v}" for k, v in point.items()))
+
+
+def check_run(run: Run, plan: Plan) -> RunArguments:
+    """A run's arguments, parsed as the run will.
+
+    Raises:
+        SystemExit: status 2 with one line, as `parse_arguments`.
+        ValueError: the loss does not take an option, or not its value, or it does not go with the run's stages.
+    """
+    # images_per_step is about the devices of a run, which are not those of this process.
+    values = {key: value for key, value in run.values.items() if key != "images_per_step"}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{run.settings.stem}.yaml"
+        path.write_text(dump_yaml(values), encoding="utf-8")
+        args = parse_arguments([str(path), *plan.flags], prog=f"hf-cxr compare: {run.name}")
+    try:
+        check_loss(args)
+    except ValueError as error:
+        raise ValueError(f"{run.method}: {error}") from error
+    return args
+
+
+def work(runs: Sequence[Run], plan: Plan, jobs: int, devices: Sequence[str], bar: tqdm) -> dict[str, str]:
+    """Do the runs that are not finished, ``jobs`` at once.
+
+    Returns:
+        For each run that failed, by its name, the end of its log.
+    """
+    waiting, failed, held = deque(runs), {}, set()
+    running: dict[int, tuple[Run, subprocess.Popen, float]] = {}
+    try:
+        while waiting or running:
+            for slot in range(jobs):
+                for _ in range(len(waiting) if slot not in running else 0):
+                    run = waiting.popleft()
+                    if run.read_result() is not None:
+                        bar.update()
+                        continue
+                    process = _start(run, plan, _environment(slot, jobs, devices))
+                    if process is not None:
+                        running[slot] = (run, process, time.monotonic())
+                        break
+                    _wait_for(run, waiting, held)
+            time.sleep(0.2)
+            for slot, (run, process, began) in list(running.items()):
+                if process.poll() is not None:
+                    del running[slot]
+                    if process.returncode == BUSY:
+                        _wait_for(run, waiting, held)
+                        continue
+                    failed |= _settle(run, process.returncode, (time.monotonic() - began) / 60)
+                    bar.update()
+    finally:
+        for _, process, _ in running.values():
+            process.terminate()
+        for _, process, _ in running.values():
+            process.wait()
+    return failed
+
+
+def _wait_for(run: Run, waiting: deque, held: set[str]) -> None:
+    if run.name not in held:
+        logger.info("%s: a process of an earlier start is still at it; waiting for its end", run.name)
+        held.add(run.name)
+    waiting.append(run)
+
+
+def visible_devices() -> list[str]:
+    """Names of the GPUs as CUDA_VISIBLE_DEVICES takes them; none on a machine without."""
+    count = torch.cuda.device_count()  # looks, and does not occupy one
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def _run(out: Path, kind: str, method: str, label: str, values: dict[str, Any]) -> Run:
+    folder = out / kind / folder_name(method) / folder_name(label.replace("seed ", "seed"))
+    name = f"{kind}-{folder_name(method)}-{folder.name}"
+    result = "validation.json" if kind == "tuning" else "metrics.json"
+    values = values | {"output_dir": str(folder), "disable_tqdm": True}
+    return Run(method, label, values, folder, out / "settings" / f"{name}.yaml", out / "logs" / f"{name}.log", result)
+
+
+def _start(run: Run, plan: Plan, environment: dict[str, str]) -> subprocess.Popen | None:
+    """The run's process; None if one of an earlier start, that outlived this program, is still at it."""
+    run.log.parent.mkdir(parents=True, exist_ok=True)
+    write_text(run.settings, dump_yaml(run.values))
+    try:
+        with FileLock(run.log, timeout=0):
+            pass  # the process takes the lock itself, and so holds it when this program is gone
+    except Timeout:
+        return None
+    with run.log.open("a", encoding="utf-8") as log:
+        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {run.name}\n")
+        log.flush()
+        command = [sys.executable, "-c", TRAIN, str(run.log), str(run.settings), *plan.flags]
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
+
+
+def _environment(slot: int, jobs: int, devices: Sequence[str]) -> dict[str, str]:
+    environment = {key: value for key, value in os.environ.items() if key not in OF_A_LAUNCHER}
+    package = str(Path(__file__).parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [environment.get("PYTHONPATH")])])
+    if devices:
+        environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // jobs)))
+    return environment
+
+
+def _settle(run: Run, status: int, minutes: float) -> dict[str, str]:
+    """Say how a run ended; {} or its name with the end of its log."""
+    result = run.read_result()
+    if status == 0 and result is not None:
+        validation = result["validation"]
+        auc = validation.get("auc", validation.get("macro_auc"))
+        figure = "undefined" if auc is None else f"{auc:.3f}"
+        logger.info("%s: validation AUC %s, %.1f minutes", run.name, figure, minutes)
+        if run.result == "validation.json":  # its figures and curves stay; a checkpoint is as large as the model
+            for checkpoint in run.folder.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+        return {}
+    lines = [line.strip() for line in run.log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    end = " | ".join([line for line in lines if line][-3:])
+    logger.error("%s failed with status %d after %.1f minutes: %s (%s)", run.name, status, minutes, end, run.log)
+    return {run.name: end}
+
+
+def _check_folders(runs: Sequence[Run], plan: Plan) -> None:
+    """Refuse a folder whose run, finished or not, has other settings than the plan now gives it."""
+    for run in runs:
+        config = run.folder / "config.yaml"
+        if not config.is_file():
+            continue
+        now = settings_of(check_run(run, plan))
+        changed = changed_settings(read_yaml(config), now, free={*FREE_ON_RESUME, *FROM_DEVICES, *NOT_COMPARED})
+        if changed:
+            raise ValueError(
+                f"{run.folder} holds a run of {run.method} with other settings ({', '.join(changed[:5])}); give "
+                "another --out, or remove that folder to repeat the run"
+            )

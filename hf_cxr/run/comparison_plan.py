@@ -1,0 +1,200 @@
+"""A comparison's YAML: read, and checked before anything is started; its keys are listed in `hf_cxr.run.compare`."""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_cxr.config import LossArguments, known_keys, text_keys, unknown_key, without_others_options
+from hf_cxr.yaml_files import read_yaml
+
+KEYS = ("base", "overrides", "methods", "baseline", "seeds", "tune", "tiers", "resamples", "confidence")
+FIGURES = ("auc", "mean_average_precision")
+# Keys that the comparison sets itself, or that have no place in one.
+SET_BY_COMPARISON = ("output_dir", "seed", "measure_test", "disable_tqdm", "resume_from_checkpoint")
+NOT_IN_COMPARISON = ("push_to_hub", "on_existing_run", *(key for key in known_keys() if key.startswith("hub_")))
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Every combination of the grid's values, with one seed; the best validation figure decides."""
+
+    grid: dict[str, list[Any]]
+    seed: int
+    by: str
+
+    def points(self) -> list[dict[str, Any]]:
+        return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison's YAML, checked; see the module's table. ``flags`` are a run's flags, the same for every run."""
+
+    name: str
+    base: dict[str, Any]
+    methods: dict[str, dict[str, Any]]
+    baseline: str
+    seeds: tuple[int, ...]
+    tuning: Tuning | None = None
+    tiers: dict[str, int] = field(default_factory=dict)
+    resamples: int = 2000
+    confidence: float = 0.95
+    flags: tuple[str, ...] = ()
+
+    def values(self, method: str) -> dict[str, Any]:
+        """The keys of a method's runs: those of the base, without the options of another loss or sampler."""
+        own = self.methods[method]
+        return without_others_options(self.base, own) | own
+
+
+def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
+    """Read and check a comparison's YAML.
+
+    Args:
+        path: the file.
+        flags: a run's flags, such as --nih_root DIR, that go over every run's keys.
+
+    Raises:
+        FileNotFoundError, ValueError: see the module's first lines.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such comparison: {path}")
+    values = _mapping(read_yaml(path, text_keys=text_keys() | {"base", "baseline"}), str(path))
+    for key in values:
+        if key not in KEYS:
+            raise ValueError(unknown_key(key, str(path), KEYS))
+    for key in ("base", "methods", "baseline", "seeds"):
+        if key not in values:
+            raise ValueError(f"{path} lacks the key {key}")
+    methods = {
+        name: _mapping({} if own is None else own, f"{name} in {path}")
+        for name, own in _mapping(values["methods"], f"methods in {path}").items()
+    }
+    tuning = _tuning(values["tune"], path) if values.get("tune") else None
+    tiers = _mapping(values.get("tiers", {}), f"tiers in {path}")
+    plan = Plan(
+        name=path.stem,
+        base=_base(values, path),
+        methods=methods,
+        baseline=str(values["baseline"]),
+        seeds=_whole_numbers(values["seeds"], path),
+        tuning=tuning,
+        tiers=tiers,
+        resamples=values.get("resamples", 2000),
+        confidence=values.get("confidence", 0.95),
+        flags=tuple(flags),
+    )
+    _check_plan(plan, path)
+    return plan
+
+
+def _check_plan(plan: Plan, path: Path) -> None:
+    if not plan.methods:
+        raise ValueError(f"{path} names no method")
+    if plan.baseline not in plan.methods:
+        raise ValueError(f"baseline {plan.baseline} in {path} is not among the methods: {', '.join(plan.methods)}")
+    slugs: dict[str, str] = {}
+    for method, own in plan.methods.items():
+        slug = folder_name(method).casefold()
+        if not slug or slug in slugs:
+            raise ValueError(f"the method {method!r} in {path} has no folder of its own: {slugs.get(slug, 'no name')}")
+        slugs[slug] = method
+        _check_run_keys(own, f"{method} in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
+    grid = plan.tuning.grid if plan.tuning else {}
+    for key in grid:
+        users = [method for method, own in plan.methods.items() if key in own]
+        if users:
+            raise ValueError(f"{key} in {path} is tuned and also set by {', '.join(users)}; one of the two")
+    if set(plan.tiers) - {"head", "tail"}:
+        raise ValueError(unknown_key(min(set(plan.tiers) - {"head", "tail"}), f"tiers in {path}", ("head", "tail")))
+    if not (isinstance(plan.resamples, int) and plan.resamples >= 100):
+        raise ValueError(f"resamples in {path} is {plan.resamples}; it must be a whole number, at least 100")
+    if not 0 < plan.confidence < 1:
+        raise ValueError(f"confidence in {path} is {plan.confidence}; it must be between 0 and 1")
+    least = 2 * 3 * (len(plan.methods) - 1) / (plan.resamples + 1)  # of the corrected p values within three tiers
+    if least >= 1 - plan.confidence:
+        raise ValueError(
+            f"resamples in {path} is {plan.resamples}: after correction for {3 * (len(plan.methods) - 1)} comparisons "
+            f"within tiers no p value could be below {least:.3f}, and no difference could be shown at "
+            f"{1 - plan.confidence:.3g}; give more"
+        )
+    fixed = {*SET_BY_COMPARISON, *NOT_IN_COMPARISON, *grid, *(key for own in plan.methods.values() for key in own)}
+    for word in plan.flags:
+        key = word.lstrip("-").split("=")[0].replace("-", "_")  # argparse takes --weight-decay as well
+        if word.startswith("--") and key in fixed:
+            raise ValueError(f"--{key} is not for all runs alike: the comparison sets it; change it in {path}")
+
+
+def _base(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    base, over = values["base"], _mapping(values.get("overrides", {}), f"overrides in {path}")
+    where = str(path)
+    if isinstance(base, str):
+        found = [place for place in (path.parent / base, Path(base)) if place.is_file()]
+        if not found:
+            raise ValueError(f"base in {path}: there is no such file as {base}")
+        where, base = str(found[0]), read_yaml(found[0], text_keys=text_keys()) or {}
+    elif over:
+        raise ValueError(f"overrides in {path} go with a base that is a path; put them into base")
+    base = _mapping(base, f"base in {where}")
+    _check_run_keys(base, f"base in {where}", NOT_IN_COMPARISON)
+    _check_run_keys(over, f"overrides in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
+    base = without_others_options(base, over)
+    base = {key: value for key, value in base.items() if key not in SET_BY_COMPARISON} | over
+    return {"loss": LossArguments.loss} | base
+
+
+def _tuning(values: Any, path: Path) -> Tuning:
+    where = f"tune in {path}"
+    values = _mapping(values, where)
+    for key in values:
+        if key not in ("grid", "seed", "by"):
+            raise ValueError(unknown_key(key, where, ("grid", "seed", "by")))
+    grid = _mapping(values.get("grid"), f"grid of {where}")
+    _check_run_keys(grid, f"grid of {where}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
+    for key, points in grid.items():
+        if not isinstance(points, list) or not points:
+            raise ValueError(f"{key} in the grid of {where} is {points!r}; it must be a list of values")
+    # Points are named as they are written: 1e-3 stays 1e-3 in the report and in the names of folders.
+    written = yaml.safe_load(path.read_text(encoding="utf-8-sig"))["tune"]["grid"]
+    grid = {
+        key: points if any(isinstance(point, dict | list) for point in points) else written.get(key, points)
+        for key, points in grid.items()
+    }
+    by = values.get("by", "auc")
+    if by not in FIGURES:
+        raise ValueError(f"by in {where} is {by!r}; choose from {', '.join(FIGURES)}")
+    return Tuning(grid, _whole_numbers([values.get("seed", 1000)], path)[0], by)
+
+
+def _check_run_keys(values: Mapping[str, Any], where: str, refused: Sequence[str]) -> None:
+    for key in values:
+        if key in refused:
+            raise ValueError(f"{key} cannot be set for {where}: the comparison sets it, or it has no place in one")
+        if key not in known_keys():
+            raise ValueError(unknown_key(key, where))
+
+
+def _whole_numbers(values: Any, path: Path) -> tuple[int, ...]:
+    good = isinstance(values, list) and values and all(type(value) is int and value >= 0 for value in values)
+    if not good or len(set(values)) < len(values):
+        raise ValueError(f"seeds in {path} are {values!r}; they must be different whole numbers, 0 or more")
+    return tuple(values)
+
+
+def _mapping(values: Any, where: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must hold one 'key: value' a line; it holds a {type(values).__name__}")
+    return values
+
+
+def folder_name(name: str) -> str:
+    """A folder's name, on Windows too: no colon, no dot at the end, and not the name of a device."""
+    slug = re.sub(r"[^A-Za-z0-9.+-]+", "_", name).strip("_").rstrip(".")
+    device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", slug, re.IGNORECASE)
+    return f"{slug}_" if device else slug

@@ -1,0 +1,267 @@
+"""The run folder: opened by one run at a time, or refused; logged to; written, whole or not at all.
+
+A folder that holds a finished run, or an unfinished one of other settings, is never overwritten. While a run works in
+it, a lock keeps every other run out. metrics.json is written last.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
+from transformers import PreTrainedConfig, PreTrainedModel, TrainerState
+from transformers.image_processing_utils import BaseImageProcessor
+
+from hf_cxr import hub
+from hf_cxr.config import NOT_COMPARED, RunArguments
+from hf_cxr.files import check_output_folder, file_sha256, is_leaving, replace_all, write_json, write_text
+from hf_cxr.predictions import Predictions
+from hf_cxr.push_files import FIGURES, WEIGHTS
+from hf_cxr.reporting import card, plots
+from hf_cxr.reporting.run import Report
+from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
+from hf_cxr.training.checkpoints import check_whole, checkpoints_of, usable_checkpoint
+from hf_cxr.yaml_files import dump_yaml, read_yaml
+
+logger = logging.getLogger(__name__)
+
+UNCALIBRATED = ".uncalibrated"  # folder of the trained model until its calibration is fitted
+LOCK = ".run.lock"
+LOCK_SECONDS = 10  # dataloader workers of a run that was just killed take a few seconds to end
+
+
+@contextmanager
+def opened_run_folder(args: RunArguments, state: PartialState) -> Iterator[Path | None]:
+    """Within the block the run folder is this run's alone; it is made if need be.
+
+    Yields:
+        The checkpoint to resume from, or None to start.
+
+    Raises:
+        ValueError: another run works in the folder, or it holds a finished run, one of other settings, or something
+            else; or the checkpoint that was asked for is damaged or of another run.
+    """
+    locks: list[FileLock] = []
+    try:
+        yield on_main_process(state, lambda: _open(args, state, locks))
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+def on_main_process(state: PartialState, work: Callable[[], Any]) -> Any:
+    """What ``work`` returns on the main process, on every process; or its error, on every process.
+
+    Raises:
+        ValueError: ``work`` raised a ValueError, an OSError or a HubError.
+    """
+    outcome: list[Any] = [None, None]
+    cause = None
+    if state.is_main_process:
+        try:
+            outcome[0] = work()
+        except (ValueError, OSError, hub.HubError) as error:
+            outcome[1], cause = str(error), error
+    if state.num_processes > 1:
+        broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise ValueError(outcome[1]) from cause
+    return outcome[0]
+
+
+def _open(args: RunArguments, state: PartialState, locks: list[FileLock]) -> Path | None:
+    """On the main process: lock the folder, settle what it holds, write config.yaml, find the checkpoint."""
+    run_dir = Path(args.training.output_dir)
+    check_output_folder(run_dir)
+    _refuse_foreign(run_dir)
+    if args.training.on_existing_run == "move_aside" and _is_started(run_dir):
+        _move_aside(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    locks.append(_locked(run_dir))
+    _refuse_foreign(run_dir)  # once more: it may have changed until it was locked
+    _check_existing_run(args, run_dir)
+    _clear_leavings(run_dir)
+    checkpoint = _checkpoint(args, state, run_dir)
+    write_text(run_dir / "config.yaml", dump_yaml(settings_of(args)))
+    return checkpoint
+
+
+def _locked(run_dir: Path) -> FileLock:
+    lock = FileLock(run_dir / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another run is working in %s; waiting %d s for its end", run_dir, LOCK_SECONDS)
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout as error:
+            raise ValueError(
+                f"another run is working in {run_dir}: wait for its end, or give another --output_dir"
+            ) from error
+    return lock
+
+
+def _refuse_foreign(run_dir: Path) -> None:
+    """Refuse a place that is not a run folder of this package, nor free to become one."""
+    # What a killed command left half-written is no content.
+    if not run_dir.is_dir() or all(is_leaving(path.name) for path in run_dir.iterdir()):
+        return
+    if not (run_dir / "config.yaml").is_file():
+        # A run that was killed before it had written its config.yaml leaves its lock and nothing to lose.
+        if not (run_dir / LOCK).exists():
+            raise ValueError(f"{run_dir} is not empty and not a run folder of hf_cxr; give another --output_dir")
+        if checkpoints_of(run_dir) or (run_dir / "metrics.json").exists():
+            raise ValueError(
+                f"{run_dir} holds a run whose config.yaml is missing, so its settings are unknown: restore that file, "
+                "or give another --output_dir"
+            )
+
+
+def _is_started(run_dir: Path) -> bool:
+    return (run_dir / "metrics.json").is_file() or bool(checkpoints_of(run_dir))
+
+
+def _move_aside(run_dir: Path) -> None:
+    lock = _locked(run_dir)  # no other run is in it
+    aside = next(path for i in range(1, 10_000) if not (path := run_dir.with_name(f"{run_dir.name}-{i}")).exists())
+    if os.name == "nt":
+        lock.release()  # Windows renames no folder with an open file
+    run_dir.rename(aside)
+    lock.release()
+    logger.info("moved the earlier run to %s", aside)
+
+
+def _check_existing_run(args: RunArguments, run_dir: Path) -> None:
+    repair = "give another --output_dir, or --on_existing_run move_aside to keep it under another name"
+    if not _is_started(run_dir):
+        return
+    finished = (run_dir / "metrics.json").is_file()
+    push = _way_to_push(args) if finished else ""
+    if args.training.on_existing_run == "error":
+        raise ValueError(f"{run_dir} already holds a run; {push}{repair}")
+    if finished:
+        raise ValueError(f"{run_dir} holds a finished run; {push}{repair}")
+    config = run_dir / "config.yaml"
+    try:
+        before = read_yaml(config)
+    except ValueError as error:
+        raise ValueError(f"{error}. So this run's settings are unknown: restore {config}, or {repair}") from error
+    if not isinstance(before, dict):
+        raise ValueError(f"{config} does not contain settings, so this run's are unknown: restore it, or {repair}")
+    # A stream's order depends on how many read it.
+    free = {*FREE_ON_RESUME, *NOT_COMPARED} - ({"dataloader_num_workers"} if args.data.streaming else set())
+    changed = changed_settings(before, settings_of(args), free=free)
+    if changed:
+        raise ValueError(f"{run_dir} holds an unfinished run with other settings ({', '.join(changed[:5])}); {repair}")
+
+
+def _checkpoint(args: RunArguments, state: PartialState, run_dir: Path) -> Path | None:
+    """The checkpoint to resume from: the one that was asked for, or the newest whole one."""
+    asked = args.training.resume_from_checkpoint
+    if not asked:
+        return usable_checkpoint(run_dir, state.num_processes, needs_best=args.training.load_best_model_at_end)
+    if Path(asked).resolve() not in [path.resolve() for path in checkpoints_of(run_dir)]:
+        raise ValueError(
+            f"resume_from_checkpoint {asked} is not a checkpoint of {run_dir}: leave it out to resume this run, or "
+            "give --model_name_or_path to start another run from its weights"
+        )
+    checkpoint = run_dir / Path(asked).name
+    check_whole(
+        checkpoint, "the checkpoint to resume from", "leave out --resume_from_checkpoint to take the newest one"
+    )
+    return checkpoint
+
+
+def _clear_leavings(run_dir: Path) -> None:
+    """Remove what a killed run left half-written: nobody reads it, and it may be large."""
+    for folder in (run_dir, run_dir / "predictions", run_dir / "figures"):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name == UNCALIBRATED or is_leaving(path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _way_to_push(args: RunArguments) -> str:
+    # The run was to be pushed: perhaps it was killed while it was.
+    if not args.training.push_to_hub:
+        return ""
+    repo_id, private = hub.push_target(args.training)
+    return f"to push it run: {hub.push_command(args.training.output_dir, repo_id, private=private)} ; for another run "
+
+
+@contextmanager
+def logged_to(path: Path, state: PartialState) -> Iterator[None]:
+    """Within the block, what is logged goes to this file too (main process only; a resumed run appends)."""
+    if not state.is_main_process:
+        yield
+        return
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    except Exception:
+        handler.stream.write(traceback.format_exc())  # the terminal gets one line of it
+        raise
+    finally:
+        logging.captureWarnings(False)
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def write_run_folder(
+    run_dir: Path, model_config: PreTrainedConfig, report: Report, predictions: Sequence[Predictions]
+) -> None:
+    """Predictions, every figure as picture and number, the report and the card."""
+    for split in predictions:
+        split.save(run_dir / "predictions" / f"{split.split}.parquet")
+    test = predictions[-1]
+    drawn = (
+        plots.roc_curves(
+            test.probabilities, test.labels, test.label_names, report.captions(), f"{report.name}: ROC curves on test"
+        ),
+        plots.training_curves(report.history, report.training["best_epoch"]),
+    )
+    for name, figure in zip(FIGURES, drawn, strict=True):  # what is pushed is listed by name
+        plots.save(figure, run_dir / name)
+    write_text(run_dir / "report.html", report.to_html(run_dir / "figures"))
+    write_text(run_dir / "README.md", card.render(report, model_config))
+    metrics = report.to_dict() | {"model_sha256": file_sha256(run_dir / WEIGHTS)}
+    write_json(run_dir / "metrics.json", metrics)  # last: it says that the folder is complete
+
+
+def write_validation(
+    run_dir: Path, protocol: dict[str, Any], training: dict[str, Any], state: TrainerState
+) -> dict[str, Any]:
+    """validation.json of a run that does not look at the test set: the figures of the checkpoint that was chosen.
+
+    They are those of the best epoch if one is chosen, else of the last one: of the weights that the run ends with.
+
+    The folder stays an unfinished run: without ``measure_test: false`` the same command resumes from its checkpoint.
+    """
+    measured = [entry for entry in state.log_history if "eval_loss" in entry]
+    # The Trainer notes a best step even if it does not go back to it.
+    chosen = [entry for entry in measured if entry["epoch"] == training["best_epoch"]] or measured[-1:]
+    names = ("loss", "auc", "mean_average_precision")
+    figures = {name: chosen[0].get(f"eval_{name}") for name in names} if chosen else {}
+    shutil.rmtree(run_dir / UNCALIBRATED, ignore_errors=True)
+    report = {"protocol": protocol, "validation": figures, "training": training, "history": state.log_history}
+    write_json(run_dir / "validation.json", report)
+    return report
+
+
+def save_model_folder(run_dir: Path, model: PreTrainedModel, processor: BaseImageProcessor) -> None:
+    """model.safetensors, preprocessor_config.json and, last, config.json: each written beside and renamed."""
+    with tempfile.TemporaryDirectory(dir=run_dir, prefix=".model-") as beside:
+        model.save_pretrained(beside)
+        processor.save_pretrained(beside)
+        replace_all(beside, run_dir, last="config.json")
+    shutil.rmtree(run_dir / UNCALIBRATED)

@@ -1,0 +1,114 @@
+"""What a run did, for its report: the protocol, the training and the environment, as they were and not as set."""
+
+import dataclasses
+import importlib.metadata
+import platform
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from accelerate import PartialState
+
+import hf_cxr
+from hf_cxr.config import RunArguments
+from hf_cxr.data import (
+    count_missing,
+    dataset_name,
+    describe_split_source,
+    is_synthetic,
+    label_matrix,
+    near_shared_patients,
+)
+from hf_cxr.evaluation.calibration import Calibration
+from hf_cxr.evaluation.metrics import counts
+from hf_cxr.losses import MultiLabelLoss
+from hf_cxr.reporting import claims
+from hf_cxr.run.peak_memory import peak_memory_gib
+from hf_cxr.run.preflight import LeftOut, without
+from hf_cxr.sampling import resolved_options
+from hf_cxr.training.trainer import CXRTrainer
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "pillow", "numpy")
+
+
+def describe_protocol(
+    args: RunArguments,
+    splits: datasets.DatasetDict,
+    fingerprint: str,
+    loss: MultiLabelLoss,
+    calibration: Calibration | None,
+    trainer: CXRTrainer,
+    left_out: LeftOut,
+    weights: dict[str, Any],
+) -> dict[str, Any]:
+    """What was done, on which patients: all that a figure must be read with; after training, computed from it."""
+    positives_C, negatives_C, _ = counts(label_matrix(splits["train"]))
+    calibration = calibration if args.evaluation.calibrate else None
+    missing = Counter(trainer.model.config.hf_cxr.get("removed_images"))
+    for name, count in count_missing(args.data, splits).items():
+        missing[name] += count - (name != "train") * len(left_out.get(name, ()))
+    return {
+        "dataset": dataset_name(args.data),
+        "synthetic": is_synthetic(args.data),
+        "prepared": args.data.dataset == "prepared",
+        "splits": {
+            name: {"images": len(split), "patients": len(set(split["patient_id"][:]))}
+            for name, split in without(splits, left_out).items()
+        },
+        "similar_patient_ids": near_shared_patients(splits, examples=0),  # no patient's id in a report
+        "split_fingerprint": fingerprint,
+        **claims.split_source(describe_split_source(args.data), len(splits["test"]), missing, left_out),
+        "training_views": claims.views(splits["train"]["view"][:]),
+        "training_positives": positives_C.tolist(),
+        "training_known": (positives_C + negatives_C).tolist(),
+        "labels_shuffled": args.data.shuffle_labels,
+        "training_images_limited_to": args.data.train_limit if args.data.train_limit == len(splits["train"]) else None,
+        "missing_images": {name: count for name, count in missing.items() if count},
+        "unreadable_images": {name: len(rows) for name, rows in left_out.items()},
+        **weights,
+        "loss": loss.describe(),
+        "sampler": {
+            "name": args.sampling.sampler,
+            "options": resolved_options(args.sampling.sampler, **args.sampling.options()),
+        },
+        "stages": dataclasses.asdict(args.stages),
+        "selection": claims.selection(trainer.args, trainer.state),
+        "calibration": claims.calibration(calibration),
+        "calibration_exceptions": calibration.exceptions if calibration else {},
+        "seed": args.training.seed,
+    }
+
+
+def describe_training(trainer: CXRTrainer, checkpoint: Path | None) -> dict[str, Any]:
+    """Epochs, times, speed and peak memory, measured; after a resume, time and speed are those of the last leg."""
+    state, clock = trainer.state, trainer.clock
+    chosen = claims.chosen_step(trainer.args, state)
+    best = [entry["epoch"] for entry in state.log_history if entry["step"] == chosen]
+    return {
+        "epochs": state.epoch,
+        "steps": state.global_step,
+        "best_epoch": best[0] if best else None,
+        "step_seconds": clock.seconds,
+        "images_per_second": clock.images / clock.seconds if clock.seconds else None,
+        "resumed_from": checkpoint and checkpoint.name,
+        "stopped_early": state.global_step < state.max_steps,
+        "peak_memory_gib": peak_memory_gib(),
+        "peak_device_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+    }
+
+
+def describe_environment(state: PartialState) -> dict[str, Any]:
+    """Versions, processes and devices."""
+    return {
+        "hf_cxr": hf_cxr.__version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        "processes": state.num_processes,
+        "device": torch.cuda.get_device_name() if state.device.type == "cuda" else state.device.type,
+        "cpu_threads": torch.get_num_threads(),
+    }

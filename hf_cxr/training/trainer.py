@@ -1,0 +1,308 @@
+"""`CXRTrainer`: transformers' Trainer, handed its loss, its sampler and its pixels.
+
+It knows no loss and no sampler by name. Each override says why it is there.
+
+B = images, C = findings, S = resized side in pixels.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.data_loader import DataLoaderShard
+from torch.utils.data import IterableDataset, Sampler
+from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
+
+from hf_cxr.processing import PixelProcessor, collate
+from hf_cxr.training.checkpoints import CHECKSUMS, best_checkpoint, check_whole, seal
+
+
+class CXRTrainer(Trainer):
+    """Fine-tunes a multi-label classifier on batches of `processing.collate`.
+
+    Args:
+        loss: module with ``loss(logits (B, C), targets (B, C), num_items=None) -> scalar``, the sum over items (known
+            cells, say) divided by ``num_items``, or by their own number without it; with ``count_items(targets)``, and
+            with ``additive``: whether the losses of a step's pieces add up.
+        pixels: turns uint8 batches into the model's input, with ``augment`` in training.
+        sampler: draws training rows; has ``set_epoch``. None for a stream, which has an order of its own.
+        decay_all_parameters: weight decay on biases and norms too, as `torch.optim.Adam(model.parameters())` has it.
+        average: a callback that keeps averaged weights, see `callbacks.WeightAverage`: what is evaluated and saved.
+        interpolation: mixes labels and features of draws, see `feature_oversampling.FeatureOversampling`.
+        compute_metrics: as the Trainer's; the loss over the whole set is added to what it gives.
+        kwargs: the Trainer's own.
+    """
+
+    # compute_loss divides by the number of items in the whole optimizer step, over all accumulation steps and
+    # processes. The Trainer must not divide again.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *args: Any,
+        loss: torch.nn.Module,
+        pixels: PixelProcessor,
+        sampler: Sampler[int] | None = None,
+        decay_all_parameters: bool = False,
+        average: TrainerCallback | None = None,
+        interpolation: Any = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        **kwargs: Any,
+    ):
+        self.loss, self.pixels, self.sampler, self.decay_all_parameters = loss, pixels, sampler, decay_all_parameters
+        self.average, self.interpolation, self._metrics_of_set = average, interpolation, compute_metrics
+        kwargs.setdefault("data_collator", collate)
+        with warnings.catch_warnings():
+            # The Trainer's own smoothing knows one label an image; the loss here smooths, see `MultiLabelLoss`.
+            warnings.filterwarnings("ignore", message="Label smoothing is not compatible with multi-label")
+            super().__init__(*args, compute_metrics=self._compute_metrics, **kwargs)
+        if not loss.additive and (self.args.gradient_accumulation_steps > 1 or self.args.world_size > 1):
+            raise ValueError(
+                f"{type(loss).__name__} compares the images of a batch, so its gradients depend on how a step is cut "
+                f"up: it takes 1 process and gradient_accumulation_steps 1, not {self.args.world_size} and "
+                f"{self.args.gradient_accumulation_steps}"
+            )
+        self.loss.to(self.args.device)
+        self.pixels.to(self.args.device)
+        self.clock = StepClock()
+        self.add_callback(self.clock)
+        if sampler is not None:
+            self.add_callback(_SamplerEpoch(sampler))
+        if average is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError(
+                    "an average of the weights needs them whole on each device: not with FSDP or DeepSpeed"
+                )
+            self.add_callback(average)
+        # The Trainer puts the whole model into training mode before each step. In a frozen part, stochastic depth
+        # would only add noise to what cannot adapt.
+        self._frozen = [part for part in self.model.children() if _is_frozen(part)]
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler[int] | None:
+        # The sampler is an argument: which images are drawn is a choice of the long-tail toolbox.
+        return super()._get_train_sampler(train_dataset) if self.sampler is None else self.sampler
+
+    def _get_dataloader(self, dataset, description: str, batch_size: int, *args: Any, **kwargs: Any):
+        # Of a stream, Accelerate would let the first process decode everything and send the others their parts, or
+        # let each decode the whole. Here a stream knows its process's part, has its length, and is told the epoch.
+        if not isinstance(dataset, IterableDataset):
+            return super()._get_dataloader(dataset, description, batch_size, *args, **kwargs)
+        return DataLoaderShard(
+            dataset,
+            device=self.args.device,
+            batch_size=batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        # The reference gives weight decay to every parameter; the Trainer leaves out biases and norms.
+        if self.decay_all_parameters:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
+
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
+        # Here and not in the loss: a point between two images knows fewer label cells, and they are counted here.
+        if self.interpolation is not None:
+            epoch = int(self.state.epoch or 0)
+            epoch_iterator = (self.interpolation.mix_labels(batch, epoch) for batch in epoch_iterator)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
+        # The Trainer counts labels that are not -100. Here the loss says what an item is, mostly a known label cell,
+        # and the mean over a step's cells is not the mean of its micro-batches' means when some are unknown.
+        if not batch_samples or "labels" not in batch_samples[0]:
+            return None
+        items = sum(self.loss.count_items(batch["labels"]) for batch in batch_samples).to(device)
+        return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ):
+        # The model's own loss is the plain BCE, which knows no unknown cells and no class weights.
+        for part in self._frozen:
+            part.eval()
+        pixel_values = (
+            self.pixels.augment(inputs["pixel_values"], inputs["row"], int(self.state.epoch or 0))
+            if model.training
+            else self.pixels(inputs["pixel_values"])
+        )
+        with self._interpolated(model, inputs):
+            outputs = model(pixel_values=pixel_values)
+        self.loss.train(model.training)  # labels are smoothed in training alone
+        loss = self.loss(outputs.logits, inputs["labels"], num_items=num_items_in_batch)
+        if num_items_in_batch is not None:
+            loss = loss * self.args.world_size  # data-parallel training averages gradients; the step's sum is wanted
+        return (loss, outputs) if return_outputs else loss
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # A run that was stopped early and is resumed from its last checkpoint has no step left; the Trainer takes one.
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any):
+        # What is measured, and chosen by, is what is saved: the average, where one is kept.
+        with self._averaged_weights():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        # Where validation is measured more often than checkpoints are written, the Trainer takes the best figure
+        # although its weights were not kept: at the end it then goes back to an earlier checkpoint, or to none. Only
+        # what can be gone back to is compared.
+        if self.args.save_strategy != SaveStrategy.BEST and not self.control.should_save:
+            return False
+        return super()._determine_best_metric(metrics, trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # The weights to go on from come first: a checkpoint counts as whole when its trainer_state.json is there,
+        # which is written after this.
+        if self.average is not None and self.args.should_save:
+            self.average.save_training_weights(self.model, output_dir or self.args.output_dir)
+        with self._averaged_weights():
+            super()._save(output_dir, state_dict)
+        if self.args.should_save:  # a pickle of every argument, a token among them, that nothing reads
+            Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        # A checkpoint is sealed when all processes have written their part, and before an older one is removed for it:
+        # at every moment one whole checkpoint is on the disk.
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            (folder / CHECKSUMS).unlink(missing_ok=True)  # of an earlier checkpoint of that step
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal(folder)
+            rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint, use_mtime=True)
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        # The saved state names the best step and no path: the folder may have been moved since.
+        progress = super()._init_training_state(*args, **kwargs)
+        best = best_checkpoint(self.args.output_dir, self.state.best_global_step)
+        if best is not None and best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        return progress
+
+    def _interpolated(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]):
+        if self.interpolation is None or not model.training:
+            return nullcontext()
+        return self.interpolation.applied_to(self.model, inputs["row"], int(self.state.epoch or 0))
+
+    def _averaged_weights(self):
+        return nullcontext() if self.average is None else self.average.applied_to(self.model)
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], prediction_loss_only: bool, ignore_keys=None
+    ):
+        # Gives no loss: the Trainer would average the means of batches, which depends on how the set is cut into
+        # batches when cells are unknown. _compute_metrics takes the loss over the whole set.
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(pixel_values=self.pixels(inputs["pixel_values"])).logits
+        return None, logits.float(), inputs["labels"]
+
+    # transformers 5 writes checkpoints under the Hub's names of Swin's weights and reads them back under the module's
+    # own (issues 43701 and 48805 there): nothing matches, a warning is logged, and the run goes on with other weights.
+    # from_pretrained knows both names, and load_state_dict here is strict.
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._load_weights(resume_from_checkpoint)
+            if self.average is not None:
+                self.average.resume(self.model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            check_whole(
+                self.state.best_model_checkpoint,
+                f"the best by validation {self.args.metric_for_best_model}",
+                "run the same command again; it resumes from an older checkpoint, or starts again",
+            )
+            self._load_weights(self.state.best_model_checkpoint)
+            if self.average is not None:
+                self.average.finish(None)  # the checkpoint's weights are the average of then
+
+    def _load_weights(self, folder: str) -> None:
+        saved = type(self.model).from_pretrained(
+            folder, dtype=self.model.dtype, trust_remote_code=False, use_safetensors=True, local_files_only=True
+        )
+        self.model.load_state_dict(saved.state_dict())
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        # card.py writes README.md from the run; the Trainer's own card would overwrite it.
+        return
+
+    def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        logits, labels = (
+            torch.as_tensor(array, device=self.args.device) for array in (prediction.predictions, prediction.label_ids)
+        )
+        lost = int((~torch.isfinite(logits)).any(dim=1).sum())
+        if lost:
+            raise ValueError(
+                f"training diverged: the outputs for {lost:,} of {len(logits):,} validation images are not finite "
+                f"after epoch {self.state.epoch or 0:g}; start another run with a lower --learning_rate, or with "
+                "--max_grad_norm 1"
+            )
+        metrics = {"loss": self.loss.eval()(logits, labels).item()}
+        return metrics | (self._metrics_of_set(prediction) if self._metrics_of_set else {})
+
+
+def _is_frozen(part: torch.nn.Module) -> bool:
+    learnt = [parameter.requires_grad for parameter in part.parameters()]
+    return bool(learnt) and not any(learnt)
+
+
+class StepClock(TrainerCallback):
+    """Images a second in training: loading and steps, without evaluation, checkpoints and the first step.
+
+    Attributes:
+        images: that the timed steps took, over all processes.
+        seconds: of the timed steps.
+    """
+
+    def __init__(self):
+        self.images, self.seconds, self._since = 0, 0.0, None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now = time.perf_counter()
+        if self._since is not None:
+            self.images += args.images_per_step
+            self.seconds += now - self._since
+        self._since = now
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._since = self._since and time.perf_counter()
+
+    on_save = on_evaluate
+    on_epoch_begin = on_evaluate
+
+
+class _SamplerEpoch(TrainerCallback):
+    # Accelerate tells its own samplers the epoch, but after a resume in mid-epoch on several processes it wraps the
+    # sampler once more and does not reach it.
+    def __init__(self, sampler: Sampler[int]):
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.sampler.set_epoch(int(state.epoch or 0))
