@@ -1,8 +1,8 @@
 """`transformers.TrainingArguments` with the recipe's defaults, and what becomes of each of its fields.
 
 Every field is in one of three tables: ``FIXED`` (it must keep its default, and why), ``RANGES`` (its value is checked
-here) or ``FREE`` (transformers checks it, or any value of its type works). tests/test_training_arguments.py holds the
-tables against the fields of the transformers that is installed.
+here) or ``FREE`` (transformers checks it, or any value of its type works). test_training_arguments.py compares the
+tables with the fields of the transformers that is installed.
 """
 
 import math

@@ -26,7 +26,7 @@ from hf_cxr.labels import NIH14
 from hf_cxr.predictions import Predictions
 from hf_cxr.run.folder import write_validation
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = {
     "dataset": "phantom",
     "phantom_train": 48,

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from hf_cxr.training.checkpoints import usable_checkpoint
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 def gradients(folder, batch_size, accumulation=1, **kwargs):

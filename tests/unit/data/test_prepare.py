@@ -187,7 +187,7 @@ def kill_while_preparing(root, out, after):
 
 @pytest.mark.slow
 def test_killed_and_run_again_it_is_whole(tmp_path):
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[3]
     kill_while_preparing(root, tmp_path / "out", after=3)
     with pytest.raises(FileNotFoundError, match="was not prepared to its end"):
         load_prepared(tmp_path / "out")
@@ -318,7 +318,7 @@ if __name__ == "__main__":
 def test_decoding_processes_end_with_the_main_process(tmp_path, number):
     """Ctrl-C reaches them too, as in a terminal: it is the main process that answers it."""
     (tmp_path / "slow.py").write_text(SLOW_WORKERS)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     line = [sys.executable, "slow.py", "out"]
     with (tmp_path / "errors").open("w") as errors:
         main = subprocess.Popen(line, cwd=tmp_path, stderr=errors, env=environment, start_new_session=True)

@@ -30,7 +30,7 @@ from hf_cxr.config import parse_arguments, split_words, take_config
 from hf_cxr.files import OutputError
 from hf_cxr.reporting.run import Report
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def damaged_safetensors(folder):

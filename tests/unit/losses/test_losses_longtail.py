@@ -503,11 +503,11 @@ def test_describe_tells_what_came_from_the_counts():
 
 
 def test_papers_lead_to_functions_and_tests_that_exist():
-    here = Path(__file__).parent
+    here = Path(__file__).parents[2]
     text = (here.parent / "docs" / "papers.md").read_text(encoding="utf-8")
     first_cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, re.MULTILINE)
     assert set(LOSSES) <= set(re.findall(r"`(\w+)`", " ".join(first_cells)))
-    tests = "".join(path.read_text(encoding="utf-8") for path in here.glob("test_*.py"))
+    tests = "".join(path.read_text(encoding="utf-8") for path in here.rglob("test_*.py"))
     named = set(re.findall(r"`(test_\w+)`", text))
     assert len(named) > 20
     assert not [name for name in named if f"def {name}(" not in tests]

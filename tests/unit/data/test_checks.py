@@ -171,7 +171,8 @@ def test_an_error_at_the_end_names_the_option():
 
 def test_an_error_from_a_worker_process_is_one_line():
     """As torch makes it again: from a text with the whole traceback in it."""
-    text = 'Caught ImageError in worker 0.\nTraceback:\n  File "x"\nhf_cxr.data.images.ImageError: cannot read a: b\n'
+    last = "hf_cxr.data.images.grey.ImageError: cannot read a: b"
+    text = f'Caught ImageError in worker 0.\nTraceback:\n  File "x"\n{last}\n'
     assert str(ImageError(text)) == "cannot read a: b"
 
 

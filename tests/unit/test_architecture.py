@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "hf_cxr"
+PACKAGE = Path(__file__).parents[2] / "hf_cxr"
 
 # Bars from left to right. Within the bar of `data` the parts never import one another.
 BARS = (

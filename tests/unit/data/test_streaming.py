@@ -35,7 +35,7 @@ from hf_cxr.processing import collate
 from hf_cxr.run.preflight import check_run
 from hf_cxr.run.stages import run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 DESCRIPTION = {
     "name": "Shards",
     "files": {"all": "data/*.parquet"},

@@ -407,7 +407,7 @@ def test_server_answers_ranges_and_its_own_entries(hub, finished_run):
 
 
 def test_server_runs_by_hand():
-    command = [sys.executable, Path(__file__).with_name("hub_server.py")]
+    command = [sys.executable, Path(__file__).parents[1] / "hub_server.py"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             exports = {}

@@ -31,7 +31,7 @@ from hf_cxr.reporting.comparison import build_report, has_loss_of_a_cell, loss_c
 from hf_cxr.run.compare import BUSY, TRAIN, best_point, check_run, final_runs, load_plan, tuned_points, tuning_runs
 from hf_cxr.run.comparison_plan import folder_name
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BASE = {
     "dataset": "phantom",
     "phantom_train": 48,

@@ -11,7 +11,7 @@ from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model
 from hf_cxr.run.compare import check_run, final_runs, load_plan, tuning_runs
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 COMPARISONS = sorted(CONFIGS.glob("compare_*.yaml"))
