@@ -30,8 +30,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ from hf_cxr.reporting.comparison import ComparisonReport, TunedPoint, build_repo
 from hf_cxr.run.checks import check_loss
 from hf_cxr.run.comparison_plan import FIGURES, Plan, folder_name, load_plan
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
+from hf_cxr.run.scheduler import run_in_slots
 from hf_cxr.yaml_files import dump_yaml, read_yaml
 
 __all__ = [
@@ -239,43 +240,23 @@ def work(runs: Sequence[Run], plan: Plan, jobs: int, devices: Sequence[str], bar
     Returns:
         For each run that failed, by its name, the end of its log.
     """
-    waiting, failed, held = deque(runs), {}, set()
-    running: dict[int, tuple[Run, subprocess.Popen, float]] = {}
-    try:
-        while waiting or running:
-            for slot in range(jobs):
-                for _ in range(len(waiting) if slot not in running else 0):
-                    run = waiting.popleft()
-                    if run.read_result() is not None:
-                        bar.update()
-                        continue
-                    process = _start(run, plan, _environment(slot, jobs, devices))
-                    if process is not None:
-                        running[slot] = (run, process, time.monotonic())
-                        break
-                    _wait_for(run, waiting, held)
-            time.sleep(0.2)
-            for slot, (run, process, began) in list(running.items()):
-                if process.poll() is not None:
-                    del running[slot]
-                    if process.returncode == BUSY:
-                        _wait_for(run, waiting, held)
-                        continue
-                    failed |= _settle(run, process.returncode, (time.monotonic() - began) / 60)
-                    bar.update()
-    finally:
-        for _, process, _ in running.values():
-            process.terminate()
-        for _, process, _ in running.values():
-            process.wait()
+    failed, held = {}, set()
+
+    def start(run: Run, slot: int) -> subprocess.Popen | int | None:
+        if run.read_result() is not None:
+            return None
+        process = _start(run, plan, _environment(slot, jobs, devices))
+        if process is None and run.name not in held:
+            logger.info("%s: a process of an earlier start is still running it; waiting for it to end", run.name)
+            held.add(run.name)
+        return BUSY if process is None else process
+
+    with closing(run_in_slots(runs, start, slots=jobs, again=BUSY)) as ended:
+        for run, status, seconds in ended:
+            if status is not None:
+                failed |= _settle(run, status, seconds / 60)
+            bar.update()
     return failed
-
-
-def _wait_for(run: Run, waiting: deque, held: set[str]) -> None:
-    if run.name not in held:
-        logger.info("%s: a process of an earlier start is still at it; waiting for its end", run.name)
-        held.add(run.name)
-    waiting.append(run)
 
 
 def visible_devices() -> list[str]:

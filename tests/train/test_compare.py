@@ -624,7 +624,7 @@ def test_a_process_of_an_earlier_start_is_waited_for_and_not_doubled(compared, t
         started = log.read_text().count("---")
         process = compare(path, copy)
         lines = iter(process.stderr.readline, "")
-        assert any("BCE, seed 1: a process of an earlier start is still at it" in line for line in lines)
+        assert any("BCE, seed 1: a process of an earlier start is still running it" in line for line in lines)
         earlier.stdin.write("\n")  # it ends, and leaves its result
         earlier.stdin.flush()
         finish(process)
