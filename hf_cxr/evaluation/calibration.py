@@ -7,11 +7,11 @@ folded exactly into the classifier's last layer, so a calibrated model needs no 
 
 N = images, C = findings, D = input features of the last layer, K = known cells of one finding.
 
-Refused: logits that are not finite, labels other than 0, 1 or NaN, other shapes. Never refused: a finding with few
-positives, none, or no known cell. It gets a weaker map, and `Calibration.exceptions` says which and why.
+Refused: logits that are not finite, labels other than 0, 1 or NaN, shapes that differ. Never refused: a finding with
+few positives, none, or no known cell. It gets a weaker map, and `Calibration.exceptions` says which and why.
 
-Source: Platt, "Probabilistic outputs for support vector machines", 1999, with its smoothed targets; Lin, Lin and Weng,
-Machine Learning 68 (2007), Newton's method with backtracking for it.
+Source: Platt, "Probabilistic outputs for support vector machines", 1999, with its smoothed targets, which make the
+logistic regression of scikit-learn finite without a penalty.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ from hf_cxr.evaluation.metrics import Array, check_scores
 Method = Literal["affine", "intercept", "identity"]
 
 LEAST_SLOPE = 1e-3
-"""Calibrated logits per standard deviation of the logit. A flatter fit is taken for no slope at all: added to an
-intercept in float32, it would round different scores to the same one."""
+"""Calibrated logits per standard deviation of the logit. A flatter fit counts as no slope at all: with an
+intercept added in float32, it would round different scores to the same one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Calibration:
         intercept_C: float64.
         method_C: "affine" (both fitted), "intercept" (slope 1) or "identity" (slope 1, intercept 0).
         names: the findings, in order.
-        reason_C: why a finding has not the affine map; empty where it has.
+        reason_C: why a finding does not have the affine map; empty where it does.
     """
 
     slope_C: Array
@@ -101,7 +101,7 @@ class Calibration:
 
     @property
     def exceptions(self) -> dict[str, str]:
-        """The findings that have not the affine map, with the map they have and the reason."""
+        """The findings without the affine map: the map that they have, and the reason."""
         return {
             name: f"{method}: {reason}"
             for name, method, reason in zip(self.names, self.method_C, self.reason_C, strict=True)
@@ -191,29 +191,16 @@ def _fit_intercept(logit_K: Array, target_K: Array) -> float:
     return float(brentq(lambda b: expit(logit_K + b).mean() - mean, low, high, xtol=1e-12, rtol=1e-14))
 
 
-def _fit_affine(z_K: Array, target_K: Array, *, iterations: int = 100) -> tuple[float, float]:
-    """Minimise the cross-entropy of sigmoid(a z + b), z of mean 0 and sd 1: strictly convex in two parameters."""
-    design_K2 = np.stack([z_K, np.ones_like(z_K)], axis=1)
-    mean = target_K.mean()
-    ab = np.array([0.0, np.log(mean / (1 - mean))])
+def _fit_affine(z_K: Array, target_K: Array) -> tuple[float, float]:
+    """The a and b that minimise the cross-entropy of sigmoid(a z + b) to the targets, z of mean 0 and sd 1.
 
-    def loss(ab: Array) -> float:
-        f_K = design_K2 @ ab
-        return float((np.logaddexp(0, f_K) - target_K * f_K).mean())
+    A target t is a positive of weight t and a negative of weight 1 - t. Of the solvers in scipy.optimize none is both
+    as exact on its own and as safe: those for gradients stop at 1e-6 to 1e-10, `root` diverges where the logits have
+    far outliers.
+    """
+    from sklearn.linear_model import LogisticRegression  # here, because it takes longer to import than this package
 
-    now = loss(ab)
-    for _ in range(iterations):
-        prob_K = expit(design_K2 @ ab)
-        gradient = design_K2.T @ (prob_K - target_K) / len(z_K)
-        if np.abs(gradient).max() < 1e-12:
-            break
-        curvature = (design_K2 * (prob_K * (1 - prob_K))[:, None]).T @ design_K2 / len(z_K)
-        step = np.linalg.solve(curvature + 1e-12 * np.eye(2), gradient)
-        size = 1.0
-        while loss(ab - size * step) > now - 1e-4 * size * (gradient @ step) and size > 1e-10:
-            size /= 2
-        if size <= 1e-10:  # no descent left at this precision
-            break
-        ab = ab - size * step
-        now = loss(ab)
-    return float(ab[0]), float(ab[1])
+    weight_2K = np.concatenate([target_K, 1 - target_K])
+    fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12)  # C: no penalty
+    fit.fit(np.concatenate([z_K, z_K])[:, None], np.repeat([1, 0], len(z_K)), sample_weight=weight_2K)
+    return float(fit.coef_[0, 0]), float(fit.intercept_[0])

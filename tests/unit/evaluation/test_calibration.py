@@ -37,7 +37,7 @@ def test_it_recovers_a_known_affine_distortion(rng):
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
-def test_newton_finds_the_optimum_of_platts_likelihood_at_any_scale(rng, scale):
+def test_the_fit_is_the_optimum_of_platts_likelihood_at_any_scale(rng, scale):
     true_NC, label_NC = draw(rng, 500, (-1.0,))
     positives = label_NC.sum()
     target_N = np.where(label_NC == 1, (positives + 1) / (positives + 2), 1 / (500 - positives + 2))[:, 0]
@@ -51,6 +51,26 @@ def test_newton_finds_the_optimum_of_platts_likelihood_at_any_scale(rng, scale):
     np.testing.assert_allclose(
         [calibration.slope_C[0] * scale, calibration.intercept_C[0]], expected, rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("kind", ["normal", "rare", "separable", "outlier", "heavy tails"])
+def test_the_gradient_vanishes_at_the_fit(rng, kind):
+    """The cross-entropy to the smoothed targets is strictly convex: only its minimum has no slope."""
+    logit_N = rng.standard_cauchy(3_000) if kind == "heavy tails" else rng.normal(size=3_000)
+    label_N = rng.random(3_000) < expit(3 * logit_N - (6 if kind == "rare" else 0))
+    if kind == "separable":
+        label_N = logit_N > 1
+    if kind == "outlier":
+        logit_N[0], label_N[0] = 1e5, True
+    calibration = fit_calibration(logit_N[:, None], label_N[:, None])
+    assert calibration.method_C == ("affine",)
+    positives = label_N.sum()
+    target_N = np.where(label_N, (positives + 1) / (positives + 2), 1 / (3_000 - positives + 2))
+    error_N = expit(calibration.apply(logit_N[:, None])[:, 0]) - target_N
+    standard_N = (logit_N - logit_N.mean()) / logit_N.std()
+    assert abs(error_N.mean()) < 1e-11
+    assert abs((error_N * standard_N).mean()) < 1e-11
+    assert np.abs(error_N).max() > 1e-3
 
 
 def test_ranking_is_kept_and_the_probabilities_are_not(rng):
