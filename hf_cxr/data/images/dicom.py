@@ -21,11 +21,11 @@ All of it is a function of the stored value, so it is worked out once as a table
 
 Overlays are not drawn. PresentationLUTShape is not read: in a radiograph it repeats the photometric interpretation.
 Rows and columns are as stored: pixels are taken as square, and nothing is turned or flipped by orientation elements.
-No element that tells of the patient is parsed; text that is burned into the pixels stays there.
+No element about the patient is parsed; text that is burned into the pixels stays there.
 
-Without a file meta group, as some archives leave it, the encoding is the one that the first element shows. Decoders
+Without a file meta group, as some archives write files, the encoding is the one that the first element shows. Decoders
 are pydicom's own: native, deflated, RLE and 8-bit JPEG always, JPEG 2000 and JPEG-LS with the extra ``dicom``. JPEG
-Lossless and 12-bit JPEG want a plugin that pydicom finds once it is installed; without one they are refused.
+Lossless and 12-bit JPEG need a plugin that pydicom finds once it is installed; without one they are refused.
 
 Refuses, as `ValueError` with the reason (`images.py` adds the file's name): several frames, functional groups
 (enhanced objects), dose grids; no pixel data; a transfer syntax without decoder; more than 16 bits, floating point;
@@ -74,7 +74,7 @@ def is_dicom(head: bytes, suffix: str) -> bool:
 
 
 def size(file: BinaryIO, max_pixels: int | None) -> tuple[int, int]:
-    """Width and height in pixels, from the header alone; whether the image can be read is not looked at.
+    """Width and height in pixels, from the header alone; the pixels may still be unreadable.
 
     Args:
         file: a whole DICOM file, opened for reading; its name plays no part.
@@ -82,7 +82,7 @@ def size(file: BinaryIO, max_pixels: int | None) -> tuple[int, int]:
             limit.
 
     Raises:
-        ValueError: the header does not say them. pydicom raises others on broken files.
+        ValueError: the header does not have them. pydicom raises other errors on broken files.
     """
     dataset = _header(_inflated(file, max_pixels))
     return _whole(dataset, "Columns"), _whole(dataset, "Rows")
@@ -94,13 +94,13 @@ def decode(file: BinaryIO, max_pixels: int | None, remarks: list[str] | None = N
     Args:
         file: as for `size`.
         max_pixels: as for `size`.
-        remarks: a list that gets the sentence of `unused_bits`, if there is one.
+        remarks: a list to which the sentence of `unused_bits` is added, if there is one.
 
     Returns:
         (H, W) uint8, 0 black.
 
     Raises:
-        ValueError: see the top of this module. pydicom raises others on broken files.
+        ValueError: see the top of this module. pydicom raises other errors on broken files.
     """
     file = _inflated(file, max_pixels)
     dataset = _header(file)
@@ -128,7 +128,7 @@ def unused_bits(dataset: "Dataset", pixel_HW: np.ndarray) -> list[str]:
     """A sentence about a greyscale image that is shown far too dark (or, in MONOCHROME1, too bright); else nothing.
 
     Some writers set BitsStored to BitsAllocated, whatever the detector gives. Without a window the greys then run over
-    16 bits where the pixels use 12, and the image comes out 16 times too dark. The rule for pixels does not change: a
+    16 bits where the pixels use 12, and the image comes out 16 times too dark. The pixels stay as they are: a
     stretch to each image's own maximum would lose what exposure means. It is reported where two bits or more are
     unused, which is four times too dark.
     """
@@ -170,7 +170,7 @@ def _header(file: BinaryIO) -> "Dataset":
 
 def _inflated(file: BinaryIO, max_pixels: int | None) -> BinaryIO:
     """A deflated data set in full, without its file meta group; any other file as it is."""
-    # pydicom would inflate it too, but to any length.
+    # pydicom would inflate it too, but without a limit.
     file.seek(0)
     head = file.read(4096)
     if head[128:132] != b"DICM" or DEFLATED not in head:
@@ -187,27 +187,33 @@ def _inflated(file: BinaryIO, max_pixels: int | None) -> BinaryIO:
 
 
 def _check_header(dataset: "Dataset", max_pixels: int | None) -> np.ndarray | None:
-    """Whether the header is that of one readable radiograph; its table (V,) uint8 from stored value to grey, or None
-    for colour."""
+    """Check that the header describes one radiograph that can be read.
+
+    Returns:
+        Its table (V,) uint8 from stored value to grey; None for colour.
+    """
     sop_class = dataset.get("SOPClassUID")
     kind = f" ({sop_class.name})" if sop_class else ""
     if "Rows" not in dataset or "Columns" not in dataset:
-        raise ValueError(f"no image: it has no Rows and Columns{kind}, is cut off before them, or is no DICOM file")
+        raise ValueError(f"no image: it has no Rows and Columns{kind}, is cut off before them, or is not a DICOM file")
     frames = dataset.get("NumberOfFrames")
     if frames not in (None, "", 1):
-        raise ValueError(f"it holds {frames} frames{kind}; take them apart, a radiograph is one")
+        raise ValueError(f"it holds {frames} frames{kind}; split them: a radiograph is one frame")
     if "SharedFunctionalGroupsSequence" in dataset or sop_class == DOSE_GRID:
-        raise ValueError(f"it is no plain radiograph{kind}: windows in functional groups and dose grids are not read")
+        raise ValueError(
+            f"it is not a plain radiograph{kind}: windows in functional groups and dose grids are not supported"
+        )
     rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
     if not rows or not columns:
         raise ValueError(f"it is {columns} x {rows} pixels")
     if max_pixels is not None and rows * columns > max_pixels:
         raise ValueError(
-            f"{columns} x {rows} pixels are more than {max_pixels}; if it is sound, raise PIL.Image.MAX_IMAGE_PIXELS"
+            f"{columns} x {rows} pixels are more than {max_pixels}; if the file is right, "
+            "raise PIL.Image.MAX_IMAGE_PIXELS"
         )
     _check_bits(dataset)
     _check_decoder(dataset)
-    # Required by the standard and by the decoder. None is guessed: signed pixels taken for unsigned are other greys.
+    # Required by the standard and by the decoder. None is guessed: signed pixels read as unsigned give wrong greys.
     _whole(dataset, "PixelRepresentation")
     photometric, samples = dataset.get("PhotometricInterpretation"), _whole(dataset, "SamplesPerPixel")
     if not photometric:
@@ -236,7 +242,7 @@ def _check_bits(dataset: "Dataset") -> None:
     if not 1 <= stored <= allocated or high != stored - 1:
         raise ValueError(f"BitsAllocated {allocated}, BitsStored {stored} and HighBit {high} contradict each other")
     if stored > MOST_BITS:
-        raise ValueError(f"BitsStored is {stored}; at most {MOST_BITS} are read")
+        raise ValueError(f"BitsStored is {stored}; at most {MOST_BITS} are supported")
 
 
 def _check_decoder(dataset: "Dataset") -> None:
@@ -319,23 +325,30 @@ def _first(value) -> float | None:
 
 
 def _window(value_V: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
-    """0 to 1 by PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    """0 to 1 by PS3.3 C.11.2.1.2 and C.11.2.1.3, computed by pydicom."""
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise ValueError(f"its VOILUTFunction is {function}; known: LINEAR, LINEAR_EXACT, SIGMOID")
     narrowest = 1 if function == "LINEAR" else np.nextafter(0, 1)
     if not (np.isfinite([center, width]).all() and width >= narrowest):
-        raise ValueError(f"its window has center {center:g} and width {width:g}, which {function} does not know")
-    if function == "SIGMOID":
-        return 0.5 + 0.5 * np.tanh(2 * (value_V - center) / width)  # 1 / (1 + exp(-4 (x - c) / w)), without overflow
-    if function == "LINEAR":
-        center, width = center - 0.5, width - 1
-    if width == 0:
-        return (value_V > center).astype(np.float64)
-    return np.clip((value_V - center) / width + 0.5, 0, 1)
+        raise ValueError(f"its window has center {center:g} and width {width:g}, which {function} does not allow")
+    from pydicom import Dataset
+    from pydicom.pixels import apply_windowing
+
+    window = Dataset()  # of one bit, so that the window's range is 0 to 1
+    window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 1, 0
+    window.VOILUTFunction = function
+    window.add_new("WindowCenter", "FD", center)
+    window.add_new("WindowWidth", "FD", width)
+    with np.errstate(over="ignore"):  # of exp in SIGMOID, where the limit is right
+        return apply_windowing(value_V, window)
 
 
 def _lookup_table(item: "Dataset", dataset: "Dataset", noun: str) -> tuple[np.ndarray, int, int]:
     """Entries, the value that the first one stands for, and the bits of an entry."""
+    # Not by pydicom.pixels 3.0, which reads some tables wrongly without an error: apply_voi counts positions in the
+    # type of the entries, so a table of 8-bit entries starts again after 256 values, and it cuts rescaled values off
+    # where the nearest entry is meant. Entries of 9 to 15 bits (apply_modality_lut) and 8-bit ones that lie two in a
+    # word fail, and nothing says that a table contradicts its descriptor.
     descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
     if descriptor is None or data is None or len(descriptor) != 3:
         raise ValueError(f"its {noun} has no descriptor or no data")
@@ -373,7 +386,9 @@ def _luma(colour_HWC: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _check_pixel_data(dataset: "Dataset", file: BinaryIO) -> None:
-    """Whether the pixel data that begin here are whole, and their codestream is of the header's size."""
+    """Whether the pixel data that begin here are whole, and their codestream has the size in the header."""
+    from pydicom.pixels.utils import get_expected_length
+
     start = file.tell()
     end = file.seek(0, 2)
     endian = "little" if dataset.original_encoding[1] else "big"
@@ -392,19 +407,16 @@ def _check_pixel_data(dataset: "Dataset", file: BinaryIO) -> None:
         stop = None if length == 0xFFFFFFFF else file.tell() + length
         _check_codestream(dataset, file, _first_fragment(file, end, stop))
         return
-    bits = dataset.Rows * dataset.Columns * _whole(dataset, "SamplesPerPixel") * dataset.BitsAllocated
-    expected = -(-bits // 8)
-    if dataset.PhotometricInterpretation == "YBR_FULL_422":
-        expected = expected * 2 // 3
+    expected = get_expected_length(dataset)
     present = min(length, end - file.tell())
     if present < expected:
         raise ValueError(f"truncated: {present:,} bytes of pixel data; its header says {expected:,}")
     if length >= 2 * expected and length > expected + 1:
-        raise ValueError(f"its pixel data hold {length // expected} frames; take them apart, a radiograph is one")
+        raise ValueError(f"its pixel data hold {length // expected} frames; split them: a radiograph is one frame")
 
 
 def _first_fragment(file: BinaryIO, end: int, stop: int | None) -> int:
-    """Where the first fragment begins; all are walked, to the delimiter or to where they stop, to see them whole."""
+    """Where the first fragment begins; all are checked to be whole, which pydicom's parse_fragments does not do."""
     start = None
     is_offset_table = True
     while start is None or file.tell() != stop:
@@ -413,7 +425,7 @@ def _first_fragment(file: BinaryIO, end: int, stop: int | None) -> int:
         if tag == b"\xfe\xff\xdd\xe0" and start is not None:
             break
         if tag != b"\xfe\xff\x00\xe0" or len(head) < 8 or file.tell() + length > end:
-            raise ValueError("truncated: its pixel data end inside a fragment, or are no fragments")
+            raise ValueError("truncated: its pixel data end inside a fragment, or are not fragments")
         if not is_offset_table and start is None:
             start = file.tell()
         is_offset_table = False
@@ -422,7 +434,7 @@ def _first_fragment(file: BinaryIO, end: int, stop: int | None) -> int:
 
 
 def _check_codestream(dataset: "Dataset", file: BinaryIO, start: int) -> None:
-    """A codestream says its size again, and decoders make room for that one."""
+    """A codestream repeats its size, and decoders allocate memory for that one."""
     file.seek(start)
     size = _codestream_size(file)
     if size is not None and size != (dataset.Columns, dataset.Rows):
@@ -432,7 +444,7 @@ def _check_codestream(dataset: "Dataset", file: BinaryIO, start: int) -> None:
 
 
 def _codestream_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Width and height of a JPEG 2000, JPEG or JPEG-LS codestream; None for what is neither, such as RLE."""
+    """Width and height of a JPEG 2000, JPEG or JPEG-LS codestream; None for any other, such as RLE."""
     start = file.tell()
     head = file.read(4096)
     if head[:2] != b"\xff\xd8":
