@@ -1,4 +1,4 @@
-"""`hf-cxr download nih DIR`: a public dataset into a folder, checked and unpacked; run it again after a stop."""
+"""`hf-cxr download nih DIR`: download a public dataset, checked and unpacked; run it again to resume."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; what it raises, `run_command` prints as one line."""
     parser = OneLineParser(prog="hf-cxr download", description=__doc__)
     parser.add_argument("dataset", choices=("nih",), help="nih: ChestX-ray14, 112,120 images, 45 GB")
-    parser.add_argument("folder", type=output_path, metavar="DIR", help="where it goes; give it as --nih_root later")
+    parser.add_argument(
+        "folder", type=output_path, metavar="DIR", help="the folder for it; the other commands take it as --nih_root"
+    )
     parser.add_argument("--mirror", metavar="URL", help="address of a folder with the same files on another server")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these files only, such as images_001.tar.gz")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="download only these files, such as images_001.tar.gz"
+    )
     parser.add_argument("--keep_archives", action="store_true", help="keep the archives too: 45 GB more")
     args = parser.parse_args(argv)
     from hf_cxr.data import load_nih
@@ -22,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     set_up_terminal()
     check_output_folder(args.folder)
-    brought = download_nih(args.folder, mirror=args.mirror, only=args.only, keep_archives=args.keep_archives)
-    print(f"{args.folder}: {', '.join(brought)}" if brought else f"{args.folder}: nothing was missing")
+    done = download_nih(args.folder, mirror=args.mirror, only=args.only, keep_archives=args.keep_archives)
+    print(f"{args.folder}: {', '.join(done)}" if done else f"{args.folder}: nothing was missing")
     if args.only is None:
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in load_nih(args.folder).items())
         print(f"{args.folder}: ready for --nih_root, with {sizes} images")

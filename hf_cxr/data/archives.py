@@ -1,7 +1,8 @@
-"""Unpacking an archive of the release: all of its images or no folder, and nothing outside that folder.
+"""Unpack an archive of the release: all of its images or no folder, and nothing outside that folder.
 
-Refuses: a damaged archive, a path that leads elsewhere, links, devices, an image twice, files that are not PNG files,
-more than can be true.
+Refuses: a damaged archive, a path outside the folder, links, devices, an image twice, files that are not PNG files,
+more bytes than the images can have. Python's `extractall(filter="data")` keeps links and does not see the last three,
+so members are written one by one; its filter is called for each.
 """
 
 import gzip
@@ -28,7 +29,7 @@ MARKER = ".done"
 
 
 class DownloadError(RuntimeError):
-    """A download that failed, or did not bring what was expected; the message says what to do."""
+    """A download that failed, or whose content is wrong; the message says what to do."""
 
 
 def read_record(path: Path) -> dict:
@@ -43,8 +44,8 @@ def read_record(path: Path) -> dict:
 def unpack(archive: str | os.PathLike, root: str | os.PathLike, folder: str | None = None) -> int:
     """Unpack the images of one of the release's archives to ``root/folder/images``: all of them, or no folder at all.
 
-    Only regular files called images/00000001_000.png and beginning as PNG files do are written, under that name;
-    others are left out with a warning.
+    Only regular PNG files with names such as images/00000001_000.png are written, under that name. Files with other
+    names are skipped with a warning.
 
     Args:
         archive: a tar.gz file.
@@ -55,24 +56,24 @@ def unpack(archive: str | os.PathLike, root: str | os.PathLike, folder: str | No
         The number of images.
 
     Raises:
-        DownloadError: the archive is damaged, holds a path that leads elsewhere, a link, a device, an image
-            twice, no image, or more than can be true.
+        DownloadError: the archive is damaged, or contains a path outside the folder, a link, a device, an image
+            twice, no image, or more bytes than images can have.
     """
     archive, root = Path(archive), Path(root)
     folder = archive.name.removesuffix(".tar.gz") if folder is None else folder
     beside = unpacking_folder(root, folder)
     if beside.exists():
-        shutil.rmtree(beside)  # of a run that was killed
+        shutil.rmtree(beside)  # from a run that was killed
     (beside / "images").mkdir(parents=True)
     try:
         count = _write_images(archive, beside)
         write_json(beside / MARKER, {"archive": f"{folder}.tar.gz", "images": count})
         if hasattr(os, "sync"):
-            os.sync()  # the images are on the disk before the folder has its name; one by one takes an hour
+            os.sync()  # the images are on the disk before the folder has its name; a sync of each takes an hour
         beside.rename(root / folder)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DownloadError(
-            f"{archive} cannot be unpacked: {error}. Nothing of it was kept; delete the file and run again, or get it "
+            f"{archive} cannot be unpacked: {error}. No image was kept; delete the file and run again, or download it "
             f"from {RELEASE} by hand"
         ) from error
     finally:
@@ -82,13 +83,13 @@ def unpack(archive: str | os.PathLike, root: str | os.PathLike, folder: str | No
 
 
 def unpacking_folder(root: Path, folder: str) -> Path:
-    """Where an archive is unpacked until it is whole."""
+    """Where an archive is unpacked until it is complete."""
     return root / f".{folder}.unpacking"
 
 
 def _write_images(archive: Path, beside: Path) -> int:
     """Write the images of an archive to ``beside``; returns their number."""
-    count, left_out, room = 0, [], 4 * archive.stat().st_size + LARGEST_IMAGE
+    count, skipped, room = 0, [], 4 * archive.stat().st_size + LARGEST_IMAGE
     bar = tqdm(desc=f"unpacking {archive.name}", total=archive.stat().st_size, unit="B", unit_scale=True, disable=None)
     with archive.open("rb") as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar, bar:
         for member in tar:
@@ -98,26 +99,26 @@ def _write_images(archive: Path, beside: Path) -> int:
                 continue
             match = IMAGE_MEMBER.fullmatch(member.name)
             if match is None:
-                left_out.append(member.name)
+                skipped.append(member.name)
                 continue
             room -= member.size
             if member.size > LARGEST_IMAGE or room < 0:
-                raise tarfile.TarError(f"{member.name} would make it larger than images of the release can be")
+                raise tarfile.TarError(f"with {member.name} it is larger than the release's images can be")
             _write_image(tar.extractfile(member), beside / "images" / match[1])
             count += 1
-    if left_out:
-        logger.warning("%s: %d file(s) left out, such as %s", archive, len(left_out), ", ".join(left_out[:3]))
+    if skipped:
+        logger.warning("%s: %d file(s) skipped, such as %s", archive, len(skipped), ", ".join(skipped[:3]))
     if not count:
-        raise tarfile.TarError("it holds no images/00000001_000.png or the like")
+        raise tarfile.TarError("it has no file such as images/00000001_000.png")
     return count
 
 
 def _check_member(member: tarfile.TarInfo, beside: Path) -> None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
-        raise tarfile.TarError(f"{member.name} in it leads out of the folder")
+        raise tarfile.TarError(f"{member.name} is a path outside the folder")
     if not (member.isreg() or member.isdir()):
-        raise tarfile.TarError(f"{member.name} in it is a link or a device; the release has regular files only")
+        raise tarfile.TarError(f"{member.name} is a link or a device; the release has only regular files")
     if hasattr(tarfile, "data_filter"):  # Python's own check, from 3.11.4 on
         tarfile.data_filter(member, str(beside))
 
@@ -125,10 +126,10 @@ def _check_member(member: tarfile.TarInfo, beside: Path) -> None:
 def _write_image(content, path: Path) -> None:
     beginning = content.read(len(PNG_SIGNATURE))
     if beginning != PNG_SIGNATURE:
-        raise tarfile.TarError(f"{path.name} in it is not a PNG file")
+        raise tarfile.TarError(f"{path.name} is not a PNG file")
     try:
         with path.open("xb") as out:
             out.write(beginning)
             shutil.copyfileobj(content, out)
     except FileExistsError:
-        raise tarfile.TarError(f"{path.name} is in it twice") from None
+        raise tarfile.TarError(f"it contains {path.name} twice") from None

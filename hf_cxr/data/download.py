@@ -1,34 +1,37 @@
-"""ChestX-ray14 from where the NIH publishes it: resumable, checked, unpacked as `load_nih` reads it.
+"""Download ChestX-ray14 from the NIH: resumable, checked, unpacked as `load_nih` reads it.
 
     root/Data_Entry_2017_v2020.csv, train_val_list.txt, test_list.txt, BBox_List_2017.csv
     root/images_001/images/*.png ... images_012/images/*.png, each with a .done file beside images/
 
-A table is done when its checksum is right. An archive is done when its folder has its name, for it gets that only
-when every image in it has been written. What is done is not asked for again. An archive under way is
-root/NAME.part, with the server's word on its version in NAME.part.json; it is deleted once unpacked, unless it is to
-be kept. An archive or a table that somebody else put into root is used if it is the published one, and never deleted.
+A table is done when its checksum is right. An archive is done when its folder exists, because the folder gets its name
+only after every image has been written. What is done is not downloaded again. An unfinished archive is root/NAME.part,
+with the version that the server reported in NAME.part.json; it is deleted once unpacked, unless it is to be kept. An
+archive or a table that the user put into root is used if it is the published one, and never deleted.
 
-One download into a folder at a time: it holds the folder's lock while it decides what is missing and until it has it.
-Killed at any moment, the same call continues, and removes what the killed one left half-unpacked.
+One download into a folder at a time: it holds the folder's lock while it decides what is missing and until it is done.
+After a kill at any moment the same call continues, and removes what was half unpacked.
 
-Refuses: a web page in the place of a file, another size or checksum than the published one, an archive with paths
-that lead elsewhere, links or devices, too little space, offline mode, a second download into the same folder.
+Not by pooch: it starts a file of 4 GB again from its first byte after every interruption, and keeps nothing of a
+download that failed. huggingface_hub's `http_get` resumes, but a login page overwrites what is there, and it would
+join two versions of a file.
 
-Sources, and how far each is certain:
+Refuses: a web page instead of a file, a size or checksum that differs from the published one, an archive with paths
+outside its folder, links or devices, too little space, offline mode, a second download into the same folder.
+
+Sources, and how certain each is:
 
 - Links of the archives: `batch_download_zips.py` of the release. They answer GET, not HEAD, with a redirect to an
-  address that is good for a short time, so every attempt begins at the link. Sizes: what the server says.
+  address that is valid for a short time, so every attempt begins at the link. Sizes: as the server reports them.
 - MD5 of the archives: the release's FAQ_CHESTXRAY.pdf, question 7.
 - Links of the tables: the Box file numbers of the release's folder, in the form in which Box downloads one file of it.
-- Size and SHA-256 of the tables: of the files at those links, as others recorded them, and recomputed from another
-  copy. Copies elsewhere of Data_Entry_2017_v2020.csv have "Patient Gender" for "Patient Sex" in the header, nothing
-  else, and are refused.
+- Size and SHA-256 of the tables: of the files at those links, as published elsewhere, and recomputed from another
+  copy. Some copies of Data_Entry_2017_v2020.csv have "Patient Gender" for "Patient Sex" in the header and no other
+  difference; they are refused.
 
 Terms (FAQ, question 4): use is unrestricted; link to the NIH's download site, acknowledge the NIH Clinical Center, and
 cite Wang et al., CVPR 2017.
 """
 
-import contextlib
 import difflib
 import errno
 import hashlib
@@ -38,7 +41,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,8 +121,8 @@ LONGEST_WAIT = 120.0  # seconds between two attempts
 GZIP_SIGNATURE = b"\x1f\x8b"
 
 
-class _PassingError(Exception):
-    """What may go well at the next attempt; ``wait`` is the seconds that the server asked for."""
+class _TemporaryError(Exception):
+    """The next attempt may succeed; ``wait`` is the seconds that the server asked for."""
 
     def __init__(self, message: str, wait: float = 0.0):
         super().__init__(message)
@@ -135,24 +139,24 @@ def download_nih(
     tries: int = 8,
     backoff: float = 2.0,
 ) -> list[str]:
-    """Bring the release's tables and images into a folder; call again to continue after whatever stopped it.
+    """Download the release's tables and images into a folder; call again to continue after an interruption.
 
     Args:
-        root: the folder; made if need be.
+        root: the folder; created if it does not exist.
         mirror: base address of another server with files of the same names and content; by default the NIH's.
         only: names out of `NIH_FILES`; by default all.
         keep_archives: keep the archives beside the unpacked images: 45 GB more.
         timeout: seconds without a byte after which a connection counts as stalled.
-        tries: attempts in a row that bring no file further than it was before one gives up.
-        backoff: seconds before the second of these; doubled each time, at most 120.
+        tries: attempts in a row without progress before giving up.
+        backoff: seconds before the second of these attempts; doubled each time, at most 120.
 
     Returns:
-        Names of what was brought in or unpacked by this call; empty when everything was there.
+        Names of what this call downloaded or unpacked; empty if nothing was missing.
 
     Raises:
         ValueError: an unknown name in ``only``; a mirror that is not an http address.
         DownloadError: offline mode, too little space, no connection, a wrong file, an unsafe archive, a file or folder
-            in ``root`` that is in the way, another download into it.
+            in ``root`` that blocks a name, another download into it.
     """
     files = [replace(file, url=_address(file, mirror)) for file in _chosen(only)]
     root = Path(root)
@@ -162,30 +166,30 @@ def download_nih(
     if only is None:
         _refuse_flat_images(root)
     missing = _missing(files, root)
-    if not missing and not _leavings(files, root):
+    if not missing and not _leftovers(files, root):
         return []  # not even the lock: the folder may be on a read-only disk
     if constants.is_offline_mode() and any(_needs_network(file, root) for file in missing):
         raise DownloadError(
-            f"cannot download {missing[0].name} and what else {root} lacks in offline mode: unset HF_HUB_OFFLINE (and "
-            f"TRANSFORMERS_OFFLINE), or put the files of {RELEASE} there by other means"
+            f"cannot download what {root} lacks ({missing[0].name}, ...) in offline mode: unset HF_HUB_OFFLINE (and "
+            f"TRANSFORMERS_OFFLINE), or copy the files of {RELEASE} there"
         )
     _check_space(root, missing, keep_archives)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _alone(root), httpx2.Client(timeout=timeout, follow_redirects=True) as client:
-            missing = _missing(files, root)  # another run may have ended since the look above
-            _remove_leavings(files, missing, root)
+        with _lock(root), httpx2.Client(timeout=timeout, follow_redirects=True) as client:
+            missing = _missing(files, root)  # another download may have ended since the check above
+            _remove_leftovers(files, missing, root)
             for file in missing:
                 logger.info("%s from %s", file.name, file.url)
                 _get(client, file, root, keep_archives=keep_archives, tries=tries, backoff=backoff)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DownloadError(
-                f"no space left in {root}; free disk space and run the same command again: it continues from here"
+                f"no space left in {root}; free disk space and run the same command again to continue"
             ) from error
         raise DownloadError(
-            f"cannot write {error.filename or root}: {error.strerror or error}; fix that and run again: it continues "
-            "from here"
+            f"cannot write {error.filename or root}: {error.strerror or error}; fix that and run the same command "
+            "again to continue"
         ) from error
     return [file.name for file in missing]
 
@@ -194,16 +198,16 @@ def _missing(files: Sequence[RemoteFile], root: Path) -> list[RemoteFile]:
     return [file for file in files if not _is_done(file, root)]
 
 
-def _leavings(files: Sequence[RemoteFile], root: Path) -> list[Path]:
-    """What a killed run left: folders that were being unpacked, notes that were being written."""
+def _leftovers(files: Sequence[RemoteFile], root: Path) -> list[Path]:
+    """What a killed download left: half unpacked folders, half written notes, parts of files that are done."""
     unpacking = [unpacking_folder(root, file.folder) for file in files if file.is_archive]
     notes = [path for file in files for path in root.glob(f".{_note(_part(file, root)).stem}-*.json")]
     parts = [part for file in files if (part := _part(file, root)).is_file() and _is_done(file, root)]
     return [path for path in (*unpacking, *notes, *parts) if path.exists()]
 
 
-def _remove_leavings(files: Sequence[RemoteFile], missing: Sequence[RemoteFile], root: Path) -> None:
-    for path in _leavings(files, root):
+def _remove_leftovers(files: Sequence[RemoteFile], missing: Sequence[RemoteFile], root: Path) -> None:
+    for path in _leftovers(files, root):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for file in set(files) - set(missing):
         _note(_part(file, root)).unlink(missing_ok=True)
@@ -236,33 +240,33 @@ def _address(file: RemoteFile, mirror: str | None) -> str:
 def _refuse_flat_images(root: Path) -> None:
     if (root / "images").is_dir() and any((root / "images").glob("*.png")):
         raise DownloadError(
-            f"{root}/images already has images, as a release unpacked by hand has them; download into another folder, "
-            "or name with --only the files that are missing"
+            f"{root}/images already has images, as from a release unpacked by hand; download into another folder, or "
+            "name the missing files with --only"
         )
 
 
 def _is_done(file: RemoteFile, root: Path) -> bool:
-    """Whether a file needs nothing more. Something else in its place is an error: it is not ours to replace."""
+    """Whether a file needs nothing more. A different file in its place is an error: it may be the user's."""
     if not file.is_archive:
         path = root / file.name
         if path.exists():
-            _check_content(path, file, f"move it away and run again for the published one, which is at {file.url}")
+            _check_content(path, file, f"move it away and run again to download the published one from {file.url}")
         return path.exists()
     folder = root / file.folder
-    repair = f"move it away and run again, or leave out {file.name} with --only"
+    repair = f"move it away and run again, or name the other files with --only, without {file.name}"
     if folder.is_symlink() and not folder.exists():
         raise DownloadError(f"{folder} is a link to a folder that does not exist; {repair}")
     if not folder.exists():
         return False
     if not (folder / MARKER).is_file():
-        raise DownloadError(f"{folder} is there, but did not come from a finished download; {repair}")
+        raise DownloadError(f"{folder} exists, but not from a finished download; {repair}")
     expected = read_record(folder / MARKER).get("images")
     if not isinstance(expected, int):
-        raise DownloadError(f"{folder / MARKER} is damaged: it does not say how many images there are; {repair}")
+        raise DownloadError(f"{folder / MARKER} is damaged: it does not have the number of images; {repair}")
     images = folder / "images"
-    there = sum(name.endswith(".png") for name in os.listdir(images)) if images.is_dir() else 0
-    if there != expected:
-        raise DownloadError(f"{images} has {there} images of the {expected} in {file.name}; {repair}")
+    found = sum(name.endswith(".png") for name in os.listdir(images)) if images.is_dir() else 0
+    if found != expected:
+        raise DownloadError(f"{images} has {found} of the {expected} images in {file.name}; {repair}")
     return True
 
 
@@ -283,35 +287,29 @@ def _needs_network(file: RemoteFile, root: Path) -> bool:
 
 
 def _check_space(root: Path, missing: Sequence[RemoteFile], keep_archives: bool) -> None:
-    """Room for all that is missing, unpacked, with one archive at a time beside it, or all of them if they stay."""
+    """Refuse a disk without space for all that is missing, unpacked, and one archive at a time, or all if kept."""
     size = {file: file.size or 0 for file in missing}
     unpacked = sum(int(UNPACKED * size[file]) for file in missing if file.is_archive)
     to_fetch = [max(size[file] - _size(_part(file, root)), 0) for file in missing if not (root / file.name).exists()]
     needed = unpacked + (sum(to_fetch) if keep_archives else max(to_fetch, default=0))
-    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
+    parent = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(parent).free
     if free < needed:
         raise DownloadError(
             f"{root} needs {needed / 1e9:.1f} GB ({unpacked / 1e9:.1f} GB of images, the rest for archives"
-            f"{' that are kept' if keep_archives else ' under way'}) and its disk has {free / 1e9:.1f} GB free; make "
-            "space, choose another disk, or take a part of the release with --only"
+            f"{'' if keep_archives else ', one at a time'}) and its disk has {free / 1e9:.1f} GB free; free disk "
+            "space, choose another disk, or download a part of the release with --only"
         )
 
 
-@contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """No other process downloads into the folder meanwhile."""
-    lock = filelock.FileLock(root / ".download.lock")
+def _lock(root: Path) -> AbstractContextManager:
+    """Held while downloading: no other process downloads into the folder meanwhile."""
     try:
-        lock.acquire(timeout=0)
+        return filelock.FileLock(root / ".download.lock").acquire(timeout=0)
     except filelock.Timeout:
         raise DownloadError(f"another download into {root} is running; wait for it, or stop it") from None
     except NotImplementedError as error:
         raise DownloadError(f"{root} cannot be locked ({error}); download to a local disk") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _get(
@@ -319,13 +317,15 @@ def _get(
 ) -> None:
     """Fetch, check, put into place."""
     final, part = root / file.name, _part(file, root)
-    if final.exists():  # an archive that was kept, or that somebody put there
-        _check_content(final, file, f"move it away and run again for the published one, which is at {file.url}")
+    if final.exists():  # an archive that was kept, or that the user put there
+        _check_content(final, file, f"move it away and run again to download the published one from {file.url}")
         unpack(final, root)
         return
     _fetch(client, file, part, tries=tries, backoff=backoff)
     try:
-        _check_content(part, file, f"deleted; run again, or get {file.name} from {RELEASE} by hand and put it there")
+        _check_content(
+            part, file, f"deleted; run again, or download {file.name} from {RELEASE} by hand and put it there"
+        )
     except DownloadError:
         part.unlink()
         _note(part).unlink(missing_ok=True)
@@ -341,17 +341,19 @@ def _get(
 def _check_content(path: Path, file: RemoteFile, repair: str) -> None:
     """DownloadError unless the size and the checksum are the published ones, where these are known."""
     if file.size is not None and path.stat().st_size != file.size:
-        raise DownloadError(f"{path} has {path.stat().st_size:,} bytes, the published file {file.size:,}: {repair}")
+        raise DownloadError(
+            f"{path} has {path.stat().st_size:,} bytes, the published file has {file.size:,}: {repair}"
+        )
     if file.checksum is not None:
         algorithm, expected = file.checksum.split(":")
         with path.open("rb") as content:
             found = hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
         if found != expected:
-            raise DownloadError(f"{path} has the {algorithm} {found}, the published file {expected}: {repair}")
+            raise DownloadError(f"{path} has the {algorithm} {found}, the published file has {expected}: {repair}")
 
 
 def _fetch(client: httpx2.Client, file: RemoteFile, part: Path, *, tries: int, backoff: float) -> None:
-    """Bring ``part`` to its full length, through stalls, cut-offs and a server that is busy."""
+    """Complete ``part``; a connection that stalls or breaks and a busy server are tried again."""
     if file.size is not None and _size(part) > file.size:
         part.unlink()
     failures, furthest = 0, _size(part)
@@ -359,23 +361,23 @@ def _fetch(client: httpx2.Client, file: RemoteFile, part: Path, *, tries: int, b
         try:
             _receive(client, file, part)
             return
-        except (httpx2.RequestError, _PassingError) as error:
-            # Only getting further counts: a server that ignores Range and always breaks off would go on for ever.
+        except (httpx2.RequestError, _TemporaryError) as error:
+            # Only progress counts: a server that ignores Range and always breaks off would be tried for ever.
             failures = 1 if _size(part) > furthest else failures + 1
             furthest = max(furthest, _size(part))
             what = f"{file.url}: {str(error) or type(error).__name__}"
             if failures >= tries:
                 raise DownloadError(
-                    f"{what}; gave up after {tries} attempts at byte {_size(part):,}. Check the network and run again:"
-                    " it continues from there"
+                    f"{what}; gave up after {tries} attempts at byte {_size(part):,}; check the network and run the "
+                    "same command again to continue from there"
                 ) from error
             wait = min(max(backoff * 2 ** (failures - 1), getattr(error, "wait", 0.0)), LONGEST_WAIT)
-            logger.warning("%s at byte %d; again in %g s", what, _size(part), wait)
+            logger.warning("%s at byte %d; trying again in %g s", what, _size(part), wait)
             time.sleep(wait)
 
 
 def _receive(client: httpx2.Client, file: RemoteFile, part: Path) -> None:
-    """One attempt: ask for what is missing and append it, or start over where the server does."""
+    """One attempt: ask for what is missing and append it, or start again if the server sends the whole file."""
     offset, headers = _range_to_ask(file, part)
     with client.stream("GET", file.url, headers={"Accept-Encoding": "identity", **headers}) as answer:
         if answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{offset}":
@@ -385,7 +387,7 @@ def _receive(client: httpx2.Client, file: RemoteFile, part: Path) -> None:
             offset = 0
         elif not answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
             part.unlink(missing_ok=True)
-            raise _PassingError(f"asked for bytes from {offset}, got {answer.headers.get('Content-Range')}")
+            raise _TemporaryError(f"asked for bytes from {offset}, got {answer.headers.get('Content-Range')}")
         length = answer.headers.get("Content-Length", "")
         left = int(length) if length.isdecimal() else None
         total = file.size if left is None else offset + left
@@ -395,10 +397,10 @@ def _receive(client: httpx2.Client, file: RemoteFile, part: Path) -> None:
             _check_beginning(answer, first, file)
         if file.size not in (None, total):
             raise DownloadError(
-                f"{file.url} has {total:,} bytes, the published {file.name} {file.size:,}: not the same file. Get it "
-                f"from {RELEASE} by hand, or from another --mirror"
+                f"{file.url} has {total:,} bytes, the published {file.name} has {file.size:,}: not the same file; "
+                f"download it from {RELEASE} by hand, or use another --mirror"
             )
-        # Nothing that is already here has been touched so far: a login page costs no gigabyte.
+        # Nothing was overwritten so far: a login page does not cost what is already downloaded.
         if not offset:
             part.unlink(missing_ok=True)
             validator = answer.headers.get("ETag", "W/")
@@ -409,18 +411,18 @@ def _receive(client: httpx2.Client, file: RemoteFile, part: Path) -> None:
         )
         with part.open("ab") as out, bar:
             for chunk in itertools.chain([first], chunks):
-                if total is not None and out.tell() + len(chunk) > total:  # it could go on until the disk is full
-                    out.truncate(offset)  # what such a server sends is not kept
-                    raise _PassingError(f"sends more than the {total:,} bytes of the file")
+                if total is not None and out.tell() + len(chunk) > total:  # it could fill the disk
+                    out.truncate(offset)  # nothing from such a server is kept
+                    raise _TemporaryError(f"the server sends more than the {total:,} bytes of the file")
                 out.write(chunk)
-                out.flush()  # a killed run leaves all that came
+                out.flush()  # a kill loses nothing that has arrived
                 bar.update(len(chunk))
     if total is not None and _size(part) < total:
-        raise _PassingError(f"ended after {_size(part):,} of {total:,} bytes")
+        raise _TemporaryError(f"the connection ended after {_size(part):,} of {total:,} bytes")
 
 
 def _range_to_ask(file: RemoteFile, part: Path) -> tuple[int, dict[str, str]]:
-    """The byte to go on from, and the headers that ask for it: with If-Range, a file that has changed comes whole."""
+    """The byte to resume from, and the headers for it: with If-Range, a server sends a changed file from its start."""
     offset, note = _size(part), _note(part)
     if not offset:
         return 0, {}
@@ -428,7 +430,7 @@ def _range_to_ask(file: RemoteFile, part: Path) -> tuple[int, dict[str, str]]:
     validator = known.get("validator") if known.get("url") == file.url else None
     if not (isinstance(validator, str) and validator.isascii() and validator.isprintable()):  # a damaged note
         validator = None
-    if validator is None and file.checksum is None:  # nothing would tell whether the two halves are of one file
+    if validator is None and file.checksum is None:  # nothing could show that both halves are from one file
         return 0, {}
     return offset, {"Range": f"bytes={offset}-"} | ({"If-Range": validator} if validator else {})
 
@@ -439,23 +441,23 @@ def _check_status(answer: httpx2.Response, file: RemoteFile, part: Path) -> None
         return
     if status == 416:
         part.unlink(missing_ok=True)
-        raise _PassingError("the server has less than is here; starting over")
+        raise _TemporaryError("the server's file is shorter than what was downloaded; starting again")
     if status in (408, 429) or status >= 500:
         seconds = answer.headers.get("Retry-After", "")
-        raise _PassingError(f"HTTP status {status}", wait=float(seconds) if seconds.isdecimal() else 0.0)
+        raise _TemporaryError(f"HTTP status {status}", wait=float(seconds) if seconds.isdecimal() else 0.0)
     raise DownloadError(
-        f"{file.url} answers with HTTP status {status}; the link may have changed: get {file.name} from {RELEASE} by "
-        "hand, or from another --mirror"
+        f"{file.url} answers with HTTP status {status}; the link may have changed: download {file.name} from "
+        f"{RELEASE} by hand, or use another --mirror"
     )
 
 
 def _check_beginning(answer: httpx2.Response, first: bytes, file: RemoteFile) -> None:
     is_page = answer.headers.get("Content-Type", "").startswith("text/html") or first.lstrip()[:1] == b"<"
     if is_page or (file.is_archive and not GZIP_SIGNATURE.startswith(first[:2])):
-        what = "a web page" if is_page else "something else"
+        what = "a web page" if is_page else "a different kind of file"
         raise DownloadError(
-            f"{file.url} gives {what} in the place of {file.name}, as behind a login or when the link has changed; "
-            f"open it in a browser, or get the file from {RELEASE} by hand"
+            f"{file.url} sends {what} instead of {file.name}: it may need a login, or the link has changed; open it "
+            f"in a browser, or download the file from {RELEASE} by hand"
         )
 
 

@@ -112,7 +112,7 @@ def test_it_gets_there(release, tmp_path, plan, ranges):
     assert not list((tmp_path / "nih").glob("*.part*"))
 
 
-def test_it_gives_up_and_goes_on_later(release, tmp_path):
+def test_it_gives_up_and_continues_later(release, tmp_path):
     release.plan[ARCHIVE] = [("cut", 70_000), 503, 503, 503]
     with pytest.raises(DownloadError, match=r"HTTP status 503; gave up after 3 attempts at byte 70,000"):
         download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
@@ -129,7 +129,7 @@ def test_a_server_without_ranges_that_always_breaks_off_ends(release, tmp_path):
 
 
 def test_no_connection(release, tmp_path):
-    with pytest.raises(DownloadError, match=r"gave up after 3 attempts.*Check the network"):
+    with pytest.raises(DownloadError, match=r"gave up after 3 attempts.*check the network"):
         download_nih(tmp_path, mirror="http://127.0.0.1:9", only=[LIST], **QUICK)
 
 
@@ -204,7 +204,7 @@ def test_killed_in_mid_unpacking(release, tmp_path):
     assert len(list((root / "images_001/images").iterdir())) == 4
 
 
-def test_leavings_are_removed_though_nothing_is_missing_and_nothing_else_is(release, tmp_path):
+def test_leftovers_are_removed_though_nothing_is_missing_and_nothing_else_is(release, tmp_path):
     download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
     before = snapshot(tmp_path)
     (tmp_path / ".images_001.unpacking/images").mkdir(parents=True)
@@ -254,7 +254,7 @@ def test_a_damaged_record_of_what_was_unpacked_is_one_error(release, tmp_path, r
         download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
     (tmp_path / "images_001/.done").write_text('{"images": 4}')
     shutil.rmtree(tmp_path / "images_001/images")
-    with pytest.raises(DownloadError, match="has 0 images of the 4"):
+    with pytest.raises(DownloadError, match="has 0 of the 4 images"):
         download_nih(tmp_path, mirror=release.url, only=[ARCHIVE], **QUICK)
 
 
@@ -303,7 +303,7 @@ def test_unknown_size_and_checksum(release, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [ARCHIVE, LIST])
 def test_a_login_page_is_one_error_and_costs_nothing_that_is_there(release, tmp_path, name):
     release.plan[name] = [("cut", 20), ("page",)]
-    with pytest.raises(DownloadError, match=rf"{release.url}/{name} gives a web page in the place of {name}.*by hand"):
+    with pytest.raises(DownloadError, match=rf"{release.url}/{name} sends a web page instead of {name}.*by hand"):
         download_nih(tmp_path, mirror=release.url, only=[name], **QUICK)
     assert len(release.asked) == 2
     assert (tmp_path / f"{name}.part").stat().st_size == 20
@@ -315,11 +315,14 @@ def test_a_login_page_is_one_error_and_costs_nothing_that_is_there(release, tmp_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content[:-1], r"has [\d,]+ bytes, the published images_001.tar.gz [\d,]+"),
-        (lambda content: content + b"0", r"has [\d,]+ bytes, the published images_001.tar.gz [\d,]+"),
-        (lambda content: content[:-9] + bytes(9), r"images_001.tar.gz.part has the md5 \w+, the published file \w+"),
-        (lambda content: b"PK" + content[2:], "gives something else in the place of images_001.tar.gz"),
-        (lambda content: b"", r"has 0 bytes, the published images_001.tar.gz [\d,]+"),
+        (lambda content: content[:-1], r"has [\d,]+ bytes, the published images_001.tar.gz has [\d,]+"),
+        (lambda content: content + b"0", r"has [\d,]+ bytes, the published images_001.tar.gz has [\d,]+"),
+        (
+            lambda content: content[:-9] + bytes(9),
+            r"images_001.tar.gz.part has the md5 \w+, the published file has \w+",
+        ),
+        (lambda content: b"PK" + content[2:], "sends a different kind of file instead of images_001.tar.gz"),
+        (lambda content: b"", r"has 0 bytes, the published images_001.tar.gz has [\d,]+"),
     ],
     ids=["short", "long", "checksum", "zip", "empty"],
 )
@@ -360,17 +363,17 @@ GOOD = {"images/00000001_000.png": PNG}
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"../evil.png": PNG}, "leads out"),
-        ({"images/../../evil.png": PNG}, "leads out"),
-        ({"/tmp/evil.png": PNG}, "leads out"),
+        ({"../evil.png": PNG}, "a path outside the folder"),
+        ({"images/../../evil.png": PNG}, "a path outside the folder"),
+        ({"/tmp/evil.png": PNG}, "a path outside the folder"),
         ({"s": link("images/00000002_000.png", "/etc/passwd")}, "link or a device"),
         ({"s": link("images", "..")}, "link or a device"),
         ({"s": link("images/00000002_000.png", "images/00000001_000.png", tarfile.LNKTYPE)}, "link or a device"),
         ({"s": device("images/00000002_000.png", tarfile.CHRTYPE)}, "link or a device"),
         ({"s": device("images/00000002_000.png", tarfile.FIFOTYPE)}, "link or a device"),
         ({"images/00000002_000.png": b"#!/bin/sh"}, "is not a PNG file"),
-        ({"./images/00000001_000.png": PNG}, "is in it twice"),
-        ({"images/00000002_000.png": PNG + bytes(70_000_000)}, "larger than images"),
+        ({"./images/00000001_000.png": PNG}, "contains 00000001_000.png twice"),
+        ({"images/00000002_000.png": PNG + bytes(70_000_000)}, "larger than the release's images"),
     ],
     ids=["up", "up later", "absolute", "symlink", "folder", "hard link", "device", "fifo", "script", "twice", "bomb"],
 )
@@ -390,7 +393,7 @@ def test_the_good_part_of_these_archives_unpacks(tmp_path, caplog):
     archive.write_bytes(tar_gz({"d": device("images", tarfile.DIRTYPE)} | GOOD | {"images/._00000001_000.png": b"x"}))
     with caplog.at_level(logging.WARNING, logger="hf_cxr.data.archives"):
         assert unpack(archive, tmp_path) == 1
-    assert "1 file(s) left out, such as images/._00000001_000.png" in caplog.text
+    assert "1 file(s) skipped, such as images/._00000001_000.png" in caplog.text
     folder = tmp_path / "images_001"
     assert snapshot(folder).keys() == {".done", "images/00000001_000.png"}
     assert json.loads((folder / ".done").read_text()) == {"archive": ARCHIVE, "images": 1}
@@ -417,7 +420,9 @@ def test_too_little_space_is_said_before_the_first_request(release, tmp_path, mo
     usage = type(shutil.disk_usage(tmp_path))
     for keep, needed in ((False, unpacked + max(archives)), (True, unpacked + sum(sizes.values()))):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, needed=needed: usage(10**9, 10**9, needed - 1))
-        with pytest.raises(DownloadError, match=r"needs 0.0 GB .* free; make space, choose another disk, or take a"):
+        with pytest.raises(
+            DownloadError, match=r"needs 0.0 GB .* free; free disk space, choose another disk, or download a"
+        ):
             download_nih(tmp_path / "nih", mirror=release.url, keep_archives=keep, **QUICK)
     assert (release.asked, (tmp_path / "nih").exists()) == ([], False)
     download_nih(tmp_path / "nih", mirror=release.url, **QUICK)  # enough for the archives one at a time
@@ -456,11 +461,11 @@ def test_what_is_in_the_way_is_named_and_left_alone(release, tmp_path):
         assert snapshot(tmp_path) == before
 
     (tmp_path / LIST).write_text("another list")
-    refused(rf"{LIST} has 12 bytes, the published file \d+: move it away", [LIST])
+    refused(rf"{LIST} has 12 bytes, the published file has \d+: move it away", [LIST])
     (tmp_path / "images_001/images").mkdir(parents=True)
-    refused("images_001 is there, but did not come from a finished download; move it away", [ARCHIVE])
+    refused("images_001 exists, but not from a finished download; move it away", [ARCHIVE])
     (tmp_path / "images_001/.done").write_text(json.dumps({"images": 4}))
-    refused(r"images_001/images has 0 images of the 4 in images_001.tar.gz", [ARCHIVE])
+    refused(r"images_001/images has 0 of the 4 images in images_001.tar.gz", [ARCHIVE])
     (tmp_path / "images").mkdir()
     (tmp_path / "images/00000001_000.png").touch()
     refused("already has images", None)
