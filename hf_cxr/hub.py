@@ -1,14 +1,14 @@
-"""A finished run folder to the Hugging Face Hub, as one commit.
+"""Push a finished run folder to the Hugging Face Hub, as one commit.
 
-``prepare_repo`` is for before training: a missing login, a wrong name or a token that may only read fails in the
-first second, not after the last epoch. ``push_run`` is for after it. With several processes, the main one alone
-calls them.
+``prepare_repo`` is called before training, so that a missing login, a wrong name or a read-only token fails in the
+first second and not after the last epoch; ``push_run`` is called after training. With several processes, only the main
+one calls them.
 
-What goes up is a list of known names, each file checked: see ``push_files``. A new repository is private unless a
-public one is asked for.
+Only files on a list of known names are pushed, each of them checked: see ``push_files``. A new repository is private
+unless a public one is asked for.
 
-Refused, each before any request: offline mode, a folder or file that ``push_files`` refuses, a card whose metadata
-does not parse. Refused before any file is sent: a private push into a repository that is public.
+Refused before any request: offline mode, a folder or file that ``push_files`` refuses, a card whose metadata do not
+parse. Refused before any file is sent: a private push into a public repository.
 """
 
 import logging
@@ -37,27 +37,27 @@ logger = logging.getLogger(__name__)
 
 
 class HubError(RuntimeError):
-    """A request to the Hub that cannot be made, or that the Hub refused; the message says what to do."""
+    """A request that cannot be made, or that the Hub refused; the message says what to do."""
 
 
 def push_target(training: TrainingArguments) -> tuple[str, bool]:
-    """Where a run's arguments send it: the repository's name, and whether it has to be private."""
+    """The repository that a run's arguments name, and whether it has to be private."""
     return training.hub_model_id or Path(training.output_dir).resolve().name, training.hub_private_repo is not False
 
 
 def push_command(run_dir: str | Path, repo_id: str, *, private: bool) -> str:
-    """The command that pushes a finished run folder, or finishes a push that was interrupted."""
+    """The command that pushes a finished run folder; after an interrupted push, it finishes it."""
     return shlex.join(["hf-cxr", "push", str(run_dir), repo_id, *([] if private else ["--public"])])
 
 
 def prepare_repo(repo_id: str, *, private: bool = True, token: str | None = None) -> str:
-    """Create the model repository if it is not there, and check that it can be written to.
+    """Create the model repository if it does not exist, and check that it can be written to.
 
     Args:
         repo_id: ``name`` or ``namespace/name``; a bare name goes to the token's owner.
-        private: the repository has to be private. One that exists and is public is refused; one that exists and is
-            private stays so whatever this says.
-        token: access token; by default the one of ``HF_TOKEN`` or of ``hf auth login``.
+        private: the repository has to be private; an existing public one is refused. An existing private one stays
+            private in any case.
+        token: access token; by default that of ``HF_TOKEN`` or of ``hf auth login``.
 
     Returns:
         The full name, ``namespace/name``.
@@ -70,22 +70,22 @@ def prepare_repo(repo_id: str, *, private: bool = True, token: str | None = None
     _check_online()
     token = token or get_token()
     if not token:
-        raise HubError(f"not logged in, so {repo_id} cannot be written to: run `hf auth login`, or set HF_TOKEN")
+        raise HubError(f"not logged in, which writing to {repo_id} needs: run `hf auth login`, or set HF_TOKEN")
     api = HfApi(token=token)
     with _explained(f"prepare the repository {repo_id}", api):
         full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        # With exist_ok, create_repo is content with a repository that this token may read only.
+        # With exist_ok, create_repo accepts a repository that this token may only read.
         api.auth_check(full_id, write=True)
         info = api.model_info(full_id)
     if private and not info.private:
         raise HubError(
-            f"{full_id} exists and is public, and a push is private unless you say otherwise: to push into the public"
-            " repository give --public (in training --hub_private_repo false), or make it private with"
-            f" `hf repos settings {full_id} --private`, or choose another name"
+            f"{full_id} exists and is public, and a push is private by default: to push into the public repository,"
+            " give --public (in training --hub_private_repo false); or make it private with"
+            f" `hf repos settings {full_id} --private`; or choose another name"
         )
     if info.private and not private:
         logger.warning(
-            "%s is private and stays so; to make it public: hf repos settings %s --public", full_id, full_id
+            "%s is private and stays private; to make it public: hf repos settings %s --public", full_id, full_id
         )
     return full_id
 
@@ -102,7 +102,7 @@ def run_files(run_dir: str | Path, *, include_predictions: bool = False) -> list
 def plan_push(
     run_dir: str | Path, repo_id: str, *, token: str | None = None, include_predictions: bool = False
 ) -> list[PushFile]:
-    """The files that ``push_run`` would send, after every check that needs no network."""
+    """The files that ``push_run`` would send, once they have passed every check that needs no network."""
     return _plan(Path(run_dir), repo_id, token or get_token(), include_predictions)[0]
 
 
@@ -115,15 +115,15 @@ def push_run(
     commit_message: str = "Upload model, card and report",
     include_predictions: bool = False,
 ) -> str:
-    """Send a run folder's model, processor, card, metrics, config, report and figures as one commit.
+    """Push a run folder's model, processor, card, metrics, config, report and figures as one commit.
 
-    Files of an earlier push that this one does not have (a figure that is no longer drawn, predictions that are no
-    longer wanted) are deleted in the same commit; they stay in the repository's history. Files that ``push_run`` never
-    sends are left alone. With nothing changed, no commit is made and the last one's address is returned.
+    Files of an earlier push that this one lacks (a figure that is no longer drawn, predictions that are no longer
+    wanted) are deleted in the same commit; they stay in the repository's history. Files that ``push_run`` never sends
+    are not touched. If nothing changed, there is no new commit and the address of the last one is returned.
 
     Args:
         run_dir: a finished run folder; see ``push_files.REQUIRED``.
-        include_predictions: also send ``predictions/``. They carry patient and image identifiers.
+        include_predictions: also send ``predictions/``, which contain patient and image identifiers.
         repo_id, private, token: as in ``prepare_repo``, which is called first.
 
     Returns:
@@ -131,10 +131,10 @@ def push_run(
 
     Raises:
         FileNotFoundError: the folder is incomplete; the message names what is missing.
-        ValueError: a file may not be sent (see ``push_files``), the card's metadata is wrong, or the name is not a
+        ValueError: a file may not be sent (see ``push_files``), the card's metadata are wrong, or the name is not a
             repository name.
-        HubError: as in ``prepare_repo``, or an upload that failed. No commit was made then, and calling again
-            sends only what had not arrived.
+        HubError: as in ``prepare_repo``, or an upload that failed. There is no commit then, and the next call sends
+            only what had not arrived.
     """
     run_dir = Path(run_dir)
     token = token or get_token()
@@ -144,8 +144,8 @@ def push_run(
     with _explained("check the card's metadata", api):
         _validate_card(card, run_dir)
     full_id = prepare_repo(repo_id, private=private, token=token)
-    # create_commit and not upload_folder: with hf_xet installed the latter cuts a push into several commits, and a
-    # reader in between would load the new config with the old weights.
+    # create_commit and not upload_folder: with hf_xet installed the latter splits a push into several commits, and a
+    # reader between two of them would load the new config with the old weights.
     with _explained(f"push {run_dir} to {full_id}", api):
         sent = {file.path for file in files}
         stale = sorted({*PUSHED, *PREDICTIONS} & set(api.list_repo_files(full_id)) - sent)
@@ -160,7 +160,7 @@ def _plan(
     _check_name(repo_id)
     if not run_dir.is_dir():
         raise FileNotFoundError(f"no run folder at {run_dir}; give the folder that training wrote (--output_dir)")
-    list_names(run_dir)  # before the card is read: it may be a link or a device
+    list_names(run_dir)  # before the card is read, which may be a link or a device
     card = _load_card(run_dir / "README.md")
     return collect(run_dir, include_predictions=include_predictions, token=token), card
 
@@ -170,23 +170,23 @@ def _check_name(repo_id: str) -> None:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise ValueError(
-            f"{repo_id!r} is not a repository name; give `name` or `namespace/name`, of letters, digits, '-', '_' and"
-            f" '.', at most 96 characters ({error})"
+            f"{repo_id!r} is not a repository name; give `name` or `namespace/name`, with letters, digits, '-', '_'"
+            f" and '.', at most 96 characters ({error})"
         ) from error
 
 
 def _check_online() -> None:
     if constants.is_offline_mode():
         raise HubError(
-            "cannot push to the Hub in offline mode: unset HF_HUB_OFFLINE (and TRANSFORMERS_OFFLINE), or leave the"
-            " push for later; the run folder holds everything it needs"
+            "cannot push to the Hub in offline mode: unset HF_HUB_OFFLINE (and TRANSFORMERS_OFFLINE), or push"
+            " later; the run folder contains everything for it"
         )
 
 
 def _load_card(path: Path) -> ModelCard:
-    again = "nothing was pushed. Restore the file from a copy"
+    again = "nothing was pushed; restore the file from a copy"
     try:
-        # huggingface_hub logs a warning of its own where the block is missing.
+        # huggingface_hub logs its own warning if the block is missing.
         text = path.read_text(encoding="utf-8")
         card = ModelCard(text) if REGEX_YAML_BLOCK.search(text) else None
     except Exception as error:  # PyYAML's errors and huggingface_hub's ValueError share no narrower base
@@ -208,11 +208,11 @@ def _validate_card(card: ModelCard, run_dir: Path) -> None:
 
 @contextmanager
 def _explained(doing: str, api: HfApi) -> Iterator[None]:
-    """Turn what a request can fail with into one HubError that says what failed, why, and the repair."""
+    """Turn any failure of a request into one HubError that says what failed, why, and the repair."""
     try:
         yield
     except (HTTPError, OSError, RuntimeError) as error:  # RuntimeError: a failed upload
-        # An upload's address is signed: who has it can write there.
+        # An upload's address is signed: anyone who has it can write there.
         reason = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", _reason(error, api))
         raise HubError(f"could not {doing}: {reason}") from error
 
@@ -229,11 +229,11 @@ def _reason(error: BaseException, api: HfApi) -> str:
         return f"{upload}no connection to {api.endpoint} ({what}); check the network and try again"
     status = cause.response.status_code
     if isinstance(cause, RepositoryNotFoundError):
-        return f"{upload}no such repository, or a private one that this token may not see"
+        return f"{upload}no such repository, or a private one that this token may not read"
     if status == 401:
         return (
-            f"{upload}the Hub refused the token: run `hf auth login --force` for a new one (HF_TOKEN, where set,"
-            " is used before the stored one)"
+            f"{upload}the Hub refused the token: run `hf auth login --force` for a new one (HF_TOKEN, if set,"
+            " takes precedence over the stored one)"
         )
     if status == 403:
         return f"{upload}{cause.server_message or 'forbidden'}; {_may_write(api)}"

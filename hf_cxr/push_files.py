@@ -1,11 +1,12 @@
 """Which files of a run folder go to the Hub, and whether each of them may.
 
-A literal list of names, never a pattern: checkpoints, logs, heat maps, hidden files and sub-folders stay here, and so
-do the predictions unless they are asked for, because they carry patient identifiers.
+A literal list of names, never a pattern: checkpoints, logs, heat maps, hidden files and sub-folders are not sent, nor
+are the predictions unless they are asked for, because they contain patient identifiers.
 
 Refused, before anything is sent: a folder in which a file of a finished run is missing; a file that is a link, has a
-second name, or is not a regular file inside the folder; one that is empty, cut off or does not parse; weights that are
-not finite; files of different runs in one folder; an access token; a path of this machine or of the one that trained.
+second name, or is not a regular file inside the folder; one that is empty, truncated or does not parse; weights that
+are not finite; files of different runs in one folder; an access token; a path on this machine or on the one
+that trained.
 """
 
 import html
@@ -30,28 +31,28 @@ REQUIRED = (
     *("config.json", WEIGHTS, "preprocessor_config.json"),
     *("README.md", "config.yaml", "metrics.json", "report.html"),
 )
-"""What every finished run has."""
+"""The files of every finished run."""
 
 FIGURES = ("figures/roc_test.png", "figures/training.png")
-"""Sent if they are there; one that the card shows has to be."""
+"""Sent if they exist; one that the card shows has to exist."""
 
 PUSHED = (*REQUIRED, *FIGURES)
 PREDICTIONS = ("predictions/validation.parquet", "predictions/test.parquet")
 
 LOCAL_SETTINGS = ("logging_dir", "nih_root", "output_dir", "resume_from_checkpoint", "table_root")
-"""Keys of config.yaml that are left out of what is pushed: folders of the machine that trained. Of any other value
-that is a path, the last name is kept, so that the pushed settings do not silently mean another run."""
+"""Keys of config.yaml that are not pushed: folders of the machine that trained. Of any other value that is a path, the
+last name is kept, so that the pushed settings still name the same data."""
 
 LAST_SETTING = "weight_decay"
 """The last key of every config.yaml."""
 
 HUB_IDS = ("model_name_or_path", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id")
-"""Keys whose value may have a slash and be no path."""
+"""Keys whose value may contain a slash without being a path."""
 
 # The Hub's access tokens are "hf_" (an organisation's "api_org_") and 34 letters or digits; a browser's, "hf_oauth_".
 _TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:hf_oauth|hf|api_org)_[A-Za-z0-9]{30,}")
 
-# Addresses of the network; those of a disk, such as file: and sqlite:, are paths.
+# Network addresses; those on a disk, such as file: and sqlite:, are paths.
 _URL = re.compile(r"\b(?:https?|ftps?|s3|gs|hf|ssh|git)://\S*", re.IGNORECASE)
 _LOCAL_PATH = re.compile(
     r"""
@@ -72,7 +73,7 @@ class PushFile:
 
     Args:
         path: in the run folder and in the repository.
-        content: the bytes that were checked, or for the weights, which are large, the place on this disk.
+        content: the bytes that were checked; for the weights, which are large, their path.
         size: in bytes.
     """
 
@@ -87,7 +88,7 @@ def collect(run_dir: str | Path, *, include_predictions: bool = False, token: st
     Args:
         run_dir: a finished run folder.
         include_predictions: also send ``predictions/``.
-        token: an access token that must not be in any file, beside those that look like one.
+        token: an access token that must not be in any file; whatever looks like one is refused too.
 
     Raises:
         FileNotFoundError: the folder is not a finished run; the message names what is missing or empty.
@@ -117,32 +118,32 @@ def collect(run_dir: str | Path, *, include_predictions: bool = False, token: st
 
 
 def list_names(run_dir: Path, *, include_predictions: bool = False) -> list[str]:
-    """The names that are to be sent. Nothing is read: each is known to be a regular file inside the folder."""
+    """The names that are to be sent. No content is read; each is checked to be a regular file inside the folder."""
     wanted = (*REQUIRED, *(PREDICTIONS if include_predictions else ()))
     there = {name: _place(run_dir, name) for name in (*wanted, *FIGURES)}
     wrong = [f"{name} is missing" for name in wanted if there[name] is None]
     wrong += [f"{name} is empty" for name, status in there.items() if status and status.st_size == 0]
     if wrong:
         if there["metrics.json"] is None and any(run_dir.glob("checkpoint-*")):
-            repair = "Run the same `hf-cxr train` command again to finish the run"
+            repair = "run the same `hf-cxr train` command again to finish the run"
         elif there["metrics.json"] is None:
-            repair = "Give the folder that training wrote at its end, not a checkpoint inside it"
+            repair = "give the folder that training wrote at its end, not a checkpoint inside it"
         else:
-            repair = "Restore what is missing from a copy, or train again with another --output_dir"
+            repair = "restore what is missing from a copy, or train again with another --output_dir"
         raise FileNotFoundError(
-            f"{run_dir} is not a complete run folder: {', '.join(wrong)}; nothing was pushed. {repair}"
+            f"{run_dir} is not a complete run folder: {', '.join(wrong)}; nothing was pushed; {repair}"
         )
     return sorted(name for name, status in there.items() if status)
 
 
 def _place(run_dir: Path, name: str):
-    """The status of a regular file inside the folder, or None where nothing has this name."""
+    """The status of a regular file inside the folder; None if nothing has this name."""
     path = run_dir / name
     try:
         status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         status = None
-    copy = f"nothing was pushed from {run_dir}. Put a copy in its place"
+    copy = f"nothing was pushed from {run_dir}; replace it by a copy"
     folder = path.parent
     if folder.exists() and folder.resolve() != (run_dir.resolve() / name).parent:
         raise ValueError(f"{folder} is a link that can lead out of the run folder; {copy}")
@@ -158,11 +159,11 @@ def _place(run_dir: Path, name: str):
 
 
 def published_settings(settings: dict[str, Any], protocol: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """The settings without the paths in them, and those paths: no other file may hold them either.
+    """The settings without their paths, and those paths: no other file may contain them either.
 
     Args:
-        settings: of config.yaml.
-        protocol: of metrics.json: it says whether the initial weights came from the Hub.
+        settings: the content of config.yaml.
+        protocol: that of metrics.json, which records whether the initial weights came from the Hub.
     """
     hidden = {value for key in LOCAL_SETTINGS if isinstance(value := settings.get(key), str) and key != "output_dir"}
 
@@ -174,7 +175,7 @@ def published_settings(settings: dict[str, Any], protocol: dict[str, Any]) -> tu
         if not isinstance(value, str) or not _is_local(key, value, protocol):
             return value
         hidden.add(value)
-        return PureWindowsPath(value).name or None  # it takes both kinds of separator
+        return PureWindowsPath(value).name or None  # it accepts both kinds of separator
 
     kept = {key: publish(key, value) for key, value in settings.items() if key not in LOCAL_SETTINGS}
     return kept, {path for path in hidden if re.search(r"[\\/]", path.strip("/\\"))}
@@ -189,11 +190,11 @@ def _is_local(key: str, value: str, protocol: dict[str, Any]) -> bool:
 
 
 def check_no_local_path(run_dir: Path, texts: dict[str, list[tuple[str, str]]], hidden: Iterable[str] = ()) -> None:
-    """Refuse a file that names a place on a disk: a home folder tells who, and where the patients' images lie.
+    """Refuse a file that contains a local path: a home folder names a person, and shows where patients' images are.
 
     Args:
         run_dir: for the message.
-        texts: for each file, where in it and what it says.
+        texts: for each file, pairs of place in the file and text.
         hidden: relative paths that were left out of the settings.
     """
     relative = [re.compile(rf"(?<![\w/.-]){re.escape(path)}(?![\w-])") for path in hidden]
@@ -207,7 +208,7 @@ def check_no_local_path(run_dir: Path, texts: dict[str, list[tuple[str, str]]], 
     if found:
         more = f", and {len(found) - 3} more" if len(found) > 3 else ""
         raise ValueError(
-            f"{run_dir}: local paths would be published: {'; '.join(found[:3])}{more}. Replace each by a name in that "
+            f"{run_dir}: local paths would be published: {'; '.join(found[:3])}{more}; replace each by a name in that "
             "file and push again"
         )
 
@@ -226,27 +227,27 @@ def _local_paths(text: str, relative: Sequence[re.Pattern]) -> Iterator[str]:
 
 
 def _check_no_token(run_dir: Path, data: dict[str, bytes], said: dict[str, list[str]], token: str | None) -> None:
-    """A pushed token is a stolen token.
+    """Refuse a file that contains an access token: once pushed, it is stolen.
 
     Args:
         run_dir: for the message.
         data: the bytes of each file.
-        said: the texts in it as a reader has them: without escapes, not compressed.
-        token: one that must not be in any file, beside those that look like one.
+        said: the texts in it as a reader sees them: without escapes, not compressed.
+        token: one that must not be in any file; whatever looks like one is refused too.
     """
     for name, texts in said.items():
         for text in (data.get(name, b"").decode("utf-8", errors="replace"), *texts):
             if _TOKEN.search(text) or (token and token in text):
                 raise ValueError(
-                    f"{run_dir / name} holds an access token; remove it, and revoke it if others saw the file"
+                    f"{run_dir / name} contains an access token; remove it, and revoke it if anyone saw the file"
                 )
 
 
 def exposed_tokens(run_dir: str | Path, token: str | None = None) -> list[Path]:
-    """Files of an earlier version's checkpoints that hold an access token in clear. They are never sent.
+    """Files of an earlier version's checkpoints that contain an access token in clear. They are never sent.
 
-    transformers saves its arguments as a pickle, and a ``--hub_token`` was among them. Its bytes are searched; it is
-    not unpickled.
+    transformers saves its arguments as a pickle, and a ``--hub_token`` was among them. The bytes are searched and not
+    unpickled.
     """
     found = []
     for path in sorted(Path(run_dir).glob("checkpoint-*/training_args.bin")):
@@ -265,7 +266,7 @@ class _Weights:
 
 
 def _read_weights(path: Path) -> _Weights:
-    """Names and shapes of all tensors: the file is whole, and its values are finite."""
+    """Names and shapes of all tensors, once the file is known to be complete and its values finite."""
     from safetensors import SafetensorError, safe_open  # with torch behind it, which takes a second
 
     shapes, broken = {}, []
@@ -278,31 +279,31 @@ def _read_weights(path: Path) -> _Weights:
                 if tensor.is_floating_point() and not tensor.isfinite().all():
                     broken.append(name)
     except SafetensorError as error:
-        raise ValueError(f"{path} is cut off or damaged ({error}); {_AGAIN}") from error
+        raise ValueError(f"{path} is truncated or damaged ({error}); {_AGAIN}") from error
     if not shapes:
-        raise ValueError(f"{path} holds no weights; {_AGAIN}")
+        raise ValueError(f"{path} contains no weights; {_AGAIN}")
     if broken:
         raise ValueError(f"{path}: NaN or infinity in {', '.join(broken[:3])}: the training diverged; {_AGAIN}")
     return _Weights(shapes, metadata, file_sha256(path))
 
 
-_AGAIN = "nothing was pushed. Train again with another --output_dir, or restore the file from a copy"
+_AGAIN = "nothing was pushed; train again with another --output_dir, or restore the file from a copy"
 
 
 def _parse(path: Path, content: bytes) -> Any:
-    """What a file says, in the form in which it is searched for paths: text, a mapping or a list."""
+    """A file's content in the form that is searched for paths: text, a mapping or a list."""
     try:
         value = PARSERS[path.suffix](content)
-        for _ in _texts(path.name, value):  # YAML can hold itself
+        for _ in _texts(path.name, value):  # a YAML node can contain itself
             pass
         return value
-    except Exception as error:  # each library has errors of its own
-        raise ValueError(f"{path} is cut off or damaged ({error_words(error)}); {_AGAIN}") from error
+    except Exception as error:  # each library has its own errors
+        raise ValueError(f"{path} is truncated or damaged ({error_words(error)}); {_AGAIN}") from error
 
 
 def _settings(content: bytes) -> dict[str, Any]:
     settings = _mapping(yaml.safe_load(content.decode("utf-8")))
-    # The keys are in order of the alphabet: what is cut off has lost the last of them.
+    # The keys are in alphabetical order: a truncated file has lost the last of them.
     if not content.endswith(b"\n") or LAST_SETTING not in settings:
         raise ValueError(f"its end is missing: no {LAST_SETTING}")
     return settings
@@ -321,7 +322,7 @@ def _page(content: bytes) -> str:
     return _EMBEDDED.sub("", text)
 
 
-# What a picture consists of and its text. Any other chunk of a PNG is of a program of its own, and is not looked into.
+# The chunks of a PNG with pixels and text. Any other chunk is private to some program, and its content is unknown.
 _CHUNKS = {"IHDR", "PLTE", "tRNS", "IDAT", "IEND", "bKGD", "cHRM", "gAMA", "pHYs", "sBIT", "sRGB", "tIME"}
 _TEXT_CHUNKS = {"tEXt", "zTXt", "iTXt", "eXIf"}
 
@@ -330,7 +331,7 @@ def _png(content: bytes) -> dict[str, str]:
     for check in (Image.Image.verify, Image.Image.load):  # the checksums, then the pixels; verify leaves it unusable
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             check(image)
-            # Text behind the pixels is in `text` alone.
+            # Text after the pixels is only in `text`.
             info = image.info | dict(image.text)
     if not content.endswith(b"IEND\xaeB`\x82"):
         raise ValueError("bytes after the end of the picture")
@@ -370,9 +371,9 @@ PARSERS = {
 
 
 def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every piece of text in a parsed file, and where it stands."""
+    """Every piece of text in a parsed file, and its place."""
     if isinstance(value, str):
-        # As a reader of the card or the page has them: "&#47;" is a slash.
+        # As a reader of the card or the page sees them: "&#47;" is a slash.
         yield from ((f"line {number}", html.unescape(line)) for number, line in enumerate(value.splitlines(), 1))
     else:
         yield from _strings(value, "")
@@ -396,12 +397,12 @@ def _check_card_figures(run_dir: Path, names: Sequence[str], card: str) -> None:
     if missing:
         raise FileNotFoundError(
             f"{run_dir} is not a complete run folder: the card shows {', '.join(missing)}, which is missing; nothing "
-            "was pushed. Restore the figure, or remove it from README.md"
+            "was pushed; restore the figure, or remove it from README.md"
         )
 
 
 def _claimed_auc(card: str, dataset: str | None) -> float | None:
-    """The macro AUC on the run's own test set in the card's metadata; None where it gives none."""
+    """The macro AUC on the run's own test set in the card's metadata; None if there is none."""
     for result in ModelCard(card, ignore_metadata_errors=True).data.eval_results or []:
         own = result.dataset_split == "test" and result.dataset_name == one_line(dataset or "")
         if own and result.metric_type == "roc_auc" and isinstance(result.metric_value, float):
@@ -410,9 +411,9 @@ def _claimed_auc(card: str, dataset: str | None) -> float | None:
 
 
 def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: _Weights) -> None:
-    """Refuse a folder whose files contradict each other: a model beside the figures of another run.
+    """Refuse a folder whose files contradict each other, such as a model with the figures of another run.
 
-    What a file does not say contradicts nothing.
+    A value that a file lacks contradicts nothing.
     """
     config, metrics, settings = parsed["config.json"], parsed["metrics.json"], parsed["config.yaml"]
     record, protocol = config.get("hf_cxr") or {}, metrics.get("protocol") or {}
@@ -447,9 +448,9 @@ def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: _Weights) -> 
             wrong.append(f"report.html does not have the macro AUC of metrics.json, {auc:.3f}")
         claimed = _claimed_auc(parsed["README.md"], protocol.get("dataset"))
         if claimed is not None and abs(claimed - auc) > 0.001:
-            wrong.append(f"README.md gives the macro AUC {claimed:g}, and metrics.json {auc:.4f}")
+            wrong.append(f"README.md has the macro AUC {claimed:g}, and metrics.json {auc:.4f}")
     if wrong:
         raise ValueError(
-            f"{run_dir} holds files of different runs, or changed ones: {'; '.join(wrong[:3])}; nothing was pushed. "
-            "Push the folder as one run wrote it"
+            f"{run_dir} contains files of different runs, or changed ones: {'; '.join(wrong[:3])}; nothing was "
+            "pushed; push the folder as one run wrote it"
         )

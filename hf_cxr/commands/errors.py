@@ -1,7 +1,7 @@
 """What a command prints when it fails: one line, with what is wrong and where; the traceback on request.
 
-`run_guarded` is around every command, of `hf-cxr` and of scripts/*.py. Errors that input, disk, memory or a worker
-process cause end with status 2, Ctrl-C with 130, and an error of any other kind, which is a bug, with 1.
+`run_guarded` runs every command, of `hf-cxr` and of scripts/*.py. The exit status is 2 after an error that input,
+disk, memory or a worker process caused, 130 after Ctrl-C, and 1 after any other error, which is a bug.
 """
 
 import errno
@@ -17,10 +17,10 @@ from hf_cxr.words import one_line
 
 DEBUG = "HF_CXR_DEBUG"
 BUG = "this may be a bug"
-LONGEST = 1500  # characters of a line: a message may quote a whole file
+LONGEST = 1500  # characters in a line: a message may quote a whole file
 
-# Modules and names of error classes that what a user gives can cause, beside ValueError and OSError: damaged files,
-# lack of memory, worker processes. By name, as importing their packages takes seconds.
+# Beginnings of the names of error classes that user input, damaged files, lack of memory or worker processes can
+# cause. By name, because importing their packages takes seconds.
 CAUSED_BY_INPUT = (
     "builtins.EOFError",
     "builtins.ImportError",
@@ -53,7 +53,7 @@ CAUSED_BY_INPUT = (
     "zipfile.",
     "zlib.error",
 )
-# Of the classes above, those that are bugs all the same.
+# Classes that match the above and are bugs all the same.
 BUGS = ("builtins.NotImplementedError",)
 
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -71,17 +71,17 @@ def run_guarded(
         command: its main, which returns the exit status.
         words: the command line.
         debug: print the traceback too.
-        again: what the same command does after Ctrl-C.
+        again: what the same command would do after Ctrl-C.
     """
     before = os.environ.get(DEBUG)
     if debug:
         os.environ[DEBUG] = "1"  # for `report_error`, and for processes that the command starts
     try:
         status = command(words)
-        sys.stdout.flush()  # a full disk or a closed pipe shows here, and not as the interpreter ends
+        sys.stdout.flush()  # so that a full disk or a closed pipe shows here, and not when the interpreter ends
     except KeyboardInterrupt as stop:
         print_traceback(stop)
-        _say(f"{name}: stopped{again and f'; {again}'}")
+        _print_line(f"{name}: stopped{again and f'; {again}'}")
         return 130
     except Exception as error:
         return report_error(name, error)
@@ -93,13 +93,13 @@ def run_guarded(
 
 
 def leave_process_group() -> None:
-    """End the threads by which the processes of a run speak to each other.
+    """End the threads through which the processes of a run communicate.
 
-    An interpreter that ends with them alive is killed now and then (SIGABRT, "terminate called without an active
-    exception"), and a run that is done would end with the status of a crash. The threads end with the last reference
-    to their group, and a wrapped model, which sits in reference cycles, is one: so these are collected first.
+    If they are alive when the interpreter ends, it is sometimes killed (SIGABRT, "terminate called without an active
+    exception"), and a finished run would have the exit status of a crash. The threads end with the last reference to
+    their group. A wrapped model is one, and it is part of reference cycles, so these are collected first.
     """
-    distributed = sys.modules.get("torch.distributed")  # not imported: there is no group
+    distributed = sys.modules.get("torch.distributed")  # not imported here: without it there is no group
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         gc.collect()
         distributed.destroy_process_group()
@@ -111,20 +111,20 @@ def report_error(name: str, error: BaseException) -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        # What is buffered for a closed pipe or a full disk would be tried again as the interpreter ends.
+        # The interpreter would try to write the buffer to the closed pipe or full disk again when it ends.
         discard(sys.stdout)
-    _say(f"{name}: {describe_error(error)}")
+    _print_line(f"{name}: {describe_error(error)}")
     return 2 if caused_by_input(error) else 1
 
 
 def caused_by_input(error: BaseException) -> bool:
-    """Whether input, disk, memory or a worker can have caused it, rather than a bug."""
+    """Whether input, disk, memory or a worker can have caused the error, rather than a bug."""
     names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
     return not any(name in BUGS for name in names) and any(name.startswith(CAUSED_BY_INPUT) for name in names)
 
 
 def describe_error(error: BaseException) -> str:
-    """What an error says, in one line, without a Python traceback.
+    """The message of an error, in one line, without a Python traceback.
 
     >>> describe_error(ValueError("no such column:\\n  age"))
     'no such column: age'
@@ -133,11 +133,11 @@ def describe_error(error: BaseException) -> str:
     'a.png cannot be read'
     """
     text = _message(error)
-    if type(error).__module__.startswith("hf_cxr."):  # the package's own say where and what to do
+    if type(error).__module__.startswith("hf_cxr."):  # our own messages say where and what to do
         return _shortened(text)
     place = getattr(error, "filename", None)
     if getattr(error, "errno", None) in DISK_FULL or NO_SPACE.search(text):
-        where = f"that holds {place}" if place else f"({text})"
+        where = f"with {place}" if place else f"({text})"
         return _shortened(f"the disk is full {where}; free disk space and run the same command again")
     if isinstance(error, MemoryError):
         return _shortened(
@@ -146,29 +146,29 @@ def describe_error(error: BaseException) -> str:
     if OUT_OF_MEMORY.search(text) and not isinstance(error, OSError | ValueError):
         return _shortened(f"out of memory: {text.split('. ')[0]}; lower per_device_train_batch_size or image_size")
     if isinstance(error, BrokenPipeError):
-        return "the reader of the output closed it"
+        return "the program that reads the output has closed it"
     kind = type(error).__name__
     if isinstance(error, KeyError):
-        return _shortened(f"unexpected KeyError: {text}: a file lacks it, or {BUG}; {_how_to_see()}")
+        return _shortened(f"unexpected KeyError: {text}: a file lacks this key, or {BUG}; {_how_to_see()}")
     if not caused_by_input(error):
         return _shortened(f"unexpected {kind}: {text}: {BUG}; {_how_to_see()}")
     if "SafetensorError" in kind:
-        return _shortened(f"a safetensors file cannot be read: {text}; it is damaged: fetch or write it again")
+        return _shortened(f"a safetensors file cannot be read: {text}; it is damaged: download or write it again")
     if isinstance(error, EOFError):
         where = f": {text}" if text else ""
-        return _shortened(f"a file ends too early{where}; it is damaged: fetch or write it again")
+        return _shortened(f"a file ends too early{where}; it is damaged: download or write it again")
     if "BrokenProcessPool" in kind or "exited unexpectedly" in text or "killed by signal" in text:
         return _shortened(f"a worker process was killed, probably out of memory: {text}; use fewer workers")
     return _shortened(text or kind)
 
 
 def _message(error: BaseException) -> str:
-    # A reader of data sets wraps what went wrong and says no more than that something did.
+    # `datasets` wraps the error in one that only says that something failed.
     wrapped = f"{type(error).__module__}".startswith("datasets.") and error.__cause__
     text = _message(error.__cause__) if wrapped else str(error)
     if "Traceback (most recent call last)" not in text:
         return text
-    # Of a worker process comes its whole traceback, as text: its last line that is not indented, and what follows.
+    # A worker process sends its whole traceback as text; the message begins at the last line that is not indented.
     lines = text.rstrip().splitlines()
     last = max((i for i, line in enumerate(lines) if re.match(r"[A-Za-z_][\w.]*(: |$)", line)), default=0)
     return re.sub(r"^[A-Za-z_][\w.]*(: |$)", "", "\n".join(lines[last:])) or lines[last]
@@ -180,7 +180,7 @@ def _shortened(text: str) -> str:
 
 
 def _how_to_see() -> str:
-    return "hf-cxr --debug COMMAND ... shows where"
+    return "run hf-cxr --debug COMMAND ... to see where"
 
 
 def print_traceback(error: BaseException) -> None:
@@ -188,15 +188,15 @@ def print_traceback(error: BaseException) -> None:
         traceback.print_exception(error, file=sys.stderr)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, file=sys.stderr)
 
 
 def discard(stream: TextIO) -> None:
-    """Send what is still written to a stream nowhere: nobody reads it, or its disk is full."""
+    """Discard all further output to a stream: nobody reads it, or its disk is full."""
     try:
         descriptor = stream.fileno()
-    except (OSError, ValueError, AttributeError):  # not a file: a test's, or closed
+    except (OSError, ValueError, AttributeError):  # not a file (as in tests), or closed
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)

@@ -323,7 +323,7 @@ def test_card_that_the_hub_refuses_creates_nothing(hub, run):
 @pytest.mark.parametrize("secret", [WRITE_TOKEN, "hf_" + "aB3" * 12])
 def test_file_with_an_access_token_is_refused(hub, run, secret):
     (run / "config.yaml").write_text(f"hub_token: {secret}\nweight_decay: 0.05\n")
-    with pytest.raises(ValueError, match=r"config.yaml holds an access token") as caught:
+    with pytest.raises(ValueError, match=r"config.yaml contains an access token") as caught:
         push_run(run, REPO)
     assert secret not in str(caught.value)
     assert hub.requests == []

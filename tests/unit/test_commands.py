@@ -212,7 +212,7 @@ def test_a_closed_pipe_ends_a_command_quietly():
     code = "import sys; from hf_cxr.commands import errors; sys.exit(errors.run_guarded('x', lambda w: [print('y' * 9999) for _ in w] and 0, range(99), debug=False))"  # fmt: skip  # noqa: E501
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
-    assert process.stderr.read() == "x: the reader of the output closed it\n"
+    assert process.stderr.read() == "x: the program that reads the output has closed it\n"
     assert process.wait() == 2
 
 

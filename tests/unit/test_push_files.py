@@ -167,7 +167,7 @@ def test_a_run_folder_may_itself_be_reached_by_a_link(run, tmp_path):
 def test_a_file_that_is_cut_off_is_refused(run, name, left):
     content = (run / name).read_bytes().rstrip()
     (run / name).write_bytes(content[: int(len(content) * left) if left > 0 else left])
-    with pytest.raises(ValueError, match=rf"{name} is cut off or damaged"):
+    with pytest.raises(ValueError, match=rf"{name} is truncated or damaged"):
         collect(run)
 
 
@@ -363,7 +363,7 @@ def test_a_relative_path_of_the_settings_is_in_no_other_file(run):
 def test_a_token_is_refused_and_not_repeated(run, name, secret):
     old = {"README.md": "A run", "config.yaml": "bce", "report.html": "AUC"}.get(name, "set")
     (run / name).write_text((run / name).read_text().replace(old, f"{old} {secret}"))
-    with pytest.raises(ValueError, match=f"{name} holds an access token") as caught:
+    with pytest.raises(ValueError, match=f"{name} contains an access token") as caught:
         collect(run, token="some-other-token")
     assert secret not in str(caught.value)
 
@@ -380,12 +380,12 @@ def test_a_token_is_found_as_a_reader_has_it(run):
     ):
         before = (run / name).read_bytes()
         (run / name).write_bytes(content)
-        with pytest.raises(ValueError, match=f"{name} holds an access token"):
+        with pytest.raises(ValueError, match=f"{name} contains an access token"):
             collect(run)
         (run / name).write_bytes(before)
     assert sent_names(run) == NAMES
     save_file({"classifier.bias": torch.zeros(2)}, run / "model.safetensors", metadata={"from": secret})
-    with pytest.raises(ValueError, match="safetensors holds an access token"):
+    with pytest.raises(ValueError, match="safetensors contains an access token"):
         collect(run)
 
 
