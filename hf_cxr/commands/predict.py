@@ -1,13 +1,13 @@
 """`hf-cxr predict IMAGE_OR_FOLDER... --model RUN_OR_HUB_ID`: probabilities of each finding, as a table and as CSV.
 
-A file that cannot be read is named and left out; the rest are predicted. Folders are searched in depth for every
-format that can be read, DICOM files without a suffix included; how many other files they hold is printed.
+A file that cannot be read is named and skipped. Folders and their sub-folders are searched for every image format that
+can be read, including DICOM files without a suffix; the number of their other files is printed.
 
-With --csv FILE, rows are kept in FILE.partial as they are done. After a stop, the same command resumes from there. In
+With --csv FILE, finished rows are kept in FILE.partial. After an interruption, the same command resumes from there. In
 the CSV, a byte of a file name that is not UTF-8 is written as \\xNN.
 
-Exit status: 0; 2 if a file could not be read, or for bad input; 130 after Ctrl-C; 141 if the reader of standard output
-closed it (`| head`) and there is no --csv FILE to finish.
+Exit status: 0; 2 if a file could not be read, or for bad input; 130 after Ctrl-C; 141 if standard output was
+closed (`| head`) and there is no --csv FILE to finish.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from hf_cxr.files import OutputError, version_of
 from hf_cxr.inference.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
 
 STANDARD_OUTPUT = "-"
-WIDEST_NAME = 80  # columns of the table that a name may take before it moves the rest of its line
-MANY_FILES = 50  # from here on a progress bar
+WIDEST_NAME = 80  # columns of the table for a name; a longer one shifts the rest of its line
+MANY_FILES = 50  # with this many or more, there is a progress bar
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,15 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--csv",
         metavar="FILE",
-        help="also write all probabilities to this CSV, a row an image; - is standard output, in place of the table",
+        help="also write all probabilities to this CSV, one row per image; - is standard output, instead of the table",
     )
     parser.add_argument(
         "--spreadsheet_safe",
         action="store_true",
-        help="in the CSV, put an apostrophe before names that a spreadsheet would take for a formula (= + - @)",
+        help="in the CSV, put an apostrophe before names that a spreadsheet would read as a formula (= + - @)",
     )
-    parser.add_argument("--top", type=int, default=5, help="findings an image in the table, most probable first")
-    parser.add_argument("--batch_size", type=int, default=16, help="images a batch")
+    parser.add_argument("--top", type=int, default=5, help="findings per image in the table, most probable first")
+    parser.add_argument("--batch_size", type=int, default=16, help="images per batch")
     args = parser.parse_args(argv)
     if args.batch_size < 1 or args.top < 1:
         parser.error("--batch_size and --top must be at least 1")
@@ -85,7 +85,7 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
         check_csv(out, inputs=(*found.paths, *_files_of_model(args.model)))
     classifier = Classifier(args.model, revision=args.revision)
     if (getattr(classifier.model.config, "hf_cxr", None) or {}).get("synthetic"):
-        terminal.note("note: this model was trained on synthetic phantoms; it knows nothing of patients")
+        terminal.note("note: this model was trained on synthetic phantoms; it has never seen a patient's image")
     for note in found.notes():
         terminal.note(f"note: {note}")
     for error in found.unreadable:
@@ -123,19 +123,19 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
 
 
 def finish(kept: PredictionRows, paths: Sequence[Path], args: argparse.Namespace, terminal: "Terminal") -> None:
-    """The whole CSV, unless there is no row to write: an earlier file is worth more than a header."""
+    """Write the whole CSV. Without a row, keep an earlier file: it is worth more than a header."""
     if not len(kept):
-        terminal.complain(f"no row to write; {args.csv} is as it was")
+        terminal.complain(f"no row to write; {args.csv} was not changed")
         return
     written = kept.finish(paths, spreadsheet_safe=args.spreadsheet_safe)
     terminal.line(f"wrote {written:,} {'row' if written == 1 else 'rows'} to {args.csv}")
 
 
 def check_csv(out: str, inputs: Sequence[str | Path] = ()) -> None:
-    """Refuse a place for the CSV before the work.
+    """Refuse a path for the CSV before any image is read.
 
     Raises:
-        OutputError: one line with the place and the repair.
+        OutputError: one line with the path and the repair.
     """
     if not out or out.endswith(("/", os.sep)):
         raise OutputError(f"cannot write {out!r}: it is not the name of a file; give one, such as predictions.csv")
@@ -148,7 +148,7 @@ def check_csv(out: str, inputs: Sequence[str | Path] = ()) -> None:
 
 
 def predict_versions(classifier, paths: Sequence[Path], batch_size: int) -> Iterator[tuple]:
-    """(path, (bytes, time of change), probabilities or error) of each file; the version is that before it was read."""
+    """(path, version, probabilities or error) of each file; the version, (bytes, time of change), is read first."""
     for start in range(0, len(paths), batch_size):
         batch = paths[start : start + batch_size]
         versions = [_version(path) for path in batch]
@@ -157,13 +157,13 @@ def predict_versions(classifier, paths: Sequence[Path], batch_size: int) -> Iter
 
 
 class Progress:
-    """How far the command is, for the line that is printed when it stops early."""
+    """How many images are done, for the line that is printed when the command stops early."""
 
     def __init__(self) -> None:
         self.done, self.total, self.resumable, self.bar = 0, 0, False, None
 
     def step(self, count: int = 1) -> None:
-        """So many more images are done."""
+        """Count finished images."""
         self.done += count
         if self.bar is not None:
             self.bar.update(count)
@@ -171,15 +171,15 @@ class Progress:
     def resume(self, out: str | None) -> str:
         """How to resume, as the end of a line."""
         if self.resumable and out not in (None, STANDARD_OUTPUT):
-            return f"; what is done is kept in {partial_of(out)}: {RESUME}"
+            return f"; finished rows are kept in {partial_of(out)}: {RESUME}"
         return ""
 
 
 class Terminal:
-    """Standard output and standard error, either of which its reader may close at any time.
+    """Standard output and standard error; the program that reads them may close either at any time.
 
     Args:
-        csv: standard output gets CSV and nothing else.
+        csv: only CSV is written to standard output.
     """
 
     def __init__(self, *, csv: bool):
@@ -188,7 +188,7 @@ class Terminal:
             sys.stdout.reconfigure(errors="backslashreplace", **({"encoding": "utf-8"} if csv else {}))
 
     def start(self, label_names: Sequence[str], paths: Sequence[Path], args: argparse.Namespace) -> None:
-        """The findings and the files that are to come; of CSV, the header."""
+        """Set the findings and the files to come; with CSV, write the header."""
         self.label_names, self.top, self.safe = label_names, args.top, args.spreadsheet_safe
         self.width = min(max((len(printable(path)) for path in paths), default=0), WIDEST_NAME)
         self.names = [printable(name) for name in label_names]
@@ -205,11 +205,11 @@ class Terminal:
         self._write(f"{printable(path):<{self.width}}  {findings}\n")
 
     def line(self, text: str) -> None:
-        """One more line of the table's stream."""
+        """Write one line to the table's stream."""
         self._write(f"{printable(text)}\n")
 
     def note(self, text: object) -> None:
-        """A line on standard error; nothing if that is closed."""
+        """Write a line to standard error, if it is not closed."""
         with self._beside_the_bar(sys.stderr):
             try:
                 print(printable(text), file=sys.stderr, flush=True)
@@ -217,12 +217,12 @@ class Terminal:
                 discard(sys.stderr)
 
     def complain(self, error: object) -> None:
-        """An error, as one line on standard error."""
+        """Write an error to standard error, as one line."""
         self.note(f"hf-cxr predict: {error}")
 
     @contextmanager
     def bar(self, progress: Progress) -> Iterator[None]:
-        """A progress bar on standard error within the block, if that is a terminal and there are many files."""
+        """Show a progress bar within the block, if standard error is a terminal and there are many files."""
         from tqdm.auto import tqdm
 
         many = progress.total >= MANY_FILES
@@ -231,7 +231,7 @@ class Terminal:
             yield
 
     def close_output(self) -> None:
-        """Nobody reads standard output: what is still written goes nowhere, and Python's last flush does not fail."""
+        """Discard further output, which nobody reads, so that Python's last flush does not fail."""
         self.closed = True
         discard(sys.stdout)
 
@@ -239,7 +239,7 @@ class Terminal:
         csv.writer(self, lineterminator="\n").writerow(row)
 
     def write(self, text: str) -> None:
-        """What `csv.writer` asks for."""
+        """For `csv.writer`."""
         self._write(text)
 
     def _write(self, text: str) -> None:
@@ -267,7 +267,7 @@ def _version(path: Path) -> tuple[int, int]:
     try:
         return version_of(path)
     except OSError:
-        return (-1, -1)  # reading it will say why
+        return (-1, -1)  # reading it raises the error
 
 
 def _files_of_model(model: str) -> list[Path]:

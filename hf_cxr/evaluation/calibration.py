@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from hf_cxr.evaluation.metrics import Array, check_scores
 
@@ -96,8 +96,7 @@ class Calibration:
         for prevalence_C in (source_C, target_C):
             if prevalence_C.shape != self.slope_C.shape or not ((prevalence_C > 0) & (prevalence_C < 1)).all():
                 raise ValueError(f"expected {len(self.names)} prevalences between 0 and 1; got {prevalence_C}")
-        shift_C = np.log(target_C / (1 - target_C)) - np.log(source_C / (1 - source_C))
-        return replace(self, intercept_C=self.intercept_C + shift_C)
+        return replace(self, intercept_C=self.intercept_C + logit(target_C) - logit(source_C))
 
     @property
     def exceptions(self) -> dict[str, str]:
