@@ -193,8 +193,8 @@ def _fit_intercept(logit_K: Array, target_K: Array) -> float:
 def _fit_affine(z_K: Array, target_K: Array) -> tuple[float, float]:
     """The a and b that minimise the cross-entropy of sigmoid(a z + b) to the targets, z of mean 0 and sd 1.
 
-    A target t is a positive of weight t and a negative of weight 1 - t. Not by scipy.optimize: the methods of `minimize`
-    stop at gradients of 1e-6 to 1e-10 where this one reaches 1e-12, and `root` diverges if one logit is far from the
+    A target t is a positive of weight t and a negative of weight 1 - t. Not by scipy.optimize: its `minimize`
+    stops at gradients of 1e-6 to 1e-10 where this one reaches 1e-12, and `root` diverges if one logit is far from the
     rest.
     """
     from sklearn.linear_model import LogisticRegression  # here, because it takes longer to import than this package
