@@ -66,7 +66,7 @@ METRICS: dict[str, Metric] = {
 }
 
 # What earlier versions called them.
-OLD_KEYS = {"macro_auc": "auc", "mean_average_precision": "ap", "macro_ap": "ap"}
+OLD_KEYS = {"macro_auc": "auc", "roc_auc": "auc", "mean_average_precision": "ap", "average_precision": "ap"}
 
 
 def metric_key(name: str, *, also: Sequence[str] = ()) -> str:

@@ -263,7 +263,7 @@ def test_processes_share_the_images_and_together_see_all(tmp_path, monkeypatch):
 
 def test_validation_without_both_values_cannot_choose_by_auc(tmp_path, caplog):
     table = write_table(tmp_path, labels={"validation": lambda i: (0, 0)})
-    for metric in ("auc", "mean_average_precision"):
+    for metric in ("auc", "ap"):
         with pytest.raises(ValueError, match=rf"validation has no finding with both.*{metric}.*best_model loss"):
             at_the_door(table, "--metric_for_best_model", metric)
     with caplog.at_level(logging.WARNING):
