@@ -37,6 +37,7 @@ RELIABILITY = {
     "ece": ("ECE", metrics.expected_calibration_error),
 }
 PER_FINDING = ("positives", "positive_patients", "negatives", "unknown")
+SETTINGS = ("confidence", "resamples", "method")
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,9 +194,6 @@ class EvaluationReport:
             f"{table}\n\n{counts.images:,} images of {counts.patients:,} patients. {self.method}\n\n"
             f"Undefined, and left out of the macro mean: {undefined}.\n"
         )
-
-
-SETTINGS = ("confidence", "resamples", "method")
 
 
 def evaluate_predictions(

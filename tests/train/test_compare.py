@@ -204,6 +204,14 @@ def test_the_best_validation_figure_chooses_once_all_are_there(tmp_path):
     assert best_point(tuned_points(plan, tmp_path, "BCE"), "auc") == {"learning_rate": 2}
 
 
+def test_tuning_runs_of_an_earlier_version_are_not_repeated(tmp_path):
+    plan = load_plan(write_plan(tmp_path, tune={"grid": {"learning_rate": [1, 2]}, "by": "ap"}))
+    runs = [run for run in tuning_runs(plan, tmp_path) if run.method == "BCE"]
+    for run, ap in zip(runs, (0.2, 0.3), strict=True):
+        write_json(run.folder / "validation.json", {"validation": {"auc": 0.5, "mean_average_precision": ap}})
+    assert [point.figure for point in tuned_points(plan, tmp_path, "BCE")] == [0.2, 0.3]
+
+
 # Reports from run folders that were written here, so that what they must say is known.
 
 
@@ -435,7 +443,12 @@ def test_the_losses_are_drawn_as_the_runs_built_them(planted, tmp_path):
 
 
 def test_what_a_method_changes_besides_its_loss_is_said(report, planted, tmp_path):
-    assert report.settings_table()[0][3:] == ("learning_rate", "weight_decay", "validation AUC", "validation mAP")
+    assert report.settings_table()[0][3:] == (
+        "learning_rate",
+        "weight_decay",
+        "validation macro AUC",
+        "validation mAP",
+    )
     assert report.protocol_rows()[0] == ("settings", "of every run")
     longer = run_folder(tmp_path / "longer")
     args = parse_arguments(["--loss", "bce", "--sampler", "class_aware", "--num_train_epochs", "60", "--seed", "5"])
