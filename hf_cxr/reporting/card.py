@@ -1,10 +1,12 @@
 """The model card: `model_card.md` (the template) filled from a run. Nothing in a card is typed by hand."""
 
+import math
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
+from hf_cxr.evaluation import METRICS
 from hf_cxr.reporting.run import Report
 from hf_cxr.words import markdown, one_line
 
@@ -39,7 +41,6 @@ def render(report: Report, config: PreTrainedConfig) -> str:
 
 def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
     """The Hub's metadata. The licence is left out: it is for whoever publishes the weights to choose."""
-    test = report.test
     results = [
         EvalResult(
             task_type="image-classification",
@@ -47,15 +48,12 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
             dataset_type="synthetic" if report.protocol["synthetic"] else one_line(report.protocol["dataset"]).lower(),
             dataset_name=one_line(report.protocol["dataset"]),
             dataset_split="test",
-            metric_type=kind,
-            metric_name=name,
-            metric_value=round(value, 4),
+            metric_type=key,
+            metric_name=METRICS[key].macro_title,
+            metric_value=round(measured.macro, 4),
         )
-        for kind, name, value in (
-            ("roc_auc", "macro AUC", test.macro_auc),
-            ("mean_average_precision", "mean average precision", test.macro_ap),
-        )
-        if value == value and not _partial(report)
+        for key, measured in report.test.measured["all"].items()
+        if not math.isnan(measured.macro) and not _partial(report)
     ]
     return ModelCardData(
         model_name=one_line(report.name),
@@ -69,7 +67,7 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
             "medical",
             *(["synthetic"] * report.protocol["synthetic"]),
         ],
-        metrics=["roc_auc", "mean_average_precision"],
+        metrics=list(METRICS),
         base_model=report.protocol["base_model"],
         eval_results=results or None,
     )

@@ -24,10 +24,10 @@ import torch
 import yaml
 
 from hf_cxr.config import LOSS_OPTIONS
-from hf_cxr.evaluation import format_number
+from hf_cxr.evaluation import METRICS, format_number, modern_figures
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.comparison import Comparison, Difference, Estimate, MethodFigures, compare_methods
-from hf_cxr.evaluation.metrics import average_precision, macro, mean_predicted_probability, roc_auc
+from hf_cxr.evaluation.metrics import counts, macro, mean_predicted_probability
 from hf_cxr.files import plain, replacing, write_json, write_text
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss, loss_options
@@ -37,7 +37,6 @@ from hf_cxr.reporting.run import PUBLISHED_NIH14, STYLE, disjoint_by_patient, ht
 from hf_cxr.words import markdown
 
 TIERS = ("head", "medium", "tail")
-METRICS = {"auc": "AUC", "ap": "mAP"}
 FEW_PATIENTS = 20
 LEAST_IN_TIER = 50  # positive test patients of a tier's findings, added up, before methods are compared within it
 FEW_SEEDS = 5
@@ -87,7 +86,7 @@ class FinishedRun:
             raise FileNotFoundError(f"{folder} holds no finished run: there is no metrics.json")
         return cls(
             folder,
-            json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+            modern_figures(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))),
             yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
             *(Predictions.load(folder / "predictions" / f"{split}.parquet") for split in ("validation", "test")),
         )
@@ -100,7 +99,7 @@ class ComparisonReport:
     Attributes:
         runs: method -> seed -> run; of finished runs only.
         test: figures with spreads and differences.
-        tiers: tier -> names of its findings, without those that have no AUC in the test set.
+        tiers: tier -> names of its findings, without those of one label value in the test set.
         thresholds: positive training images from which a finding is head, and below which it is tail.
         tuned: method -> points of its grid; empty if nothing was tuned.
         missing: name of a run that failed -> why.
@@ -128,13 +127,17 @@ class ComparisonReport:
     def _first(self, method: str) -> FinishedRun:
         return next(iter(self.runs[method].values()))
 
+    def _test_counts(self) -> dict[str, dict[str, Any]]:
+        return self._first(self.test.baseline).metrics["test"]["all"]["counts"]
+
     def metric(self, key: str) -> dict[str, MethodFigures]:
-        """Figures by method; "auc" or "ap"."""
-        return {"auc": self.test.auc, "ap": self.test.ap}[key]
+        """Figures by method; ``key`` is that of a metric."""
+        return self.test.figures[key]
 
     def ranks(self, key: str) -> dict[str, int]:
-        """1 for the method of the highest figure; equal figures share a rank."""
-        means = {method: figures.overall.mean for method, figures in self.metric(key).items()}
+        """1 for the method of the best figure; equal figures share a rank."""
+        sign = 1 if METRICS[key].higher_is_better else -1
+        means = {method: sign * figures.overall.mean for method, figures in self.metric(key).items()}
         return {method: 1 + sum(other > mean for other in means.values()) for method, mean in means.items()}
 
     def different(self, key: str) -> list[str]:
@@ -155,9 +158,12 @@ class ComparisonReport:
     def conclusions(self) -> list[str]:
         """What the figures support, and what not, in words."""
         sentences = [self._conclusion(key) for key in METRICS] if len(self.runs) > 1 else []
-        for key, name in METRICS.items():
+        for key, metric in METRICS.items():
             best = [method for method, rank in self.ranks(key).items() if rank == 1]
-            sentences.append(f"Highest {_long(name)} in this sample: {', '.join(best)}.")
+            sentences.append(
+                f"{'Highest' if metric.higher_is_better else 'Lowest'} {metric.macro_title} in this sample: "
+                f"{', '.join(best)}."
+            )
         if len(self.runs) > 1 and not any(map(self.different, METRICS)):
             sentences.append(
                 "So this comparison does not say which method is better. The order in the table is that of this "
@@ -168,9 +174,10 @@ class ComparisonReport:
         overlap = all(_overlap([figures.overall for figures in self.metric(key).values()]) for key in METRICS)
         if len(self.runs) > 1 and overlap:
             sentences.append(
-                "The intervals of all methods overlap, in AUC and in mAP; the paired differences are the sharper test."
+                f"The intervals of all methods overlap, in {_all_titles()}; the paired differences are the sharper "
+                "test."
             )
-        chance = [method for method, figures in self.test.auc.items() if figures.overall.low <= 0.5]
+        chance = [method for method, figures in self.metric("auc").items() if figures.overall.low <= 0.5]
         if chance:
             sentences.append(
                 f"The AUC interval of {', '.join(chance)} does not lie above 0.5: not shown to be better than chance. "
@@ -182,8 +189,8 @@ class ComparisonReport:
         """For each tier and metric, which methods differ from the baseline within it."""
         sentences, baseline = [], self.test.baseline
         for tier in self.tested_tiers():
-            for key, name in METRICS.items():
-                within = f"On {tier} findings by {_long(name)},"
+            for key, metric in METRICS.items():
+                within = f"On {tier} findings by {metric.macro_title},"
                 compared = {m: f.group_differences[tier] for m, f in self.metric(key).items() if f.group_differences}
                 testable = {
                     method: difference for method, difference in compared.items() if self._testable(difference)
@@ -207,14 +214,15 @@ class ComparisonReport:
 
     def tested_tiers(self) -> list[str]:
         """Tiers whose findings have `LEAST_IN_TIER` positive test patients, added up: with fewer, none is tested."""
-        tested = {tier for figures in self.test.auc.values() for tier in figures.group_differences}
+        methods = next(iter(self.test.figures.values())).values()
+        tested = {tier for figures in methods for tier in figures.group_differences}
         return [tier for tier in TIERS if tier in tested]
 
     def _tier_comparisons(self) -> int:
         return (len(self.runs) - 1) * len(self.tested_tiers())
 
     def _conclusion(self, key: str) -> str:
-        name, baseline = _long(METRICS[key]), self.test.baseline
+        name, baseline = METRICS[key].macro_title, self.test.baseline
         level, count = f"{1 - self.test.confidence:.0%}", len(self.runs) - 1
         comparisons = f"{count} comparison{'s' * (count > 1)}"
         compared = self.compared(key)
@@ -263,9 +271,9 @@ class ComparisonReport:
             cautions.append(f"Images that cannot be read were left out ({counts}): these are not the full splits.")
         cautions.append(f"The test set has {test.n_images:,} images of {test.n_patients:,} patients.")
         few = [
-            f"{finding['name']} ({finding['positive_patients']})"
-            for finding in self._first(test.baseline).metrics["test"]["findings"]
-            if 0 < finding["positive_patients"] < FEW_PATIENTS
+            f"{name} ({count})"
+            for name, count in self._test_counts()["positive_patients"].items()
+            if 0 < count < FEW_PATIENTS
         ]
         if few:
             cautions.append(
@@ -326,7 +334,7 @@ class ComparisonReport:
         points = next(iter(self.tuned.values()))
         grid = " and ".join(points[0].values)
         words = (
-            f"Chosen for each method by validation {'macro AUC' if self.tuned_by == 'auc' else 'mAP'}: {grid}, among "
+            f"Chosen for each method by validation {METRICS[self.tuned_by].macro_title}: {grid}, among "
             f"{len(points)} combinations, one run each ({len(points) * len(self.tuned)} tuning runs, which predicted "
             "no test image)."
         )
@@ -344,7 +352,7 @@ class ComparisonReport:
         for method, points in self.tuned.items():
             if method not in self.runs:  # its tuning may not be complete
                 continue
-            best = max(points, key=lambda point: point.figure).values
+            best = (max if METRICS[self.tuned_by].higher_is_better else min)(points, key=lambda p: p.figure).values
             for key, value in best.items():
                 values = sorted({str(point.values[key]) for point in points}, key=_as_number)
                 if len(values) > 2 and str(value) in (values[0], values[-1]):
@@ -368,8 +376,9 @@ class ComparisonReport:
 
     def main_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         percent = f"{self.test.confidence:.0%}"
-        figures = [(f"{name} ± sd", f"{percent} interval", "rank") for name in ("macro AUC", "mAP")]
-        head = ("method", "seeds", *figures[0], *figures[1])
+        head = ("method", "seeds")
+        for metric in METRICS.values():
+            head += (f"{metric.macro_title} ± sd", f"{percent} interval", "rank")
         rows = []
         for method in self.runs:
             cells = [method, str(len(self.runs[method]))]
@@ -381,8 +390,8 @@ class ComparisonReport:
 
     def difference_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         head = (f"minus {self.test.baseline}",)
-        for name in METRICS.values():
-            head += (f"{name} difference (interval)", "p", "p corrected", "seeds above")
+        for metric in METRICS.values():
+            head += (f"{metric.macro_title} difference (interval)", "p", "p corrected", "seeds above")
         rows = []
         for method in self.runs:
             cells = [method]
@@ -393,7 +402,10 @@ class ComparisonReport:
 
     def tier_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         shown = [tier for tier in TIERS if tier in self.tiers]
-        head = ("method", *(f"{tier} {name} (interval)" for name in METRICS.values() for tier in shown))
+        head = (
+            "method",
+            *(f"{tier} {metric.macro_title} (interval)" for metric in METRICS.values() for tier in shown),
+        )
         rows = []
         for method in self.runs:
             estimates = [self.metric(key)[method].groups[tier] for key in METRICS for tier in shown]
@@ -402,8 +414,8 @@ class ComparisonReport:
 
     def tier_difference_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         head = (f"minus {self.test.baseline}", "tier")
-        for name in METRICS.values():
-            head += (f"{name} difference (interval)", "p", "p corrected", "seeds above")
+        for metric in METRICS.values():
+            head += (f"{metric.macro_title} difference (interval)", "p", "p corrected", "seeds above")
         rows = []
         for tier in self.tested_tiers():
             for method in (method for method in self.runs if method != self.test.baseline):
@@ -425,17 +437,14 @@ class ComparisonReport:
 
     def finding_table(self, key: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         positives = dict(zip(self.label_names, self.protocol["training_positives"], strict=True))
-        tested = {finding["name"]: finding for finding in self._first(self.test.baseline).metrics["test"]["findings"]}
-        chance = {
-            name: (format_number(finding["prevalence"] or 0.0),) * (key == "ap") for name, finding in tested.items()
-        }
-        head = ("finding", "train +", "test + (patients)", *(("chance",) * (key == "ap")), *self.runs)
+        counts, by_prevalence = self._test_counts(), METRICS[key].chance == "prevalence"
+        head = ("finding", "train +", "test + (patients)", *(("chance",) * by_prevalence), *self.runs)
         rows = [
             (
                 name.replace("_", " "),
                 f"{positives[name]:,}",
-                f"{tested[name]['positives']:,} ({tested[name]['positive_patients']:,})",
-                *chance[name],
+                f"{counts['positives'][name]:,} ({counts['positive_patients'][name]:,})",
+                *(format_number(counts["prevalence"][name] or 0.0),) * by_prevalence,
                 *(format_number(self.metric(key)[method].finding_C[column]) for method in self.runs),
             )
             for column, name in enumerate(self.label_names)
@@ -447,7 +456,14 @@ class ComparisonReport:
         keys = self._tuned_keys()
         own = {method: self._own_settings(method) for method in self.runs}
         more = (f"other than {self.test.baseline} in",) * any(own.values())
-        head = ("method", "loss", "class weights", *keys, *more, "validation AUC", "validation mAP")
+        head = (
+            "method",
+            "loss",
+            "class weights",
+            *keys,
+            *more,
+            *(f"validation {metric.macro_title}" for metric in METRICS.values()),
+        )
         rows = []
         for method in self.runs:
             run = self._first(method)
@@ -474,12 +490,12 @@ class ComparisonReport:
         apart = {"output_dir", "seed", "loss", "class_weights", *LOSS_OPTIONS, *self._tuned_keys()}
         return ", ".join(f"{key} {own[key]}" for key in own if key not in apart and own[key] != base.get(key))
 
-    def validation_figures(self, method: str) -> tuple[float, float]:
-        """Macro AUC and mAP on validation, mean over seeds: what chose the checkpoints, so optimistic."""
+    def validation_figures(self, method: str) -> tuple[float, ...]:
+        """The macro mean of each metric on validation, mean over seeds: what chose the checkpoints, so optimistic."""
         runs = [run.validation for run in self.runs[method].values()]
         return tuple(
-            float(np.mean([macro(measure(run.logits, run.labels)) for run in runs]))
-            for measure in (roc_auc, average_precision)
+            float(np.mean([macro(metric.measure(run.logits, run.labels)) for run in runs]))
+            for metric in METRICS.values()
         )
 
     def published_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]] | None:
@@ -489,7 +505,7 @@ class ComparisonReport:
         protocol = next(protocol for name, _, protocol in PUBLISHED_NIH14 if name == study[-1])
         rows = [(name, f"{auc:.3f}", f"{ap:.3f}", protocol) for name, auc, ap in REFERENCE_STUDY]
         rows += [(name, f"{auc:.3f}", "–", of) for name, auc, of in PUBLISHED_NIH14 if name not in study]
-        return ("published", "macro AUC", "mAP", "protocol"), rows
+        return ("published", METRICS["auc"].macro_title, METRICS["ap"].macro_title, "protocol"), rows
 
     def protocol_rows(self) -> list[tuple[str, str]]:
         protocol, first = self.protocol, self._first(self.test.baseline)
@@ -517,8 +533,8 @@ class ComparisonReport:
             (
                 "intervals and p values",
                 f"{self.test.resamples:,} bootstrap draws of patients, paired over all runs; p values two-sided, "
-                f"corrected by Holm for {len(self.runs) - 1} comparisons, AUC and mAP each by itself; within tiers "
-                f"for {self._tier_comparisons()}",
+                f"corrected by Holm for {len(self.runs) - 1} comparisons, {_all_titles()} each by itself; within "
+                f"tiers for {self._tier_comparisons()}",
             ),
             ("software", f"hf_cxr {environment['hf_cxr']}, torch {environment['torch']}, {environment['device']}"),
         ]
@@ -618,9 +634,10 @@ class ComparisonReport:
             )
             title = f"Differences to {self.test.baseline}, head, medium and tail"
             sections.append((title, self.tier_difference_table(), note))
-        for key, name in METRICS.items():
-            title = f"{'Average precision' if key == 'ap' else name} of each finding"
-            chance = " Chance is the prevalence in the test set." if key == "ap" else " Chance is 0.5."
+        for key, metric in METRICS.items():
+            title = f"{metric.title} of each finding"
+            level = "the prevalence in the test set" if metric.chance == "prevalence" else metric.chance
+            chance = "" if level is None else f" Chance is {level}."
             spread = " Intervals of single findings are in each run's own report; their order was not tested."
             sections.append((title, self.finding_table(key), "Mean over seeds." + chance + spread))
         note = "Validation figures chose checkpoints and settings: they are optimistic. "
@@ -639,19 +656,19 @@ class ComparisonReport:
         rows = []
         for method in self.runs:
             row = {"method": method, "seeds": len(self.runs[method])}
-            for key, name in (("auc", "auc"), ("ap", "map")):
+            for key in METRICS:
                 figures, difference = self.metric(key)[method], self.metric(key)[method].difference
-                row |= {f"{name}_{field}": getattr(figures.overall, field) for field in ("mean", "sd", "low", "high")}
-                row[f"{name}_rank"] = self.ranks(key)[method]
+                row |= {f"{key}_{field}": getattr(figures.overall, field) for field in ("mean", "sd", "low", "high")}
+                row[f"{key}_rank"] = self.ranks(key)[method]
                 for field in ("value", "low", "high", "p", "p_corrected"):
-                    row[f"{name}_difference_{field}"] = getattr(difference, field) if difference else math.nan
+                    row[f"{key}_difference_{field}"] = getattr(difference, field) if difference else math.nan
                 for tier, estimate in figures.groups.items():
-                    row |= {f"{name}_{tier}_mean": estimate.mean, f"{name}_{tier}_sd": estimate.sd}
+                    row |= {f"{key}_{tier}_mean": estimate.mean, f"{key}_{tier}_sd": estimate.sd}
                     within = figures.group_differences.get(tier)
                     for field in ("value", "low", "high", "p_corrected"):
-                        row[f"{name}_{tier}_difference_{field}"] = getattr(within, field) if within else math.nan
+                        row[f"{key}_{tier}_difference_{field}"] = getattr(within, field) if within else math.nan
                 row |= {
-                    f"{name}/{finding}": value
+                    f"{key}/{finding}": value
                     for finding, value in zip(self.label_names, figures.finding_C.tolist(), strict=True)
                 }
             rows.append({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
@@ -696,9 +713,9 @@ class ComparisonReport:
 
     def _difference_figure(self):
         shown = {}
-        for key, name in METRICS.items():
+        for key, metric in METRICS.items():
             compared = self.compared(key).items()
-            shown[name] = {m: (d.value, d.low, d.high, list(d.by_seed.values())) for m, d in compared}
+            shown[metric.macro_title] = {m: (d.value, d.low, d.high, list(d.by_seed.values())) for m, d in compared}
         title = (
             f"Difference to {self.test.baseline}, {self.test.confidence:.0%} intervals over patients, not corrected "
             "(ticks: single seeds)"
@@ -841,13 +858,15 @@ def build_report(
     label_names = first.test.label_names
     thresholds = {"head": 5000, "tail": 1000} | dict(tiers or {})
     tier_of = LabelSpace(label_names).tiers(first.metrics["protocol"]["training_positives"], **thresholds)
-    undefined = np.isnan(roc_auc(first.test.logits, first.test.labels))
+    positives_C, negatives_C, _ = counts(first.test.labels)
+    undefined = (positives_C == 0) | (negatives_C == 0)
     members = {
         tier: [column for column, name in enumerate(label_names) if tier_of[name] == tier and not undefined[column]]
         for tier in TIERS
     }
     members = {tier: columns for tier, columns in members.items() if columns}
-    patients_C = [finding["positive_patients"] for finding in first.metrics["test"]["findings"]]
+    patients = first.metrics["test"]["all"]["counts"]["positive_patients"]
+    patients_C = [patients[name] for name in label_names]
     # Draws of a handful of patients are no measure of what other patients would show, however small their p value.
     tested = {tier for tier, columns in members.items() if sum(patients_C[c] for c in columns) >= LEAST_IN_TIER}
     test = compare_methods(
@@ -982,8 +1001,8 @@ def _difference_words(difference: Difference) -> str:
     )
 
 
-def _long(metric: str) -> str:
-    return "macro AUC" if metric == "AUC" else metric
+def _all_titles() -> str:
+    return " and ".join(metric.macro_title for metric in METRICS.values())
 
 
 def _overlap(estimates: Sequence[Estimate]) -> bool:

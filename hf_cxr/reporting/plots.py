@@ -10,6 +10,7 @@ colour-blind readers tell apart; nothing depends on colour alone.
 N = images, C = findings, K = points of a curve. Of a matrix CC the first axis is the row.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from hf_cxr.evaluation.metric import METRICS
 from hf_cxr.evaluation.metrics import roc_curve_points
 from hf_cxr.files import replacing
 from hf_cxr.words import in_figure, in_legend, in_title
@@ -58,7 +60,7 @@ def roc_curves(
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: float | None) -> Figure:
-    """Training and validation loss, and validation AUC and mAP, over epochs.
+    """Training and validation loss, and every validation metric, over epochs.
 
     Args:
         history: the Trainer's log_history.
@@ -69,10 +71,11 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: float | No
     _curve(loss_axis, history, "loss", "training (with augmentation)", GREY, "-")
     _curve(loss_axis, history, "eval_loss", "validation", BLUE, "o-")
     loss_axis.set_ylabel("loss (nats, mean over known cells)")
-    _curve(metric_axis, history, "eval_auc", "macro AUC", BLUE, "o-")
-    _curve(metric_axis, history, "eval_mean_average_precision", "mAP", ORANGE, "s--")
+    styles = itertools.cycle(((BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^-."), (GREY, "D:")))
+    for metric, style in zip(METRICS.values(), styles, strict=False):
+        _curve(metric_axis, history, f"eval_{metric.key}", metric.macro_title, *style)
     metric_axis.set_ylabel("validation")
-    metric_axis.set_ylim(0, 1)
+    metric_axis.set_ylim(min(m.range[0] for m in METRICS.values()), max(m.range[1] for m in METRICS.values()))
     for axis in (loss_axis, metric_axis):
         if best_epoch is not None:
             axis.axvline(best_epoch, color=GREEN, linestyle=":", label="checkpoint kept")
@@ -305,7 +308,7 @@ def roc_comparison(
 
 
 def training_comparison(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
-    """Validation AUC and mAP of all methods over epochs, and below, a panel a method, its losses on its own scale.
+    """Every validation metric of all methods over epochs, and below, a panel a method, its losses on its own scale.
 
     Losses of different methods are different quantities: their heights say nothing of which is better.
 
@@ -316,17 +319,15 @@ def training_comparison(histories: Mapping[str, Sequence[Sequence[Mapping[str, A
     rows = -(-len(histories) // columns)
     figure = Figure(figsize=(11, 4.2 + 2.3 * rows), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(3.6, 0.6 + 2.3 * rows))
-    metric_axes = upper.subplots(1, 2)
-    for axis, key, name in zip(
-        metric_axes, ("eval_auc", "eval_mean_average_precision"), ("macro AUC", "mAP"), strict=True
-    ):
+    metric_axes = upper.subplots(1, len(METRICS), squeeze=False)[0]
+    for axis, metric in zip(metric_axes, METRICS.values(), strict=True):
         for number, (method, runs) in enumerate(histories.items()):
-            curves = [_points(history, key) for history in runs]
+            curves = [_points(history, f"eval_{metric.key}") for history in runs]
             for points in curves:
                 axis.plot(*points, color=COLORS[number % len(COLORS)], linewidth=0.5, alpha=0.5)
             epochs, mean = _mean_curve(curves)
             axis.plot(epochs, mean, label=in_legend(method), linewidth=2, **_line(number))
-        axis.set_ylabel(f"validation {name}")
+        axis.set_ylabel(f"validation {metric.macro_title}")
         axis.set_xlabel("epoch")
         axis.spines[["top", "right"]].set_visible(False)
     upper.legend(*metric_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)

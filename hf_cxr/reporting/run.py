@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_cxr.evaluation import EvaluationReport, FindingResult, format_interval, format_number
+from hf_cxr.evaluation import METRICS, EvaluationReport, format_interval, format_number
+from hf_cxr.evaluation.metrics import macro as macro_mean
+from hf_cxr.evaluation.report import RELIABILITY
 
 # Macro AUC over the 14 findings as published, each with its test set and protocol.
 PUBLISHED_NIH14 = (
@@ -103,22 +105,23 @@ class Report:
         if self.protocol.get("unreadable_images"):
             counts = ", ".join(f"{count:,} in {name}" for name, count in self.protocol["unreadable_images"].items())
             cautions.append(f"Images that cannot be read were left out ({counts}): these are not the full splits.")
-        if self.test.undefined:
+        if self.test.undefined():
+            metrics = " and ".join(metric.title for metric in METRICS.values())
             cautions.append(
-                "No AUC for findings that the test set does not have both label values of, left out of the means: "
-                + ", ".join(self.test.undefined)
-                + "."
+                f"No {metrics} for findings that the test set does not have both label values of, left out of the "
+                "means: " + ", ".join(self.test.undefined()) + "."
             )
         never = [
-            finding.name
-            for finding, count in zip(self.test.findings, self.protocol.get("training_positives", ()), strict=False)
+            name
+            for name, count in zip(self.test.label_names, self.protocol.get("training_positives", ()), strict=False)
             if count == 0
         ]
         if never:
             cautions.append(f"No positive training image, so nothing was learnt of: {', '.join(never)}.")
-        few = [finding for finding in self.test.findings if 0 < finding.positive_patients < 20]
+        patients = zip(self.test.label_names, self.test.counts["all"].positive_patients_C, strict=True)
+        few = [f"{name} ({count})" for name, count in patients if 0 < count < 20]
         if few:
-            listing = ", ".join(f"{finding.name} ({finding.positive_patients})" for finding in few)
+            listing = ", ".join(few)
             cautions.append(
                 "Fewer than 20 patients with the finding in the test set: its intervals are too narrow to rely on: "
                 f"{listing}."
@@ -142,21 +145,26 @@ class Report:
         return cautions
 
     def headline(self) -> str:
-        """Macro AUC and mAP on test with their intervals, in one line."""
-        test = self.test
+        """The macro mean of every metric on test with its interval, in one line."""
+        test, counts = self.test, self.test.counts["all"]
+        figures = ", ".join(
+            f"{METRICS[key].macro_title} {format_interval(*measured.macro_interval)}"
+            for key, measured in test.measured["all"].items()
+        )
         return (
-            f"macro AUC {format_interval(test.macro_auc, test.macro_auc_low, test.macro_auc_high)}, "
-            f"mAP {format_interval(test.macro_ap, test.macro_ap_low, test.macro_ap_high)} "
-            f"({test.n_images:,} test images of {test.n_patients:,} patients, {test.confidence:.0%} intervals)"
+            f"{figures} ({counts.images:,} test images of {counts.patients:,} patients, {test.confidence:.0%} "
+            "intervals)"
         )
 
     def captions(self) -> list[str]:
         """For each finding's ROC panel: AUC with its interval, and the number of positives."""
+        auc, counts = self.test.measured["all"]["auc"], self.test.counts["all"]
         return [
-            "one label value only:\nno curve"
-            if finding.name in self.test.undefined
-            else f"AUC {_auc(finding)}\n{finding.positives} positives, {finding.positive_patients} patients"
-            for finding in self.test.findings
+            f"AUC {format_interval(*auc.interval(column))}\n{counts.positives_C[column]} positives, "
+            f"{counts.positive_patients_C[column]} patients"
+            if counts.both_C[column]
+            else "one label value only:\nno curve"
+            for column in range(len(self.test.label_names))
         ]
 
     def summary(self, run_dir: Path) -> str:
@@ -176,7 +184,7 @@ class Report:
             "",
             f"Report: {run_dir / 'report.html'}",
             f"Model:  {run_dir}  (load it with pipeline('image-classification', model='{run_dir}', "
-            f"top_k={len(self.test.findings)}))",
+            f"top_k={len(self.test.label_names)}))",
         ]
         if self.hub_url:
             lines.append(f"Hub:    {self.hub_url}")
@@ -251,33 +259,24 @@ def disjoint_by_patient(protocol: dict[str, Any]) -> str:
     return "splits" if protocol.get("similar_patient_ids") else "splits, disjoint by patient"
 
 
-def _auc(finding: FindingResult) -> str:
-    return format_interval(finding.auc, finding.auc_low, finding.auc_high)
-
-
 def _finding_table(result: EvaluationReport) -> str:
-    head = ("finding", "positives (patients)", "negatives", "unknown", "AUC", "average precision", "its chance level",
-            "mean probability if present", "if absent", "Brier", "ECE")  # fmt: skip
+    measured, counts, reliability = (one["all"] for one in (result.measured, result.counts, result.reliability))
+    head = ("finding", "positives (patients)", "negatives", "unknown", *(METRICS[key].title for key in measured),
+            "prevalence", *(RELIABILITY[key][0] for key in reliability))  # fmt: skip
     rows = [
         (
-            finding.name.replace("_", " "),
-            f"{finding.positives:,} ({finding.positive_patients:,})",
-            f"{finding.negatives:,}",
-            f"{finding.unknown:,}",
-            _auc(finding),
-            format_interval(finding.ap, finding.ap_low, finding.ap_high),
-            format_number(finding.prevalence),
-            format_number(finding.mean_probability_positives),
-            format_number(finding.mean_probability_negatives),
-            format_number(finding.brier),
-            format_number(finding.ece),
+            name.replace("_", " "),
+            f"{counts.positives_C[column]:,} ({counts.positive_patients_C[column]:,})",
+            f"{counts.negatives_C[column]:,}",
+            f"{counts.unknown_C[column]:,}",
+            *(format_interval(*one.interval(column)) for one in measured.values()),
+            *(format_number(value_C[column]) for value_C in (counts.prevalence_C, *reliability.values())),
         )
-        for finding in result.findings
+        for column, name in enumerate(result.label_names)
     ]
-    macro_auc = format_interval(result.macro_auc, result.macro_auc_low, result.macro_auc_high)
-    macro_ap = format_interval(result.macro_ap, result.macro_ap_low, result.macro_ap_high)
-    mean = ("mean of defined", "", "", "", macro_auc, macro_ap, format_number(result.macro_prevalence), "", "", "", "")
-    return html_table(head, [*rows, mean])
+    macro = [format_interval(*one.macro_interval) for one in measured.values()]
+    prevalence = format_number(macro_mean(counts.prevalence_C[counts.both_C]))
+    return html_table(head, [*rows, ("mean of defined", "", "", "", *macro, prevalence, *[""] * len(reliability))])
 
 
 def _words(values: dict[str, Any], name: str) -> str:

@@ -81,7 +81,7 @@ def write_plan(folder, **changes):
         ({"seeds": 3}, "different whole numbers"),
         ({"tune": {"grid": {"learning_rte": [1]}}}, "unknown key learning_rte in grid .*did you mean learning_rate"),
         ({"tune": {"grid": {"learning_rate": 1e-3}}}, "must be a list of values"),
-        ({"tune": {"grid": {"learning_rate": [1e-3]}, "by": "AUC"}}, "choose from auc, mean_average_precision"),
+        ({"tune": {"grid": {"learning_rate": [1e-3]}, "by": "AUC"}}, "choose from auc, ap"),
         ({"tune": {"grid": {"loss": ["bce"]}}}, "loss .* is tuned and also set by BCE"),
         ({"tiers": {"body": 3}}, "unknown key body in tiers"),
         ({"resamples": 5}, "at least 100"),
@@ -198,10 +198,18 @@ def test_the_best_validation_figure_chooses_once_all_are_there(tmp_path):
     plan = load_plan(write_plan(tmp_path, tune={"grid": {"learning_rate": [1, 2, 3]}}))
     runs = [run for run in tuning_runs(plan, tmp_path) if run.method == "BCE"]
     for run, auc in zip(runs[:2], (0.6, 0.7), strict=True):
-        write_json(run.folder / "validation.json", {"validation": {"auc": auc, "mean_average_precision": 1 - auc}})
-    assert best_point(tuned_points(plan, tmp_path, "BCE")) is None
-    write_json(runs[2].folder / "validation.json", {"validation": {"auc": 0.7, "mean_average_precision": 0.1}})
-    assert best_point(tuned_points(plan, tmp_path, "BCE")) == {"learning_rate": 2}
+        write_json(run.folder / "validation.json", {"validation": {"auc": auc, "ap": 1 - auc}})
+    assert best_point(tuned_points(plan, tmp_path, "BCE"), "auc") is None
+    write_json(runs[2].folder / "validation.json", {"validation": {"auc": 0.7, "ap": 0.1}})
+    assert best_point(tuned_points(plan, tmp_path, "BCE"), "auc") == {"learning_rate": 2}
+
+
+def test_tuning_runs_of_an_earlier_version_are_not_repeated(tmp_path):
+    plan = load_plan(write_plan(tmp_path, tune={"grid": {"learning_rate": [1, 2]}, "by": "ap"}))
+    runs = [run for run in tuning_runs(plan, tmp_path) if run.method == "BCE"]
+    for run, ap in zip(runs, (0.2, 0.3), strict=True):
+        write_json(run.folder / "validation.json", {"validation": {"auc": 0.5, "mean_average_precision": ap}})
+    assert [point.figure for point in tuned_points(plan, tmp_path, "BCE")] == [0.2, 0.3]
 
 
 # Reports from run folders that were written here, so that what they must say is known.
@@ -315,15 +323,18 @@ def test_a_test_set_too_small_to_test_is_called_that(tmp_path):
 
 def test_means_and_sds_are_those_of_the_runs_own_reports(report, planted):
     for method, by_seed in planted.items():
-        aucs = [json.loads((folder / "metrics.json").read_text())["test"]["macro_auc"] for folder in by_seed.values()]
-        overall = report.test.auc[method].overall
+        aucs = [
+            json.loads((folder / "metrics.json").read_text())["test"]["all"]["auc"]["macro"]
+            for folder in by_seed.values()
+        ]
+        overall = report.test.figures["auc"][method].overall
         assert overall.mean == pytest.approx(np.mean(aucs))
         assert overall.sd == pytest.approx(np.std(aucs, ddof=1))
 
 
 def test_tiers_are_those_of_the_training_counts(report):
     assert {tier: len(names) for tier, names in report.tiers.items()} == {"head": 3, "medium": 9, "tail": 2}
-    figures = report.test.auc["Better"]
+    figures = report.test.figures["auc"]["Better"]
     assert figures.groups["tail"].mean == pytest.approx(figures.finding_C[12:].mean())
     assert "tail: Fibrosis" not in report.tier_words()
     assert "tail: Pleural Thickening, Hernia." in report.tier_words()
@@ -432,7 +443,12 @@ def test_the_losses_are_drawn_as_the_runs_built_them(planted, tmp_path):
 
 
 def test_what_a_method_changes_besides_its_loss_is_said(report, planted, tmp_path):
-    assert report.settings_table()[0][3:] == ("learning_rate", "weight_decay", "validation AUC", "validation mAP")
+    assert report.settings_table()[0][3:] == (
+        "learning_rate",
+        "weight_decay",
+        "validation macro AUC",
+        "validation mAP",
+    )
     assert report.protocol_rows()[0] == ("settings", "of every run")
     longer = run_folder(tmp_path / "longer")
     args = parse_arguments(["--loss", "bce", "--sampler", "class_aware", "--num_train_epochs", "60", "--seed", "5"])
@@ -461,16 +477,18 @@ def test_chance_is_told_from_what_is_undefined(planted, report, tmp_path):
     dataclasses.replace(saved, logits=np.random.default_rng(5).normal(size=saved.logits.shape)).save(path)
     said = " ".join(build_report("x", {"BCE": planted["BCE"], "Guess": guess}, baseline="BCE").conclusions())
     assert "The AUC interval of Guess does not lie above 0.5: not shown to be better than chance" in said
-    figures = report.test.auc["BCE"]
+    figures = report.test.figures["auc"]["BCE"]
     figures = dataclasses.replace(figures, overall=dataclasses.replace(figures.overall, low=math.nan, high=math.nan))
-    test = dataclasses.replace(report.test, auc=report.test.auc | {"BCE": figures})
+    test = dataclasses.replace(
+        report.test, figures=report.test.figures | {"auc": report.test.figures["auc"] | {"BCE": figures}}
+    )
     assert not any("better than chance" in said for said in dataclasses.replace(report, test=test).conclusions())
 
 
 def test_tiers_are_shown_with_their_intervals(report):
     head, rows = report.tier_table()
-    tail = report.test.auc["BCE"].groups["tail"]
-    cell = dict(zip(head, rows[0], strict=True))["tail AUC (interval)"]
+    tail = report.test.figures["auc"]["BCE"].groups["tail"]
+    cell = dict(zip(head, rows[0], strict=True))["tail macro AUC (interval)"]
     assert cell == f"{tail.mean:.3f} ± {tail.sd:.3f} ({tail.low:.3f}–{tail.high:.3f})"
     assert tail.low < tail.mean < tail.high
 
@@ -506,8 +524,8 @@ def test_differences_within_tiers_are_told_with_their_own_correction(report, pla
     head, rows = report.tier_difference_table()
     assert len(rows) == (len(report.runs) - 1) * len(report.tiers)
     method, tier = rows[-1][:2]
-    within = report.test.auc[method].group_differences[tier]
-    assert dict(zip(head, rows[-1], strict=True))["AUC difference (interval)"].startswith(f"{within.value:+.3f}")
+    within = report.test.figures["auc"][method].group_differences[tier]
+    assert dict(zip(head, rows[-1], strict=True))["macro AUC difference (interval)"].startswith(f"{within.value:+.3f}")
     report = build_report("more", planted, baseline="BCE", resamples=600)
     told = " ".join(report.tier_conclusions())
     differs = [

@@ -141,7 +141,7 @@ def report(names=("Mass", "Hernia"), training=(), **protocol):
 
 def pages(made, tmp_path):
     """Card and report, as texts."""
-    names = [finding.name for finding in made.test.findings]
+    names = made.test.label_names
     config = PreTrainedConfig(id2label=dict(enumerate(names)), num_labels=len(names))
     config.image_size = 224
     return render(made, config), made.to_html(tmp_path)
@@ -228,4 +228,4 @@ def test_hostile_names_break_neither_table_nor_page(tmp_path):
     assert "<b>" not in page
     assert "<i>" not in page
     assert "Pleural_Thickening" in text
-    assert json.loads(json.dumps(made.to_dict()))["test"]["findings"][0]["name"] == names[0]
+    assert json.loads(json.dumps(made.to_dict()))["test"]["label_names"][0] == names[0]
