@@ -19,7 +19,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from hf_cxr.arguments.command_line import OneLineParser
-from hf_cxr.cells import printable
+from hf_cxr.words import printable
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.commands.errors import describe_error, discard, print_traceback
 from hf_cxr.files import OutputError, version_of

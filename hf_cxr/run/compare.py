@@ -48,7 +48,7 @@ from hf_cxr.config import (
     parse_arguments,
 )
 from hf_cxr.files import write_text
-from hf_cxr.reporting.comparison import ComparisonReport, TunedPoint, build_report
+from hf_cxr.reporting.comparison import ComparisonResults, TunedPoint, compare_runs, write_comparison
 from hf_cxr.run.checks import check_loss
 from hf_cxr.run.comparison_plan import FIGURES, Plan, folder_name, load_plan
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
@@ -108,7 +108,7 @@ class Run:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> ComparisonReport | None:
+def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> ComparisonResults | None:
     """Do what is left of a comparison and write its report: comparison.{md,tex,csv,html,json} and figures.
 
     Args:
@@ -117,7 +117,7 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
         jobs: runs at once; by default one a GPU, one without any.
 
     Returns:
-        The report, whose ``missing`` names the runs that failed; None if no method has a finished run.
+        The results, whose ``missing`` names the runs that failed; None if no method has a finished run.
 
     Raises:
         ValueError: a folder below ``out`` holds a run of other settings, or runs that cannot be compared.
@@ -148,7 +148,7 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
         logger.error("no run of the baseline %s is finished: there is nothing to compare with", plan.baseline)
         return None
     logger.info("measuring %d runs in %s draws of patients", sum(map(len, folders.values())), f"{plan.resamples:,}")
-    report = build_report(
+    results = compare_runs(
         plan.name,
         folders,
         baseline=plan.baseline,
@@ -159,8 +159,8 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
         resamples=plan.resamples,
         confidence=plan.confidence,
     )
-    report.write(out)
-    return report
+    write_comparison(results, out)
+    return results
 
 
 def tuning_runs(plan: Plan, out: Path) -> list[Run]:
