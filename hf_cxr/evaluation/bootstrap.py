@@ -1,8 +1,9 @@
-"""Patient-clustered bootstrap intervals of AUC and average precision, and paired comparison of two models.
+"""Patient-clustered bootstrap intervals of every metric in `METRICS`, and paired comparison of two models.
 
 Images of one patient are not independent, so patients are drawn with replacement, never images; a patient that is
-drawn twice counts twice with all their images. An image's weight is the number of times its patient was drawn, and
-every draw is measured by the kernel that measures the full sample (`metrics.weighted_auc_ap`).
+drawn twice counts twice with all their images. An image's weight is the number of times its patient was drawn. The
+patients are drawn once, and every metric, model and subset is measured under the same weights, by the kernel that
+measures the full sample.
 
 N = images, C = findings, M = patients, R = resamples (draws).
 
@@ -24,65 +25,70 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_cxr.evaluation.metrics import Array, average_precision, check_scores, macro, rank, roc_auc, weighted_auc_ap
+from hf_cxr.evaluation.checks import Array, check_scores
+from hf_cxr.evaluation.kernels import Ranking, WeightedCells, rank
+from hf_cxr.evaluation.metric import METRICS, Measured
+from hf_cxr.evaluation.metrics import macro
 
 CELLS_AT_ONCE = 2**19
 """Weights gathered at a time: 4 MiB, small enough for the processor's cache, which is what makes this quick."""
 
 
 @dataclass(frozen=True, eq=False)
-class Spread:
-    """A metric on the full sample and its distribution over draws of patients.
-
-    Attributes:
-        value_C: on the full sample; NaN where undefined.
-        low_C, high_C: percentile interval; NaN where no draw is defined.
-        draw_RC: the value in each draw; NaN where undefined.
-        defined_C: number of draws that define the finding.
-        macro, macro_low, macro_high, macro_R, macro_defined: the same for the mean over defined findings.
-    """
+class Sample:
+    """A metric on the full sample, ``value_C``, and in each draw of patients, ``draw_RC``; NaN where undefined."""
 
     value_C: Array
-    low_C: Array
-    high_C: Array
     draw_RC: Array
-    defined_C: NDArray[np.int64]
-    macro: float
-    macro_low: float
-    macro_high: float
-    macro_R: Array
-    macro_defined: int
+
+    @property
+    def macro_R(self) -> Array:
+        """The macro mean in each draw, over the findings that are defined in the full sample."""
+        return mean_over(self.draw_RC, np.flatnonzero(~np.isnan(self.value_C)))
+
+    def measured(self, confidence: float) -> Measured:
+        """Values with percentile intervals."""
+        low_C, high_C = percentile_interval(self.draw_RC, confidence)
+        macro_R = self.macro_R
+        (macro_low,), (macro_high,) = percentile_interval(macro_R[:, None], confidence)
+        return Measured(
+            value_C=self.value_C,
+            low_C=low_C,
+            high_C=high_C,
+            draws_C=(~np.isnan(self.draw_RC)).sum(axis=0),
+            macro=macro(self.value_C),
+            macro_low=float(macro_low),
+            macro_high=float(macro_high),
+            macro_draws=int((~np.isnan(macro_R)).sum()),
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BootstrapResult:
-    """Intervals of both ranking metrics over the same draws."""
+    """Every metric by its key, with its interval (``measured``) and its draws (``samples``)."""
 
-    auc: Spread
-    ap: Spread
+    measured: dict[str, Measured]
+    samples: dict[str, Sample]
     confidence: float
     resamples: int
     n_patients: int
 
 
-@dataclass(frozen=True)
-class PairedDifference:
+@dataclass(frozen=True, eq=False)
+class PairedDifference(BootstrapResult):
     """First model minus second, in the same draws of patients.
 
     The two-sided p value is twice the smaller share of draws on either side of zero, draws at zero counting for both,
     with one added to numerator and denominator: never below 2 / (R + 1), and 1 for two equal models. NaN where
     undefined.
+
+    Attributes:
+        p_C: by metric, the p value of each finding.
+        macro_p: by metric, the p value of the macro mean.
     """
 
-    auc: Spread
-    ap: Spread
-    auc_p_C: Array
-    ap_p_C: Array
-    auc_macro_p: float
-    ap_macro_p: float
-    confidence: float
-    resamples: int
-    n_patients: int
+    p_C: dict[str, Array]
+    macro_p: dict[str, float]
 
 
 def bootstrap_metrics(
@@ -94,10 +100,10 @@ def bootstrap_metrics(
     confidence: float = 0.95,
     rng: np.random.Generator,
 ) -> BootstrapResult:
-    """Percentile intervals of AUC and average precision, per finding and macro.
+    """Percentile intervals of every metric, per finding and macro.
 
     Args:
-        score_NC: any finite real numbers; logits and probabilities give the same result.
+        score_NC: any finite real numbers; the ranking metrics of logits and probabilities are the same.
         label_NC: 1, 0 or NaN.
         patient_ids_N: one id an image; none may be missing.
         resamples: number of draws, at least 2. 1,000 puts a 95 % limit within about 0.1 standard deviations.
@@ -105,18 +111,13 @@ def bootstrap_metrics(
         rng: the draws depend on it and on the set of patients only, not on the order of the rows.
 
     Raises:
-        ValueError: bad scores or labels (see `metrics`), a missing patient id, fewer than two patients.
+        ValueError: bad scores or labels (see `checks`), a missing patient id, fewer than two patients.
     """
-    score_NC, label_NC = check_scores(score_NC, label_NC)
-    patient_N, n_patients = number_patients(patient_ids_N, len(label_NC))
-    (auc_RC, ap_RC) = draw_metrics([score_NC], label_NC, patient_N, n_patients, resamples, rng)[0]
-    return BootstrapResult(
-        auc=_spread(roc_auc(score_NC, label_NC), auc_RC, confidence),
-        ap=_spread(average_precision(score_NC, label_NC), ap_RC, confidence),
-        confidence=confidence,
-        resamples=resamples,
-        n_patients=n_patients,
-    )
+    check_confidence(confidence)
+    pair = check_scores(score_NC, label_NC)
+    patient_N, n_patients = number_patients(patient_ids_N, len(pair[1]))
+    (samples,) = draw_samples([pair], patient_N, n_patients, resamples, rng)
+    return BootstrapResult(_measured(samples, confidence), samples, confidence, resamples, n_patients)
 
 
 def paired_difference(
@@ -134,25 +135,33 @@ def paired_difference(
     Both models are measured in the same draws, so what they share (easy and hard patients) cancels; comparing two
     separate intervals instead loses most differences that are real. Arguments as `bootstrap_metrics`.
     """
-    first_NC, label_NC = check_scores(first_score_NC, label_NC)
-    second_NC, _ = check_scores(second_score_NC, label_NC)
-    patient_N, n_patients = number_patients(patient_ids_N, len(label_NC))
-    first, second = draw_metrics([first_NC, second_NC], label_NC, patient_N, n_patients, resamples, rng)
-    auc_C = roc_auc(first_NC, label_NC) - roc_auc(second_NC, label_NC)
-    ap_C = average_precision(first_NC, label_NC) - average_precision(second_NC, label_NC)
-    auc = _spread(auc_C, first[0] - second[0], confidence)
-    ap = _spread(ap_C, first[1] - second[1], confidence)
+    check_confidence(confidence)
+    pairs = [check_scores(score_NC, label_NC) for score_NC in (first_score_NC, second_score_NC)]
+    patient_N, n_patients = number_patients(patient_ids_N, len(pairs[0][1]))
+    first, second = draw_samples(pairs, patient_N, n_patients, resamples, rng)
+    samples = {
+        key: Sample(first[key].value_C - second[key].value_C, first[key].draw_RC - second[key].draw_RC)
+        for key in first
+    }
     return PairedDifference(
-        auc=auc,
-        ap=ap,
-        auc_p_C=two_sided_p(auc.draw_RC),
-        ap_p_C=two_sided_p(ap.draw_RC),
-        auc_macro_p=float(two_sided_p(auc.macro_R[:, None])[0]),
-        ap_macro_p=float(two_sided_p(ap.macro_R[:, None])[0]),
+        measured=_measured(samples, confidence),
+        samples=samples,
         confidence=confidence,
         resamples=resamples,
         n_patients=n_patients,
+        p_C={key: two_sided_p(sample.draw_RC) for key, sample in samples.items()},
+        macro_p={key: float(two_sided_p(sample.macro_R[:, None])[0]) for key, sample in samples.items()},
     )
+
+
+def _measured(samples: dict[str, Sample], confidence: float) -> dict[str, Measured]:
+    return {key: sample.measured(confidence) for key, sample in samples.items()}
+
+
+def check_confidence(confidence: float) -> None:
+    """Refuse a confidence that is not in (0, 1)."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1; got {confidence}")
 
 
 def number_patients(patient_ids_N: Sequence[Any], n_images: int) -> tuple[NDArray[np.int64], int]:
@@ -182,60 +191,52 @@ def _is_missing(patient: Any) -> bool:
         return True
 
 
-def draw_metrics(
-    scores: Sequence[Array],
-    label_NC: Array,
+def draw_samples(
+    pairs: Sequence[tuple[Array, Array]],
     patient_N: NDArray[np.int64],
     n_patients: int,
     resamples: int,
     rng: np.random.Generator,
-) -> list[tuple[Array, Array]]:
-    """AUC and average precision (R, C) of each score matrix, all in the same draws; memory does not grow with R."""
+) -> list[dict[str, Sample]]:
+    """Every metric of each pair of scores and labels (N, C), by key; all in the same draws of patients.
+
+    Memory does not grow with R. The arrays are taken as checked.
+    """
     if resamples < 2:
         raise ValueError(f"resamples must be at least 2; got {resamples}")
-    n_findings = label_NC.shape[1]
-    rankings = [[_patient_ranking(score_NC, label_NC, c, patient_N) for c in range(n_findings)] for score_NC in scores]
-    result = [(np.empty((resamples, n_findings)), np.empty((resamples, n_findings))) for _ in scores]
-    at_once = max(1, min(resamples, CELLS_AT_ONCE // len(label_NC)))
-    for start in range(0, resamples, at_once):
-        rows = slice(start, min(start + at_once, resamples))
-        times_drawn_RM = np.stack(
-            [
-                np.bincount(rng.integers(n_patients, size=n_patients), minlength=n_patients)
-                for _ in range(rows.start, rows.stop)
-            ]
-        )
-        for (auc_RC, ap_RC), ranking_C in zip(result, rankings, strict=True):
+    kernels = {key: metric.kernel for key, metric in METRICS.items()}
+    rankings = [
+        [_patient_ranking(*column, patient_N) for column in zip(score_NC.T, label_NC.T, strict=True)]
+        for score_NC, label_NC in pairs
+    ]
+    # Row 0 is the full sample: every patient once.
+    value_RC = [{key: np.empty((1 + resamples, len(ranking_C))) for key in kernels} for ranking_C in rankings]
+
+    def fill(rows: slice, weight_RM: NDArray[np.int64]) -> None:
+        for by_key, ranking_C in zip(value_RC, rankings, strict=True):
             for column, ranking in enumerate(ranking_C):
-                auc_RC[rows, column], ap_RC[rows, column] = weighted_auc_ap(ranking, times_drawn_RM)
-    return result
+                cells = WeightedCells(ranking, weight_RM)
+                for key, kernel in kernels.items():
+                    by_key[key][rows, column] = kernel(cells)
+
+    fill(slice(0, 1), np.ones((1, n_patients), dtype=np.int64))
+    at_once = max(1, min(resamples, CELLS_AT_ONCE // len(patient_N)))
+    for start in range(1, 1 + resamples, at_once):
+        rows = slice(start, min(start + at_once, 1 + resamples))
+        draws = [rng.integers(n_patients, size=n_patients) for _ in range(rows.start, rows.stop)]
+        fill(rows, np.stack([np.bincount(draw_M, minlength=n_patients) for draw_M in draws]))
+    return [{key: Sample(value[0], value[1:]) for key, value in by_key.items()} for by_key in value_RC]
 
 
-def _patient_ranking(score_NC: Array, label_NC: Array, column: int, patient_N: NDArray[np.int64]):
+def _patient_ranking(score_N: Array, label_N: Array, patient_N: NDArray[np.int64]) -> Ranking:
     # Pointing the order at patients instead of images saves a copy of the weights as large as R x N.
-    ranking = rank(score_NC[:, column], label_NC[:, column])
+    ranking = rank(score_N, label_N)
     return replace(ranking, order_K=patient_N[ranking.order_K])
 
 
-def _spread(value_C: Array, draw_RC: Array, confidence: float) -> Spread:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1; got {confidence}")
-    defined_C = ~np.isnan(value_C)
-    macro_R = draw_RC[:, defined_C].mean(axis=1) if defined_C.any() else np.full(len(draw_RC), np.nan)
-    low_C, high_C = percentile_interval(draw_RC, confidence)
-    (macro_low,), (macro_high,) = percentile_interval(macro_R[:, None], confidence)
-    return Spread(
-        value_C=value_C,
-        low_C=low_C,
-        high_C=high_C,
-        draw_RC=draw_RC,
-        defined_C=(~np.isnan(draw_RC)).sum(axis=0),
-        macro=macro(value_C),
-        macro_low=float(macro_low),
-        macro_high=float(macro_high),
-        macro_R=macro_R,
-        macro_defined=int((~np.isnan(macro_R)).sum()),
-    )
+def mean_over(draw_RC: Array, columns: Sequence[int]) -> Array:
+    """The mean over some findings in each draw, (R,); NaN if there is none."""
+    return draw_RC[:, columns].mean(axis=1) if len(columns) else np.full(len(draw_RC), np.nan)
 
 
 def percentile_interval(draw_RC: Array, confidence: float) -> tuple[Array, Array]:

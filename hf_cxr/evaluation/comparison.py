@@ -9,8 +9,8 @@ Two spreads that must not be mixed up: the standard deviation over seeds says ho
 repeated and the test patients stay; the interval says how much it moves with other test patients while the trained
 models stay. Neither covers the other.
 
-N = images, C = findings, R = draws. A finding without AUC in the full sample is left out of every mean; a draw in
-which a finding of the mean is undefined has no mean (see `bootstrap`).
+N = images, C = findings, R = draws. A finding that a metric does not define in the full sample is left out of its
+means; a draw in which a finding of the mean is undefined has no mean (see `bootstrap`).
 
 Refused: a baseline that is not among the methods, a method without a run, whatever `bootstrap_metrics` refuses.
 
@@ -18,14 +18,23 @@ Source: Holm, Scandinavian Journal of Statistics 6 (1979).
 """
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_cxr.evaluation.bootstrap import draw_metrics, number_patients, percentile_interval, two_sided_p
-from hf_cxr.evaluation.metrics import Array, average_precision, check_scores, macro, roc_auc
+from hf_cxr.evaluation.bootstrap import (
+    Sample,
+    check_confidence,
+    draw_samples,
+    mean_over,
+    number_patients,
+    percentile_interval,
+    two_sided_p,
+)
+from hf_cxr.evaluation.checks import Array, check_scores
+from hf_cxr.evaluation.metrics import counts, macro
 
 
 @dataclass(frozen=True)
@@ -77,16 +86,20 @@ class MethodFigures:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """AUC and average precision of every method, in the order given."""
+    """Every metric of every method, in the order given.
 
-    auc: dict[str, MethodFigures]
-    ap: dict[str, MethodFigures]
+    Attributes:
+        figures: key of a metric -> method -> its figures.
+        undefined: columns of the findings whose known cells hold one label value only.
+    """
+
+    figures: dict[str, dict[str, MethodFigures]]
     baseline: str
     confidence: float
     resamples: int
     n_images: int
     n_patients: int
-    undefined: tuple[int, ...] = field(default=())
+    undefined: tuple[int, ...]
 
 
 def compare_methods(
@@ -122,28 +135,31 @@ def compare_methods(
     empty = [method for method, runs in scores.items() if not runs]
     if empty:
         raise ValueError(f"no run of {', '.join(empty)}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1; got {confidence}")
+    check_confidence(confidence)
     keys = [(method, seed) for method, runs in scores.items() for seed in runs]
     checked = [check_scores(scores[method][seed], label_NC) for method, seed in keys]
     label_NC = checked[0][1]
     patient_N, n_patients = number_patients(patient_ids_N, len(label_NC))
-    drawn = draw_metrics([score for score, _ in checked], label_NC, patient_N, n_patients, resamples, rng)
-    metrics = {}
-    for which, measure in enumerate((roc_auc, average_precision)):
-        value_C = {key: measure(score, label_NC) for key, (score, _) in zip(keys, checked, strict=True)}
-        draw_RC = {key: pair[which] for key, pair in zip(keys, drawn, strict=True)}
-        metrics[which] = _figures(value_C, draw_RC, list(scores), baseline, groups or {}, tested, confidence)
-    undefined = np.flatnonzero(np.isnan(roc_auc(checked[0][0], label_NC)))
+    drawn = draw_samples(checked, patient_N, n_patients, resamples, rng)
+    positives_C, negatives_C, _ = counts(label_NC)
     return Comparison(
-        auc=metrics[0],
-        ap=metrics[1],
+        figures={
+            metric: _figures(
+                {key: samples[metric] for key, samples in zip(keys, drawn, strict=True)},
+                list(scores),
+                baseline,
+                groups or {},
+                tested,
+                confidence,
+            )
+            for metric in drawn[0]
+        },
         baseline=baseline,
         confidence=confidence,
         resamples=resamples,
         n_images=len(label_NC),
         n_patients=n_patients,
-        undefined=tuple(undefined.tolist()),
+        undefined=tuple(np.flatnonzero((positives_C == 0) | (negatives_C == 0)).tolist()),
     )
 
 
@@ -162,16 +178,19 @@ def holm(p_M: Sequence[float]) -> list[float]:
 
 
 def _figures(
-    value_C: dict[tuple[str, Hashable], Array],
-    draw_RC: dict[tuple[str, Hashable], Array],
+    samples: Mapping[tuple[str, Hashable], Sample],
     methods: Sequence[str],
     baseline: str,
     groups: Mapping[str, Sequence[int]],
     tested: Collection[str] | None,
     confidence: float,
 ) -> dict[str, MethodFigures]:
-    seeds = {method: [seed for name, seed in value_C if name == method] for method in methods}
-    mean_RC = {method: np.mean([draw_RC[method, seed] for seed in seeds[method]], axis=0) for method in methods}
+    """One metric of every method, from the metric's sample of each method and seed."""
+    seeds = {method: [seed for name, seed in samples if name == method] for method in methods}
+    mean_RC = {
+        method: np.mean([samples[method, seed].draw_RC for seed in seeds[method]], axis=0) for method in methods
+    }
+    value_C = {key: sample.value_C for key, sample in samples.items()}
     defined = np.flatnonzero(~np.isnan(next(iter(value_C.values()))))
 
     def measured(columns: Sequence[int]) -> dict[str, tuple[Estimate, Array]]:
@@ -180,7 +199,7 @@ def _figures(
         result = {}
         for method in methods:
             by_seed = {seed: macro(value_C[method, seed][list(columns)]) for seed in seeds[method]}
-            draw_R = _mean(mean_RC[method], known)
+            draw_R = mean_over(mean_RC[method], known)
             result[method] = _estimate(by_seed, draw_R, confidence), draw_R
         return result
 
@@ -231,7 +250,3 @@ def _estimate(by_seed: dict[Hashable, float], draw_R: Array, confidence: float) 
     (low,), (high,) = percentile_interval(draw_R[:, None], confidence)
     sd = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     return Estimate(float(values.mean()), sd, float(low), float(high), by_seed)
-
-
-def _mean(draw_RC: Array, columns: Sequence[int]) -> Array:
-    return draw_RC[:, columns].mean(axis=1) if len(columns) else np.full(len(draw_RC), np.nan)

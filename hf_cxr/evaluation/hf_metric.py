@@ -1,10 +1,10 @@
-"""The ranking metrics as an `evaluate.Metric`, for code that expects one.
+"""The table of metrics as an `evaluate.Metric`: what the Trainer uses, and other code that expects one.
 
-Every number comes from `metrics`; this module holds no computation. It needs no network: the metric is this class and
-is not looked up on the Hub. Predictions and references stay in memory, so concurrent processes share no file.
+Every number comes from `metric.METRICS`; this module holds no computation. It needs no network: the metric is this
+class and is not looked up on the Hub. Predictions and references stay in memory, so concurrent processes share no file.
 
     metric = MultiLabelMetric(NIH14)
-    metric.compute(predictions=scores, references=labels)["mean_average_precision"]
+    metric.compute(predictions=scores, references=labels)["ap"]
 """
 
 import os
@@ -15,23 +15,24 @@ import datasets
 import evaluate
 import numpy as np
 
-from hf_cxr.evaluation.metrics import average_precision, macro, roc_auc
+from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.metrics import macro
 from hf_cxr.labels import NIH14, LabelSpace
 
-DESCRIPTION = "AUC and average precision of each finding and their mean over findings; NaN labels are skipped."
 INPUTS = """
 Args:
-    predictions: N lists of C scores, any real numbers; logits and probabilities give the same result.
+    predictions: N lists of C scores, any real numbers; logits and probabilities give the same ranking metrics.
     references: N lists of C labels: 1, 0, or NaN for unknown.
 
 Returns:
-    "auc" and "mean_average_precision": means over the findings that are defined; "auc_<finding>" and "ap_<finding>":
-    NaN for a finding whose known labels have one value only; "undefined": the names of those findings.
+    For each metric in the table, "<key>": its mean over the findings that are defined, and "<key>_<finding>": NaN
+    where undefined, as every ranking metric is for a finding whose known labels have one value only; "undefined": the
+    names of the findings that some metric does not define.
 """
 
 
 class MultiLabelMetric(evaluate.Metric):
-    """AUC and average precision of C findings, macro and each; `INPUTS` says what goes in and out.
+    """Every metric of C findings, macro and each; `INPUTS` says what goes in and out.
 
     Args:
         label_names: C unique names, in the order of the columns.
@@ -49,10 +50,11 @@ class MultiLabelMetric(evaluate.Metric):
         return os.path.join(self._data_dir_root, self.name, self.config_name)
 
     def _info(self) -> evaluate.MetricInfo:
+        titles = ", ".join(metric.title for metric in METRICS.values())
         # float64, so that no score is rounded on its way to the metric and ties stay as they were.
         row = datasets.List(datasets.Value("float64"), length=len(self.label_names))
         return evaluate.MetricInfo(
-            description=DESCRIPTION,
+            description=f"{titles} of each finding and their mean over findings; NaN labels are skipped.",
             citation="",
             inputs_description=INPUTS,
             features=datasets.Features({"predictions": row, "references": row}),
@@ -60,9 +62,9 @@ class MultiLabelMetric(evaluate.Metric):
 
     def _compute(self, *, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, Any]:
         score_NC, label_NC = np.asarray(predictions, np.float64), np.asarray(references, np.float64)
-        auc_C, ap_C = roc_auc(score_NC, label_NC), average_precision(score_NC, label_NC)
-        result: dict[str, Any] = {"auc": macro(auc_C), "mean_average_precision": macro(ap_C)}
-        result |= {f"auc_{name}": float(value) for name, value in zip(self.label_names, auc_C, strict=True)}
-        result |= {f"ap_{name}": float(value) for name, value in zip(self.label_names, ap_C, strict=True)}
-        undefined_C = np.isnan(auc_C)
+        value_C = {key: metric.measure(score_NC, label_NC) for key, metric in METRICS.items()}
+        result: dict[str, Any] = {key: macro(array_C) for key, array_C in value_C.items()}
+        for key, array_C in value_C.items():
+            result |= {f"{key}_{name}": float(value) for name, value in zip(self.label_names, array_C, strict=True)}
+        undefined_C = np.isnan(list(value_C.values())).any(axis=0)
         return result | {"undefined": [name for name, no in zip(self.label_names, undefined_C, strict=True) if no]}

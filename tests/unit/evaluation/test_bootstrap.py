@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hf_cxr.evaluation import bootstrap as bootstrap_module
-from hf_cxr.evaluation import bootstrap_metrics, metrics, paired_difference
+from hf_cxr.evaluation import bootstrap_metrics, kernels, metrics, paired_difference
 
 NAN = float("nan")
 
@@ -40,7 +40,8 @@ def test_integer_weights_are_repeated_rows_and_ones_are_the_plain_metric(decimal
     weight_RN[0] = 1
     for column in range(score_NC.shape[1]):
         score_N, label_N = score_NC[:, column], label_NC[:, column]
-        auc_R, ap_R = metrics.weighted_auc_ap(metrics.rank(score_N, label_N), weight_RN)
+        cells = kernels.WeightedCells(kernels.rank(score_N, label_N), weight_RN)
+        auc_R, ap_R = kernels.auc(cells), kernels.ap(cells)
         assert auc_R[0] == metrics.roc_auc(score_NC, label_NC)[column]
         assert ap_R[0] == metrics.average_precision(score_NC, label_NC)[column]
         for row, weight_N in enumerate(weight_RN):
@@ -51,10 +52,10 @@ def test_integer_weights_are_repeated_rows_and_ones_are_the_plain_metric(decimal
 
 
 def test_a_side_without_weight_is_undefined():
-    ranking = metrics.rank(np.array([0.1, 0.2, 0.3]), np.array([0.0, 1.0, NAN]))
-    auc_R, ap_R = metrics.weighted_auc_ap(ranking, np.array([[1, 0, 5], [0, 1, 5], [0, 0, 5], [2, 3, 5]]))
-    np.testing.assert_array_equal(auc_R, [NAN, NAN, NAN, 1])
-    np.testing.assert_array_equal(ap_R, [NAN, NAN, NAN, 1])
+    ranking = kernels.rank(np.array([0.1, 0.2, 0.3]), np.array([0.0, 1.0, NAN]))
+    cells = kernels.WeightedCells(ranking, np.array([[1, 0, 5], [0, 1, 5], [0, 0, 5], [2, 3, 5]]))
+    for kernel in (kernels.auc, kernels.ap):
+        np.testing.assert_array_equal(kernel(cells), [NAN, NAN, NAN, 1])
 
 
 def test_every_draw_is_the_metric_of_the_patients_drawn():
@@ -62,7 +63,7 @@ def test_every_draw_is_the_metric_of_the_patients_drawn():
     patients = [f"p{row % 20:02d}" for row in range(60)]
     result = bootstrap_metrics(score_NC, label_NC, patients, resamples=5, rng=seeded(3))
     rng = seeded(3)
-    for auc_C, ap_C in zip(result.auc.draw_RC, result.ap.draw_RC, strict=True):
+    for auc_C, ap_C in zip(result.samples["auc"].draw_RC, result.samples["ap"].draw_RC, strict=True):
         rows = np.concatenate([np.arange(patient, 60, 20) for patient in rng.integers(20, size=20)])
         np.testing.assert_allclose(auc_C, metrics.roc_auc(score_NC[rows], label_NC[rows]), atol=1e-14)
         np.testing.assert_allclose(ap_C, metrics.average_precision(score_NC[rows], label_NC[rows]), atol=1e-14)
@@ -73,8 +74,8 @@ def test_one_image_a_patient_has_the_spread_of_delong():
     result = bootstrap_metrics(score_NC, label_NC, range(400), resamples=1500, rng=seeded())
     for column in range(2):
         analytical = delong_sd(score_NC[:, column], label_NC[:, column])
-        assert result.auc.draw_RC[:, column].std() == pytest.approx(analytical, rel=0.1)
-        width = result.auc.high_C[column] - result.auc.low_C[column]
+        assert result.samples["auc"].draw_RC[:, column].std() == pytest.approx(analytical, rel=0.1)
+        width = result.measured["auc"].high_C[column] - result.measured["auc"].low_C[column]
         assert width == pytest.approx(2 * 1.96 * analytical, rel=0.12)
 
 
@@ -86,7 +87,7 @@ def test_copies_of_images_narrow_nothing_when_they_share_their_patient():
     single = bootstrap_metrics(score_NC, label_NC, range(200), **options)
     clustered = bootstrap_metrics(copied_NC, copied_label_NC, np.repeat(np.arange(200), 4), **options)
     naive = bootstrap_metrics(copied_NC, copied_label_NC, range(800), **options)
-    sd_single, sd_clustered, sd_naive = (result.auc.draw_RC.std() for result in (single, clustered, naive))
+    sd_single, sd_clustered, sd_naive = (result.samples["auc"].draw_RC.std() for result in (single, clustered, naive))
     assert sd_clustered == pytest.approx(sd_single, rel=0.1)
     assert sd_clustered == pytest.approx(2 * sd_naive, rel=0.15)
 
@@ -100,16 +101,21 @@ def test_a_seed_fixes_the_result_whatever_the_chunks_and_the_order_of_rows(monke
     monkeypatch.setattr(bootstrap_module, "CELLS_AT_ONCE", 7 * 90)
     again = bootstrap_metrics(score_NC[shuffled], label_NC[shuffled], patients[shuffled], resamples=29, rng=seeded(5))
     other = bootstrap_metrics(score_NC, label_NC, patients, resamples=29, rng=seeded(7))
-    np.testing.assert_array_equal(once.auc.draw_RC, again.auc.draw_RC)
-    np.testing.assert_array_equal(once.ap.draw_RC, again.ap.draw_RC)
-    assert (once.ap.macro_low, once.ap.macro_high) == (again.ap.macro_low, again.ap.macro_high)
-    assert not np.array_equal(once.auc.draw_RC, other.auc.draw_RC)
+    np.testing.assert_array_equal(once.samples["auc"].draw_RC, again.samples["auc"].draw_RC)
+    np.testing.assert_array_equal(once.samples["ap"].draw_RC, again.samples["ap"].draw_RC)
+    assert (once.measured["ap"].macro_low, once.measured["ap"].macro_high) == (
+        again.measured["ap"].macro_low,
+        again.measured["ap"].macro_high,
+    )
+    assert not np.array_equal(once.samples["auc"].draw_RC, other.samples["auc"].draw_RC)
 
 
 def test_a_wider_confidence_gives_an_interval_around_the_narrower():
     score_NC, label_NC = draw()
     wide, narrow = (
-        bootstrap_metrics(score_NC, label_NC, range(300), resamples=200, confidence=level, rng=seeded()).auc
+        bootstrap_metrics(score_NC, label_NC, range(300), resamples=200, confidence=level, rng=seeded()).measured[
+            "auc"
+        ]
         for level in (0.95, 0.5)
     )
     for ends in zip(wide.low_C, narrow.low_C, wide.value_C, narrow.high_C, wide.high_C, strict=True):
@@ -121,32 +127,38 @@ def test_undefined_findings_and_draws_are_counted_and_the_macro_mean_keeps_its_f
     label_NC[:, 0] = 0
     label_NC[:, 1] = np.arange(100) == 7
     result = bootstrap_metrics(score_NC, label_NC, range(100), resamples=400, rng=seeded())
-    auc = result.auc
+    auc = result.measured["auc"]
     assert math.isnan(auc.value_C[0])
     assert math.isnan(auc.low_C[0])
-    assert auc.defined_C[0] == 0
-    assert auc.defined_C[1] == pytest.approx(400 * (1 - math.exp(-1)), rel=0.1)
-    assert auc.defined_C[2] == 400
+    assert auc.draws_C[0] == 0
+    assert auc.draws_C[1] == pytest.approx(400 * (1 - math.exp(-1)), rel=0.1)
+    assert auc.draws_C[2] == 400
     assert auc.macro == pytest.approx((auc.value_C[1] + auc.value_C[2]) / 2)
-    assert auc.macro_defined == auc.defined_C[1]
-    defined_R = ~np.isnan(auc.macro_R)
-    np.testing.assert_allclose(auc.macro_R[defined_R], auc.draw_RC[defined_R, 1:].mean(axis=1))
+    assert auc.macro_draws == auc.draws_C[1]
+    macro_R, draw_RC = result.samples["auc"].macro_R, result.samples["auc"].draw_RC
+    defined_R = ~np.isnan(macro_R)
+    np.testing.assert_allclose(macro_R[defined_R], draw_RC[defined_R, 1:].mean(axis=1))
 
 
 def test_a_score_differs_from_itself_by_nothing_and_from_a_better_one_by_something():
     score_NC, label_NC = draw(400, 2)
     better_NC = score_NC + 0.7 * np.nan_to_num(label_NC)
     same = paired_difference(score_NC, score_NC, label_NC, range(400), resamples=200, rng=seeded())
-    assert not same.auc.draw_RC.any()
-    assert (same.auc.macro, same.auc.macro_low, same.ap.macro_high, same.auc_macro_p) == (0, 0, 0, 1)
-    np.testing.assert_array_equal(same.ap_p_C, [1, 1])
+    assert not same.samples["auc"].draw_RC.any()
+    assert (
+        same.measured["auc"].macro,
+        same.measured["auc"].macro_low,
+        same.measured["ap"].macro_high,
+        same.macro_p["auc"],
+    ) == (0, 0, 0, 1)
+    np.testing.assert_array_equal(same.p_C["ap"], [1, 1])
     gain = paired_difference(better_NC, score_NC, label_NC, range(400), resamples=200, rng=seeded())
-    assert gain.auc.macro_low > 0
-    assert gain.ap.macro_low > 0
-    assert gain.auc_macro_p == pytest.approx(2 / 201)
+    assert gain.measured["auc"].macro_low > 0
+    assert gain.measured["ap"].macro_low > 0
+    assert gain.macro_p["auc"] == pytest.approx(2 / 201)
     loss = paired_difference(score_NC, better_NC, label_NC, range(400), resamples=200, rng=seeded())
-    np.testing.assert_array_equal(loss.auc.draw_RC, -gain.auc.draw_RC)
-    np.testing.assert_array_equal(loss.auc_p_C, gain.auc_p_C)
+    np.testing.assert_array_equal(loss.samples["auc"].draw_RC, -gain.samples["auc"].draw_RC)
+    np.testing.assert_array_equal(loss.p_C["auc"], gain.p_C["auc"])
 
 
 def test_pairing_cancels_what_the_two_models_share():
@@ -155,8 +167,8 @@ def test_pairing_cancels_what_the_two_models_share():
     other_NC = score_NC + 0.1 * rng.normal(size=score_NC.shape)
     paired = paired_difference(score_NC, other_NC, label_NC, range(300), resamples=300, rng=seeded())
     alone = bootstrap_metrics(score_NC, label_NC, range(300), resamples=300, rng=seeded())
-    assert 0 < paired.auc.draw_RC.std() < 0.3 * alone.auc.draw_RC.std()
-    assert paired.auc.value_C == metrics.roc_auc(score_NC, label_NC) - metrics.roc_auc(other_NC, label_NC)
+    assert 0 < paired.samples["auc"].draw_RC.std() < 0.3 * alone.samples["auc"].draw_RC.std()
+    assert paired.measured["auc"].value_C == metrics.roc_auc(score_NC, label_NC) - metrics.roc_auc(other_NC, label_NC)
 
 
 @pytest.mark.parametrize("missing", [None, NAN, "", np.datetime64("NaT")])

@@ -49,12 +49,12 @@ def test_agrees_with_copied_rows_and_another_implementation_of_the_metrics():
     )
     drawn = by_copies(scores, label_NC, patient_N, 60, 5)
     for metric in ("auc", "ap"):
-        difference = getattr(comparison, metric)["other"].difference
+        difference = comparison.figures[metric]["other"].difference
         expected = drawn["other", metric] - drawn["BCE", metric]
         assert (difference.low, difference.high) == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])))
         smaller = min((expected <= 0).sum(), (expected >= 0).sum())
         assert difference.p == pytest.approx(min(1, 2 * (smaller + 1) / 61))
-        overall = getattr(comparison, metric)["other"].overall
+        overall = comparison.figures[metric]["other"].overall
         assert (overall.low, overall.high) == pytest.approx(tuple(np.quantile(drawn["other", metric], [0.025, 0.975])))
         assert overall.mean == pytest.approx(np.mean(list(overall.by_seed.values())))
         assert overall.sd == pytest.approx(np.std(list(overall.by_seed.values()), ddof=1))
@@ -69,24 +69,26 @@ def test_one_seed_is_the_paired_difference():
     pair = paired_difference(
         scores["other"][0], scores["BCE"][0], label_NC, patient_N, resamples=100, rng=np.random.default_rng(3)
     )
-    difference = comparison.auc["other"].difference
-    assert difference.value == pytest.approx(pair.auc.macro)
-    assert (difference.low, difference.high) == pytest.approx((pair.auc.macro_low, pair.auc.macro_high))
-    assert difference.p == difference.p_corrected == pair.auc_macro_p
-    assert math.isnan(comparison.auc["other"].overall.sd)
-    assert comparison.auc["BCE"].difference is None
+    difference = comparison.figures["auc"]["other"].difference
+    assert difference.value == pytest.approx(pair.measured["auc"].macro)
+    assert (difference.low, difference.high) == pytest.approx(
+        (pair.measured["auc"].macro_low, pair.measured["auc"].macro_high)
+    )
+    assert difference.p == difference.p_corrected == pair.macro_p["auc"]
+    assert math.isnan(comparison.figures["auc"]["other"].overall.sd)
+    assert comparison.figures["auc"]["BCE"].difference is None
 
 
 def test_a_planted_difference_is_found_and_belongs_to_its_side():
     scores, label_NC, patient_N = draw(np.random.default_rng(2), 400, 3, 200, gain=0.8)
     options = {"baseline": "BCE", "resamples": 400}
     better = compare_methods(scores, label_NC, patient_N, rng=np.random.default_rng(), **options)
-    assert better.auc["other"].difference.low > 0
-    assert better.auc["other"].difference.p_corrected == pytest.approx(2 / 401)
-    assert better.ap["other"].difference.low > 0
+    assert better.figures["auc"]["other"].difference.low > 0
+    assert better.figures["auc"]["other"].difference.p_corrected == pytest.approx(2 / 401)
+    assert better.figures["ap"]["other"].difference.low > 0
     turned = {"BCE": scores["other"], "other": scores["BCE"]}
     worse = compare_methods(turned, label_NC, patient_N, rng=np.random.default_rng(), **options)
-    assert worse.auc["other"].difference.high < 0
+    assert worse.figures["auc"]["other"].difference.high < 0
 
 
 def test_nulls_are_found_about_as_often_as_the_level_says():
@@ -96,7 +98,7 @@ def test_nulls_are_found_about_as_often_as_the_level_says():
         result = compare_methods(
             scores, label_NC, patient_N, baseline="BCE", resamples=150, rng=np.random.default_rng(number)
         )
-        found += result.auc["other"].difference.p < 0.05
+        found += result.figures["auc"]["other"].difference.p < 0.05
     assert 2 <= found <= 22  # of 200, 10 expected; the binomial's own 99.9 % is 2 to 21
 
 
@@ -105,7 +107,7 @@ def test_equal_methods_do_not_differ():
     scores["other"] = dict(scores["BCE"])
     difference = compare_methods(
         scores, label_NC, patient_N, baseline="BCE", resamples=50, rng=np.random.default_rng(0)
-    ).ap["other"].difference  # fmt: skip
+    ).figures["ap"]["other"].difference  # fmt: skip
     assert (difference.value, difference.low, difference.high, difference.p_corrected) == (0, 0, 0, 1)
     assert difference.by_seed == {0: 0, 1: 0}
 
@@ -116,7 +118,7 @@ def test_p_values_are_corrected_for_the_number_of_methods():
     for name in ("third", "fourth"):
         scores[name] = {seed: run + 0.3 * rng.normal(size=run.shape) for seed, run in scores["BCE"].items()}
     result = compare_methods(scores, label_NC, patient_N, baseline="BCE", resamples=300, rng=rng)
-    differences = [figures.difference for figures in result.auc.values() if figures.difference]
+    differences = [figures.difference for figures in result.figures["auc"].values() if figures.difference]
     assert [d.p_corrected for d in differences] == pytest.approx(holm([d.p for d in differences]))
     assert differences[0].p_corrected == pytest.approx(3 * differences[0].p)
 
@@ -143,7 +145,7 @@ def test_groups_and_undefined_findings():
         resamples=50,
         rng=np.random.default_rng(0),
     )
-    figures = result.auc["other"]
+    figures = result.figures["auc"]["other"]
     assert result.undefined == (3,)
     assert figures.groups["head"].mean == pytest.approx(figures.finding_C[:2].mean())
     assert figures.groups["tail"].mean == pytest.approx(figures.finding_C[2])
@@ -165,23 +167,23 @@ def test_a_gain_in_one_group_is_found_there_and_all_groups_are_one_family():
         rng=np.random.default_rng(0),
         **options,
     )
-    assert result.auc["BCE"].group_differences == {}
+    assert result.figures["auc"]["BCE"].group_differences == {}
     for metric in ("auc", "ap"):
-        within = getattr(result, metric)["other"].group_differences
-        of_tail = getattr(alone, metric)["other"].difference
+        within = result.figures[metric]["other"].group_differences
+        of_tail = alone.figures[metric]["other"].difference
         assert (within["tail"].value, within["tail"].p) == pytest.approx((of_tail.value, of_tail.p))
         assert within["tail"].p_corrected == pytest.approx(2 * of_tail.p)  # two groups, one method
         assert within["tail"].p_corrected < 0.05 < within["head"].p_corrected
     ungrouped = compare_methods(scores, label_NC, patient_N, rng=np.random.default_rng(0), **options)
-    assert result.auc["other"].difference == ungrouped.auc["other"].difference
+    assert result.figures["auc"]["other"].difference == ungrouped.figures["auc"]["other"].difference
 
 
 def test_methods_may_have_other_seeds():
     scores, label_NC, patient_N = draw(np.random.default_rng(8), seeds=3)
     del scores["other"][1]
     result = compare_methods(scores, label_NC, patient_N, baseline="BCE", resamples=20, rng=np.random.default_rng(0))
-    assert set(result.auc["other"].difference.by_seed) == {0, 2}
-    assert set(result.auc["BCE"].overall.by_seed) == {0, 1, 2}
+    assert set(result.figures["auc"]["other"].difference.by_seed) == {0, 2}
+    assert set(result.figures["auc"]["BCE"].overall.by_seed) == {0, 1, 2}
 
 
 @pytest.mark.parametrize(

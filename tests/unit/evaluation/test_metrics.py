@@ -191,29 +191,38 @@ def report(rng) -> EvaluationReport:
 def test_report_takes_its_figures_from_metrics_and_names_what_is_undefined(report):
     score_NC, label_NC = draw(np.random.default_rng(20), n=120, c=3)
     prob_NC = 1 / (1 + np.exp(-score_NC))
-    assert report["Edema"].auc == metrics.roc_auc(prob_NC, label_NC)[2]
-    assert report["Edema"].ece == metrics.expected_calibration_error(prob_NC, label_NC)[2]
-    assert report["Edema"].auc_low < report["Edema"].auc < report["Edema"].auc_high
-    assert report.undefined == ("Hernia",)
-    assert math.isnan(report["Hernia"].ap)
-    assert report["Hernia"].brier > 0, "calibration figures need one known cell only"
-    assert report.macro_auc == pytest.approx((report["Mass"].auc + report["Edema"].auc) / 2)
-    assert report.macro_prevalence == pytest.approx((report["Mass"].prevalence + report["Edema"].prevalence) / 2)
-    assert (report.n_images, report.n_patients) == (120, 60)
+    auc, ap, counts = report.measured["all"]["auc"], report.measured["all"]["ap"], report.counts["all"]
+    mass, hernia, edema = map(report.label_names.index, ("Mass", "Hernia", "Edema"))
+    assert auc.value_C[edema] == metrics.roc_auc(prob_NC, label_NC)[2]
+    assert report.reliability["all"]["ece"][edema] == metrics.expected_calibration_error(prob_NC, label_NC)[2]
+    assert auc.low_C[edema] < auc.value_C[edema] < auc.high_C[edema]
+    assert report.undefined() == ("Hernia",)
+    np.testing.assert_array_equal(ap.undefined_C, [False, True, False])
+    assert report.reliability["all"]["brier"][hernia] > 0, "calibration figures need one known cell only"
+    assert auc.macro == pytest.approx((auc.value_C[mass] + auc.value_C[edema]) / 2)
+    np.testing.assert_array_equal(report.chance("ap")[0], counts.prevalence_C)
+    assert report.chance("ap")[1] == pytest.approx((counts.prevalence_C[mass] + counts.prevalence_C[edema]) / 2)
+    assert report.chance("auc")[1] == 0.5
+    assert (counts.images, counts.patients) == (120, 60)
 
 
-def test_report_writes_json_without_nan_and_a_table_with_intervals(report):
+def test_report_writes_json_without_nan_and_reads_it_back(report):
     values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert values["findings"][1]["auc"] is None
-    assert values["findings"][2]["auc"] == report["Edema"].auc
+    assert values["all"]["auc"]["value"]["Hernia"] is None
+    assert values["all"]["auc"]["undefined"] == ["Hernia"]
+    assert values["all"]["auc"]["value"]["Edema"] == report.measured["all"]["auc"].value_C[2]
+    assert EvaluationReport.from_dict(values).to_dict() == values
+
+
+def test_report_writes_a_table_with_intervals(report):
     text = report.to_markdown()
-    edema = report["Edema"]
-    assert f"{edema.auc:.3f} ({edema.auc_low:.3f}–{edema.auc_high:.3f})" in text
+    value, low, high = report.measured["all"]["auc"].interval(2)
+    assert f"{value:.3f} ({low:.3f}–{high:.3f})" in text
     assert "left out of the macro mean: Hernia." in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 3 + 1
     assert len({row.count("|") for row in rows}) == 1
-    assert f"{edema.prevalence:.3f}" in rows[4], "the chance level of AP stands beside it"
+    assert f"{report.counts['all'].prevalence_C[2]:.3f}" in rows[4], "the chance level of AP stands beside it"
 
 
 def test_logits_are_refused_where_probabilities_are_needed():
@@ -252,7 +261,7 @@ print(json.dumps([whole, metric.compute()]))
     auc_C, ap_C = metrics.roc_auc(score_NC, label_NC), metrics.average_precision(score_NC, label_NC)
     for result in (whole, in_batches):
         assert result["auc"] == metrics.macro(auc_C)
-        assert result["mean_average_precision"] == metrics.macro(ap_C)
+        assert result["ap"] == metrics.macro(ap_C)
         assert result["undefined"] == ["Hernia"]
         np.testing.assert_array_equal([result[f"auc_{name}"] for name in NIH14], auc_C)
         np.testing.assert_array_equal([result[f"ap_{name}"] for name in NIH14], ap_C)
