@@ -59,6 +59,7 @@ def average(members: Sequence[Path], flags: Sequence[str], args, place: Path) ->
     Raises:
         ValueError, OSError: members that do not go together, or a place that holds something.
     """
+    from hf_cxr.reporting.evaluation import ensemble_document
     from hf_cxr.run.ensemble import build_ensemble
     from hf_cxr.run.result_folder import check_ensemble_place, write_whole
 
@@ -70,7 +71,8 @@ def average(members: Sequence[Path], flags: Sequence[str], args, place: Path) ->
         confidence=args.evaluation.confidence,
         seed=args.training.seed,
     )
-    print(ensemble.to_text())
+    document = ensemble_document(ensemble.members, ensemble.test_report, ensemble.differences)
+    print(document.to_terminal())
 
     def write(folder: Path) -> None:
         for split in (ensemble.validation, ensemble.test):

@@ -74,6 +74,7 @@ def evaluate(own: argparse.Namespace, args, place: Path | None) -> None:
     )
     from hf_cxr.inference.classifier import Classifier
     from hf_cxr.labels import LabelSpace
+    from hf_cxr.reporting.evaluation import evaluation_document
     from hf_cxr.run.preflight import inspect, leave_out
     from hf_cxr.run.result_folder import (
         EVALUATION,
@@ -117,11 +118,11 @@ def evaluate(own: argparse.Namespace, args, place: Path | None) -> None:
         **not_shared,
         "missing_images": count_missing(args.data, splits),
     }
-    print(f"{own.model} on {', '.join(f'{key} {value}' for key, value in measured_on.items())}\n")
-    print(report.to_markdown())
+    measured_on |= describe_split_source(args.data)
+    document = evaluation_document(own.model, report, facts=measured_on, split=own.split)
+    print(f"{own.model}\n\n{document.to_terminal()}")
     if not place:
         return
-    measured_on |= describe_split_source(args.data)
     figures = {"model": own.model, "model_sha256": identity["model_sha256"], "trained_on_split": trained_on}
     figures |= {**measured_on, **report.to_dict()}
     named = dataclasses.replace(predictions, metadata={**predictions.metadata, "measured": identity})

@@ -69,7 +69,7 @@ def metadata(report: Report, config: Mapping[str, Any]) -> ModelCardData:
         pipeline_tag="image-classification",
         tags=["chest-x-ray", "multi-label", config["model_type"], "hf-cxr", "medical", *["synthetic"] * synthetic],
         metrics=list(report.test.measured["all"]),
-        base_model=report.protocol["base_model"],
+        base_model=report.protocol.get("base_model"),
         eval_results=results or None,
     )
 
@@ -94,5 +94,5 @@ def _is_partial(report: Report) -> bool:
 
 def base_words(report: Report) -> str | None:
     """The initial weights as Markdown: a Hub id as code, a local folder by its name; None for random ones."""
-    hub_id, words = report.protocol["base_model"], report.protocol["initial_weights"]
+    hub_id, words = report.protocol.get("base_model"), report.protocol["initial_weights"]
     return f"`{hub_id}`" if hub_id else None if words == "random" else markdown(words)

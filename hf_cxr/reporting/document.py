@@ -13,6 +13,7 @@ import functools
 import itertools
 import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,11 +127,13 @@ class Document:
 
     def to_terminal(self) -> str:
         """Aligned text, tables at most 120 columns wide; figures are left out."""
+        shown = [block for block in self.blocks if not isinstance(block, Figure)]
         lines, gap = [], ""
-        for block in self.blocks:
-            if not isinstance(block, Figure):
-                lines.append(gap + _terminal(block))
-                gap = "" if isinstance(block, Heading) else "\n"
+        for block, following in itertools.zip_longest(shown, shown[1:]):
+            if isinstance(block, Heading) and isinstance(following, Heading | None):
+                continue  # of a figure
+            lines.append(gap + _terminal(block))
+            gap = "" if isinstance(block, Heading) else "\n"
         return "\n".join(lines)
 
     def to_markdown(self) -> str:
@@ -183,12 +186,23 @@ def _terminal(block: Block) -> str:
         case Heading(text) | Text(text):
             return printable(text)
         case Note(sentences, warning):
-            return "\n".join(f"{'  ! ' if warning else '- '}{printable(sentence)}" for sentence in sentences)
+            return "\n".join(_wrapped(sentence, "  ! " if warning else "- ") for sentence in sentences)
         case Facts(pairs):
             width = max((len(printable(name)) for name, _ in pairs), default=0)
             return "\n".join(f"{printable(name):<{width}}  {printable(value)}" for name, value in pairs)
         case Table(caption=caption):
-            return text_table(block) + (f"\n{printable(caption)}" if caption else "")
+            return text_table(block) + (f"\n{_wrapped(caption)}" if caption else "")
+
+
+def _wrapped(text: str, start: str = "") -> str:
+    return textwrap.fill(
+        printable(text),
+        TERMINAL_COLUMNS,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def text_table(table: Table, width: int = TERMINAL_COLUMNS) -> str:
@@ -244,7 +258,8 @@ def block_markdown(block: Block) -> str:
 def _markdown_table(table: Table) -> str:
     cells = [[markdown(cell) for cell in row] for row in (table.frame.columns, *table.rows)]
     for row, column in table.bold:
-        cells[row + 1][column] = f"**{cells[row + 1][column]}**"
+        if cells[row + 1][column]:
+            cells[row + 1][column] = f"**{cells[row + 1][column]}**"
     cells.insert(1, ["---:" if numeric else "---" for numeric in table.is_numeric])
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
@@ -287,7 +302,7 @@ def _latex_table(table: Table, heading: str) -> str:
     style = table.frame.style.hide(axis="index").format(latex).format_index(latex, axis="columns")
     bold = pd.DataFrame("", index=table.frame.index, columns=table.frame.columns)
     for row, column in table.bold:
-        bold.iloc[row, column] = "font-weight: bold;"
+        bold.iloc[row, column] = "font-weight: bold;" if table.rows[row][column] else ""
     columns = "".join("r" if numeric else "l" for numeric in table.is_numeric)
     body = style.apply(lambda _: bold, axis=None).to_latex(hrules=True, column_format=columns, convert_css=True)
     caption = ". ".join(part.rstrip(".") for part in (heading, table.caption) if part)

@@ -12,6 +12,7 @@ from hf_cxr.evaluation import METRICS, EvaluationReport, PairedDifference
 from hf_cxr.evaluation.report import RELIABILITY
 from hf_cxr.reporting.document import Block, Document, Facts, Heading, Note, Table, Text, last_row
 from hf_cxr.reporting.numbers import number, p_value, signed_interval, with_interval
+from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC, few_patients
 
 
 def headline(report: EvaluationReport, split: str = "test") -> str:
@@ -91,6 +92,11 @@ def panel_captions(report: EvaluationReport) -> list[str]:
     ]
 
 
+def positive_patients(report: EvaluationReport) -> dict[str, int]:
+    """By finding, how many patients have it."""
+    return dict(zip(report.label_names, report.counts["all"].positive_patients_C.tolist(), strict=True))
+
+
 def records(report: EvaluationReport, subset: str = "all") -> pd.DataFrame:
     """A row a finding, plain numbers, NaN where undefined."""
     counts, columns = report.counts[subset], {"finding": list(report.label_names)}
@@ -102,20 +108,24 @@ def records(report: EvaluationReport, subset: str = "all") -> pd.DataFrame:
 
 
 def evaluation_document(
-    title: str, report: EvaluationReport, *, facts: Mapping[str, Any], cautions: Sequence[str] = (), split: str = "test"
+    title: str,
+    report: EvaluationReport,
+    *,
+    facts: Mapping[str, Any],
+    split: str = "test",
 ) -> Document:
     """A saved model measured on some split of some data.
 
     Args:
         title: which model.
         report: its metrics.
-        facts: what it was measured on.
-        cautions: what a reader must not overlook.
+        facts: what it was measured on; "synthetic" among them.
         split: the name of the split.
     """
     pairs = tuple((name.replace("_", " "), _fact(value)) for name, value in facts.items())
-    notes = (Note(tuple(cautions)),) if cautions else ()
-    blocks = (Text(headline(report, split), strong=True), *notes, Facts(pairs), *evaluation_blocks(report))
+    synthetic = [SYNTHETIC] if facts.get("synthetic") else []
+    cautions = Note((*synthetic, *few_patients(positive_patients(report)), NOT_A_DEVICE))
+    blocks = (Text(headline(report, split), strong=True), cautions, Facts(pairs), *evaluation_blocks(report))
     return Document(title, blocks, dict(facts) | report.to_dict(), records(report))
 
 

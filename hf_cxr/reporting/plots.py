@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from hf_cxr.evaluation.metric import METRICS
 from hf_cxr.evaluation.metrics import roc_curve_points
 from hf_cxr.files import replacing
 from hf_cxr.words import in_figure, in_legend, in_title
@@ -26,6 +27,8 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 # One a method or finding, in this order; colours repeat after eight, with another dash.
 COLORS = ("#000000", BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", GREY)
 DASHES = ("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1, 1, 1, 1, 1)), (0, (3, 2)), (0, (8, 2)), (0, (1, 3)))
+
+METRIC_STYLES = ((BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^:"), (GREY, "D-."))  # of the metrics in one panel
 
 
 def roc_curves(
@@ -58,7 +61,7 @@ def roc_curves(
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: float | None) -> Figure:
-    """Training and validation loss, and validation AUC and mAP, over epochs.
+    """Training and validation loss, and every validation metric, over epochs.
 
     Args:
         history: the Trainer's log_history.
@@ -69,10 +72,12 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: float | No
     _curve(loss_axis, history, "loss", "training (with augmentation)", GREY, "-")
     _curve(loss_axis, history, "eval_loss", "validation", BLUE, "o-")
     loss_axis.set_ylabel("loss (nats, mean over known cells)")
-    _curve(metric_axis, history, "eval_auc", "macro AUC", BLUE, "o-")
-    _curve(metric_axis, history, "eval_mean_average_precision", "mAP", ORANGE, "s--")
+    for number, metric in enumerate(METRICS.values()):
+        style = METRIC_STYLES[number % len(METRIC_STYLES)]
+        _curve(metric_axis, history, f"eval_{metric.key}", metric.macro_title, *style)
     metric_axis.set_ylabel("validation")
-    metric_axis.set_ylim(0, 1)
+    low_M, high_M = zip(*(metric.range for metric in METRICS.values()), strict=True)
+    metric_axis.set_ylim(min(low_M), max(high_M))
     for axis in (loss_axis, metric_axis):
         if best_epoch is not None:
             axis.axvline(best_epoch, color=GREEN, linestyle=":", label="checkpoint kept")
@@ -305,7 +310,7 @@ def roc_comparison(
 
 
 def training_comparison(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
-    """Validation AUC and mAP of all methods over epochs, and below, a panel a method, its losses on its own scale.
+    """Validation metrics of all methods over epochs, and below, a panel a method, its losses on its own scale.
 
     Losses of different methods are different quantities: their heights say nothing of which is better.
 
@@ -316,17 +321,15 @@ def training_comparison(histories: Mapping[str, Sequence[Sequence[Mapping[str, A
     rows = -(-len(histories) // columns)
     figure = Figure(figsize=(11, 4.2 + 2.3 * rows), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(3.6, 0.6 + 2.3 * rows))
-    metric_axes = upper.subplots(1, 2)
-    for axis, key, name in zip(
-        metric_axes, ("eval_auc", "eval_mean_average_precision"), ("macro AUC", "mAP"), strict=True
-    ):
+    metric_axes = upper.subplots(1, len(METRICS), squeeze=False)[0]
+    for axis, metric in zip(metric_axes, METRICS.values(), strict=True):
         for number, (method, runs) in enumerate(histories.items()):
-            curves = [_points(history, key) for history in runs]
+            curves = [_points(history, f"eval_{metric.key}") for history in runs]
             for points in curves:
                 axis.plot(*points, color=COLORS[number % len(COLORS)], linewidth=0.5, alpha=0.5)
             epochs, mean = _mean_curve(curves)
             axis.plot(epochs, mean, label=in_legend(method), linewidth=2, **_line(number))
-        axis.set_ylabel(f"validation {name}")
+        axis.set_ylabel(f"validation {metric.macro_title}")
         axis.set_xlabel("epoch")
         axis.spines[["top", "right"]].set_visible(False)
     upper.legend(*metric_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)

@@ -7,6 +7,9 @@ from hf_cxr.reporting.document import Block, Heading, Table
 
 FEW_PATIENTS = 20  # with fewer positive patients than this, an interval is too narrow to rely on
 NOT_A_DEVICE = "Not a medical device. Not for diagnosis or treatment."
+SYNTHETIC = (
+    "The images are synthetic phantoms: the numbers show that the software works and say nothing about any patient."
+)
 
 # On ChestX-ray14, macro over its 14 findings, as published: macro AUC, mAP or None, test set and protocol.
 # The reference study's other four rows, and its single findings, are not at hand.
@@ -25,12 +28,7 @@ PUBLISHED_NIH14 = (
 
 def data_cautions(protocol: Mapping[str, Any]) -> list[str]:
     """What is unusual about the images or labels, and makes the numbers mean something else."""
-    cautions = []
-    if protocol["synthetic"]:
-        cautions.append(
-            "The images are synthetic phantoms: the numbers show that the software works and say nothing about any "
-            "patient."
-        )
+    cautions = [SYNTHETIC] if protocol["synthetic"] else []
     if protocol["labels_shuffled"]:
         cautions.append(
             "The training labels were shuffled on purpose: the numbers are the floor of chance, not a model's."

@@ -10,7 +10,14 @@ from typing import Any
 
 from hf_cxr.evaluation import EvaluationReport, modern_figures
 from hf_cxr.reporting.document import Document, Facts, Figure, Heading, Note, Table, Text
-from hf_cxr.reporting.evaluation import evaluation_blocks, findings_table, headline, panel_captions, records
+from hf_cxr.reporting.evaluation import (
+    evaluation_blocks,
+    findings_table,
+    headline,
+    panel_captions,
+    positive_patients,
+    records,
+)
 from hf_cxr.reporting.numbers import number
 from hf_cxr.reporting.protocol import (
     NOT_A_DEVICE,
@@ -112,8 +119,7 @@ class Report:
         ]
         if never:
             cautions.append(f"No positive training image, so the model never learned: {', '.join(never)}.")
-        patients = test.counts["all"].positive_patients_C.tolist()
-        cautions += few_patients(dict(zip(test.label_names, patients, strict=True)))
+        cautions += few_patients(positive_patients(test))
         return [*cautions, *_calibration_cautions(protocol["calibration_exceptions"]), NOT_A_DEVICE]
 
     def protocol_facts(self) -> Facts:
@@ -183,8 +189,8 @@ class Report:
                 ),
             ]
         load = f"pipeline('image-classification', model='{run_dir}', top_k={len(self.test.label_names)})"
-        places = [("Report:", str(run_dir / "report.html")), ("Model:", f"{run_dir}  (load it with {load})")]
-        blocks.append(Facts((*places, *([("Hub:", self.hub_url)] if self.hub_url else []))))
+        blocks += [Text(f"Report: {run_dir / 'report.html'}"), Text(f"Model: {run_dir} (load it with {load})")]
+        blocks += [Text(f"Hub: {self.hub_url}")] if self.hub_url else []
         return Document(self.name, tuple(blocks)).to_terminal()
 
 

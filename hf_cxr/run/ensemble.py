@@ -23,7 +23,6 @@ from hf_cxr.evaluation import (
     PairedDifference,
     evaluate_predictions,
     fit_calibration,
-    format_interval,
     paired_difference,
 )
 from hf_cxr.files import plain
@@ -76,21 +75,6 @@ class Ensemble:
                 "test_difference_to_members": differences,
             }
         )
-
-    def to_text(self) -> str:
-        """Figures on test, and the difference to each member, for a terminal."""
-        lines = [
-            f"Ensemble of {len(self.members)} on test:\n",
-            self.test_report.to_markdown(),
-            "\nEnsemble minus member, on the same draws of patients:",
-        ]
-        for name, difference in self.differences.items():
-            auc, ap = (
-                format_interval(spread.macro, spread.macro_low, spread.macro_high)
-                for spread in (difference.auc, difference.ap)
-            )
-            lines.append(f"  {name}: macro AUC {auc}, mAP {ap}")
-        return "\n".join(lines)
 
 
 def build_ensemble(

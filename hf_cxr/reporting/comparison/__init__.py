@@ -6,16 +6,23 @@ sentences.py: what the numbers support, and cautions. tables.py, figures.py: how
 from collections.abc import Collection
 from pathlib import Path
 
+from hf_cxr.evaluation.metric import METRICS
 from hf_cxr.files import write_text
 from hf_cxr.reporting import plots
 from hf_cxr.reporting.comparison import sentences, tables
 from hf_cxr.reporting.comparison.figures import FIGURES, draw
 from hf_cxr.reporting.comparison.results import ComparisonResults, TunedPoint, compare_runs
 from hf_cxr.reporting.document import Document, Figure, Heading, Note, Text
-from hf_cxr.reporting.metrics_stub import METRICS
 from hf_cxr.reporting.protocol import published
 
-__all__ = ["ComparisonResults", "TunedPoint", "compare_runs", "comparison_document", "comparison_summary", "write_comparison"]
+__all__ = [
+    "ComparisonResults",
+    "TunedPoint",
+    "compare_runs",
+    "comparison_document",
+    "comparison_summary",
+    "write_comparison",
+]
 
 
 def comparison_document(results: ComparisonResults, drawn: Collection[str] = ()) -> Document:

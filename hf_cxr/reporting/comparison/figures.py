@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from hf_cxr.evaluation.calibration import Calibration
+from hf_cxr.evaluation.metric import METRICS
 from hf_cxr.evaluation.metrics import mean_predicted_probability
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.reporting import plots
 from hf_cxr.reporting.comparison.results import ComparisonResults, FinishedRun
-from hf_cxr.reporting.metrics_stub import METRICS
 
 # Name of a figure -> heading and how to read it; in the order of the page.
 FIGURES = {
@@ -176,9 +176,7 @@ def _loss_by_prevalence(results: ComparisonResults) -> matplotlib.figure.Figure 
     loss = _loss(results, depends[-1])
     curves = {
         f"{results.label_names[column]} ({loss.prevalence_C[column]:.1%})": loss_curves(loss, column, _PROB_K)
-        for column in (
-            columns[place] for place in np.unique(np.linspace(0, len(columns) - 1, 5).round().astype(int))
-        )
+        for column in (columns[place] for place in np.unique(np.linspace(0, len(columns) - 1, 5).round().astype(int)))
     }
     title = f"{depends[-1]}: the loss of findings of different prevalence, without class weights"
     return plots.loss_over_probability(curves, _PROB_K, title, one_scale=False)

@@ -13,11 +13,14 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from hf_cxr.evaluation.bootstrap import number_patients
 from hf_cxr.evaluation.comparison import Comparison, Difference, Estimate, MethodFigures, compare_methods
-from hf_cxr.evaluation.metrics import average_precision, counts, macro, roc_auc
+from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.metrics import macro
+from hf_cxr.evaluation.older import modern_figures
+from hf_cxr.evaluation.report import Counts
 from hf_cxr.labels import LabelSpace
 from hf_cxr.predictions import Predictions
-from hf_cxr.reporting.metrics_stub import METRICS
 
 TIERS = ("head", "medium", "tail")
 LEAST_IN_TIER = 50  # positive test patients of a tier's findings, added up, before methods are compared within it
@@ -61,10 +64,14 @@ class FinishedRun:
             raise FileNotFoundError(f"{folder} is not a finished run: it has no metrics.json")
         return cls(
             folder,
-            json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+            modern_figures(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))),
             yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
             *(Predictions.load(folder / "predictions" / f"{split}.parquet") for split in ("validation", "test")),
         )
+
+    def counts(self) -> Counts:
+        """What the test set holds."""
+        return Counts.of(self.test.labels, number_patients(self.test.patient_ids, len(self.test.labels))[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +81,7 @@ class ComparisonResults:
     Attributes:
         runs: method -> seed -> run; of finished runs only.
         test: metrics with spreads and differences.
-        tiers: tier -> names of its findings, without those that have no AUC in the test set.
+        tiers: tier -> names of its findings, without those that have one label value only in the test set.
         thresholds: positive training images from which a finding is head, and below which it is tail.
         tuned: method -> points of its grid; empty if nothing was tuned.
         tuned_by: key of the validation metric that chose among them.
@@ -110,7 +117,7 @@ class ComparisonResults:
 
     def metric(self, key: str) -> dict[str, MethodFigures]:
         """What a metric is for each method."""
-        return {"auc": self.test.auc, "ap": self.test.ap}[key]
+        return self.test.figures[key]
 
     def ranks(self, key: str) -> dict[str, int]:
         """1 for the best method by this metric; equal ones share a rank."""
@@ -136,22 +143,21 @@ class ComparisonResults:
 
     def tested_tiers(self) -> list[str]:
         """Tiers whose findings have `LEAST_IN_TIER` positive test patients, added up: with fewer, none is tested."""
-        tested = {tier for figures in self.test.auc.values() for tier in figures.group_differences}
+        methods = next(iter(self.test.figures.values())).values()
+        tested = {tier for figures in methods for tier in figures.group_differences}
         return [tier for tier in TIERS if tier in tested]
 
     def validation(self, method: str) -> dict[str, float]:
         """Macro metrics on validation, mean over seeds: they chose the checkpoints, so they are optimistic."""
         runs = [run.validation for run in self.runs[method].values()]
         return {
-            key: float(np.mean([macro(measure(run.logits, run.labels)) for run in runs]))
-            for key, measure in (("auc", roc_auc), ("ap", average_precision))
+            key: float(np.mean([macro(metric.measure(run.logits, run.labels)) for run in runs]))
+            for key, metric in METRICS.items()
         }
 
-    def finding_counts(self) -> pd.DataFrame:
-        """For each finding: training positives, and test positives, their patients, and prevalence."""
-        return count_findings(self.first(self.baseline).test).assign(
-            training_positives=self.protocol["training_positives"]
-        )
+    def counts(self) -> Counts:
+        """What the test set holds."""
+        return self.first(self.baseline).counts()
 
     def tuned_keys(self) -> list[str]:
         return list(next(iter(self.tuned.values()))[0].values) if self.tuned else ["learning_rate", "weight_decay"]
@@ -261,15 +267,14 @@ def compare_runs(
     label_names = first.test.label_names
     thresholds = {"head": 5000, "tail": 1000} | dict(tiers or {})
     tier_of = LabelSpace(label_names).tiers(first.metrics["protocol"]["training_positives"], **thresholds)
-    undefined_C = np.isnan(roc_auc(first.test.logits, first.test.labels))
+    counts = first.counts()
     members = {
-        tier: [column for column, name in enumerate(label_names) if tier_of[name] == tier and not undefined_C[column]]
+        tier: [column for column, name in enumerate(label_names) if tier_of[name] == tier and counts.both_C[column]]
         for tier in TIERS
     }
     members = {tier: columns for tier, columns in members.items() if columns}
-    patients_C = count_findings(first.test)["positive_patients"].to_numpy()
     # Draws of a handful of patients do not measure what other patients would show, however small their p value.
-    tested = {tier for tier, columns in members.items() if patients_C[columns].sum() >= LEAST_IN_TIER}
+    tested = {tier for tier, columns in members.items() if counts.positive_patients_C[columns].sum() >= LEAST_IN_TIER}
     test = compare_methods(
         {method: {seed: run.test.logits for seed, run in by_seed.items()} for method, by_seed in runs.items()},
         first.test.labels,
@@ -316,21 +321,6 @@ def check_comparable(first: FinishedRun, other: FinishedRun) -> None:
                 f"{first.folder} and {other.folder} cannot be compared: their {split} sets differ in "
                 f"{', '.join(differ)}"
             )
-
-
-def count_findings(predictions: Predictions) -> pd.DataFrame:
-    """For each finding, how many images and patients have it, and its prevalence among known cells."""
-    positives_C, negatives_C, _ = counts(predictions.labels)
-    patients_N = np.array(predictions.patient_ids, dtype=object)
-    known_C = positives_C + negatives_C
-    return pd.DataFrame(
-        {
-            "positives": positives_C,
-            "positive_patients": [len({*patients_N[present_N]}) for present_N in (predictions.labels == 1).T],
-            "prevalence": np.divide(positives_C, known_C, out=np.full(len(known_C), np.nan), where=known_C > 0),
-        },
-        index=list(predictions.label_names),
-    )
 
 
 def _with_text_seeds(spread: Estimate | Difference) -> dict[str, Any]:

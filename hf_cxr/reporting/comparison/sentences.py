@@ -7,8 +7,8 @@ none does; and what a reader must keep in mind.
 from collections.abc import Sequence
 
 from hf_cxr.evaluation.comparison import Difference, Estimate
+from hf_cxr.evaluation.metric import METRICS, Metric
 from hf_cxr.reporting.comparison.results import LEAST_IN_TIER, TIERS, ComparisonResults
-from hf_cxr.reporting.metrics_stub import METRICS
 from hf_cxr.reporting.numbers import join, p_value, signed
 from hf_cxr.reporting.protocol import NOT_A_DEVICE, data_cautions, few_patients
 
@@ -42,10 +42,11 @@ def conclusions(results: ComparisonResults) -> list[str]:
             f"The intervals of all methods overlap, in {names}; the paired differences are the more sensitive test."
         )
     for key, metric in METRICS.items():
-        chance = [m for m, f in results.metric(key).items() if metric.chance and f.overall.low <= metric.chance]
+        chance = _no_better_than_chance(results, key) if isinstance(metric.chance, float) else []
         if chance:
+            side = "above" if metric.higher_is_better else "below"
             sentences.append(
-                f"The {metric.macro_title} interval of {', '.join(chance)} does not lie above {metric.chance:g}: not "
+                f"The {metric.macro_title} interval of {', '.join(chance)} does not lie {side} {metric.chance:g}: not "
                 "shown to be better than chance. Models that have learned so little cannot tell losses apart."
             )
     return sentences
@@ -76,12 +77,12 @@ def tier_conclusions(results: ComparisonResults) -> list[str]:
 
 def cautions(results: ComparisonResults) -> list[str]:
     """What a reader must not overlook."""
-    test, counts = results.test, results.finding_counts()
+    test, patients_C = results.test, results.counts().positive_patients_C
     sentences = data_cautions(results.protocol)
     if results.missing:
         sentences.append(f"Runs that failed and are missing from the numbers: {'; '.join(results.missing)}.")
     sentences.append(f"The test set has {test.n_images:,} images of {test.n_patients:,} patients.")
-    sentences += few_patients(counts["positive_patients"].to_dict())
+    sentences += few_patients(dict(zip(results.label_names, patients_C.tolist(), strict=True)))
     if test.undefined:
         names = ", ".join(results.label_names[column] for column in test.undefined)
         sentences.append(f"One label value only in the test set, so left out of every mean: {names}.")
@@ -218,7 +219,14 @@ def _one_sign(difference: Difference) -> bool:
     return all(value * difference.value > 0 for value in difference.by_seed.values())
 
 
-def _best(metric) -> str:
+def _no_better_than_chance(results: ComparisonResults, key: str) -> list[str]:
+    """Methods whose interval reaches a constant chance level."""
+    chance, higher = METRICS[key].chance, METRICS[key].higher_is_better
+    estimates = {method: figures.overall for method, figures in results.metric(key).items()}
+    return [method for method, one in estimates.items() if (one.low <= chance if higher else one.high >= chance)]
+
+
+def _best(metric: Metric) -> str:
     return "Highest" if metric.higher_is_better else "Lowest"
 
 

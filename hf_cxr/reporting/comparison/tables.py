@@ -1,10 +1,10 @@
 """The tables of a comparison, one function each; columns for every metric of the table `METRICS`."""
 
 from hf_cxr.evaluation.comparison import Difference
+from hf_cxr.evaluation.metric import METRICS
 from hf_cxr.reporting.comparison.results import TIERS, ComparisonResults
 from hf_cxr.reporting.comparison.sentences import seeds_above, tiers, tuning
 from hf_cxr.reporting.document import Facts, Table
-from hf_cxr.reporting.metrics_stub import METRICS
 from hf_cxr.reporting.numbers import interval, number, p_value, signed_interval, with_sd
 from hf_cxr.reporting.protocol import component, split_facts
 
@@ -80,22 +80,23 @@ def differences_by_tier(results: ComparisonResults) -> Table:
 
 def by_finding(results: ComparisonResults, key: str) -> Table:
     """One metric of each finding for every method."""
-    metric, counts = METRICS[key], results.finding_counts()
-    chance = ["chance"] if metric.chance is None else []
+    metric, counts = METRICS[key], results.counts()
+    chance = ["chance"] if metric.chance == "prevalence" else []
     head = ["finding", "train +", "test + (patients)", *chance, *results.runs]
     rows = [
         [
             name,
-            f"{count.training_positives:,}",
-            f"{count.positives:,} ({count.positive_patients:,})",
-            *([number(count.prevalence)] * len(chance)),
+            f"{results.protocol['training_positives'][column]:,}",
+            f"{counts.positives_C[column]:,} ({counts.positive_patients_C[column]:,})",
+            *([number(counts.prevalence_C[column])] * len(chance)),
             *(number(results.metric(key)[method].finding_C[column]) for method in results.runs),
         ]
-        for column, (name, count) in enumerate(zip(results.label_names, counts.itertuples(), strict=True))
+        for column, name in enumerate(results.label_names)
     ]
-    level = "the prevalence in the test set" if chance else f"{metric.chance:g}"
+    level = "the prevalence in the test set" if chance else metric.chance
+    known = "" if level is None else f" Chance is {level}."
     caption = (
-        f"Mean over seeds. Chance is {level}. Intervals of single findings are in each run's own report; their order "
+        f"Mean over seeds.{known} Intervals of single findings are in each run's own report; their order "
         "was not tested."
     )
     return Table.of(_unique(head), rows, caption)
