@@ -17,7 +17,7 @@ from pathlib import Path
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import MEASURING, parse_arguments, take_config
-from hf_cxr.files import write_json
+from hf_cxr.files import write_json, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what is measured")
-    parser.add_argument("--out", type=output_path, help="folder for evaluation.json and predictions.parquet")
+    parser.add_argument(
+        "--out", type=output_path, help="folder for evaluation.json, evaluation.html and predictions.parquet"
+    )
     own, rest = parser.parse_known_args(argv)
     config, flags = take_config(rest)
     if own.out and os.path.exists(own.out / "config.json"):  # False for a name that is too long
@@ -129,10 +131,11 @@ def evaluate(own: argparse.Namespace, args, place: Path | None) -> None:
 
     def write(folder: Path) -> None:
         named.save(folder / PREDICTIONS)
+        write_text(folder / "evaluation.html", document.to_html(folder))
         write_json(folder / EVALUATION, figures)
 
     write_whole(place, write, last=EVALUATION)
-    print(f"wrote {own.out}/{EVALUATION} and {PREDICTIONS}")
+    print(f"\nwrote {own.out}/{EVALUATION}, {PREDICTIONS} and evaluation.html")
 
 
 def in_the_findings_of(classifier, splits, label_names):

@@ -87,7 +87,7 @@ def test_the_config_may_stand_anywhere(run, tmp_path, capsys, words):
     places = {"CONFIG": tmp_path / "c.yaml", "RUN": run}
     assert evaluate(*(places.get(word, word) for word in words), "--out", tmp_path / "out") == 0
     assert len(Predictions.load(tmp_path / "out" / "predictions.parquet")) == 9
-    assert "split validation" in capsys.readouterr().out
+    assert "9 validation images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

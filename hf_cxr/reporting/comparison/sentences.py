@@ -183,8 +183,8 @@ def _seeds(results: ComparisonResults) -> str:
     if most >= FEW_SEEDS:
         return f"{words}."
     return (
-        f"{words}, and {most} seeds give a rough standard deviation: of two equal methods one is higher in all of them "
-        f"by luck alone in 1 of {2 ** (most - 1)} comparisons."
+        f"{words}, and {most} seeds give a rough standard deviation: of two equal methods one is higher in all of "
+        f"them by luck alone in 1 of {2 ** (most - 1)} comparisons."
     )
 
 
@@ -194,7 +194,7 @@ def _at_the_edge(results: ComparisonResults) -> list[str]:
     for method, points in results.tuned.items():
         if method not in results.runs:  # its tuning may not be complete
             continue
-        best = max(points, key=lambda point: point.figure).values
+        best = (max if METRICS[results.tuned_by].higher_is_better else min)(points, key=lambda p: p.figure).values
         for key, value in best.items():
             values = sorted({str(point.values[key]) for point in points}, key=_as_number)
             if len(values) > 2 and str(value) in (values[0], values[-1]):

@@ -2,10 +2,10 @@
 
 from hf_cxr.evaluation.comparison import Difference
 from hf_cxr.evaluation.metric import METRICS
-from hf_cxr.reporting.comparison.results import TIERS, ComparisonResults
+from hf_cxr.reporting.comparison.results import ComparisonResults
 from hf_cxr.reporting.comparison.sentences import seeds_above, tiers, tuning
 from hf_cxr.reporting.document import Facts, Table
-from hf_cxr.reporting.numbers import interval, number, p_value, signed_interval, with_sd
+from hf_cxr.reporting.numbers import interval, join, number, p_value, signed_interval, with_sd
 from hf_cxr.reporting.protocol import component, split_facts
 
 
@@ -23,9 +23,10 @@ def methods(results: ComparisonResults) -> Table:
             cells += [with_sd(overall.mean, overall.sd), interval(overall.low, overall.high)]
             cells.append(str(results.ranks(key)[method]))
         rows.append(cells)
+    leaning = [metric.macro_title for metric in METRICS.values() if metric.chance == "prevalence"]
     caption = (
         "Mean over seeds ± standard deviation over seeds (n - 1); the interval is over test patients. With few "
-        "positives that of mAP leans upwards: a patient who is drawn twice is two hits in a row."
+        f"positives that of {join(leaning)} leans upwards: a patient who is drawn twice is two hits in a row."
     )
     return Table.of(head, rows, caption)
 
@@ -47,20 +48,18 @@ def differences(results: ComparisonResults) -> Table:
 
 def by_tier(results: ComparisonResults) -> Table:
     """Each method's macro metrics over head, medium and tail findings."""
-    shown = [tier for tier in TIERS if tier in results.tiers]
-    head = ["method", *(f"{tier}\n{metric.macro_title}" for metric in METRICS.values() for tier in shown)]
-    rows = [
-        [
-            method,
-            *(
-                f"{with_sd(one.mean, one.sd)} ({interval(one.low, one.high)})"
-                for key in METRICS
-                for one in (results.metric(key)[method].groups[tier] for tier in shown)
-            ),
-        ]
-        for method in results.runs
-    ]
-    return Table.of(head, rows, f"Mean ± standard deviation over seeds (interval over patients). {tiers(results)}")
+    head = ["method", "tier"]
+    for metric in METRICS.values():
+        head += [f"{metric.macro_title} ± sd", f"{metric.macro_title}\n{results.test.confidence:.0%} interval"]
+    rows = []
+    for tier in results.tiers:
+        for method in results.runs:
+            cells = [method, tier]
+            for key in METRICS:
+                one = results.metric(key)[method].groups[tier]
+                cells += [with_sd(one.mean, one.sd), interval(one.low, one.high)]
+            rows.append(cells)
+    return Table.of(head, rows, f"Spreads as above. {tiers(results)}")
 
 
 def differences_by_tier(results: ComparisonResults) -> Table:

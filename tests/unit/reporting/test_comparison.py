@@ -311,8 +311,10 @@ def test_chance_is_told_from_what_is_undefined(planted, found, tmp_path):
 
 def test_tiers_are_shown_with_their_intervals(found):
     tail = found.test.figures["auc"]["BCE"].groups["tail"]
-    cell = cells(tables.by_tier(found), 0)["tail\nmacro AUC"]
-    assert cell == f"{tail.mean:.3f} ± {tail.sd:.3f} ({tail.low:.3f}–{tail.high:.3f})"
+    table = tables.by_tier(found)
+    (row,) = [n for n, (method, tier, *_) in enumerate(table.rows) if (method, tier) == ("BCE", "tail")]
+    assert cells(table, row)["macro AUC ± sd"] == f"{tail.mean:.3f} ± {tail.sd:.3f}"
+    assert cells(table, row)["macro AUC\n95% interval"] == f"{tail.low:.3f}–{tail.high:.3f}"
     assert tail.low < tail.mean < tail.high
 
 
