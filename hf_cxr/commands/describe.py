@@ -1,8 +1,8 @@
 """`hf-cxr describe [CONFIG.yaml] [--sampler NAME] [--out DIR]`: what the training, validation and test sets hold.
 
 The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR). Of an NIH release only
-the tables are read: no image is needed, and missing images are counted as well. With a sampler other than
-shuffle, what an epoch of it draws stands beside what the training set holds.
+the tables are read: no image is needed, and missing images are counted as well. With a sampler that is not
+shuffle, a table shows what an epoch of it draws beside what the training set holds.
 """
 
 import sys

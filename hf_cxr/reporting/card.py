@@ -83,7 +83,7 @@ def model_id(path: Path) -> str:
 def _is_partial(report: Report) -> bool:
     """Numbers of a part of a test set, of one that was cut differently, or of shuffled labels.
 
-    They must not stand beside others under the data set's name.
+    They must not be listed under the data set's name.
     """
     protocol = report.protocol
     is_part = protocol["missing_images"] or protocol.get("unreadable_images") or protocol["labels_shuffled"]

@@ -111,7 +111,7 @@ Block = Heading | Text | Note | Table | Facts | Figure
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """What is said, in order.
+    """What a reader sees, in order.
 
     Args:
         title: of the whole.

@@ -1,4 +1,4 @@
-"""What a run and a comparison of runs both say of their data: cautions, facts, and what others have published."""
+"""Sentences that a run and a comparison of runs share: cautions and facts about the data, and published results."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

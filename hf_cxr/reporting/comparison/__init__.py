@@ -42,10 +42,10 @@ def comparison_document(results: ComparisonResults, drawn: Collection[str] = ())
         Heading("Methods"),
         tables.methods(results),
     ]
-    if results.others:
+    if results.other_methods:
         blocks += [Heading(f"Differences to {results.baseline}"), tables.differences(results)]
     blocks += [Heading("Head, medium and tail findings"), tables.by_tier(results)]
-    if results.others and results.tested_tiers():
+    if results.other_methods and results.tested_tiers():
         title = f"Differences to {results.baseline}, head, medium and tail"
         blocks += [Heading(title), tables.differences_by_tier(results)]
     for key, metric in METRICS.items():

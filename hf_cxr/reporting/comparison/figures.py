@@ -58,7 +58,7 @@ def draw(results: ComparisonResults) -> dict[str, matplotlib.figure.Figure]:
         ),
         "mean_probability": _mean_probability(results, calibrated=False),
     }
-    if results.others:
+    if results.other_methods:
         drawn["differences"] = _differences(results)
     losses = {"loss_by_method": _loss_by_method(results), "loss_by_prevalence": _loss_by_prevalence(results)}
     drawn |= {name: figure for name, figure in losses.items() if figure is not None}

@@ -103,7 +103,7 @@ class ComparisonResults:
         return self.test.baseline
 
     @property
-    def others(self) -> list[str]:
+    def other_methods(self) -> list[str]:
         """All methods but the baseline."""
         return [method for method in self.runs if method != self.baseline]
 

@@ -47,7 +47,7 @@ def conclusions(results: ComparisonResults) -> list[str]:
             side = "above" if metric.higher_is_better else "below"
             sentences.append(
                 f"The {metric.macro_title} interval of {', '.join(chance)} does not lie {side} {metric.chance:g}: not "
-                "shown to be better than chance. Models that have learned so little cannot tell losses apart."
+                "shown to be better than chance. Models that have learned so little cannot show which loss is better."
             )
     return sentences
 
@@ -139,7 +139,7 @@ def tiers(results: ComparisonResults) -> str:
 
 def _conclusion(results: ComparisonResults, key: str) -> str:
     """Which methods differ from the baseline by one metric."""
-    baseline, count = results.baseline, len(results.others)
+    baseline, count = results.baseline, len(results.other_methods)
     by, level = f"By {METRICS[key].macro_title},", f"{1 - results.test.confidence:.0%}"
     comparisons = f"{count} comparison{'s' * (count > 1)}"
     different, testable = results.different(key), results.testable(key)

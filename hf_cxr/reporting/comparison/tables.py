@@ -36,13 +36,13 @@ def differences(results: ComparisonResults) -> Table:
     head = [f"minus {results.baseline}", *_difference_head()]
     rows = [
         [method, *(cell for key in METRICS for cell in _difference_cells(results.compared(key)[method]))]
-        for method in results.others
+        for method in results.other_methods
     ]
     caption = (
         "Paired by patient, means over seeds. p: two-sided; p corrected: by Holm, for each metric. Seeds above: runs "
         f"with a higher number than the baseline's run of the same seed. {_bold_means(results)}"
     )
-    bold = _bold(results, [(method, None) for method in results.others], first=1)
+    bold = _bold(results, [(method, None) for method in results.other_methods], first=1)
     return Table.of(head, rows, caption, bold)
 
 
@@ -65,7 +65,7 @@ def by_tier(results: ComparisonResults) -> Table:
 def differences_by_tier(results: ComparisonResults) -> Table:
     """Each method minus the baseline, within each tier that was tested."""
     head = [f"minus {results.baseline}", "tier", *_difference_head()]
-    pairs = [(method, tier) for tier in results.tested_tiers() for method in results.others]
+    pairs = [(method, tier) for tier in results.tested_tiers() for method in results.other_methods]
     rows = [
         [method, tier, *(cell for key in METRICS for cell in _difference_cells(results.compared(key, tier)[method]))]
         for method, tier in pairs
@@ -125,7 +125,7 @@ def protocol(results: ComparisonResults) -> Facts:
     shared, first = results.protocol, results.first(results.baseline)
     environment = first.metrics["environment"]
     same = not any(results.own_settings(method) for method in results.runs)
-    tier_comparisons = len(results.others) * len(results.tested_tiers())
+    tier_comparisons = len(results.other_methods) * len(results.tested_tiers())
     seeds = "; ".join(f"{method}: {', '.join(map(str, runs))}" for method, runs in results.runs.items())
     titles = ", ".join(metric.macro_title for metric in METRICS.values())
     return Facts(
@@ -141,7 +141,7 @@ def protocol(results: ComparisonResults) -> Facts:
             (
                 "intervals and p values",
                 f"{results.test.resamples:,} bootstrap draws of patients, paired over all runs; p values two-sided, "
-                f"corrected by Holm for {len(results.others)} comparisons, each metric by itself ({titles}); within "
+                f"corrected by Holm for {len(results.other_methods)} comparisons, each metric by itself ({titles}); within "
                 f"tiers for {tier_comparisons}",
             ),
             ("software", f"hf_cxr {environment['hf_cxr']}, torch {environment['torch']}, {environment['device']}"),
