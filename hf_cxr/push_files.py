@@ -22,6 +22,8 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
+from hf_cxr.evaluation import METRICS, modern_figures
+from hf_cxr.evaluation.metric import OLD_KEYS
 from hf_cxr.files import file_sha256
 from hf_cxr.words import error_words, one_line
 
@@ -400,13 +402,14 @@ def _check_card_figures(run_dir: Path, names: Sequence[str], card: str) -> None:
         )
 
 
-def _claimed_auc(card: str, dataset: str | None) -> float | None:
-    """The macro AUC on the run's own test set in the card's metadata; None where it gives none."""
-    for result in ModelCard(card, ignore_metadata_errors=True).data.eval_results or []:
-        own = result.dataset_split == "test" and result.dataset_name == one_line(dataset or "")
-        if own and result.metric_type == "roc_auc" and isinstance(result.metric_value, float):
-            return result.metric_value
-    return None
+def _claimed(card: str, dataset: str | None) -> dict[str, float]:
+    """By metric, the macro mean on the run's own test set in the card's metadata."""
+    return {
+        OLD_KEYS.get(result.metric_type, result.metric_type): result.metric_value
+        for result in ModelCard(card, ignore_metadata_errors=True).data.eval_results or []
+        if result.dataset_split == "test" and result.dataset_name == one_line(dataset or "")
+        if isinstance(result.metric_value, float)
+    }
 
 
 def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: _Weights) -> None:
@@ -414,19 +417,18 @@ def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: _Weights) -> 
 
     What a file does not say contradicts nothing.
     """
-    config, metrics, settings = parsed["config.json"], parsed["metrics.json"], parsed["config.yaml"]
+    config, metrics, settings = parsed["config.json"], modern_figures(parsed["metrics.json"]), parsed["config.yaml"]
     record, protocol = config.get("hf_cxr") or {}, metrics.get("protocol") or {}
     loss = protocol.get("loss") or {}
     findings = list((config.get("id2label") or {}).values())
     outputs = next((shape[0] for name, shape in weights.shapes.items() if name == "classifier.bias"), None)
-    measured = [finding["name"] for finding in (metrics.get("test") or {}).get("findings", [])]
-    auc = (metrics.get("test") or {}).get("macro_auc")
+    test = metrics.get("test") or {}
     pairs = [
         ("metrics.json", "config.json", "split", protocol.get("split_fingerprint"), record.get("split")),
         ("metrics.json", "config.json", "dataset", protocol.get("dataset"), record.get("dataset")),
         ("metrics.json", "config.json", "loss", loss or None, record.get("loss")),
         ("metrics.json", "config.json", "calibration", metrics.get("calibration"), record.get("calibration")),
-        ("metrics.json", "config.json", "findings", measured or None, findings or None),
+        ("metrics.json", "config.json", "findings", test.get("label_names"), findings or None),
         ("metrics.json", "config.yaml", "loss", loss.get("name"), settings.get("loss")),
         ("metrics.json", "config.yaml", "seed", protocol.get("seed"), settings.get("seed")),
         *(
@@ -442,12 +444,15 @@ def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: _Weights) -> 
         for one, other, what, value, expected in pairs
         if value is not None and expected is not None and value != expected
     ]
-    if isinstance(auc, float):
-        if f"{auc:.3f}" not in parsed["report.html"]:
-            wrong.append(f"report.html does not have the macro AUC of metrics.json, {auc:.3f}")
-        claimed = _claimed_auc(parsed["README.md"], protocol.get("dataset"))
-        if claimed is not None and abs(claimed - auc) > 0.001:
-            wrong.append(f"README.md gives the macro AUC {claimed:g}, and metrics.json {auc:.4f}")
+    claimed = _claimed(parsed["README.md"], protocol.get("dataset"))
+    for key, metric in METRICS.items():
+        value = test.get("all", {}).get(key, {}).get("macro")
+        if not isinstance(value, float):
+            continue
+        if f"{value:.3f}" not in parsed["report.html"]:
+            wrong.append(f"report.html does not have the {metric.macro_title} of metrics.json, {value:.3f}")
+        if abs(claimed.get(key, value) - value) > 0.001:
+            wrong.append(f"README.md gives the {metric.macro_title} {claimed[key]:g}, and metrics.json {value:.4f}")
     if wrong:
         raise ValueError(
             f"{run_dir} holds files of different runs, or changed ones: {'; '.join(wrong[:3])}; nothing was pushed. "

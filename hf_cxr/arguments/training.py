@@ -19,6 +19,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from hf_cxr.arguments import check
 from hf_cxr.arguments.schedules import resolve_schedule
 from hf_cxr.arguments.trackers import check_trackers
+from hf_cxr.evaluation.metric import METRICS, metric_key
 from hf_cxr.yaml_files import parse_yaml
 
 LANGUAGE = "it is for language models"
@@ -222,8 +223,9 @@ class CXRTrainingArguments(TrainingArguments):
     )
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; the best is always kept."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Go back to the best checkpoint at the end."})
-    metric_for_best_model: Literal["auc", "mean_average_precision", "loss"] = field(
-        default="auc", metadata={"help": "Validation figure that picks the best checkpoint."}
+    metric_for_best_model: str = field(
+        default="auc",
+        metadata={"help": f"Validation figure that picks the best checkpoint: {', '.join(METRICS)} or loss."},
     )
     images_per_step: int | None = field(
         default=None,
@@ -265,7 +267,12 @@ class CXRTrainingArguments(TrainingArguments):
         # transformers refuses bf16 on a machine without an accelerator unless use_cpu is set.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         check(not (self.fp16 and self.use_cpu), "fp16", self.fp16, "false on a CPU; bf16 works there")
-        better = self.metric_for_best_model != "loss"
+        try:
+            self.metric_for_best_model = metric_key(self.metric_for_best_model, also=("loss",))
+        except ValueError as error:
+            raise ValueError(f"metric_for_best_model: {error}") from error
+        metric = METRICS.get(self.metric_for_best_model)
+        better = metric is not None and metric.higher_is_better
         check(self.greater_is_better in (None, better), "greater_is_better", self.greater_is_better, "left out")
         self.lr_scheduler_kwargs = resolve_schedule(
             str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type)),
@@ -275,6 +282,7 @@ class CXRTrainingArguments(TrainingArguments):
             max_steps=self.max_steps,
             greater_is_better=better,
         )
+        self.greater_is_better = better  # transformers knows no metric but the loss of which less is better
         super().__post_init__()
         actual = self.train_batch_size * self.gradient_accumulation_steps * self.world_size
         if self.images_per_step not in (None, actual):

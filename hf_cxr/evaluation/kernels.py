@@ -2,10 +2,11 @@
 
     kernel(cells: WeightedCells) -> (R,) float64, NaN where the weighted cells do not define the metric
 
-A weight of k is the same as k copies of a row, and 0 the same as its absence. The full sample is one set of weights,
-all 1; a bootstrap draw is the number of times each patient was drawn. `rank` sorts a finding once, and every kernel
-then measures it under all weights at once, so a kernel must not sort again. What two kernels need is a cached property
-of `WeightedCells`, computed once for both.
+A kernel sees the order of the scores and not their values, so logits and probabilities give the same; figures of the
+probabilities themselves are in `report.RELIABILITY`. A weight of k is the same as k copies of a row, and 0 the same as
+its absence. The full sample is one set of weights, all 1; a bootstrap draw is the number of times each patient was
+drawn. `rank` sorts a finding once, and every kernel then measures it under all weights at once, so a kernel must not
+sort again. What two kernels need is a cached property of `WeightedCells`, computed once for both.
 
 N = images, C = findings, K = known cells of one finding in descending order of score, P = its positives, G = groups of
 equal scores that hold a positive, R = sets of weights.
@@ -29,7 +30,6 @@ class Ranking:
 
     Attributes:
         order_K: the column of the weights that belongs to each cell: its image's row, or its image's patient.
-        score_K, label_K: score, and label 1 or 0.
         positive_P: the places in that order that hold a positive, ascending.
         last_G: for each group of equal scores that holds a positive, the place in positive_P of its last one.
         start_G: the group's first place in the order.
@@ -37,8 +37,6 @@ class Ranking:
     """
 
     order_K: Integers
-    score_K: Array
-    label_K: Array
     positive_P: Integers
     last_G: Integers
     start_G: Integers
@@ -53,11 +51,10 @@ def rank(score_N: Array, label_N: Array) -> Ranking:
     new_group_K = np.append(True, score_K[1:] != score_K[:-1])[: len(order_K)]
     start = np.flatnonzero(new_group_K)
     end = np.append(start[1:] - 1, len(order_K) - 1)[: len(start)]
-    label_K = label_N[order_K]
-    positive_P = np.flatnonzero(label_K == 1)
+    positive_P = np.flatnonzero(label_N[order_K] == 1)
     group_P = (np.cumsum(new_group_K) - 1)[positive_P]
     last_G = np.flatnonzero(np.append(group_P[1:] != group_P[:-1], True)[: len(group_P)])
-    return Ranking(order_K, score_K, label_K, positive_P, last_G, start[group_P[last_G]], end[group_P[last_G]])
+    return Ranking(order_K, positive_P, last_G, start[group_P[last_G]], end[group_P[last_G]])
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from hf_cxr.evaluation.checks import Array, check_scores
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the scores of one finding.
+    """A metric of how the scores of one finding rank its images.
 
     Attributes:
         key: its one name: in JSON, in the config, in the Trainer's logs (``eval_<key>``) and on the model card.
@@ -66,7 +66,7 @@ METRICS: dict[str, Metric] = {
 }
 
 # What earlier versions called them.
-OLD_KEYS = {"macro_auc": "auc", "mean_average_precision": "ap", "macro_ap": "ap"}
+OLD_KEYS = {"macro_auc": "auc", "roc_auc": "auc", "mean_average_precision": "ap", "average_precision": "ap"}
 
 
 def metric_key(name: str, *, also: Sequence[str] = ()) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from hf_cxr.evaluation.metric import OLD_KEYS
 
-NOT_A_METRIC = ("positives", "positive_patients", "negatives", "unknown", "prevalence")
+COUNTS = ("positives", "positive_patients", "negatives", "unknown", "prevalence")
 RELIABILITY = ("mean_probability_positives", "mean_probability_negatives", "brier", "ece")
 
 
@@ -46,9 +46,7 @@ def _report(old: Mapping[str, Any]) -> dict[str, Any]:
         }
         for key in ("auc", "ap")
     }
-    counts = {"images": old["n_images"], "patients": old["n_patients"]} | {
-        name: by_finding(name) for name in NOT_A_METRIC
-    }
+    counts = {"images": old["n_images"], "patients": old["n_patients"]} | {name: by_finding(name) for name in COUNTS}
     reliability = {name: by_finding(name) for name in RELIABILITY}
     return {
         "label_names": list(findings),

@@ -35,6 +35,7 @@ RELIABILITY = {
     "ece": ("ECE", metrics.expected_calibration_error),
 }
 PER_FINDING = ("positives", "positive_patients", "negatives", "unknown")
+SETTINGS = ("confidence", "resamples", "method")
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,9 +158,6 @@ class EvaluationReport:
             },
             **{name: values[name] for name in SETTINGS},
         )
-
-
-SETTINGS = ("confidence", "resamples", "method")
 
 
 def evaluate_predictions(

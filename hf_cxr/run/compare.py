@@ -8,7 +8,7 @@
 | `baseline`   | the name of the method that the others are compared with                                             |
 | `seeds`      | one run of each method for each                                                                      |
 | `tune`       | `grid`: key -> values, each method tried on every combination; `seed` of these runs; `by`: the       |
-|              | validation figure that decides, auc or mean_average_precision. Left out: nothing is tuned            |
+|              | metric that decides, on validation: auc or ap. Left out: nothing is tuned                            |
 | `tiers`      | `head`, `tail`: numbers of positive training images that divide the findings, see `LabelSpace.tiers` |
 | `resamples`  | draws of patients behind intervals and p values                                                      |
 | `confidence` | of the intervals                                                                                     |
@@ -47,10 +47,12 @@ from hf_cxr.config import (
     RunArguments,
     parse_arguments,
 )
+from hf_cxr.evaluation import METRICS, format_number, modern_figures
+from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import write_text
 from hf_cxr.reporting.comparison import ComparisonResults, TunedPoint, compare_runs, write_comparison
 from hf_cxr.run.checks import check_loss
-from hf_cxr.run.comparison_plan import FIGURES, Plan, folder_name, load_plan
+from hf_cxr.run.comparison_plan import Plan, folder_name, load_plan
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.yaml_files import dump_yaml, read_yaml
 
@@ -105,7 +107,7 @@ class Run:
     def read_result(self) -> dict[str, Any] | None:
         """What the finished run measured; None if it is not finished."""
         path = self.folder / self.result
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return modern_figures(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> ComparisonResults | None:
@@ -133,7 +135,7 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
     with tqdm(total=count, desc="Runs", unit="run") as bar:
         failed = work(tuning, plan, jobs, devices, bar)
         tuned = {method: tuned_points(plan, out, method) for method in plan.methods} if plan.tuning else {}
-        chosen = {method: best_point(points) for method, points in tuned.items()}
+        chosen = {method: best_point(points, plan.tuning.by) for method, points in tuned.items()}
         log_choice(chosen)
         without = {method for method, point in chosen.items() if point is None}
         final = [run for run in final_runs(plan, out, chosen) if run.method not in without]
@@ -196,15 +198,16 @@ def tuned_points(plan: Plan, out: Path, method: str) -> list[TunedPoint]:
         [run for run in tuning_runs(plan, out) if run.method == method], plan.tuning.points(), strict=True
     ):
         figures = (run.read_result() or {}).get("validation", {})
-        values = {name: float("nan") if figures.get(name) is None else figures[name] for name in FIGURES}
+        values = {key: as_number(figures.get(key)) for key in METRICS}
         points.append(TunedPoint(point, values, values[plan.tuning.by]))
     return points
 
 
-def best_point(points: Sequence[TunedPoint]) -> dict[str, Any] | None:
-    """The point of the best figure, the first of equal ones; None while one is missing."""
+def best_point(points: Sequence[TunedPoint], by: str) -> dict[str, Any] | None:
+    """The point of the best figure by a metric, the first of equal ones; None while one is missing."""
     figures = [point.figure for point in points]
-    return None if np.isnan(figures).any() else points[int(np.argmax(figures))].values
+    best = np.argmax if METRICS[by].higher_is_better else np.argmin
+    return None if np.isnan(figures).any() else points[int(best(figures))].values
 
 
 def log_choice(chosen: Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -327,9 +330,10 @@ def _settle(run: Run, status: int, minutes: float) -> dict[str, str]:
     result = run.read_result()
     if status == 0 and result is not None:
         validation = result["validation"]
-        auc = validation.get("auc", validation.get("macro_auc"))
-        figure = "undefined" if auc is None else f"{auc:.3f}"
-        logger.info("%s: validation AUC %s, %.1f minutes", run.name, figure, minutes)
+        # A tuning run has the macro mean alone, a final run every figure of it.
+        macro = {k: validation["all"][k]["macro"] if "all" in validation else validation.get(k) for k in METRICS}
+        figures = ", ".join(f"{METRICS[k].macro_title} {format_number(as_number(v))}" for k, v in macro.items())
+        logger.info("%s: validation %s, %.1f minutes", run.name, figures, minutes)
         if run.result == "validation.json":  # its figures and curves stay; a checkpoint is as large as the model
             for checkpoint in run.folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from hf_cxr.config import LossArguments, known_keys, text_keys, unknown_key, without_others_options
+from hf_cxr.evaluation.metric import metric_key
 from hf_cxr.yaml_files import read_yaml
 
 KEYS = ("base", "overrides", "methods", "baseline", "seeds", "tune", "tiers", "resamples", "confidence")
-FIGURES = ("auc", "mean_average_precision")
 # Keys that the comparison sets itself, or that have no place in one.
 SET_BY_COMPARISON = ("output_dir", "seed", "measure_test", "disable_tqdm", "resume_from_checkpoint")
 NOT_IN_COMPARISON = ("push_to_hub", "on_existing_run", *(key for key in known_keys() if key.startswith("hub_")))
@@ -166,9 +166,10 @@ def _tuning(values: Any, path: Path) -> Tuning:
         key: points if any(isinstance(point, dict | list) for point in points) else written.get(key, points)
         for key, points in grid.items()
     }
-    by = values.get("by", "auc")
-    if by not in FIGURES:
-        raise ValueError(f"by in {where} is {by!r}; choose from {', '.join(FIGURES)}")
+    try:
+        by = metric_key(values.get("by", "auc"))
+    except ValueError as error:
+        raise ValueError(f"by in {where}: {error}") from error
     return Tuning(grid, _whole_numbers([values.get("seed", 1000)], path)[0], by)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import log_expit, logsumexp
 
 from hf_cxr.evaluation import (
+    METRICS,
     Calibration,
     EvaluationReport,
     PairedDifference,
@@ -53,11 +54,9 @@ class Ensemble:
         """Plain JSON values, in the form of a run's metrics.json where they are the same thing."""
         differences = {
             name: {
-                key: {"difference": spread.macro, "low": spread.macro_low, "high": spread.macro_high, "p": p}
-                for key, spread, p in (
-                    ("macro_auc", difference.auc, difference.auc_macro_p),
-                    ("macro_ap", difference.ap, difference.ap_macro_p),
-                )
+                key: dict(zip(("difference", "low", "high"), measured.macro_interval, strict=True))
+                | {"p": difference.macro_p[key]}
+                for key, measured in difference.measured.items()
             }
             for name, difference in self.differences.items()
         }

@@ -22,6 +22,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_cxr import hub
 from hf_cxr.config import NOT_COMPARED, RunArguments
+from hf_cxr.evaluation.metric import METRICS
 from hf_cxr.files import check_output_folder, file_sha256, is_leaving, replace_all, write_json, write_text
 from hf_cxr.predictions import Predictions
 from hf_cxr.push_files import FIGURES, WEIGHTS
@@ -250,7 +251,7 @@ def write_validation(
     measured = [entry for entry in state.log_history if "eval_loss" in entry]
     # The Trainer notes a best step even if it does not go back to it.
     chosen = [entry for entry in measured if entry["epoch"] == training["best_epoch"]] or measured[-1:]
-    names = ("loss", "auc", "mean_average_precision")
+    names = ("loss", *METRICS)
     figures = {name: chosen[0].get(f"eval_{name}") for name in names} if chosen else {}
     shutil.rmtree(run_dir / UNCALIBRATED, ignore_errors=True)
     report = {"protocol": protocol, "validation": figures, "training": training, "history": state.log_history}

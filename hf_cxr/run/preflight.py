@@ -22,6 +22,7 @@ from hf_cxr.config import RunArguments
 from hf_cxr.data import StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.checks import Inspection, SoundFiles, inspect_images, refusal
 from hf_cxr.data.images.grey import ImageError
+from hf_cxr.evaluation.metric import METRICS
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.labels import LabelSpace
 
@@ -84,7 +85,7 @@ def check_labels(args: RunArguments, splits: Mapping[str, datasets.Dataset], lab
 
 def _check_selection(args: RunArguments, label_NC: np.ndarray) -> None:
     training = args.training
-    metric = str(training.metric_for_best_model).removeprefix("eval_")
+    metric = training.metric_for_best_model
     stops_early = getattr(training, "early_stopping_patience", None) is not None
     if not (training.load_best_model_at_end or training.save_strategy == "best" or stops_early):
         return
@@ -107,12 +108,13 @@ def _has_both(label_NC: np.ndarray) -> np.ndarray:
 
 def _warn_of_one_value(name: str, label_NC: np.ndarray, label_names: LabelSpace) -> None:
     both_C, known_C = _has_both(label_NC), ~np.isnan(label_NC).all(axis=0)
-    consequence = "no AUC or average precision" + (", and at most a shift for calibration" * (name == "validation"))
+    no_metric = f"no {' or '.join(metric.title for metric in METRICS.values())}"
+    consequence = no_metric + (", and at most a shift for calibration" * (name == "validation"))
     for chosen_C, what in ((~both_C & known_C, "one label value only"), (~known_C, "no known label")):
         names = [finding for finding, chosen in zip(label_names, chosen_C, strict=True) if chosen]
         if names:
             logger.warning("%s has %s of %s: %s", name, what, ", ".join(names), consequence)
-            consequence = "no AUC or average precision, and no calibration"
+            consequence = f"{no_metric}, and no calibration"
 
 
 def inspect(args: RunArguments, splits: Mapping[str, datasets.Dataset]) -> Inspection:

@@ -35,7 +35,7 @@ from hf_cxr.data import (
     with_images,
 )
 from hf_cxr.data.fingerprint import data_state
-from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
+from hf_cxr.evaluation import METRICS, EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.evaluation.metrics import counts
@@ -357,12 +357,12 @@ def build_interpolation(
 
 
 def validation_metrics(label_names: LabelSpace) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Macro AUC and mean average precision, for choosing the checkpoint; intervals come at the end."""
+    """The macro mean of every metric, for choosing the checkpoint; intervals come at the end."""
     metric = MultiLabelMetric(label_names)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         result = metric.compute(predictions=prediction.predictions, references=prediction.label_ids)
-        return {name: result[name] for name in ("auc", "mean_average_precision")}
+        return {key: result[key] for key in METRICS}
 
     return compute
 
@@ -405,7 +405,7 @@ def save_calibrated(
 
 
 def measure(predictions: Predictions, label_names: LabelSpace, args: RunArguments) -> EvaluationReport:
-    """Every figure of a split; AUC and average precision with patient-clustered intervals."""
+    """Every figure of a split, metrics with patient-clustered intervals."""
     return evaluate_predictions(
         predictions.probabilities,
         predictions.labels,

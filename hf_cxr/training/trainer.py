@@ -19,6 +19,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 
+from hf_cxr.evaluation import modern_figures
 from hf_cxr.processing import PixelProcessor, collate
 from hf_cxr.training.checkpoints import CHECKSUMS, best_checkpoint, check_whole, seal
 
@@ -196,6 +197,7 @@ class CXRTrainer(Trainer):
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         # The saved state names the best step and no path: the folder may have been moved since.
         progress = super()._init_training_state(*args, **kwargs)
+        self.state.log_history = modern_figures({"history": self.state.log_history})["history"]
         best = best_checkpoint(self.args.output_dir, self.state.best_global_step)
         if best is not None and best.is_dir():
             self.state.best_model_checkpoint = str(best)

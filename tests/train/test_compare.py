@@ -69,7 +69,7 @@ def write_plan(folder, **changes):
         ({"seeds": 3}, "different whole numbers"),
         ({"tune": {"grid": {"learning_rte": [1]}}}, "unknown key learning_rte in grid .*did you mean learning_rate"),
         ({"tune": {"grid": {"learning_rate": 1e-3}}}, "must be a list of values"),
-        ({"tune": {"grid": {"learning_rate": [1e-3]}, "by": "AUC"}}, "choose from auc, mean_average_precision"),
+        ({"tune": {"grid": {"learning_rate": [1e-3]}, "by": "AUC"}}, "choose from auc, ap"),
         ({"tune": {"grid": {"loss": ["bce"]}}}, "loss .* is tuned and also set by BCE"),
         ({"tiers": {"body": 3}}, "unknown key body in tiers"),
         ({"resamples": 5}, "at least 100"),
@@ -186,10 +186,18 @@ def test_the_best_validation_figure_chooses_once_all_are_there(tmp_path):
     plan = load_plan(write_plan(tmp_path, tune={"grid": {"learning_rate": [1, 2, 3]}}))
     runs = [run for run in tuning_runs(plan, tmp_path) if run.method == "BCE"]
     for run, auc in zip(runs[:2], (0.6, 0.7), strict=True):
-        write_json(run.folder / "validation.json", {"validation": {"auc": auc, "mean_average_precision": 1 - auc}})
-    assert best_point(tuned_points(plan, tmp_path, "BCE")) is None
-    write_json(runs[2].folder / "validation.json", {"validation": {"auc": 0.7, "mean_average_precision": 0.1}})
-    assert best_point(tuned_points(plan, tmp_path, "BCE")) == {"learning_rate": 2}
+        write_json(run.folder / "validation.json", {"validation": {"auc": auc, "ap": 1 - auc}})
+    assert best_point(tuned_points(plan, tmp_path, "BCE"), "auc") is None
+    write_json(runs[2].folder / "validation.json", {"validation": {"auc": 0.7, "ap": 0.1}})
+    assert best_point(tuned_points(plan, tmp_path, "BCE"), "auc") == {"learning_rate": 2}
+
+
+def test_tuning_runs_of_an_earlier_version_are_not_repeated(tmp_path):
+    plan = load_plan(write_plan(tmp_path, tune={"grid": {"learning_rate": [1, 2]}, "by": "ap"}))
+    runs = [run for run in tuning_runs(plan, tmp_path) if run.method == "BCE"]
+    for run, ap in zip(runs, (0.2, 0.3), strict=True):
+        write_json(run.folder / "validation.json", {"validation": {"auc": 0.5, "mean_average_precision": ap}})
+    assert [point.figure for point in tuned_points(plan, tmp_path, "BCE")] == [0.2, 0.3]
 
 
 # Real runs, each in its own process.

@@ -61,11 +61,14 @@ def test_average_of_extremes_is_finite():
 def test_members_with_errors_of_their_own_are_better_together():
     ensemble = build_ensemble({str(seed): pair(seed) for seed in range(4)}, **FIGURES)
     alone = [np.nanmean(roc_auc(member(seed).logits, member(seed).labels)) for seed in range(4)]
-    assert ensemble.test_report.macro_auc > max(alone) + 0.02
+    assert ensemble.test_report.measured["all"]["auc"].macro > max(alone) + 0.02
     for seed in range(4):
         difference = ensemble.differences[str(seed)]
-        assert difference.auc.macro == pytest.approx(ensemble.test_report.macro_auc - alone[seed])
-        assert 0 < difference.auc.macro_low < difference.auc.macro < difference.auc.macro_high
+        assert difference.measured["auc"].macro == pytest.approx(
+            ensemble.test_report.measured["all"]["auc"].macro - alone[seed]
+        )
+        value, low, high = difference.measured["auc"].macro_interval
+        assert 0 < low < value < high
 
 
 def test_average_is_calibrated_again_on_validation_alone():
@@ -89,15 +92,17 @@ def test_member_without_calibration_gets_one_first():
     raw = tuple(dataclasses.replace(one, logits=0.1 * one.logits + 3, metadata={"split": "abc"}) for one in pair(0))
     sharp = {"a": pair(0), "b": pair(1)}
     ensemble = build_ensemble({"a": raw, "b": pair(1)}, **FIGURES)
-    same = build_ensemble(sharp, **FIGURES).test_report.macro_auc
-    assert ensemble.test_report.macro_auc == pytest.approx(same, abs=0.01)
-    unheeded = build_ensemble({"a": raw, "b": pair(1)}, calibrate=False, **FIGURES).test_report.macro_auc
+    same = build_ensemble(sharp, **FIGURES).test_report.measured["all"]["auc"].macro
+    assert ensemble.test_report.measured["all"]["auc"].macro == pytest.approx(same, abs=0.01)
+    unheeded = (
+        build_ensemble({"a": raw, "b": pair(1)}, calibrate=False, **FIGURES).test_report.measured["all"]["auc"].macro
+    )
     assert unheeded < same - 0.02
 
 
 def test_members_that_are_the_same_differ_in_nothing():
     ensemble = build_ensemble({"a": pair(0), "b": pair(0)}, calibrate=False, **FIGURES)
-    assert ensemble.differences["a"].auc.macro == 0
+    assert ensemble.differences["a"].measured["auc"].macro == 0
     assert ensemble.differences["a"].auc_macro_p == 1
 
 
@@ -139,10 +144,10 @@ def test_the_command_writes_predictions_and_figures(runs, tmp_path, capsys):
     written = json.loads((out / "metrics.json").read_text())
     assert written["ensemble_of"] == runs
     assert written["test"]["resamples"] == 50
-    assert written["test_difference_to_members"][runs[0]]["macro_auc"]["difference"] > 0
+    assert written["test_difference_to_members"][runs[0]]["auc"]["difference"] > 0
     saved = Predictions.load(out / "predictions" / "test.parquet")
     assert saved.metadata == {"split": "abc", "calibrated": True, "ensemble_of": runs}
-    assert roc_auc(saved.logits, saved.labels).mean() == pytest.approx(written["test"]["macro_auc"])
+    assert roc_auc(saved.logits, saved.labels).mean() == pytest.approx(written["test"]["all"]["auc"]["macro"])
     with pytest.raises(SystemExit):
         main(["ensemble", *runs, "--out", str(out)])
     assert "is not empty; give another --out" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from transformers import TrainerState, pipeline
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import check_images, load_splits
+from hf_cxr.evaluation import METRICS
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14
 from hf_cxr.predictions import Predictions
@@ -127,9 +128,9 @@ def test_metrics_tell_patients_versions_and_spread(finished):
     assert protocol["loss"]["name"] == "class_aware"
     assert metrics["environment"]["torch"] == torch.__version__
     assert metrics["training"]["steps"] == 18
-    assert metrics["test"]["macro_auc_low"] < metrics["test"]["macro_auc"] < metrics["test"]["macro_auc_high"]
-    for finding in metrics["test"]["findings"]:
-        assert (finding["auc"] is None) == (finding["name"] in metrics["test"]["undefined"])
+    auc = metrics["test"]["all"]["auc"]
+    assert auc["macro_low"] < auc["macro"] < auc["macro_high"]
+    assert [name for name, value in auc["value"].items() if value is None] == auc["undefined"]
 
 
 def test_stock_pipeline_scores_are_the_evaluations(finished, test_split):
@@ -200,7 +201,7 @@ def test_evaluate_repeats_the_figures(finished, tmp_path, capsys):
     assert "is a run folder" in capsys.readouterr().err
     assert hf_cxr_main(["evaluate", config, "--model", str(run_dir) + "r"]) == 2
     assert "no such run folder" in capsys.readouterr().err
-    assert again["macro_auc"] == pytest.approx(ours["test"]["macro_auc"], abs=1e-6)
+    assert again["all"]["auc"]["macro"] == pytest.approx(ours["test"]["all"]["auc"]["macro"], abs=1e-6)
     assert "note:" not in capsys.readouterr().err
     assert again["split_fingerprint"] == again["trained_on_split"] == ours["protocol"]["split_fingerprint"]
     hf_cxr_main(["evaluate", "--model", str(run_dir), "--phantom_seed", "9"])  # the run's own config.yaml
@@ -293,7 +294,7 @@ def test_run_that_stops_after_validation_sees_no_test_image_and_can_go_on(tmp_pa
     assert not [name for name in ("metrics.json", "predictions", "model.safetensors") if (folder / name).exists()]
     validation = json.loads((folder / "validation.json").read_text())
     straight = json.loads((tmp_path / "straight" / "metrics.json").read_text())
-    assert validation["validation"]["auc"] == pytest.approx(straight["validation"]["macro_auc"], abs=1e-6)
+    assert validation["validation"]["auc"] == pytest.approx(straight["validation"]["all"]["auc"]["macro"], abs=1e-6)
     assert validation["protocol"]["split_fingerprint"] == straight["protocol"]["split_fingerprint"]
     finish(train(config, folder))
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "tuned")]

@@ -94,7 +94,7 @@ def test_runs_and_snapshots_are_one_ensemble(first, second, tmp_path):
     # The snapshot is the checkpoint that the first run ended with: calibrated anew, it is that run again.
     assert main(["ensemble", str(first), str(snapshot), "--out", str(tmp_path / "same")]) == 0
     differences = json.loads((tmp_path / "same" / "metrics.json").read_text())["test_difference_to_members"]
-    assert [entry["macro_auc"]["difference"] for entry in differences.values()] == pytest.approx([0, 0], abs=1e-3)
+    assert [entry["auc"]["difference"] for entry in differences.values()] == pytest.approx([0, 0], abs=1e-3)
 
 
 def test_model_that_knows_test_images_is_refused(config, first):

@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).parents[2] / "hf_cxr"
 # Bars from left to right. Within the bar of `data` the parts never import one another.
 BARS = (
     ("labels", "files", "yaml_files", "words"),
+    ("evaluation",),
     ("arguments", "saved_models", "phantom"),
     ("config",),
-    ("data", "processing", "models", "losses", "sampling", "evaluation", "predictions"),
+    ("data", "processing", "models", "losses", "sampling", "predictions"),
     ("training", "inference"),
     ("reporting", "push_files"),
     ("hub",),

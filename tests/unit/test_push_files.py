@@ -23,7 +23,7 @@ FINDINGS = ("Mass", "Nodule")
 CONFIG = {"image_size": 32, "id2label": {"0": "Mass", "1": "Nodule"}, "hf_cxr": {"split": "abc", "dataset": "set"}}
 METRICS = {
     "protocol": {"dataset": "set", "split_fingerprint": "abc", "seed": 1, "base_model": None},
-    "test": {"macro_auc": 0.8124, "findings": [{"name": name} for name in FINDINGS]},
+    "test": {"label_names": list(FINDINGS), "all": {"auc": {"macro": 0.8124}}},
     "environment": {"platform": "Linux-6.1-x86_64", "torch": "2.13.0+cpu"},
 }
 SETTINGS = {"image_size": 32, "loss": "bce", "seed": 1, "weight_decay": 0.05}
@@ -216,7 +216,7 @@ def test_weights_that_are_not_finite_are_refused(run, value):
         ("config.json", {"image_size": 64}, "image_size"),
         ("metrics.json", {"protocol": {"seed": 2}}, "seed"),
         ("metrics.json", {"protocol": {"loss": {"name": "focal"}}}, "loss"),
-        ("metrics.json", {"test": {"macro_auc": 0.9}}, "0.900"),
+        ("metrics.json", {"test": {"all": {"auc": {"macro": 0.9}}}}, "0.900"),
     ],
 )
 def test_files_of_two_runs_are_refused(run, name, values, words):
@@ -235,12 +235,13 @@ def test_weights_that_are_not_those_that_were_measured_are_refused(run):
         collect(run)
 
 
-def test_a_card_with_other_figures_is_refused(run):
+@pytest.mark.parametrize("kind", ["auc", "roc_auc"])  # today's name, and that of earlier versions
+def test_a_card_with_other_figures_is_refused(run, kind):
     results = [
         {
             "task": {"type": "image-classification"},
             "dataset": {"name": "set", "type": "set", "split": "test"},
-            "metrics": [{"type": "roc_auc", "value": 0.95}],
+            "metrics": [{"type": kind, "value": 0.95}],
         }
     ]
     card = yaml.safe_dump({"model-index": [{"name": "run", "results": results}]})

@@ -62,6 +62,8 @@ def test_choices_are_those_of_the_losses():
 def test_best_is_least_for_a_loss_and_most_for_the_others(config):
     assert parse_arguments([config]).training.greater_is_better is True
     assert parse_arguments([config, "--metric_for_best_model", "loss"]).training.greater_is_better is False
+    training = parse_arguments([config, "--metric_for_best_model", "eval_ap"]).training
+    assert (training.metric_for_best_model, training.greater_is_better) == ("ap", True)
 
 
 def test_defaults_are_the_reference_recipe(tmp_path):
@@ -114,7 +116,9 @@ def test_without_a_file_the_quickstart_is_taken():
             ["--measure_test", "false", "--eval_strategy", "no", "--load_best_model_at_end", "false"],
             "measure_test false stops after validation, and --eval_strategy no never measures it",
         ),
-        (["--metric_for_best_model", "acu"], "invalid choice: 'acu'"),
+        (["--metric_for_best_model", "acu"], "metric_for_best_model: acu is not a metric: choose from auc, ap, loss"),
+        (["--metric_for_best_model", "mean_average_precision"], "its name is now ap"),
+        (["--metric_for_best_model", "eval_macro_auc"], "its name is now auc"),
         (["--remove_unused_columns", "true"], "remove_unused_columns must stay False"),
         (["--swin_num_heads", "1", "2"], "as many numbers as swin_depths has (4)"),
     ],

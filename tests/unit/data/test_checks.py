@@ -147,9 +147,9 @@ def test_a_trained_run_is_finished_when_images_are_lost(stopped, capsys):
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["protocol"]["unreadable_images"] == {"train": 1, "validation": 1, "test": 2}
     assert metrics["protocol"]["missing_images"] == {}
-    assert metrics["protocol"]["splits"]["test"]["images"] == metrics["test"]["n_images"] == 4
+    assert metrics["protocol"]["splits"]["test"]["images"] == metrics["test"]["all"]["counts"]["images"] == 4
     assert metrics["protocol"]["splits"]["train"] == {"images": 11, "patients": 11}
-    assert metrics["validation"]["n_images"] == 5
+    assert metrics["validation"]["all"]["counts"]["images"] == 5
     assert metrics["training"]["resumed_from"]
     assert metrics["training"]["steps"] == 3
     assert weights.read_bytes() == trained
@@ -263,7 +263,7 @@ def test_processes_share_the_images_and_together_see_all(tmp_path, monkeypatch):
 
 def test_validation_without_both_values_cannot_choose_by_auc(tmp_path, caplog):
     table = write_table(tmp_path, labels={"validation": lambda i: (0, 0)})
-    for metric in ("auc", "mean_average_precision"):
+    for metric in ("auc", "ap"):
         with pytest.raises(ValueError, match=rf"validation has no finding with both.*{metric}.*best_model loss"):
             at_the_door(table, "--metric_for_best_model", metric)
     with caplog.at_level(logging.WARNING):

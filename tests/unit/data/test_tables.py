@@ -906,7 +906,7 @@ def test_a_model_of_other_findings_is_measured_on_the_shared_ones(tmp_path, caps
     assert figures["dataset"] == "CheXpert"
     assert "Hernia" in figures["findings_not_in_data"]
     assert "Lung Opacity" in figures["findings_not_in_model"]
-    defined = {finding["name"] for finding in figures["findings"] if finding["auc"] is not None}
+    defined = {name for name, value in figures["all"]["auc"]["value"].items() if value is not None}
     assert defined == {"Cardiomegaly", "Effusion"}
 
 
