@@ -1,7 +1,7 @@
 """The table of metrics as an `evaluate.Metric`: what the Trainer uses, and other code that expects one.
 
 Every number comes from `metric.METRICS`; this module holds no computation. It needs no network: the metric is this
-class and is not looked up on the Hub. Predictions and references stay in memory, so concurrent processes share no file.
+class and is not looked up on the Hub. Predictions and references stay in memory: concurrent processes share no file.
 
     metric = MultiLabelMetric(NIH14)
     metric.compute(predictions=scores, references=labels)["ap"]

@@ -141,8 +141,8 @@ def protocol(results: ComparisonResults) -> Facts:
             (
                 "intervals and p values",
                 f"{results.test.resamples:,} bootstrap draws of patients, paired over all runs; p values two-sided, "
-                f"corrected by Holm for {len(results.other_methods)} comparisons, each metric by itself ({titles}); within "
-                f"tiers for {tier_comparisons}",
+                f"corrected by Holm for {len(results.other_methods)} comparisons, each metric by itself ({titles}); "
+                f"within tiers for {tier_comparisons}",
             ),
             ("software", f"hf_cxr {environment['hf_cxr']}, torch {environment['torch']}, {environment['device']}"),
         )
