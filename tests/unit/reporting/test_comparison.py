@@ -24,7 +24,6 @@ from hf_cxr.reporting.comparison import (
     results,
     sentences,
     tables,
-    write_comparison,
 )
 from hf_cxr.reporting.comparison.figures import has_loss_of_a_cell, loss_curves
 
@@ -176,18 +175,6 @@ def test_every_form_has_the_same_numbers(found):
     assert "| the reference study (Swin-B, BCE) | 0.804 | 0.268 |" in markdown
     assert any("ot comparable with the tables above" in form for form in (markdown, page))
     assert "{" not in page.split("</style>")[1]
-
-
-@pytest.mark.slow
-def test_the_folder_has_every_form_and_figure(found, tmp_path):
-    write_comparison(found, tmp_path)
-    pictures = {path.stem for path in (tmp_path / "figures").glob("*.png")}
-    assert pictures == {
-        "differences", "roc", "training", "mean_probability", "loss_by_method", "loss_by_prevalence"
-    }  # fmt: skip
-    assert pictures == {path.stem for path in (tmp_path / "figures").glob("*.pdf")}
-    assert {path.suffix for path in tmp_path.glob("comparison.*")} == {".html", ".md", ".tex", ".csv", ".json"}
-    assert (tmp_path / "comparison.html").read_text().count("data:image/png;base64,") == len(pictures)
 
 
 def test_a_method_that_differs_is_bold(found):
