@@ -112,7 +112,7 @@ def settings(results: ComparisonResults) -> Table:
         run, validation = results.first(method), results.validation(method)
         loss = run.metrics["protocol"]["loss"]
         cells = [method, component(loss["name"], loss["options"]), str(loss["class_weights_kind"])]
-        cells += [*(str(run.config.get(key)) for key in keys), *([own[method] or "–"] * len(more))]
+        cells += [*(str(run.settings.get(key)) for key in keys), *([own[method] or "–"] * len(more))]
         rows.append([*cells, *(number(validation[key]) for key in METRICS)])
     caption = "Validation metrics chose checkpoints and settings: they are optimistic."
     if results.tuned:

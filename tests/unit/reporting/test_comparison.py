@@ -272,6 +272,15 @@ def test_what_a_method_changes_besides_its_loss_is_listed(found, planted, tmp_pa
     assert "see Settings" in dict(tables.protocol(other).pairs)["settings"]
 
 
+def test_nested_options_are_settings_by_their_dotted_keys(found, planted):
+    runs = {method: dict(by_seed) for method, by_seed in found.runs.items()}
+    nested = {"loss_kwargs": {"margin": 0.1}, "sampler_kwargs": {"beta": 0.5}}
+    better = dataclasses.replace(runs["Better"][0], config=runs["Better"][0].config | nested)
+    changed = dataclasses.replace(found, runs=runs | {"Better": {0: better}})
+    assert changed.own_settings("Better") == "sampler_kwargs.beta 0.5"
+    assert better.settings["loss_kwargs.margin"] == 0.1
+
+
 def test_the_highest_of_several_is_not_called_the_best(found, planted):
     text = " ".join(sentences.cautions(found))
     assert "tested against BCE only" in text
