@@ -241,6 +241,14 @@ def test_every_loss_has_its_curves_or_none():
     np.testing.assert_allclose(negative_K[1], 1.1 * np.log(2) / 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_built_again_from_what_a_run_wrote_of_it(name):
+    training = {"positives_C": [10, 400, 100], "known_C": [1000] * 3}
+    described = json.loads(json.dumps(build_loss(name, **training).describe()))
+    again = build_loss(name, **training, class_weights=described["class_weights_kind"], **described["options"])
+    assert json.loads(json.dumps(again.describe())) == described
+
+
 def test_the_losses_are_drawn_as_the_runs_built_them(planted, tmp_path):
     losses = {"LDAM": "ldam", "ZLPR": "zlpr", "Drawn": "logit_adjusted"}
     folders = {name: {0: run_folder(tmp_path / name, method=loss)} for name, loss in losses.items()}
