@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_cxr.evaluation import METRICS
-from hf_cxr.reporting.document import block_markdown
+from hf_cxr.reporting.document import Note, block_markdown
 from hf_cxr.reporting.evaluation import evaluation_blocks
 from hf_cxr.reporting.run import ROC_CURVES, TRAINING_CURVES, Report
 from hf_cxr.words import markdown, one_line
@@ -30,6 +30,7 @@ def render(report: Report, config: Mapping[str, Any]) -> str:
             metadata(report, config),
             template_path=str(TEMPLATE),
             report=report,
+            cautions=Note(tuple(report.cautions())),
             findings=list(report.test.label_names),
             architecture=config["model_type"],
             image_size=config["image_size"],

@@ -3,6 +3,7 @@
 The model card (card.py) takes its sentences and tables from here.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,14 +82,26 @@ class Report:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, model_id: str = ".") -> "Report":
-        """From the content of metrics.json, also of an earlier version's."""
+        """Read what `to_dict` gave, or an earlier version's metrics.json.
+
+        Raises:
+            ValueError: it is not a run's.
+        """
+        names = ("name", "protocol", "calibration", "training", "environment")
+        missing = sorted({*names, "test", "validation", "history"} - set(values))
+        if missing:
+            raise ValueError(f"not the metrics.json of a run: it lacks {', '.join(missing)}")
         values = modern_figures(values)
-        kept = ("name", "protocol", "calibration", "training", "environment", "stock_pipeline", "history")
         return cls(
             model_id=model_id,
             test=EvaluationReport.from_dict(values["test"]),
             validation=EvaluationReport.from_dict(values["validation"]),
-            **{key: values[key] for key in kept},
+            history=[
+                {key: math.nan if value is None else value for key, value in entry.items()}
+                for entry in values["history"]
+            ],
+            stock_pipeline=values.get("stock_pipeline") or {},
+            **{name: values[name] for name in names},
         )
 
     def headline(self) -> str:

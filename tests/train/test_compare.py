@@ -250,6 +250,11 @@ def test_killed_comparison_goes_on_and_repeats_nothing(compared):
         "Class-aware": {"0", "1"},
     }
     assert "synthetic phantoms" in values["cautions"][0]
+    assert {path.suffix for path in out.glob("comparison.*")} == {".html", ".md", ".tex", ".csv", ".json"}
+    pictures = {path.stem for path in (out / "figures").glob("*.png")}
+    assert {"differences", "roc", "training", "mean_probability", "loss_by_method"} <= pictures
+    assert pictures == {path.stem for path in (out / "figures").glob("*.pdf")}
+    assert (out / "comparison.html").read_text().count("data:image/png;base64,") == len(pictures)
 
 
 @pytest.mark.slow

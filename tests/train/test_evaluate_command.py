@@ -266,7 +266,8 @@ def test_a_link_to_a_folder_is_written_through(run, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert evaluate("--model", run, "--out", tmp_path / "link") == 0
     assert (tmp_path / "link").is_symlink()
-    assert {file.name for file in (tmp_path / "real").iterdir()} == {"evaluation.json", "predictions.parquet"}
+    names = {file.name for file in (tmp_path / "real").iterdir()}
+    assert names == {"evaluation.json", "evaluation.html", "predictions.parquet"}
 
 
 def test_nothing_is_left_where_nothing_came_of_it(run, tmp_path, capsys):

@@ -69,6 +69,11 @@ class FinishedRun:
             *(Predictions.load(folder / "predictions" / f"{split}.parquet") for split in ("validation", "test")),
         )
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The config with nested options as dotted keys, such as loss_kwargs.margin."""
+        return _flat(self.config)
+
     def counts(self) -> Counts:
         """What the test set holds."""
         return Counts.of(self.test.labels, number_patients(self.test.patient_ids, len(self.test.labels))[0])
@@ -164,11 +169,12 @@ class ComparisonResults:
 
     def own_settings(self, method: str) -> str:
         """The keys in which a method differs from the baseline, without its loss's, the tuned ones and the run's."""
-        base, own = self.first(self.baseline), self.first(method)
-        of_losses = {name for run in (base, own) for name in run.metrics["protocol"]["loss"]["options"]}
-        apart = {"output_dir", "seed", "loss", "loss_kwargs", "class_weights", *of_losses, *self.tuned_keys()}
-        keys = [key for key in own.config if key not in apart and own.config[key] != base.config.get(key)]
-        return ", ".join(f"{key} {own.config[key]}" for key in keys)
+        runs = self.first(self.baseline), self.first(method)
+        base, own = (run.settings for run in runs)
+        of_losses = {name for run in runs for name in run.metrics["protocol"]["loss"]["options"]}
+        apart = {"output_dir", "seed", "loss", "class_weights", *of_losses, *self.tuned_keys()}
+        keys = [key for key in own if key not in apart and not key.startswith("loss_kwargs")]
+        return ", ".join(f"{key} {own[key]}" for key in keys if own[key] != base.get(key))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is undefined is NaN."""
@@ -321,6 +327,13 @@ def check_comparable(first: FinishedRun, other: FinishedRun) -> None:
                 f"{first.folder} and {other.folder} cannot be compared: their {split} sets differ in "
                 f"{', '.join(differ)}"
             )
+
+
+def _flat(values: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{start}{key}.") if isinstance(value, Mapping) else {f"{start}{key}": value}
+    return flat
 
 
 def _with_text_seeds(spread: Estimate | Difference) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def settings(results: ComparisonResults) -> Table:
         run, validation = results.first(method), results.validation(method)
         loss = run.metrics["protocol"]["loss"]
         cells = [method, component(loss["name"], loss["options"]), str(loss["class_weights_kind"])]
-        cells += [*(str(run.config.get(key)) for key in keys), *([own[method] or "–"] * len(more))]
+        cells += [*(str(run.settings.get(key)) for key in keys), *([own[method] or "–"] * len(more))]
         rows.append([*cells, *(number(validation[key]) for key in METRICS)])
     caption = "Validation metrics chose checkpoints and settings: they are optimistic."
     if results.tuned:
@@ -141,8 +141,8 @@ def protocol(results: ComparisonResults) -> Facts:
             (
                 "intervals and p values",
                 f"{results.test.resamples:,} bootstrap draws of patients, paired over all runs; p values two-sided, "
-                f"corrected by Holm for {len(results.other_methods)} comparisons, each metric by itself ({titles}); within "
-                f"tiers for {tier_comparisons}",
+                f"corrected by Holm for {len(results.other_methods)} comparisons, each metric by itself ({titles}); "
+                f"within tiers for {tier_comparisons}",
             ),
             ("software", f"hf_cxr {environment['hf_cxr']}, torch {environment['torch']}, {environment['device']}"),
         )

@@ -24,7 +24,6 @@ from hf_cxr.reporting.comparison import (
     results,
     sentences,
     tables,
-    write_comparison,
 )
 from hf_cxr.reporting.comparison.figures import has_loss_of_a_cell, loss_curves
 
@@ -178,18 +177,6 @@ def test_every_form_has_the_same_numbers(found):
     assert "{" not in page.split("</style>")[1]
 
 
-@pytest.mark.slow
-def test_the_folder_has_every_form_and_figure(found, tmp_path):
-    write_comparison(found, tmp_path)
-    pictures = {path.stem for path in (tmp_path / "figures").glob("*.png")}
-    assert pictures == {
-        "differences", "roc", "training", "mean_probability", "loss_by_method", "loss_by_prevalence"
-    }  # fmt: skip
-    assert pictures == {path.stem for path in (tmp_path / "figures").glob("*.pdf")}
-    assert {path.suffix for path in tmp_path.glob("comparison.*")} == {".html", ".md", ".tex", ".csv", ".json"}
-    assert (tmp_path / "comparison.html").read_text().count("data:image/png;base64,") == len(pictures)
-
-
 def test_a_method_that_differs_is_bold(found):
     table = tables.differences(found)
     assert table.bold == {(1, 1), (1, 3), (1, 5), (1, 7)}
@@ -254,6 +241,14 @@ def test_every_loss_has_its_curves_or_none():
     np.testing.assert_allclose(negative_K[1], 1.1 * np.log(2) / 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_built_again_from_what_a_run_wrote_of_it(name):
+    training = {"positives_C": [10, 400, 100], "known_C": [1000] * 3}
+    described = json.loads(json.dumps(build_loss(name, **training).describe()))
+    again = build_loss(name, **training, class_weights=described["class_weights_kind"], **described["options"])
+    assert json.loads(json.dumps(again.describe())) == described
+
+
 def test_the_losses_are_drawn_as_the_runs_built_them(planted, tmp_path):
     losses = {"LDAM": "ldam", "ZLPR": "zlpr", "Drawn": "logit_adjusted"}
     folders = {name: {0: run_folder(tmp_path / name, method=loss)} for name, loss in losses.items()}
@@ -283,6 +278,15 @@ def test_what_a_method_changes_besides_its_loss_is_listed(found, planted, tmp_pa
     own = tables.settings(other).frame["different from BCE"].tolist()
     assert own == ["–", "num_train_epochs 60.0, sampler class_aware"]
     assert "see Settings" in dict(tables.protocol(other).pairs)["settings"]
+
+
+def test_nested_options_are_settings_by_their_dotted_keys(found, planted):
+    runs = {method: dict(by_seed) for method, by_seed in found.runs.items()}
+    nested = {"loss_kwargs": {"margin": 0.1}, "sampler_kwargs": {"beta": 0.5}}
+    better = dataclasses.replace(runs["Better"][0], config=runs["Better"][0].config | nested)
+    changed = dataclasses.replace(found, runs=runs | {"Better": {0: better}})
+    assert changed.own_settings("Better") == "sampler_kwargs.beta 0.5"
+    assert better.settings["loss_kwargs.margin"] == 0.1
 
 
 def test_the_highest_of_several_is_not_called_the_best(found, planted):

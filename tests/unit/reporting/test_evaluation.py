@@ -5,6 +5,7 @@ import io
 import json
 
 import numpy as np
+import pytest
 from tiny import PROTOCOL
 
 from hf_cxr.evaluation import METRICS, Metric, evaluate_predictions, paired_difference
@@ -78,6 +79,8 @@ def test_a_new_metric_has_its_column_in_report_and_card_without_a_change_here(mo
     assert "| Toy (95% interval) |" in card
     assert "type: toy" in card
     assert Report.from_dict(json.loads(document.to_json())).headline() == report.headline()
+    with pytest.raises(ValueError, match=r"lacks calibration, .*validation"):
+        Report.from_dict({"test": {}})
 
 
 def test_subsets_have_a_table_of_their_own():
