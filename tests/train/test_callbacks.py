@@ -193,6 +193,25 @@ def test_a_resumed_run_stops_early_where_the_straight_one_does(tmp_path, evaluat
     ]
 
 
+def test_a_checkpoint_of_an_earlier_version_keeps_its_count_under_the_metrics_new_name(tmp_path):
+    def build(*more):
+        settings = EARLY | {"metric_for_best_model": "ap"}
+        callbacks = [EarlyStopping(3, 0.0), *more]
+        return trainer(
+            tmp_path, eval_dataset=rows(8), callbacks=callbacks, compute_metrics=lambda _: {"ap": 0.5}, **settings
+        )
+
+    build(Recorder(stop=6)).train()
+    checkpoint = tmp_path / "checkpoint-6"
+    state = (checkpoint / "trainer_state.json").read_text()
+    assert state.count('"eval_ap"') == 2
+    (checkpoint / "trainer_state.json").write_text(state.replace('"eval_ap"', '"eval_mean_average_precision"'))
+    resumed = build()
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert resumed.state.global_step == 12 < resumed.state.max_steps
+    assert [entry["step"] for entry in resumed.state.log_history if "eval_ap" in entry] == [3, 6, 9, 12]
+
+
 def test_an_undefined_figure_counts_as_no_better(tmp_path):
     stopping = EarlyStopping(2, 0.0)
     values = [0.6, float("nan"), 0.7, 0.65, float("nan")]
