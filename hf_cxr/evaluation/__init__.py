@@ -10,8 +10,8 @@ predicted probability have no meaning on logits. `metrics` and `bootstrap` take 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,6 +109,23 @@ class EvaluationReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain Python for JSON: NaN is None, ``findings`` is a list."""
         return plain(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "EvaluationReport":
+        """Read what `to_dict` gave: None is NaN. A missing key is a ValueError."""
+
+        def number(value: Any) -> Any:
+            return math.nan if value is None else value
+
+        try:
+            findings = tuple(
+                FindingResult(**{item.name: number(finding[item.name]) for item in fields(FindingResult)})
+                for finding in values["findings"]
+            )
+            rest = {item.name: number(values[item.name]) for item in fields(cls) if item.name != "findings"}
+        except KeyError as error:
+            raise ValueError(f"not the figures of an evaluation: no {error}") from error
+        return cls(findings=findings, **rest | {"undefined": tuple(rest["undefined"])})
 
     def to_markdown(self) -> str:
         """A table of one row a finding and the macro mean, with the method and the undefined findings below it."""

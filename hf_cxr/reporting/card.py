@@ -1,5 +1,6 @@
 """The model card: `model_card.md` (the template) filled from a run. Nothing in a card is typed by hand."""
 
+import re
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -73,6 +74,12 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
         base_model=report.protocol["base_model"],
         eval_results=results or None,
     )
+
+
+def model_id(card: Path) -> str:
+    """What the example of a card that was written before loads; ".", the card's own folder, if it has none."""
+    example = re.search(r'model="([^"\n]+)"', card.read_text(encoding="utf-8")) if card.is_file() else None
+    return example[1] if example else "."
 
 
 def _partial(report: Report) -> bool:

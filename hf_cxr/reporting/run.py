@@ -2,7 +2,8 @@
 
 import base64
 import html
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,29 @@ class Report:
             "stock_pipeline": {key: value for key, value in self.stock_pipeline.items() if key in shown},
             "history": self.history,
         }
+
+    @classmethod
+    def from_dict(cls, metrics: Mapping[str, Any], *, model_id: str) -> "Report":
+        """Read what `to_dict` gave, or an earlier version's metrics.json.
+
+        Raises:
+            ValueError: it is not a run's.
+        """
+        names = ("name", "protocol", "calibration", "training", "environment")
+        missing = sorted({*names, "test", "validation", "history"} - set(metrics))
+        if missing:
+            raise ValueError(f"not the metrics.json of a run: it lacks {', '.join(missing)}")
+        return cls(
+            model_id=model_id,
+            test=EvaluationReport.from_dict(metrics["test"]),
+            validation=EvaluationReport.from_dict(metrics["validation"]),
+            history=[
+                {key: math.nan if value is None else value for key, value in entry.items()}
+                for entry in metrics["history"]
+            ],
+            stock_pipeline=metrics.get("stock_pipeline") or {},
+            **{name: metrics[name] for name in names},
+        )
 
     def cautions(self) -> list[str]:
         """What a reader must not overlook, in order of weight."""
@@ -161,19 +185,17 @@ class Report:
 
     def summary(self, run_dir: Path) -> str:
         """What the terminal prints at the end of a run."""
-        example = self.stock_pipeline
-        scores = [f"    {name:<20}{score:.3f}" for name, score in list(example["scores"].items())[:5]]
-        labels = ", ".join(example["labels"]) or "No Finding"
-        lines = [
-            "",
-            f"Test: {self.headline()}",
-            *(f"  ! {caution}" for caution in self.cautions()),
-            "",
-            f"The stock pipeline('image-classification') on test image {example['image_id']} ({labels}):",
-            *scores,
-            f"    largest difference to the evaluation, over {example['images']} images: "
-            f"{example['largest_difference']:.1e}",
-            "",
+        lines = ["", f"Test: {self.headline()}", *(f"  ! {caution}" for caution in self.cautions()), ""]
+        if "scores" in (example := self.stock_pipeline):
+            labels = ", ".join(example["labels"]) or "No Finding"
+            lines += [
+                f"The stock pipeline('image-classification') on test image {example['image_id']} ({labels}):",
+                *(f"    {name:<20}{score:.3f}" for name, score in list(example["scores"].items())[:5]),
+                f"    largest difference to the evaluation, over {example['images']} images: "
+                f"{example['largest_difference']:.1e}",
+                "",
+            ]
+        lines += [
             f"Report: {run_dir / 'report.html'}",
             f"Model:  {run_dir}  (load it with pipeline('image-classification', model='{run_dir}', "
             f"top_k={len(self.test.findings)}))",

@@ -129,6 +129,7 @@ def runs(tmp_path):
         for one in pair(seed):
             one.save(folder / "predictions" / f"{one.split}.parquet")
         (folder / "config.yaml").write_text("bootstrap_resamples: 50\n")
+        (folder / "metrics.json").write_text("{}")
     return [str(tmp_path / f"seed{seed}") for seed in range(2)]
 
 
