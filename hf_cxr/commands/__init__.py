@@ -28,6 +28,7 @@ COMMANDS = {
 
 # What the same command does after Ctrl-C, where it does not start from the beginning.
 AFTER_A_STOP = {
+    "calibrate": "the same command continues from here",
     "compare": "the same command continues from here",
     "download": "the same command continues from here",
     "prepare": "the same command continues from here",

@@ -28,11 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(words) != 1:
         parser.error(f"give one run folder; got {' '.join(words) or 'none'}")
     run_dir = Path(words[0])
-    from hf_cxr.run.folder import held_run_folder
+    from accelerate import PartialState
+
+    from hf_cxr.run.folder import held_run_folder, logged_to
     from hf_cxr.run.repeat import calibrate_again
 
     set_up_terminal()
-    with held_run_folder(run_dir):
+    with held_run_folder(run_dir), logged_to(run_dir / "run.log", PartialState()):
         report = calibrate_again(run_dir, flags)
     print(report.summary(run_dir))
     return 0

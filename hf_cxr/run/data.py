@@ -14,6 +14,7 @@ from hf_cxr.data import check_positives, check_prepared, label_matrix, load_spli
 from hf_cxr.data.fingerprint import data_state
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.labels import LabelSpace
+from hf_cxr.processing import PixelProcessor
 from hf_cxr.run.folder import on_main_process
 from hf_cxr.run.preflight import LeftOut, check_run, unreadable_ids
 from hf_cxr.run.resume import check_resume
@@ -46,14 +47,17 @@ def load(args: RunArguments) -> tuple[datasets.DatasetDict, LabelSpace]:
         return load_splits(args.data, seed=args.training.seed)
 
 
-def open_data(args: RunArguments, run_dir: Path, before: Path | None, *, resize_size: int, resample: int) -> RunData:
+def open_data(
+    args: RunArguments, run_dir: Path, before: Path | None, pixels: PixelProcessor, *, trained: bool = False
+) -> RunData:
     """Load and check the data of a run; every process calls it.
 
     Args:
         args: of the run.
         run_dir: its folder, opened; a new run's data state is written to it.
         before: checkpoint or trained model of this run, whose data these must be; None for a new run.
-        resize_size, resample: side in pixels and filter of the model's preprocessing.
+        pixels: the model's preprocessing.
+        trained: ``before`` is the trained model: the initial weights matter no longer.
 
     Raises:
         ValueError: a split, a label or an image is refused, or the data are not those the run was started with.
@@ -61,7 +65,7 @@ def open_data(args: RunArguments, run_dir: Path, before: Path | None, *, resize_
     splits, label_names = load(args)
     log_splits(splits, label_names)
     check_positives(splits["train"])
-    check_prepared(args.data, resize_size, resample)
+    check_prepared(args.data, pixels.resize_size, int(pixels.resample))
     fingerprint = split_fingerprint(splits)
     kept, left_out = check_run(args, splits, label_names)
     origin = on_main_process(
@@ -73,6 +77,7 @@ def open_data(args: RunArguments, run_dir: Path, before: Path | None, *, resize_
             data_state(splits, label_names),
             fingerprint,
             unreadable=unreadable_ids(splits, left_out),
+            trained=trained,
         ),
     )
     return RunData(kept, label_names, fingerprint, left_out, origin)

@@ -108,7 +108,7 @@ def held_run_folder(run_dir: Path) -> Iterator[None]:
 def _locked(run_dir: Path) -> FileLock:
     return acquired(
         run_dir / LOCK,
-        ValueError(f"another run is working in {run_dir}: wait for its end, or give another --output_dir"),
+        ValueError(f"another run is working in {run_dir}: wait for its end, or give another folder"),
         seconds=LOCK_SECONDS,
     )
 

@@ -23,7 +23,7 @@ from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.hub import push_run as push  # the last stage
 from hf_cxr.models.build import check_model, describe_initial_weights, fold_into_head
 from hf_cxr.predictions import Predictions
-from hf_cxr.processing import image_processor_for
+from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.push_files import FIGURES
 from hf_cxr.reporting import card, plots
 from hf_cxr.reporting.run import Report
@@ -74,10 +74,11 @@ def run(args: RunArguments) -> Report | None:
         processor = image_processor_for(args.model)
         repo_id = on_main_process(state, lambda: prepare_hub(args.training, run_dir))
         done = on_main_process(state, lambda: files.done_stages(run_dir))
-        before = files.trained_folder(run_dir) if "train" in done else checkpoint
-        data = open_data(args, run_dir, before, resize_size=processor.size["height"], resample=int(processor.resample))
+        trained = "train" in done
+        before = files.trained_folder(run_dir) if trained else checkpoint
+        data = open_data(args, run_dir, before, PixelProcessor(processor), trained=trained)
         log_start(done, checkpoint)
-        if "train" not in done:
+        if not trained:
             train(run_dir, args, data, checkpoint)
         if not args.evaluation.measure_test:
             if state.is_main_process:
@@ -115,12 +116,20 @@ def train(run_dir: Path, args: RunArguments, data: RunData, checkpoint: Path | N
     state.wait_for_everyone()
 
 
-def predict(run_dir: Path, args: RunArguments, data: RunData) -> None:
-    """Uncalibrated logits of validation and test."""
+def predict(run_dir: Path, args: RunArguments | None = None, data: RunData | None = None) -> None:
+    """Uncalibrated logits of validation and test.
+
+    Args:
+        run_dir: the run folder, trained.
+        args: of the run; by default those in its config.yaml.
+        data: of the run; by default loaded and checked here.
+    """
     state = PartialState()
+    args = args or files.saved_arguments(run_dir)
+    classifier = files.trained_classifier(run_dir)
+    data = data or open_data(args, run_dir, files.trained_folder(run_dir), classifier.pixels, trained=True)
     if state.is_main_process:
         files.forget(run_dir, "predict")
-    classifier = files.trained_classifier(run_dir)
     pair = [predict_split(classifier, data.splits[name], name, args) for name in files.SPLITS]
     if state.is_main_process:
         trained = files.read_json(run_dir / files.LAST_FILE["train"])
@@ -241,6 +250,6 @@ def finish(
 def log_start(done: Sequence[str], checkpoint: Path | None) -> None:
     """Log where the run begins."""
     if done:
-        logger.info("resuming from the stage after %s", done[-1])
+        logger.info("resuming from %s: %s done before", list(files.LAST_FILE)[len(done)], ", ".join(done))
     else:
         logger.info("%s", f"resuming from {checkpoint}" if checkpoint else "training from the start")
