@@ -10,7 +10,6 @@ colour-blind readers tell apart; nothing depends on colour alone.
 N = images, C = findings, K = points of a curve. Of a matrix CC the first axis is the row.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -47,10 +47,11 @@ from hf_cxr.config import (
     RunArguments,
     parse_arguments,
 )
-from hf_cxr.evaluation import METRICS, format_number, modern_figures
+from hf_cxr.evaluation import METRICS, modern_figures
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import write_text
 from hf_cxr.reporting.comparison import ComparisonResults, TunedPoint, compare_runs, write_comparison
+from hf_cxr.reporting.numbers import number
 from hf_cxr.run.checks import check_loss
 from hf_cxr.run.comparison_plan import Plan, folder_name, load_plan
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
@@ -332,7 +333,7 @@ def _settle(run: Run, status: int, minutes: float) -> dict[str, str]:
         validation = result["validation"]
         # A tuning run has the macro mean alone, a final run every figure of it.
         macro = {k: validation["all"][k]["macro"] if "all" in validation else validation.get(k) for k in METRICS}
-        figures = ", ".join(f"{METRICS[k].macro_title} {format_number(as_number(v))}" for k, v in macro.items())
+        figures = ", ".join(f"{METRICS[k].macro_title} {number(as_number(v))}" for k, v in macro.items())
         logger.info("%s: validation %s, %.1f minutes", run.name, figures, minutes)
         if run.result == "validation.json":  # its figures and curves stay; a checkpoint is as large as the model
             for checkpoint in run.folder.glob("checkpoint-*"):

@@ -16,16 +16,14 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 from tiny import SWIN
-from transformers import TrainerState, pipeline
+from transformers import pipeline
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import check_images, load_splits
-from hf_cxr.evaluation import METRICS
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14
 from hf_cxr.predictions import Predictions
-from hf_cxr.run.folder import write_validation
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -299,14 +297,6 @@ def test_run_that_stops_after_validation_sees_no_test_image_and_can_go_on(tmp_pa
     finish(train(config, folder))
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "tuned")]
     assert weights[0] == weights[1]
-
-
-def test_tuning_is_judged_by_the_weights_that_a_run_ends_with(tmp_path):
-    history = [{"epoch": e, "step": 10 * e, "eval_loss": 1.0, "eval_auc": auc} for e, auc in ((1, 0.8), (2, 0.7))]
-    state = TrainerState(log_history=history, best_global_step=10)  # noted, whether or not it is gone back to
-    for best_epoch, expected in ((1, 0.8), (None, 0.7)):
-        write_validation(tmp_path, {}, {"best_epoch": best_epoch}, state)
-        assert json.loads((tmp_path / "validation.json").read_text())["validation"]["auc"] == expected
 
 
 def test_unreadable_images_are_named_before_training(tmp_path):
