@@ -1,11 +1,10 @@
 """The model card: `model_card.md` (the template) filled from a run. Nothing in a card is typed by hand."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import PreTrainedConfig
 
 from hf_cxr.evaluation import METRICS
 from hf_cxr.reporting.document import Note, block_markdown
@@ -18,12 +17,12 @@ if not TEMPLATE.is_file():  # a checkout keeps it at its top, a wheel inside the
     TEMPLATE = Path(__file__).parents[2] / "model_card.md"
 
 
-def render(report: Report, config: Mapping[str, Any]) -> str:
+def render(report: Report, config: PreTrainedConfig) -> str:
     """The card of a run as Markdown with the Hub's metadata on top.
 
     Args:
         report: every number comes from here.
-        config: of the saved model (config.json); architecture and input size come from here.
+        config: of the saved model; architecture and input size come from here.
     """
     return str(
         ModelCard.from_template(
@@ -32,8 +31,8 @@ def render(report: Report, config: Mapping[str, Any]) -> str:
             report=report,
             cautions=Note(tuple(report.cautions())),
             findings=list(report.test.label_names),
-            architecture=config["model_type"],
-            image_size=config["image_size"],
+            architecture=config.model_type,
+            image_size=config.image_size,
             results=evaluation_blocks(report.test),
             roc_curves=ROC_CURVES,
             training_curves=TRAINING_CURVES,
@@ -46,7 +45,7 @@ def render(report: Report, config: Mapping[str, Any]) -> str:
     )
 
 
-def metadata(report: Report, config: Mapping[str, Any]) -> ModelCardData:
+def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
     """The Hub's metadata. The licence is left out: it is for whoever publishes the weights to choose."""
     synthetic = report.protocol["synthetic"]
     dataset = one_line(report.protocol["dataset"])
@@ -68,7 +67,7 @@ def metadata(report: Report, config: Mapping[str, Any]) -> ModelCardData:
         model_name=one_line(report.name),
         library_name="transformers",
         pipeline_tag="image-classification",
-        tags=["chest-x-ray", "multi-label", config["model_type"], "hf-cxr", "medical", *["synthetic"] * synthetic],
+        tags=["chest-x-ray", "multi-label", config.model_type, "hf-cxr", "medical", *["synthetic"] * synthetic],
         metrics=list(report.test.measured["all"]),
         base_model=report.protocol.get("base_model"),
         eval_results=results or None,

@@ -233,7 +233,7 @@ def write_run_folder(
     for name, figure in zip(FIGURES, drawn, strict=True):  # what is pushed is listed by name
         plots.save(figure, run_dir / name)
     write_text(run_dir / "report.html", report.document().to_html(run_dir))
-    write_text(run_dir / "README.md", card.render(report, model_config.to_dict()))
+    write_text(run_dir / "README.md", card.render(report, model_config))
     metrics = report.to_dict() | {"model_sha256": file_sha256(run_dir / WEIGHTS)}
     write_json(run_dir / "metrics.json", metrics)  # last: it says that the folder is complete
 
