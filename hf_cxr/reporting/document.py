@@ -133,7 +133,8 @@ class Document:
             if isinstance(block, Heading) and isinstance(following, Heading | None):
                 continue  # of a figure
             lines.append(gap + _terminal(block))
-            gap = "" if isinstance(block, Heading) else "\n"
+            together = isinstance(block, Heading) or (isinstance(block, Text) and isinstance(following, Text))
+            gap = "" if together else "\n"
         return "\n".join(lines)
 
     def to_markdown(self) -> str:

@@ -9,6 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from tiny import PROTOCOL
+from transformers import SwinConfig
 
 from hf_cxr.config import ModelArguments
 from hf_cxr.evaluation import evaluate_predictions
@@ -123,7 +124,7 @@ def report() -> Report:
     )
 
 
-CONFIG = {"model_type": "swin", "image_size": 32}
+CONFIG = SwinConfig(image_size=32)
 
 
 def test_every_finding_is_shown_literally_in_the_card(report):

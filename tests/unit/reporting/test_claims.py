@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from tiny import PROTOCOL
-from transformers import TrainerState, TrainingArguments
+from transformers import SwinConfig, TrainerState, TrainingArguments
 
 from hf_cxr.evaluation import evaluate_predictions, fit_calibration
 from hf_cxr.reporting import claims
@@ -98,7 +98,7 @@ def report(names=("Mass", "Hernia"), training=(), **protocol):
 
 def pages(made, tmp_path):
     """Card and report, as texts."""
-    return render(made, {"model_type": "swin", "image_size": 224}), made.document().to_html(tmp_path)
+    return render(made, SwinConfig()), made.document().to_html(tmp_path)
 
 
 def test_labels_views_and_calibration_are_not_invented(tmp_path):

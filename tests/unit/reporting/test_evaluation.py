@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from tiny import PROTOCOL
+from transformers import SwinConfig
 
 from hf_cxr.evaluation import METRICS, Metric, evaluate_predictions, paired_difference
 from hf_cxr.push_files import FIGURES
@@ -75,7 +76,7 @@ def test_a_new_metric_has_its_column_in_report_and_card_without_a_change_here(mo
     assert all("Toy\n(95% interval)" in table.frame for table in tables)
     assert "macro Toy 0." in report.headline()
     assert json.loads(document.to_json())["test"]["all"]["toy"]["macro"] == result.measured["all"]["auc"].macro
-    card = render(report, {"model_type": "swin", "image_size": 32})
+    card = render(report, SwinConfig())
     assert "| Toy (95% interval) |" in card
     assert "type: toy" in card
     assert Report.from_dict(json.loads(document.to_json())).headline() == report.headline()
