@@ -17,6 +17,8 @@ COMMANDS = {
     "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
     "split": "re-split the images by patient into a file; check splits for patients and images in common",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
+    "calibrate": "fit the calibration of a run again from its predictions, and measure and report it again",
+    "report": "write the report, the figures and the card of a finished run again",
     "evaluate": "measure a saved model on a test or validation set",
     "ensemble": "average the probabilities of several runs and measure them as one model",
     "compare": "train several methods with several seeds, tuned alike, and write one table",
@@ -26,6 +28,7 @@ COMMANDS = {
 
 # What the same command does after Ctrl-C, where it does not start from the beginning.
 AFTER_A_STOP = {
+    "calibrate": "the same command continues from here",
     "compare": "the same command continues from here",
     "download": "the same command continues from here",
     "prepare": "the same command continues from here",

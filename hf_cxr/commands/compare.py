@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from hf_cxr.config import take_config
+    from hf_cxr.reporting.comparison import comparison_summary
     from hf_cxr.run.compare import compare, load_plan
 
     comparison, flags = take_config(rest)
@@ -43,13 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = own.out or Path("runs") / plan.name
         check_output_folder(out)
         with logging_redirect_tqdm([logging.getLogger()]):
-            report = compare(plan, out, jobs=own.jobs)
+            results = compare(plan, out, jobs=own.jobs)
     finally:
         signal.signal(signal.SIGTERM, before)
-    if report is None:
+    if results is None:
         return 1
-    print(report.summary(out))
-    return 1 if report.missing else 0
+    print(comparison_summary(results, out).to_terminal())
+    return 1 if results.missing else 0
 
 
 def _stop(number, frame):

@@ -1,8 +1,8 @@
 """`hf-cxr describe [CONFIG.yaml] [--sampler NAME] [--out DIR]`: what the training, validation and test sets hold.
 
 The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR). Of an NIH release only
-the tables are read: no image is needed, and missing images are counted as well. With a sampler other than
-shuffle, what an epoch of it draws stands beside what the training set holds.
+the tables are read: no image is needed, and missing images are counted as well. With a sampler that is not
+shuffle, a table shows what an epoch of it draws beside what the training set holds.
 """
 
 import sys
@@ -12,7 +12,7 @@ from pathlib import Path
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import parse_arguments
-from hf_cxr.files import check_output_folder
+from hf_cxr.files import check_output_folder, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,12 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="All other words and flags are those of `hf-cxr train --help`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=output_path, help="folder for statistics.json and the figures")
+    parser.add_argument("--out", type=output_path, help="folder for statistics.json, the figures and description.html")
     own, rest = parser.parse_known_args(argv)
     args = parse_arguments(rest, prog="hf-cxr describe")
-    from hf_cxr.data import label_matrix, load_splits, why_untrainable
+    from hf_cxr.data import dataset_name, label_matrix, load_splits, why_untrainable
     from hf_cxr.data.images.files import source_folders
     from hf_cxr.data.statistics import describe_draws, describe_splits
+    from hf_cxr.reporting.description import description_document, draw
     from hf_cxr.sampling import expected_draws
 
     set_up_terminal()
@@ -41,39 +42,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.sampling.sampler != "shuffle":
         draws_N = expected_draws(args.sampling.sampler, label_matrix(splits["train"]), **args.sampling.options())
         drawn = describe_draws(splits["train"], label_names, draws_N)
-    written = write(statistics, drawn, own.out) if own.out else []  # first: the reader of the text may leave
-    print(statistics.to_text())
+    document = description_document(statistics, drawn, args.sampling.sampler, title=dataset_name(args.data))
+    written = write(document, draw(statistics), own.out) if own.out else []  # first: the reader of the text may leave
+    print(document.to_terminal())
     if untrainable := why_untrainable(splits["train"]):
         print(f"hf-cxr describe: warning: {untrainable}", file=sys.stderr)
-    if drawn is not None:
-        print(f"\n{drawn.to_text(args.sampling.sampler)}")
     if written:
         print("\nwrote", *(f"  {path}" for path in written), sep="\n")
     return 0
 
 
-def write(statistics, drawn, out: Path) -> list[Path]:
-    """statistics.json, with what the sampler draws unless that is None, and the figures; the paths written."""
-    from hf_cxr.files import write_json
+def write(document, figures, out: Path) -> list[Path]:
+    """statistics.json, the figures and description.html; the paths written."""
     from hf_cxr.reporting import plots
 
-    sampler = {} if drawn is None else {"sampler": drawn.to_dict()}
-    write_json(out / "statistics.json", statistics.to_dict() | sampler)
-    names, splits = statistics.label_names, statistics.splits
-    figures = {
-        "finding_counts": plots.finding_counts(
-            {name: (split.positives_C, split.negatives_C) for name, split in splits.items()}, names
-        ),
-        "findings_per_image": plots.findings_per_image(
-            {name: split.findings_per_image.histogram for name, split in splits.items()}
-        ),
-    }
-    for name, split in splits.items():
-        figures[f"co_occurrence_{name}"] = plots.co_occurrence(
-            split.co_occurrence.both_CC,
-            split.co_occurrence.conditional_CC,
-            names,
-            f"Findings that occur together: {name}, {split.images:,} images",
-        )
+    write_text(out / "statistics.json", document.to_json())
     saved = [plots.save(figure, out / f"{name}.png") for name, figure in figures.items()]
-    return [out / "statistics.json", *saved]
+    write_text(out / "description.html", document.to_html(out))
+    return [out / "statistics.json", *saved, out / "description.html"]

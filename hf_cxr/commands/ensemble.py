@@ -15,7 +15,6 @@ from pathlib import Path
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import MEASURING, parse_arguments, split_words
-from hf_cxr.files import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,58 +40,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     for member in members:
         if not any((folder / "config.yaml").is_file() for folder in (member, member.parent)):
             parser.error(f"{member} is neither a run folder with a config.yaml nor a checkpoint inside one")
-    from hf_cxr.run.result_folder import held
+    from accelerate import PartialState
 
-    first = members[0]
-    config = next(folder / "config.yaml" for folder in (first, first.parent) if (folder / "config.yaml").is_file())
-    args = parse_arguments([str(config), *flags], prog="hf-cxr ensemble", only=MEASURING)
-    set_up_terminal()
+    from hf_cxr.run.ensemble import build_ensemble, member_predictions
+    from hf_cxr.run.measuring import interval_settings
+    from hf_cxr.run.result_folder import check_ensemble_place, held
+
+    arguments = [arguments_of(member, flags) for member in members]
+    set_up_terminal(main_process=PartialState().is_main_process)
     with held(own.out) as place:
-        average(members, flags, args, place)
+        check_ensemble_place(place)
+        ensemble = build_ensemble(
+            {str(member): member_predictions(member, args) for member, args in zip(members, arguments, strict=True)},
+            calibrate=arguments[0].evaluation.calibrate,
+            **interval_settings(arguments[0]),
+        )
+        print(ensemble.document().to_terminal())
+        ensemble.write(place)
         print(f"wrote {own.out}/metrics.json and predictions/; it holds no model that a pipeline could load")
     return 0
 
 
-def average(members: Sequence[Path], flags: Sequence[str], args, place: Path) -> None:
-    """Average the members, print, and write to the place.
-
-    Raises:
-        ValueError, OSError: members that do not go together, or a place that holds something.
-    """
-    from hf_cxr.run.ensemble import build_ensemble
-    from hf_cxr.run.result_folder import check_ensemble_place, write_whole
-
-    check_ensemble_place(place)
-    ensemble = build_ensemble(
-        {str(member): predictions_of(member, flags) for member in members},
-        calibrate=args.evaluation.calibrate,
-        resamples=args.evaluation.bootstrap_resamples,
-        confidence=args.evaluation.confidence,
-        seed=args.training.seed,
-    )
-    print(ensemble.to_text())
-
-    def write(folder: Path) -> None:
-        for split in (ensemble.validation, ensemble.test):
-            split.save(folder / "predictions" / f"{split.split}.parquet")
-        write_json(folder / "metrics.json", ensemble.to_dict())
-
-    write_whole(place, write, last="metrics.json")
-
-
-def predictions_of(member: Path, flags: Sequence[str]):
-    """(validation, test) predictions of a run folder as they are saved, or of a checkpoint as they are now made."""
-    from hf_cxr.predictions import Predictions
-
-    if (member / "predictions").is_dir():
-        return tuple(Predictions.load(member / "predictions" / f"{name}.parquet") for name in ("validation", "test"))
-    from hf_cxr.data import load_splits, split_fingerprint
-    from hf_cxr.inference.classifier import Classifier
-    from hf_cxr.run.resume import check_split
-    from hf_cxr.run.stages import predict
-
-    args = parse_arguments([str(member.parent / "config.yaml"), *flags], prog="hf-cxr ensemble", only=MEASURING)
-    splits, _ = load_splits(args.data, seed=args.training.seed)
-    check_split(split_fingerprint(splits), member)
-    classifier = Classifier(member)
-    return tuple(predict(classifier, splits, name, args) for name in ("validation", "test"))
+def arguments_of(member: Path, flags: Sequence[str]):
+    """The arguments of the run that a member is, or is a checkpoint of."""
+    config = next(path for folder in (member, member.parent) if (path := folder / "config.yaml").is_file())
+    return parse_arguments([str(config), *flags], prog="hf-cxr ensemble", only=MEASURING)

@@ -19,11 +19,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from hf_cxr.arguments.command_line import OneLineParser
-from hf_cxr.cells import printable
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.commands.errors import describe_error, discard, print_traceback
 from hf_cxr.files import OutputError, version_of
 from hf_cxr.inference.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
+from hf_cxr.words import printable
 
 STANDARD_OUTPUT = "-"
 WIDEST_NAME = 80  # columns of the table for a name; a longer one shifts the rest of its line

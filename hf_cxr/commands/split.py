@@ -128,7 +128,8 @@ def summary(splits, label_names: Sequence[str]) -> str:
     import numpy as np
 
     from hf_cxr.data import split_fingerprint
-    from hf_cxr.data.statistics import describe_splits, text_table
+    from hf_cxr.data.statistics import describe_splits
+    from hf_cxr.reporting.document import Table, text_table
 
     statistics = describe_splits(splits, label_names)
     described = statistics.splits
@@ -141,7 +142,7 @@ def summary(splits, label_names: Sequence[str]) -> str:
             for column, name in enumerate(label_names)
         ),
     ]
-    lines = [text_table(["", *described], rows), ""]
+    lines = [text_table(Table.of(["", *described], rows)), ""]
     reference = "train" if "train" in described else "all"
     chosen = [described["train"]] if reference == "train" else described.values()
     positives_C = sum(split.positives_C for split in chosen)

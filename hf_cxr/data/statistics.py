@@ -11,7 +11,6 @@ N = images, C = findings. Of a matrix CC the first axis is the row, the second t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import datasets
@@ -24,8 +23,6 @@ from hf_cxr.labels import LabelSpace, Tier
 
 COLUMNS = ("patient_id", "view", "sex", "age")  # read beside the labels
 UNKNOWN = "unknown"
-WIDTH = 120  # columns of the terminal
-PAIRS_SHOWN = 12
 _LAST_DECADE = 90
 
 
@@ -150,27 +147,6 @@ class Statistics:
         splits = {name: self._split_to_dict(name) for name in self.splits}
         return plain({"findings": list(self.label_names), "tiers": self.tiers, "splits": splits})
 
-    def to_text(self) -> str:
-        """Tables for a terminal of 120 columns."""
-        parts = [
-            ("Images", self._image_rows()),
-            ("Findings (%: prevalence over known cells; /train: its ratio to that of train)", self._finding_rows()),
-            ("Negative and unknown cells", self._other_cell_rows()),
-        ]
-        first = "train" if "train" in self.splits else next(iter(self.splits))
-        if pairs := self._pair_rows(self.splits[first]):
-            parts.append((f"Findings that occur together most often, in {first} (lift: 1 is chance)", pairs))
-        text = "\n\n".join(f"{title}\n{text_table(rows[0], rows[1:])}" for title, rows in parts)
-        absent = [
-            f"! {name}: no positive image of {', '.join(self._names(split.positives_C == 0))}"
-            for name, split in self.splits.items()
-            if not split.positives_C.all()
-        ]
-        return "\n".join([text, *([""] if absent else []), *absent])
-
-    def _names(self, chosen_C: np.ndarray) -> list[str]:
-        return [name for name, chosen in zip(self.label_names, chosen_C, strict=True) if chosen]
-
     def _split_to_dict(self, name: str) -> dict[str, Any]:
         split = self.splits[name]
         columns = {
@@ -200,68 +176,6 @@ class Statistics:
             "co_occurrence": split.co_occurrence.to_dict(),
         }
 
-    def _image_rows(self) -> list[list[str]]:
-        splits = list(self.splits.values())
-        rows = [
-            ["", *self.splits],
-            ["images", *(f"{split.images:,}" for split in splits)],
-            ["patients", *(f"{split.patients:,}" for split in splits)],
-            ["images a patient: mean, median, max", *(_summary(split.images_per_patient) for split in splits)],
-            ["findings an image: mean, median, max", *(_summary(split.findings_per_image) for split in splits)],
-            [
-                "without findings",
-                *(_with_share(split.without_findings, split.share_without_findings) for split in splits),
-            ],
-            ["without any known cell", *(f"{split.unlabelled:,}" for split in splits)],
-            ["most frequent finding to rarest", *(_number(split.imbalance_ratio, ",.1f") for split in splits)],
-        ]
-        for column in ("view", "sex", "age"):
-            # The union of the splits' values in the order of the first that has them, "unknown" last.
-            values = dict.fromkeys(value for split in splits for value in getattr(split, column))
-            for value in [*(value for value in values if value != UNKNOWN), UNKNOWN]:
-                counts = [getattr(split, column).get(value, 0) for split in splits]
-                shares = [count / split.images for count, split in zip(counts, splits, strict=True)]
-                rows.append([f"{column} {value}", *map(_with_share, counts, shares)])
-        return rows
-
-    def _finding_rows(self) -> list[list[str]]:
-        tier = ["tier"] if self.tiers else []
-        head = ["finding", *tier, *(f"{name}\npositives" for name in self.splits)]
-        head += [f"{name}\n%" for name in self.splits] + [f"{name}\n/train" for name in self.shift]
-        rows = [head]
-        for column, finding in enumerate(self.label_names):
-            row = [finding, *([self.tiers[finding]] if tier else [])]
-            row += [f"{split.positives_C[column]:,}" for split in self.splits.values()]
-            row += [_number(100 * split.prevalence_C[column], ".2f") for split in self.splits.values()]
-            row += [_number(ratio_C[column], ".2f") for ratio_C in self.shift.values()]
-            rows.append(row)
-        return rows
-
-    def _other_cell_rows(self) -> list[list[str]]:
-        head = [f"{name}\n{what}" for name in self.splits for what in ("negatives", "unknown")]
-        rows = [["finding", *head]]
-        for column, finding in enumerate(self.label_names):
-            cells = [(split.negatives_C[column], split.unknown_C[column]) for split in self.splits.values()]
-            rows.append([finding, *(f"{count:,}" for pair in cells for count in pair)])
-        return rows
-
-    def _pair_rows(self, split: SplitStatistics) -> list[list[str]]:
-        """The most frequent pairs; empty if no image has two findings."""
-        both_CC, conditional_CC = split.co_occurrence.both_CC, split.co_occurrence.conditional_CC
-        pairs = [pair for pair in combinations(range(len(self.label_names)), 2) if both_CC[pair]]
-        pairs.sort(key=lambda pair: -both_CC[pair])
-        rows = [
-            [
-                f"{self.label_names[a]} (A), {self.label_names[b]} (B)",
-                f"{both_CC[a, b]:,}",
-                f"{100 * conditional_CC[a, b]:.1f}",
-                f"{100 * conditional_CC[b, a]:.1f}",
-                f"{split.co_occurrence.lift_CC[a, b]:.2f}",
-            ]
-            for a, b in pairs[:PAIRS_SHOWN]
-        ]
-        return [["pair", "images", "% of A with B", "% of B with A", "lift"], *rows] if rows else []
-
 
 @dataclass(frozen=True)
 class DrawStatistics:
@@ -290,7 +204,7 @@ class DrawStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what is undefined is null."""
-        before, after = self._prevalences()
+        before, after = self.prevalences()
         columns = {
             "positives": self.positives_C,
             "negatives": self.negatives_C,
@@ -314,32 +228,8 @@ class DrawStatistics:
             }
         )
 
-    def to_text(self, name: str) -> str:
-        """A table for a terminal of 120 columns, under the sampler's name."""
-        before, after = self._prevalences()
-        head = ("finding", "positives", "negatives", "%", "drawn\npositives", "drawn\nnegatives", "drawn\n%", "ratio")
-        rows = [
-            (
-                finding,
-                f"{self.positives_C[column]:,}",
-                f"{self.negatives_C[column]:,}",
-                _number(100 * before[column], ".2f"),
-                f"{self.drawn_positives_C[column]:,.0f}",
-                f"{self.drawn_negatives_C[column]:,.0f}",
-                _number(100 * after[column], ".2f"),
-                _number(float(_ratio(after[column], before[column])), ".2f"),
-            )
-            for column, finding in enumerate(self.label_names)
-        ]
-        images, draws = self.without_findings
-        return (
-            f"Training images as the sampler {name} draws them, an epoch on average (whole batches: up to one less)\n"
-            f"{self.draws:,.0f} draws from {self.images:,} images: {self.distinct:,.0f} distinct ones "
-            f"({100 * self.distinct / self.images:.1f} %), one at most {np.ceil(self.most_draws):.0f} times\n"
-            f"without a known positive: {draws:,.0f} draws from {images:,} images\n{text_table(head, rows)}"
-        )
-
-    def _prevalences(self) -> tuple[np.ndarray, np.ndarray]:
+    def prevalences(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each finding among the images, and among the draws, each (C,); NaN where no cell is known."""
         return (
             _ratio(self.positives_C, self.positives_C + self.negatives_C),
             _ratio(self.drawn_positives_C, self.drawn_positives_C + self.drawn_negatives_C),
@@ -412,36 +302,6 @@ def co_occurrence(label_NC: np.ndarray) -> CoOccurrence:
     row_CC = (positive_NC.T @ known_NC).astype(np.int64)  # the row is present and the column known
     lift_CC = _ratio(both_CC * known_CC, row_CC * row_CC.T)
     return CoOccurrence(both_CC, known_CC, _ratio(both_CC, row_CC), lift_CC)
-
-
-def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = WIDTH) -> str:
-    """Aligned columns, the first to the left; what is wider goes on below, with the first column repeated.
-
-    A name in the head may have several lines.
-
-    >>> print(text_table(("finding", "images"), [("Hernia", "227")]))
-    finding  images
-    Hernia      227
-    """
-    names = [name.split("\n") for name in head]
-    height = max(map(len, names))
-    tops = list(zip(*([""] * (height - len(lines)) + lines for lines in names), strict=True))
-    columns = list(zip(*tops, *rows, strict=True))
-    sizes = [max(map(len, column)) for column in columns]
-    blocks, room = [[]], width - sizes[0]
-    for number in range(1, len(columns)):
-        if blocks[-1] and sizes[number] + 2 > room:
-            blocks.append([])
-            room = width - sizes[0]
-        blocks[-1].append(number)
-        room -= sizes[number] + 2
-    lines = []
-    for block in blocks:
-        for row in (*tops, *rows):
-            cells = (f"{row[number]:>{sizes[number]}}" for number in block)
-            lines.append("  ".join([f"{row[0]:<{sizes[0]}}", *cells]).rstrip())
-        lines.append("")
-    return "\n".join(lines[:-1])
 
 
 def _describe(name: str, split: datasets.Dataset, label_names: LabelSpace) -> SplitStatistics:
@@ -536,17 +396,3 @@ def _ratio(numerator, denominator) -> np.ndarray:
         np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     )
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
-
-
-def _number(value: float, form: str) -> str:
-    return "–" if np.isnan(value) else "infinite" if np.isinf(value) else format(value, form)
-
-
-def _with_share(count: int, share: float) -> str:
-    return f"{count:,} ({_number(100 * share, '.1f')} %)"
-
-
-def _summary(distribution: Distribution) -> str:
-    if not distribution.histogram:
-        return "–"
-    return f"{distribution.mean:.2f}, {distribution.median:g}, {distribution.max}"

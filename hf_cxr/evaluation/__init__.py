@@ -18,8 +18,6 @@ from hf_cxr.evaluation.report import (
     Counts,
     EvaluationReport,
     evaluate_predictions,
-    format_interval,
-    format_number,
 )
 
 if TYPE_CHECKING:
@@ -38,8 +36,6 @@ __all__ = [
     "bootstrap_metrics",
     "evaluate_predictions",
     "fit_calibration",
-    "format_interval",
-    "format_number",
     "modern_figures",
     "paired_difference",
 ]

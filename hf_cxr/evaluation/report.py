@@ -13,7 +13,6 @@ Refused: scores outside [0, 1], because Brier score, calibration error and the m
 meaning on logits; a missing patient id; a subset of fewer than two patients.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,6 @@ from hf_cxr.evaluation.checks import Array, check_probabilities
 from hf_cxr.evaluation.metric import METRICS, Measured, by_finding, from_findings
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
-from hf_cxr.words import markdown
 
 # What the probabilities of a finding say beside its ranking: key -> title, function of probabilities and labels.
 RELIABILITY = {
@@ -161,40 +159,6 @@ class EvaluationReport:
             **{name: values[name] for name in SETTINGS},
         )
 
-    def to_markdown(self, subset: str = "all") -> str:
-        """A table of one row a finding and the macro mean, with the method and the undefined findings below it."""
-        measured, counts = self.measured[subset], self.counts[subset]
-        percent = f"{100 * self.confidence:g} %"
-        by_chance = ", ".join(METRICS[key].title for key in measured if METRICS[key].chance == "prevalence")
-        header = (
-            "Finding",
-            "Positive (patients) / negative / unknown",
-            *(f"{METRICS[key].title} ({percent})" for key in measured),
-            f"Prevalence (chance {by_chance})" if by_chance else "Prevalence",
-            *(RELIABILITY[key][0] for key in self.reliability[subset]),
-        )
-        rows = [header, ("---", *["---:"] * (len(header) - 1))]
-        for column, name in enumerate(self.label_names):
-            positives, patients, negatives, unknown = (getattr(counts, f"{what}_C")[column] for what in PER_FINDING)
-            rows.append(
-                (
-                    markdown(name),
-                    f"{positives:,} ({patients:,}) / {negatives:,} / {unknown:,}",
-                    *(format_interval(*one.interval(column)) for one in measured.values()),
-                    format_number(counts.prevalence_C[column]),
-                    *(format_number(value_C[column]) for value_C in self.reliability[subset].values()),
-                )
-            )
-        macro = [format_interval(*one.macro_interval) for one in measured.values()]
-        prevalence = format_number(metrics.macro(counts.prevalence_C[counts.both_C]))
-        rows.append(("**Macro mean**", "", *macro, prevalence, *[""] * len(self.reliability[subset])))
-        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        undefined = ", ".join(map(markdown, self.undefined(subset))) or "none"
-        return (
-            f"{table}\n\n{counts.images:,} images of {counts.patients:,} patients. {self.method}\n\n"
-            f"Undefined, and left out of the macro mean: {undefined}.\n"
-        )
-
 
 def evaluate_predictions(
     scores: ArrayLike,
@@ -274,19 +238,3 @@ def _method(measured: Mapping[str, Measured], confidence: float, resamples: int,
         f"replacement, seed {seed}.{note} AP is step-wise average precision. The macro mean weighs findings equally. "
         "ECE has 15 bins of equal mass. Unknown labels are left out."
     )
-
-
-def format_interval(value: float, low: float, high: float) -> str:
-    """A figure with its interval; each may be NaN.
-
-    >>> format_interval(0.8124, 0.79, 0.834), format_interval(math.nan, math.nan, math.nan)
-    ('0.812 (0.790–0.834)', 'undefined')
-    """
-    if math.isnan(value):
-        return "undefined"
-    return f"{value:.3f} (undefined)" if math.isnan(low) else f"{value:.3f} ({low:.3f}–{high:.3f})"
-
-
-def format_number(value: float) -> str:
-    """Three decimals, or "undefined" for NaN."""
-    return "undefined" if math.isnan(value) else f"{value:.3f}"

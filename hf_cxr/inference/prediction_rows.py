@@ -21,8 +21,8 @@ from typing import Any
 import filelock
 import numpy as np
 
-from hf_cxr.cells import spreadsheet_cell, utf8_text
 from hf_cxr.files import OutputError, check_output_file, output_target, replacing
+from hf_cxr.words import spreadsheet_cell, utf8_text
 
 FORMAT = 1
 KEY = "hf-cxr predict, unfinished"

@@ -1,4 +1,4 @@
-"""What a run says of itself, in words that are computed from what happened and not from its settings."""
+"""Sentences about a run that are computed from what happened, not from its settings."""
 
 import logging
 import math

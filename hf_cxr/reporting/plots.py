@@ -10,7 +10,6 @@ colour-blind readers tell apart; nothing depends on colour alone.
 N = images, C = findings, K = points of a curve. Of a matrix CC the first axis is the row.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 # One a method or finding, in this order; colours repeat after eight, with another dash.
 COLORS = ("#000000", BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", GREY)
 DASHES = ("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1, 1, 1, 1, 1)), (0, (3, 2)), (0, (8, 2)), (0, (1, 3)))
+
+METRIC_STYLES = ((BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^:"), (GREY, "D-."))  # of the metrics in one panel
 
 
 def roc_curves(
@@ -71,11 +72,12 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: float | No
     _curve(loss_axis, history, "loss", "training (with augmentation)", GREY, "-")
     _curve(loss_axis, history, "eval_loss", "validation", BLUE, "o-")
     loss_axis.set_ylabel("loss (nats, mean over known cells)")
-    styles = itertools.cycle(((BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^-."), (GREY, "D:")))
-    for metric, style in zip(METRICS.values(), styles, strict=False):
+    for number, metric in enumerate(METRICS.values()):
+        style = METRIC_STYLES[number % len(METRIC_STYLES)]
         _curve(metric_axis, history, f"eval_{metric.key}", metric.macro_title, *style)
     metric_axis.set_ylabel("validation")
-    metric_axis.set_ylim(min(m.range[0] for m in METRICS.values()), max(m.range[1] for m in METRICS.values()))
+    low_M, high_M = zip(*(metric.range for metric in METRICS.values()), strict=True)
+    metric_axis.set_ylim(min(low_M), max(high_M))
     for axis in (loss_axis, metric_axis):
         if best_epoch is not None:
             axis.axvline(best_epoch, color=GREEN, linestyle=":", label="checkpoint kept")
@@ -308,7 +310,7 @@ def roc_comparison(
 
 
 def training_comparison(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
-    """Every validation metric of all methods over epochs, and below, a panel a method, its losses on its own scale.
+    """Validation metrics of all methods over epochs, and below, a panel a method, its losses on its own scale.
 
     Losses of different methods are different quantities: their heights say nothing of which is better.
 

@@ -1,38 +1,48 @@
-"""`Report`: the one object that holds every figure of a run, as JSON, Markdown and one self-contained HTML page."""
+"""`Report`, which has every number of a run, and the document that shows it: report.html, and the terminal's summary.
 
-import base64
-import html
-from collections.abc import Sequence
+The model card (card.py) takes its sentences and tables from here.
+"""
+
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_cxr.evaluation import METRICS, EvaluationReport, format_interval, format_number
-from hf_cxr.evaluation.metrics import macro as macro_mean
-from hf_cxr.evaluation.report import RELIABILITY
-
-# Macro AUC over the 14 findings as published, each with its test set and protocol.
-PUBLISHED_NIH14 = (
-    ("Wang et al. 2017 (ResNet-50)", 0.745, "official test list"),
-    ("Yao et al. 2018", 0.761, "official test list"),
-    ("Guendel et al. 2018 (DNet)", 0.807, "official test list"),
-    ("SwinCheX 2022 (Swin-L)", 0.810, "official test list"),
-    ("Medical-MAE 2023 (ViT-B)", 0.830, "official test list, pre-trained on X-rays"),
-    ("EVA-X-B 2024", 0.835, "official test list, pre-trained on X-rays"),
-    ("the reference study (Swin-B, class-aware loss)", 0.874, "says official; its split sizes are a random cut's"),
+from hf_cxr.evaluation import EvaluationReport, modern_figures
+from hf_cxr.reporting.document import Document, Facts, Figure, Heading, Note, Table, Text
+from hf_cxr.reporting.evaluation import (
+    evaluation_blocks,
+    findings_table,
+    headline,
+    panel_captions,
+    positive_patients,
+    records,
 )
+from hf_cxr.reporting.numbers import number
+from hf_cxr.reporting.protocol import (
+    NOT_A_DEVICE,
+    component,
+    data_cautions,
+    few_patients,
+    published,
+    split_facts,
+)
+
+ROC_CURVES = Figure("figures/roc_test.png", "ROC curves on test")
+TRAINING_CURVES = Figure("figures/training.png", "Training", "Loss, and validation metrics, over the epochs.")
 
 
 @dataclass
 class Report:
-    """Everything that a reader needs to know what was done, on which patients, and how sure the figures are.
+    """Everything that a reader needs to know what was done, on which patients, and how sure the numbers are.
 
     Args:
         name: of the run.
         model_id: what the card's example loads: the Hub id, or the folder that the card is in.
         protocol: data, splits, fingerprint, loss, selection, calibration, seed.
         test: measured once, after everything was fixed.
-        validation: chose the checkpoint and fitted the calibration; optimistic, and said to be.
+        validation: chose the checkpoint and fitted the calibration, so it is optimistic, and the report says so.
         calibration: slopes and intercepts, or None.
         training: epochs, speed, memory.
         history: the Trainer's log.
@@ -56,7 +66,7 @@ class Report:
     push_error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; a figure that is undefined is null. No patient's id, label or score is in it."""
+        """Plain JSON values; an undefined number is null. No patient's id, label or score is in it."""
         shown = ("images", "largest_difference", *(("image_id", "labels", "scores") * self.protocol["synthetic"]))
         return {
             "name": self.name,
@@ -70,231 +80,149 @@ class Report:
             "history": self.history,
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, model_id: str = ".") -> "Report":
+        """Read what `to_dict` gave, or an earlier version's metrics.json.
+
+        Raises:
+            ValueError: it is not a run's.
+        """
+        names = ("name", "protocol", "calibration", "training", "environment")
+        missing = sorted({*names, "test", "validation", "history"} - set(values))
+        if missing:
+            raise ValueError(f"not the metrics.json of a run: it lacks {', '.join(missing)}")
+        values = modern_figures(values)
+        return cls(
+            model_id=model_id,
+            test=EvaluationReport.from_dict(values["test"]),
+            validation=EvaluationReport.from_dict(values["validation"]),
+            history=[
+                {key: math.nan if value is None else value for key, value in entry.items()}
+                for entry in values["history"]
+            ],
+            stock_pipeline=values.get("stock_pipeline") or {},
+            **{name: values[name] for name in names},
+        )
+
+    def headline(self) -> str:
+        """Every macro metric on test with its interval, in one line."""
+        return headline(self.test)
+
+    def captions(self) -> list[str]:
+        """For each finding's ROC panel."""
+        return panel_captions(self.test)
+
     def cautions(self) -> list[str]:
         """What a reader must not overlook, in order of weight."""
-        cautions = []
-        if self.protocol["synthetic"]:
+        protocol, test = self.protocol, self.test
+        cautions = data_cautions(protocol)
+        if protocol["selection"].endswith("was never defined"):
             cautions.append(
-                "The images are synthetic phantoms. The figures show that the software works and say nothing about "
-                "any patient."
+                f"No checkpoint was chosen; the weights are those of the {protocol['selection']} in any epoch."
             )
-        if self.protocol["labels_shuffled"]:
+        if test.undefined():
             cautions.append(
-                "The training labels were shuffled on purpose: the figures are the floor of chance, not a model's."
-            )
-        if self.protocol.get("similar_patient_ids"):
-            cautions.append(
-                "Some patients may be in two of the sets, which would inflate the figures: "
-                + "; ".join(self.protocol["similar_patient_ids"])
-                + "."
-            )
-        if self.protocol["split_file"] and not self.protocol["synthetic"]:
-            cautions.append(
-                f"The splits are those of {self.protocol['split_file']['name']}, not the source's own: figures on its "
-                "official test set are of other images."
-            )
-        if self.protocol["selection"].endswith("was never defined"):
-            cautions.append(
-                f"No checkpoint was chosen; the weights are those of the {self.protocol['selection']} in any epoch."
-            )
-        if self.protocol["training_images_limited_to"]:
-            cautions.append(f"Trained on {self.protocol['training_images_limited_to']} images only.")
-        if self.protocol["missing_images"]:
-            counts = ", ".join(f"{count:,} in {name}" for name, count in self.protocol["missing_images"].items())
-            cautions.append(f"Images missing from the folder were skipped ({counts}): these are not the full splits.")
-        if self.protocol.get("unreadable_images"):
-            counts = ", ".join(f"{count:,} in {name}" for name, count in self.protocol["unreadable_images"].items())
-            cautions.append(f"Images that cannot be read were left out ({counts}): these are not the full splits.")
-        if self.test.undefined():
-            metrics = " and ".join(metric.title for metric in METRICS.values())
-            cautions.append(
-                f"No {metrics} for findings that the test set does not have both label values of, left out of the "
-                "means: " + ", ".join(self.test.undefined()) + "."
+                "One label value only in the test set, so these findings have no ranking metric and are left out of "
+                f"the means: {', '.join(test.undefined())}."
             )
         never = [
             name
-            for name, count in zip(self.test.label_names, self.protocol.get("training_positives", ()), strict=False)
+            for name, count in zip(test.label_names, protocol.get("training_positives", ()), strict=False)
             if count == 0
         ]
         if never:
-            cautions.append(f"No positive training image, so nothing was learnt of: {', '.join(never)}.")
-        patients = zip(self.test.label_names, self.test.counts["all"].positive_patients_C, strict=True)
-        few = [f"{name} ({count})" for name, count in patients if 0 < count < 20]
-        if few:
-            listing = ", ".join(few)
-            cautions.append(
-                "Fewer than 20 patients with the finding in the test set: its intervals are too narrow to rely on: "
-                f"{listing}."
-            )
-        exceptions = self.protocol["calibration_exceptions"]
-        without = [name for name, reason in exceptions.items() if reason.startswith("identity")]
-        unranked = [name for name, reason in exceptions.items() if "not above zero" in reason]
-        shifted = [name for name in exceptions if name not in (*without, *unranked)]
-        if unranked:
-            cautions.append(
-                "On validation the scores do not rank these findings, or rank them the wrong way round, so their "
-                f"slope was not calibrated: {', '.join(unranked)}."
-            )
-        if shifted:
-            cautions.append(
-                f"Too few validation positives or negatives to calibrate the slope of: {', '.join(shifted)}."
-            )
-        if without:
-            cautions.append(f"Not calibrated, as validation has no known label of: {', '.join(without)}.")
-        cautions.append("Not a medical device. Not for diagnosis or treatment.")
-        return cautions
+            cautions.append(f"No positive training image, so the model never learned: {', '.join(never)}.")
+        cautions += few_patients(positive_patients(test))
+        return [*cautions, *_calibration_cautions(protocol["calibration_exceptions"]), NOT_A_DEVICE]
 
-    def headline(self) -> str:
-        """The macro mean of every metric on test with its interval, in one line."""
-        test, counts = self.test, self.test.counts["all"]
-        figures = ", ".join(
-            f"{METRICS[key].macro_title} {format_interval(*measured.macro_interval)}"
-            for key, measured in test.measured["all"].items()
-        )
-        return (
-            f"{figures} ({counts.images:,} test images of {counts.patients:,} patients, {test.confidence:.0%} "
-            "intervals)"
-        )
-
-    def captions(self) -> list[str]:
-        """For each finding's ROC panel: AUC with its interval, and the number of positives."""
-        auc, counts = self.test.measured["all"]["auc"], self.test.counts["all"]
-        return [
-            f"AUC {format_interval(*auc.interval(column))}\n{counts.positives_C[column]} positives, "
-            f"{counts.positive_patients_C[column]} patients"
-            if counts.both_C[column]
-            else "one label value only:\nno curve"
-            for column in range(len(self.test.label_names))
-        ]
-
-    def summary(self, run_dir: Path) -> str:
-        """What the terminal prints at the end of a run."""
-        example = self.stock_pipeline
-        scores = [f"    {name:<20}{score:.3f}" for name, score in list(example["scores"].items())[:5]]
-        labels = ", ".join(example["labels"]) or "No Finding"
-        lines = [
-            "",
-            f"Test: {self.headline()}",
-            *(f"  ! {caution}" for caution in self.cautions()),
-            "",
-            f"The stock pipeline('image-classification') on test image {example['image_id']} ({labels}):",
-            *scores,
-            f"    largest difference to the evaluation, over {example['images']} images: "
-            f"{example['largest_difference']:.1e}",
-            "",
-            f"Report: {run_dir / 'report.html'}",
-            f"Model:  {run_dir}  (load it with pipeline('image-classification', model='{run_dir}', "
-            f"top_k={len(self.test.label_names)}))",
-        ]
-        if self.hub_url:
-            lines.append(f"Hub:    {self.hub_url}")
-        return "\n".join(lines)
-
-    def protocol_rows(self) -> list[tuple[str, str]]:
-        """The protocol in words, a pair a line."""
+    def protocol_facts(self) -> Facts:
+        """What was done, a pair a line."""
         protocol, training = self.protocol, self.training
-        splits = ", ".join(
-            f"{name} {size['images']:,} images of {size['patients']:,} patients"
-            for name, size in protocol["splits"].items()
-        )
         speed = "–" if training["images_per_second"] is None else f"{training['images_per_second']:.1f}"
-        smoothing = protocol["loss"].get("label_smoothing")
         stopped = ", stopped early" if training.get("stopped_early") else ""
         best = "" if training["best_epoch"] is None else f", checkpoint of epoch {training['best_epoch']:g} kept"
-        return [
-            ("data", protocol["dataset"]),
-            (disjoint_by_patient(protocol), splits),
-            ("splits from", protocol["splits_from"]),
-            ("split fingerprint", protocol["split_fingerprint"]),
-            ("initial weights", protocol["initial_weights"]),
-            ("loss", _words(protocol["loss"]["options"], protocol["loss"]["name"])),
-            *(
-                [("label smoothing", f"{smoothing:g}")]
-                if (smoothing := protocol["loss"].get("label_smoothing"))
-                else []
-            ),
-            ("class weights", protocol["loss"]["class_weights_kind"]),
-            ("sampler", _words(protocol["sampler"]["options"], protocol["sampler"]["name"])),
-            *_stage_rows(protocol["stages"], training),
-            ("training", f"{training['epochs']:g} epochs{stopped}{best}; selection: {protocol['selection']}"),
-            ("calibration", protocol["calibration"] or "none"),
-            ("seed", str(protocol["seed"])),
-            *([("resumed from", training["resumed_from"])] if training["resumed_from"] else []),
-            ("speed", f"{speed} images/s in training on {self.environment['device']}"),
-            ("peak memory", "–" if training["peak_memory_gib"] is None else f"{training['peak_memory_gib']:.1f} GiB"),
-        ]
-
-    def to_html(self, figures: Path) -> str:
-        """One self-contained page; the figures of the folder are embedded."""
-        pictures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in sorted(figures.glob("*.png"))}
-        published = (
-            html_table(
-                ("published", "macro AUC", "protocol"),
-                [(name, f"{auc:.3f}", protocol) for name, auc, protocol in PUBLISHED_NIH14],
+        smoothing = protocol["loss"].get("label_smoothing")
+        memory = training["peak_memory_gib"]
+        return Facts(
+            (
+                *split_facts(protocol),
+                ("loss", component(protocol["loss"]["name"], protocol["loss"]["options"])),
+                *([("label smoothing", f"{smoothing:g}")] if smoothing else []),
+                ("class weights", protocol["loss"]["class_weights_kind"]),
+                ("sampler", component(protocol["sampler"]["name"], protocol["sampler"]["options"])),
+                *_stage_facts(protocol["stages"], training),
+                ("training", f"{training['epochs']:g} epochs{stopped}{best}; selection: {protocol['selection']}"),
+                ("calibration", protocol["calibration"] or "none"),
+                ("seed", str(protocol["seed"])),
+                *([("resumed from", training["resumed_from"])] if training["resumed_from"] else []),
+                ("speed", f"{speed} images/s in training on {self.environment['device']}"),
+                ("peak memory", "–" if memory is None else f"{memory:.1f} GiB"),
             )
-            if self.protocol["dataset"] == "ChestX-ray14"
-            else ""
-        )
-        return _PAGE.format(
-            style=STYLE,
-            name=html.escape(self.name),
-            headline=html.escape(self.headline()),
-            cautions="".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions()),
-            findings=_finding_table(self.test),
-            validation=_finding_table(self.validation),
-            roc=html_picture(pictures.get("roc_test"), "ROC curve of each finding on the test set"),
-            training=html_picture(pictures.get("training"), "losses and validation metrics over training"),
-            protocol=html_table(("", ""), self.protocol_rows()),
-            environment=html_table(("", ""), [(key, str(value)) for key, value in self.environment.items()]),
-            published=published
-            and "<h2>Published figures, with their protocols</h2><p>None was measured here, and a part of the test "
-            f"list is not to be compared with the whole.</p>{published}",
-            confidence=f"{self.test.confidence:.0%}",
-            resamples=f"{self.test.resamples:,}",
         )
 
-
-def disjoint_by_patient(protocol: dict[str, Any]) -> str:
-    """What the row of the splits is called: the claim is made only where no two patients' ids are alike."""
-    return "splits" if protocol.get("similar_patient_ids") else "splits, disjoint by patient"
-
-
-def _finding_table(result: EvaluationReport) -> str:
-    measured, counts, reliability = (one["all"] for one in (result.measured, result.counts, result.reliability))
-    head = ("finding", "positives (patients)", "negatives", "unknown", *(METRICS[key].title for key in measured),
-            "prevalence", *(RELIABILITY[key][0] for key in reliability))  # fmt: skip
-    rows = [
-        (
-            name.replace("_", " "),
-            f"{counts.positives_C[column]:,} ({counts.positive_patients_C[column]:,})",
-            f"{counts.negatives_C[column]:,}",
-            f"{counts.unknown_C[column]:,}",
-            *(format_interval(*one.interval(column)) for one in measured.values()),
-            *(format_number(value_C[column]) for value_C in (counts.prevalence_C, *reliability.values())),
+    def document(self) -> Document:
+        """All of it; its figures lie in figures/ beside it."""
+        blocks = (
+            Text(f"Test: {self.headline()}", strong=True),
+            Note(tuple(self.cautions())),
+            Heading("Test set, each finding"),
+            *evaluation_blocks(self.test),
+            Heading("ROC curves on test"),
+            ROC_CURVES,
+            Heading("Training"),
+            TRAINING_CURVES,
+            Heading("Protocol"),
+            self.protocol_facts(),
+            *published(self.protocol["dataset"]),
+            Heading("Validation set"),
+            Text(
+                "This set chose the checkpoint and fitted the calibration, as far as the protocol names any: its "
+                "numbers are optimistic and no estimate for new patients."
+            ),
+            findings_table(self.validation),
+            Heading("Environment"),
+            Facts(tuple((name, str(value)) for name, value in self.environment.items())),
         )
-        for column, name in enumerate(result.label_names)
-    ]
-    macro = [format_interval(*one.macro_interval) for one in measured.values()]
-    prevalence = format_number(macro_mean(counts.prevalence_C[counts.both_C]))
-    return html_table(head, [*rows, ("mean of defined", "", "", "", *macro, prevalence, *[""] * len(reliability))])
+        return Document(self.name, blocks, self.to_dict(), records(self.test))
+
+    def summary(self, run_dir: Path) -> str:
+        """What the terminal shows at the end of a run."""
+        example = self.stock_pipeline
+        blocks = [Text(f"Test: {self.headline()}"), Note(tuple(self.cautions()))]
+        if "scores" in example:
+            labels = ", ".join(example["labels"]) or "No Finding"
+            scores = [(name, number(score)) for name, score in list(example["scores"].items())[:5]]
+            difference = f"{example['largest_difference']:.1e}"
+            blocks += [
+                Heading(f"The stock pipeline('image-classification') on test image {example['image_id']} ({labels}):"),
+                Table.of(
+                    ("finding", "probability"),
+                    scores,
+                    f"Largest difference to the evaluation, over {example['images']} images: {difference}",
+                ),
+            ]
+        load = f"pipeline('image-classification', model='{run_dir}', top_k={len(self.test.label_names)})"
+        blocks += [Text(f"Report: {run_dir / 'report.html'}"), Text(f"Model: {run_dir} (load it with {load})")]
+        blocks += [Text(f"Hub: {self.hub_url}")] if self.hub_url else []
+        return Document(self.name, tuple(blocks)).to_terminal()
 
 
-def _words(values: dict[str, Any], name: str) -> str:
-    options = ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
-    return f"{name} ({options})" if options else name
+def _calibration_cautions(exceptions: Mapping[str, str]) -> list[str]:
+    """Which findings are not calibrated as the rest are, by the reason."""
+    without = [name for name, reason in exceptions.items() if reason.startswith("identity")]
+    unranked = [name for name, reason in exceptions.items() if "not above zero" in reason]
+    shifted = [name for name in exceptions if name not in (*without, *unranked)]
+    sentences = {
+        "On validation the scores do not rank these findings, or rank them the wrong way round, so their slope was "
+        "not calibrated": unranked,
+        "Too few validation positives or negatives to calibrate the slope of": shifted,
+        "Not calibrated, because validation has no known label of": without,
+    }
+    return [f"{sentence}: {', '.join(names)}." for sentence, names in sentences.items() if names]
 
 
-def _reweighting(start: int, training: dict[str, Any]) -> str:
-    """What deferred re-weighting did, to the weights that were kept."""
-    kept = training["best_epoch"]
-    if training["epochs"] <= start:
-        return f"class weights did not act: training ended before epoch {start}, counted from 0"
-    before = f"; the checkpoint kept, of epoch {kept:g}, is from before" if kept is not None and kept <= start else ""
-    return f"class weights act from epoch {start} on, counted from 0{before}"
-
-
-def _stage_rows(stages: dict[str, Any], training: dict[str, Any]) -> list[tuple[str, str]]:
-    said = {
+def _stage_facts(stages: Mapping[str, Any], training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    words = {
         "deferred re-weighting": stages["reweight_from_epoch"] is not None
         and _reweighting(stages["reweight_from_epoch"], training),
         "weights": stages["ema_decay"] is not None
@@ -302,54 +230,15 @@ def _stage_rows(stages: dict[str, Any], training: dict[str, Any]) -> list[tuple[
         "second stage": stages["freeze_backbone"] and "the classifier alone was trained, on a frozen backbone",
         "over-sampling in feature space": stages["feature_oversampling"] is not None
         and f"between an image drawn again and one of its {stages['feature_oversampling']} nearest",
-        "classifier": not stages["reinitialize_head"] and "went on from that of the initial weights",
+        "classifier": not stages["reinitialize_head"] and "continued from that of the initial weights",
     }
-    return [(name, words) for name, words in said.items() if words]
+    return [(name, text) for name, text in words.items() if text]
 
 
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>" if any(head) else ""
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table>{top}{body}</table></div>'
-
-
-def html_picture(data: str | None, description: str) -> str:
-    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">' if data else ""
-
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1250px; margin: 2em auto; padding: 0 1em; color: #1a1a1a }
-h1 { margin-bottom: .2em } h2 { margin-top: 2em }
-.headline { font-size: 1.15em; font-weight: 600 }
-.cautions { background: #fff4e0; border-left: 4px solid #d55e00; padding: .6em 1em .6em 2.2em }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
-td { white-space: nowrap }
-th, td { text-align: left; padding: .25em .7em; border-bottom: 1px solid #ddd }
-th { background: #f4f4f4 }
-img { max-width: 100% }
-"""
-"""Of a report's page, and of a comparison's, which adds to it."""
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{name}: report</title>
-<style>{style}</style></head><body>
-<h1>{name}</h1>
-<p class="headline">Test: {headline}</p>
-<ul class="cautions">{cautions}</ul>
-<h2>Test set, each finding</h2>
-<p>{confidence} intervals from {resamples} bootstrap resamples of patients, not of images. Average precision has to be
-read against its chance level, the prevalence. ECE: expected calibration error.</p>
-{findings}
-<h2>ROC curves on test</h2>{roc}
-<h2>Training</h2>{training}
-<h2>Protocol</h2>{protocol}
-{published}
-<h2>Validation set</h2>
-<p>Selection and calibration, as far as the protocol names any, used this set: its figures are optimistic, no estimate
-for new patients.</p>
-{validation}
-<h2>Environment</h2>{environment}
-</body></html>
-"""
+def _reweighting(start: int, training: Mapping[str, Any]) -> str:
+    """What deferred re-weighting did, to the weights that were kept."""
+    kept = training["best_epoch"]
+    if training["epochs"] <= start:
+        return f"class weights did not act: training ended before epoch {start}, counted from 0"
+    before = f"; the checkpoint kept, of epoch {kept:g}, is from before" if kept is not None and kept <= start else ""
+    return f"class weights act from epoch {start} on, counted from 0{before}"

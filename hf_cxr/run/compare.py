@@ -47,10 +47,11 @@ from hf_cxr.config import (
     RunArguments,
     parse_arguments,
 )
-from hf_cxr.evaluation import METRICS, format_number, modern_figures
+from hf_cxr.evaluation import METRICS, modern_figures
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import write_text
-from hf_cxr.reporting.comparison import ComparisonReport, TunedPoint, build_report
+from hf_cxr.reporting.comparison import ComparisonResults, TunedPoint, compare_runs, write_comparison
+from hf_cxr.reporting.numbers import number
 from hf_cxr.run.checks import check_loss
 from hf_cxr.run.comparison_plan import Plan, folder_name, load_plan
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
@@ -111,7 +112,7 @@ class Run:
         return modern_figures(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> ComparisonReport | None:
+def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> ComparisonResults | None:
     """Do what is left of a comparison and write its report: comparison.{md,tex,csv,html,json} and figures.
 
     Args:
@@ -120,7 +121,7 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
         jobs: runs at once; by default one a GPU, one without any.
 
     Returns:
-        The report, whose ``missing`` names the runs that failed; None if no method has a finished run.
+        The results, whose ``missing`` names the runs that failed; None if no method has a finished run.
 
     Raises:
         ValueError: a folder below ``out`` holds a run of other settings, or runs that cannot be compared.
@@ -151,7 +152,7 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
         logger.error("no run of the baseline %s is finished: there is nothing to compare with", plan.baseline)
         return None
     logger.info("measuring %d runs in %s draws of patients", sum(map(len, folders.values())), f"{plan.resamples:,}")
-    report = build_report(
+    results = compare_runs(
         plan.name,
         folders,
         baseline=plan.baseline,
@@ -162,8 +163,8 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
         resamples=plan.resamples,
         confidence=plan.confidence,
     )
-    report.write(out)
-    return report
+    write_comparison(results, out)
+    return results
 
 
 def tuning_runs(plan: Plan, out: Path) -> list[Run]:
@@ -313,7 +314,7 @@ def _settle(run: Run, status: int, minutes: float) -> dict[str, str]:
         validation = result["validation"]
         # A tuning run has the macro mean alone, a final run every figure of it.
         macro = {k: validation["all"][k]["macro"] if "all" in validation else validation.get(k) for k in METRICS}
-        figures = ", ".join(f"{METRICS[k].macro_title} {format_number(as_number(v))}" for k, v in macro.items())
+        figures = ", ".join(f"{METRICS[k].macro_title} {number(as_number(v))}" for k, v in macro.items())
         logger.info("%s: validation %s, %.1f minutes", run.name, figures, minutes)
         if run.result == "validation.json":  # its figures and curves stay; a checkpoint is as large as the model
             for checkpoint in run.folder.glob("checkpoint-*"):

@@ -1,10 +1,11 @@
 """Several models as one: their probabilities are averaged, re-calibrated on validation, measured on test.
 
-Members may be runs of other seeds, of other samplers (Ding et al.'s under- and over-sampled ones), or the checkpoints
-of one run (snapshots). Only their predictions are read, so members may differ in anything but the images, labels and
-findings they were measured on.
+Members may be runs with different seeds, with different samplers (Ding et al.'s under- and over-sampled ones), or the
+checkpoints of one run (snapshots). Only their predictions are read, so members may differ in anything but the images,
+labels and findings they were measured on.
 
-Refused: fewer than two members, one twice, and members of another split, other images, labels or findings.
+Refused: fewer than two members, the same one twice, a run that is not finished, and members whose split, images,
+labels or findings differ.
 
 N = images, C = findings, M = members.
 """
@@ -12,28 +13,31 @@ N = images, C = findings, M = members.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import log_expit, logsumexp
 
-from hf_cxr.evaluation import (
-    METRICS,
-    Calibration,
-    EvaluationReport,
-    PairedDifference,
-    evaluate_predictions,
-    fit_calibration,
-    format_interval,
-    paired_difference,
-)
-from hf_cxr.files import plain
+from hf_cxr.config import RunArguments
+from hf_cxr.data import check_prepared, split_fingerprint
+from hf_cxr.evaluation import Calibration, EvaluationReport, PairedDifference, paired_difference
+from hf_cxr.files import plain, write_json
+from hf_cxr.inference.classifier import Classifier
 from hf_cxr.predictions import Predictions
+from hf_cxr.reporting.document import Document
+from hf_cxr.reporting.evaluation import ensemble_document
+from hf_cxr.run.data import load
+from hf_cxr.run.measuring import Pair, calibrate_pair, is_calibrated, measure_predictions, predict_split
+from hf_cxr.run.preflight import readable
+from hf_cxr.run.result_folder import write_whole
+from hf_cxr.run.resume import check_split
+from hf_cxr.run.stage_files import SPLITS, is_done, load_pair, save_pair
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What came of it.
+    """The predictions and the figures of an ensemble.
 
     Args:
         members: names, in order.
@@ -55,9 +59,8 @@ class Ensemble:
         """Plain JSON values, in the form of a run's metrics.json where they are the same thing."""
         differences = {
             name: {
-                key: dict(zip(("difference", "low", "high"), measured.macro_interval, strict=True))
-                | {"p": difference.macro_p[key]}
-                for key, measured in difference.measured.items()
+                key: {"difference": m.macro, "low": m.macro_low, "high": m.macro_high, "p": difference.macro_p[key]}
+                for key, m in difference.measured.items()
             }
             for name, difference in self.differences.items()
         }
@@ -76,24 +79,49 @@ class Ensemble:
             }
         )
 
-    def to_text(self) -> str:
-        """Figures on test, and the difference to each member, for a terminal."""
-        lines = [
-            f"Ensemble of {len(self.members)} on test:\n",
-            self.test_report.to_markdown(),
-            "\nEnsemble minus member, on the same draws of patients:",
-        ]
-        for name, difference in self.differences.items():
-            figures = (
-                f"{METRICS[key].macro_title} {format_interval(*measured.macro_interval)}"
-                for key, measured in difference.measured.items()
-            )
-            lines.append(f"  {name}: {', '.join(figures)}")
-        return "\n".join(lines)
+    def document(self) -> Document:
+        """What a reader sees of it."""
+        return ensemble_document(self.members, self.test_report, self.differences)
+
+    def write(self, place: Path) -> None:
+        """predictions/ and, last, metrics.json.
+
+        Args:
+            place: from `result_folder.held`.
+        """
+
+        def write(folder: Path) -> None:
+            save_pair(folder / "predictions", (self.validation, self.test))
+            write_json(folder / "metrics.json", self.to_dict())
+
+        write_whole(place, write, last="metrics.json")
+
+
+def member_predictions(member: Path, args: RunArguments) -> Pair:
+    """Predictions of a finished run, as they are saved, or of a checkpoint inside one, as they are made now.
+
+    Args:
+        member: the run folder, or the checkpoint's.
+        args: of the run.
+
+    Raises:
+        ValueError: the run is not finished, or the data are not those that the checkpoint was trained on.
+    """
+    if (member / "config.yaml").is_file():
+        if not is_done(member, "document"):
+            raise ValueError(f"{member} is not a finished run: it has no metrics.json; run its training to the end")
+        return load_pair(member / "predictions")
+    classifier = Classifier(member)
+    splits, _ = load(args)
+    check_split(split_fingerprint(splits), member)
+    check_prepared(args.data, classifier.pixels.resize_size, classifier.pixels.resample)
+    splits = readable(args, {name: splits[name] for name in SPLITS})
+    validation, test = (predict_split(classifier, splits[name], name, args) for name in SPLITS)
+    return validation, test
 
 
 def build_ensemble(
-    members: Mapping[str, tuple[Predictions, Predictions]],
+    members: Mapping[str, Pair],
     *,
     calibrate: bool = True,
     resamples: int = 1000,
@@ -121,21 +149,13 @@ def build_ensemble(
         _check_alike({name: one[number] for name, one in members.items()})
     calibration = None
     if calibrate:
-        members = {
-            name: pair if pair[0].metadata.get("calibrated") else _calibrated(pair)[0]
-            for name, pair in members.items()
-        }
+        members = {name: pair if is_calibrated(pair[0]) else calibrate_pair(pair)[0] for name, pair in members.items()}
     pair = tuple(average([one[number] for one in members.values()], list(members)) for number in (0, 1))
     if calibrate:
-        pair, calibration = _calibrated(pair)
+        pair, calibration = calibrate_pair(pair)
     validation, test = pair
     how = {"resamples": resamples, "confidence": confidence}
-    reports = [
-        evaluate_predictions(
-            split.probabilities, split.labels, split.patient_ids, label_names=split.label_names, seed=seed, **how
-        )
-        for split in (validation, test)
-    ]
+    reports = [measure_predictions(split, seed=seed, **how) for split in pair]
     differences = {
         name: paired_difference(
             test.probabilities,
@@ -156,18 +176,6 @@ def average(members: Sequence[Predictions], names: Sequence[str]) -> Predictions
     logit_NC = logsumexp(log_expit(logit_MNC), axis=0) - logsumexp(log_expit(-logit_MNC), axis=0)
     metadata = {"split": members[0].metadata.get("split"), "calibrated": False, "ensemble_of": list(names)}
     return dataclasses.replace(members[0], logits=logit_NC, metadata=metadata)
-
-
-def _calibrated(pair: tuple[Predictions, Predictions]) -> tuple[tuple[Predictions, Predictions], Calibration]:
-    """Validation and test under the map that is fitted on validation, and the map."""
-    calibration = fit_calibration(pair[0].logits, pair[0].labels, label_names=pair[0].label_names)
-    calibrated = (
-        dataclasses.replace(
-            split, logits=calibration.apply(split.logits), metadata={**split.metadata, "calibrated": True}
-        )
-        for split in pair
-    )
-    return tuple(calibrated), calibration
 
 
 def _check_alike(members: Mapping[str, Predictions]) -> None:

@@ -1,40 +1,34 @@
-"""The run folder: opened by one run at a time, or refused; logged to; written, whole or not at all.
+"""The run folder: opened by one command at a time, or refused.
 
-A folder that holds a finished run, or an unfinished one of other settings, is never overwritten. While a run works in
-it, a lock keeps every other run out. metrics.json is written last.
+A folder that holds a finished run, or an unfinished one with other settings, is never overwritten. While a command
+works in it, a lock keeps every other one out. What each stage leaves in it is listed in `hf_cxr.run.stage_files`.
 """
 
 import logging
 import os
 import shutil
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock, Timeout
-from transformers import PreTrainedConfig, PreTrainedModel, TrainerState
-from transformers.image_processing_utils import BaseImageProcessor
+from filelock import FileLock
 
 from hf_cxr import hub
 from hf_cxr.config import NOT_COMPARED, RunArguments
-from hf_cxr.evaluation.metric import METRICS
-from hf_cxr.files import check_output_folder, file_sha256, is_leaving, replace_all, write_json, write_text
-from hf_cxr.predictions import Predictions
-from hf_cxr.push_files import FIGURES, WEIGHTS
-from hf_cxr.reporting import card, plots
-from hf_cxr.reporting.run import Report
+from hf_cxr.files import check_output_folder, is_leaving, write_text
+from hf_cxr.locks import acquired
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
+from hf_cxr.run.stage_files import STAGES, forget, is_done
 from hf_cxr.training.checkpoints import check_whole, checkpoints_of, usable_checkpoint
 from hf_cxr.yaml_files import dump_yaml, read_yaml
 
 logger = logging.getLogger(__name__)
 
-UNCALIBRATED = ".uncalibrated"  # folder of the trained model until its calibration is fitted
+OLD_UNCALIBRATED = ".uncalibrated"  # where earlier versions kept the trained model until it was calibrated
 LOCK = ".run.lock"
 LOCK_SECONDS = 10  # dataloader workers of a run that was just killed take a few seconds to end
 
@@ -44,7 +38,7 @@ def opened_run_folder(args: RunArguments, state: PartialState) -> Iterator[Path 
     """Within the block the run folder is this run's alone; it is made if need be.
 
     Yields:
-        The checkpoint to resume from, or None to start.
+        The checkpoint to resume training from; None to start, or if training is done.
 
     Raises:
         ValueError: another run works in the folder, or it holds a finished run, one of other settings, or something
@@ -79,7 +73,7 @@ def on_main_process(state: PartialState, work: Callable[[], Any]) -> Any:
 
 
 def _open(args: RunArguments, state: PartialState, locks: list[FileLock]) -> Path | None:
-    """On the main process: lock the folder, settle what it holds, write config.yaml, find the checkpoint."""
+    """On the main process: lock the folder, check what it holds, write config.yaml, find the checkpoint."""
     run_dir = Path(args.training.output_dir)
     check_output_folder(run_dir)
     _refuse_foreign(run_dir)
@@ -95,19 +89,28 @@ def _open(args: RunArguments, state: PartialState, locks: list[FileLock]) -> Pat
     return checkpoint
 
 
-def _locked(run_dir: Path) -> FileLock:
-    lock = FileLock(run_dir / LOCK)
+@contextmanager
+def held_run_folder(run_dir: Path) -> Iterator[None]:
+    """Within the block no other command works in this run folder, which is there already.
+
+    Raises:
+        ValueError: it is not a run folder, or another run works in it.
+    """
+    if not (run_dir / "config.yaml").is_file():
+        raise ValueError(f"{run_dir} is not a run folder: it has no config.yaml; give the folder that training wrote")
+    lock = _locked(run_dir)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.info("another run is working in %s; waiting %d s for its end", run_dir, LOCK_SECONDS)
-        try:
-            lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout as error:
-            raise ValueError(
-                f"another run is working in {run_dir}: wait for its end, or give another --output_dir"
-            ) from error
-    return lock
+        yield
+    finally:
+        lock.release()
+
+
+def _locked(run_dir: Path) -> FileLock:
+    return acquired(
+        run_dir / LOCK,
+        ValueError(f"another run is working in {run_dir}: wait for its end, or give another folder"),
+        seconds=LOCK_SECONDS,
+    )
 
 
 def _refuse_foreign(run_dir: Path) -> None:
@@ -127,7 +130,7 @@ def _refuse_foreign(run_dir: Path) -> None:
 
 
 def _is_started(run_dir: Path) -> bool:
-    return (run_dir / "metrics.json").is_file() or bool(checkpoints_of(run_dir))
+    return is_done(run_dir, "document") or is_done(run_dir, "train") or bool(checkpoints_of(run_dir))
 
 
 def _move_aside(run_dir: Path) -> None:
@@ -144,7 +147,7 @@ def _check_existing_run(args: RunArguments, run_dir: Path) -> None:
     repair = "give another --output_dir, or --on_existing_run move_aside to keep it under another name"
     if not _is_started(run_dir):
         return
-    finished = (run_dir / "metrics.json").is_file()
+    finished = is_done(run_dir, "document")
     push = _way_to_push(args) if finished else ""
     if args.training.on_existing_run == "error":
         raise ValueError(f"{run_dir} already holds a run; {push}{repair}")
@@ -168,6 +171,9 @@ def _checkpoint(args: RunArguments, state: PartialState, run_dir: Path) -> Path 
     """The checkpoint to resume from: the one that was asked for, or the newest whole one."""
     asked = args.training.resume_from_checkpoint
     if not asked:
+        if is_done(run_dir, "train"):
+            return None
+        forget(run_dir, "train")  # an earlier version wrote the files of later stages without saying that it trained
         return usable_checkpoint(run_dir, state.num_processes, needs_best=args.training.load_best_model_at_end)
     if Path(asked).resolve() not in [path.resolve() for path in checkpoints_of(run_dir)]:
         raise ValueError(
@@ -178,14 +184,15 @@ def _checkpoint(args: RunArguments, state: PartialState, run_dir: Path) -> Path 
     check_whole(
         checkpoint, "the checkpoint to resume from", "leave out --resume_from_checkpoint to take the newest one"
     )
+    forget(run_dir, "train")
     return checkpoint
 
 
 def _clear_leavings(run_dir: Path) -> None:
     """Remove what a killed run left half-written: nobody reads it, and it may be large."""
-    for folder in (run_dir, run_dir / "predictions", run_dir / "figures"):
+    for folder in (run_dir, *(run_dir / name for name in ("predictions", "figures", STAGES))):
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.name == UNCALIBRATED or is_leaving(path.name):
+            if path.name == OLD_UNCALIBRATED or is_leaving(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -216,53 +223,3 @@ def logged_to(path: Path, state: PartialState) -> Iterator[None]:
         logging.captureWarnings(False)
         logging.getLogger().removeHandler(handler)
         handler.close()
-
-
-def write_run_folder(
-    run_dir: Path, model_config: PreTrainedConfig, report: Report, predictions: Sequence[Predictions]
-) -> None:
-    """Predictions, every figure as picture and number, the report and the card."""
-    for split in predictions:
-        split.save(run_dir / "predictions" / f"{split.split}.parquet")
-    test = predictions[-1]
-    drawn = (
-        plots.roc_curves(
-            test.probabilities, test.labels, test.label_names, report.captions(), f"{report.name}: ROC curves on test"
-        ),
-        plots.training_curves(report.history, report.training["best_epoch"]),
-    )
-    for name, figure in zip(FIGURES, drawn, strict=True):  # what is pushed is listed by name
-        plots.save(figure, run_dir / name)
-    write_text(run_dir / "report.html", report.to_html(run_dir / "figures"))
-    write_text(run_dir / "README.md", card.render(report, model_config))
-    metrics = report.to_dict() | {"model_sha256": file_sha256(run_dir / WEIGHTS)}
-    write_json(run_dir / "metrics.json", metrics)  # last: it says that the folder is complete
-
-
-def write_validation(
-    run_dir: Path, protocol: dict[str, Any], training: dict[str, Any], state: TrainerState
-) -> dict[str, Any]:
-    """validation.json of a run that does not look at the test set: the figures of the checkpoint that was chosen.
-
-    They are those of the best epoch if one is chosen, else of the last one: of the weights that the run ends with.
-
-    The folder stays an unfinished run: without ``measure_test: false`` the same command resumes from its checkpoint.
-    """
-    measured = [entry for entry in state.log_history if "eval_loss" in entry]
-    # The Trainer notes a best step even if it does not go back to it.
-    chosen = [entry for entry in measured if entry["epoch"] == training["best_epoch"]] or measured[-1:]
-    names = ("loss", *METRICS)
-    figures = {name: chosen[0].get(f"eval_{name}") for name in names} if chosen else {}
-    shutil.rmtree(run_dir / UNCALIBRATED, ignore_errors=True)
-    report = {"protocol": protocol, "validation": figures, "training": training, "history": state.log_history}
-    write_json(run_dir / "validation.json", report)
-    return report
-
-
-def save_model_folder(run_dir: Path, model: PreTrainedModel, processor: BaseImageProcessor) -> None:
-    """model.safetensors, preprocessor_config.json and, last, config.json: each written beside and renamed."""
-    with tempfile.TemporaryDirectory(dir=run_dir, prefix=".model-") as beside:
-        model.save_pretrained(beside)
-        processor.save_pretrained(beside)
-        replace_all(beside, run_dir, last="config.json")
-    shutil.rmtree(run_dir / UNCALIBRATED)

@@ -67,11 +67,7 @@ def check_labels(args: RunArguments, splits: Mapping[str, datasets.Dataset], lab
         raise ValueError(f"{' and '.join(empty)}: no image is left; a run needs images in every split")
     if args.evaluation.measure_test:
         for name in MEASURED:
-            if len(set(splits[name]["patient_id"][:])) < 2:
-                raise ValueError(
-                    f"{name} has images of 1 patient, and intervals need at least 2: give it more patients"
-                    + (", or stop after validation with --measure_test false" if name == "test" else "")
-                )
+            check_patients(name, splits[name])
     label_NC = {name: label_matrix(splits[name]) for name in MEASURED}
     _check_selection(args, label_NC["validation"])
     if args.evaluation.measure_test and np.isnan(label_NC["test"]).all():
@@ -81,6 +77,19 @@ def check_labels(args: RunArguments, splits: Mapping[str, datasets.Dataset], lab
         )
     for name in MEASURED if args.evaluation.measure_test else MEASURED[:1]:
         _warn_of_one_value(name, label_NC[name], label_names)
+
+
+def check_patients(name: str, split: datasets.Dataset) -> None:
+    """Refuse to measure a split of one patient: intervals are drawn over patients.
+
+    Raises:
+        ValueError: see above.
+    """
+    if len(set(split["patient_id"][:])) < 2:
+        raise ValueError(
+            f"{name} has images of 1 patient, and intervals need at least 2: give it more patients"
+            + (", or stop after validation with --measure_test false" if name == "test" else "")
+        )
 
 
 def _check_selection(args: RunArguments, label_NC: np.ndarray) -> None:
@@ -168,7 +177,19 @@ def _inspect_share(
     return found
 
 
-def leave_out(splits: datasets.DatasetDict, found: Inspection, *, keep: str | None = None) -> datasets.DatasetDict:
+def readable(args: RunArguments, splits: Mapping[str, datasets.Dataset]) -> datasets.DatasetDict:
+    """Splits that are only measured, without unreadable images where these are to be left out.
+
+    Raises:
+        ValueError: an image cannot be read and is not to be left out, or no image of a split is left.
+    """
+    found = inspect(args, splits)
+    return leave_out(splits, found) if found.count else datasets.DatasetDict(splits)
+
+
+def leave_out(
+    splits: Mapping[str, datasets.Dataset], found: Inspection, *, keep: str | None = None
+) -> datasets.DatasetDict:
     """The splits without the rows of unreadable images, which are logged; those of ``keep`` stay in their places.
 
     Raises:

@@ -5,10 +5,10 @@ import importlib.metadata
 import platform
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from accelerate import PartialState
 
@@ -26,28 +26,26 @@ from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.losses import MultiLabelLoss
 from hf_cxr.reporting import claims
+from hf_cxr.run.data import RunData
 from hf_cxr.run.peak_memory import peak_memory_gib
-from hf_cxr.run.preflight import LeftOut, without
+from hf_cxr.run.preflight import without
 from hf_cxr.sampling import resolved_options
 from hf_cxr.training.trainer import CXRTrainer
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "pillow", "numpy")
 
 
-def describe_protocol(
-    args: RunArguments,
-    splits: datasets.DatasetDict,
-    fingerprint: str,
-    loss: MultiLabelLoss,
-    calibration: Calibration | None,
-    trainer: CXRTrainer,
-    left_out: LeftOut,
-    weights: dict[str, Any],
-) -> dict[str, Any]:
-    """What was done, on which patients: all that a figure must be read with; after training, computed from it."""
+def describe_protocol(args: RunArguments, data: RunData, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What was done, on which patients: all that a figure must be read with, but for the calibration.
+
+    Args:
+        args: of the run.
+        data: as it is measured: a split whose image was lost after training is without it.
+        trained: what the training says of itself, see `describe_method`.
+    """
+    splits, left_out = data.splits, data.left_out
     positives_C, negatives_C, _ = counts(label_matrix(splits["train"]))
-    calibration = calibration if args.evaluation.calibrate else None
-    missing = Counter(trainer.model.config.hf_cxr.get("removed_images"))
+    missing = Counter(data.origin.get("removed_images"))
     for name, count in count_missing(args.data, splits).items():
         missing[name] += count - (name != "train") * len(left_out.get(name, ()))
     return {
@@ -59,7 +57,7 @@ def describe_protocol(
             for name, split in without(splits, left_out).items()
         },
         "similar_patient_ids": near_shared_patients(splits, examples=0),  # no patient's id in a report
-        "split_fingerprint": fingerprint,
+        "split_fingerprint": data.fingerprint,
         **claims.split_source(describe_split_source(args.data), len(splits["test"]), missing, left_out),
         "training_views": claims.views(splits["train"]["view"][:]),
         "training_positives": positives_C.tolist(),
@@ -68,6 +66,17 @@ def describe_protocol(
         "training_images_limited_to": args.data.train_limit if args.data.train_limit == len(splits["train"]) else None,
         "missing_images": {name: count for name, count in missing.items() if count},
         "unreadable_images": {name: len(rows) for name, rows in left_out.items()},
+        **trained,
+        **describe_calibration(None),
+        "seed": args.training.seed,
+    }
+
+
+def describe_method(
+    args: RunArguments, trainer: CXRTrainer, loss: MultiLabelLoss, weights: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The part of the protocol that only the training knows: weights, loss, draws, stages and the choice of epoch."""
+    return {
         **weights,
         "loss": loss.describe(),
         "sampler": {
@@ -76,9 +85,14 @@ def describe_protocol(
         },
         "stages": dataclasses.asdict(args.stages),
         "selection": claims.selection(trainer.args, trainer.state),
+    }
+
+
+def describe_calibration(calibration: Calibration | None) -> dict[str, Any]:
+    """The part of the protocol that calibration fills; None if there is none."""
+    return {
         "calibration": claims.calibration(calibration),
         "calibration_exceptions": calibration.exceptions if calibration else {},
-        "seed": args.training.seed,
     }
 
 

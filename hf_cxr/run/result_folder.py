@@ -17,9 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from hf_cxr.files import check_output_folder
+from hf_cxr.locks import acquired
 from hf_cxr.predictions import Predictions
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.parquet"
@@ -56,10 +55,10 @@ def held(out: Path) -> Iterator[Path]:
         trial = _beside(place)
         trial.mkdir()
         trial.rmdir()
-        lock = FileLock(_base(place) / f"{_prefix(place)}.lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise OSError(f"another command is writing to {out}; wait for it, or {REPAIR}") from error
+        busy = BlockingIOError(f"another command is writing to {out}; wait for it, or {REPAIR}")
+        lock = acquired(_base(place) / f"{_prefix(place)}.lock", busy)
+    except BlockingIOError:
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(f"cannot write to {out}: {reason}; {REPAIR}, or fix the permissions") from error

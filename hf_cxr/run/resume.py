@@ -83,6 +83,7 @@ def check_resume(
     split: str,
     *,
     unreadable: Collection[str] = (),
+    trained: bool = False,
 ) -> dict[str, Any]:
     """Refuse to resume on other data or from other initial weights; note both where a run starts.
 
@@ -93,6 +94,7 @@ def check_resume(
         state: of the data, from `data_state`.
         split: the split's fingerprint.
         unreadable: ids of images that are left out and counted, so that it does not matter how their files changed.
+        trained: ``checkpoint`` is the trained model: its initial weights are not needed again, and may be gone.
 
     Returns:
         What a checkpoint's config.json is to say: ``data`` and ``initial_weights``; and, if there are any,
@@ -114,6 +116,8 @@ def check_resume(
         logger.warning("%s was written by an earlier version: its labels and files cannot be compared", checkpoint)
         save_state(state, run_dir)  # for the next time
         return {"data": fingerprint, "initial_weights": weights}
+    if trained:
+        weights = saved.get("initial_weights")
     if saved.get("initial_weights") != weights:
         raise ValueError(
             f"{run_dir} started from other weights than those of {args.model.model_name_or_path}: give the "

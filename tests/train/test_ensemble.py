@@ -134,6 +134,7 @@ def runs(tmp_path):
         for one in pair(seed):
             one.save(folder / "predictions" / f"{one.split}.parquet")
         (folder / "config.yaml").write_text("bootstrap_resamples: 50\n")
+        (folder / "metrics.json").write_text("{}")
     return [str(tmp_path / f"seed{seed}") for seed in range(2)]
 
 
@@ -185,4 +186,11 @@ def test_the_command_refuses_in_one_line(runs, tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(["ensemble", *words, *out])
         assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_is_not_finished_is_no_member(runs, tmp_path, capsys):
+    (tmp_path / "seed1" / "metrics.json").unlink()
+    assert main(["ensemble", *runs, "--out", str(tmp_path / "new")]) == 2
+    assert "seed1 is not a finished run" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

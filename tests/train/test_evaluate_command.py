@@ -87,7 +87,7 @@ def test_the_config_may_stand_anywhere(run, tmp_path, capsys, words):
     places = {"CONFIG": tmp_path / "c.yaml", "RUN": run}
     assert evaluate(*(places.get(word, word) for word in words), "--out", tmp_path / "out") == 0
     assert len(Predictions.load(tmp_path / "out" / "predictions.parquet")) == 9
-    assert "split validation" in capsys.readouterr().out
+    assert "9 validation images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,25 @@ def test_another_dataset_leaves_the_runs_own_behind(tmp_path, table, own):
     assert len(predictions) == 4
     assert np.nansum(predictions.labels) == 2
     assert np.isnan(predictions.labels).sum() == 4 * 13
+
+
+def test_an_image_that_cannot_be_read_is_refused_first_or_counted_once(run, tmp_path, table, capsys):
+    (tmp_path / "2.png").write_bytes(b"not an image")
+    words = ["--model", run, *table, "--out", tmp_path / "out"]
+    assert evaluate(*words) == 2
+    printed = capsys.readouterr().err
+    assert "2.png" in printed
+    assert "Predicting" not in printed
+    assert evaluate(*words, "--unreadable_images", "skip", "--missing_images", "skip") == 0
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert (written["unreadable_images"], written["missing_images"], written["n_images"]) == (1, {}, 3)
+
+
+def test_a_split_of_one_patient_is_refused_first(run, table, capsys):
+    path = table[3].with_name("table.csv")
+    path.write_text(path.read_text().replace("p4,", "p0,"))
+    assert evaluate("--model", run, *table, "--split", "train") == 2
+    assert "train has images of 1 patient" in capsys.readouterr().err
 
 
 def test_what_is_of_the_training_and_its_machine_does_not_matter(tmp_path):
@@ -266,7 +285,8 @@ def test_a_link_to_a_folder_is_written_through(run, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert evaluate("--model", run, "--out", tmp_path / "link") == 0
     assert (tmp_path / "link").is_symlink()
-    assert {file.name for file in (tmp_path / "real").iterdir()} == {"evaluation.json", "predictions.parquet"}
+    names = {file.name for file in (tmp_path / "real").iterdir()}
+    assert names == {"evaluation.json", "evaluation.html", "predictions.parquet"}
 
 
 def test_nothing_is_left_where_nothing_came_of_it(run, tmp_path, capsys):

@@ -11,7 +11,7 @@ from tiny import SWIN
 from hf_cxr.commands import main
 from hf_cxr.evaluation import METRICS, Metric, kernels
 from hf_cxr.predictions import Predictions
-from hf_cxr.reporting.comparison import build_report
+from hf_cxr.reporting.comparison import compare_runs
 from hf_cxr.run.ensemble import build_ensemble
 
 SETTINGS = {
@@ -54,7 +54,7 @@ def test_a_new_metric_is_in_the_run_the_comparison_and_the_ensemble(toy, tmp_pat
     }
     assert claimed["toy"] == pytest.approx(figures["toy"]["macro"], abs=1e-4)
 
-    report = build_report("x", {"BCE": {0: run}, "again": {0: run}}, baseline="BCE", resamples=10)
+    report = compare_runs("x", {"BCE": {0: run}, "again": {0: run}}, baseline="BCE", resamples=10)
     methods = report.to_dict()["methods"]
     assert methods["again"]["toy"]["mean"] == pytest.approx(figures["toy"]["macro"])
     assert methods["again"]["toy"]["difference"]["value"] == 0

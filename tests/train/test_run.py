@@ -16,16 +16,14 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 from tiny import SWIN
-from transformers import TrainerState, pipeline
+from transformers import pipeline
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import check_images, load_splits
-from hf_cxr.evaluation import METRICS
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14
 from hf_cxr.predictions import Predictions
-from hf_cxr.run.folder import write_validation
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -162,7 +160,7 @@ def test_card_parses_and_names_what_it_is(finished):
     run_dir, _ = finished
     card = ModelCard.load(run_dir / "README.md")
     assert card.data.pipeline_tag == "image-classification"
-    assert {result.metric_type for result in card.data.eval_results} == set(METRICS)
+    assert {result.metric_type for result in card.data.eval_results} == {"auc", "ap"}
     assert "synthetic" in card.data.tags
     assert "{{" not in card.text
     assert "{%" not in card.text
@@ -176,7 +174,7 @@ def test_report_is_one_page_with_every_finding(finished):
     assert "synthetic phantoms" in page
     assert "{" not in page.split("</style>")[1]
     for name in NIH14:
-        assert name.replace("_", " ") in page
+        assert name in page
 
 
 def test_finished_run_is_not_overwritten(finished, capsys):
@@ -299,14 +297,6 @@ def test_run_that_stops_after_validation_sees_no_test_image_and_can_go_on(tmp_pa
     finish(train(config, folder))
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "tuned")]
     assert weights[0] == weights[1]
-
-
-def test_tuning_is_judged_by_the_weights_that_a_run_ends_with(tmp_path):
-    history = [{"epoch": e, "step": 10 * e, "eval_loss": 1.0, "eval_auc": auc} for e, auc in ((1, 0.8), (2, 0.7))]
-    state = TrainerState(log_history=history, best_global_step=10)  # noted, whether or not it is gone back to
-    for best_epoch, expected in ((1, 0.8), (None, 0.7)):
-        write_validation(tmp_path, {}, {"best_epoch": best_epoch}, state)
-        assert json.loads((tmp_path / "validation.json").read_text())["validation"]["auc"] == expected
 
 
 def test_unreadable_images_are_named_before_training(tmp_path):

@@ -17,7 +17,8 @@ from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model, freeze_backbone, load_weights
 from hf_cxr.predictions import Predictions
-from hf_cxr.run.stages import check_first_stage, run
+from hf_cxr.run.stages import run
+from hf_cxr.run.training import check_first_stage
 from hf_cxr.sampling import expected_counts, expected_draws
 
 SECOND = ("--freeze_backbone", "true", "--sampler", "class_aware", "--num_train_epochs", "1")

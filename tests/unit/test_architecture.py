@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "hf_cxr"
 
 # Bars from left to right. Within the bar of `data` the parts never import one another.
 BARS = (
-    ("labels", "files", "yaml_files", "cells", "words"),
+    ("labels", "files", "yaml_files", "words", "locks"),
     ("evaluation",),
     ("arguments", "saved_models", "phantom"),
     ("config",),

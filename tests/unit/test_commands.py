@@ -295,7 +295,12 @@ def test_compare_takes_flags_before_its_plan(tmp_path, capsys):
 def test_the_line_to_paste_has_the_models_own_number_of_findings():
     example = {"scores": {}, "labels": [], "image_id": "a", "images": 8, "largest_difference": 0.0}
     done = SimpleNamespace(
-        test=SimpleNamespace(findings=[None] * 20), headline=str, cautions=list, stock_pipeline=example, hub_url=None
+        name="x",
+        test=SimpleNamespace(label_names=[None] * 20),
+        headline=str,
+        cautions=list,
+        stock_pipeline=example,
+        hub_url=None,
     )
     assert "model='runs/x', top_k=20)" in Report.summary(done, Path("runs/x"))
 

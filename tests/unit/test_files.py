@@ -7,7 +7,6 @@ import socket
 import pytest
 from PIL import Image
 
-from hf_cxr.cells import printable, spreadsheet_cell, utf8_text
 from hf_cxr.commands import main
 from hf_cxr.files import (
     OutputError,
@@ -18,6 +17,7 @@ from hf_cxr.files import (
     write_json,
     write_text,
 )
+from hf_cxr.words import printable, spreadsheet_cell, utf8_text
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

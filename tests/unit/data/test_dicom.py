@@ -32,7 +32,7 @@ from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.inference.classifier import Classifier, find_images, stock_images
 from hf_cxr.models.build import build_model
 from hf_cxr.processing import build_image_processor
-from hf_cxr.run.stages import PIPELINE_TOLERANCE, compare_with_stock_pipeline
+from hf_cxr.run.stock import PIPELINE_TOLERANCE, compare_with_stock_pipeline
 
 SHIPPED = Path(pydicom.__file__).parent / "data"
 SECRET = "Secret^Patient"

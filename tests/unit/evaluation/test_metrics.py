@@ -211,17 +211,6 @@ def test_report_writes_json_without_nan_and_reads_it_back(report):
     assert EvaluationReport.from_dict(values).to_dict() == values
 
 
-def test_report_writes_a_table_with_intervals(report):
-    text = report.to_markdown()
-    value, low, high = report.measured["all"]["auc"].interval(2)
-    assert f"{value:.3f} ({low:.3f}–{high:.3f})" in text
-    assert "left out of the macro mean: Hernia." in text
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + 3 + 1
-    assert len({row.count("|") for row in rows}) == 1
-    assert f"{report.counts['all'].prevalence_C[2]:.3f}" in rows[4], "the chance level of AP stands beside it"
-
-
 def test_logits_are_refused_where_probabilities_are_needed():
     with pytest.raises(ValueError, match="apply the sigmoid"):
         evaluate_predictions([[-1.2], [3.0]], [[0], [1]], ["a", "b"])

@@ -1,7 +1,6 @@
 """The card and the report of a run whose names hold anything: what a reader sees is the name."""
 
 import dataclasses
-import html
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from tiny import PROTOCOL
-from transformers import PreTrainedConfig
+from transformers import SwinConfig
 
 from hf_cxr.config import ModelArguments
 from hf_cxr.evaluation import evaluate_predictions
@@ -125,12 +124,12 @@ def report() -> Report:
     )
 
 
-CONFIG = PreTrainedConfig(id2label=dict(enumerate(NAMES)), image_size=32)
+CONFIG = SwinConfig(image_size=32)
 
 
 def test_every_finding_is_shown_literally_in_the_card(report):
     words = shown(ModelCard(card.render(report, CONFIG)).text)
-    columns = [block for block in words.blocks if block in {one_line(name) for name in NAMES}]
+    columns = [block for block in words.blocks if block in map(one_line, NAMES)]
     assert columns == [one_line(name) for name in NAMES]  # the table's first column, in order
     text = "\n".join(words.blocks)
     assert ", ".join(map(one_line, NAMES)) in text
@@ -155,10 +154,20 @@ def test_a_run_or_dataset_of_any_name_gives_valid_metadata(report, name):
 
 
 def test_the_report_page_shows_names_and_runs_nothing(report, tmp_path):
-    page = dataclasses.replace(report, name="<script>alert(1)</script>").to_html(tmp_path)
+    page = dataclasses.replace(report, name="<script>alert(1)</script>").document().to_html(tmp_path)
     assert "<script" not in page
-    for name in NAMES:
-        assert html.escape(name.replace("_", " ")) in page
+    words = Words()
+    words.feed(page)
+    shown = {block.strip() for block in words.blocks}
+    assert "<script>alert(1)</script>" in shown
+    assert {*NAMES} <= shown
+
+
+def test_the_card_says_what_its_example_loads(report, tmp_path):
+    assert card.model_id(tmp_path / "README.md") == "."
+    for name in ("you/name", "."):
+        (tmp_path / "README.md").write_text(card.render(dataclasses.replace(report, model_id=name), CONFIG))
+        assert card.model_id(tmp_path / "README.md") == name
 
 
 def test_initial_weights_are_a_hub_id_or_a_local_name(report, tmp_path):

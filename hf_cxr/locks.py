@@ -1,0 +1,33 @@
+"""One lock a place: a file that the operating system keeps locked for as long as the process that took it lives."""
+
+import logging
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+logger = logging.getLogger(__name__)
+
+
+def acquired(path: Path, busy: Exception, *, seconds: float = 0) -> FileLock:
+    """The lock of a file, taken; its holder releases it, or ends.
+
+    Args:
+        path: the lock's file; its folder exists.
+        busy: raised if another process holds it.
+        seconds: how long to wait for that process.
+
+    Raises:
+        OSError, NotImplementedError: the file cannot be written, or its disk knows no locks.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not seconds:
+            raise busy from None
+        logger.info("another process is working in %s; waiting up to %g s for its end", path.parent, seconds)
+        try:
+            lock.acquire(timeout=seconds)
+        except Timeout:
+            raise busy from None
+    return lock

@@ -1,0 +1,242 @@
+"""What a comparison says in words: computed from the numbers, never typed.
+
+Which methods differ from the baseline by more than the choice of test patients explains, after correction, or that
+none does; and what a reader must keep in mind.
+"""
+
+from collections.abc import Sequence
+
+from hf_cxr.evaluation.comparison import Difference, Estimate
+from hf_cxr.evaluation.metric import METRICS, Metric
+from hf_cxr.reporting.comparison.results import LEAST_IN_TIER, TIERS, ComparisonResults
+from hf_cxr.reporting.numbers import join, p_value, signed
+from hf_cxr.reporting.protocol import NOT_A_DEVICE, data_cautions, few_patients
+
+FEW_SEEDS = 5
+
+
+def headline(results: ComparisonResults) -> str:
+    return (
+        f"{len(results.runs)} methods, {sum(map(len, results.runs.values()))} runs, {results.test.n_images:,} test "
+        f"images of {results.test.n_patients:,} patients of {results.protocol['dataset']}"
+    )
+
+
+def conclusions(results: ComparisonResults) -> list[str]:
+    """What the numbers support, and what not."""
+    several = len(results.runs) > 1
+    sentences = [_conclusion(results, key) for key in METRICS] if several else []
+    for key, metric in METRICS.items():
+        best = [method for method, rank in results.ranks(key).items() if rank == 1]
+        sentences.append(f"{_best(metric)} {metric.macro_title} in this sample: {', '.join(best)}.")
+    if several and not any(map(results.different, METRICS)):
+        sentences.append(
+            "So this comparison does not show which method is better. The order in the table is that of this sample: "
+            "other patients or other seeds may give a different one. Nor does it show that the methods are equally "
+            "good."
+        )
+    sentences += tier_conclusions(results)
+    names = join([metric.macro_title for metric in METRICS.values()])
+    if several and all(_overlap([f.overall for f in results.metric(key).values()]) for key in METRICS):
+        sentences.append(
+            f"The intervals of all methods overlap, in {names}; the paired differences are the more sensitive test."
+        )
+    for key, metric in METRICS.items():
+        chance = _no_better_than_chance(results, key) if isinstance(metric.chance, float) else []
+        if chance:
+            side = "above" if metric.higher_is_better else "below"
+            sentences.append(
+                f"The {metric.macro_title} interval of {', '.join(chance)} does not lie {side} {metric.chance:g}: not "
+                "shown to be better than chance. Models that have learned so little cannot show which loss is better."
+            )
+    return sentences
+
+
+def tier_conclusions(results: ComparisonResults) -> list[str]:
+    """For each tier and metric, which methods differ from the baseline within it."""
+    sentences = []
+    for tier in results.tested_tiers():
+        for key, metric in METRICS.items():
+            within = f"On {tier} findings by {metric.macro_title},"
+            different = results.different(key, tier)
+            if not results.testable(key, tier):
+                sentences.append(f"{within} nothing can be tested: most draws of patients lack some finding.")
+            elif different:
+                rest = " The rest do not." if len(different) < len(results.compared(key, tier)) else ""
+                sentences.append(f"{within} these differ from {results.baseline}: {_listing(different)}.{rest}")
+            else:
+                sentences.append(f"{within} no method differs from {results.baseline}, after correction.")
+    untested = [tier for tier in results.tiers if tier not in results.tested_tiers()]
+    if untested and len(results.runs) > 1:
+        sentences.append(
+            f"Not tested, because fewer than {LEAST_IN_TIER} test patients have them, all findings of the tier added "
+            f"up: {', '.join(untested)} findings."
+        )
+    return sentences
+
+
+def cautions(results: ComparisonResults) -> list[str]:
+    """What a reader must not overlook."""
+    test, patients_C = results.test, results.counts().positive_patients_C
+    sentences = data_cautions(results.protocol)
+    if results.missing:
+        sentences.append(f"Runs that failed and are missing from the numbers: {'; '.join(results.missing)}.")
+    sentences.append(f"The test set has {test.n_images:,} images of {test.n_patients:,} patients.")
+    sentences += few_patients(dict(zip(results.label_names, patients_C.tolist(), strict=True)))
+    if test.undefined:
+        names = ", ".join(results.label_names[column] for column in test.undefined)
+        sentences.append(f"One label value only in the test set, so left out of every mean: {names}.")
+    draws = [difference.draws for key in METRICS for difference in results.compared(key).values()]
+    if draws and min(draws) < test.resamples:
+        sentences.append(
+            f"{test.resamples - min(draws):,} of {test.resamples:,} draws had no positive of some finding and have no "
+            "mean; intervals and p values come from the rest."
+        )
+    if len(results.runs) > 2:
+        sentences.append(
+            f"Each method was tested against {results.baseline} only: between any two of the rest, a better number "
+            "shows nothing by itself. The highest of several is partly luck and tends to be lower in new patients."
+        )
+    steps = {method: results.first(method).metrics["training"].get("steps") for method in results.runs}
+    if len(set(steps.values())) > 1:
+        listing = ", ".join(f"{method} {count:,}" for method, count in steps.items())
+        sentences.append(
+            f"The methods took different numbers of optimizer steps ({listing}): a difference may be due to more or "
+            "less training."
+        )
+    return [*sentences, _seeds(results), tuning(results), NOT_A_DEVICE]
+
+
+def tuning(results: ComparisonResults) -> str:
+    """How learning rates and the like were chosen, and how far that can be trusted."""
+    if not results.tuned:
+        return (
+            "Nothing was tuned: learning rate and weight decay are what the methods were given, and may suit one "
+            "better than another. All further differences are listed under Settings."
+        )
+    points = next(iter(results.tuned.values()))
+    grid = " and ".join(points[0].values)
+    words = (
+        f"Chosen for each method by validation {METRICS[results.tuned_by].macro_title}: {grid}, among {len(points)} "
+        f"combinations, one run each ({len(points) * len(results.tuned)} tuning runs, which predicted no test image)."
+    )
+    if any(len({str(point.values[key]) for point in points}) == 2 for key in points[0].values):
+        words += " Two values of a key are a coarse grid: a finer or wider one may suit a method better."
+    edge = _at_the_edge(results)
+    if edge:
+        words += f" The best value lies at the edge of the grid, and a wider one may be better: {'; '.join(edge)}."
+    return words
+
+
+def tiers(results: ComparisonResults) -> str:
+    """Which findings are in which tier, and why."""
+    parts = [f"{tier}: {', '.join(results.tiers[tier])}" for tier in TIERS if tier in results.tiers]
+    return (
+        f"Tiers by positive training images (head from {results.thresholds['head']:,}, tail below "
+        f"{results.thresholds['tail']:,}). {'; '.join(parts)}."
+    )
+
+
+def _conclusion(results: ComparisonResults, key: str) -> str:
+    """Which methods differ from the baseline by one metric."""
+    baseline, count = results.baseline, len(results.other_methods)
+    by, level = f"By {METRICS[key].macro_title},", f"{1 - results.test.confidence:.0%}"
+    comparisons = f"{count} comparison{'s' * (count > 1)}"
+    different, testable = results.different(key), results.testable(key)
+    if different:
+        rest = [method for method in results.compared(key) if method not in different]
+        tail = f" The rest do not: {', '.join(rest)}." if rest else ""
+        unsteady = [method for method, difference in different.items() if not _one_sign(difference)]
+        if unsteady:
+            tail += (
+                f" The sign differs between seeds: training noise alone could explain it for {', '.join(unsteady)}."
+            )
+        return (
+            f"{by} these methods differ from {baseline} by more than the choice of test patients explains (p below "
+            f"{level} after correction for {comparisons}): {_listing(different)}.{tail}"
+        )
+    if not testable:
+        return (
+            f"{by} nothing can be tested: most draws of patients lack a positive of some finding. The test set is "
+            "too small."
+        )
+    nearest = min(testable, key=lambda method: testable[method].p)
+    return (
+        f"{by} no method differs from {baseline} by more than the choice of test patients explains, at the {level} "
+        f"level after correction for {comparisons}. The closest to a difference is "
+        f"{_listing({nearest: testable[nearest]})}."
+    )
+
+
+def _seeds(results: ComparisonResults) -> str:
+    most = max(map(len, results.runs.values()))
+    if most == 1:
+        return (
+            "One seed: how much the numbers move when training is repeated is not known. Intervals and p values are "
+            "about different test patients and do not include it."
+        )
+    words = (
+        f"The standard deviation over {most} seeds is not the interval: it says how much a number moves when training "
+        "is repeated on the same data; the interval and the p value say how much it moves with different test "
+        "patients. Neither includes the other"
+    )
+    if most >= FEW_SEEDS:
+        return f"{words}."
+    return (
+        f"{words}, and {most} seeds give a rough standard deviation: of two equal methods one is higher in all of "
+        f"them by luck alone in 1 of {2 ** (most - 1)} comparisons."
+    )
+
+
+def _at_the_edge(results: ComparisonResults) -> list[str]:
+    """Methods whose chosen value is the first or the last of three or more."""
+    edge = []
+    for method, points in results.tuned.items():
+        if method not in results.runs:  # its tuning may not be complete
+            continue
+        best = (max if METRICS[results.tuned_by].higher_is_better else min)(points, key=lambda p: p.figure).values
+        for key, value in best.items():
+            values = sorted({str(point.values[key]) for point in points}, key=_as_number)
+            if len(values) > 2 and str(value) in (values[0], values[-1]):
+                edge.append(f"{method} ({key} {value})")
+    return edge
+
+
+def _listing(differences: dict[str, Difference]) -> str:
+    return "; ".join(
+        f"{method} ({signed(one.value)}, interval {signed(one.low)} to {signed(one.high)}, corrected p "
+        f"{p_value(one.p_corrected)}, higher in {seeds_above(one)} seeds)"
+        for method, one in differences.items()
+    )
+
+
+def seeds_above(difference: Difference) -> str:
+    """In how many seeds the method's number is above the baseline's."""
+    return f"{sum(value > 0 for value in difference.by_seed.values())} of {len(difference.by_seed)}"
+
+
+def _one_sign(difference: Difference) -> bool:
+    return all(value * difference.value > 0 for value in difference.by_seed.values())
+
+
+def _no_better_than_chance(results: ComparisonResults, key: str) -> list[str]:
+    """Methods whose interval reaches a constant chance level."""
+    chance, higher = METRICS[key].chance, METRICS[key].higher_is_better
+    estimates = {method: figures.overall for method, figures in results.metric(key).items()}
+    return [method for method, one in estimates.items() if (one.low <= chance if higher else one.high >= chance)]
+
+
+def _best(metric: Metric) -> str:
+    return "Highest" if metric.higher_is_better else "Lowest"
+
+
+def _overlap(estimates: Sequence[Estimate]) -> bool:
+    return max(estimate.low for estimate in estimates) <= min(estimate.high for estimate in estimates)
+
+
+def _as_number(value: str) -> tuple[int, float | str]:
+    # YAML 1.1 reads 1e-4 as a word.
+    try:
+        return 0, float(value)
+    except ValueError:
+        return 1, value

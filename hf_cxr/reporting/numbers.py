@@ -1,0 +1,74 @@
+"""Numbers as text: three decimals, intervals, signs, p values. Undefined is named, never left out."""
+
+import math
+
+
+def number(value: float) -> str:
+    """Three decimals, or "undefined" for NaN."""
+    return "undefined" if math.isnan(value) else f"{value:.3f}"
+
+
+def interval(low: float, high: float) -> str:
+    """The two ends, or "undefined" for NaN.
+
+    >>> interval(0.79, 0.834)
+    '0.790–0.834'
+    """
+    return "undefined" if math.isnan(low) else f"{low:.3f}–{high:.3f}"
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """A number with its interval; each may be NaN.
+
+    >>> with_interval(0.8124, 0.79, 0.834), with_interval(math.nan, math.nan, math.nan)
+    ('0.812 (0.790–0.834)', 'undefined')
+    """
+    return "undefined" if math.isnan(value) else f"{value:.3f} ({interval(low, high)})"
+
+
+def with_sd(mean: float, sd: float) -> str:
+    """A mean with its standard deviation, which one value alone does not have.
+
+    >>> with_sd(0.8, 0.01), with_sd(0.8, math.nan)
+    ('0.800 ± 0.010', '0.800')
+    """
+    return number(mean) + ("" if math.isnan(sd) or math.isnan(mean) else f" ± {sd:.3f}")
+
+
+def signed(value: float) -> str:
+    """A difference, always with its sign.
+
+    >>> signed(-0.0123), signed(0.5)
+    ('−0.012', '+0.500')
+    """
+    return "undefined" if math.isnan(value) else f"{value:+.3f}".replace("-", "−")
+
+
+def signed_interval(value: float, low: float, high: float) -> str:
+    """A difference with its interval.
+
+    >>> signed_interval(-0.1, -0.2, 0.01)
+    '−0.100 (−0.200 to +0.010)'
+    """
+    return "undefined" if math.isnan(value) else f"{signed(value)} ({signed(low)} to {signed(high)})"
+
+
+def p_value(value: float) -> str:
+    """As many decimals as matter.
+
+    >>> p_value(0.0004), p_value(0.0123), p_value(0.4)
+    ('<0.001', '0.012', '0.40')
+    """
+    if math.isnan(value):
+        return "undefined"
+    return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def join(names) -> str:
+    """Names as an English list.
+
+    >>> join(["AUC"]), join(["AUC", "mAP"]), join("abc")
+    ('AUC', 'AUC and mAP', 'a, b and c')
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,0 +1,92 @@
+"""The data of a run: loaded once, checked before the first step, handed to every stage that reads images."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+from accelerate import PartialState
+
+from hf_cxr.config import RunArguments
+from hf_cxr.data import check_positives, check_prepared, label_matrix, load_splits, split_fingerprint
+from hf_cxr.data.fingerprint import data_state
+from hf_cxr.evaluation.metrics import counts
+from hf_cxr.labels import LabelSpace
+from hf_cxr.processing import PixelProcessor
+from hf_cxr.run.folder import on_main_process
+from hf_cxr.run.preflight import LeftOut, check_run, unreadable_ids
+from hf_cxr.run.resume import check_resume
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The splits as they are trained on and measured.
+
+    Attributes:
+        splits: validation and test without unreadable images; the training set keeps its rows.
+        label_names: the findings.
+        fingerprint: of the split.
+        left_out: by split, the numbers of the rows whose images cannot be read.
+        origin: of `check_resume`: fingerprints of the data and the initial weights, and images removed since.
+    """
+
+    splits: datasets.DatasetDict
+    label_names: LabelSpace
+    fingerprint: str
+    left_out: LeftOut
+    origin: dict[str, Any] = field(default_factory=dict)
+
+
+def load(args: RunArguments) -> tuple[datasets.DatasetDict, LabelSpace]:
+    """Every split of the source; the first process renders or reads into the cache, and the rest find it there."""
+    with PartialState().main_process_first():
+        return load_splits(args.data, seed=args.training.seed)
+
+
+def open_data(
+    args: RunArguments, run_dir: Path, before: Path | None, pixels: PixelProcessor, *, trained: bool = False
+) -> RunData:
+    """Load and check the data of a run; every process calls it.
+
+    Args:
+        args: of the run.
+        run_dir: its folder, opened; a new run's data state is written to it.
+        before: checkpoint or trained model of this run, whose data these must be; None for a new run.
+        pixels: the model's preprocessing.
+        trained: ``before`` is the trained model: the initial weights matter no longer.
+
+    Raises:
+        ValueError: a split, a label or an image is refused, or the data are not those the run was started with.
+    """
+    splits, label_names = load(args)
+    log_splits(splits, label_names)
+    check_positives(splits["train"])
+    check_prepared(args.data, pixels.resize_size, int(pixels.resample))
+    fingerprint = split_fingerprint(splits)
+    kept, left_out = check_run(args, splits, label_names)
+    origin = on_main_process(
+        PartialState(),
+        lambda: check_resume(
+            args,
+            run_dir,
+            before,
+            data_state(splits, label_names),
+            fingerprint,
+            unreadable=unreadable_ids(splits, left_out),
+            trained=trained,
+        ),
+    )
+    return RunData(kept, label_names, fingerprint, left_out, origin)
+
+
+def log_splits(splits: Mapping[str, datasets.Dataset], label_names: LabelSpace) -> None:
+    """Log how many images each split has, and which findings cannot be learnt."""
+    logger.info("%s", ", ".join(f"{name}: {len(split):,} images" for name, split in splits.items()))
+    positives_C = counts(label_matrix(splits["train"]))[0]
+    without = [name for name, positives in zip(label_names, positives_C, strict=True) if positives == 0]
+    if without:
+        logger.warning("no positive training image of %s: it cannot be learnt", ", ".join(without))

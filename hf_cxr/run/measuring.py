@@ -1,0 +1,80 @@
+"""What a run, an evaluation and an ensemble do alike: predict a split, calibrate on validation, measure.
+
+N = images, C = findings.
+"""
+
+import dataclasses
+from typing import Any
+
+import datasets
+
+from hf_cxr.config import RunArguments
+from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
+from hf_cxr.evaluation.calibration import Calibration, fit_calibration
+from hf_cxr.inference.classifier import Classifier
+from hf_cxr.predictions import Predictions
+from hf_cxr.run.preflight import way_out_named
+
+Pair = tuple[Predictions, Predictions]
+"""Predictions of validation and of test."""
+
+
+def predict_split(classifier: Classifier, split: datasets.Dataset, name: str, args: RunArguments) -> Predictions:
+    """Logits (N, C) of a split; all processes share the work and each gets the whole.
+
+    Raises:
+        ValueError: an image can no longer be read; the message names it and how to finish.
+    """
+    with way_out_named():
+        return classifier.predict_split(
+            split,
+            name,
+            batch_size=args.training.per_device_eval_batch_size,
+            workers=args.training.dataloader_num_workers,
+        )
+
+
+def calibrate_pair(pair: Pair) -> tuple[Pair, Calibration]:
+    """Validation and test under the map that is fitted on validation, and the map."""
+    validation, test = pair
+    calibration = fit_calibration(validation.logits, validation.labels, label_names=validation.label_names)
+    return (calibrated(validation, calibration), calibrated(test, calibration)), calibration
+
+
+def calibrated(predictions: Predictions, calibration: Calibration) -> Predictions:
+    """The predictions as the calibrated model makes them."""
+    return dataclasses.replace(
+        predictions,
+        logits=calibration.apply(predictions.logits),
+        metadata={**predictions.metadata, "calibrated": True},
+    )
+
+
+def is_calibrated(predictions: Predictions) -> bool:
+    """Whether a calibration is in the logits."""
+    return bool(predictions.metadata.get("calibrated"))
+
+
+def interval_settings(args: RunArguments) -> dict[str, Any]:
+    """How the intervals of a run's figures are drawn: the keywords of `measure_predictions`."""
+    evaluation = args.evaluation
+    return {
+        "resamples": evaluation.bootstrap_resamples,
+        "confidence": evaluation.confidence,
+        "seed": args.training.seed,
+    }
+
+
+def measure_predictions(
+    predictions: Predictions, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> EvaluationReport:
+    """Every figure of a split, with patient-clustered intervals."""
+    return evaluate_predictions(
+        predictions.probabilities,
+        predictions.labels,
+        predictions.patient_ids,
+        label_names=predictions.label_names,
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
+    )

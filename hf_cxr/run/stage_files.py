@@ -1,0 +1,148 @@
+"""What each stage of a run leaves in the run folder, and by which file it is known to be done.
+
+| stage     | writes                                                              | its last file            |
+|-----------|---------------------------------------------------------------------|--------------------------|
+| train     | stages/model/, uncalibrated                                         | stages/training.json     |
+| predict   | stages/protocol.json, stages/validation.parquet, uncalibrated       | stages/test.parquet      |
+| calibrate | the model and the uncalibrated head, predictions/validation.parquet  | predictions/test.parquet |
+| measure   | every figure                                                        | stages/metrics.json      |
+| document  | figures/, report.html, README.md (the card); metrics.json moves up  | metrics.json             |
+
+A stage writes its last file when all its other files are whole. A stage that is repeated first removes the last files
+of itself and of those after it, so a command that is killed leaves an unfinished run, which the same command finishes.
+A run folder with metrics.json is finished. Nothing in stages/ is pushed.
+
+``stages/head.safetensors`` is the classifier as it was trained, (C, D) and (C,) float32. With it calibration can be
+undone to the bit, so the uncalibrated copy of the model is removed once the calibrated one is written.
+"""
+
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from hf_cxr.config import MEASURING, RunArguments, parse_arguments
+from hf_cxr.files import replace_all, replacing
+from hf_cxr.inference.classifier import Classifier
+from hf_cxr.predictions import Predictions
+from hf_cxr.saved_models import CONFIG, PROCESSOR
+
+STAGES = "stages"
+TRAINED = f"{STAGES}/model"
+HEAD = f"{STAGES}/head.safetensors"
+PROTOCOL = f"{STAGES}/protocol.json"
+LAST_FILE = {
+    "train": f"{STAGES}/training.json",
+    "predict": f"{STAGES}/test.parquet",
+    "calibrate": "predictions/test.parquet",
+    "measure": f"{STAGES}/metrics.json",
+    "document": "metrics.json",
+}
+SPLITS = ("validation", "test")
+
+
+def is_done(run_dir: Path, stage: str) -> bool:
+    """Whether a stage has written its last file; measure's becomes document's."""
+    return (run_dir / LAST_FILE[stage]).is_file() or (stage == "measure" and is_done(run_dir, "document"))
+
+
+def done_stages(run_dir: Path) -> list[str]:
+    """The stages that a run need not repeat, in order."""
+    return list(itertools.takewhile(lambda stage: is_done(run_dir, stage), LAST_FILE))
+
+
+def forget(run_dir: Path, stage: str) -> None:
+    """From now on a stage, and those after it, count as not done."""
+    names = list(LAST_FILE)
+    for name in reversed(names[names.index(stage) :]):
+        (run_dir / LAST_FILE[name]).unlink(missing_ok=True)
+
+
+def saved_arguments(run_dir: Path, flags: Sequence[str] = (), *, prog: str = "hf-cxr") -> RunArguments:
+    """The data and the way of measuring in a run's config.yaml; flags win. The rest of the arguments is the default.
+
+    Raises:
+        SystemExit: status 2 with one line, as `parse_arguments`.
+    """
+    return parse_arguments([str(run_dir / "config.yaml"), *flags], prog=prog, only=MEASURING)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that a stage wrote.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); restore it from a copy") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must contain a JSON object; restore it from a copy")
+    return value
+
+
+def load_pair(folder: Path) -> tuple[Predictions, Predictions]:
+    """The (validation, test) predictions of a folder."""
+    validation, test = (Predictions.load(folder / f"{name}.parquet") for name in SPLITS)
+    return validation, test
+
+
+def save_pair(folder: Path, pair: Sequence[Predictions]) -> None:
+    """validation.parquet, then test.parquet."""
+    for predictions in pair:
+        predictions.save(folder / f"{predictions.split}.parquet")
+
+
+def trained_folder(run_dir: Path) -> Path:
+    """The folder whose config.json and preprocessor are those of the trained model."""
+    return run_dir / TRAINED if (run_dir / TRAINED).is_dir() else run_dir
+
+
+def trained_classifier(run_dir: Path) -> Classifier:
+    """The model as training left it, uncalibrated, in float32: as a user loads it.
+
+    Raises:
+        ValueError: an earlier version calibrated the model and kept nothing to undo it with.
+    """
+    folder = trained_folder(run_dir)
+    classifier = Classifier(folder)
+    if folder == run_dir:
+        if not (run_dir / HEAD).is_file():
+            raise ValueError(
+                f"{run_dir} lacks {HEAD}, the uncalibrated classifier: an earlier version of hf_cxr wrote the run and "
+                "did not keep it; its figures and its calibration stay as they are"
+            )
+        classifier.model.classifier.load_state_dict(load_file(run_dir / HEAD))
+        record = dict(classifier.model.config.hf_cxr)
+        record.pop("calibration", None)
+        classifier.model.config.hf_cxr = record
+    return classifier
+
+
+def save_head(run_dir: Path, model: PreTrainedModel) -> None:
+    """Keep the classifier as it was trained."""
+    with replacing(run_dir / HEAD) as beside, torch.no_grad():
+        save_file({name: value.cpu().contiguous() for name, value in model.classifier.state_dict().items()}, beside)
+
+
+def save_model_folder(run_dir: Path, model: PreTrainedModel) -> None:
+    """model.safetensors, preprocessor_config.json and, last, config.json: each written beside and renamed.
+
+    The copy of the uncalibrated model is removed then.
+    """
+    with tempfile.TemporaryDirectory(dir=run_dir, prefix=".model-") as beside:
+        model.save_pretrained(beside)
+        shutil.copyfile(trained_folder(run_dir) / PROCESSOR, Path(beside) / PROCESSOR)
+        replace_all(beside, run_dir, last=CONFIG)
+    if (run_dir / TRAINED).is_dir():
+        # Renamed first: a removal that is killed half-way must not leave half a model under its name.
+        with tempfile.TemporaryDirectory(dir=run_dir / STAGES, prefix=".model-") as gone:
+            (run_dir / TRAINED).rename(Path(gone) / "model")

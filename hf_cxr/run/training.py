@@ -1,0 +1,236 @@
+"""The parts of a run's training: the draws, the loss, the images and the Trainer that holds them.
+
+N = images, C = findings, D = features.
+"""
+
+import copy
+import logging
+from collections.abc import Callable
+
+import datasets
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import EvalPrediction, PreTrainedModel, set_seed
+from transformers.image_processing_utils import BaseImageProcessor
+
+import hf_cxr
+from hf_cxr.config import CXRTrainingArguments, RunArguments
+from hf_cxr.data import DecodedImages, StreamedImages, dataset_name, is_streamed, is_synthetic, label_matrix
+from hf_cxr.evaluation import METRICS
+from hf_cxr.evaluation.hf_metric import MultiLabelMetric
+from hf_cxr.labels import LabelSpace
+from hf_cxr.losses import MultiLabelLoss, build_loss
+from hf_cxr.models.build import build_model, freeze_backbone
+from hf_cxr.processing import PixelProcessor
+from hf_cxr.run.checks import check_reweighting
+from hf_cxr.run.data import RunData
+from hf_cxr.sampling import EpochSampler, RepeatedRows, expected_counts, expected_draws
+from hf_cxr.training.callbacks import DeferredReweighting, EarlyStopping, WeightAverage
+from hf_cxr.training.feature_oversampling import FeatureOversampling, features_of
+from hf_cxr.training.trainer import CXRTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def draw_training_images(args: RunArguments, train: datasets.Dataset) -> np.ndarray:
+    """How often an epoch draws each training image on average, (N,)."""
+    label_NC = label_matrix(train)
+    draws_N = expected_draws(args.sampling.sampler, label_NC, **args.sampling.options())
+    if args.sampling.sampler != "shuffle":
+        logger.info(
+            "sampler %s: %s draws an epoch, %.1f %% of the images on average",
+            args.sampling.sampler,
+            f"{draws_N.sum():,.0f}",
+            100 * np.minimum(draws_N, 1).mean(),
+        )
+    return draws_N
+
+
+def build_training_loss(
+    args: RunArguments, train: datasets.Dataset, draws_N: np.ndarray
+) -> tuple[MultiLabelLoss, np.ndarray | None]:
+    """The loss with its class weights, and where its head's bias (C,) starts, in logits.
+
+    Weights, prevalence and bias come from what an epoch is expected to draw (N,): under re-sampling that is what the
+    model is trained on. The calibration on validation brings the natural prevalence back.
+    """
+    label_NC = label_matrix(train)
+    positives_C, negatives_C = expected_counts(draws_N, label_NC)
+    loss = build_loss(
+        args.loss.loss,
+        positives_C=positives_C,
+        known_C=positives_C + negatives_C,
+        class_weights=args.loss.class_weights,
+        given_class_weights=args.loss.given_class_weights,
+        beta=args.loss.effective_number_beta,
+        **args.loss.options(),
+    )
+    check_reweighting(args, loss)
+    loss.set_label_smoothing(args.training.label_smoothing_factor)
+    if args.loss.head_bias == "zero":
+        return loss, None
+    known_C = positives_C + negatives_C
+    prevalence_C = np.divide(positives_C, known_C, out=np.zeros_like(known_C), where=known_C > 0)
+    return loss, loss.no_information_logits(torch.as_tensor(prevalence_C), label_NC, draws_N).numpy()
+
+
+def build_first_model(
+    args: RunArguments, data: RunData, loss: MultiLabelLoss, head_bias_C: np.ndarray | None
+) -> PreTrainedModel:
+    """The model before its first step: its record says which data and which loss it is of.
+
+    Raises:
+        ValueError: its weights are refused; see `check_first_stage` and `models.build`.
+    """
+    set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
+    model = build_model(args.model, data.label_names, head_bias_C, keep_head=not args.stages.reinitialize_head)
+    check_first_stage(args, model, data.fingerprint)
+    if args.stages.freeze_backbone:
+        freeze_backbone(model)
+    model.config.hf_cxr = {
+        "version": hf_cxr.__version__,
+        "split": data.fingerprint,
+        "loss": loss.describe(),
+        **data.origin,
+        "dataset": dataset_name(args.data),
+        "synthetic": is_synthetic(args.data),
+    }
+    return model
+
+
+def check_first_stage(args: RunArguments, model: PreTrainedModel, fingerprint: str) -> None:
+    """Refuse a model of this package that was trained on another cut of the same data: it knows test patients.
+
+    One trained on other data may be fine-tuned: whether they share patients is unknown here, so a warning is logged.
+    """
+    name, before = args.model.model_name_or_path, getattr(model.config, "hf_cxr", None) or {}
+    if not before or before.get("split") == fingerprint:
+        return
+    if before.get("dataset", dataset_name(args.data)) == dataset_name(args.data):
+        raise ValueError(
+            f"{name} was trained on the split {before.get('split')} of {dataset_name(args.data)}, the data are now "
+            f"{fingerprint}: images that are now for validation and test may have been trained on; give the data it "
+            "was trained with, or another --model_name_or_path"
+        )
+    logger.warning(
+        "%s was trained on %s: if they share patients with these data, the figures are inflated",
+        name,
+        before["dataset"],
+    )
+
+
+def without_hub(training: CXRTrainingArguments) -> CXRTrainingArguments:
+    """A copy without the Hub's keys, for the Trainer.
+
+    The folder is pushed once, complete, by hub.py; the Trainer would push checkpoints without card and report. And the
+    Trainer and its callbacks save their arguments: a token must not be among them.
+    """
+    own = copy.copy(training)  # dataclasses.replace would set up the devices again
+    own.push_to_hub, own.hub_token = False, None
+    return own
+
+
+def build_trainer(
+    args: RunArguments,
+    data: RunData,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    loss: MultiLabelLoss,
+    draws_N: np.ndarray,
+) -> CXRTrainer:
+    """The Trainer with the run's loss, sampler, pixels, optimizer and validation metrics."""
+    training, splits = without_hub(args.training), data.splits
+    seed = training.seed if training.data_seed is None else training.data_seed
+    pixels = PixelProcessor(
+        processor,
+        horizontal_flip=args.model.horizontal_flip,
+        rotation_degrees=args.model.rotation_degrees,
+        seed=seed,
+    )
+    train, validation = open_images(args, pixels, data, seed)
+    start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
+    callbacks = [] if start is None else [DeferredReweighting(loss, start)]
+    if training.early_stopping_patience is not None:
+        callbacks.append(EarlyStopping(training.early_stopping_patience, training.early_stopping_threshold or 0.0))
+    sampler = None
+    if not is_streamed(splits["train"]):
+        sampler = EpochSampler(draws_N, batch_size=training.images_per_step, seed=seed)
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+    return CXRTrainer(
+        model=model,
+        args=training,
+        loss=loss,
+        pixels=pixels,
+        sampler=sampler,
+        decay_all_parameters=training.optimizer == "adam",
+        average=None if decay is None else WeightAverage(decay),
+        interpolation=build_interpolation(args, model, pixels, train, label_matrix(splits["train"]), seed),
+        callbacks=callbacks,
+        train_dataset=train if sampler is None else RepeatedRows(train),
+        eval_dataset=validation,
+        processing_class=processor,
+        compute_metrics=validation_metrics(data.label_names),
+        optimizer_cls_and_kwargs=(
+            optimizer,
+            {
+                "lr": training.learning_rate,
+                "betas": (training.adam_beta1, training.adam_beta2),
+                "eps": training.adam_epsilon,
+            },
+        ),
+    )
+
+
+def open_images(args: RunArguments, pixels: PixelProcessor, data: RunData, seed: int) -> tuple[Dataset, Dataset]:
+    """Training and validation as rows of pixels: decoded when asked for, or streamed in an order of their own."""
+    training, splits, size = args.training, data.splits, (pixels.resize_size, pixels.resample)
+    if not is_streamed(splits["train"]):
+        train = DecodedImages(splits["train"], *size, left_out=data.left_out.get("train", ()))
+        return train, DecodedImages(splits["validation"], *size)
+    share = {"processes": training.world_size, "process": training.process_index}
+    train = StreamedImages(
+        splits["train"],
+        *size,
+        batch_size=training.train_batch_size,
+        step_size=training.images_per_step,
+        shuffle=True,
+        buffer=args.data.streaming_buffer,
+        seed=seed,
+        **share,
+    )
+    return train, StreamedImages(splits["validation"], *size, batch_size=training.eval_batch_size, **share)
+
+
+def build_interpolation(
+    args: RunArguments,
+    model: PreTrainedModel,
+    pixels: PixelProcessor,
+    images: DecodedImages,
+    label_NC: np.ndarray,
+    seed: int,
+) -> FeatureOversampling | None:
+    """Feature-space over-sampling, from one pass over the images with findings; None unless it is asked for."""
+    if args.stages.feature_oversampling is None:
+        return None
+    feature_ND = features_of(
+        model,
+        pixels,
+        images,
+        np.flatnonzero((label_NC == 1).any(axis=1)),
+        device=args.training.device,
+        batch_size=args.training.per_device_eval_batch_size,
+        workers=args.training.dataloader_num_workers,
+    )
+    return FeatureOversampling(feature_ND, label_NC, neighbours=args.stages.feature_oversampling, seed=seed)
+
+
+def validation_metrics(label_names: LabelSpace) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Macro AUC and mean average precision, for choosing the checkpoint; intervals come at the end."""
+    metric = MultiLabelMetric(label_names)
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        result = metric.compute(predictions=prediction.predictions, references=prediction.label_ids)
+        return {name: result[name] for name in METRICS}
+
+    return compute
