@@ -211,7 +211,7 @@ def _refuse_own_code(name: str | Path, file: str, value: Any) -> None:
         if (key in CODE_KEYS and entry) or kernel:
             raise ValueError(
                 f"{name} needs code of its own ({key} in its {file}); code that comes with a model is never run: give "
-                "a model that transformers' own Swin can load"
+                "a model that transformers can load without it"
             )
 
 

@@ -6,7 +6,8 @@ import torch
 from hf_cxr.config import CXRTrainingArguments, ModelArguments
 from hf_cxr.labels import NIH14
 from hf_cxr.losses import build_loss
-from hf_cxr.models.build import build_model, freeze_backbone
+from hf_cxr.models.build import build_model
+from hf_cxr.models.head import freeze_backbone
 from hf_cxr.processing import PixelProcessor, build_image_processor
 from hf_cxr.sampling import ShuffleSampler
 from hf_cxr.training.trainer import CXRTrainer

@@ -158,7 +158,10 @@ def warn_of_other_split(classifier, fingerprint: str, split: str) -> str | None:
     Returns:
         The fingerprint of what the model was trained on, if it says.
     """
-    trained_on = (getattr(classifier.model.config, "hf_cxr", None) or {}).get("split")
+    from hf_cxr.models.record import ModelRecord
+
+    record = ModelRecord.of(classifier.model.config)
+    trained_on = None if record is None else record.split
     if trained_on != fingerprint:
         print(
             f"note: the model's split fingerprint is {trained_on}, this data's is {fingerprint}: it is another set or "

@@ -28,6 +28,7 @@ from hf_cxr.data.images.files import find_images as find_images  # part of this 
 from hf_cxr.data.images.grey import RULE, ImageError, read_grey, resize_grey
 from hf_cxr.files import version_of
 from hf_cxr.models.build import load_weights
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, check_geometry, collate, load_processor
 from hf_cxr.saved_models import check_weights, model_folder
@@ -83,7 +84,7 @@ class Classifier:
             batch_size: images a process and batch.
             workers: decoding processes beside each process.
         """
-        state = PartialState()
+        state, record = PartialState(), ModelRecord.of(self.model.config) or ModelRecord()
         rows = self._rows_of(split, batch_size, state)
         loader = DataLoader(rows, batch_size=batch_size, collate_fn=collate, num_workers=workers)
         bar = tqdm(loader, desc=f"Predicting {name}", unit="batch", disable=not state.is_main_process)
@@ -103,10 +104,7 @@ class Classifier:
             age=split["age"][:],
             sex=split["sex"][:],
             split=name,
-            metadata={
-                "split": (getattr(self.model.config, "hf_cxr", None) or {}).get("split"),
-                "calibrated": "calibration" in (getattr(self.model.config, "hf_cxr", None) or {}),
-            },
+            metadata={"split": record.split, "calibrated": record.calibration is not None},
         )
 
     def _rows_of(self, split: datasets.Dataset, batch_size: int, state: PartialState) -> Dataset:

@@ -64,7 +64,7 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
         tags=[
             "chest-x-ray",
             "multi-label",
-            "swin",
+            config.model_type,
             "hf-cxr",
             "medical",
             *(["synthetic"] * report.protocol["synthetic"]),

@@ -25,6 +25,7 @@ from hf_cxr.data import (
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.losses import MultiLabelLoss
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.reporting import claims
 from hf_cxr.run.peak_memory import peak_memory_gib
 from hf_cxr.run.preflight import LeftOut, without
@@ -47,7 +48,7 @@ def describe_protocol(
     """What was done, on which patients: all that a figure must be read with; after training, computed from it."""
     positives_C, negatives_C, _ = counts(label_matrix(splits["train"]))
     calibration = calibration if args.evaluation.calibrate else None
-    missing = Counter(trainer.model.config.hf_cxr.get("removed_images"))
+    missing = Counter(ModelRecord.of(trainer.model.config).removed_images)
     for name, count in count_missing(args.data, splits).items():
         missing[name] += count - (name != "train") * len(left_out.get(name, ()))
     return {

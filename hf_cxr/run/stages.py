@@ -42,7 +42,9 @@ from hf_cxr.evaluation.metrics import counts
 from hf_cxr.inference.classifier import Classifier, stock_images, stock_pipeline
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
-from hf_cxr.models.build import build_model, check_model, describe_initial_weights, fold_into_head, freeze_backbone
+from hf_cxr.models.build import build_model, check_model, describe_initial_weights
+from hf_cxr.models.head import fold_into_head, freeze_backbone
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.reporting.run import Report
@@ -113,9 +115,14 @@ def run(args: RunArguments) -> Report | None:
         check_first_stage(args, model, fingerprint)
         if args.stages.freeze_backbone:
             freeze_backbone(model)
-        model.config.hf_cxr = {"version": hf_cxr.__version__, "split": fingerprint, "loss": loss.describe(), **origin}
-        model.config.hf_cxr["dataset"] = dataset_name(args.data)
-        model.config.hf_cxr["synthetic"] = is_synthetic(args.data)
+        ModelRecord(
+            version=hf_cxr.__version__,
+            dataset=dataset_name(args.data),
+            synthetic=is_synthetic(args.data),
+            split=fingerprint,
+            loss=loss.describe(),
+            **origin,
+        ).write(model.config)
         trainer = build_trainer(args, model, processor, loss, draws_N, splits, label_names, left_out)
 
         logger.info("%s", f"resuming from {checkpoint}" if checkpoint else "training from the start")
@@ -188,19 +195,19 @@ def check_first_stage(args: RunArguments, model: PreTrainedModel, fingerprint: s
 
     One trained on other data may be fine-tuned: whether they share patients is unknown here, so a warning is logged.
     """
-    name, before = args.model.model_name_or_path, getattr(model.config, "hf_cxr", None) or {}
-    if not before or before.get("split") == fingerprint:
+    name, before = args.model.model_name_or_path, ModelRecord.of(model.config)
+    if before is None or before.split == fingerprint:
         return
-    if before.get("dataset", dataset_name(args.data)) == dataset_name(args.data):
+    if before.dataset in (None, dataset_name(args.data)):
         raise ValueError(
-            f"{name} was trained on the split {before.get('split')} of {dataset_name(args.data)}, the data are now "
+            f"{name} was trained on the split {before.split} of {dataset_name(args.data)}, the data are now "
             f"{fingerprint}: images that are now for validation and test may have been trained on; give the data it "
             "was trained with, or another --model_name_or_path"
         )
     logger.warning(
         "%s was trained on %s: if they share patients with these data, the figures are inflated",
         name,
-        before["dataset"],
+        before.dataset,
     )
 
 
@@ -398,9 +405,9 @@ def save_calibrated(
 ) -> None:
     """Fold the calibration into the model's head and write the model's folder."""
     if args.evaluation.calibrate:
-        weight_CD, bias_C = (parameter.detach().cpu().numpy() for parameter in model.classifier.parameters())
-        fold_into_head(model, *calibration.fold(weight_CD, bias_C))
-        model.config.hf_cxr = {**model.config.hf_cxr, "calibration": calibration.to_dict()}
+        fold_into_head(model, calibration.fold)
+        record = ModelRecord.of(model.config) or ModelRecord()
+        dataclasses.replace(record, calibration=calibration.to_dict()).write(model.config)
     save_model_folder(run_dir, model, processor)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_cxr.files import file_sha256, write_json, write_text
+from hf_cxr.models.record import ModelRecord
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,8 @@ def _problems_without_checksums(checkpoint: Path) -> list[str]:
     config = _read_json(checkpoint / "config.json")
     if config is None:
         return ["config.json cannot be read"]
-    if "data" in (config.get("hf_cxr") or {}):  # which came with the checksums
+    record = ModelRecord.of(config)
+    if record is not None and record.data is not None:  # which came with the checksums
         return [UNFINISHED]
     missing = [f"{name} is missing" for name in FOR_A_MODEL if not (checkpoint / name).is_file()]
     return missing or _problem_of_step(checkpoint)

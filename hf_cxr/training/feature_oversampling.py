@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from hf_cxr.models.head import features, head
 from hf_cxr.processing import PixelProcessor, collate
 
 
@@ -76,7 +77,7 @@ class FeatureOversampling:
     def applied_to(self, model: PreTrainedModel, row_B: np.ndarray, epoch: int) -> Iterator[None]:
         """Within the block the classifier gets the points in the place of the images' features."""
         partner_B, place_B = self.draw(row_B, epoch)
-        handle = model.classifier.register_forward_pre_hook(
+        handle = head(model).register_forward_pre_hook(
             lambda _, inputs: (self._between(inputs[0], partner_B, place_B),)
         )
         try:
@@ -129,10 +130,10 @@ def features_of(
     """What the classifier gets for these rows without augmentation: (N, D) float32 on the device, zeros elsewhere."""
     model.to(device).eval()
     pixels.to(device)
-    feature_ND = torch.zeros(len(dataset), model.classifier.in_features, device=device)
+    feature_ND = torch.zeros(len(dataset), head(model).in_features, device=device)
     subset = Subset(dataset, rows.tolist())
     loader = DataLoader(subset, batch_size=batch_size, collate_fn=collate, num_workers=workers)
     for batch in tqdm(loader, desc="Features of training images", unit="batch"):
         pixel_values = pixels(batch["pixel_values"].to(device))
-        feature_ND[batch["row"]] = model.base_model(pixel_values=pixel_values).pooler_output.float()
+        feature_ND[batch["row"]] = features(model, pixel_values).float()
     return feature_ND.clone()

@@ -15,7 +15,8 @@ from hf_cxr.config import ModelArguments, parse_arguments
 from hf_cxr.data import label_matrix, load_splits
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14
-from hf_cxr.models.build import build_model, freeze_backbone, load_weights
+from hf_cxr.models.build import build_model, load_weights
+from hf_cxr.models.head import freeze_backbone
 from hf_cxr.predictions import Predictions
 from hf_cxr.run.stages import check_first_stage, run
 from hf_cxr.sampling import expected_counts, expected_draws
