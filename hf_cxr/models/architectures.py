@@ -59,31 +59,26 @@ SET_ELSEWHERE = {"image_size", "num_channels"}  # by the run's own arguments, an
 
 
 def options(name: str) -> dict[str, Any]:
-    """The options of a fresh model (``model_kwargs``) and their defaults: the arguments of the architecture's config.
-
-    Raises:
-        ValueError: no such architecture.
-    """
-    if name not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {short(name)}; hf_cxr works with {', '.join(ARCHITECTURES)}")
+    """The options of an architecture in the table (``model_kwargs``) and their defaults: its config's arguments."""
     config = CONFIG_MAPPING[name]
     own = set(config.__dataclass_fields__) - set(PreTrainedConfig.__dataclass_fields__) - SET_ELSEWHERE
     defaults = config()
     return {key: getattr(defaults, key) for key in sorted(own) if not key.startswith("_")}
 
 
-def check_options(name: str, kwargs: Mapping[str, Any]) -> None:
-    """Refuse options that an architecture does not have.
+def check_options(name: Any, kwargs: Mapping[str, Any], where: str) -> None:
+    """Refuse an architecture that is not in the table, and options that it does not have.
 
     Raises:
         ValueError: no such architecture or option; the message names the nearest one.
     """
+    _check_name(name, where)
     known = options(name)
     for key in kwargs:
         if key not in known:
             nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"did you mean {nearest[0]}?" if nearest else f"it has {', '.join(known)}"
-            raise ValueError(f"unknown option {key} of a {name} model (model_kwargs); {hint}")
+            raise ValueError(f"unknown option {key} (model_kwargs) for {where}, whose architecture is {name}; {hint}")
 
 
 def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
@@ -132,8 +127,8 @@ def check_findings(values: Mapping[str, Any], where: str) -> None:
 
 def _check_name(name: Any, where: str) -> None:
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        given = f"is a model of the architecture {short(name)}" if name else "does not name its architecture"
-        raise ValueError(f"{where} {given} (model_type); hf_cxr works with {', '.join(ARCHITECTURES)}")
+        known = ", ".join(ARCHITECTURES)
+        raise ValueError(f"the architecture of {where} (model_type) is {short(name)}; hf_cxr works with {known}")
 
 
 def _check_common(values: Mapping[str, Any], where: str) -> None:

@@ -63,7 +63,7 @@ def build_model(
     """
     name = args.model_name_or_path
     if name is None:
-        model = fresh(*_fresh_options(args), label_names, args.image_size)
+        model = fresh(*_choice(args), label_names, args.image_size)
     else:
         folder = model_folder(name, args.model_revision)
         saved = read_json(folder / CONFIG)
@@ -84,7 +84,7 @@ def check_model(args: ModelArguments) -> None:
     """
     name = args.model_name_or_path
     if name is None:
-        _fresh_config(*_fresh_options(args), ["any"], args.image_size)
+        _fresh_config(*_choice(args), ["any"], args.image_size)
         return
     folder = model_folder(name, args.model_revision)
     config = _changed_config(read_json(folder / CONFIG), args, ["any"], new_head=True)
@@ -136,9 +136,13 @@ def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
     return _load(folder, name, config)
 
 
-def _fresh_options(args: ModelArguments) -> tuple[str, dict[str, Any]]:
-    # To be removed, with the branch of _changed_config that names a flat key, when ModelArguments has `architecture`
-    # and `model_kwargs`: until then these two alone know the flat keys.
+def _choice(args: ModelArguments, saved: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    """The architecture, a checkpoint's own if there is one, and the options that are given for it."""
+    # To be removed when ModelArguments has `architecture` and `model_kwargs`; nothing else here knows the flat keys.
+    changes = {"drop_path_rate": args.drop_path_rate}
+    if saved is not None:
+        name = saved.get("model_type")
+        return name, changes if name in ARCHITECTURES and "drop_path_rate" in options(name) else {}
     return "swin", {
         "patch_size": args.swin_patch_size,
         "window_size": args.swin_window_size,
@@ -147,28 +151,28 @@ def _fresh_options(args: ModelArguments) -> tuple[str, dict[str, Any]]:
         "num_heads": args.swin_num_heads,
         "use_absolute_embeddings": args.swin_absolute_embeddings,
         "initializer_range": args.swin_initializer_range,
-        "drop_path_rate": args.drop_path_rate,
+        **changes,
     }
 
 
 def _fresh_config(
     name: str, kwargs: Mapping[str, Any], label_names: Sequence[str], image_size: int
 ) -> PreTrainedConfig:
-    check_options(name, kwargs)
-    values = {"model_type": name, **kwargs, "image_size": image_size, **_outputs(label_names)}
-    return checked_config(values, f"a fresh {name} model")
+    where = f"a fresh {name} model"
+    check_options(name, kwargs, where)
+    return checked_config({"model_type": name, **kwargs, "image_size": image_size, **_outputs(label_names)}, where)
 
 
 def _changed_config(
     saved: Mapping[str, Any], args: ModelArguments, label_names: Sequence[str], *, new_head: bool
 ) -> PreTrainedConfig:
     """A checkpoint's config with the run's own values."""
-    changes = {"image_size": args.image_size, **_outputs(label_names)}
-    if saved.get("model_type") in ARCHITECTURES and "drop_path_rate" in options(saved["model_type"]):
-        changes["drop_path_rate"] = args.drop_path_rate
+    where, (name, kwargs) = f"{args.model_name_or_path}", _choice(args, saved)
+    check_options(name, kwargs, where)
+    changes = {**kwargs, "image_size": args.image_size, **_outputs(label_names)}
     if new_head:
         changes["architectures"] = []  # whichever classifier the checkpoint was, its head is not read
-    return checked_config({**saved, **changes}, f"{args.model_name_or_path}")
+    return checked_config({**saved, **changes}, where)
 
 
 def _outputs(label_names: Sequence[str]) -> dict[str, Any]:

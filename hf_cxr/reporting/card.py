@@ -25,6 +25,7 @@ def render(report: Report, config: PreTrainedConfig) -> str:
             metadata(report, config),
             template_path=str(TEMPLATE),
             report=report,
+            architecture=config.model_type,
             findings=list(config.id2label.values()),
             image_size=config.image_size,
             cautions=report.cautions(),

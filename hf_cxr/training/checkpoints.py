@@ -141,7 +141,10 @@ def _problems_without_checksums(checkpoint: Path) -> list[str]:
     config = _read_json(checkpoint / "config.json")
     if config is None:
         return ["config.json cannot be read"]
-    record = ModelRecord.of(config)
+    try:
+        record = ModelRecord.of(config)
+    except ValueError as error:
+        return [str(error)]
     if record is not None and record.data is not None:  # which came with the checksums
         return [UNFINISHED]
     missing = [f"{name} is missing" for name in FOR_A_MODEL if not (checkpoint / name).is_file()]

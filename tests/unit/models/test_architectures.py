@@ -178,8 +178,13 @@ def test_batch_norm_is_refused():
 @pytest.mark.parametrize(
     ("name", "kwargs", "size", "message"),
     [
-        ("resnet", {}, 32, "unknown architecture 'resnet'; hf_cxr works with beit, "),
-        ("swin", {"embed_dmi": 8}, 32, "unknown option embed_dmi of a swin model .*; did you mean embed_dim"),
+        ("resnet", {}, 32, "architecture of a fresh resnet model .* is 'resnet'; hf_cxr works with beit, "),
+        (
+            "swin",
+            {"embed_dmi": 8},
+            32,
+            "unknown option embed_dmi .* for a fresh swin model, .*; did you mean embed_dim",
+        ),
         ("vit", {"image_size": 32}, 32, "unknown option image_size"),
         ("vit", {"id2label": {}}, 32, "unknown option id2label"),
         ("vit", TRANSFORMER | {"hidden_size": "16"}, 32, "the config of a fresh vit model: .*hidden_size"),
