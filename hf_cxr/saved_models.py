@@ -1,11 +1,11 @@
-"""A saved model's files, looked at before transformers opens them.
+"""The files of a saved model, checked before transformers opens them.
 
-A model comes from a local folder or from the Hub, and a stranger may have written it. Nothing in it is run: its own
-code (``auto_map``, ``custom_pipelines``, a kernel) is refused and never asked about, and weights are read from
-safetensors alone, because reading a pickle runs what it says.
+A model comes from a local folder or from the Hub, and anybody may have written it. Nothing in it is run: a model with
+its own code (``auto_map``, ``custom_pipelines``, a kernel) is refused without a question, and weights are read only
+from safetensors, because reading a pickle can run code.
 
-Refused, each in one line that names the file: what is not a folder, a folder without a model, JSON that does not
-parse, a Git LFS pointer in place of a file, weights that are a pickle, empty, cut short or damaged.
+Refused, each in one line that names the file: what is not a folder, a folder without a model, invalid JSON, a Git LFS
+pointer instead of a file, weights that are a pickle, empty, truncated or damaged.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ CONFIG, PROCESSOR, WEIGHTS, INDEX = (
     "model.safetensors",
     "model.safetensors.index.json",
 )
-# Those that transformers may read beside config.json: each can name code of its own.
+# transformers may read these beside config.json, and each can name code to run.
 CONFIGS = (CONFIG, PROCESSOR, "processor_config.json", "tokenizer_config.json")
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 ADAPTER = "adapter_config.json"
@@ -48,27 +48,27 @@ Read = TypeVar("Read")
 
 
 def model_folder(name: str | Path, revision: str = "main") -> Path:
-    """The folder of a saved model; of a Hub id, the one in the cache, with the files that are read and no other.
+    """The folder of a saved model; for a Hub id, the one in the cache, with only the files that are read.
 
     Args:
         name: folder or Hub id.
         revision: branch, tag or commit of a Hub id.
 
     Raises:
-        FileNotFoundError: a path was given and there is no such folder, or it holds no model.
+        FileNotFoundError: a path was given and there is no such folder, or no model in it.
         ValueError: it is a file, or it needs code of its own.
-        OSError: the Hub does not give it.
+        OSError: it cannot be downloaded from the Hub.
     """
     refuse_missing_folder(name)
     path = Path(name)
     folder = path if path.is_dir() else _fetch(str(name), revision)
     if not (folder / CONFIG).is_file():
         inside = sorted(file.parent.name for file in folder.glob(f"*/{CONFIG}"))
-        holds = "it is empty" if not any(folder.iterdir()) else f"it has no {CONFIG}"
+        why = "it is empty" if not any(folder.iterdir()) else f"it has no {CONFIG}"
         hint = f"give a folder inside it, such as {inside[0]}" if inside else "give the folder that holds the model"
-        raise FileNotFoundError(f"{name} holds no saved model: {holds}; {hint}")
+        raise FileNotFoundError(f"{name} is not a saved model: {why}; {hint}")
     if (folder / ADAPTER).is_file():
-        raise ValueError(f"{name} holds a PEFT adapter ({ADAPTER}); merge it into its model and save that")
+        raise ValueError(f"{name} is a PEFT adapter ({ADAPTER}); merge it into its model and save that")
     for file in CONFIGS:
         if (folder / file).is_file():
             _refuse_own_code(name, file, read_json(folder / file))
@@ -76,11 +76,11 @@ def model_folder(name: str | Path, revision: str = "main") -> Path:
 
 
 def refuse_missing_folder(name: str | Path) -> None:
-    """Refuse what can be neither a folder nor a Hub id, before a misspelt folder is asked for over the network.
+    """Refuse what can be neither a folder nor a Hub id, before a misspelt folder is looked up over the network.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: a file, or something that is neither folder nor Hub id; an empty name, which Path takes for ".".
+        ValueError: a file, or neither a folder nor a Hub id; or an empty name, which Path would read as ".".
     """
     if not str(name).strip():
         raise ValueError("the name of the model is empty; give its folder or its Hub id")
@@ -101,7 +101,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        ValueError: the file is not one, or is a Git LFS pointer.
+        ValueError: the file is not a JSON object, or is a Git LFS pointer.
     """
     data = path.read_bytes()
     _refuse_pointer(path, data)
@@ -110,15 +110,15 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}; copy or download it again") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object; it holds a {type(value).__name__}")
+        raise ValueError(f"{path} must be a JSON object; it is a {type(value).__name__}; copy or download it again")
     return value
 
 
 def check_weights(folder: Path, name: str | Path) -> None:
-    """Refuse weights that are missing, pickled, or not whole; their header is read and not their values.
+    """Refuse weights that are missing, pickled, or not whole. Reads the header, not the values.
 
     Raises:
-        FileNotFoundError: there are none that are read.
+        FileNotFoundError: there is no safetensors file.
         ValueError: a file is damaged.
     """
     files = [folder / WEIGHTS]
@@ -129,7 +129,7 @@ def check_weights(folder: Path, name: str | Path) -> None:
         if pickles:
             raise ValueError(
                 f"{name} has its weights in {pickles[0]} and not in {WEIGHTS}: only safetensors files are read, "
-                "because reading a pickle can run code; convert it where it was made, with save_pretrained"
+                "because reading a pickle can run code; convert it where it was trained, with save_pretrained"
             )
         raise FileNotFoundError(f"{name} has no {WEIGHTS} (other formats, such as pytorch_model.bin, are not read)")
     for file in files:
@@ -148,14 +148,14 @@ def check_weights(folder: Path, name: str | Path) -> None:
 
 
 def weights_files(folder: Path) -> list[Path]:
-    """The files that hold a model's weights, in order of names; `check_weights` has passed them."""
+    """The files of a model's weights, ordered by name, after `check_weights`."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     return [folder / shard for shard in _shards(folder / INDEX)]
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 of all that decides a model's outputs: its config, its preprocessing and its weights."""
+    """SHA-256 of everything that determines a model's outputs: its config, preprocessing and weights."""
     digest = hashlib.sha256()
     for file in (folder / CONFIG, folder / PROCESSOR, *weights_files(folder)):
         if file.is_file():
@@ -164,10 +164,10 @@ def fingerprint(folder: Path) -> str:
 
 
 def reading(what: str, read: Callable[[], Read]) -> Read:
-    """What a reader of transformers gives; whatever it raises becomes one line.
+    """Call a reader of transformers, and turn whatever it raises into one line.
 
-    transformers, safetensors and torch raise AttributeError, KeyError, TypeError, RuntimeError, EOFError and others on
-    a broken file; which one depends on the release.
+    On a broken file transformers, safetensors and torch raise AttributeError, KeyError, TypeError, RuntimeError,
+    EOFError and more; which one depends on the release.
 
     Raises:
         ValueError: the reader failed; the error that it raised is the cause.
@@ -182,12 +182,12 @@ def reading(what: str, read: Callable[[], Read]) -> Read:
 
 
 def _fetch(name: str, revision: str) -> Path:
-    """The files of a Hub id that are read, all of one commit; the cached ones if there is no network."""
+    """Download the files of a Hub id that are read, all from one commit; without a network, use the cache."""
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(FETCHED)))
     except (EntryNotFoundError, HFValidationError, OSError) as error:
         raise OSError(
-            f"{name} is not a folder here, and it cannot be fetched from the Hub: {_reason(error)}"
+            f"{name} is not a local folder, and it cannot be downloaded from the Hub: {_reason(error)}"
         ) from error
 
 
@@ -200,18 +200,18 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RevisionNotFoundError):
         return "it has no such revision"
     if isinstance(error, RepositoryNotFoundError):
-        return "no such repository, or a private one that this token may not see (`hf auth login`)"
+        return "no such repository, or a private one that this token cannot read (`hf auth login`)"
     return error_words(error)
 
 
 def _refuse_own_code(name: str | Path, file: str, value: Any) -> None:
     for key, entry in _entries(value):
-        # transformers takes an attention of the form owner/repository from the Hub, as compiled code.
+        # transformers downloads an attention named owner/repository from the Hub, as compiled code.
         kernel = key.endswith("attn_implementation") and "/" in str(entry)
         if (key in CODE_KEYS and entry) or kernel:
             raise ValueError(
-                f"{name} needs code of its own ({key} in its {file}); code that comes with a model is never run: give "
-                "a model that transformers can load without it"
+                f"{name} needs code of its own ({key} in its {file}), and such code is never run; give a model that "
+                "transformers can load without it"
             )
 
 
@@ -228,7 +228,7 @@ def _entries(value: Any):
 def _refuse_pointer(path: Path, head: bytes) -> None:
     if head.startswith(LFS_POINTER):
         raise ValueError(
-            f"{path} is a Git LFS pointer and not the file itself: run `git lfs pull` where it was cloned, or "
+            f"{path} is a Git LFS pointer and not the file itself; run `git lfs pull` where it was cloned, or "
             "download the model again"
         )
 
@@ -237,7 +237,7 @@ def _shards(index: Path) -> list[str]:
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise ValueError(f"{index} has no weight_map; copy or download it again")
-    strange = [file for file in shards.values() if not isinstance(file, str) or not SHARD.fullmatch(file)]
-    if strange:
-        raise ValueError(f"{index} names {strange[0]!r}, which is not the name of a shard (model-00001-of-00002...)")
+    invalid = [file for file in shards.values() if not isinstance(file, str) or not SHARD.fullmatch(file)]
+    if invalid:
+        raise ValueError(f"{index} names {invalid[0]!r}, which is not the name of a shard (model-00001-of-00002...)")
     return sorted(set(shards.values()))

@@ -229,13 +229,13 @@ def test_what_is_not_a_model_folder_is_named(model, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
     for name, message in {
-        "empty": "empty holds no saved model: it is empty",
+        "empty": "empty is not a saved model: it is empty",
         "model/config.json": "is not a folder",
         "dangling": "is not a folder",
         "nothing": "no such run folder",
     }.items():
         refused(tmp_path / name, message)
-    refused(tmp_path, "holds no saved model: it has no config.json; give a folder inside it, such as model")
+    refused(tmp_path, "is not a saved model: it has no config.json; give a folder inside it, such as model")
     refused("a name", "is not a Hub id")
     refused("nobody/nothing", "nobody/nothing .*: HF_HUB_OFFLINE is set")
     (model / "model.safetensors").unlink()
@@ -249,7 +249,7 @@ def test_broken_json_is_refused_with_its_file(model, content):
     for file in ("config.json", "preprocessor_config.json"):
         before = (model / file).read_text()
         (model / file).write_text(content)
-        refused(model, rf"{file} (is not valid JSON|must hold a JSON object|is a Git LFS pointer)")
+        refused(model, rf"{file} (is not valid JSON|must be a JSON object|is a Git LFS pointer)")
         (model / file).write_text(before)
 
 
