@@ -22,6 +22,23 @@ SWIN = {
     "swin_num_heads": [1, 2, 2, 4],
 }
 
+# Options of a small model of each architecture, at 32 pixels.
+TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8}
+CONVOLUTIONS = {"hidden_sizes": [8, 8, 8, 16], "depths": [1, 1, 1, 1]}
+WINDOWS = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+MODELS = {
+    "beit": TRANSFORMER,
+    "convnext": CONVOLUTIONS,
+    "convnextv2": CONVOLUTIONS,
+    "deit": TRANSFORMER,
+    "dinov2": TRANSFORMER,
+    "dinov2_with_registers": TRANSFORMER,
+    "focalnet": {"embed_dim": 8, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]},
+    "swin": WINDOWS,
+    "swinv2": WINDOWS,
+    "vit": TRANSFORMER,
+}
+
 # What a report says of how a run was made; tests change what they are about.
 PROTOCOL = {
     "dataset": "a hospital's table",
@@ -76,12 +93,13 @@ def trainer(
     sampler=None,
     interpolation=None,
     compute_metrics=None,
+    model=None,
     **kwargs,
 ):
     """A CXRTrainer whose weights depend on nothing but the arguments."""
     torch.manual_seed(0)
     dataset = rows() if dataset is None else dataset
-    model = build_model(ModelArguments(**SWIN, drop_path_rate=drop_path_rate), NIH14)
+    model = model or build_model(ModelArguments(**SWIN, drop_path_rate=drop_path_rate), NIH14)
     if freeze:
         freeze_backbone(model)
     defaults = {

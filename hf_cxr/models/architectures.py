@@ -208,8 +208,9 @@ def _check_runs(config: PreTrainedConfig, where: str) -> None:
     """Build the model on the meta device and run it: nothing is allocated and no random number is drawn."""
     with torch.device("meta"), torch.no_grad():
         # transformers writes the dtype into the config that it is given.
-        build = partial(AutoModelForImageClassification.from_config, copy.deepcopy(config), dtype=torch.float32)
-        model = reading(f"the config of {where}", partial(build, trust_remote_code=False)).eval()
+        own, dtype = copy.deepcopy(config), torch.float32
+        build = partial(AutoModelForImageClassification.from_config, own, dtype=dtype, trust_remote_code=False)
+        model = reading(f"the config of {where}", build).eval()
         check_batch_norm(model, where)
         numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
         if numbers > MAX_NUMBERS:
@@ -218,7 +219,7 @@ def _check_runs(config: PreTrainedConfig, where: str) -> None:
         try:
             check_head(model, torch.zeros(1, 3, side, side))
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+            raise ValueError(f"{where}: {error_words(error)}") from error
         except Exception as error:  # whatever a model of transformers raises on sizes that do not fit
             raise ValueError(f"{where} cannot take an image of {side} pixels: {error_words(error)}") from error
 

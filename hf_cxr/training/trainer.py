@@ -299,7 +299,7 @@ class StepClock(TrainerCallback):
 
 
 class _SamplerEpoch(TrainerCallback):
-    # Accelerate sets the epoch of the sampler itself, but after a resume in mid-epoch on several processes it wraps the
+    # Accelerate sets the epoch of its own samplers, but after a resume in mid-epoch on several processes it wraps the
     # sampler once more and no longer reaches it.
     def __init__(self, sampler: Sampler[int]):
         self.sampler = sampler
