@@ -94,8 +94,8 @@ def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
     name = values.get("model_type")
     _check_name(name, where)
     kind = CONFIG_MAPPING[name]
-    fields = kind.__dataclass_fields__
-    filled = {key: fields[key].default for key in fields} | dict(values)
+    defaults = kind()
+    filled = {key: getattr(defaults, key) for key in kind.__dataclass_fields__} | dict(values)
     _check_common(filled, where)
     own_check = ARCHITECTURES[name]
     if own_check is not None:

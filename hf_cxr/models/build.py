@@ -92,7 +92,7 @@ def check_model(args: ModelArguments) -> None:
     with torch.inference_mode():
         logits = model(pixel_values=torch.zeros(1, 3, args.image_size, args.image_size)).logits
     if not logits.isfinite().all():
-        raise ValueError(f"{name} gives {logits[0, 0].item()} for an even image: give another model")
+        raise ValueError(f"{name} gives {logits[0, 0].item()} for a uniform image; give another model")
 
 
 def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
     Raises:
         ValueError: see the module's first lines; or its config.json does not name each output.
         FileNotFoundError: no such folder, or no model in it.
-        OSError: the Hub does not give it.
+        OSError: it cannot be downloaded from the Hub.
     """
     folder = model_folder(name, revision)
     saved = read_json(folder / CONFIG)
@@ -142,7 +142,7 @@ def _choice(args: ModelArguments, saved: Mapping[str, Any] | None = None) -> tup
     changes = {"drop_path_rate": args.drop_path_rate}
     if saved is not None:
         name = saved.get("model_type")
-        return name, changes if name in ARCHITECTURES and "drop_path_rate" in options(name) else {}
+        return name, changes if name in list(ARCHITECTURES) and "drop_path_rate" in options(name) else {}
     return "swin", {
         "patch_size": args.swin_patch_size,
         "window_size": args.swin_window_size,
@@ -187,7 +187,7 @@ def _outputs(label_names: Sequence[str]) -> dict[str, Any]:
 def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head: bool = False) -> PreTrainedModel:
     """The weights of a folder in a model of this config; those of a head that will be new may be missing.
 
-    transformers would warn of missing weights, take random ones, and not report NaN.
+    transformers would only warn about missing weights, use random ones, and not report NaN.
     """
     check_weights(folder, name)
     load = partial(
@@ -208,7 +208,7 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
     if lost:
         raise ValueError(
             f"{name} lacks {len(lost)} of the model's weights, or has them in another shape: {', '.join(lost[:3])}; "
-            f"image_size is {config.image_size}: is it the checkpoint's?"
+            f"if the checkpoint was trained at another size than {config.image_size} pixels, set image_size to that"
         )
     for key, weight in model.state_dict().items():
         if weight.is_floating_point() and not weight.isfinite().all():
@@ -222,7 +222,7 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Without transformers' table of what was loaded, of which a new head is the usual content."""
+    """Silence transformers' table of what was loaded: a new head is expected to be in it."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

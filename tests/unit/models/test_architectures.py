@@ -8,14 +8,20 @@ import pytest
 import torch
 from PIL import Image
 from tiny import CONVOLUTIONS, MODELS, TRANSFORMER
-from transformers import AutoModelForImageClassification, ResNetConfig, ResNetForImageClassification
+from transformers import (
+    AutoModelForImageClassification,
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
 
 import hf_cxr
 from hf_cxr.config import ModelArguments
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.inference.classifier import Classifier, stock_pipeline
 from hf_cxr.models import features, fresh, head
-from hf_cxr.models.architectures import ARCHITECTURES, check_batch_norm, options
+from hf_cxr.models.architectures import ARCHITECTURES, check_batch_norm, checked_config, options
 from hf_cxr.models.build import build_model, check_model, load_weights
 from hf_cxr.models.head import check_head, fold_into_head, outputs_of
 from hf_cxr.processing import build_image_processor
@@ -109,6 +115,17 @@ def test_only_the_seam_knows_a_family_or_the_parts_of_a_model():
     assert {file: used for file, used in found.items() if used} == {}
 
 
+def test_a_distilled_deit_gives_its_body_and_its_two_heads_are_refused(tmp_path):
+    config = DeiTConfig(**MODELS["deit"], image_size=32, num_labels=3, id2label=dict(enumerate(NAMES)))
+    saved = DeiTForImageClassificationWithTeacher(config)
+    saved.save_pretrained(tmp_path)
+    model = build_model(ModelArguments(model_name_or_path=str(tmp_path), image_size=32), NAMES)
+    body = model.base_model.state_dict()
+    assert all(torch.equal(value, body[name]) for name, value in saved.base_model.state_dict().items())
+    with pytest.raises(ValueError, match=r"WithTeacher cannot be used: .* it has 2 of 3 outputs"):
+        load_weights(tmp_path)
+
+
 # Refusals
 
 
@@ -179,6 +196,12 @@ def test_options_that_cannot_be_are_refused_in_one_line(name, kwargs, size, mess
     with pytest.raises(ValueError, match=message) as caught:
         fresh(name, kwargs, NAMES, size)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["convnextv2", "swin"])
+def test_options_that_are_left_out_have_their_defaults(name):
+    config = checked_config({"model_type": name, "image_size": 224}, "a test's model")
+    assert tuple(config.depths) == tuple(options(name)["depths"])
 
 
 def test_the_options_of_an_architecture_are_the_arguments_of_its_config():
