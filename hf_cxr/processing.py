@@ -2,10 +2,10 @@
 
 The image processor saved with a model *is* the evaluation preprocessing: resize to ``resize_size``, centre crop to
 ``image_size``, grey to three channels, mean and std. Training and evaluation here start from images that were
-resized already (uint8, once) and do the rest on the device; `PixelProcessor` gives the processor's own values.
+resized before (uint8, once) and do the rest on the device; `PixelProcessor` gives the processor's own values.
 
-A saved processor is honoured or refused: `preprocessing_of` reads it, and `check_values` and `check_geometry` run it
-once on an image of their own, so that a step that nobody foresaw is seen before the first prediction.
+A saved processor is followed exactly or refused: `preprocessing_of` reads it, and `check_values` and `check_geometry`
+run it once on an image of their own, so that an unexpected step is noticed before the first prediction.
 
 B = images, S = resized side, D = cropped side, both in pixels.
 """
@@ -32,9 +32,9 @@ from hf_cxr.saved_models import PROCESSOR, model_folder, reading
 
 logger = logging.getLogger(__name__)
 
-MAX_SIDE = 4096  # pixels; no Swin takes half of it
-MAX_VALUE = 1e5  # a common processor gives about 3, one without rescaling 255
-VALUE_TOLERANCE = 1e-4  # of the largest value, in what the model gets
+MAX_SIDE = 4096  # pixels; no model takes half of it
+MAX_VALUE = 1e5  # usual processors give about 3, one without rescaling 255
+VALUE_TOLERANCE = 1e-4  # relative to the largest value that the model gets
 GEOMETRY_TOLERANCE = 3.0  # grey levels on average: torchvision's resize differs from Pillow's by less than one
 
 
@@ -48,8 +48,8 @@ def build_image_processor(
 ) -> BaseImageProcessor:
     """The evaluation preprocessing as a transformers image processor, with or without torchvision installed.
 
-    DeiT's processor is used because resize, then centre crop, then normalise is what it does in every release of
-    transformers; Swin's own default (ViT's) had no centre crop before version 5 and would drop it in silence.
+    It is DeiT's processor, which resizes, then crops the centre, then normalises in every release of transformers;
+    ViT's, the default of many models, had no centre crop before version 5 and would silently leave it out.
     """
     if is_torchvision_available():
         from transformers import DeiTImageProcessor as Processor
@@ -73,8 +73,8 @@ class Preprocessing:
         resize_size: side of the square in pixels.
         image_size: side of the crop in pixels, at most ``resize_size``.
         resample: Pillow's number of the filter.
-        rescale_factor: what a grey level is multiplied by, before mean and std.
-        mean, std: of the three channels, after that multiplication; 0 and 1 where nothing is normalised.
+        rescale_factor: each grey level is multiplied by it, before mean and std.
+        mean, std: of the three channels, after rescaling; 0 and 1 if the processor does not normalise.
     """
 
     resize_size: int
@@ -89,15 +89,15 @@ def preprocessing_of(processor: BaseImageProcessor) -> Preprocessing:
     """Read a processor.
 
     Raises:
-        ValueError: it does not resize to a square, crops more than there is, or has a size, filter, factor, mean or
-            std that cannot be.
+        ValueError: it does not resize to a square, crops more than there is, or has an invalid size, filter, factor,
+            mean or std.
     """
     if not processor.do_resize:
         raise _not_a_square(processor)
     resize_size = _square(processor, "size")
     cropped = _size_of(processor, "crop_size")
     if not getattr(processor, "do_center_crop", False) and cropped not in ({}, _size_of(processor, "size")):
-        raise _not_a_square(processor)  # a crop that is there and not made: the model was made for one of the two
+        raise _not_a_square(processor)  # a crop size that is not used: the model was made for one of the two
     image_size = _square(processor, "crop_size") if cropped else resize_size
     if image_size > resize_size:
         raise ValueError(
@@ -110,12 +110,12 @@ def preprocessing_of(processor: BaseImageProcessor) -> Preprocessing:
 def image_processor_for(args: ModelArguments) -> BaseImageProcessor:
     """The evaluation preprocessing for a run: sizes from the arguments, values and filter from the checkpoint.
 
-    Rescaling, mean, std (where they are applied) and filter are the checkpoint's; how it resizes and crops is replaced
-    by ``resize_size`` and ``image_size``. A fresh model, or a local checkpoint without a processor, takes ImageNet's
-    mean and std and the bicubic filter.
+    Rescaling, mean, std (if it applies them) and filter are the checkpoint's; ``resize_size`` and ``image_size``
+    replace its resize and crop. A fresh model, or a local checkpoint without a processor, uses ImageNet's mean and std
+    and the bicubic filter.
 
     Raises:
-        ValueError: the checkpoint's processor cannot be read, or gives other values than its settings say.
+        ValueError: the checkpoint's processor cannot be read, or its values differ from what its settings say.
     """
     _check_side(args.resize_size, "resize_size")
     _check_side(args.image_size, "image_size")
@@ -155,7 +155,7 @@ def load_processor(name: str | Path, revision: str = "main") -> BaseImageProcess
     folder = model_folder(name, revision)
     if not (folder / PROCESSOR).is_file():
         raise FileNotFoundError(
-            f"{name} has no {PROCESSOR}: how its images were prepared is not known; copy the one it was trained with"
+            f"{name} has no {PROCESSOR}, so its preprocessing is not known; copy the one that it was trained with"
         )
     return reading(
         f"{PROCESSOR} of {name}",
@@ -164,10 +164,10 @@ def load_processor(name: str | Path, revision: str = "main") -> BaseImageProcess
 
 
 def check_values(processor: BaseImageProcessor) -> None:
-    """Run the processor on even grey images: scaling and normalising must be all that it does to a value.
+    """Run the processor on uniform grey images: it must do nothing to a value but scale and normalise it.
 
     Raises:
-        ValueError: it gives other values than its settings say.
+        ValueError: its values differ from what its settings say.
     """
     _check_sizes(processor)
     factor, mean, std = _values(processor)
@@ -179,10 +179,10 @@ def check_values(processor: BaseImageProcessor) -> None:
 
 
 def check_geometry(processor: BaseImageProcessor) -> None:
-    """Run the processor on random images: resize and centre crop must be all that it does to a shape.
+    """Run the processor on random images: it must do nothing to a shape but resize it and crop the centre.
 
     Raises:
-        ValueError: `PixelProcessor` gives another image.
+        ValueError: `PixelProcessor` gives a different image.
     """
     _check_sizes(processor)
     pixels = PixelProcessor(processor)
@@ -217,12 +217,12 @@ def _check_close(actual: np.ndarray, expected: np.ndarray, processor: BaseImageP
 def _unlike(processor: BaseImageProcessor) -> ValueError:
     return ValueError(
         f"the image processor ({type(processor).__name__}) does more than resize to a square, crop the centre, scale "
-        f"and normalise; its predictions could not be those of the stock pipeline: save another {PROCESSOR}"
+        f"and normalise, so predictions would differ from the stock pipeline's; save another {PROCESSOR}"
     )
 
 
 def _values(processor: BaseImageProcessor) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    """Rescale factor, mean and std as they act: 1, and 0 and 1, where the processor leaves them out."""
+    """Rescale factor, mean and std as applied: 1, and 0 and 1, if the processor leaves them out."""
     factor, mean, std = 1.0, (0.0,) * 3, (1.0,) * 3
     if processor.do_rescale:
         factor = processor.rescale_factor
@@ -236,7 +236,7 @@ def _values(processor: BaseImageProcessor) -> tuple[float, tuple[float, ...], tu
     if largest > MAX_VALUE:
         raise ValueError(
             f"{PROCESSOR} turns grey levels into values of up to {largest:.1e} (rescale_factor {factor}, image_mean "
-            f"{list(mean)}, image_std {list(std)}); at most {MAX_VALUE:.0e} are fed to a model"
+            f"{list(mean)}, image_std {list(std)}); the largest that a model gets is {MAX_VALUE:.0e}"
         )
     return factor, mean, std
 
@@ -245,7 +245,7 @@ def _channels(processor: BaseImageProcessor, key: str) -> tuple[float, ...]:
     value = getattr(processor, key)
     values = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
     if len(values) != 3 or not all(map(_is_number, values)):
-        raise ValueError(f"{key} in {PROCESSOR} is {value}; it must be three finite numbers, one a channel")
+        raise ValueError(f"{key} in {PROCESSOR} is {value}; it must be three finite numbers, one per channel")
     return values
 
 
@@ -262,7 +262,7 @@ def _filter(processor: BaseImageProcessor) -> int:
 
 
 def _size_of(processor: BaseImageProcessor, key: str) -> dict[str, Any]:
-    """Those entries of a size that are set."""
+    """The entries of a size that are set."""
     size = getattr(processor, key, None)
     return {name: side for name, side in dict(size or {}).items() if side is not None}
 
@@ -282,7 +282,7 @@ def _square(processor: BaseImageProcessor, key: str) -> int:
 
 def _not_a_square(processor: BaseImageProcessor) -> ValueError:
     return ValueError(
-        "the image processor must resize to a square and crop its centre, or resize to a square alone; this one does "
+        "the image processor must resize to a square and crop its centre, or only resize to a square; this one does "
         f"not: do_resize {processor.do_resize}, size {_size_of(processor, 'size')}, do_center_crop "
         f"{getattr(processor, 'do_center_crop', None)}, crop_size {_size_of(processor, 'crop_size')}. "
         "Build it with build_image_processor()"
@@ -306,9 +306,9 @@ class PixelProcessor(torch.nn.Module):
     Args:
         processor: an image processor from `build_image_processor`, or one saved with a model of this package.
         horizontal_flip: probability of a left-right flip in training.
-        rotation_degrees: training angle is drawn evenly from -this to +this.
-        seed: of the augmentation. What is drawn depends on (seed, epoch, row) alone, so it is the same on one
-            process or many, in one micro-batch or several, straight through or resumed.
+        rotation_degrees: the angle in training is drawn uniformly from -this to +this.
+        seed: of the augmentation. The draws depend only on (seed, epoch, row), so they are the same on one process or
+            many, in one micro-batch or several, with or without a resume.
 
     Raises:
         ValueError: see `preprocessing_of`.
@@ -341,7 +341,7 @@ class PixelProcessor(torch.nn.Module):
 
         Args:
             pixel_B1SS: uint8.
-            row_B: int64 row numbers in the training set; they and the epoch decide what is drawn. They stay on the
+            row_B: int64 row numbers in the training set; they and the epoch determine the draws. They stay on the
                 host, so that a step does not wait for the device.
             epoch: number of completed passes over the training set.
         """
@@ -353,7 +353,7 @@ class PixelProcessor(torch.nn.Module):
         theta[:, 1, 0], theta[:, 1, 1] = np.where(flip_B, -sin, sin), cos
         shape = (len(angle_B), 1, self.image_size, self.image_size)
         theta = torch.from_numpy(theta).to(pixel_B1SS.device, non_blocking=True)
-        # Autocast would sample at bfloat16 coordinates, which are whole pixels apart.
+        # Autocast would sample at bfloat16 coordinates, which are as coarse as whole pixels.
         with torch.autocast(pixel_B1SS.device.type, enabled=False):
             grid = F.affine_grid(theta, shape, align_corners=False)
             return self._normalise(F.grid_sample(pixel_B1SS.float(), grid, align_corners=False))
@@ -370,7 +370,7 @@ class PixelProcessor(torch.nn.Module):
 def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | np.ndarray]:
     """Rows to a batch: tensors pixel_values (B, 1, S, S) uint8 and labels (B, C) float32 with NaN for unknown.
 
-    The rows' numbers, "row" (B,) int64, are a NumPy array: Accelerate moves tensors to the device and leaves it here.
+    The row numbers, "row" (B,) int64, are a NumPy array, which Accelerate leaves on the host.
     """
     return {
         "pixel_values": torch.from_numpy(np.stack([example["pixels"] for example in examples])[:, None]),

@@ -26,6 +26,8 @@ from PIL import Image
 from hf_cxr.evaluation import METRICS, modern_figures
 from hf_cxr.evaluation.metric import OLD_KEYS
 from hf_cxr.files import file_sha256
+from hf_cxr.models.head import outputs_of
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.words import error_words, one_line
 
 WEIGHTS = "model.safetensors"
@@ -419,16 +421,16 @@ def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: _Weights) -> 
     A value that a file lacks contradicts nothing.
     """
     config, metrics, settings = parsed["config.json"], modern_figures(parsed["metrics.json"]), parsed["config.yaml"]
-    record, protocol = config.get("hf_cxr") or {}, metrics.get("protocol") or {}
+    record, protocol = ModelRecord.of(config) or ModelRecord(), metrics.get("protocol") or {}
     loss = protocol.get("loss") or {}
     findings = list((config.get("id2label") or {}).values())
-    outputs = next((shape[0] for name, shape in weights.shapes.items() if name == "classifier.bias"), None)
+    outputs = outputs_of(weights.shapes)
     test = metrics.get("test") or {}
     pairs = [
-        ("metrics.json", "config.json", "split", protocol.get("split_fingerprint"), record.get("split")),
-        ("metrics.json", "config.json", "dataset", protocol.get("dataset"), record.get("dataset")),
-        ("metrics.json", "config.json", "loss", loss or None, record.get("loss")),
-        ("metrics.json", "config.json", "calibration", metrics.get("calibration"), record.get("calibration")),
+        ("metrics.json", "config.json", "split", protocol.get("split_fingerprint"), record.split),
+        ("metrics.json", "config.json", "dataset", protocol.get("dataset"), record.dataset),
+        ("metrics.json", "config.json", "loss", loss or None, record.loss),
+        ("metrics.json", "config.json", "calibration", metrics.get("calibration"), record.calibration),
         ("metrics.json", "config.json", "findings", test.get("label_names"), findings or None),
         ("metrics.json", "config.yaml", "loss", loss.get("name"), settings.get("loss")),
         ("metrics.json", "config.yaml", "seed", protocol.get("seed"), settings.get("seed")),

@@ -99,7 +99,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        ValueError: the file is not one, or is a Git LFS pointer.
+        ValueError: the file is not a JSON object, or is a Git LFS pointer.
     """
     data = path.read_bytes()
     _refuse_pointer(path, data)
@@ -164,8 +164,8 @@ def fingerprint(folder: Path) -> str:
 def reading(what: str, read: Callable[[], Read]) -> Read:
     """Call a loading function of transformers; whatever it raises becomes one line.
 
-    transformers, safetensors and torch raise AttributeError, KeyError, TypeError, RuntimeError, EOFError and others on
-    a broken file; which one depends on the release.
+    On a broken file transformers, safetensors and torch raise AttributeError, KeyError, TypeError, RuntimeError,
+    EOFError and more; which one depends on the release.
 
     Raises:
         ValueError: the function failed; its error is the cause.
@@ -226,7 +226,7 @@ def _entries(value: Any):
 def _refuse_pointer(path: Path, head: bytes) -> None:
     if head.startswith(LFS_POINTER):
         raise ValueError(
-            f"{path} is a Git LFS pointer and not the file itself: run `git lfs pull` where it was cloned, or "
+            f"{path} is a Git LFS pointer and not the file itself; run `git lfs pull` where it was cloned, or "
             "download the model again"
         )
 

@@ -6,7 +6,8 @@ import torch
 from hf_cxr.config import CXRTrainingArguments, ModelArguments
 from hf_cxr.labels import NIH14
 from hf_cxr.losses import build_loss
-from hf_cxr.models.build import build_model, freeze_backbone
+from hf_cxr.models.build import build_model
+from hf_cxr.models.head import freeze_backbone
 from hf_cxr.processing import PixelProcessor, build_image_processor
 from hf_cxr.sampling import ShuffleSampler
 from hf_cxr.training.trainer import CXRTrainer
@@ -19,6 +20,23 @@ SWIN = {
     "swin_embed_dim": 8,
     "swin_depths": [1, 1, 1, 1],
     "swin_num_heads": [1, 2, 2, 4],
+}
+
+# Options of a small model of each architecture, at 32 pixels.
+TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8}
+CONVOLUTIONS = {"hidden_sizes": [8, 8, 8, 16], "depths": [1, 1, 1, 1]}
+WINDOWS = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+MODELS = {
+    "beit": TRANSFORMER,
+    "convnext": CONVOLUTIONS,
+    "convnextv2": CONVOLUTIONS,
+    "deit": TRANSFORMER,
+    "dinov2": TRANSFORMER,
+    "dinov2_with_registers": TRANSFORMER,
+    "focalnet": {"embed_dim": 8, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]},
+    "swin": WINDOWS,
+    "swinv2": WINDOWS,
+    "vit": TRANSFORMER,
 }
 
 # What a report says of how a run was made; tests change what they are about.
@@ -75,12 +93,13 @@ def trainer(
     sampler=None,
     interpolation=None,
     compute_metrics=None,
+    model=None,
     **kwargs,
 ):
     """A CXRTrainer whose weights depend on nothing but the arguments."""
     torch.manual_seed(0)
     dataset = rows() if dataset is None else dataset
-    model = build_model(ModelArguments(**SWIN, drop_path_rate=drop_path_rate), NIH14)
+    model = model or build_model(ModelArguments(**SWIN, drop_path_rate=drop_path_rate), NIH14)
     if freeze:
         freeze_backbone(model)
     defaults = {

@@ -76,6 +76,7 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
         check_csv(out)  # before torch is loaded and folders are searched
     from hf_cxr.data.images.files import search_images
     from hf_cxr.inference.classifier import Classifier
+    from hf_cxr.models.record import ModelRecord
 
     set_up_terminal()
     if not all(args.paths):  # it would be the working folder
@@ -84,8 +85,9 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
     if out is not None:
         check_csv(out, inputs=(*found.paths, *_files_of_model(args.model)))
     classifier = Classifier(args.model, revision=args.revision)
-    if (getattr(classifier.model.config, "hf_cxr", None) or {}).get("synthetic"):
-        terminal.note("note: this model was trained on synthetic phantoms; it has never seen a patient's image")
+    record = ModelRecord.of(classifier.model.config)
+    if record is not None and record.synthetic:
+        terminal.note("note: this model was trained on synthetic phantoms; it knows nothing of patients")
     for note in found.notes():
         terminal.note(f"note: {note}")
     for error in found.unreadable:

@@ -1,1 +1,1 @@
-"""A saved model to predictions, over a whole split or over image files."""
+"""Predictions of a saved model, for a whole split or for image files."""

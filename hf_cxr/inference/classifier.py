@@ -1,6 +1,6 @@
-"""A saved model to predictions: over a whole split for evaluation, or over image files for a reader.
+"""Predictions of a saved model: for a whole split, to evaluate it, or for image files.
 
-Everything is computed in float32 from the saved folder (or Hub id), so that what is measured is what a user loads.
+Everything is computed in float32 from the saved folder (or Hub id), so that a user loads exactly what was measured.
 
 B = images in a batch, C = findings.
 """
@@ -28,11 +28,12 @@ from hf_cxr.data.images.files import find_images as find_images  # part of this 
 from hf_cxr.data.images.grey import RULE, ImageError, read_grey, resize_grey
 from hf_cxr.files import version_of
 from hf_cxr.models.build import load_weights
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, check_geometry, collate, load_processor
 from hf_cxr.saved_models import check_weights, model_folder
 
-NOT_THE_MODEL = {"_name_or_path", "transformers_version"}  # of a config: they change where the model does not
+NOT_THE_MODEL = {"_name_or_path", "transformers_version"}  # keys of a config that change when the model does not
 
 
 class Classifier:
@@ -45,8 +46,8 @@ class Classifier:
 
     Raises:
         FileNotFoundError: a path was given and there is no such folder.
-        ValueError: the model is not a Swin, lacks weights, has no multi-label head, or has a preprocessing that this
-            package cannot match.
+        ValueError: the model cannot be used (see `models.build`), has no multi-label head, or has a preprocessing that
+            this package cannot reproduce.
     """
 
     def __init__(self, model: str | Path, *, revision: str = "main", device: torch.device | str | None = None):
@@ -68,22 +69,22 @@ class Classifier:
     def logits(self, pixel_B1SS: torch.Tensor) -> np.ndarray:
         """Logits (B, C) float32 of resized grey images (B, 1, S, S) uint8."""
         pixel_values = self.pixels(pixel_B1SS.to(self.device))
-        # cuDNN's convolutions round float32 to 10 bits unless told not to.
+        # By default cuDNN's convolutions round float32 to 10 bits.
         with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
             return self.model(pixel_values=pixel_values).logits.cpu().numpy()
 
     def predict_split(
         self, split: datasets.Dataset, name: str, *, batch_size: int = 64, workers: int = 0
     ) -> Predictions:
-        """Logits of every image of a split, in its order. Several processes share the work; each gets the whole.
+        """Logits of every image of a split, in its order. Several processes share the work; each gets all logits.
 
         Args:
             split: of the schema, with images.
             name: "validation" or "test"; kept with the predictions.
-            batch_size: images a process and batch.
-            workers: decoding processes beside each process.
+            batch_size: images per process and batch.
+            workers: decoding processes for each process.
         """
-        state = PartialState()
+        state, record = PartialState(), ModelRecord.of(self.model.config) or ModelRecord()
         rows = self._rows_of(split, batch_size, state)
         loader = DataLoader(rows, batch_size=batch_size, collate_fn=collate, num_workers=workers)
         bar = tqdm(loader, desc=f"Predicting {name}", unit="batch", disable=not state.is_main_process)
@@ -92,7 +93,7 @@ class Classifier:
             np.concatenate, zip(*(gather_object(parts) if state.num_processes > 1 else parts), strict=True)
         )
         logits = np.full((len(split), logit_MC.shape[1]), np.nan, logit_MC.dtype)  # Predictions refuses a row left NaN
-        logits[row_M[row_M >= 0]] = logit_MC[row_M >= 0]  # dataloader workers hand a stream's rows out in turn
+        logits[row_M[row_M >= 0]] = logit_MC[row_M >= 0]  # dataloader workers return a stream's rows in turn
         return Predictions(
             logits=logits,
             labels=label_matrix(split),
@@ -103,10 +104,7 @@ class Classifier:
             age=split["age"][:],
             sex=split["sex"][:],
             split=name,
-            metadata={
-                "split": (getattr(self.model.config, "hf_cxr", None) or {}).get("split"),
-                "calibrated": "calibration" in (getattr(self.model.config, "hf_cxr", None) or {}),
-            },
+            metadata={"split": record.split, "calibrated": record.calibration is not None},
         )
 
     def _rows_of(self, split: datasets.Dataset, batch_size: int, state: PartialState) -> Dataset:
@@ -123,11 +121,11 @@ class Classifier:
     ) -> Iterator[tuple[Path, np.ndarray | ImageError]]:
         """(path, probabilities (C,) float32) of each image file, in order; an unreadable file comes with its error.
 
-        Each file stands alone: whatever goes wrong with one, the rest are predicted. A batch that the device refuses,
-        such as for its memory, is tried image by image.
+        Whatever goes wrong with one file, the rest are predicted. A batch that does not fit into the device's memory
+        is tried image by image.
 
         Raises:
-            RuntimeError: the model cannot run on any image of a batch, which is not the images' fault.
+            RuntimeError: the model cannot run on any image of a batch, so the images are not the cause.
         """
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
@@ -141,7 +139,7 @@ class Classifier:
             yield from zip(batch, answers, strict=True)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that a prediction depends on beside the image: weights, names and preprocessing."""
+        """SHA-256 of everything that a prediction depends on besides the image: weights, names, preprocessing."""
         digest = hashlib.sha256()
         pixels = self.pixels
         rules = [RULE, pixels.resize_size, pixels.image_size, int(pixels.resample), list(self.label_names)]
@@ -166,7 +164,7 @@ class Classifier:
             return error
         except MemoryError:
             return ImageError(os.fspath(path), "it is too large, or its sides too unequal, to decode and resize")
-        except Exception as error:  # the file's own fault, whatever it is: the rest are predicted
+        except Exception as error:  # whatever is wrong with this file, the rest are predicted
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             return ImageError(os.fspath(path), " ".join(str(reason).split()))
 
@@ -177,7 +175,7 @@ class Classifier:
         except (RuntimeError, MemoryError):
             if len(images) == 1:
                 raise
-            # All images are of one size by now, so this is the device's memory: one at a time needs less.
+            # All images have the same size here, so the device's memory is the reason: one at a time needs less.
             return self._one_by_one(paths, images)
         probability_BC = torch.sigmoid(torch.from_numpy(logit_BC)).numpy()
         damaged = "the model's output is not a number; is the model damaged?"
@@ -200,9 +198,9 @@ class Classifier:
 
 
 def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, float]]:
-    """What transformers' own `pipeline("image-classification")` says of images: finding to score, highest first.
+    """Scores by transformers' own `pipeline("image-classification")`: finding -> score, highest first.
 
-    No code of this package takes part. A run compares it with its own evaluation.
+    It runs no code of this package. A run compares its scores with those of the evaluation.
 
     Args:
         model: run folder or Hub id.
@@ -222,12 +220,12 @@ def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, f
 
 
 def stock_images(split: datasets.Dataset, rows: Sequence[int]) -> list[Image.Image]:
-    """Images of a split as the stock pipeline can take them: as stored, wherever it would see the evaluated greys.
+    """Images of a split for the stock pipeline: as stored, if it would see the grey levels that were evaluated.
 
-    It turns 16-bit files white and knows no DICOM; of these it gets the evaluated 8-bit grey.
+    The pipeline turns 16-bit files white and cannot read DICOM; for these it gets the evaluated 8-bit grey.
 
     Raises:
-        ImageError: one can't be decoded.
+        ImageError: an image cannot be decoded.
     """
     stored = split.select_columns(["image", "image_id"]).cast_column("image", datasets.Image(decode=False))
     images = []

@@ -1,11 +1,11 @@
-"""The CSV of `hf-cxr predict`, and the file beside it that keeps its rows until all are there.
+"""The CSV of `hf-cxr predict`, and the file beside it that keeps its rows until all are done.
 
-`out.csv.partial` gets each row as it is done; when all are, `out.csv` is written whole and the partial file removed.
-Whatever stops the command, a full disk included, the same command resumes: rows of the same model and of files with
-the same size and time of change are kept. A partial file of another model is refused, because it holds work.
+Each row is appended to `out.csv.partial` when it is done; after the last one, `out.csv` is written whole and the
+partial file is removed. Whatever stops the command, even a full disk, the same command resumes: rows of the same model
+and of files with the same size and modification time are kept. A partial file of another model is refused.
 
-A partial file is a line of JSON that names format, model and findings, and a line of JSON an image: absolute path,
-bytes, time of change in ns, and C probabilities as they are written. A last line that was cut off is dropped.
+A partial file has one line of JSON with format, model and findings, then one per image: absolute path, bytes,
+modification time in ns, and C probabilities as written. A truncated last line is dropped.
 
 C = findings.
 """
@@ -26,27 +26,27 @@ from hf_cxr.words import spreadsheet_cell, utf8_text
 
 FORMAT = 1
 KEY = "hf-cxr predict, unfinished"
-ROWS_A_SYNC = 512  # what a power cut may cost
+ROWS_A_SYNC = 512  # at most as many rows are lost in a power cut
 RESUME = "run the same command again to resume"
 
 
 class PredictionRows:
-    """Rows of a CSV that is being made. A context manager: at its end the rows are on the disk.
+    """Rows of an unfinished CSV. A context manager: at its end the rows are on the disk.
 
     Args:
         path: the CSV to be written.
         label_names: C findings.
-        model: fingerprint of what predicts.
+        model: fingerprint of the model.
 
     Raises:
-        OutputError: another command is at work on it; its partial file is of another model, or not one at all; it
-            cannot be written.
+        OutputError: another command is writing it; its partial file belongs to another model, or is not a partial
+            file; or it cannot be written.
     """
 
     def __init__(self, path: str | Path, label_names: Sequence[str], model: str):
         self.path, self.label_names, self.model = Path(path), tuple(label_names), model
         self.partial = partial_of(path)
-        self._done: dict[str, tuple[int, int, int]] = {}  # absolute path to bytes, time of change, offset
+        self._done: dict[str, tuple[int, int, int]] = {}  # absolute path -> bytes, modification time, offset
         self._since_sync = 0
         try:
             self.partial.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class PredictionRows:
         return len(self._done)
 
     def is_done(self, path: Path) -> bool:
-        """Whether there is a row of this file as it is now."""
+        """Whether there is a row for this file in its present version."""
         try:
             status = os.stat(path)
         except OSError:
@@ -86,11 +86,11 @@ class PredictionRows:
 
         Args:
             path: the image file.
-            version: its bytes and time of change in ns when it was read.
+            version: its bytes and modification time in ns when it was read.
             probability_C: (C,) float32.
 
         Raises:
-            OutputError: the disk is full, or refuses otherwise; what was kept before stays.
+            OutputError: the disk is full or cannot be written; earlier rows stay.
         """
         key = os.path.abspath(path)
         line = json.dumps([key, *version, cells_of(probability_C)])
@@ -126,7 +126,7 @@ class PredictionRows:
         return written
 
     def close(self) -> None:
-        """Leave the rows on the disk, and no partial file if there are none."""
+        """Write the rows to the disk; remove a partial file without rows."""
         if self._file.closed:
             return
         try:
@@ -142,7 +142,7 @@ class PredictionRows:
         header = json.dumps({KEY: FORMAT, "model": self.model, "findings": self.label_names})
         try:
             descriptor = os.open(self.partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-            # Buffered for reading alone: a write is on its way when it returns, or fails then and there.
+            # No buffer: a write either reaches the system before it returns, or raises.
             self._file = os.fdopen(descriptor, "r+b", buffering=0)
             first = self._read_line()
             if first.endswith(b"\n"):
@@ -175,12 +175,11 @@ class PredictionRows:
 
     def _refuse_foreign(self) -> None:
         raise OutputError(
-            f"{self.partial} is in the way: it is not an unfinished file of hf-cxr predict; move it away, or give "
-            "another --csv"
+            f"{self.partial} is not an unfinished file of hf-cxr predict; move it, or give another --csv"
         )
 
     def _index(self) -> None:
-        """Note where each whole row begins, up to the first that is damaged."""
+        """Find where each whole row begins, up to the first damaged one."""
         if self._end == 0:
             return
         with open(self.partial, "rb") as file:
@@ -221,7 +220,7 @@ class PredictionRows:
 
 
 def partial_of(path: str | Path) -> Path:
-    """Where the rows of an unfinished CSV are: beside the file that its name leads to.
+    """Where the rows of an unfinished CSV are: beside the file, with links followed.
 
     Raises:
         OutputError: see `hf_cxr.files.output_target`.
@@ -231,7 +230,7 @@ def partial_of(path: str | Path) -> Path:
 
 
 def check_places(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse a CSV that cannot be written, or whose rows cannot be kept meanwhile, before the work.
+    """Before any work, refuse a CSV that cannot be written or whose unfinished rows cannot be kept.
 
     Raises:
         OutputError: see `hf_cxr.files.check_output_file`.
@@ -248,7 +247,7 @@ def cells_of(probability_C: np.ndarray) -> list[str]:
 
 
 def table_row(name: object, cells: Sequence[str], *, spreadsheet_safe: bool) -> list[Any]:
-    """A row of the CSV: a name or "image", and C cells. UTF-8 holds it, whatever the name; formulas are text."""
+    """A row of the CSV: a name or "image", and C cells. Valid UTF-8 whatever the name; formulas become text."""
     row = [utf8_text(cell) for cell in (name, *cells)]
     return [spreadsheet_cell(cell) for cell in row] if spreadsheet_safe else row
 
@@ -258,7 +257,7 @@ def _lock_of(partial: Path) -> Path:
 
 
 def _row(line: bytes, findings: int) -> tuple[str, int, int] | None:
-    """Path, bytes and time of change of a line, or None if it is damaged."""
+    """Path, bytes and modification time of a line, or None if it is damaged."""
     try:
         name, size, changed, cells = json.loads(line)
         [float(cell) for cell in cells]

@@ -1,1 +1,15 @@
-"""Backbones with a multi-label head: built, loaded, checked, and the one place that knows their parts."""
+"""Backbones with a multi-label head. Any classifier of transformers whose head is one linear layer can be one.
+
+- `build`: a fresh model, or one from a Hub id or folder, checked; `fresh(name, kwargs, label_names, image_size)`.
+- `head`: the only module that knows where the head is: `head(model)`, `features(model, pixel_values)`, folding,
+  freezing, starting again.
+- `architectures`: which architectures there are, and what is checked before one is built; `swin` and `vit` hold the
+  checks of a family. To add an architecture that transformers knows, add its line to `architectures.ARCHITECTURES`.
+- `record`: what a model was trained on, as its config.json says.
+"""
+
+from hf_cxr.models.build import fresh
+from hf_cxr.models.head import features, head
+from hf_cxr.models.record import ModelRecord
+
+__all__ = ["ModelRecord", "features", "fresh", "head"]

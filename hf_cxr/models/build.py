@@ -1,28 +1,42 @@
-"""Hub id, folder or config to a multi-label `SwinForImageClassification`.
+"""Hub id, folder or options to a multi-label classifier, as `transformers.AutoModelForImageClassification` gives it.
 
-Refuses what is not a Swin, one that does not fit together (see `swin.py`), weights that are damaged, missing, of other
-shapes or not finite, and a model that needs code of its own (see `checkpoints.py`).
+Refuses an architecture or sizes that cannot be used (see `architectures`), weights that are damaged, missing, of other
+shapes or not finite, and a model that needs code of its own (see `saved_models`).
 
-C = findings, D = features.
+C = findings.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import SwinConfig, SwinForImageClassification
+from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from hf_cxr.config import ModelArguments
-from hf_cxr.models.swin import check_findings, swin_config
+from hf_cxr.models.architectures import ARCHITECTURES, check_findings, check_options, checked_config, options
+from hf_cxr.models.head import head_keys, reset_head
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json, reading
 
-FRESH = "a fresh model (the swin_* flags)"
+
+def fresh(name: str, kwargs: Mapping[str, Any], label_names: Sequence[str], image_size: int) -> PreTrainedModel:
+    """A model of random weights with a head of C independent outputs, in float32.
+
+    Args:
+        name: of the architecture, from `architectures.ARCHITECTURES`.
+        kwargs: arguments of the architecture's config, such as ``{"embed_dim": 96, "depths": [2, 2, 6, 2]}``.
+        label_names: C finding names, in order; they become id2label.
+        image_size: side of the input in pixels.
+
+    Raises:
+        ValueError: no such architecture or option, or sizes that do not fit together.
+    """
+    config = _fresh_config(name, kwargs, label_names, image_size)
+    return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
 
 
 def build_model(
@@ -31,69 +45,63 @@ def build_model(
     head_bias_C: Sequence[float] | None = None,
     *,
     keep_head: bool = False,
-) -> SwinForImageClassification:
-    """A Swin with a head of C independent outputs.
+) -> PreTrainedModel:
+    """A model with a head of C independent outputs, fresh or from a checkpoint.
 
-    The head is new unless it is to be kept, whatever the checkpoint's number of classes, so that a checkpoint that
-    happens to have C classes of its own does not lend its weights to other findings.
+    The head is new unless it is kept, whatever the checkpoint's number of classes: a checkpoint that happens to have C
+    classes of its own must not lend its weights to other findings.
 
     Args:
-        args: where the weights come from, or the shape of a fresh model.
+        args: where the weights come from, or the options of a fresh model.
         label_names: C finding names, in order; they become id2label.
         head_bias_C: where the bias of each output starts, in logits; zero if left out. Not read if the head is kept.
-        keep_head: go on with the checkpoint's head, its calibration included, instead of a new one.
+        keep_head: keep the checkpoint's head, its calibration included, instead of starting a new one.
 
     Raises:
-        ValueError: the checkpoint is refused (see the module's first lines), or its head is to be kept and is one of
+        ValueError: the checkpoint is refused (see the module's first lines), or its head is to be kept and belongs to
             other findings.
     """
-    names = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
-    multi_label = {"problem_type": "multi_label_classification", "drop_path_rate": args.drop_path_rate, **names}
-    if args.model_name_or_path is None:
-        model = SwinForImageClassification(swin_config(_fresh(args) | multi_label, FRESH))
+    name = args.model_name_or_path
+    if name is None:
+        model = fresh(*_choice(args), label_names, args.image_size)
     else:
-        name = args.model_name_or_path
         folder = model_folder(name, args.model_revision)
         saved = read_json(folder / CONFIG)
         if keep_head:
             _check_kept_findings(saved, name, label_names)
-        changes = {"image_size": args.image_size, "num_labels": len(label_names), **multi_label}
-        config = saved_config(saved, name, **changes)
-        model = _load(folder, name, config, new=None if keep_head else "classifier.")
+        config = _changed_config(saved, args, label_names, new_head=not keep_head)
+        model = _load(folder, name, config, new_head=not keep_head)
     if not keep_head:
         reset_head(model, head_bias_C)
     return model
 
 
 def check_model(args: ModelArguments) -> None:
-    """Refuse at the door, before data are read, what `build_model` would refuse after; nothing is kept.
+    """Refuse at the start, before data are read, what `build_model` would refuse later; nothing is kept.
 
     Raises:
         ValueError, OSError: as `build_model`.
     """
-    if args.model_name_or_path is None:
-        swin_config(_fresh(args), FRESH)
+    name = args.model_name_or_path
+    if name is None:
+        _fresh_config(*_choice(args), ["any"], args.image_size)
         return
-    folder = model_folder(args.model_name_or_path, args.model_revision)
-    head = {"id2label": {0: "any"}, "label2id": {"any": 0}, "num_labels": 1}
-    changes = {"image_size": args.image_size, "problem_type": "multi_label_classification", **head}
-    config = saved_config(read_json(folder / CONFIG), args.model_name_or_path, **changes)
-    model = _load(folder, args.model_name_or_path, config, new="classifier.").eval()
+    folder = model_folder(name, args.model_revision)
+    config = _changed_config(read_json(folder / CONFIG), args, ["any"], new_head=True)
+    model = _load(folder, name, config, new_head=True).eval()
     with torch.inference_mode():
         logits = model(pixel_values=torch.zeros(1, 3, args.image_size, args.image_size)).logits
     if not logits.isfinite().all():
-        raise ValueError(
-            f"{args.model_name_or_path} gives {logits[0, 0].item()} for an even image: give another model"
-        )
+        raise ValueError(f"{name} gives {logits[0, 0].item()} for a uniform image; give another model")
 
 
 def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
-    """What a report says of the initial weights. Asked before training: a folder can be gone after it.
+    """What a report says about the initial weights. Call it before training: a folder can be gone afterwards.
 
-    A report is published, so of a local folder it has the name alone, and which data it was trained on.
+    A report is published, so for a local folder it gives only the name, and the data it was trained on.
 
     Returns:
-        ``initial_weights`` in words, and ``base_model``, the Hub id, or None where there is none.
+        ``initial_weights`` in words, and ``base_model``, the Hub id, or None if there is none.
     """
     name = args.model_name_or_path
     if name is None:
@@ -103,20 +111,14 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
         return {"initial_weights": name, "base_model": name}
     place = folder.resolve()
     words = f"{place.name} of {place.parent.name}" if place.name.startswith("checkpoint-") else place.name
-    try:
-        split = json.loads((folder / "config.json").read_text(encoding="utf-8"))["hf_cxr"]["split"]
-    except (OSError, ValueError, LookupError, TypeError):  # not a model of this package
+    record = ModelRecord.of(read_json(folder / CONFIG)) if (folder / CONFIG).is_file() else None
+    if record is None or record.split is None:  # not a model of this package
         return {"initial_weights": f"local folder {words}", "base_model": None}
-    return {"initial_weights": f"local folder {words}, trained on the split {split}", "base_model": None}
+    return {"initial_weights": f"local folder {words}, trained on the split {record.split}", "base_model": None}
 
 
-def freeze_backbone(model: SwinForImageClassification) -> None:
-    """Everything but the classifier gets no gradient; the Trainer then keeps it in evaluation mode."""
-    model.base_model.requires_grad_(False)
-
-
-def load_weights(name: str | Path, revision: str = "main") -> SwinForImageClassification:
-    """A saved Swin in float32, all of it, with the findings that it was saved with.
+def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
+    """A saved model in float32, whole, with the findings that it was saved with.
 
     Args:
         name: Hub id or folder.
@@ -125,29 +127,23 @@ def load_weights(name: str | Path, revision: str = "main") -> SwinForImageClassi
     Raises:
         ValueError: see the module's first lines; or its config.json does not name each output.
         FileNotFoundError: no such folder, or no model in it.
-        OSError: the Hub does not give it.
+        OSError: it cannot be downloaded from the Hub.
     """
     folder = model_folder(name, revision)
     saved = read_json(folder / CONFIG)
-    config = saved_config(saved, name)
+    config = checked_config(saved, f"{name}")
     check_findings(saved, f"{name}")
     return _load(folder, name, config)
 
 
-def saved_config(saved: Mapping[str, Any], name: str | Path, **changes: Any) -> SwinConfig:
-    """The config of a saved model, checked, with some keys changed.
-
-    Raises:
-        ValueError: it is not a Swin's, or not one that fits together.
-    """
-    if "model_type" not in saved:
-        raise ValueError(f"{name} has no model_type in its {CONFIG}; hf_cxr works with Swin models")
-    return swin_config({**saved, **changes}, str(name))
-
-
-def _fresh(args: ModelArguments) -> dict[str, Any]:
-    return {
-        "image_size": args.image_size,
+def _choice(args: ModelArguments, saved: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    """The architecture, a checkpoint's own if there is one, and the options that are given for it."""
+    # To be removed when ModelArguments has `architecture` and `model_kwargs`; nothing else here knows the flat keys.
+    changes = {"drop_path_rate": args.drop_path_rate}
+    if saved is not None:
+        name = saved.get("model_type")
+        return name, changes if name in list(ARCHITECTURES) and "drop_path_rate" in options(name) else {}
+    return "swin", {
         "patch_size": args.swin_patch_size,
         "window_size": args.swin_window_size,
         "embed_dim": args.swin_embed_dim,
@@ -155,17 +151,47 @@ def _fresh(args: ModelArguments) -> dict[str, Any]:
         "num_heads": args.swin_num_heads,
         "use_absolute_embeddings": args.swin_absolute_embeddings,
         "initializer_range": args.swin_initializer_range,
+        **changes,
     }
 
 
-def _load(folder: Path, name: str | Path, config: SwinConfig, *, new: str | None = None) -> SwinForImageClassification:
-    """The weights of a folder in a model of this config; those whose name begins with ``new`` may be missing.
+def _fresh_config(
+    name: str, kwargs: Mapping[str, Any], label_names: Sequence[str], image_size: int
+) -> PreTrainedConfig:
+    where = f"a fresh {name} model"
+    check_options(name, kwargs, where)
+    return checked_config({"model_type": name, **kwargs, "image_size": image_size, **_outputs(label_names)}, where)
 
-    transformers would warn of missing weights, take random ones, and not report NaN.
+
+def _changed_config(
+    saved: Mapping[str, Any], args: ModelArguments, label_names: Sequence[str], *, new_head: bool
+) -> PreTrainedConfig:
+    """A checkpoint's config with the run's own values."""
+    where, (name, kwargs) = f"{args.model_name_or_path}", _choice(args, saved)
+    check_options(name, kwargs, where)
+    changes = {**kwargs, "image_size": args.image_size, **_outputs(label_names)}
+    if new_head:
+        changes["architectures"] = []  # whichever classifier the checkpoint was, its head is not read
+    return checked_config({**saved, **changes}, where)
+
+
+def _outputs(label_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "problem_type": "multi_label_classification",
+        "num_labels": len(label_names),
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: i for i, name in enumerate(label_names)},
+    }
+
+
+def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head: bool = False) -> PreTrainedModel:
+    """The weights of a folder in a model of this config; those of a head that will be new may be missing.
+
+    transformers would only warn about missing weights, use random ones, and not report NaN.
     """
     check_weights(folder, name)
     load = partial(
-        SwinForImageClassification.from_pretrained,
+        AutoModelForImageClassification.from_pretrained,
         folder,
         config=config,
         trust_remote_code=False,
@@ -178,11 +204,11 @@ def _load(folder: Path, name: str | Path, config: SwinConfig, *, new: str | None
     with _without_report():
         model, loading = reading(f"the weights of {name}", load)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
-    lost = sorted(key for key in mismatched | set(loading["missing_keys"]) if new is None or not key.startswith(new))
+    lost = sorted((mismatched | set(loading["missing_keys"])) - (head_keys(model) if new_head else set()))
     if lost:
         raise ValueError(
             f"{name} lacks {len(lost)} of the model's weights, or has them in another shape: {', '.join(lost[:3])}; "
-            f"image_size is {config.image_size}: is it the checkpoint's?"
+            f"if the checkpoint was trained at another size than {config.image_size} pixels, set image_size to that"
         )
     for key, weight in model.state_dict().items():
         if weight.is_floating_point() and not weight.isfinite().all():
@@ -196,7 +222,7 @@ def _load(folder: Path, name: str | Path, config: SwinConfig, *, new: str | None
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Without transformers' table of what was loaded, of which a new head is the usual content."""
+    """Silence transformers' table of what was loaded: a new head is expected to be in it."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
@@ -214,19 +240,3 @@ def _check_kept_findings(saved: Mapping[str, Any], name: str, label_names: Seque
             f"({', '.join(names[:3])}, ...), the data have {len(label_names)} findings "
             f"({', '.join(label_names[:3])}, ...); leave out --reinitialize_head false"
         )
-
-
-def reset_head(model: SwinForImageClassification, bias_C: Sequence[float] | None = None) -> None:
-    """Start the classifier again: weights normal with the config's initializer_range, the bias as given or zero."""
-    with torch.no_grad():
-        model.classifier.weight.normal_(std=model.config.initializer_range)
-        model.classifier.bias.copy_(
-            torch.zeros(model.config.num_labels) if bias_C is None else torch.as_tensor(bias_C, dtype=torch.float32)
-        )
-
-
-def fold_into_head(model: SwinForImageClassification, weight_CD: np.ndarray, bias_C: np.ndarray) -> None:
-    """Replace the classifier's weight (C, D) and bias (C,), as calibration gives them."""
-    with torch.no_grad():
-        model.classifier.weight.copy_(torch.as_tensor(weight_CD))
-        model.classifier.bias.copy_(torch.as_tensor(bias_C))

@@ -27,6 +27,7 @@ from hf_cxr.evaluation import EvaluationReport
 from hf_cxr.files import write_json, write_text
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import LabelSpace
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
 from hf_cxr.reporting.document import Document
@@ -172,7 +173,8 @@ def warn_of_other_split(classifier: Classifier, data_fingerprint: str, split: st
     Returns:
         The fingerprint of what the model was trained on, if it says.
     """
-    trained_on = (getattr(classifier.model.config, "hf_cxr", None) or {}).get("split")
+    record = ModelRecord.of(classifier.model.config)
+    trained_on = None if record is None else record.split
     if trained_on != data_fingerprint:
         logger.warning(
             "the model's split fingerprint is %s, this data's is %s: the data or the cut differ, and if they overlap, "

@@ -5,7 +5,6 @@ and each checkpoint's config.json the fingerprints of the data and of the initia
 """
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Collection, Mapping
@@ -18,6 +17,8 @@ from hf_cxr.config import ARGUMENTS, PATHS, RunArguments
 from hf_cxr.data import count_removed
 from hf_cxr.data.fingerprint import FILE, changes, data_fingerprint, load_state, save_state
 from hf_cxr.files import file_sha256
+from hf_cxr.models.record import ModelRecord
+from hf_cxr.saved_models import CONFIG, read_json
 from hf_cxr.yaml_files import dump_yaml, parse_yaml
 
 logger = logging.getLogger(__name__)
@@ -110,21 +111,21 @@ def check_resume(
     if checkpoint is None:
         save_state(state, run_dir)
         return {"data": fingerprint, "initial_weights": weights}
-    saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("hf_cxr") or {}
-    if saved.get("data") is None:
+    saved = _record(checkpoint)
+    if saved.data is None:
         check_split(split, checkpoint)
         logger.warning("%s was written by an earlier version: its labels and files cannot be compared", checkpoint)
         save_state(state, run_dir)  # for the next time
         return {"data": fingerprint, "initial_weights": weights}
     if trained:
-        weights = saved.get("initial_weights")
-    if saved.get("initial_weights") != weights:
+        weights = saved.initial_weights
+    if saved.initial_weights != weights:
         raise ValueError(
             f"{run_dir} started from other weights than those of {args.model.model_name_or_path}: give the "
             "--model_name_or_path it was started with, or another --output_dir"
         )
-    removed = _check_state(args, run_dir, checkpoint, state, saved["data"], unreadable)
-    return {"data": saved["data"], "initial_weights": weights} | ({"removed_images": removed} if removed else {})
+    removed = _check_state(args, run_dir, checkpoint, state, saved.data, unreadable)
+    return {"data": saved.data, "initial_weights": weights} | ({"removed_images": removed} if removed else {})
 
 
 def check_split(fingerprint: str, checkpoint: Path) -> None:
@@ -133,12 +134,16 @@ def check_split(fingerprint: str, checkpoint: Path) -> None:
     Raises:
         ValueError: its split's fingerprint is another one.
     """
-    saved = (json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("hf_cxr") or {}).get("split")
+    saved = _record(checkpoint).split
     if saved != fingerprint:
         raise ValueError(
             f"{checkpoint} was trained on the split {saved}, the data are now {fingerprint}: other images or "
             "another cut; give the data it was started with, or another --output_dir"
         )
+
+
+def _record(checkpoint: Path) -> ModelRecord:
+    return ModelRecord.of(read_json(checkpoint / CONFIG)) or ModelRecord()
 
 
 def _check_state(

@@ -16,6 +16,7 @@ A run folder with metrics.json is finished. Nothing in stages/ is pushed.
 undone to the bit, so the uncalibrated copy of the model is removed once the calibrated one is written.
 """
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -31,6 +32,8 @@ from transformers import PreTrainedModel
 from hf_cxr.config import MEASURING, RunArguments, parse_arguments
 from hf_cxr.files import replace_all, replacing
 from hf_cxr.inference.classifier import Classifier
+from hf_cxr.models.head import head
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.saved_models import CONFIG, PROCESSOR
 
@@ -120,17 +123,16 @@ def trained_classifier(run_dir: Path) -> Classifier:
                 f"{run_dir} lacks {HEAD}, the uncalibrated classifier: an earlier version of hf_cxr wrote the run and "
                 "did not keep it; its figures and its calibration stay as they are"
             )
-        classifier.model.classifier.load_state_dict(load_file(run_dir / HEAD))
-        record = dict(classifier.model.config.hf_cxr)
-        record.pop("calibration", None)
-        classifier.model.config.hf_cxr = record
+        head(classifier.model).load_state_dict(load_file(run_dir / HEAD))
+        record = ModelRecord.of(classifier.model.config) or ModelRecord()
+        dataclasses.replace(record, calibration=None).write(classifier.model.config)
     return classifier
 
 
 def save_head(run_dir: Path, model: PreTrainedModel) -> None:
     """Keep the classifier as it was trained."""
     with replacing(run_dir / HEAD) as beside, torch.no_grad():
-        save_file({name: value.cpu().contiguous() for name, value in model.classifier.state_dict().items()}, beside)
+        save_file({name: value.cpu().contiguous() for name, value in head(model).state_dict().items()}, beside)
 
 
 def save_model_folder(run_dir: Path, model: PreTrainedModel) -> None:

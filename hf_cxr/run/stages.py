@@ -21,7 +21,9 @@ from hf_cxr.config import RunArguments
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.hub import push_run as push  # the last stage
-from hf_cxr.models.build import check_model, describe_initial_weights, fold_into_head
+from hf_cxr.models.build import check_model, describe_initial_weights
+from hf_cxr.models.head import fold_into_head
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.push_files import FIGURES
@@ -154,9 +156,9 @@ def calibrate(run_dir: Path, args: RunArguments | None = None) -> None:
     files.save_head(run_dir, model)
     if args.evaluation.calibrate:
         pair, calibration = calibrate_pair(pair)
-        weight_CD, bias_C = (parameter.detach().cpu().numpy() for parameter in model.classifier.parameters())
-        fold_into_head(model, *calibration.fold(weight_CD, bias_C))
-        model.config.hf_cxr = {**model.config.hf_cxr, "calibration": calibration.to_dict()}
+        fold_into_head(model, calibration.fold)
+        record = ModelRecord.of(model.config) or ModelRecord()
+        dataclasses.replace(record, calibration=calibration.to_dict()).write(model.config)
     files.save_model_folder(run_dir, model)
     files.save_pair(run_dir / "predictions", pair)
 
@@ -177,7 +179,7 @@ def measure(
     """
     args = args or files.saved_arguments(run_dir)
     trained = files.read_json(run_dir / files.LAST_FILE["train"])
-    saved = files.read_json(run_dir / CONFIG)["hf_cxr"].get("calibration")
+    saved = ModelRecord.of(files.read_json(run_dir / CONFIG)).calibration
     calibration = saved and Calibration.from_dict(saved)
     validation, test = files.load_pair(run_dir / "predictions")
     files.forget(run_dir, "measure")

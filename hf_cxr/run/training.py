@@ -21,7 +21,9 @@ from hf_cxr.evaluation import METRICS
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
-from hf_cxr.models.build import build_model, freeze_backbone
+from hf_cxr.models.build import build_model
+from hf_cxr.models.head import freeze_backbone
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import PixelProcessor
 from hf_cxr.run.checks import check_reweighting
 from hf_cxr.run.data import RunData
@@ -88,14 +90,14 @@ def build_first_model(
     check_first_stage(args, model, data.fingerprint)
     if args.stages.freeze_backbone:
         freeze_backbone(model)
-    model.config.hf_cxr = {
-        "version": hf_cxr.__version__,
-        "split": data.fingerprint,
-        "loss": loss.describe(),
+    ModelRecord(
+        version=hf_cxr.__version__,
+        dataset=dataset_name(args.data),
+        synthetic=is_synthetic(args.data),
+        split=data.fingerprint,
+        loss=loss.describe(),
         **data.origin,
-        "dataset": dataset_name(args.data),
-        "synthetic": is_synthetic(args.data),
-    }
+    ).write(model.config)
     return model
 
 
@@ -104,19 +106,19 @@ def check_first_stage(args: RunArguments, model: PreTrainedModel, fingerprint: s
 
     One trained on other data may be fine-tuned: whether they share patients is unknown here, so a warning is logged.
     """
-    name, before = args.model.model_name_or_path, getattr(model.config, "hf_cxr", None) or {}
-    if not before or before.get("split") == fingerprint:
+    name, before = args.model.model_name_or_path, ModelRecord.of(model.config)
+    if before is None or before.split == fingerprint:
         return
-    if before.get("dataset", dataset_name(args.data)) == dataset_name(args.data):
+    if before.dataset in (None, dataset_name(args.data)):
         raise ValueError(
-            f"{name} was trained on the split {before.get('split')} of {dataset_name(args.data)}, the data are now "
+            f"{name} was trained on the split {before.split} of {dataset_name(args.data)}, the data are now "
             f"{fingerprint}: images that are now for validation and test may have been trained on; give the data it "
             "was trained with, or another --model_name_or_path"
         )
     logger.warning(
         "%s was trained on %s: if they share patients with these data, the figures are inflated",
         name,
-        before["dataset"],
+        before.dataset,
     )
 
 

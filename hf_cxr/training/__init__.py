@@ -1,1 +1,1 @@
-"""The Trainer with its loss, sampler and pixels, what changes during training, and checkpoints."""
+"""Training: the Trainer, the callbacks that change something on the way, feature over-sampling, and checkpoints."""

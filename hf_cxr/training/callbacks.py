@@ -1,6 +1,6 @@
-"""What changes in the course of training: deferred re-weighting, an average of the weights, an early end.
+"""What changes during training: deferred re-weighting, averaged weights, early stopping.
 
-All follow from the epoch and the checkpoint alone, so that a resumed run is the run that was not stopped.
+Each depends only on the epoch and the checkpoint, so that a resumed run equals one that was not interrupted.
 """
 
 from collections.abc import Iterator
@@ -19,15 +19,14 @@ TRAINING_WEIGHTS = "training_weights.safetensors"
 
 
 class DeferredReweighting(TrainerCallback):
-    """Class weights act from an epoch on; before it every finding weighs 1.
+    """Class weights apply from an epoch on; before it every finding weighs 1.
 
-    The representation is learnt on the natural distribution, and its last epochs turn to the rare findings. The
-    validation loss is that of the epoch's weights, so it jumps where they change: choose the checkpoint by another
-    metric.
+    The representation is learnt on the natural distribution, and the last epochs turn to the rare findings. The
+    validation loss uses the epoch's weights, so it jumps when they change: choose the checkpoint by another metric.
 
     Args:
         loss: has ``set_reweighting(active)``, as `losses.MultiLabelLoss`.
-        start: first epoch, from 0, in which the weights act.
+        start: first epoch, from 0, in which the weights apply.
 
     Source: Cao, Wei, Gaidon, Arechiga and Ma, "Learning Imbalanced Datasets with Label-Distribution-Aware Margin
     Loss", NeurIPS 2019, the deferred re-balancing schedule (DRW).
@@ -41,14 +40,14 @@ class DeferredReweighting(TrainerCallback):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """transformers' early stopping, whose count after a resume is that of the run that was not stopped.
+    """transformers' early stopping, with the right count after a resume.
 
-    The count is taken again from the evaluations that the checkpoint's log holds. The Trainer can restore it from the
-    checkpoint's state, but forgets that the count was full, and would train on.
+    The count is recomputed from the evaluations in the checkpoint's log. The Trainer can restore it from the
+    checkpoint's state, but forgets that the patience was exhausted, and would continue training.
 
     Args:
-        early_stopping_patience: evaluations in a row without a better value that end the training.
-        early_stopping_threshold: by how much a value must be better than the best one to count.
+        early_stopping_patience: evaluations in a row without an improvement that end the training.
+        early_stopping_threshold: the least improvement that counts.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -64,13 +63,13 @@ class EarlyStopping(EarlyStoppingCallback):
 
 
 class WeightAverage(TrainerCallback):
-    """An exponential moving average of the weights, which is what is measured, chosen and saved.
+    """An exponential moving average of the weights, which is evaluated, selected and saved in their place.
 
-    After step t the average moves by 1 - d_t towards the weights, d_t = min(decay, (1 + t) / (10 + t)), so that an
-    average over more steps than there have been does not hang on to the first weights.
+    After step t the average moves by 1 - d_t towards the weights, d_t = min(decay, (1 + t) / (10 + t)), so that the
+    first weights do not dominate an average over more steps than there have been.
 
-    Hand it to the Trainer as ``average``: a checkpoint's model.safetensors is then the average, and
-    training_weights.safetensors beside it the weights that training goes on with.
+    Pass it to `CXRTrainer` as ``average``: a checkpoint's model.safetensors is then the average, and
+    training_weights.safetensors beside it holds the weights that training continues with.
 
     Args:
         decay: 0 to below 1; 0 is the weights themselves.
@@ -96,19 +95,19 @@ class WeightAverage(TrainerCallback):
         self.finish(model)
 
     def start(self, model: PreTrainedModel) -> None:
-        """Begin with these weights."""
+        """Start the average at these weights."""
         self.averaged = AveragedModel(model, multi_avg_fn=self._move)
-        self.averaged.n_averaged.fill_(1)  # the first weights are in it
+        self.averaged.n_averaged.fill_(1)  # the first weights count
 
     def finish(self, model: PreTrainedModel | None) -> None:
-        """The average becomes the model's weights, or is dropped if the model has the best checkpoint's already."""
+        """Copy the average into the model; with None, drop it, because the best checkpoint is loaded already."""
         if self.averaged is not None and model is not None:
             model.load_state_dict(self.averaged.module.state_dict())
         self.averaged = None
 
     @contextmanager
     def applied_to(self, model: PreTrainedModel) -> Iterator[None]:
-        """Within the block the model has the averaged weights; after it, its own again, to the bit."""
+        """Within the block the model has the averaged weights; after it, its own again, bit by bit."""
         if self.averaged is None:
             yield
             return
@@ -125,16 +124,16 @@ class WeightAverage(TrainerCallback):
                     value.copy_(own[name])
 
     def save_training_weights(self, model: PreTrainedModel, folder: str | Path) -> None:
-        """Write the weights that training goes on with; nothing after training, when there are no others."""
+        """Write the weights that training continues with; nothing after training, when there is no average."""
         if self.averaged is not None:
             with replacing(Path(folder) / TRAINING_WEIGHTS) as beside:
                 save_file({name: value.contiguous() for name, value in model.state_dict().items()}, beside)
 
     def resume(self, model: PreTrainedModel, folder: str | Path) -> None:
-        """From a model that was just loaded with a checkpoint's average, go on with the checkpoint's training weights.
+        """Continue from a checkpoint: the model has its average; start there, and load its training weights.
 
         Raises:
-            ValueError: the checkpoint has none: it was written without an average.
+            ValueError: the checkpoint has no training weights, because it was written without an average.
         """
         path = Path(folder) / TRAINING_WEIGHTS
         if not path.is_file():

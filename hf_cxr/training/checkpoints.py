@@ -1,10 +1,10 @@
-"""Checkpoints of a run: whole or not, to the byte, and which one an unfinished run resumes from.
+"""Checkpoints of a run: whether each is whole, byte by byte, and which one an unfinished run resumes from.
 
-The Trainer writes a checkpoint file by file. `seal` writes ``checksums.json`` after the last of them: the size and the
-SHA-256 of every file. A folder without it was killed in mid-save; one that disagrees with it is damaged. The file that
-says which checkpoint is best (``trainer_state.json``) names a step and no path, so that a run folder can be moved.
+The Trainer writes a checkpoint file by file. `seal` writes ``checksums.json`` last: size and SHA-256 of every file. A
+folder without it was not finished; one that differs from it is damaged. The file that says which checkpoint is best
+(``trainer_state.json``) names a step but no path, so that a run folder can be moved.
 
-Checkpoints of versions before ``checksums.json`` are taken if the files that a resume reads are there.
+Checkpoints of versions that wrote no ``checksums.json`` are used if the files that a resume reads are there.
 """
 
 import json
@@ -16,22 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from hf_cxr.files import file_sha256, write_json, write_text
+from hf_cxr.models.record import ModelRecord
 
 logger = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.json"
 STATE = "trainer_state.json"
 DAMAGED = "damaged-"  # prefix of a checkpoint folder that was set aside
-UNFINISHED = "it was not written to its end"
+UNFINISHED = "it is incomplete"
 FOR_A_MODEL = ("config.json", "model.safetensors", STATE)
 FOR_A_RESUME = ("optimizer.pt", "scheduler.pt")
 
 
 def seal(checkpoint: str | Path) -> None:
-    """Record size and SHA-256 of every file of a checkpoint, after the last of them was written.
+    """Record size and SHA-256 of every file of a checkpoint, after the last one was written.
 
-    The path of the best checkpoint is taken out of its state: it would be wrong as soon as the folder moves, and the
-    number of the best step, beside it, says the same.
+    The path of the best checkpoint is removed from its state: it would be wrong as soon as the folder moves, and the
+    number of the best step, beside it, is enough.
     """
     checkpoint = Path(checkpoint)
     state = _read_json(checkpoint / STATE)
@@ -42,7 +43,7 @@ def seal(checkpoint: str | Path) -> None:
 
 
 def problems_of(checkpoint: str | Path) -> list[str]:
-    """What is missing, cut short or changed in a checkpoint, in words; empty if it is whole."""
+    """What is missing, truncated or changed in a checkpoint, in words; empty if it is whole."""
     checkpoint = Path(checkpoint)
     if not checkpoint.is_dir():
         return ["the folder is missing"]
@@ -64,14 +65,14 @@ def problems_of(checkpoint: str | Path) -> list[str]:
 
 
 def usable_checkpoint(run_dir: str | Path, world_size: int = 1, *, needs_best: bool = True) -> Path | None:
-    """The newest whole checkpoint to resume from; unusable newer ones are set aside or cleared away, with a warning.
+    """The newest whole checkpoint to resume from; newer unusable ones are renamed or removed, with a warning.
 
-    Resuming from an older one, or starting again, computes the same numbers and costs only time.
+    Resuming from an older one, or starting again, gives the same numbers and only costs time.
 
     Args:
         run_dir: the run folder.
         world_size: number of processes that will resume; each needs its own random state.
-        needs_best: the run ends by going back to its best checkpoint, so that one must be whole too.
+        needs_best: the run ends by loading its best checkpoint, so that one must be whole too.
 
     Returns:
         The checkpoint folder, or None to start from the beginning.
@@ -88,7 +89,7 @@ def usable_checkpoint(run_dir: str | Path, world_size: int = 1, *, needs_best: b
         logger.warning("%s cannot be resumed from: %s", checkpoint, "; ".join(problems[:3]))
     for name, problems in problems_by_name.items():
         if problems:
-            _clear_away(run_dir / name, finished=problems != [UNFINISHED])
+            _remove_or_rename(run_dir / name, finished=problems != [UNFINISHED])
     if problems_by_name and chosen is None:
         logger.warning("%s has no checkpoint that can be resumed from: starting from the beginning", run_dir)
     return chosen
@@ -103,7 +104,7 @@ def checkpoints_of(run_dir: str | Path) -> list[Path]:
     folders = [path for path in Path(run_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     for path in folders:
         if not path.is_dir():
-            raise ValueError(f"{path} is not a folder, so no checkpoint can be written there: move it away")
+            raise ValueError(f"{path} is not a folder, so no checkpoint can be written there; move it away")
     return sorted(folders, key=_step)
 
 
@@ -124,7 +125,7 @@ def check_whole(checkpoint: str | Path, what: str, repair: str) -> None:
 
 
 def _problems_of_resume(checkpoint: Path, world_size: int, needs_best: bool) -> list[str]:
-    """What keeps a whole checkpoint from being resumed by this many processes and brought to its end."""
+    """Why this many processes cannot resume a whole checkpoint and finish the run."""
     rng = [f"rng_state_{i}.pth" for i in range(world_size)] if world_size > 1 else ["rng_state.pth"]
     problems = [f"{name} is missing" for name in (*FOR_A_RESUME, *rng) if not (checkpoint / name).is_file()]
     step = (_read_json(checkpoint / STATE) or {}).get("best_global_step")
@@ -140,20 +141,24 @@ def _problems_without_checksums(checkpoint: Path) -> list[str]:
     config = _read_json(checkpoint / "config.json")
     if config is None:
         return ["config.json cannot be read"]
-    if "data" in (config.get("hf_cxr") or {}):  # which came with the checksums
+    try:
+        record = ModelRecord.of(config)
+    except ValueError as error:
+        return [str(error)]
+    if record is not None and record.data is not None:  # which came with the checksums
         return [UNFINISHED]
     missing = [f"{name} is missing" for name in FOR_A_MODEL if not (checkpoint / name).is_file()]
     return missing or _problem_of_step(checkpoint)
 
 
 def _problem_of_step(checkpoint: Path) -> list[str]:
-    """A folder that was renamed, or filled with another checkpoint's files: the best one is found by its number."""
+    """A folder that was renamed, or holds another checkpoint's files: checkpoints are found by their number."""
     step = (_read_json(checkpoint / STATE) or {}).get("global_step")
     return [] if step in (None, _step(checkpoint)) else [f"its files are those of step {step}"]
 
 
-def _clear_away(checkpoint: Path, *, finished: bool) -> None:
-    """Remove a checkpoint that was never finished; keep a damaged one under another name."""
+def _remove_or_rename(checkpoint: Path, *, finished: bool) -> None:
+    """Remove a checkpoint that was never finished; rename a damaged one."""
     if not finished:
         shutil.rmtree(checkpoint)
         return

@@ -1,24 +1,24 @@
-"""Minority over-sampling in feature space, for a classifier that is re-trained on a frozen backbone.
+"""Minority over-sampling in feature space, for a head that is re-trained on a frozen backbone.
 
-Where the sampler draws an image again within an epoch, the classifier sees no copy of it but a point between its
-features f_i and those of a neighbour f_j,
+When the sampler draws an image again within an epoch, the head gets, instead of a copy, a point between its features
+f_i and those of a neighbour f_j,
 
     f = f_i + u (f_j - f_i),    u uniform in [0, 1),
 
 j one of the k nearest among the images that share the image's rarest finding (Euclidean, known positives only). A
-label cell of the point is what i and j agree on; where they differ, or one is unknown, it is unknown: nobody has said
-what lies between a lung with an effusion and one without. The first draw of an image, and every draw of one without a
-finding or without a neighbour, is the image itself.
+label cell of the point is known where i and j agree; where they differ, or one is unknown, it is unknown: no label
+describes what lies between a lung with an effusion and one without. The first draw of an image, and every draw of one
+without a finding or without a neighbour, is the image itself.
 
-f_i is of the augmented image, f_j of the plain one, computed once: the backbone is frozen. j and u come from
-(seed, epoch, index) alone. The loss is told the prevalence of the draws, as without interpolation: the cells that
-become unknown are not taken off it.
+f_i comes from the augmented image, f_j from the plain one, computed once: the backbone is frozen. j and u depend only
+on (seed, epoch, index). The loss uses the prevalence of the draws, as without interpolation: the cells that become
+unknown are not subtracted.
 
 Source: SMOTE, Chawla, Bowyer, Hall and Kegelmeyer, Journal of Artificial Intelligence Research 16 (2002), between
 neighbours of a class; MLSMOTE, Charte et al., Knowledge-Based Systems 89 (2015), one minority label at a time in
-multi-label data, whose "intersection" of the labels this is, with unknown in the place of absent. That the second
-stage over-samples minority findings in feature space is Park et al.'s, as the reference cites it; their exact
-definition was not at hand, so this is named by what it does and not by their name.
+multi-label data, whose "intersection" of the labels this is, with unknown instead of absent. Over-sampling minority
+findings in feature space in a second stage is due to Park et al., as the reference cites it; their exact definition
+was not available, so this is named after what it does and not after them.
 
 N = training images, C = findings, D = features, B = images in a batch, K = neighbours.
 """
@@ -33,17 +33,18 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from hf_cxr.models.head import features, head
 from hf_cxr.processing import PixelProcessor, collate
 
 
 class FeatureOversampling:
-    """Interpolates between training images in feature space; hand it to the Trainer as ``interpolation``.
+    """Interpolates between training images in feature space; pass it to `CXRTrainer` as ``interpolation``.
 
     Args:
-        feature_ND: float32 features of each training image; those of images without a known positive are not read.
+        feature_ND: float32 features of each training image; not read for images without a known positive.
         label_NC: 1, 0 or NaN.
         neighbours: k, at least 1.
-        seed: of neighbour and place.
+        seed: of the draws of neighbours and places.
     """
 
     def __init__(self, feature_ND: torch.Tensor, label_NC: np.ndarray, *, neighbours: int = 5, seed: int = 0):
@@ -74,9 +75,9 @@ class FeatureOversampling:
 
     @contextmanager
     def applied_to(self, model: PreTrainedModel, row_B: np.ndarray, epoch: int) -> Iterator[None]:
-        """Within the block the classifier gets the points in the place of the images' features."""
+        """Within the block the head gets the points instead of the images' features."""
         partner_B, place_B = self.draw(row_B, epoch)
-        handle = model.classifier.register_forward_pre_hook(
+        handle = head(model).register_forward_pre_hook(
             lambda _, inputs: (self._between(inputs[0], partner_B, place_B),)
         )
         try:
@@ -87,12 +88,12 @@ class FeatureOversampling:
     def _between(self, feature_BD: torch.Tensor, partner_B: np.ndarray, place_B: np.ndarray) -> torch.Tensor:
         other_BD = self.feature_ND[partner_B].to(feature_BD)
         place_B1 = torch.from_numpy(place_B)[:, None].to(feature_BD)
-        # A copy's partner is the image without augmentation: its place is 0, and it stays as it is, to the bit.
+        # The partner of a first draw is the image without augmentation: at place 0 its features stay bit by bit.
         return torch.where(place_B1 > 0, feature_BD + place_B1 * (other_BD - feature_BD), feature_BD)
 
 
 def nearest_of_rarest(feature_ND: torch.Tensor, label_NC: np.ndarray, neighbours: int) -> list[np.ndarray]:
-    """For each image the rows of its nearest others among those with its rarest finding, nearest first; may be empty.
+    """For each image, the rows of its nearest neighbours with its rarest finding, nearest first; may be empty.
 
     >>> features = torch.tensor([[0.0], [1.0], [5.0], [0.1]])
     >>> labels = np.array([[1, 1], [1, 1], [1, 0], [1, np.nan]])
@@ -126,13 +127,13 @@ def features_of(
     batch_size: int = 64,
     workers: int = 0,
 ) -> torch.Tensor:
-    """What the classifier gets for these rows without augmentation: (N, D) float32 on the device, zeros elsewhere."""
+    """The features of these rows without augmentation: (N, D) float32 on the device, zeros for all other rows."""
     model.to(device).eval()
     pixels.to(device)
-    feature_ND = torch.zeros(len(dataset), model.classifier.in_features, device=device)
+    feature_ND = torch.zeros(len(dataset), head(model).in_features, device=device)
     subset = Subset(dataset, rows.tolist())
     loader = DataLoader(subset, batch_size=batch_size, collate_fn=collate, num_workers=workers)
     for batch in tqdm(loader, desc="Features of training images", unit="batch"):
         pixel_values = pixels(batch["pixel_values"].to(device))
-        feature_ND[batch["row"]] = model.base_model(pixel_values=pixel_values).pooler_output.float()
+        feature_ND[batch["row"]] = features(model, pixel_values).float()
     return feature_ND.clone()

@@ -1,6 +1,6 @@
-"""`CXRTrainer`: transformers' Trainer, handed its loss, its sampler and its pixels.
+"""`CXRTrainer`: transformers' Trainer for multi-label images.
 
-It knows no loss and no sampler by name. Each override says why it is there.
+The loss, the sampler and the pixel processing are passed in. Each override says why it is there.
 
 B = images, C = findings, S = resized side in pixels.
 """
@@ -28,15 +28,15 @@ class CXRTrainer(Trainer):
     """Fine-tunes a multi-label classifier on batches of `processing.collate`.
 
     Args:
-        loss: module with ``loss(logits (B, C), targets (B, C), num_items=None) -> scalar``, the sum over items (known
-            cells, say) divided by ``num_items``, or by their own number without it; with ``count_items(targets)``, and
-            with ``additive``: whether the losses of a step's pieces add up.
+        loss: module with ``loss(logits (B, C), targets (B, C), num_items=None) -> scalar``: the sum over items (for
+            most losses, known cells) divided by ``num_items``, by default their own number; with
+            ``count_items(targets)``; and with ``additive``: whether the losses of a step's micro-batches add up.
         pixels: turns uint8 batches into the model's input, with ``augment`` in training.
-        sampler: draws training rows; has ``set_epoch``. None for a stream, which has an order of its own.
-        decay_all_parameters: weight decay on biases and norms too, as `torch.optim.Adam(model.parameters())` has it.
+        sampler: draws training rows; has ``set_epoch``. None for a stream, which has its own order.
+        decay_all_parameters: weight decay on biases and norms too, as `torch.optim.Adam(model.parameters())` does.
         average: a callback that keeps averaged weights, see `callbacks.WeightAverage`: what is evaluated and saved.
         interpolation: mixes labels and features of draws, see `feature_oversampling.FeatureOversampling`.
-        compute_metrics: as the Trainer's; the loss over the whole set is added to what it gives.
+        compute_metrics: as the Trainer's; the loss over the whole set is added to its values.
         kwargs: the Trainer's own.
     """
 
@@ -60,13 +60,13 @@ class CXRTrainer(Trainer):
         self.average, self.interpolation, self._metrics_of_set = average, interpolation, compute_metrics
         kwargs.setdefault("data_collator", collate)
         with warnings.catch_warnings():
-            # The Trainer's own smoothing knows one label an image; the loss here smooths, see `MultiLabelLoss`.
+            # The Trainer's own smoothing is for one label per image; here the loss smooths, see `MultiLabelLoss`.
             warnings.filterwarnings("ignore", message="Label smoothing is not compatible with multi-label")
             super().__init__(*args, compute_metrics=self._compute_metrics, **kwargs)
         if not loss.additive and (self.args.gradient_accumulation_steps > 1 or self.args.world_size > 1):
             raise ValueError(
-                f"{type(loss).__name__} compares the images of a batch, so its gradients depend on how a step is cut "
-                f"up: it takes 1 process and gradient_accumulation_steps 1, not {self.args.world_size} and "
+                f"{type(loss).__name__} compares the images of a batch, so its gradients depend on how a step is "
+                f"split up: use 1 process and gradient_accumulation_steps 1, not {self.args.world_size} and "
                 f"{self.args.gradient_accumulation_steps}"
             )
         self.loss.to(self.args.device)
@@ -78,20 +78,20 @@ class CXRTrainer(Trainer):
         if average is not None:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise ValueError(
-                    "an average of the weights needs them whole on each device: not with FSDP or DeepSpeed"
+                    "ema_decay does not work with FSDP or DeepSpeed: an average needs all weights on each device"
                 )
             self.add_callback(average)
         # The Trainer puts the whole model into training mode before each step. In a frozen part, stochastic depth
-        # would only add noise to what cannot adapt.
+        # would only add noise to weights that cannot adapt.
         self._frozen = [part for part in self.model.children() if _is_frozen(part)]
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler[int] | None:
-        # The sampler is an argument: which images are drawn is a choice of the long-tail toolbox.
+        # The sampler is passed in: which images an epoch draws is one of the long-tail methods.
         return super()._get_train_sampler(train_dataset) if self.sampler is None else self.sampler
 
     def _get_dataloader(self, dataset, description: str, batch_size: int, *args: Any, **kwargs: Any):
-        # Of a stream, Accelerate would let the first process decode everything and send the others their parts, or
-        # let each decode the whole. Here a stream knows its process's part, has its length, and is told the epoch.
+        # For a stream, Accelerate would let the first process decode everything and send the rest their parts, or let
+        # each process decode the whole stream. Here a stream knows its process's part, its length and the epoch.
         if not isinstance(dataset, IterableDataset):
             return super()._get_dataloader(dataset, description, batch_size, *args, **kwargs)
         return DataLoaderShard(
@@ -107,21 +107,21 @@ class CXRTrainer(Trainer):
         )
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        # The reference gives weight decay to every parameter; the Trainer leaves out biases and norms.
+        # The reference applies weight decay to every parameter; the Trainer leaves out biases and norms.
         if self.decay_all_parameters:
             return [name for name, _ in model.named_parameters()]
         return super().get_decay_parameter_names(model)
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
-        # Here and not in the loss: a point between two images knows fewer label cells, and they are counted here.
+        # Here and not in the loss: a point between two images has fewer known cells, and the cells are counted here.
         if self.interpolation is not None:
             epoch = int(self.state.epoch or 0)
             epoch_iterator = (self.interpolation.mix_labels(batch, epoch) for batch in epoch_iterator)
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
-        # The Trainer counts labels that are not -100. Here the loss says what an item is, mostly a known label cell,
-        # and the mean over a step's cells is not the mean of its micro-batches' means when some are unknown.
+        # The Trainer counts labels that are not -100. Here the loss defines an item, usually a known label cell, and
+        # the mean over a step's cells is not the mean of its micro-batches' means when some are unknown.
         if not batch_samples or "labels" not in batch_samples[0]:
             return None
         items = sum(self.loss.count_items(batch["labels"]) for batch in batch_samples).to(device)
@@ -134,7 +134,7 @@ class CXRTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ):
-        # The model's own loss is the plain BCE, which knows no unknown cells and no class weights.
+        # The model's own loss is plain BCE, without unknown cells and class weights.
         for part in self._frozen:
             part.eval()
         pixel_values = (
@@ -144,46 +144,46 @@ class CXRTrainer(Trainer):
         )
         with self._interpolated(model, inputs):
             outputs = model(pixel_values=pixel_values)
-        self.loss.train(model.training)  # labels are smoothed in training alone
+        self.loss.train(model.training)  # labels are smoothed only in training
         loss = self.loss(outputs.logits, inputs["labels"], num_items=num_items_in_batch)
         if num_items_in_batch is not None:
-            loss = loss * self.args.world_size  # data-parallel training averages gradients; the step's sum is wanted
+            loss = loss * self.args.world_size  # data-parallel training averages gradients; here they must add up
         return (loss, outputs) if return_outputs else loss
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # A run that was stopped early and is resumed from its last checkpoint has no step left; the Trainer takes one.
+        # A run that stopped early has no step left when it is resumed; the Trainer would take one more.
         if not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any):
-        # What is measured, and chosen by, is what is saved: the average, where one is kept.
+        # The weights that are measured must be those that are saved: the average, if there is one.
         with self._averaged_weights():
             return super().evaluation_loop(*args, **kwargs)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        # Where validation is measured more often than checkpoints are written, the Trainer takes the best figure
-        # although its weights were not kept: at the end it then goes back to an earlier checkpoint, or to none. Only
-        # what can be gone back to is compared.
+        # If validation is measured more often than checkpoints are written, the Trainer remembers the best value even
+        # when its weights were not saved, and at the end loads an earlier checkpoint, or none. Only evaluations with a
+        # checkpoint are compared here.
         if self.args.save_strategy != SaveStrategy.BEST and not self.control.should_save:
             return False
         return super()._determine_best_metric(metrics, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # The weights to go on from come first: a checkpoint counts as whole when its trainer_state.json is there,
-        # which is written after this.
+        # The weights to resume from are written first: a checkpoint counts as whole when its trainer_state.json is
+        # there, which is written after this.
         if self.average is not None and self.args.should_save:
             self.average.save_training_weights(self.model, output_dir or self.args.output_dir)
         with self._averaged_weights():
             super()._save(output_dir, state_dict)
-        if self.args.should_save:  # a pickle of every argument, a token among them, that nothing reads
+        if self.args.should_save:  # a pickle of every argument, including a token, that nothing reads
             Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        # A checkpoint is sealed when all processes have written their part, and before an older one is removed for it:
-        # at every moment one whole checkpoint is on the disk.
+        # A checkpoint is sealed after all processes have written their part, and before an older one is removed, so
+        # that there is a whole checkpoint on the disk at every moment.
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            (folder / CHECKSUMS).unlink(missing_ok=True)  # of an earlier checkpoint of that step
+            (folder / CHECKSUMS).unlink(missing_ok=True)  # from an earlier checkpoint of the same step
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
@@ -195,7 +195,7 @@ class CXRTrainer(Trainer):
             rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint, use_mtime=True)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        # The saved state names the best step and no path: the folder may have been moved since.
+        # The saved state names the best step but no path, because the folder may have been moved.
         progress = super()._init_training_state(*args, **kwargs)
         self.state.log_history = modern_figures({"history": self.state.log_history})["history"]
         best = best_checkpoint(self.args.output_dir, self.state.best_global_step)
@@ -214,16 +214,16 @@ class CXRTrainer(Trainer):
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], prediction_loss_only: bool, ignore_keys=None
     ):
-        # Gives no loss: the Trainer would average the means of batches, which depends on how the set is cut into
-        # batches when cells are unknown. _compute_metrics takes the loss over the whole set.
+        # Returns no loss: the Trainer would average the means of batches, which depends on how the set is split into
+        # batches when cells are unknown. _compute_metrics computes the loss over the whole set.
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = model(pixel_values=self.pixels(inputs["pixel_values"])).logits
         return None, logits.float(), inputs["labels"]
 
     # transformers 5 writes checkpoints under the Hub's names of Swin's weights and reads them back under the module's
-    # own (issues 43701 and 48805 there): nothing matches, a warning is logged, and the run goes on with other weights.
-    # from_pretrained knows both names, and load_state_dict here is strict.
+    # own (its issues 43701 and 48805): nothing matches, a warning is logged, and the run continues with the wrong
+    # weights. from_pretrained knows both names, and load_state_dict here is strict.
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -243,7 +243,7 @@ class CXRTrainer(Trainer):
             )
             self._load_weights(self.state.best_model_checkpoint)
             if self.average is not None:
-                self.average.finish(None)  # the checkpoint's weights are the average of then
+                self.average.finish(None)  # the checkpoint's weights are already an average
 
     def _load_weights(self, folder: str) -> None:
         saved = type(self.model).from_pretrained(
@@ -252,17 +252,17 @@ class CXRTrainer(Trainer):
         self.model.load_state_dict(saved.state_dict())
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        # card.py writes README.md from the run; the Trainer's own card would overwrite it.
+        # README.md is the model card of the run; the Trainer's own card would overwrite it.
         return
 
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         logits, labels = (
             torch.as_tensor(array, device=self.args.device) for array in (prediction.predictions, prediction.label_ids)
         )
-        lost = int((~torch.isfinite(logits)).any(dim=1).sum())
-        if lost:
+        diverged = int((~torch.isfinite(logits)).any(dim=1).sum())
+        if diverged:
             raise ValueError(
-                f"training diverged: the outputs for {lost:,} of {len(logits):,} validation images are not finite "
+                f"training diverged: the outputs for {diverged:,} of {len(logits):,} validation images are not finite "
                 f"after epoch {self.state.epoch or 0:g}; start another run with a lower --learning_rate, or with "
                 "--max_grad_norm 1"
             )
@@ -271,16 +271,16 @@ class CXRTrainer(Trainer):
 
 
 def _is_frozen(part: torch.nn.Module) -> bool:
-    learnt = [parameter.requires_grad for parameter in part.parameters()]
-    return bool(learnt) and not any(learnt)
+    trained = [parameter.requires_grad for parameter in part.parameters()]
+    return bool(trained) and not any(trained)
 
 
 class StepClock(TrainerCallback):
-    """Images a second in training: loading and steps, without evaluation, checkpoints and the first step.
+    """Images per second in training: loading and steps, without evaluation, checkpoints and the first step.
 
     Attributes:
-        images: that the timed steps took, over all processes.
-        seconds: of the timed steps.
+        images: number of images in the timed steps, over all processes.
+        seconds: duration of the timed steps.
     """
 
     def __init__(self):
@@ -301,8 +301,8 @@ class StepClock(TrainerCallback):
 
 
 class _SamplerEpoch(TrainerCallback):
-    # Accelerate tells its own samplers the epoch, but after a resume in mid-epoch on several processes it wraps the
-    # sampler once more and does not reach it.
+    # Accelerate sets the epoch of its own samplers, but after a resume in mid-epoch on several processes it wraps the
+    # sampler once more and no longer reaches it.
     def __init__(self, sampler: Sampler[int]):
         self.sampler = sampler
 

@@ -1,4 +1,4 @@
-"""A second stage on a run: the backbone stays to the bit, the classifier starts anew, other data are refused."""
+"""A second stage on a run: the backbone stays bit by bit, the head starts again, other data are refused."""
 
 import json
 import shutil
@@ -8,14 +8,16 @@ import pytest
 import torch
 import yaml
 from test_run import TINY
-from tiny import SWIN, trainer
+from tiny import MODELS, SWIN, rows, trainer
 
 from hf_cxr.commands import main
 from hf_cxr.config import ModelArguments, parse_arguments
 from hf_cxr.data import label_matrix, load_splits
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14
-from hf_cxr.models.build import build_model, freeze_backbone, load_weights
+from hf_cxr.models import fresh
+from hf_cxr.models.build import build_model, load_weights
+from hf_cxr.models.head import freeze_backbone, head_keys
 from hf_cxr.predictions import Predictions
 from hf_cxr.run.stages import run
 from hf_cxr.run.training import check_first_stage
@@ -152,3 +154,14 @@ def test_head_is_kept_for_the_same_findings_alone(tmp_path):
     assert not torch.equal(build_model(again, NIH14).classifier.weight, saved.classifier.weight)
     with pytest.raises(ValueError, match=r"cannot be kept: it is for 14 classes \(Atelectasis, .* 3 findings \(Mass"):
         build_model(again, ("Mass", "Nodule", "Hernia"), keep_head=True)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_second_stage_of_any_architecture_trains_the_head_alone(tmp_path, name):
+    torch.manual_seed(0)
+    model = fresh(name, MODELS[name], NIH14, 32)
+    freeze_backbone(model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    trainer(tmp_path, model=model, dataset=rows(8), max_steps=1, per_device_train_batch_size=4).train()
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == head_keys(model)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import SWIN
-from transformers import SwinConfig, SwinForImageClassification, ViTConfig, ViTForImageClassification
+from transformers import SwinConfig, SwinForImageClassification, ViTMSNConfig, ViTMSNForImageClassification
 
 from hf_cxr.config import ModelArguments
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model, check_model, load_weights
+from hf_cxr.models.head import head
 
 
 def tiny(**kwargs):
@@ -22,7 +23,7 @@ def test_fresh_model_is_multi_label():
     assert model.config.problem_type == "multi_label_classification"
     assert [model.config.id2label[i] for i in range(14)] == list(NIH14)
     assert model.config.label2id["Hernia"] == 13
-    assert model.classifier.bias.tolist() == list(range(14))
+    assert head(model).bias.tolist() == list(range(14))
     assert model(pixel_values=torch.zeros(2, 3, 32, 32)).logits.shape == (2, 14)
 
 
@@ -30,15 +31,16 @@ def test_fresh_model_is_multi_label():
 def test_checkpoint_keeps_its_body_and_gets_a_new_head(tmp_path, classes):
     saved = build_model(ModelArguments(**tiny()), [f"class_{i}" for i in range(classes)])
     with torch.no_grad():
-        saved.classifier.weight.fill_(7.0)
+        head(saved).weight.fill_(7.0)
     saved.save_pretrained(tmp_path)
     model = build_model(ModelArguments(model_name_or_path=str(tmp_path), image_size=32), NIH14)
     assert model.config.num_labels == 14
     assert model.config.id2label[0] == "Atelectasis"
-    assert (model.classifier.bias == 0).all()
-    assert 0 < model.classifier.weight.abs().max() < 1
-    for (name, before), (_, after) in zip(saved.swin.named_parameters(), model.swin.named_parameters(), strict=True):
-        assert torch.equal(before, after), name
+    assert (head(model).bias == 0).all()
+    assert 0 < head(model).weight.abs().max() < 1
+    after = dict(model.base_model.named_parameters())
+    for name, before in saved.base_model.named_parameters():
+        assert torch.equal(before, after[name]), name
 
 
 def test_checkpoint_that_lacks_weights_is_refused(tmp_path):
@@ -55,7 +57,9 @@ def test_checkpoint_that_lacks_weights_is_refused(tmp_path):
 
 
 def test_grid_smaller_than_the_window_is_refused_by_us_and_fails_in_transformers():
-    with pytest.raises(ValueError, match=r"last grid of 2 x 2 .* window of 3; set image_size to 48 or more"):
+    with pytest.raises(
+        ValueError, match=r"last grid of 2 x 2 .* window of 3; set image_size to 48 or more, or window_size to 2"
+    ):
         build_model(ModelArguments(**tiny(swin_window_size=3)), NIH14)
     config = SwinConfig(
         image_size=32, patch_size=2, window_size=3, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4]
@@ -76,7 +80,7 @@ WRONG = {
     "channels 4": ({"num_channels": 4}, "takes 4 channels"),
     "channels text": ({"num_channels": "3"}, "num_channels"),
     "channels": ({"embed_dim": 10**7}, "embed_dim"),
-    "channels in all": ({"embed_dim": 4096}, "describes a model of about .* numbers"),
+    "channels in all": ({"embed_dim": 4096}, "has .* parameters"),
     "channels of text": ({"embed_dim": "8"}, "embed_dim"),
     "channels not whole": ({"embed_dim": 8.5}, "embed_dim"),
     "blocks": ({"depths": [10**6, 1, 1, 1]}, "depths"),
@@ -99,7 +103,7 @@ WRONG = {
     "activation": ({"hidden_act": "nothing"}, "hidden_act"),
     "quantized": ({"quantization_config": {"quant_method": "x"}}, "quantization_config"),
     "weights of another name": ({"transformers_weights": "x.safetensors"}, "transformers_weights"),
-    "no type": ({"model_type": None}, "works with Swin models"),
+    "no type": ({"model_type": None}, "architecture of .* is None; hf_cxr works with beit"),
     "record": ({"hf_cxr": "x"}, "hf_cxr in"),
 }
 
@@ -149,9 +153,9 @@ def test_sizes_that_training_replaces_are_refused_in_measuring(saved, tmp_path, 
         {"image_size": 10**9, "resize_size": 10**9},
     ],
 )
-def test_flags_of_a_fresh_model_are_refused_likewise(changes):
+def test_options_of_a_fresh_model_are_refused_likewise(changes):
     for read in (check_model, lambda arguments: build_model(arguments, NIH14)):
-        with pytest.raises(ValueError, match="fresh model") as caught:
+        with pytest.raises(ValueError, match="fresh swin model") as caught:
             read(ModelArguments(**SWIN | changes))
         assert next(iter(changes)).removeprefix("swin_") in str(caught.value)
 
@@ -172,12 +176,14 @@ def test_checking_a_config_draws_no_random_number(saved):
 def test_an_image_size_that_is_not_a_multiple_of_the_patch_is_padded():
     model = build_model(ModelArguments(**tiny(image_size=33, resize_size=38)), NIH14)
     assert model(pixel_values=torch.zeros(1, 3, 33, 33)).logits.shape == (1, 14)
-    with pytest.raises(ValueError, match="cannot take an image of 33 pixels in patches of 2"):
+    with pytest.raises(ValueError, match="fresh swin model cannot take an image of 33 pixels"):
         build_model(ModelArguments(**tiny(image_size=33, resize_size=38, swin_absolute_embeddings=True)), NIH14)
 
 
-def test_other_architecture_is_refused(tmp_path):
-    config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=32)
-    ViTForImageClassification(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is a vit model; hf_cxr works with Swin models"):
+def test_an_architecture_that_is_not_in_the_table_is_refused(tmp_path):
+    config = ViTMSNConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=32
+    )
+    ViTMSNForImageClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"architecture of .* is 'vit_msn'; hf_cxr works with beit, .* vit"):
         build_model(ModelArguments(model_name_or_path=str(tmp_path), image_size=32), NIH14)

@@ -1,0 +1,237 @@
+"""The architectures there are, and what is checked before one is built.
+
+A config.json may come from a stranger, and an option may be mistyped. Sizes that no machine could hold, values of
+another type and parts that contradict each other are refused here by name, in milliseconds and without memory. What
+the checks do not foresee shows in one pass of the model on the meta device, which computes shapes and no values.
+
+Refused: an architecture that is not in `ARCHITECTURES`, other than three channels, a head that is not one linear layer
+(see `head`), batch norm, and what the architecture's own check refuses.
+"""
+
+import copy
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers.activations import ACT2FN
+
+from hf_cxr.models.head import check_head
+from hf_cxr.models.record import KEY as RECORD
+from hf_cxr.models.record import ModelRecord
+from hf_cxr.models.swin import check_swin
+from hf_cxr.models.values import MAX_BLOCKS, check_whole, short, some
+from hf_cxr.models.vit import check_patches
+from hf_cxr.saved_models import reading
+from hf_cxr.words import error_words
+
+# Name, as config.json has it (model_type) -> check of the architecture's own values, or None where the common checks
+# and the pass on the meta device are enough.
+ARCHITECTURES: dict[str, Callable[[Mapping[str, Any], str], None] | None] = {
+    "beit": check_patches,
+    "convnext": None,
+    "convnextv2": None,
+    "deit": check_patches,
+    "dinov2": check_patches,
+    "dinov2_with_registers": check_patches,
+    "focalnet": None,
+    "swin": check_swin,
+    "swinv2": None,
+    "vit": check_patches,
+}
+
+IMAGE_SIZE, PATCH_SIZE = (1, 4096), (1, 256)  # least and most, in pixels
+MAX_CLASSES = 100_000
+MAX_PATCHES = 4_000_000
+MAX_NUMBERS = 2_000_000_000  # parameters and position tables: ten times Swin-L, 8 GB in float32
+MAX_VALUE, MAX_LIST = 1_000_000, 1_000  # for any number, and the length of any list, of a config
+BLOCKS = ("depths", "num_hidden_layers")
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+REFUSED_KEYS = {
+    "quantization_config": "quantized weights are not read; give the model in float32, float16 or bfloat16",
+    "transformers_weights": "weights are read from model.safetensors alone; leave the key out",
+}
+SET_ELSEWHERE = {"image_size", "num_channels"}  # by the run's own arguments, and by this package
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options of an architecture in the table (``model_kwargs``) and their defaults: its config's arguments."""
+    config = CONFIG_MAPPING[name]
+    own = set(config.__dataclass_fields__) - set(PreTrainedConfig.__dataclass_fields__) - SET_ELSEWHERE
+    defaults = config()
+    return {key: getattr(defaults, key) for key in sorted(own) if not key.startswith("_")}
+
+
+def check_options(name: Any, kwargs: Mapping[str, Any], where: str) -> None:
+    """Refuse an architecture that is not in the table, and options that it does not have.
+
+    Raises:
+        ValueError: no such architecture or option; the message names the nearest one.
+    """
+    _check_name(name, where)
+    known = options(name)
+    for key in kwargs:
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"it has {', '.join(known)}"
+            raise ValueError(f"unknown option {key} (model_kwargs) for {where}, whose architecture is {name}; {hint}")
+
+
+def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
+    """The config of these values, checked.
+
+    Args:
+        values: keys of a config.json, with whatever replaces them.
+        where: what an error names: a file, or a fresh model.
+
+    Raises:
+        ValueError: a value that cannot be, parts that contradict each other, or an architecture that cannot be used.
+    """
+    name = values.get("model_type")
+    _check_name(name, where)
+    kind = CONFIG_MAPPING[name]
+    defaults = kind()
+    filled = {key: getattr(defaults, key) for key in kind.__dataclass_fields__} | dict(values)
+    _check_common(filled, where)
+    own_check = ARCHITECTURES[name]
+    if own_check is not None:
+        own_check(filled, where)
+    # Where an architecture has two classifiers, transformers chooses by this list and takes the first without it.
+    values = {**values, "architectures": values.get("architectures") or []}
+    config = reading(f"the config of {where}", partial(kind.from_dict, values))
+    _check_runs(config, where)
+    return config
+
+
+def check_findings(values: Mapping[str, Any], where: str) -> None:
+    """Refuse an id2label that does not name the outputs 0, 1, 2, ... once each.
+
+    Raises:
+        ValueError: it has gaps, names that are not text, or a name twice.
+    """
+    names = values.get("id2label")
+    if not isinstance(names, Mapping) or not names:
+        raise ValueError(f"{where} has no id2label: which finding each output stands for is not known")
+    if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+        raise ValueError(f"id2label in {where} must number the findings 0 to {len(names) - 1}; it has {some(names)}")
+    invalid = [name for name in names.values() if not isinstance(name, str) or not name.strip()]
+    if invalid:
+        raise ValueError(f"id2label in {where} names a finding {invalid[0]!r}; a name is text and not empty")
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"id2label in {where} has one name for two findings: {some(names.values())}")
+
+
+def _check_name(name: Any, where: str) -> None:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ValueError(f"the architecture of {where} (model_type) is {short(name)}; hf_cxr works with {known}")
+
+
+def _check_common(values: Mapping[str, Any], where: str) -> None:
+    for key, why in REFUSED_KEYS.items():
+        if values.get(key):
+            raise ValueError(f"{key} in {where}: {why}")
+    if values.get("return_dict") is not True:
+        raise ValueError(f"return_dict in {where} is {short(values.get('return_dict'))}; leave it out")
+    try:
+        ModelRecord.of(values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    channels = values.get("num_channels", 3)
+    if type(channels) is not int or channels != 3:
+        raise ValueError(
+            f"{where} takes {short(channels)} channel{'' if channels == 1 else 's'} (num_channels); this package "
+            "feeds 3 equal ones: give a model with num_channels 3"
+        )
+    check_whole(values.get("image_size"), "image_size", *IMAGE_SIZE, where)
+    if "patch_size" in values:
+        check_whole(values["patch_size"], "patch_size", *PATCH_SIZE, where)
+        side = math.ceil(values["image_size"] / values["patch_size"])
+        if side**2 > MAX_PATCHES:
+            raise ValueError(
+                f"{where} cuts an image of {values['image_size']} pixels into {side**2:,} patches of "
+                f"{values['patch_size']}; the most is {MAX_PATCHES:,}"
+            )
+    if "hidden_act" in values and values["hidden_act"] not in tuple(ACT2FN):
+        raise ValueError(f"hidden_act in {where} is {short(values['hidden_act'])}; transformers has no such function")
+    _check_classes(values, where)
+    for key, value in values.items():
+        if key not in ("id2label", "label2id", RECORD):
+            _check_numbers(value, key, where)
+    for key in BLOCKS:
+        if key in values:
+            _check_blocks(values[key], key, where)
+
+
+def _check_numbers(value: Any, key: str, where: str) -> None:
+    for entry in _entries(value):
+        if isinstance(entry, list | tuple) and len(entry) > MAX_LIST:
+            raise ValueError(f"{key} in {where} has {len(entry):,} entries; the most is {MAX_LIST:,}")
+        if isinstance(entry, int | float) and not abs(entry) <= MAX_VALUE:
+            raise ValueError(f"{key} in {where} is {short(entry)}; the largest number that is taken is {MAX_VALUE:,}")
+
+
+def _entries(value: Any) -> Iterator[Any]:
+    yield value
+    if isinstance(value, list | tuple):
+        for entry in value[: MAX_LIST + 1]:
+            yield from _entries(entry)
+
+
+def _check_blocks(value: Any, key: str, where: str) -> None:
+    blocks = value if isinstance(value, list | tuple) else [value]
+    for number in blocks:
+        check_whole(number, key, 1, MAX_BLOCKS, where)
+    if sum(blocks) > MAX_BLOCKS:
+        raise ValueError(f"{key} in {where} has {sum(blocks):,} blocks; at most {MAX_BLOCKS} are built")
+
+
+def _check_classes(values: Mapping[str, Any], where: str) -> None:
+    names, number = values.get("id2label"), values.get("num_labels")
+    if names is not None and not isinstance(names, Mapping):
+        raise ValueError(f"id2label in {where} is {short(names)}; it must name each output")
+    if names and not all(str(key).isdecimal() for key in names):
+        raise ValueError(f"id2label in {where} must number the outputs 0, 1, 2, ...; it has {some(names)}")
+    if number is not None:
+        check_whole(number, "num_labels", 1, MAX_CLASSES, where)
+    if names is not None and len(names) > MAX_CLASSES:
+        raise ValueError(f"id2label in {where} has {len(names):,} classes; at most {MAX_CLASSES:,} are built")
+    if names is not None and number not in (None, len(names)):
+        raise ValueError(f"{where} says num_labels {number}, and its id2label names {len(names)}")
+
+
+def _check_runs(config: PreTrainedConfig, where: str) -> None:
+    """Build the model on the meta device and run it: nothing is allocated and no random number is drawn."""
+    with torch.device("meta"), torch.no_grad():
+        # transformers writes the dtype into the config that it is given.
+        own, dtype = copy.deepcopy(config), torch.float32
+        build = partial(AutoModelForImageClassification.from_config, own, dtype=dtype, trust_remote_code=False)
+        model = reading(f"the config of {where}", build).eval()
+        check_batch_norm(model, where)
+        numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+        if numbers > MAX_NUMBERS:
+            raise ValueError(f"{where} has {numbers:.1e} parameters; at most {MAX_NUMBERS:.0e} are built")
+        side = config.image_size
+        try:
+            check_head(model, torch.zeros(1, 3, side, side))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error_words(error)}") from error
+        except Exception as error:  # whatever a model of transformers raises on sizes that do not fit
+            raise ValueError(f"{where} cannot take an image of {side} pixels: {error_words(error)}") from error
+
+
+def check_batch_norm(model: PreTrainedModel, where: str) -> None:
+    """Refuse batch norm: a result would depend on how a step is cut into processes and micro-batches.
+
+    Raises:
+        ValueError: the model has a batch norm layer.
+    """
+    if any(isinstance(layer, BATCH_NORMS) for layer in model.modules()):
+        raise ValueError(
+            f"{where} has batch norm layers, whose results depend on how many processes and micro-batches share a "
+            "step; give a model with layer norm"
+        )

@@ -1,0 +1,75 @@
+"""What a model of this package was trained on and how: the key ``hf_cxr`` of its config.json, as a typed value.
+
+A run writes the record once; whoever needs to know what a model has seen reads it with `ModelRecord.of`. Records of
+earlier versions lack the later fields, which are then None. A model that this package did not train has no record.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+KEY = "hf_cxr"
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """The fields of the record; each has its name in config.json, and None where a model does not say.
+
+    Args:
+        version: of this package.
+        dataset: name of the data.
+        synthetic: the images were rendered: the model knows nothing of patients.
+        split: fingerprint of the patient split, 64 hexadecimal digits.
+        loss: name and options of the loss, as `losses.MultiLabelLoss.describe` gives them.
+        data: fingerprint of every row, label and file (see `data.fingerprint`), which a resume compares.
+        initial_weights: SHA-256 of the local weights that training started from; None for a fresh or a Hub model.
+        removed_images: by split, how many images the run started with and the data no longer list.
+        calibration: the map that is folded into the head, as `evaluation.Calibration.to_dict` gives it; None for a
+            model whose outputs are not calibrated.
+        operating_points: finding -> probability threshold.
+        prevalence: finding -> share of positives that the calibrated probabilities assume, 0 to 1.
+        licence_note: what the licence of the data says about models trained on them.
+    """
+
+    version: str | None = None
+    dataset: str | None = None
+    synthetic: bool | None = None
+    split: str | None = None
+    loss: Mapping[str, Any] | None = None
+    data: str | None = None
+    initial_weights: str | None = None
+    removed_images: Mapping[str, int] | None = None
+    calibration: Mapping[str, Any] | None = None
+    operating_points: Mapping[str, float] | None = None
+    prevalence: Mapping[str, float] | None = None
+    licence_note: str | None = None
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig | Mapping[str, Any]) -> "ModelRecord | None":
+        """The record of a model; None if this package did not train it.
+
+        Args:
+            config: of the model, or the content of its config.json.
+
+        Raises:
+            ValueError: the key ``hf_cxr`` holds something else than a record.
+        """
+        values = config.get(KEY) if isinstance(config, Mapping) else getattr(config, KEY, None)
+        if values is not None and not isinstance(values, Mapping):
+            raise ValueError(f"{KEY} in config.json is {values!r:.40}; it must be what training wrote")
+        if not values:
+            return None
+        known = {field.name for field in dataclasses.fields(cls)}  # a later version may have written more
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+    def write(self, config: PreTrainedConfig) -> None:
+        """Put the record into a model's config, from where ``save_pretrained`` writes it to config.json.
+
+        ``initial_weights`` is written when it is None too: a model that started fresh says so.
+        """
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        kept = {key: value for key, value in values.items() if value is not None or key == "initial_weights"}
+        setattr(config, KEY, kept)
