@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--dry_run", action="store_true", help="check the folder, print name and size of each file, and send nothing"
     )
     args = parser.parse_args(argv)
-    from hf_cxr.hub import plan_push, push_run  # and not the stage, whose module imports torch
+    from hf_cxr.hub import plan_push, push_run
     from hf_cxr.push_files import exposed_tokens
 
     if args.dry_run:

@@ -31,6 +31,7 @@ from hf_cxr.data.manifest import (
     wrong_part,
 )
 from hf_cxr.files import file_sha256, is_leaving, write_json, write_text
+from hf_cxr.locks import acquired
 from hf_cxr.words import error_words
 
 SKELETON = ".skeleton-"
@@ -65,12 +66,10 @@ def locked(folder: Path) -> Iterator[None]:
         yield  # a finished folder on a read-only disk needs no lock: nothing can write there
         return
     made = [part for part in (folder, *folder.absolute().parents) if not part.exists()]
-    lock = FileLock(folder / LOCK)
+    busy = ValueError(f"another process is preparing {folder}; wait for it, or give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(f"another process is preparing {folder}; wait for it, or give another folder") from error
+        lock = acquired(folder / LOCK, busy)
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or error_words(error)
         raise OSError(f"cannot write in {folder}: {reason}; fix the permissions, or give another folder") from error

@@ -4,7 +4,7 @@
 |-----------|---------------------------------------------------------------------|--------------------------|
 | train     | stages/model/, uncalibrated                                         | stages/training.json     |
 | predict   | stages/protocol.json, stages/validation.parquet, uncalibrated       | stages/test.parquet      |
-| calibrate | the model and the uncalibrated head, predictions/validation.parquet  | predictions/test.parquet |
+| calibrate | the model and the uncalibrated head, predictions/validation.parquet | predictions/test.parquet |
 | measure   | every figure                                                        | stages/metrics.json      |
 | document  | figures/, report.html, README.md (the card); metrics.json moves up  | metrics.json             |
 

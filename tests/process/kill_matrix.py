@@ -1,6 +1,8 @@
 """Kill a training run at many moments, run the same command again, and compare with the run that was not killed.
 
-    python tests/process/kill_matrix.py [--moments 60] [--out DIR]
+    python tests/process/kill_matrix.py [--moments 60] [--command train|calibrate] [--out DIR]
+
+With ``--command calibrate`` a copy of a finished run is calibrated again, and that is killed.
 
 A moment is a file-system event of the run in its own folder: a file opened for writing, renamed or removed, a folder
 made. The run sends itself SIGKILL just before the event. Between the kill and the second start nothing happens, or the
@@ -74,8 +76,13 @@ def forked(work: Callable[[], int], log: Path) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def train(config: Path, run_dir: Path, *, kill_at: int = MANY, events: Path | None = None) -> int:
-    """The training command; SIGKILL before the ``kill_at``-th event in the run folder."""
+def words_of(command: str, config: Path, run_dir: Path) -> list[str]:
+    """The command line of the command that is killed."""
+    return [command, str(config), "--output_dir", str(run_dir)] if command == "train" else [command, str(run_dir)]
+
+
+def run(words: list[str], run_dir: Path, *, kill_at: int = MANY, events: Path | None = None) -> int:
+    """A command; SIGKILL before its ``kill_at``-th event in the run folder."""
     root, count = os.path.abspath(run_dir), 0
 
     def watch(event: str, arguments: tuple) -> None:
@@ -106,7 +113,7 @@ def train(config: Path, run_dir: Path, *, kill_at: int = MANY, events: Path | No
     sys.addaudithook(watch)
     from hf_cxr.commands import run_command
 
-    return run_command("train", [str(config), "--output_dir", str(run_dir)])
+    return run_command(words[0], words[1:])
 
 
 def figures(run_dir: Path) -> dict:
@@ -152,10 +159,12 @@ def last_line(log: Path) -> str:
     return (said or lines or ["nothing printed"])[-1][-90:]
 
 
-def moment(number: int, event: str, config: Path, folder: Path) -> tuple[str, Path]:
+def moment(number: int, event: str, command: str, config: Path, folder: Path) -> tuple[str, Path]:
     """Kill at one event, damage or move the folder, start again; what happened, and the folder at the end."""
     run_dir, log = folder / f"run{number}", folder / "log.txt"
-    status = forked(lambda: train(config, run_dir, kill_at=number), log)
+    if command != "train":
+        shutil.copytree(folder / "straight", run_dir)
+    status = forked(lambda: run(words_of(command, config, run_dir), run_dir, kill_at=number), log)
     left = listing(run_dir)
     done = "as it was"
     if number % 3 == 1 and run_dir.is_dir():
@@ -166,7 +175,7 @@ def moment(number: int, event: str, config: Path, folder: Path) -> tuple[str, Pa
         run_dir, done = Path(moved.name), "moved"
     elif number % 3 == 2 and run_dir.is_dir():
         done = flip_a_bit(run_dir, number)
-    again = forked(lambda: train(config, run_dir), log)
+    again = forked(lambda: run(words_of(command, config, run_dir), run_dir), log)
     said = f"{number:>4} {event:<52} status {status:>3}, {done:<48} then {again}: {last_line(log)} | left: {left}"
     return said, run_dir.absolute()
 
@@ -174,27 +183,29 @@ def moment(number: int, event: str, config: Path, folder: Path) -> tuple[str, Pa
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moments", type=int, default=60, help="how many, spread over the whole run (60)")
+    parser.add_argument("--command", choices=("train", "calibrate"), default="train", help="what is killed (train)")
     parser.add_argument("--out", type=Path, help="folder for the runs; by default a temporary one")
     options = parser.parse_args()
     folder = options.out or Path(tempfile.mkdtemp(prefix="kill_matrix-"))
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
-    import hf_cxr.run.stages  # noqa: F401 - once, for all forks
+    import hf_cxr.run.repeat  # noqa: F401 - and with it the stages: once, for all forks
 
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
     straight, events_file = folder / "straight", folder / "events.txt"
-    status = forked(lambda: train(config, straight, events=events_file), folder / "log.txt")
-    if status != 0:
-        print((folder / "log.txt").read_text())
-        return 1
+    for command in dict.fromkeys(("train", options.command)):
+        words = words_of(command, config, straight)
+        if forked(lambda words=words: run(words, straight, events=events_file), folder / "log.txt") != 0:
+            print((folder / "log.txt").read_text())
+            return 1
     events = events_file.read_text().splitlines()
     model, expected = sha256(straight / "model.safetensors"), figures(straight)
     chosen = sorted({round(1 + i * (len(events) - 1) / max(1, options.moments - 1)) for i in range(options.moments)})
     print(f"{len(events)} events in a straight run, killed at {len(chosen)} of them\n", flush=True)
     wrong = 0
     for number in chosen:
-        said, run_dir = moment(number, events[number - 1], config, folder)
+        said, run_dir = moment(number, events[number - 1], options.command, config, folder)
         same = (run_dir / "metrics.json").is_file() and (
             sha256(run_dir / "model.safetensors") == model and figures(run_dir) == expected
         )

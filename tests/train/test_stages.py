@@ -3,13 +3,13 @@
 import copy
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
+from process.kill_matrix import CONFIG, figures
 
 from hf_cxr.commands import main
 from hf_cxr.config import parse_arguments
@@ -18,9 +18,6 @@ from hf_cxr.predictions import Predictions
 from hf_cxr.run import folder as run_folder
 from hf_cxr.run import stage_files, stages
 from hf_cxr.run.validation import chosen_figures
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "process"))
-from kill_matrix import CONFIG, figures
 
 LATER = list(stage_files.LAST_FILE)[1:]
 
