@@ -14,11 +14,13 @@ from hf_cxr.training.trainer import CXRTrainer
 SWIN = {
     "image_size": 32,
     "resize_size": 36,
-    "swin_patch_size": 2,
-    "swin_window_size": 2,
-    "swin_embed_dim": 8,
-    "swin_depths": [1, 1, 1, 1],
-    "swin_num_heads": [1, 2, 2, 4],
+    "model_kwargs": {
+        "patch_size": 2,
+        "window_size": 2,
+        "embed_dim": 8,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 2, 2, 4],
+    },
 }
 
 # What a report says of how a run was made; tests change what they are about.
@@ -52,6 +54,11 @@ PROTOCOL = {
 }
 
 
+def swin(**kwargs):
+    """The tiny Swin's settings with other ``model_kwargs``."""
+    return SWIN | {"model_kwargs": SWIN["model_kwargs"] | kwargs}
+
+
 def rows(n_images=40, seed=0):
     """Random images whose labels are partly unknown, and unevenly so: some rows wholly."""
     rng = np.random.default_rng(seed)
@@ -80,7 +87,7 @@ def trainer(
     """A CXRTrainer whose weights depend on nothing but the arguments."""
     torch.manual_seed(0)
     dataset = rows() if dataset is None else dataset
-    model = build_model(ModelArguments(**SWIN, drop_path_rate=drop_path_rate), NIH14)
+    model = build_model(ModelArguments(**swin(drop_path_rate=drop_path_rate)), NIH14)
     if freeze:
         freeze_backbone(model)
     defaults = {

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     statistics = describe_splits(splits, label_names)
     drawn = None
     if args.sampling.sampler != "shuffle":
-        draws_N = expected_draws(args.sampling.sampler, label_matrix(splits["train"]), **args.sampling.options())
+        draws_N = expected_draws(args.sampling.sampler, label_matrix(splits["train"]), **args.sampling.sampler_kwargs)
         drawn = describe_draws(splits["train"], label_names, draws_N)
     written = write(statistics, drawn, own.out) if own.out else []  # first: the reader of the text may leave
     print(statistics.to_text())

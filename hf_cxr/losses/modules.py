@@ -3,6 +3,7 @@
 Element-wise losses take ``class_weights``, (C,) or None, ready made: ``weights.class_weights`` computes them from
 training counts, and ``build_loss`` does both. Some take the counts themselves: ``positives`` and ``known``, (C,),
 positive and known training cells of each finding; a finding without any positive counts as if it had one.
+``label_names``, if given, are the findings' names in warnings.
 
 Refused: options out of their range; class weights of list-wise losses, whose papers have none.
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from hf_cxr.losses import elementwise, listwise
 from hf_cxr.losses.reduction import NO_INFORMATION_FLOOR, MultiLabelLoss, known_rows, known_rows_mean, minimise
-from hf_cxr.losses.weights import at_least_one_positive, checked_counts
+from hf_cxr.losses.weights import at_least_one_positive, checked_counts, named
 
 RIDGE = 1e-6
 """Curvature that keeps a list-wise loss's no-information logits near the log odds where the loss does not care."""
@@ -96,28 +97,27 @@ class ClassAwareLoss(MultiLabelLoss):
     name = "class_aware"
     default_class_weights = "sqrt_inverse"
 
-    def __init__(self, prevalence, class_weights=None, margin: float = 0.2, decoupled: bool = True):
+    def __init__(self, prevalence, class_weights=None, margin: float = 0.2, decoupled: bool = True, label_names=None):
         _check_margin(margin)
         if not isinstance(decoupled, bool):
             raise ValueError(f"decoupled must be true or false; got {decoupled!r}")
         super().__init__(class_weights=class_weights, prevalence=prevalence, margin=float(margin), decoupled=decoupled)
-        self._warn_of_silent_cells()
+        self._warn_of_silent_cells(label_names)
 
     def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
         return elementwise.class_aware(logit_BC, target_BC, self.prevalence_C, **self.options)
 
-    def _warn_of_silent_cells(self) -> None:
+    def _warn_of_silent_cells(self, label_names) -> None:
         ones = "positives get" if self.options["decoupled"] else "positives and negatives get"
         silent = {1.0: ones}
         if self.options["decoupled"]:
             silent[0.0] = "negatives get"
         for alpha, cells in silent.items():
-            indices = (self.prevalence_C == alpha).nonzero().flatten().tolist()
-            if indices:
-                listed = ", ".join(map(str, indices))
+            indices = (self.prevalence_C == alpha).nonzero().flatten().numpy()
+            if indices.size:
+                where = named(indices, label_names)
                 warnings.warn(
-                    f"prevalence is {alpha:g} at index {listed}: there the class-aware loss's {cells} no gradient",
-                    stacklevel=3,
+                    f"prevalence is {alpha:g} {where}: there the class-aware loss's {cells} no gradient", stacklevel=3
                 )
 
 
@@ -146,13 +146,13 @@ class PosWeightedLoss(MultiLabelLoss):
     name = "pos_weighted"
     statistics = ("pos_weight",)
 
-    def __init__(self, positives, known, class_weights=None, pos_weight_cap: float | None = None):
+    def __init__(self, positives, known, class_weights=None, pos_weight_cap: float | None = None, label_names=None):
         if pos_weight_cap is not None:
             _check_above_zero(pos_weight_cap=pos_weight_cap)
         super().__init__(
             class_weights=class_weights, pos_weight_cap=None if pos_weight_cap is None else float(pos_weight_cap)
         )
-        positives_C, known_C = at_least_one_positive(*checked_counts(positives, known))
+        positives_C, known_C = at_least_one_positive(*checked_counts(positives, known), label_names)
         # At least one negative too: a weight of 0 would silence a finding that is always there.
         weight_C = torch.as_tensor(known_C - positives_C).clamp(min=1) / torch.as_tensor(positives_C)
         cap = math.inf if pos_weight_cap is None else pos_weight_cap
@@ -168,7 +168,7 @@ class LogitAdjustedLoss(MultiLabelLoss):
 
     Args:
         prevalence: (C,) in [0, 1]; taken as 1e-6 from 0 and 1 if it is nearer.
-        tau: >= 0; 0 is cross-entropy.
+        tau: >= 0, share of the prior log odds; 0 is cross-entropy.
     """
 
     name = "logit_adjusted"
@@ -198,11 +198,19 @@ class LDAMLoss(MultiLabelLoss):
     default_class_weights = "effective_number"
     statistics = ("margin",)
 
-    def __init__(self, positives, known, class_weights=None, max_margin: float = 0.5, logit_scale: float = 1.0):
+    def __init__(
+        self,
+        positives,
+        known,
+        class_weights=None,
+        max_margin: float = 0.5,
+        logit_scale: float = 1.0,
+        label_names=None,
+    ):
         _check_at_least_zero(max_margin=max_margin)
         _check_above_zero(logit_scale=logit_scale)
         super().__init__(class_weights=class_weights, max_margin=float(max_margin), logit_scale=float(logit_scale))
-        positives_C, _ = at_least_one_positive(*checked_counts(positives, known))
+        positives_C, _ = at_least_one_positive(*checked_counts(positives, known), label_names)
         margin_C = torch.as_tensor(positives_C) ** -0.25
         self.register_buffer("margin_C", (max_margin * margin_C / margin_C.max()).to(torch.float32))
         self._check_lengths()
@@ -219,9 +227,11 @@ class DistributionBalancedLoss(MultiLabelLoss):
     Args:
         positives, known: (C,) training counts.
         gamma: >= 0, focusing; 0 leaves the focal factor out.
-        map_alpha, map_beta, map_mu: >= 0, of the map from how rare a finding is in its image to its weight.
-        negative_scale: lambda, above 0.
-        bias_scale: kappa, >= 0.
+        map_alpha: >= 0, the least weight of a cell.
+        map_beta: >= 0, slope of the sigmoid that maps how rare a finding is in its image to the cell's weight.
+        map_mu: >= 0, middle of that sigmoid.
+        negative_scale: lambda, above 0: tolerance to negatives.
+        bias_scale: kappa, >= 0: share of the prior log odds in the logit.
     """
 
     name = "distribution_balanced"
@@ -240,13 +250,15 @@ class DistributionBalancedLoss(MultiLabelLoss):
         map_mu: float = 0.2,
         negative_scale: float = 2.0,
         bias_scale: float = 0.05,
+        label_names=None,
     ):
         options = {"gamma": gamma, "map_alpha": map_alpha, "map_beta": map_beta, "map_mu": map_mu}
         _check_at_least_zero(**options, bias_scale=bias_scale)
         _check_above_zero(negative_scale=negative_scale)
         options |= {"negative_scale": negative_scale, "bias_scale": bias_scale}
         super().__init__(class_weights=class_weights, **{name: float(value) for name, value in options.items()})
-        positives_C, known_C = (torch.as_tensor(c) for c in at_least_one_positive(*checked_counts(positives, known)))
+        counts = at_least_one_positive(*checked_counts(positives, known), label_names)
+        positives_C, known_C = map(torch.as_tensor, counts)
         prior_C = (positives_C / known_C).clamp(NO_INFORMATION_FLOOR, 1 - NO_INFORMATION_FLOOR)
         self.register_buffer("count_C", positives_C.to(torch.float32))
         self.register_buffer("prior_logit_C", prior_C.logit().to(torch.float32))
@@ -312,10 +324,12 @@ class RobustAsymmetricLoss(MultiLabelLoss):
     """Robust asymmetric loss (Park et al., ICCV 2023 workshops), see ``elementwise.robust_asymmetric``.
 
     Args:
-        gamma_pos, gamma_neg: >= 0, focusing.
+        gamma_pos: >= 0, focusing of positives.
+        gamma_neg: >= 0, focusing of negatives.
         margin: in [0, 1); negatives with p <= margin are dropped.
         hill_lambda: >= 1.
-        epsilon_pos, epsilon_pos_pow: finite; what is added to the first two coefficients of the positives' series.
+        epsilon_pos: finite; added to the first coefficient of the positives' series.
+        epsilon_pos_pow: finite; added to the second.
     """
 
     name = "robust_asymmetric"
@@ -414,7 +428,8 @@ class TwoWayLoss(_ListwiseLoss):
     does not see a shift of all logits: calibration finds it.
 
     Args:
-        temperature_pos, temperature_neg: above 0. The authors' are 4 and 1.
+        temperature_pos: of positives, above 0. The authors' is 4.
+        temperature_neg: of negatives, above 0. The authors' is 1.
     """
 
     name = "two_way"

@@ -22,7 +22,7 @@ from hf_cxr.config import ModelArguments
 from hf_cxr.models.swin import check_findings, swin_config
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json, reading
 
-FRESH = "a fresh model (the swin_* flags)"
+FRESH = "a fresh model (model_kwargs)"
 
 
 def build_model(
@@ -48,7 +48,7 @@ def build_model(
             other findings.
     """
     names = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
-    multi_label = {"problem_type": "multi_label_classification", "drop_path_rate": args.drop_path_rate, **names}
+    multi_label = {"problem_type": "multi_label_classification", **names}
     if args.model_name_or_path is None:
         model = SwinForImageClassification(swin_config(_fresh(args) | multi_label, FRESH))
     else:
@@ -57,7 +57,7 @@ def build_model(
         saved = read_json(folder / CONFIG)
         if keep_head:
             _check_kept_findings(saved, name, label_names)
-        changes = {"image_size": args.image_size, "num_labels": len(label_names), **multi_label}
+        changes = {**args.model_kwargs, "image_size": args.image_size, "num_labels": len(label_names), **multi_label}
         config = saved_config(saved, name, **changes)
         model = _load(folder, name, config, new=None if keep_head else "classifier.")
     if not keep_head:
@@ -76,7 +76,8 @@ def check_model(args: ModelArguments) -> None:
         return
     folder = model_folder(args.model_name_or_path, args.model_revision)
     head = {"id2label": {0: "any"}, "label2id": {"any": 0}, "num_labels": 1}
-    changes = {"image_size": args.image_size, "problem_type": "multi_label_classification", **head}
+    head |= {"problem_type": "multi_label_classification"}
+    changes = {**args.model_kwargs, "image_size": args.image_size, **head}
     config = saved_config(read_json(folder / CONFIG), args.model_name_or_path, **changes)
     model = _load(folder, args.model_name_or_path, config, new="classifier.").eval()
     with torch.inference_mode():
@@ -146,16 +147,9 @@ def saved_config(saved: Mapping[str, Any], name: str | Path, **changes: Any) -> 
 
 
 def _fresh(args: ModelArguments) -> dict[str, Any]:
-    return {
-        "image_size": args.image_size,
-        "patch_size": args.swin_patch_size,
-        "window_size": args.swin_window_size,
-        "embed_dim": args.swin_embed_dim,
-        "depths": args.swin_depths,
-        "num_heads": args.swin_num_heads,
-        "use_absolute_embeddings": args.swin_absolute_embeddings,
-        "initializer_range": args.swin_initializer_range,
-    }
+    if args.architecture != "swin":
+        raise ValueError(f"architecture is {args.architecture}; hf_cxr works with Swin models: give swin")
+    return {**args.model_kwargs, "image_size": args.image_size}
 
 
 def _load(folder: Path, name: str | Path, config: SwinConfig, *, new: str | None = None) -> SwinForImageClassification:

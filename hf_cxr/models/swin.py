@@ -30,7 +30,7 @@ REAL = {
     "mlp_ratio": (0.0, 64.0),
     "hidden_dropout_prob": (0.0, 1.0),
     "attention_probs_dropout_prob": (0.0, 1.0),
-    "drop_path_rate": (0.0, 1.0),
+    "drop_path_rate": (0.0, 0.999),
     "initializer_range": (0.0, 10.0),
     "layer_norm_eps": (0.0, 1.0),
 }
@@ -70,7 +70,7 @@ def check_grid(config: SwinConfig) -> None:
         least = config.window_size * config.patch_size * 2 ** (len(config.depths) - 1)
         raise ValueError(
             f"image_size {config.image_size} leaves a last grid of {last_grid} x {last_grid} patches, smaller than "
-            f"its window of {config.window_size}; set image_size to {least} or more or swin_window_size to {last_grid}"
+            f"its window of {config.window_size}; set image_size to {least} or more or window_size to {last_grid}"
         )
 
 

@@ -23,14 +23,15 @@ import numpy as np
 import torch
 import yaml
 
-from hf_cxr.config import LOSS_OPTIONS
+from hf_cxr.arguments.components import flattened
+from hf_cxr.arguments.spelling import modern_values
 from hf_cxr.evaluation import format_number
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.comparison import Comparison, Difference, Estimate, MethodFigures, compare_methods
 from hf_cxr.evaluation.metrics import average_precision, macro, mean_predicted_probability, roc_auc
 from hf_cxr.files import plain, replacing, write_json, write_text
 from hf_cxr.labels import LabelSpace
-from hf_cxr.losses import MultiLabelLoss, build_loss, loss_options
+from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import plots
 from hf_cxr.reporting.run import PUBLISHED_NIH14, STYLE, disjoint_by_patient, html_picture, html_table
@@ -88,7 +89,7 @@ class FinishedRun:
         return cls(
             folder,
             json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
-            yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+            modern_values(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))),
             *(Predictions.load(folder / "predictions" / f"{split}.parquet") for split in ("validation", "test")),
         )
 
@@ -458,7 +459,7 @@ class ComparisonReport:
                     method,
                     f"{loss['name']} ({options})" if options else loss["name"],
                     str(loss["class_weights_kind"]),
-                    *(str(run.config[key]) for key in keys),
+                    *(str(flattened(run.config)[key]) for key in keys),
                     *(own[method] or "–",) * len(more),
                     *(format_number(value) for value in self.validation_figures(method)),
                 )
@@ -470,8 +471,9 @@ class ComparisonReport:
 
     def _own_settings(self, method: str) -> str:
         """The keys in which a method differs from the baseline, without its loss's, the tuned and the run's own."""
-        base, own = self._first(self.test.baseline).config, self._first(method).config
-        apart = {"output_dir", "seed", "loss", "class_weights", *LOSS_OPTIONS, *self._tuned_keys()}
+        base, own = (flattened(self._first(name).config) for name in (self.test.baseline, method))
+        apart = {"output_dir", "seed", "loss", *(key for key in own if key.startswith("loss_kwargs"))}
+        apart |= {*self._tuned_keys()}
         return ", ".join(f"{key} {own[key]}" for key in own if key not in apart and own[key] != base.get(key))
 
     def validation_figures(self, method: str) -> tuple[float, float]:
@@ -723,7 +725,7 @@ class ComparisonReport:
                 config["loss"],
                 positives_C=self.protocol["training_positives"],
                 known_C=self.protocol["training_known"],
-                **{option: config.get(option) for option in loss_options(config["loss"])},
+                **config.get("loss_kwargs", {}),
             )
         for name in ("prevalence", *loss.statistics):
             if told.get(name) is not None:

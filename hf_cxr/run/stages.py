@@ -46,7 +46,6 @@ from hf_cxr.models.build import build_model, check_model, describe_initial_weigh
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.reporting.run import Report
-from hf_cxr.run.checks import check_loss, check_reweighting
 from hf_cxr.run.folder import (
     UNCALIBRATED,
     logged_to,
@@ -83,7 +82,6 @@ def run(args: RunArguments) -> Report | None:
     Raises:
         ValueError: the arguments contradict each other, the data or the run folder.
     """
-    check_loss(args)
     state = PartialState()
     run_dir = Path(args.training.output_dir)
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
@@ -106,7 +104,7 @@ def run(args: RunArguments) -> Report | None:
         )
 
         draws_N = draw_training_images(args, splits["train"])
-        loss, head_bias_C = build_training_loss(args, splits["train"], draws_N)
+        loss, head_bias_C = build_training_loss(args, splits["train"], draws_N, label_names)
         set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
         weights = describe_initial_weights(args.model)
         model = build_model(args.model, label_names, head_bias_C, keep_head=not args.stages.reinitialize_head)
@@ -216,7 +214,7 @@ def log_splits(splits: datasets.DatasetDict, label_names: LabelSpace) -> None:
 def draw_training_images(args: RunArguments, train: datasets.Dataset) -> np.ndarray:
     """How often an epoch draws each training image on average, (N,)."""
     label_NC = label_matrix(train)
-    draws_N = expected_draws(args.sampling.sampler, label_NC, **args.sampling.options())
+    draws_N = expected_draws(args.sampling.sampler, label_NC, **args.sampling.sampler_kwargs)
     if args.sampling.sampler != "shuffle":
         logger.info(
             "sampler %s: %s draws an epoch, %.1f %% of the images on average",
@@ -228,7 +226,7 @@ def draw_training_images(args: RunArguments, train: datasets.Dataset) -> np.ndar
 
 
 def build_training_loss(
-    args: RunArguments, train: datasets.Dataset, draws_N: np.ndarray
+    args: RunArguments, train: datasets.Dataset, draws_N: np.ndarray, label_names: LabelSpace
 ) -> tuple[MultiLabelLoss, np.ndarray | None]:
     """The loss with its class weights, and where its head's bias (C,) starts, in logits.
 
@@ -241,12 +239,9 @@ def build_training_loss(
         args.loss.loss,
         positives_C=positives_C,
         known_C=positives_C + negatives_C,
-        class_weights=args.loss.class_weights,
-        given_class_weights=args.loss.given_class_weights,
-        beta=args.loss.effective_number_beta,
-        **args.loss.options(),
+        label_names=label_names,
+        **args.loss.loss_kwargs,
     )
-    check_reweighting(args, loss)
     loss.set_label_smoothing(args.training.label_smoothing_factor)
     if args.loss.head_bias == "zero":
         return loss, None

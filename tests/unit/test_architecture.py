@@ -11,10 +11,11 @@ PACKAGE = Path(__file__).parents[2] / "hf_cxr"
 
 # Bars from left to right. Within the bar of `data` the parts never import one another.
 BARS = (
-    ("labels", "files", "yaml_files", "cells", "words"),
+    ("labels", "files", "yaml_files", "cells", "words", "options"),
+    ("losses", "sampling"),
     ("arguments", "saved_models", "phantom"),
     ("config",),
-    ("data", "processing", "models", "losses", "sampling", "evaluation", "predictions"),
+    ("data", "processing", "models", "evaluation", "predictions"),
     ("training", "inference"),
     ("reporting", "push_files"),
     ("hub",),
