@@ -10,9 +10,8 @@ from hf_cxr.config import NOT_SAVED, known_keys, parse_arguments
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / "x.yaml"
-    path.write_text(
-        "loss: focal\nlearning_rate: 1e-4\nmodel_kwargs: {depths: [1, 1, 2, 1]}\nbf16: true\noutput_dir: runs/x\n"
-    )
+    text = "loss: focal\nlearning_rate: 1e-4\nmodel_kwargs: {depths: [1, 1, 2, 1]}\nbf16: true\noutput_dir: runs/x\n"
+    path.write_text(text)
     return str(path)
 
 
