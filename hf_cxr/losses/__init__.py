@@ -6,7 +6,7 @@ the training counts. List-wise losses (zlpr, two_way) are means over other thing
 
 The signature and the docstring of a loss are the one place that says which options it has, with which defaults and
 meanings: `loss_options` reads them, for ``loss_kwargs`` in a config and for ``--help``. A new loss is an element-wise
-function, a class in ``modules.py`` and a line in ``LOSSES``.
+function, a class in ``modules.py``, a line in ``LOSSES`` below it, and a test.
 
 >>> import torch
 >>> loss = build_loss("class_aware", positives_C=[200, 1000], known_C=[10000, 10000], margin=0.1)
@@ -27,6 +27,7 @@ import numpy as np
 from hf_cxr.losses import weights
 from hf_cxr.losses.elementwise import asymmetric, bce, class_aware, focal
 from hf_cxr.losses.modules import (
+    LOSSES,
     AsymmetricLoss,
     BinaryCrossEntropyLoss,
     ClassAwareLoss,
@@ -45,24 +46,6 @@ from hf_cxr.losses.modules import (
 from hf_cxr.losses.reduction import MultiLabelLoss, count_known_cells, masked_mean
 from hf_cxr.losses.weights import CLASS_WEIGHTS, class_weights
 from hf_cxr.options import Option, check_options, nearest, options_of
-
-LOSSES = {
-    "bce": BinaryCrossEntropyLoss,
-    "focal": FocalLoss,
-    "asymmetric": AsymmetricLoss,
-    "class_aware": ClassAwareLoss,
-    "pos_weighted": PosWeightedLoss,
-    "class_balanced": ClassBalancedLoss,
-    "class_balanced_focal": ClassBalancedFocalLoss,
-    "ldam": LDAMLoss,
-    "distribution_balanced": DistributionBalancedLoss,
-    "robust_asymmetric": RobustAsymmetricLoss,
-    "hill": HillLoss,
-    "logit_adjusted": LogitAdjustedLoss,
-    "two_way": TwoWayLoss,
-    "zlpr": ZLPRLoss,
-}
-"""Name, as in configs and on the command line -> loss."""
 
 FROM_DATA = ("prevalence", "positives", "known", "class_weights", "label_names")
 """Arguments of a loss that ``build_loss`` takes from the training data; the others are its options."""

@@ -454,6 +454,25 @@ class TwoWayLoss(_ListwiseLoss):
         return listwise.two_way(logit_BC, target_BC, 1, **self.options)
 
 
+LOSSES = {
+    "bce": BinaryCrossEntropyLoss,
+    "focal": FocalLoss,
+    "asymmetric": AsymmetricLoss,
+    "class_aware": ClassAwareLoss,
+    "pos_weighted": PosWeightedLoss,
+    "class_balanced": ClassBalancedLoss,
+    "class_balanced_focal": ClassBalancedFocalLoss,
+    "ldam": LDAMLoss,
+    "distribution_balanced": DistributionBalancedLoss,
+    "robust_asymmetric": RobustAsymmetricLoss,
+    "hill": HillLoss,
+    "logit_adjusted": LogitAdjustedLoss,
+    "two_way": TwoWayLoss,
+    "zlpr": ZLPRLoss,
+}
+"""Name, as in configs and on the command line -> loss."""
+
+
 def _check_above_zero(**options: float) -> None:
     for name, value in options.items():
         if not 0 < value < math.inf:

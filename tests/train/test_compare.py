@@ -153,7 +153,7 @@ def test_flags_that_are_not_for_all_runs_are_refused(tmp_path):
         ({"loss": "bce", "loss_kwargs": {"margin": 0.1}}, "loss_kwargs: bce takes no option 'margin'"),
         ({"loss": "focal", "loss_kwargs": {"gamma": -1.0}}, "loss_kwargs: gamma must be finite and not negative"),
         ({"loss": "bce", "reweight_from_epoch": 1}, "reweight_from_epoch is 1, but bce has no class weights"),
-        ({"model_kwargs": {"drop_path_rate": 1.5}}, "Odd: drop_path_rate in a fresh model (model_kwargs) is 1.5"),
+        ({"model_kwargs": {"drop_path_rate": 1.5}}, "Odd: drop_path_rate in a fresh"),
         ({"margin": 0.1}, "Odd in {path}: margin: 0.1 is now loss_kwargs: {{margin: 0.1}}"),
     ],
 )
@@ -471,7 +471,7 @@ def test_what_a_method_changes_besides_its_loss_is_said(report, planted, tmp_pat
     other = build_report("x", {"BCE": planted["BCE"], "Longer": {5: longer}}, baseline="BCE", resamples=100)
     head, rows = other.settings_table()
     said = [dict(zip(head, row, strict=True))["other than BCE in"] for row in rows]
-    assert said == ["–", "num_train_epochs 60.0, sampler class_aware"]
+    assert said == ["–", "num_train_epochs 60.0, sampler class_aware, sampler_kwargs.class_aware_no_finding True"]
     assert other.protocol_rows()[0][1] == "of BCE; what others change: see Settings"
 
 
