@@ -1,11 +1,11 @@
-"""The losses as modules: each validates its options once and names its element-wise or list-wise function.
+"""The losses as modules: each validates its options once and names its element-wise function; and the table of all.
 
 Element-wise losses take ``class_weights``, (C,) or None, ready made: ``weights.class_weights`` computes them from
 training counts, and ``build_loss`` does both. Some take the counts themselves: ``positives`` and ``known``, (C,),
 positive and known training cells of each finding; a finding without any positive counts as if it had one.
 ``label_names``, if given, are the findings' names in warnings.
 
-Refused: options out of their range; class weights of list-wise losses, whose papers have none.
+Refused: options out of their range.
 
 B = images, C = findings, R = distinct label rows.
 """
@@ -16,12 +16,11 @@ import warnings
 import torch
 from torch import Tensor
 
-from hf_cxr.losses import elementwise, listwise
-from hf_cxr.losses.reduction import NO_INFORMATION_FLOOR, MultiLabelLoss, known_rows, known_rows_mean, minimise
+from hf_cxr.losses import elementwise
+from hf_cxr.losses.listwise import TwoWayLoss, ZLPRLoss
+from hf_cxr.losses.ranges import check_above_zero, check_at_least_zero, check_hill_lambda, check_margin
+from hf_cxr.losses.reduction import NO_INFORMATION_FLOOR, MultiLabelLoss, minimise
 from hf_cxr.losses.weights import at_least_one_positive, checked_counts, named
-
-RIDGE = 1e-6
-"""Curvature that keeps a list-wise loss's no-information logits near the log odds where the loss does not care."""
 
 
 class BinaryCrossEntropyLoss(MultiLabelLoss):
@@ -48,7 +47,7 @@ class FocalLoss(MultiLabelLoss):
     name = "focal"
 
     def __init__(self, gamma: float = 2.0, alpha: float | None = None, class_weights=None):
-        _check_at_least_zero(gamma=gamma)
+        check_at_least_zero(gamma=gamma)
         if alpha is not None and not 0 <= alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1] or be left out; got {alpha}")
         super().__init__(
@@ -71,8 +70,8 @@ class AsymmetricLoss(MultiLabelLoss):
     name = "asymmetric"
 
     def __init__(self, gamma_pos: float = 0.0, gamma_neg: float = 4.0, margin: float = 0.05, class_weights=None):
-        _check_at_least_zero(gamma_pos=gamma_pos, gamma_neg=gamma_neg)
-        _check_margin(margin)
+        check_at_least_zero(gamma_pos=gamma_pos, gamma_neg=gamma_neg)
+        check_margin(margin)
         super().__init__(
             class_weights=class_weights, gamma_pos=float(gamma_pos), gamma_neg=float(gamma_neg), margin=float(margin)
         )
@@ -98,7 +97,7 @@ class ClassAwareLoss(MultiLabelLoss):
     default_class_weights = "sqrt_inverse"
 
     def __init__(self, prevalence, class_weights=None, margin: float = 0.2, decoupled: bool = True, label_names=None):
-        _check_margin(margin)
+        check_margin(margin)
         if not isinstance(decoupled, bool):
             raise ValueError(f"decoupled must be true or false; got {decoupled!r}")
         super().__init__(class_weights=class_weights, prevalence=prevalence, margin=float(margin), decoupled=decoupled)
@@ -148,7 +147,7 @@ class PosWeightedLoss(MultiLabelLoss):
 
     def __init__(self, positives, known, class_weights=None, pos_weight_cap: float | None = None, label_names=None):
         if pos_weight_cap is not None:
-            _check_above_zero(pos_weight_cap=pos_weight_cap)
+            check_above_zero(pos_weight_cap=pos_weight_cap)
         super().__init__(
             class_weights=class_weights, pos_weight_cap=None if pos_weight_cap is None else float(pos_weight_cap)
         )
@@ -174,7 +173,7 @@ class LogitAdjustedLoss(MultiLabelLoss):
     name = "logit_adjusted"
 
     def __init__(self, prevalence, class_weights=None, tau: float = 1.0):
-        _check_at_least_zero(tau=tau)
+        check_at_least_zero(tau=tau)
         super().__init__(class_weights=class_weights, prevalence=prevalence, tau=float(tau))
 
     def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
@@ -207,8 +206,8 @@ class LDAMLoss(MultiLabelLoss):
         logit_scale: float = 1.0,
         label_names=None,
     ):
-        _check_at_least_zero(max_margin=max_margin)
-        _check_above_zero(logit_scale=logit_scale)
+        check_at_least_zero(max_margin=max_margin)
+        check_above_zero(logit_scale=logit_scale)
         super().__init__(class_weights=class_weights, max_margin=float(max_margin), logit_scale=float(logit_scale))
         positives_C, _ = at_least_one_positive(*checked_counts(positives, known), label_names)
         margin_C = torch.as_tensor(positives_C) ** -0.25
@@ -253,8 +252,8 @@ class DistributionBalancedLoss(MultiLabelLoss):
         label_names=None,
     ):
         options = {"gamma": gamma, "map_alpha": map_alpha, "map_beta": map_beta, "map_mu": map_mu}
-        _check_at_least_zero(**options, bias_scale=bias_scale)
-        _check_above_zero(negative_scale=negative_scale)
+        check_at_least_zero(**options, bias_scale=bias_scale)
+        check_above_zero(negative_scale=negative_scale)
         options |= {"negative_scale": negative_scale, "bias_scale": bias_scale}
         super().__init__(class_weights=class_weights, **{name: float(value) for name, value in options.items()})
         counts = at_least_one_positive(*checked_counts(positives, known), label_names)
@@ -275,7 +274,7 @@ class DistributionBalancedLoss(MultiLabelLoss):
         options = {name: self.options[name] for name in ("gamma", "negative_scale", "bias_scale")}
         return elementwise.negative_tolerant(logit_BC, target_BC, self.prior_logit_C, **options)
 
-    def _settle(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _find_optimum(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
         # The weights do not depend on the logit: their mean over the training images' positives, and over their
         # negatives, is all that the search has to know.
         row_RC, share_R = rows
@@ -307,8 +306,8 @@ class HillLoss(MultiLabelLoss):
     name = "hill"
 
     def __init__(self, gamma: float = 2.0, logit_margin: float = 1.0, hill_lambda: float = 1.5, class_weights=None):
-        _check_at_least_zero(gamma=gamma, logit_margin=logit_margin)
-        _check_hill_lambda(hill_lambda)
+        check_at_least_zero(gamma=gamma, logit_margin=logit_margin)
+        check_hill_lambda(hill_lambda)
         super().__init__(
             class_weights=class_weights,
             gamma=float(gamma),
@@ -344,9 +343,9 @@ class RobustAsymmetricLoss(MultiLabelLoss):
         epsilon_pos_pow: float = -2.5,
         class_weights=None,
     ):
-        _check_at_least_zero(gamma_pos=gamma_pos, gamma_neg=gamma_neg)
-        _check_margin(margin)
-        _check_hill_lambda(hill_lambda)
+        check_at_least_zero(gamma_pos=gamma_pos, gamma_neg=gamma_neg)
+        check_margin(margin)
+        check_hill_lambda(hill_lambda)
         for name, value in (("epsilon_pos", epsilon_pos), ("epsilon_pos_pow", epsilon_pos_pow)):
             if not math.isfinite(value):
                 raise ValueError(f"{name} must be finite; got {value}")
@@ -362,96 +361,6 @@ class RobustAsymmetricLoss(MultiLabelLoss):
 
     def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
         return elementwise.robust_asymmetric(logit_BC, target_BC, **self.options)
-
-
-class _ListwiseLoss(MultiLabelLoss):
-    smoothable = False
-    needs_label_rows = True
-
-    def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} compares cells with one another: it has no loss per cell")
-
-    def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
-        """The loss of each image, (B,)."""
-        raise NotImplementedError(f"{type(self).__name__} has to define _rows(logit_BC, target_BC)")
-
-    def _settle(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
-        # One logit a finding, the same for all images. Both losses are convex; the ridge settles what they leave open:
-        # the common shift that two_way does not see, and findings without a positive.
-        row_RC, share_R = rows
-        prior_C = alpha_C.logit()
-        z_C = prior_C.clone().requires_grad_()
-        search = torch.optim.LBFGS(
-            [z_C], max_iter=1000, tolerance_grad=1e-10, tolerance_change=0, line_search_fn="strong_wolfe"
-        )
-
-        def mean_loss() -> Tensor:
-            search.zero_grad()
-            loss = (share_R * self._rows(z_C.expand_as(row_RC), row_RC)).sum()
-            loss = loss + RIDGE / 2 * (z_C - prior_C).square().sum()
-            loss.backward()
-            return loss
-
-        with torch.enable_grad():
-            search.step(mean_loss)
-        return z_C.detach()
-
-
-class ZLPRLoss(_ListwiseLoss):
-    """ZLPR (Su et al., 2022), see ``listwise.zlpr``: the mean over images with at least one known cell."""
-
-    name = "zlpr"
-
-    def __init__(self):
-        super().__init__()
-
-    def forward(self, logits: Tensor, targets: Tensor, num_items: Tensor | float | None = None) -> Tensor:
-        """The mean over images with a known cell; ``num_items`` counts such images."""
-        self._check_shapes(logits, targets)
-        return known_rows_mean(self._rows(logits, targets), targets, num_items)
-
-    def count_items(self, targets: Tensor) -> Tensor:
-        """What the loss is a mean of: the number of images with a known cell, a float32 scalar."""
-        return known_rows(targets).sum().to(torch.float32)
-
-    def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
-        return listwise.zlpr(logit_BC, target_BC)
-
-
-class TwoWayLoss(_ListwiseLoss):
-    """Two-way loss (Kobayashi, CVPR 2023), see ``listwise.two_way``: sample-wise mean plus class-wise mean.
-
-    The first mean is over the images of the batch with a known positive, the second over the findings with one. The
-    second compares the images of a batch with one another, so its value depends on the batch's size, its gradient on
-    how an optimizer step is cut up, and a rare finding that has no positive in a batch gets no gradient from it: the
-    Trainer refuses accumulation and several processes. An image without a finding takes part class-wise only. The loss
-    does not see a shift of all logits: calibration finds it.
-
-    Args:
-        temperature_pos: of positives, above 0. The authors' is 4.
-        temperature_neg: of negatives, above 0. The authors' is 1.
-    """
-
-    name = "two_way"
-    additive = False
-
-    def __init__(self, temperature_pos: float = 4.0, temperature_neg: float = 1.0):
-        _check_above_zero(temperature_pos=temperature_pos, temperature_neg=temperature_neg)
-        super().__init__(temperature_pos=float(temperature_pos), temperature_neg=float(temperature_neg))
-
-    def forward(self, logits: Tensor, targets: Tensor, num_items: Tensor | float | None = None) -> Tensor:
-        """The loss of the batch; ``num_items`` is not read, see ``additive``."""
-        self._check_shapes(logits, targets)
-        total = 0.0
-        for dim in (1, 0):
-            loss = listwise.two_way(logits, targets, dim, **self.options)
-            counted = (targets == 1).any(dim=dim)
-            total = total + torch.where(counted, loss, 0.0).sum() / counted.sum().clamp(min=1).to(loss.dtype)
-        return total
-
-    def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
-        # Class-wise, a logit that is the same for all images cancels. Without a positive the sample-wise loss is 0.
-        return listwise.two_way(logit_BC, target_BC, 1, **self.options)
 
 
 LOSSES = {
@@ -471,25 +380,3 @@ LOSSES = {
     "zlpr": ZLPRLoss,
 }
 """Name, as in configs and on the command line -> loss."""
-
-
-def _check_above_zero(**options: float) -> None:
-    for name, value in options.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be finite and above 0; got {value}")
-
-
-def _check_hill_lambda(hill_lambda: float) -> None:
-    if not 1 <= hill_lambda < math.inf:
-        raise ValueError(f"hill_lambda must be finite and at least 1; got {hill_lambda}")
-
-
-def _check_at_least_zero(**options: float) -> None:
-    for name, value in options.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be finite and not negative; got {value}")
-
-
-def _check_margin(margin: float) -> None:
-    if not 0 <= margin < 1:
-        raise ValueError(f"margin must lie in [0, 1); got {margin}")

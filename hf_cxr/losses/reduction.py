@@ -2,7 +2,7 @@
 
 B = images, C = findings, K = points of a search grid, N = training images, R = distinct label rows. A target cell is
 1, 0 or NaN; a NaN cell takes no part, neither in the value nor in the gradient. Losses of cells are averaged here and
-nowhere else; list-wise losses, which have no cells to average, say in `modules.py` what they are a mean of.
+nowhere else; list-wise losses, which have no cells to average, say in `listwise.py` what they are a mean of.
 
 Refused: logits and targets of different shapes, and a number of findings other than the one of the class weights.
 """
@@ -213,9 +213,9 @@ class MultiLabelLoss(torch.nn.Module):
         loss = copy.deepcopy(self).to(device="cpu", dtype=torch.float64)  # the device may have no float64
         if loss.prevalence_C is not None:
             loss.prevalence_C = _away_from_certainty(loss.prevalence_C)
-        return loss._settle(_away_from_certainty(alpha_C), rows)
+        return loss._find_optimum(_away_from_certainty(alpha_C), rows)
 
-    def _settle(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _find_optimum(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
         def expected_loss(z_KC: Tensor) -> Tensor:
             positive = self.elementwise(z_KC, torch.ones_like(z_KC))
             return alpha_C * positive + (1 - alpha_C) * self.elementwise(z_KC, torch.zeros_like(z_KC))
