@@ -63,7 +63,7 @@ if not CONFIGS.is_dir():  # a checkout keeps them at its top, a wheel inside the
 
 @dataclass
 class EvaluationArguments:
-    """How sure the figures are said to be."""
+    """Calibration, intervals, and whether the test set is measured."""
 
     bootstrap_resamples: int = field(default=1000, metadata={"help": "Resamples of patients behind each interval."})
     confidence: float = field(default=0.95, metadata={"help": "Coverage of the intervals, between 0 and 1."})

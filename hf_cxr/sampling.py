@@ -18,9 +18,9 @@ without a known positive, be its other cells 0 or unknown.
 | class_aware   | each of K classes equally often: sum of   | one of K classes, | N               | Shen et al. 2016  |
 |               | N / K / P_c over its findings             | or never          |                 |                   |
 
-An unknown cell is no positive and no negative: it makes no image rarer or more frequent, and takes no part in f_c.
+An unknown cell is neither positive nor negative: it makes no image rarer or more frequent, and takes no part in f_c.
 
-What is drawn is another prevalence than the data's. The loss and the head's starting bias are told it
+What is drawn has a different prevalence from the data. The loss and the head's starting bias take it into account
 (`expected_counts`), and the calibration on validation, which is never re-sampled, brings the natural one back.
 
 An index is row + N * repetition: `RepeatedRows` undoes it, so that the copies of an image within an epoch can be
@@ -86,7 +86,7 @@ def over(label_NC: np.ndarray, oversample_share: float = 0.25) -> np.ndarray:
 
 
 def under(label_NC: np.ndarray, undersample_ratio: float = 1.0) -> np.ndarray:
-    """Images without a known positive are thinned, other ones in each epoch; none with a finding is left out.
+    """Images without a known positive are thinned, different ones in each epoch; none with a finding is left out.
 
     Args:
         undersample_ratio: images without a known positive drawn for each image with one, above 0. Where there are no

@@ -36,7 +36,7 @@ def architecture_options(name: str) -> dict[str, Option]:
 
 
 def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with others over them; the options of a component key by key.
+    """One mapping over another; the options of a component go over each other key by key.
 
     >>> merged({"loss_kwargs": {"margin": 0.1}, "seed": 1}, {"loss_kwargs": {"decoupled": False}})
     {'loss_kwargs': {'margin': 0.1, 'decoupled': False}, 'seed': 1}
@@ -83,7 +83,7 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def help_text(architecture: str) -> str:
     """What ``--help`` says of the options of every loss and sampler, and of one architecture."""
-    shared = loss_options("bce")  # those of class weights: it has no others
+    shared = loss_options("bce")  # bce has no options but those of class weights
     losses = {
         name: {
             key: dataclasses.replace(option, meaning="see below") if key in shared else option

@@ -1,7 +1,7 @@
 """Multi-label losses that skip unknown cells: ``loss(logits, targets) -> scalar``, the mean over known cells.
 
-``elementwise.py`` holds the equations, ``modules.py`` the losses, ``listwise.py`` those that compare cells, ``weights.py``
-the class weights, ``reduction.py`` masking and averaging. ``build_loss`` makes one from its name and
+``elementwise.py`` holds the equations, ``modules.py`` the losses, ``listwise.py`` those that compare cells,
+``weights.py`` the class weights, ``reduction.py`` masking and averaging. ``build_loss`` makes a loss from its name and
 the training counts. List-wise losses (zlpr, two_way) are means over other things than cells, and say over what.
 
 The signature and the docstring of a loss are the one place that says which options it has, with which defaults and

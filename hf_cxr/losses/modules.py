@@ -85,7 +85,7 @@ class ClassAwareLoss(MultiLabelLoss):
 
     Args:
         prevalence: (C,) in [0, 1], positives over known cells of the training data.
-        class_weights: (C,) or None. ``build_loss`` gives "sqrt_inverse" unless told otherwise.
+        class_weights: (C,) or None. ``build_loss`` gives "sqrt_inverse" by default.
         margin: in [0, 1); negatives with p <= margin are dropped.
         decoupled: negatives are weighted with base 1 - alpha; if False with alpha, like positives.
 

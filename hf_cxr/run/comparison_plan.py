@@ -16,7 +16,7 @@ from hf_cxr.yaml_files import read_yaml
 
 KEYS = ("base", "overrides", "methods", "baseline", "seeds", "tune", "tiers", "resamples", "confidence")
 FIGURES = ("auc", "mean_average_precision")
-# Keys that the comparison sets itself, or that have no place in one.
+# Keys that the comparison sets itself, or that do not belong in one.
 SET_BY_COMPARISON = ("output_dir", "seed", "measure_test", "disable_tqdm", "resume_from_checkpoint")
 NOT_IN_COMPARISON = ("push_to_hub", "on_existing_run", *(key for key in known_keys() if key.startswith("hub_")))
 
@@ -140,7 +140,7 @@ def _base(values: dict[str, Any], path: Path) -> dict[str, Any]:
     if isinstance(base, str):
         found = [place for place in (path.parent / base, Path(base)) if place.is_file()]
         if not found:
-            raise ValueError(f"base in {path}: there is no such file as {base}")
+            raise ValueError(f"base in {path}: no such file: {base}")
         where, base = str(found[0]), read_yaml(found[0], text_keys=text_keys()) or {}
     elif over:
         raise ValueError(f"overrides in {path} go with a base that is a path; put them into base")
@@ -179,7 +179,7 @@ def _tuning(values: Any, path: Path) -> Tuning:
 def _check_run_keys(values: Mapping[str, Any], where: str, refused: Sequence[str]) -> None:
     for key in current_spelling(values, where):
         if key in refused:
-            raise ValueError(f"{key} cannot be set for {where}: the comparison sets it, or it has no place in one")
+            raise ValueError(f"{key} cannot be set for {where}: the comparison sets it, or it does not belong in one")
         mapping, dot, _ = key.partition(".")
         if key not in known_keys() and not (dot and mapping in KWARGS.values()):
             raise ValueError(unknown_key(key, where))

@@ -75,7 +75,7 @@ def write_plan(folder, **changes):
         ({"methods": METHODS | {"S": {"seed": 3}}}, "seed cannot be set for S"),
         ({"base": BASE | {"push_to_hub": True}}, "push_to_hub cannot be set for base"),
         ({"base": BASE | {"hub_token": "hf_x"}}, "hub_token cannot be set for base"),
-        ({"base": "no_such.yaml"}, "no such file as no_such.yaml"),
+        ({"base": "no_such.yaml"}, "no such file: no_such.yaml"),
         ({"overrides": {"loss": "bce"}}, "overrides .* go with a base that is a path"),
         ({"seeds": [0, 0]}, "different whole numbers"),
         ({"seeds": 3}, "different whole numbers"),

@@ -558,7 +558,7 @@ def test_no_information_logits_know_the_prior():
 def test_no_information_logits_need_rows_where_findings_act_on_one_another(name):
     labels = label_rows()
     loss, prevalence = on_rows(name, {}, labels)
-    with pytest.raises(ValueError, match=f"where {name} settles depends on which findings occur together"):
+    with pytest.raises(ValueError, match=f"no-information logits of {name} depend on which findings occur together"):
         loss.no_information_logits(prevalence)
     with pytest.raises(ValueError, match=r"labels must have shape \(images, 4\); got \(4000, 3\)"):
         loss.no_information_logits(prevalence, labels[:, :3])
