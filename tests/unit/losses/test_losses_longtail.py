@@ -410,7 +410,7 @@ def test_compiled_backward_gives_the_same_gradient(name):
 def test_reweighting_can_be_deferred(name):
     logits, targets = random_batch()
     if name in ("two_way", "zlpr"):
-        with pytest.raises(ValueError, match=f"{name} has no class weights here, so there is no re-weighting"):
+        with pytest.raises(ValueError, match=f"{name} has no class weights here, so re-weighting"):
             build(name).set_reweighting(False)
         return
     loss = build(name, class_weights="inverse")
