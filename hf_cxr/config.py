@@ -4,7 +4,10 @@ Seven dataclasses, one of them a subclass of `transformers.TrainingArguments`; t
 `hf_cxr.arguments`. A YAML file gives defaults, flags win, and an unknown or misspelt key is an error that names the
 nearest one:
 
-    scripts/train.py configs/nih_swin_base.yaml --nih_root /data/nih --loss asymmetric --learning_rate 3e-4
+    scripts/train.py configs/nih_swin_base.yaml --nih_root /data/nih --loss asymmetric --loss_kwargs.gamma_neg 2
+
+The options of the loss, the sampler and the model are not known here: they are those of the component's own signature,
+see `hf_cxr.arguments.components`.
 """
 
 import argparse
@@ -18,16 +21,13 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-from hf_cxr.arguments import check, expanded
-from hf_cxr.arguments.command_line import OneLineParser, positionals_and_flags
+from hf_cxr.arguments import check
+from hf_cxr.arguments.command_line import OneLineParser, positionals_and_flags, take_mappings
+from hf_cxr.arguments.components import KWARGS, help_text, merged, with_defaults
 from hf_cxr.arguments.data import DATA_PATHS, SOURCE_OPTIONS, DataArguments
-from hf_cxr.arguments.method import (
-    LOSS_OPTIONS,
-    SAMPLER_OPTIONS,
-    LossArguments,
-    SamplingArguments,
-    StageArguments,
-)
+from hf_cxr.arguments.method import LossArguments, SamplingArguments, StageArguments
+from hf_cxr.arguments.model import ModelArguments
+from hf_cxr.arguments.spelling import check_flags, current_spelling
 from hf_cxr.arguments.training import NOT_COMPARED, CXRTrainingArguments
 from hf_cxr.arguments.yaml_values import convert, is_text
 from hf_cxr.yaml_files import read_yaml
@@ -36,11 +36,9 @@ __all__ = [
     "ARGUMENTS",
     "CONFIGS",
     "FROM_DEVICES",
-    "LOSS_OPTIONS",
     "NOT_COMPARED",
     "NOT_SAVED",
     "PATHS",
-    "SAMPLER_OPTIONS",
     "CXRTrainingArguments",
     "DataArguments",
     "EvaluationArguments",
@@ -64,64 +62,8 @@ if not CONFIGS.is_dir():  # a checkout keeps them at its top, a wheel inside the
 
 
 @dataclass
-class ModelArguments:
-    """Which Swin, at which image size; the preprocessing and augmentation that go with it."""
-
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "Hub id or local folder of a Swin; without it a fresh one is made from the swin_* values."},
-    )
-    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a Hub model."})
-    image_size: int = field(default=224, metadata={"help": "Side of the model's input in pixels (the centre crop)."})
-    resize_size: int | None = field(
-        default=None,
-        metadata={"help": "Side in pixels to which an image is resized before the crop; by default image_size * 8/7."},
-    )
-    swin_patch_size: int = field(default=4, metadata={"help": "Patch side in pixels, for a fresh model."})
-    swin_window_size: int = field(default=7, metadata={"help": "Attention window in patches, for a fresh model."})
-    swin_embed_dim: int = field(default=96, metadata={"help": "Channels of the first stage, for a fresh model."})
-    swin_depths: list[int] = field(
-        default_factory=lambda: [2, 2, 6, 2], metadata={"help": "Blocks of each stage, for a fresh model."}
-    )
-    swin_num_heads: list[int] = field(
-        default_factory=lambda: [3, 6, 12, 24], metadata={"help": "Attention heads of each stage, for a fresh model."}
-    )
-    swin_absolute_embeddings: bool = field(
-        default=False,
-        metadata={"help": "Learnt position embeddings, for a fresh model; they help where data are few."},
-    )
-    swin_initializer_range: float = field(
-        default=0.02, metadata={"help": "Standard deviation of a fresh model's first weights; 0.1 helps a narrow one."}
-    )
-    drop_path_rate: float = field(default=0.1, metadata={"help": "Stochastic depth of the last block, 0 to below 1."})
-    horizontal_flip: float = field(default=0.5, metadata={"help": "Probability of a left-right flip in training."})
-    rotation_degrees: float = field(
-        default=10.0,
-        metadata={"help": "Training images are rotated by an angle drawn evenly from -this to +this, 0 to 180."},
-    )
-
-    def __post_init__(self):
-        self.model_name_or_path = expanded(self.model_name_or_path)
-        if self.resize_size is None:
-            self.resize_size = round(self.image_size * 8 / 7)
-        check(self.image_size >= 16, "image_size", self.image_size, "at least 16 pixels")
-        check(self.resize_size >= self.image_size, "resize_size", self.resize_size, "at least image_size")
-        check(0 <= self.drop_path_rate < 1, "drop_path_rate", self.drop_path_rate, "between 0 and below 1")
-        check(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "between 0 and 1")
-        check(0 <= self.rotation_degrees <= 180, "rotation_degrees", self.rotation_degrees, "between 0 and 180")
-        spread = self.swin_initializer_range
-        check(0 < spread <= 1, "swin_initializer_range", spread, "above 0, at most 1")
-        check(
-            len(self.swin_depths) == len(self.swin_num_heads),
-            "swin_num_heads",
-            self.swin_num_heads,
-            f"as many numbers as swin_depths has ({len(self.swin_depths)})",
-        )
-
-
-@dataclass
 class EvaluationArguments:
-    """How sure the figures are said to be."""
+    """Calibration, intervals, and whether the test set is measured."""
 
     bootstrap_resamples: int = field(default=1000, metadata={"help": "Resamples of patients behind each interval."})
     confidence: float = field(default=0.95, metadata={"help": "Coverage of the intervals, between 0 and 1."})
@@ -218,6 +160,13 @@ class RunArguments:
                 f"sampler {self.sampling.sampler} draws images by number, and a stream has an order of its own: leave "
                 "out --streaming or --sampler"
             )
+        loss = self.loss.without_data()
+        loss.set_label_smoothing(self.training.label_smoothing_factor)
+        if start is not None and loss.class_weights_kind == "none":
+            raise ValueError(
+                f"reweight_from_epoch is {start}, but {self.loss.loss} has no class weights here: give "
+                "--loss_kwargs.class_weights, such as effective_number"
+            )
         for name, value in (("freeze_backbone", True), ("reinitialize_head", False)):
             if getattr(self.stages, name) is value and self.model.model_name_or_path is None:
                 raise ValueError(
@@ -232,7 +181,8 @@ class RunArguments:
         """
         training = {key: value for key, value in self.training.to_config().items() if not key.startswith(NOT_SAVED)}
         ours = (self.data, self.model, self.loss, self.sampling, self.stages, self.evaluation)
-        return {key: value for part in ours for key, value in dataclasses.asdict(part).items()} | training
+        values = {key: value for part in ours for key, value in dataclasses.asdict(part).items()}
+        return with_defaults(values | training)
 
 
 def parse_arguments(
@@ -256,10 +206,11 @@ def parse_arguments(
     )
     try:
         config, words = take_config(list(sys.argv[1:] if argv is None else argv))
+        words, mappings = take_mappings(words, KWARGS.values())
         path = CONFIGS / "quickstart.yaml" if config is None else Path(config)
         values = _read_values(parser, path)
         values = {key: value for key, value in values.items() if only is None or key in only}
-        values = without_others_options(values, _chosen(words))
+        values = merged(without_others_options(values, _chosen(words)) | mappings.whole, mappings.entries)
         parser.set_defaults(**values)
         *parts, rest = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
@@ -272,7 +223,12 @@ def parse_arguments(
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words of a command line that belong to no flag, and a run's flags with their values, both in order."""
+    """The words of a command line that belong to no flag, and a run's flags with their values, both in order.
+
+    Raises:
+        ValueError: a flag of an earlier version, with the one that takes its place.
+    """
+    check_flags(words)
     return positionals_and_flags(_Parser(ARGUMENTS, allow_abbrev=False), words)
 
 
@@ -298,22 +254,27 @@ def take_config(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 class _Parser(OneLineParser, HfArgumentParser):
-    """HfArgumentParser, whose errors are one line."""
+    """HfArgumentParser, whose errors are one line, and whose help has the options of every component."""
+
+    def format_help(self) -> str:
+        architecture = _chosen(self.words).get("architecture", ModelArguments.architecture)
+        return f"{super().format_help()}{help_text(architecture)}\n"
 
 
 def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a file when another loss, sampler or dataset is chosen over its own: its own options stay behind.
+    """The values of a file when another loss, sampler, model or dataset is chosen: without the options of the first.
 
-    asymmetric does not take class_aware's margin, and a split file belongs to one dataset. An option that is
-    given with the choice is an error if the loss or the sampler does not take it.
+    asymmetric does not take class_aware's decoupled, and a split file belongs to one dataset. An option that is given
+    with the choice is an error if the component does not take it.
 
-    >>> without_others_options({"loss": "class_aware", "margin": 0.1, "seed": 1}, {"loss": "bce"})
+    >>> without_others_options({"loss": "class_aware", "loss_kwargs": {"margin": 0.1}, "seed": 1}, {"loss": "bce"})
     {'loss': 'class_aware', 'seed': 1}
     """
-    samplers_own = {name for names in SAMPLER_OPTIONS.values() for name in names}
     for key, default, options in (
-        ("loss", LossArguments.loss, {*LOSS_OPTIONS, "class_weights", "given_class_weights"}),
-        ("sampler", SamplingArguments.sampler, samplers_own),
+        ("loss", LossArguments.loss, {"loss_kwargs"}),
+        ("sampler", SamplingArguments.sampler, {"sampler_kwargs"}),
+        ("architecture", ModelArguments.architecture, {"model_kwargs"}),
+        ("model_name_or_path", None, {"model_kwargs"}),
         ("dataset", DataArguments.dataset, SOURCE_OPTIONS),
         ("table", None, {"table_root", "split_file", "fold"}),
     ):
@@ -350,6 +311,9 @@ def _read_values(parser: HfArgumentParser, path: Path) -> dict[str, Any]:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold one 'key: value' a line; it holds a {type(values).__name__}")
+    if {"base", "methods"} <= values.keys():
+        raise ValueError(f"{path} is a comparison and not one run: use `hf-cxr compare {path}`")
+    values = current_spelling(values, str(path))
     for key in values:
         if key not in known_keys():
             raise ValueError(unknown_key(key, str(path)))
@@ -360,12 +324,11 @@ def _read_values(parser: HfArgumentParser, path: Path) -> dict[str, Any]:
 
 
 def _chosen(words: Sequence[str]) -> dict[str, str]:
-    """The loss, the sampler and the data that flags choose."""
+    """The components and the data that flags choose."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    chooser.add_argument("--loss")
-    chooser.add_argument("--sampler")
-    chooser.add_argument("--dataset")
-    chooser.add_argument("--table")
+    for key in (*KWARGS, "dataset", "table"):
+        chooser.add_argument(f"--{key}")
+    chooser.add_argument("--model_name_or_path", "--model-name-or-path")
     return vars(chooser.parse_known_args(words)[0])
 
 

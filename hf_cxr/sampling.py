@@ -18,9 +18,9 @@ without a known positive, be its other cells 0 or unknown.
 | class_aware   | each of K classes equally often: sum of   | one of K classes, | N               | Shen et al. 2016  |
 |               | N / K / P_c over its findings             | or never          |                 |                   |
 
-An unknown cell is no positive and no negative: it makes no image rarer or more frequent, and takes no part in f_c.
+An unknown cell is neither positive nor negative: it makes no image rarer or more frequent, and takes no part in f_c.
 
-What is drawn is another prevalence than the data's. The loss and the head's starting bias are told it
+What is drawn has a different prevalence from the data. The loss and the head's starting bias take it into account
 (`expected_counts`), and the calibration on validation, which is never re-sampled, brings the natural one back.
 
 An index is row + N * repetition: `RepeatedRows` undoes it, so that the copies of an image within an epoch can be
@@ -31,13 +31,13 @@ Refused: fewer draws than one batch, labels without an image, options out of ran
 N = training images, C = findings.
 """
 
-import difflib
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
+
+from hf_cxr.options import Option, check_options, filled, nearest, options_of
 
 GRAIN = 2**20
 """Draws are kept as whole multiples of 1 / GRAIN: sums are then exact, and an epoch's length is the same in each."""
@@ -57,7 +57,8 @@ def over(label_NC: np.ndarray, oversample_share: float = 0.25) -> np.ndarray:
     positive gets its expected share.
 
     Args:
-        oversample_share: extra draws an epoch over N, above 0; fewer are made if nothing is in the minority any more.
+        oversample_share: extra draws an epoch over N, above 0, at most 100; fewer are made if nothing is in the
+            minority any more.
 
     Source: Charte, Rivera, del Jesus and Herrera, "Addressing imbalance in multilabel classification: Measures and
     random resampling algorithms", Neurocomputing 163 (2015).
@@ -85,7 +86,7 @@ def over(label_NC: np.ndarray, oversample_share: float = 0.25) -> np.ndarray:
 
 
 def under(label_NC: np.ndarray, undersample_ratio: float = 1.0) -> np.ndarray:
-    """Images without a known positive are thinned, other ones in each epoch; none with a finding is left out.
+    """Images without a known positive are thinned, different ones in each epoch; none with a finding is left out.
 
     Args:
         undersample_ratio: images without a known positive drawn for each image with one, above 0. Where there are no
@@ -102,7 +103,12 @@ def under(label_NC: np.ndarray, undersample_ratio: float = 1.0) -> np.ndarray:
 
 
 def mixed(label_NC: np.ndarray, oversample_share: float = 0.25, undersample_ratio: float = 1.0) -> np.ndarray:
-    """Images with findings as `over` draws them, images without as `under` does."""
+    """Images with findings as `over` draws them, images without as `under` does.
+
+    Args:
+        oversample_share: extra draws an epoch over N, above 0, at most 100; see `over`.
+        undersample_ratio: images without a known positive drawn for each image with one, above 0.
+    """
     found_N = (label_NC == 1).any(axis=1)
     return np.where(found_N, over(label_NC, oversample_share), under(label_NC, undersample_ratio))
 
@@ -167,17 +173,18 @@ SAMPLERS = {
 """Name, as in configs and on the command line -> function of the labels (N, C) that gives the draws (N,)."""
 
 
-def sampler_options(name: str) -> tuple[str, ...]:
-    """Names of the options that a sampler takes.
+def sampler_options(name: str) -> dict[str, Option]:
+    """The options of a sampler by name, from its function: for ``sampler_kwargs`` in a config and for ``--help``.
 
-    >>> sampler_options("mixed")
-    ('oversample_share', 'undersample_ratio')
+    Raises:
+        ValueError: an unknown sampler.
+
+    >>> list(sampler_options("mixed"))
+    ['oversample_share', 'undersample_ratio']
     """
     if name not in SAMPLERS:
-        nearest = difflib.get_close_matches(str(name), SAMPLERS, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(SAMPLERS)}"
-        raise ValueError(f"unknown sampler {name!r}; {hint}")
-    return tuple(inspect.signature(SAMPLERS[name]).parameters)[1:]
+        raise ValueError(f"unknown sampler {name!r}{nearest(name, SAMPLERS)}; known: {', '.join(SAMPLERS)}")
+    return options_of(SAMPLERS[name])
 
 
 def resolved_options(name: str, **options: Any) -> dict[str, Any]:
@@ -186,12 +193,9 @@ def resolved_options(name: str, **options: Any) -> dict[str, Any]:
     >>> resolved_options("mixed", undersample_ratio=2.0)
     {'oversample_share': 0.25, 'undersample_ratio': 2.0}
     """
-    allowed = sampler_options(name)
-    for option in options:
-        if option not in allowed:
-            raise ValueError(f"{name} takes no option {option!r}; its options: {', '.join(allowed) or 'none'}")
-    parameters = inspect.signature(SAMPLERS[name]).parameters
-    return {option: options.get(option, parameters[option].default) for option in allowed}
+    known = sampler_options(name)
+    check_options(name, options, known)
+    return filled(options, known)
 
 
 def expected_draws(name: str, label_NC: np.ndarray, **options: Any) -> np.ndarray:

@@ -15,11 +15,13 @@ from hf_cxr.training.trainer import CXRTrainer
 SWIN = {
     "image_size": 32,
     "resize_size": 36,
-    "swin_patch_size": 2,
-    "swin_window_size": 2,
-    "swin_embed_dim": 8,
-    "swin_depths": [1, 1, 1, 1],
-    "swin_num_heads": [1, 2, 2, 4],
+    "model_kwargs": {
+        "patch_size": 2,
+        "window_size": 2,
+        "embed_dim": 8,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 2, 2, 4],
+    },
 }
 
 # Options of a small model of each architecture, at 32 pixels.
@@ -70,6 +72,11 @@ PROTOCOL = {
 }
 
 
+def swin(**kwargs):
+    """The tiny Swin's settings with other ``model_kwargs``."""
+    return SWIN | {"model_kwargs": SWIN["model_kwargs"] | kwargs}
+
+
 def rows(n_images=40, seed=0):
     """Random images whose labels are partly unknown, and unevenly so: some rows wholly."""
     rng = np.random.default_rng(seed)
@@ -99,7 +106,7 @@ def trainer(
     """A CXRTrainer whose weights depend on nothing but the arguments."""
     torch.manual_seed(0)
     dataset = rows() if dataset is None else dataset
-    model = model or build_model(ModelArguments(**SWIN, drop_path_rate=drop_path_rate), NIH14)
+    model = model or build_model(ModelArguments(**swin(drop_path_rate=drop_path_rate)), NIH14)
     if freeze:
         freeze_backbone(model)
     defaults = {

@@ -6,15 +6,24 @@ such as ``--bf16``, would take the config or run folder that follows it.
 
 import argparse
 import difflib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hf_cxr.words import one_line
+from hf_cxr.yaml_files import parse_yaml
 
 
 class OneLineParser(argparse.ArgumentParser):
     """argparse, whose errors are one line without the usage before it, and name the nearest flag."""
+
+    words: Sequence[str] = ()  # of the command line, once it is parsed
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def parse_args(self, args=None, namespace=None):
         known, rest = self.parse_known_args(args, namespace)
@@ -26,7 +35,69 @@ class OneLineParser(argparse.ArgumentParser):
         return known
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {one_line(message)}\n")
+        self.exit(2, f"{self.prog}: {one_line(self._misspelt(message) or message)}\n")
+
+    def _misspelt(self, message: str) -> str | None:
+        """For a message of argparse that a flag is required: the word that looks like it, if there is one."""
+        if "arguments are required" not in message:
+            return None
+        required = [flag for action in self._actions if action.required for flag in action.option_strings]
+        for word in self.words:
+            flag = word.split("=")[0]
+            nearest = difflib.get_close_matches(flag, required, n=1)
+            if flag.startswith("-") and flag not in self._option_string_actions and nearest:
+                return f"unknown word {word} in the command line; did you mean {nearest[0]}?"
+        return None
+
+
+@dataclass(frozen=True)
+class Mappings:
+    """What flags give keys that hold a mapping: a mapping in place of a file's, and single entries over it."""
+
+    whole: dict[str, dict[str, Any]] = field(default_factory=dict)
+    entries: dict[str, Any] = field(default_factory=dict)
+
+
+def take_mappings(words: Sequence[str], keys: Collection[str]) -> tuple[list[str], Mappings]:
+    """Take the flags of keys that hold a mapping out of a command line.
+
+    Args:
+        words: flags with their values.
+        keys: such as loss_kwargs.
+
+    Returns:
+        The words without these flags; what they give. A single entry counts before the mapping of the same key,
+        wherever it stands.
+
+    Raises:
+        ValueError: a flag without a value, or a value that is not a mapping.
+
+    >>> take_mappings(["--loss_kwargs.gamma", "1e-1", "--seed", "2"], ["loss_kwargs"])
+    (['--seed', '2'], Mappings(whole={}, entries={'loss_kwargs.gamma': 0.1}))
+    >>> take_mappings(["--loss_kwargs", '{"gamma": 2}'], ["loss_kwargs"])[1].whole
+    {'loss_kwargs': {'gamma': 2}}
+    """
+    left, mappings, rest = [], Mappings(), list(words)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, text = word.partition("=")
+        name, dot, entry = flag.removeprefix("--").replace("-", "_").partition(".")
+        if not flag.startswith("--") or name not in keys:
+            left.append(word)
+            continue
+        if not equals and not rest:
+            raise ValueError(f"{flag} has no value; write {flag} VALUE")
+        text = text if equals else rest.pop(0)
+        value = parse_yaml(text)  # JSON is YAML
+        if dot:
+            mappings.entries[f"{name}.{entry}"] = value
+        elif isinstance(value, dict):
+            mappings.whole[name] = value
+        else:
+            raise ValueError(
+                f"{flag} is {text}; it must be a mapping, such as '{{\"name\": 1}}', or use {flag}.NAME 1"
+            )
+    return left, mappings
 
 
 def output_path(text: str) -> Path:

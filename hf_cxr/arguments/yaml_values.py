@@ -4,6 +4,7 @@ import argparse
 import math
 from typing import Any
 
+from hf_cxr.arguments.components import KWARGS
 from hf_cxr.arguments.training import FIXED, MAPPINGS
 
 # Keys that take one value or a list of them.
@@ -34,8 +35,12 @@ def convert(action: argparse.Action, value: Any, path: str) -> Any:
         raise ValueError(f"{name} is {value!r}; choose from {', '.join(map(str, action.choices))}")
     if action.nargs == "+":
         if not isinstance(value, list):
-            raise ValueError(f"{name} is {value!r}; it must be a list, like [2, 2, 6, 2]")
+            raise ValueError(f"{name} is {value!r}; it must be a list, like [1, 2]")
         return [_number(action.type, item, name) for item in value]
+    if action.dest in KWARGS.values():
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} is {value!r}; it must be a mapping, such as {{name: value}}")
+        return value
     if isinstance(value, dict):
         if action.dest not in MAPPINGS and action.dest not in FIXED:
             raise ValueError(f"{name} is a mapping; it must be one value")

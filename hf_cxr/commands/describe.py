@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     statistics = describe_splits(splits, label_names)
     drawn = None
     if args.sampling.sampler != "shuffle":
-        draws_N = expected_draws(args.sampling.sampler, label_matrix(splits["train"]), **args.sampling.options())
+        draws_N = expected_draws(args.sampling.sampler, label_matrix(splits["train"]), **args.sampling.sampler_kwargs)
         drawn = describe_draws(splits["train"], label_names, draws_N)
     document = description_document(statistics, drawn, args.sampling.sampler, title=dataset_name(args.data))
     written = write(document, draw(statistics), own.out) if own.out else []  # first: the reader of the text may leave

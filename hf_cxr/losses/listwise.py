@@ -1,7 +1,8 @@
 """List-wise multi-label losses: cells compete with the other cells of their image, or of their finding.
 
-B = images, C = findings. Targets are 1, 0 or NaN; a NaN cell takes part in no sum. Nothing here averages over images:
-see the modules. Everything is computed in float32 or wider, and is finite with finite gradients for ``|z|`` up to 1e4.
+B = images, C = findings, R = distinct label rows. Targets are 1, 0 or NaN; a NaN cell takes part in no sum. The
+functions do not average over images; the classes below them do. Class weights are refused: the papers have none.
+Everything is computed in float32 or wider, and is finite with finite gradients for ``|z|`` up to 1e4.
 
 Throughout: z = logit, y = target, P and N = the known positives and negatives among the cells of an image.
 """
@@ -9,6 +10,12 @@ Throughout: z = logit, y = target, P and N = the known positives and negatives a
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from hf_cxr.losses.ranges import check_above_zero
+from hf_cxr.losses.reduction import MultiLabelLoss, known_rows, known_rows_mean
+
+RIDGE = 1e-6
+"""Curvature that keeps a list-wise loss's no-information logits near the log odds where the loss does not care."""
 
 NEVER = -1e30
 """Stands for the logit of a cell that takes no part: far below any other, and finite, so that the gradient of a sum
@@ -61,3 +68,93 @@ def _widened(logit_BC: Tensor) -> Tensor:
 
 def _softplus(x: Tensor) -> Tensor:
     return -F.logsigmoid(-x)  # torch's softplus is the identity above 20
+
+
+class _ListwiseLoss(MultiLabelLoss):
+    smoothable = False
+    needs_label_rows = True
+
+    def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} compares cells with one another: it has no loss per cell")
+
+    def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        """The loss of each image, (B,)."""
+        raise NotImplementedError(f"{type(self).__name__} has to define _rows(logit_BC, target_BC)")
+
+    def _find_optimum(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
+        # One logit a finding, the same for all images. Both losses are convex; the ridge settles what they leave open:
+        # the common shift that two_way does not see, and findings without a positive.
+        row_RC, share_R = rows
+        prior_C = alpha_C.logit()
+        z_C = prior_C.clone().requires_grad_()
+        search = torch.optim.LBFGS(
+            [z_C], max_iter=1000, tolerance_grad=1e-10, tolerance_change=0, line_search_fn="strong_wolfe"
+        )
+
+        def mean_loss() -> Tensor:
+            search.zero_grad()
+            loss = (share_R * self._rows(z_C.expand_as(row_RC), row_RC)).sum()
+            loss = loss + RIDGE / 2 * (z_C - prior_C).square().sum()
+            loss.backward()
+            return loss
+
+        with torch.enable_grad():
+            search.step(mean_loss)
+        return z_C.detach()
+
+
+class ZLPRLoss(_ListwiseLoss):
+    """ZLPR (Su et al., 2022), see `zlpr`: the mean over images with at least one known cell."""
+
+    name = "zlpr"
+
+    def __init__(self):
+        super().__init__()
+
+    def forward(self, logits: Tensor, targets: Tensor, num_items: Tensor | float | None = None) -> Tensor:
+        """The mean over images with a known cell; ``num_items`` counts such images."""
+        self._check_shapes(logits, targets)
+        return known_rows_mean(self._rows(logits, targets), targets, num_items)
+
+    def count_items(self, targets: Tensor) -> Tensor:
+        """What the loss is a mean of: the number of images with a known cell, a float32 scalar."""
+        return known_rows(targets).sum().to(torch.float32)
+
+    def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        return zlpr(logit_BC, target_BC)
+
+
+class TwoWayLoss(_ListwiseLoss):
+    """Two-way loss (Kobayashi, CVPR 2023), see `two_way`: sample-wise mean plus class-wise mean.
+
+    The first mean is over the images of the batch with a known positive, the second over the findings with one. The
+    second compares the images of a batch with one another, so its value depends on the batch's size, its gradient on
+    how an optimizer step is cut up, and a rare finding that has no positive in a batch gets no gradient from it: the
+    Trainer refuses accumulation and several processes. An image without a finding takes part class-wise only. The loss
+    does not see a shift of all logits: calibration finds it.
+
+    Args:
+        temperature_pos: of positives, above 0. The authors' is 4.
+        temperature_neg: of negatives, above 0. The authors' is 1.
+    """
+
+    name = "two_way"
+    additive = False
+
+    def __init__(self, temperature_pos: float = 4.0, temperature_neg: float = 1.0):
+        check_above_zero(temperature_pos=temperature_pos, temperature_neg=temperature_neg)
+        super().__init__(temperature_pos=float(temperature_pos), temperature_neg=float(temperature_neg))
+
+    def forward(self, logits: Tensor, targets: Tensor, num_items: Tensor | float | None = None) -> Tensor:
+        """The loss of the batch; ``num_items`` is not read, see ``additive``."""
+        self._check_shapes(logits, targets)
+        total = 0.0
+        for dim in (1, 0):
+            loss = two_way(logits, targets, dim, **self.options)
+            counted = (targets == 1).any(dim=dim)
+            total = total + torch.where(counted, loss, 0.0).sum() / counted.sum().clamp(min=1).to(loss.dtype)
+        return total
+
+    def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+        # Class-wise, a logit that is the same for all images cancels. Without a positive the sample-wise loss is 0.
+        return two_way(logit_BC, target_BC, 1, **self.options)

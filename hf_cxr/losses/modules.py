@@ -1,10 +1,11 @@
-"""The losses as modules: each validates its options once and names its element-wise or list-wise function.
+"""The losses as modules: each validates its options once and names its element-wise function; and the table of all.
 
 Element-wise losses take ``class_weights``, (C,) or None, ready made: ``weights.class_weights`` computes them from
 training counts, and ``build_loss`` does both. Some take the counts themselves: ``positives`` and ``known``, (C,),
 positive and known training cells of each finding; a finding without any positive counts as if it had one.
+``label_names``, if given, are the findings' names in warnings.
 
-Refused: options out of their range; class weights of list-wise losses, whose papers have none.
+Refused: options out of their range.
 
 B = images, C = findings, R = distinct label rows.
 """
@@ -15,12 +16,11 @@ import warnings
 import torch
 from torch import Tensor
 
-from hf_cxr.losses import elementwise, listwise
-from hf_cxr.losses.reduction import NO_INFORMATION_FLOOR, MultiLabelLoss, known_rows, known_rows_mean, minimise
-from hf_cxr.losses.weights import at_least_one_positive, checked_counts
-
-RIDGE = 1e-6
-"""Curvature that keeps a list-wise loss's no-information logits near the log odds where the loss does not care."""
+from hf_cxr.losses import elementwise
+from hf_cxr.losses.listwise import TwoWayLoss, ZLPRLoss
+from hf_cxr.losses.ranges import check_above_zero, check_at_least_zero, check_hill_lambda, check_margin
+from hf_cxr.losses.reduction import NO_INFORMATION_FLOOR, MultiLabelLoss, minimise
+from hf_cxr.losses.weights import at_least_one_positive, checked_counts, named
 
 
 class BinaryCrossEntropyLoss(MultiLabelLoss):
@@ -47,7 +47,7 @@ class FocalLoss(MultiLabelLoss):
     name = "focal"
 
     def __init__(self, gamma: float = 2.0, alpha: float | None = None, class_weights=None):
-        _check_at_least_zero(gamma=gamma)
+        check_at_least_zero(gamma=gamma)
         if alpha is not None and not 0 <= alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1] or be left out; got {alpha}")
         super().__init__(
@@ -70,8 +70,8 @@ class AsymmetricLoss(MultiLabelLoss):
     name = "asymmetric"
 
     def __init__(self, gamma_pos: float = 0.0, gamma_neg: float = 4.0, margin: float = 0.05, class_weights=None):
-        _check_at_least_zero(gamma_pos=gamma_pos, gamma_neg=gamma_neg)
-        _check_margin(margin)
+        check_at_least_zero(gamma_pos=gamma_pos, gamma_neg=gamma_neg)
+        check_margin(margin)
         super().__init__(
             class_weights=class_weights, gamma_pos=float(gamma_pos), gamma_neg=float(gamma_neg), margin=float(margin)
         )
@@ -85,7 +85,7 @@ class ClassAwareLoss(MultiLabelLoss):
 
     Args:
         prevalence: (C,) in [0, 1], positives over known cells of the training data.
-        class_weights: (C,) or None. ``build_loss`` gives "sqrt_inverse" unless told otherwise.
+        class_weights: (C,) or None. ``build_loss`` gives "sqrt_inverse" by default.
         margin: in [0, 1); negatives with p <= margin are dropped.
         decoupled: negatives are weighted with base 1 - alpha; if False with alpha, like positives.
 
@@ -96,28 +96,27 @@ class ClassAwareLoss(MultiLabelLoss):
     name = "class_aware"
     default_class_weights = "sqrt_inverse"
 
-    def __init__(self, prevalence, class_weights=None, margin: float = 0.2, decoupled: bool = True):
-        _check_margin(margin)
+    def __init__(self, prevalence, class_weights=None, margin: float = 0.2, decoupled: bool = True, label_names=None):
+        check_margin(margin)
         if not isinstance(decoupled, bool):
             raise ValueError(f"decoupled must be true or false; got {decoupled!r}")
         super().__init__(class_weights=class_weights, prevalence=prevalence, margin=float(margin), decoupled=decoupled)
-        self._warn_of_silent_cells()
+        self._warn_of_silent_cells(label_names)
 
     def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
         return elementwise.class_aware(logit_BC, target_BC, self.prevalence_C, **self.options)
 
-    def _warn_of_silent_cells(self) -> None:
+    def _warn_of_silent_cells(self, label_names) -> None:
         ones = "positives get" if self.options["decoupled"] else "positives and negatives get"
         silent = {1.0: ones}
         if self.options["decoupled"]:
             silent[0.0] = "negatives get"
         for alpha, cells in silent.items():
-            indices = (self.prevalence_C == alpha).nonzero().flatten().tolist()
-            if indices:
-                listed = ", ".join(map(str, indices))
+            indices = (self.prevalence_C == alpha).nonzero().flatten().numpy()
+            if indices.size:
+                where = named(indices, label_names)
                 warnings.warn(
-                    f"prevalence is {alpha:g} at index {listed}: there the class-aware loss's {cells} no gradient",
-                    stacklevel=3,
+                    f"prevalence is {alpha:g} {where}: there the class-aware loss's {cells} no gradient", stacklevel=3
                 )
 
 
@@ -146,13 +145,13 @@ class PosWeightedLoss(MultiLabelLoss):
     name = "pos_weighted"
     statistics = ("pos_weight",)
 
-    def __init__(self, positives, known, class_weights=None, pos_weight_cap: float | None = None):
+    def __init__(self, positives, known, class_weights=None, pos_weight_cap: float | None = None, label_names=None):
         if pos_weight_cap is not None:
-            _check_above_zero(pos_weight_cap=pos_weight_cap)
+            check_above_zero(pos_weight_cap=pos_weight_cap)
         super().__init__(
             class_weights=class_weights, pos_weight_cap=None if pos_weight_cap is None else float(pos_weight_cap)
         )
-        positives_C, known_C = at_least_one_positive(*checked_counts(positives, known))
+        positives_C, known_C = at_least_one_positive(*checked_counts(positives, known), label_names)
         # At least one negative too: a weight of 0 would silence a finding that is always there.
         weight_C = torch.as_tensor(known_C - positives_C).clamp(min=1) / torch.as_tensor(positives_C)
         cap = math.inf if pos_weight_cap is None else pos_weight_cap
@@ -168,13 +167,13 @@ class LogitAdjustedLoss(MultiLabelLoss):
 
     Args:
         prevalence: (C,) in [0, 1]; taken as 1e-6 from 0 and 1 if it is nearer.
-        tau: >= 0; 0 is cross-entropy.
+        tau: >= 0, share of the prior log odds; 0 is cross-entropy.
     """
 
     name = "logit_adjusted"
 
     def __init__(self, prevalence, class_weights=None, tau: float = 1.0):
-        _check_at_least_zero(tau=tau)
+        check_at_least_zero(tau=tau)
         super().__init__(class_weights=class_weights, prevalence=prevalence, tau=float(tau))
 
     def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
@@ -198,11 +197,19 @@ class LDAMLoss(MultiLabelLoss):
     default_class_weights = "effective_number"
     statistics = ("margin",)
 
-    def __init__(self, positives, known, class_weights=None, max_margin: float = 0.5, logit_scale: float = 1.0):
-        _check_at_least_zero(max_margin=max_margin)
-        _check_above_zero(logit_scale=logit_scale)
+    def __init__(
+        self,
+        positives,
+        known,
+        class_weights=None,
+        max_margin: float = 0.5,
+        logit_scale: float = 1.0,
+        label_names=None,
+    ):
+        check_at_least_zero(max_margin=max_margin)
+        check_above_zero(logit_scale=logit_scale)
         super().__init__(class_weights=class_weights, max_margin=float(max_margin), logit_scale=float(logit_scale))
-        positives_C, _ = at_least_one_positive(*checked_counts(positives, known))
+        positives_C, _ = at_least_one_positive(*checked_counts(positives, known), label_names)
         margin_C = torch.as_tensor(positives_C) ** -0.25
         self.register_buffer("margin_C", (max_margin * margin_C / margin_C.max()).to(torch.float32))
         self._check_lengths()
@@ -219,9 +226,11 @@ class DistributionBalancedLoss(MultiLabelLoss):
     Args:
         positives, known: (C,) training counts.
         gamma: >= 0, focusing; 0 leaves the focal factor out.
-        map_alpha, map_beta, map_mu: >= 0, of the map from how rare a finding is in its image to its weight.
-        negative_scale: lambda, above 0.
-        bias_scale: kappa, >= 0.
+        map_alpha: >= 0, the least weight of a cell.
+        map_beta: >= 0, slope of the sigmoid that maps how rare a finding is in its image to the cell's weight.
+        map_mu: >= 0, middle of that sigmoid.
+        negative_scale: lambda, above 0: tolerance to negatives.
+        bias_scale: kappa, >= 0: share of the prior log odds in the logit.
     """
 
     name = "distribution_balanced"
@@ -240,13 +249,15 @@ class DistributionBalancedLoss(MultiLabelLoss):
         map_mu: float = 0.2,
         negative_scale: float = 2.0,
         bias_scale: float = 0.05,
+        label_names=None,
     ):
         options = {"gamma": gamma, "map_alpha": map_alpha, "map_beta": map_beta, "map_mu": map_mu}
-        _check_at_least_zero(**options, bias_scale=bias_scale)
-        _check_above_zero(negative_scale=negative_scale)
+        check_at_least_zero(**options, bias_scale=bias_scale)
+        check_above_zero(negative_scale=negative_scale)
         options |= {"negative_scale": negative_scale, "bias_scale": bias_scale}
         super().__init__(class_weights=class_weights, **{name: float(value) for name, value in options.items()})
-        positives_C, known_C = (torch.as_tensor(c) for c in at_least_one_positive(*checked_counts(positives, known)))
+        counts = at_least_one_positive(*checked_counts(positives, known), label_names)
+        positives_C, known_C = map(torch.as_tensor, counts)
         prior_C = (positives_C / known_C).clamp(NO_INFORMATION_FLOOR, 1 - NO_INFORMATION_FLOOR)
         self.register_buffer("count_C", positives_C.to(torch.float32))
         self.register_buffer("prior_logit_C", prior_C.logit().to(torch.float32))
@@ -263,7 +274,7 @@ class DistributionBalancedLoss(MultiLabelLoss):
         options = {name: self.options[name] for name in ("gamma", "negative_scale", "bias_scale")}
         return elementwise.negative_tolerant(logit_BC, target_BC, self.prior_logit_C, **options)
 
-    def _settle(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _find_optimum(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
         # The weights do not depend on the logit: their mean over the training images' positives, and over their
         # negatives, is all that the search has to know.
         row_RC, share_R = rows
@@ -295,8 +306,8 @@ class HillLoss(MultiLabelLoss):
     name = "hill"
 
     def __init__(self, gamma: float = 2.0, logit_margin: float = 1.0, hill_lambda: float = 1.5, class_weights=None):
-        _check_at_least_zero(gamma=gamma, logit_margin=logit_margin)
-        _check_hill_lambda(hill_lambda)
+        check_at_least_zero(gamma=gamma, logit_margin=logit_margin)
+        check_hill_lambda(hill_lambda)
         super().__init__(
             class_weights=class_weights,
             gamma=float(gamma),
@@ -312,10 +323,12 @@ class RobustAsymmetricLoss(MultiLabelLoss):
     """Robust asymmetric loss (Park et al., ICCV 2023 workshops), see ``elementwise.robust_asymmetric``.
 
     Args:
-        gamma_pos, gamma_neg: >= 0, focusing.
+        gamma_pos: >= 0, focusing of positives.
+        gamma_neg: >= 0, focusing of negatives.
         margin: in [0, 1); negatives with p <= margin are dropped.
         hill_lambda: >= 1.
-        epsilon_pos, epsilon_pos_pow: finite; what is added to the first two coefficients of the positives' series.
+        epsilon_pos: finite; added to the first coefficient of the positives' series.
+        epsilon_pos_pow: finite; added to the second.
     """
 
     name = "robust_asymmetric"
@@ -330,9 +343,9 @@ class RobustAsymmetricLoss(MultiLabelLoss):
         epsilon_pos_pow: float = -2.5,
         class_weights=None,
     ):
-        _check_at_least_zero(gamma_pos=gamma_pos, gamma_neg=gamma_neg)
-        _check_margin(margin)
-        _check_hill_lambda(hill_lambda)
+        check_at_least_zero(gamma_pos=gamma_pos, gamma_neg=gamma_neg)
+        check_margin(margin)
+        check_hill_lambda(hill_lambda)
         for name, value in (("epsilon_pos", epsilon_pos), ("epsilon_pos_pow", epsilon_pos_pow)):
             if not math.isfinite(value):
                 raise ValueError(f"{name} must be finite; got {value}")
@@ -350,112 +363,20 @@ class RobustAsymmetricLoss(MultiLabelLoss):
         return elementwise.robust_asymmetric(logit_BC, target_BC, **self.options)
 
 
-class _ListwiseLoss(MultiLabelLoss):
-    smoothable = False
-    needs_label_rows = True
-
-    def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} compares cells with one another: it has no loss per cell")
-
-    def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
-        """The loss of each image, (B,)."""
-        raise NotImplementedError(f"{type(self).__name__} has to define _rows(logit_BC, target_BC)")
-
-    def _settle(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
-        # One logit a finding, the same for all images. Both losses are convex; the ridge settles what they leave open:
-        # the common shift that two_way does not see, and findings without a positive.
-        row_RC, share_R = rows
-        prior_C = alpha_C.logit()
-        z_C = prior_C.clone().requires_grad_()
-        search = torch.optim.LBFGS(
-            [z_C], max_iter=1000, tolerance_grad=1e-10, tolerance_change=0, line_search_fn="strong_wolfe"
-        )
-
-        def mean_loss() -> Tensor:
-            search.zero_grad()
-            loss = (share_R * self._rows(z_C.expand_as(row_RC), row_RC)).sum()
-            loss = loss + RIDGE / 2 * (z_C - prior_C).square().sum()
-            loss.backward()
-            return loss
-
-        with torch.enable_grad():
-            search.step(mean_loss)
-        return z_C.detach()
-
-
-class ZLPRLoss(_ListwiseLoss):
-    """ZLPR (Su et al., 2022), see ``listwise.zlpr``: the mean over images with at least one known cell."""
-
-    name = "zlpr"
-
-    def __init__(self):
-        super().__init__()
-
-    def forward(self, logits: Tensor, targets: Tensor, num_items: Tensor | float | None = None) -> Tensor:
-        """The mean over images with a known cell; ``num_items`` counts such images."""
-        self._check_shapes(logits, targets)
-        return known_rows_mean(self._rows(logits, targets), targets, num_items)
-
-    def count_items(self, targets: Tensor) -> Tensor:
-        """What the loss is a mean of: the number of images with a known cell, a float32 scalar."""
-        return known_rows(targets).sum().to(torch.float32)
-
-    def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
-        return listwise.zlpr(logit_BC, target_BC)
-
-
-class TwoWayLoss(_ListwiseLoss):
-    """Two-way loss (Kobayashi, CVPR 2023), see ``listwise.two_way``: sample-wise mean plus class-wise mean.
-
-    The first mean is over the images of the batch with a known positive, the second over the findings with one. The
-    second compares the images of a batch with one another, so its value depends on the batch's size, its gradient on
-    how an optimizer step is cut up, and a rare finding that has no positive in a batch gets no gradient from it: the
-    Trainer refuses accumulation and several processes. An image without a finding takes part class-wise only. The loss
-    does not see a shift of all logits: calibration finds it.
-
-    Args:
-        temperature_pos, temperature_neg: above 0. The authors' are 4 and 1.
-    """
-
-    name = "two_way"
-    additive = False
-
-    def __init__(self, temperature_pos: float = 4.0, temperature_neg: float = 1.0):
-        _check_above_zero(temperature_pos=temperature_pos, temperature_neg=temperature_neg)
-        super().__init__(temperature_pos=float(temperature_pos), temperature_neg=float(temperature_neg))
-
-    def forward(self, logits: Tensor, targets: Tensor, num_items: Tensor | float | None = None) -> Tensor:
-        """The loss of the batch; ``num_items`` is not read, see ``additive``."""
-        self._check_shapes(logits, targets)
-        total = 0.0
-        for dim in (1, 0):
-            loss = listwise.two_way(logits, targets, dim, **self.options)
-            counted = (targets == 1).any(dim=dim)
-            total = total + torch.where(counted, loss, 0.0).sum() / counted.sum().clamp(min=1).to(loss.dtype)
-        return total
-
-    def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
-        # Class-wise, a logit that is the same for all images cancels. Without a positive the sample-wise loss is 0.
-        return listwise.two_way(logit_BC, target_BC, 1, **self.options)
-
-
-def _check_above_zero(**options: float) -> None:
-    for name, value in options.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be finite and above 0; got {value}")
-
-
-def _check_hill_lambda(hill_lambda: float) -> None:
-    if not 1 <= hill_lambda < math.inf:
-        raise ValueError(f"hill_lambda must be finite and at least 1; got {hill_lambda}")
-
-
-def _check_at_least_zero(**options: float) -> None:
-    for name, value in options.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be finite and not negative; got {value}")
-
-
-def _check_margin(margin: float) -> None:
-    if not 0 <= margin < 1:
-        raise ValueError(f"margin must lie in [0, 1); got {margin}")
+LOSSES = {
+    "bce": BinaryCrossEntropyLoss,
+    "focal": FocalLoss,
+    "asymmetric": AsymmetricLoss,
+    "class_aware": ClassAwareLoss,
+    "pos_weighted": PosWeightedLoss,
+    "class_balanced": ClassBalancedLoss,
+    "class_balanced_focal": ClassBalancedFocalLoss,
+    "ldam": LDAMLoss,
+    "distribution_balanced": DistributionBalancedLoss,
+    "robust_asymmetric": RobustAsymmetricLoss,
+    "hill": HillLoss,
+    "logit_adjusted": LogitAdjustedLoss,
+    "two_way": TwoWayLoss,
+    "zlpr": ZLPRLoss,
+}
+"""Name, as in configs and on the command line -> loss."""

@@ -2,7 +2,7 @@
 
 B = images, C = findings, K = points of a search grid, N = training images, R = distinct label rows. A target cell is
 1, 0 or NaN; a NaN cell takes no part, neither in the value nor in the gradient. Losses of cells are averaged here and
-nowhere else; list-wise losses, which have no cells to average, say in `modules.py` what they are a mean of.
+nowhere else; list-wise losses, which have no cells to average, say in `listwise.py` what they are a mean of.
 
 Refused: logits and targets of different shapes, and a number of findings other than the one of the class weights.
 """
@@ -76,7 +76,7 @@ def known_rows_mean(loss_B: Tensor, target_BC: Tensor, num_rows: Tensor | float 
     >>> known_rows_mean(torch.tensor([1.0, 2.0, 0.0]), torch.tensor([[1.0], [0.0], [torch.nan]]))
     tensor(1.5000)
     """
-    # Images without a known cell become rows of one unknown cell, the others of one known.
+    # Images without a known cell become rows of one unknown cell, all other images rows of one known cell.
     known_B1 = torch.where(known_rows(target_BC), 0.0, torch.nan)[:, None]
     return masked_mean(loss_B[:, None], known_B1, known_cells=num_rows)
 
@@ -149,10 +149,10 @@ class MultiLabelLoss(torch.nn.Module):
     def set_reweighting(self, active: bool) -> None:
         """Whether the class weights act (as from the start) or every finding weighs 1; for deferred re-weighting.
 
-        Not part of the state: who defers tells it anew after a resume.
+        Not part of the state: after a resume it has to be set again.
         """
         if self.class_weights_C is None:
-            raise ValueError(f"{self.name} has no class weights here, so there is no re-weighting to defer")
+            raise ValueError(f"{self.name} has no class weights here, so re-weighting cannot be deferred")
         self.reweighting = active
 
     def set_label_smoothing(self, epsilon: float) -> None:
@@ -186,7 +186,7 @@ class MultiLabelLoss(torch.nn.Module):
         label_NC=None,
         draws_N=None,
     ) -> Tensor:
-        """Where each finding's logit settles if the image says nothing: a head's bias should start there.
+        """The best logit of each finding without any information about the image: a head's bias should start there.
 
         For every finding, the z in [-20, 20] that minimises ``alpha * loss(z, 1) + (1 - alpha) * loss(z, 0)``, found
         by search on the loss itself, in float64 on the CPU. For BCE that is the log odds of the prevalence. Of equal
@@ -213,9 +213,9 @@ class MultiLabelLoss(torch.nn.Module):
         loss = copy.deepcopy(self).to(device="cpu", dtype=torch.float64)  # the device may have no float64
         if loss.prevalence_C is not None:
             loss.prevalence_C = _away_from_certainty(loss.prevalence_C)
-        return loss._settle(_away_from_certainty(alpha_C), rows)
+        return loss._find_optimum(_away_from_certainty(alpha_C), rows)
 
-    def _settle(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _find_optimum(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
         def expected_loss(z_KC: Tensor) -> Tensor:
             positive = self.elementwise(z_KC, torch.ones_like(z_KC))
             return alpha_C * positive + (1 - alpha_C) * self.elementwise(z_KC, torch.zeros_like(z_KC))
@@ -226,7 +226,9 @@ class MultiLabelLoss(torch.nn.Module):
     def _label_rows(self, label_NC, draws_N, num_findings: int) -> tuple[Tensor, Tensor]:
         """The distinct label rows (R, C), float64, and the share of the training images that each is, (R,)."""
         if label_NC is None:
-            raise ValueError(f"where {self.name} settles depends on which findings occur together: give label_NC")
+            raise ValueError(
+                f"the no-information logits of {self.name} depend on which findings occur together: give label_NC"
+            )
         label_NC = torch.as_tensor(label_NC, dtype=torch.float64, device="cpu")
         if label_NC.ndim != 2 or label_NC.shape[1] != num_findings or len(label_NC) == 0:
             raise ValueError(f"labels must have shape (images, {num_findings}); got {tuple(label_NC.shape)}")

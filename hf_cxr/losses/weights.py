@@ -4,17 +4,18 @@ C = findings. positives_C counts the positive training cells of each finding, kn
 keeps the size of the loss, and with it the meaning of the learning rate, comparable between kinds of weights.
 
 Refused: counts that are negative, NaN or infinite, more positives than known cells. A finding without any positive is
-weighted as if it had one, with a warning that names its column: its frequency says nothing, and 1 / 0 would silence
-every other finding.
+weighted as if it had one, with a warning that names it: its frequency says nothing, and 1 / 0 would silence every
+other finding.
 """
 
-import difflib
 import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from hf_cxr.options import nearest
 
 
 def uniform(positives_C: np.ndarray, known_C: np.ndarray) -> np.ndarray:
@@ -73,6 +74,7 @@ def class_weights(
     *,
     beta: float = 0.9999,
     given: Sequence[float] | Tensor | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> Tensor:
     """Class weights of mean 1, float32, shape (C,).
 
@@ -82,6 +84,7 @@ def class_weights(
         known_C: known (1 or 0) training cells of each finding.
         beta: in [0, 1), read by "effective_number" only.
         given: C positive numbers, for "given" only.
+        label_names: C names of findings, for warnings.
 
     Raises:
         ValueError: an unknown kind, bad counts, a beta out of range, or ``given`` missing, misplaced or not positive.
@@ -99,14 +102,13 @@ def class_weights(
     tensor([1.5000, 0.5000])
     """
     if kind not in CLASS_WEIGHTS:
-        nearest = difflib.get_close_matches(str(kind), CLASS_WEIGHTS, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise ValueError(f"unknown class weights {kind!r}; {hint}known: {', '.join(CLASS_WEIGHTS)}")
+        known = ", ".join(CLASS_WEIGHTS)
+        raise ValueError(f"unknown class_weights {kind!r}{nearest(kind, CLASS_WEIGHTS)}; known: {known}")
     positives_C, known_C = checked_counts(positives_C, known_C)
     if kind == "given":
         weight_C = _checked_given(given, len(positives_C))
     elif given is not None:
-        raise ValueError(f'weights were given, but the kind is {kind!r}; choose class weights "given" to use them')
+        raise ValueError(f"given_class_weights go with class_weights given, and class_weights is {kind}")
     elif kind == "none":
         weight_C = uniform(positives_C, known_C)
     else:
@@ -115,7 +117,7 @@ def class_weights(
             if not 0 <= beta < 1:
                 raise ValueError(f"beta must lie in [0, 1); got {beta}")
             options = {"beta": beta}
-        weight_C = CLASS_WEIGHTS[kind](*at_least_one_positive(positives_C, known_C), **options)
+        weight_C = CLASS_WEIGHTS[kind](*at_least_one_positive(positives_C, known_C, label_names), **options)
     return torch.tensor(weight_C / weight_C.mean(), dtype=torch.float32)
 
 
@@ -141,8 +143,11 @@ def checked_counts(positives_C, known_C) -> tuple[np.ndarray, np.ndarray]:
 
 def _checked_given(given, num_findings: int) -> np.ndarray:
     if given is None:
-        raise ValueError('class weights "given" need the weights themselves: one positive number for each finding')
-    weight_C = np.asarray(given, dtype=np.float64)
+        raise ValueError("class_weights given needs given_class_weights: one positive number for each finding")
+    try:
+        weight_C = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"given_class_weights must be numbers, one for each finding; got {given!r}") from None
     if weight_C.shape != (num_findings,):
         raise ValueError(
             f"{num_findings} findings need given weights of shape ({num_findings},); got {weight_C.shape}"
@@ -153,13 +158,25 @@ def _checked_given(given, num_findings: int) -> np.ndarray:
     return weight_C
 
 
-def at_least_one_positive(positives_C: np.ndarray, known_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The counts with a positive where there was none, and a warning that names the columns."""
+def at_least_one_positive(
+    positives_C: np.ndarray, known_C: np.ndarray, label_names: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The counts with a positive where there was none, and a warning that names these findings."""
     empty = np.flatnonzero(positives_C == 0)
     if empty.size:
-        warnings.warn(f"no training positives at index {_listed(empty)}: weighted as if there were one", stacklevel=3)
+        where = named(empty, label_names)
+        warnings.warn(f"no training positives {where}: weighted as if there were one", stacklevel=3)
     positives_C = np.where(positives_C == 0, 1, positives_C)
     return positives_C, np.maximum(known_C, positives_C)
+
+
+def named(indices: np.ndarray, label_names: Sequence[str] | None) -> str:
+    """Which findings, for a warning.
+
+    >>> named(np.array([0, 2]), ["Mass", "Edema", "Hernia"]), named(np.array([0, 2]), None)
+    ('of Mass, Hernia', 'at index 0, 2')
+    """
+    return f"of {', '.join(label_names[i] for i in indices)}" if label_names else f"at index {_listed(indices)}"
 
 
 def _listed(indices: np.ndarray) -> str:

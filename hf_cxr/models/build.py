@@ -17,7 +17,7 @@ from transformers import AutoModelForImageClassification, PreTrainedConfig, PreT
 from transformers.utils import logging as transformers_logging
 
 from hf_cxr.config import ModelArguments
-from hf_cxr.models.architectures import ARCHITECTURES, check_findings, check_options, checked_config, options
+from hf_cxr.models.architectures import check_findings, check_options, checked_config
 from hf_cxr.models.head import head_keys, reset_head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json, reading
@@ -63,7 +63,7 @@ def build_model(
     """
     name = args.model_name_or_path
     if name is None:
-        model = fresh(*_choice(args), label_names, args.image_size)
+        model = fresh(args.architecture, args.model_kwargs, label_names, args.image_size)
     else:
         folder = model_folder(name, args.model_revision)
         saved = read_json(folder / CONFIG)
@@ -84,7 +84,7 @@ def check_model(args: ModelArguments) -> None:
     """
     name = args.model_name_or_path
     if name is None:
-        _fresh_config(*_choice(args), ["any"], args.image_size)
+        _fresh_config(args.architecture, args.model_kwargs, ["any"], args.image_size)
         return
     folder = model_folder(name, args.model_revision)
     config = _changed_config(read_json(folder / CONFIG), args, ["any"], new_head=True)
@@ -136,25 +136,6 @@ def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
     return _load(folder, name, config)
 
 
-def _choice(args: ModelArguments, saved: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-    """The architecture, a checkpoint's own if there is one, and the options that are given for it."""
-    # To be removed when ModelArguments has `architecture` and `model_kwargs`; nothing else here knows the flat keys.
-    changes = {"drop_path_rate": args.drop_path_rate}
-    if saved is not None:
-        name = saved.get("model_type")
-        return name, changes if name in list(ARCHITECTURES) and "drop_path_rate" in options(name) else {}
-    return "swin", {
-        "patch_size": args.swin_patch_size,
-        "window_size": args.swin_window_size,
-        "embed_dim": args.swin_embed_dim,
-        "depths": args.swin_depths,
-        "num_heads": args.swin_num_heads,
-        "use_absolute_embeddings": args.swin_absolute_embeddings,
-        "initializer_range": args.swin_initializer_range,
-        **changes,
-    }
-
-
 def _fresh_config(
     name: str, kwargs: Mapping[str, Any], label_names: Sequence[str], image_size: int
 ) -> PreTrainedConfig:
@@ -167,9 +148,9 @@ def _changed_config(
     saved: Mapping[str, Any], args: ModelArguments, label_names: Sequence[str], *, new_head: bool
 ) -> PreTrainedConfig:
     """A checkpoint's config with the run's own values."""
-    where, (name, kwargs) = f"{args.model_name_or_path}", _choice(args, saved)
-    check_options(name, kwargs, where)
-    changes = {**kwargs, "image_size": args.image_size, **_outputs(label_names)}
+    where = f"{args.model_name_or_path}"
+    check_options(saved.get("model_type"), args.model_kwargs, where)
+    changes = {**args.model_kwargs, "image_size": args.image_size, **_outputs(label_names)}
     if new_head:
         changes["architectures"] = []  # whichever classifier the checkpoint was, its head is not read
     return checked_config({**saved, **changes}, where)

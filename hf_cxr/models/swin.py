@@ -11,7 +11,7 @@ REAL = {
     "mlp_ratio": (0.0, 64.0),
     "hidden_dropout_prob": (0.0, 1.0),
     "attention_probs_dropout_prob": (0.0, 1.0),
-    "drop_path_rate": (0.0, 1.0),
+    "drop_path_rate": (0.0, 0.999),
     "initializer_range": (0.0, 10.0),
     "layer_norm_eps": (0.0, 1.0),
 }

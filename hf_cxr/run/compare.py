@@ -7,8 +7,9 @@
 | `methods`    | printed name -> keys in which the method differs, such as {loss: focal, gamma: 2}                    |
 | `baseline`   | the name of the method that the others are compared with                                             |
 | `seeds`      | one run of each method for each                                                                      |
-| `tune`       | `grid`: key -> values, each method tried on every combination; `seed` of these runs; `by`: the       |
-|              | metric that decides, on validation: auc or ap. Left out: nothing is tuned                            |
+| `tune`       | `grid`: key -> values (also an option, such as loss_kwargs.gamma: [1, 2]), each method tried on      |
+|              | every combination; `seed` of these runs; `by`: the metric that decides, on validation: auc or ap.    |
+|              | Left out: nothing is tuned                                                                           |
 | `tiers`      | `head`, `tail`: numbers of positive training images that divide the findings, see `LabelSpace.tiers` |
 | `resamples`  | draws of patients behind intervals and p values                                                      |
 | `confidence` | of the intervals                                                                                     |
@@ -50,9 +51,9 @@ from hf_cxr.config import (
 from hf_cxr.evaluation import METRICS, modern_figures
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import write_text
+from hf_cxr.models.build import check_model
 from hf_cxr.reporting.comparison import ComparisonResults, TunedPoint, compare_runs, write_comparison
 from hf_cxr.reporting.numbers import number
-from hf_cxr.run.checks import check_loss
 from hf_cxr.run.comparison_plan import Plan, folder_name, load_plan
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.scheduler import run_in_slots
@@ -177,7 +178,7 @@ def tuning_runs(plan: Plan, out: Path) -> list[Run]:
             "tuning",
             method,
             ", ".join(f"{key} {value}" for key, value in point.items()),
-            plan.values(method) | point | {"seed": plan.tuning.seed, "measure_test": False},
+            plan.values(method, point) | {"seed": plan.tuning.seed, "measure_test": False},
         )
         for method in plan.methods
         for point in plan.tuning.points()
@@ -187,7 +188,7 @@ def tuning_runs(plan: Plan, out: Path) -> list[Run]:
 def final_runs(plan: Plan, out: Path, chosen: Mapping[str, Mapping[str, Any] | None]) -> list[Run]:
     """A run for every method and seed, seed by seed, so that an early look has all methods."""
     return [
-        _run(out, "runs", method, f"seed {seed}", plan.values(method) | (chosen.get(method) or {}) | {"seed": seed})
+        _run(out, "runs", method, f"seed {seed}", plan.values(method, chosen.get(method) or {}) | {"seed": seed})
         for seed in plan.seeds
         for method in plan.methods
     ]
@@ -223,7 +224,7 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
 
     Raises:
         SystemExit: status 2 with one line, as `parse_arguments`.
-        ValueError: the loss does not take an option, or not its value, or it does not go with the run's stages.
+        ValueError: a fresh model of another shape than its architecture allows.
     """
     # images_per_step is about the devices of a run, which are not those of this process.
     values = {key: value for key, value in run.values.items() if key != "images_per_step"}
@@ -231,10 +232,11 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
         path = Path(folder) / f"{run.settings.stem}.yaml"
         path.write_text(dump_yaml(values), encoding="utf-8")
         args = parse_arguments([str(path), *plan.flags], prog=f"hf-cxr compare: {run.name}")
-    try:
-        check_loss(args)
-    except ValueError as error:
-        raise ValueError(f"{run.method}: {error}") from error
+    if args.model.model_name_or_path is None:
+        try:
+            check_model(args.model)
+        except ValueError as error:
+            raise ValueError(f"{run.method}: {error}") from error
     return args
 
 

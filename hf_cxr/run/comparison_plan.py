@@ -9,12 +9,14 @@ from typing import Any
 
 import yaml
 
+from hf_cxr.arguments.components import KWARGS, flattened, merged
+from hf_cxr.arguments.spelling import current_spelling
 from hf_cxr.config import LossArguments, known_keys, text_keys, unknown_key, without_others_options
 from hf_cxr.evaluation.metric import metric_key
 from hf_cxr.yaml_files import read_yaml
 
 KEYS = ("base", "overrides", "methods", "baseline", "seeds", "tune", "tiers", "resamples", "confidence")
-# Keys that the comparison sets itself, or that have no place in one.
+# Keys that the comparison sets itself, or that do not belong in one.
 SET_BY_COMPARISON = ("output_dir", "seed", "measure_test", "disable_tqdm", "resume_from_checkpoint")
 NOT_IN_COMPARISON = ("push_to_hub", "on_existing_run", *(key for key in known_keys() if key.startswith("hub_")))
 
@@ -46,10 +48,10 @@ class Plan:
     confidence: float = 0.95
     flags: tuple[str, ...] = ()
 
-    def values(self, method: str) -> dict[str, Any]:
-        """The keys of a method's runs: those of the base, without the options of another loss or sampler."""
+    def values(self, method: str, point: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The keys of a method's runs: the base's, without the options of another loss; its own; a point's."""
         own = self.methods[method]
-        return without_others_options(self.base, own) | own
+        return merged(merged(without_others_options(self.base, own), own), point or {})
 
 
 def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
@@ -108,7 +110,7 @@ def _check_plan(plan: Plan, path: Path) -> None:
         _check_run_keys(own, f"{method} in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
     grid = plan.tuning.grid if plan.tuning else {}
     for key in grid:
-        users = [method for method, own in plan.methods.items() if key in own]
+        users = [method for method, own in plan.methods.items() if key in flattened(own)]
         if users:
             raise ValueError(f"{key} in {path} is tuned and also set by {', '.join(users)}; one of the two")
     if set(plan.tiers) - {"head", "tail"}:
@@ -124,7 +126,8 @@ def _check_plan(plan: Plan, path: Path) -> None:
             f"within tiers no p value could be below {least:.3f}, and no difference could be shown at "
             f"{1 - plan.confidence:.3g}; give more"
         )
-    fixed = {*SET_BY_COMPARISON, *NOT_IN_COMPARISON, *grid, *(key for own in plan.methods.values() for key in own)}
+    varied = [*grid, *(key for own in plan.methods.values() for key in flattened(own))]
+    fixed = {*SET_BY_COMPARISON, *NOT_IN_COMPARISON, *varied, *(key.split(".")[0] for key in varied)}
     for word in plan.flags:
         key = word.lstrip("-").split("=")[0].replace("-", "_")  # argparse takes --weight-decay as well
         if word.startswith("--") and key in fixed:
@@ -137,16 +140,16 @@ def _base(values: dict[str, Any], path: Path) -> dict[str, Any]:
     if isinstance(base, str):
         found = [place for place in (path.parent / base, Path(base)) if place.is_file()]
         if not found:
-            raise ValueError(f"base in {path}: there is no such file as {base}")
+            raise ValueError(f"base in {path}: no such file: {base}")
         where, base = str(found[0]), read_yaml(found[0], text_keys=text_keys()) or {}
     elif over:
         raise ValueError(f"overrides in {path} go with a base that is a path; put them into base")
-    base = _mapping(base, f"base in {where}")
+    base = current_spelling(_mapping(base, f"base in {where}"), f"base in {where}")
     _check_run_keys(base, f"base in {where}", NOT_IN_COMPARISON)
     _check_run_keys(over, f"overrides in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
     base = without_others_options(base, over)
-    base = {key: value for key, value in base.items() if key not in SET_BY_COMPARISON} | over
-    return {"loss": LossArguments.loss} | base
+    base = {key: value for key, value in base.items() if key not in SET_BY_COMPARISON}
+    return {"loss": LossArguments.loss} | merged(base, over)
 
 
 def _tuning(values: Any, path: Path) -> Tuning:
@@ -160,10 +163,11 @@ def _tuning(values: Any, path: Path) -> Tuning:
     for key, points in grid.items():
         if not isinstance(points, list) or not points:
             raise ValueError(f"{key} in the grid of {where} is {points!r}; it must be a list of values")
-    # Points are named as they are written: 1e-3 stays 1e-3 in the report and in the names of folders.
+    # Points are named as they are written: 1e-3 stays 1e-3 in the report and in the names of folders. As an option of
+    # a component, where nothing says that text is to become a number, 1e-3 is the number.
     written = yaml.safe_load(path.read_text(encoding="utf-8-sig"))["tune"]["grid"]
     grid = {
-        key: points if any(isinstance(point, dict | list) for point in points) else written.get(key, points)
+        key: points if "." in key or any(isinstance(v, dict | list) for v in points) else written.get(key, points)
         for key, points in grid.items()
     }
     try:
@@ -174,10 +178,11 @@ def _tuning(values: Any, path: Path) -> Tuning:
 
 
 def _check_run_keys(values: Mapping[str, Any], where: str, refused: Sequence[str]) -> None:
-    for key in values:
+    for key in current_spelling(values, where):
         if key in refused:
-            raise ValueError(f"{key} cannot be set for {where}: the comparison sets it, or it has no place in one")
-        if key not in known_keys():
+            raise ValueError(f"{key} cannot be set for {where}: the comparison sets it, or it does not belong in one")
+        mapping, dot, _ = key.partition(".")
+        if key not in known_keys() and not (dot and mapping in KWARGS.values()):
             raise ValueError(unknown_key(key, where))
 
 

@@ -81,7 +81,7 @@ def describe_method(
         "loss": loss.describe(),
         "sampler": {
             "name": args.sampling.sampler,
-            "options": resolved_options(args.sampling.sampler, **args.sampling.options()),
+            "options": resolved_options(args.sampling.sampler, **args.sampling.sampler_kwargs),
         },
         "stages": dataclasses.asdict(args.stages),
         "selection": claims.selection(trainer.args, trainer.state),

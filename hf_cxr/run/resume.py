@@ -13,6 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from hf_cxr.arguments.components import flattened, with_defaults
+from hf_cxr.arguments.spelling import modern_values
 from hf_cxr.config import ARGUMENTS, PATHS, RunArguments
 from hf_cxr.data import count_removed
 from hf_cxr.data.fingerprint import FILE, changes, data_fingerprint, load_state, save_state
@@ -60,13 +62,16 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], *, free:
     A key that the earlier start did not know, because its version of this package had none, had its default. Of a
     local model the weights are compared, in `check_resume`, and not the path.
     """
-    defaults = {field.name: field.default for part in ARGUMENTS for field in dataclasses.fields(part)}
+    fields = [field for part in ARGUMENTS for field in dataclasses.fields(part)]
+    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    before, now = flattened(with_defaults(defaults | modern_values(before))), flattened(now)
     weights = [values.get("model_name_or_path") or "" for values in (before, now)]
     free = free | ({"model_name_or_path"} if all(map(os.path.isabs, weights)) else set())
+    options = [key for key in before if "." in key and key not in now]
     return [
-        f"{key} was {before.get(key, defaults.get(key))} and is {now[key]}"
-        for key in now
-        if key not in free and before.get(key, defaults.get(key)) != now[key]
+        f"{key} was {before.get(key)} and is {now.get(key)}"
+        for key in (*now, *options)
+        if key not in free and before.get(key) != now.get(key)
     ]
 
 

@@ -30,7 +30,6 @@ from hf_cxr.push_files import FIGURES
 from hf_cxr.reporting import card, plots
 from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
-from hf_cxr.run.checks import check_loss
 from hf_cxr.run.data import RunData, open_data
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
 from hf_cxr.run.measuring import calibrate_pair, interval_settings, measure_predictions, predict_split
@@ -67,7 +66,6 @@ def run(args: RunArguments) -> Report | None:
     Raises:
         ValueError: the arguments contradict each other, the data or the run folder.
     """
-    check_loss(args)
     state = PartialState()
     run_dir = Path(args.training.output_dir)
     report = None
@@ -99,7 +97,7 @@ def train(run_dir: Path, args: RunArguments, data: RunData, checkpoint: Path | N
     """Fine-tune the model, from a checkpoint if one is given, and write it uncalibrated."""
     state = PartialState()
     draws_N = draw_training_images(args, data.splits["train"])
-    loss, head_bias_C = build_training_loss(args, data.splits["train"], draws_N)
+    loss, head_bias_C = build_training_loss(args, data.splits["train"], draws_N, data.label_names)
     weights = describe_initial_weights(args.model)  # now: a local folder can be gone after training
     model = build_first_model(args, data, loss, head_bias_C)
     trainer = build_trainer(args, data, model, image_processor_for(args.model), loss, draws_N)

@@ -25,7 +25,6 @@ from hf_cxr.models.build import build_model
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import PixelProcessor
-from hf_cxr.run.checks import check_reweighting
 from hf_cxr.run.data import RunData
 from hf_cxr.sampling import EpochSampler, RepeatedRows, expected_counts, expected_draws
 from hf_cxr.training.callbacks import DeferredReweighting, EarlyStopping, WeightAverage
@@ -38,7 +37,7 @@ logger = logging.getLogger(__name__)
 def draw_training_images(args: RunArguments, train: datasets.Dataset) -> np.ndarray:
     """How often an epoch draws each training image on average, (N,)."""
     label_NC = label_matrix(train)
-    draws_N = expected_draws(args.sampling.sampler, label_NC, **args.sampling.options())
+    draws_N = expected_draws(args.sampling.sampler, label_NC, **args.sampling.sampler_kwargs)
     if args.sampling.sampler != "shuffle":
         logger.info(
             "sampler %s: %s draws an epoch, %.1f %% of the images on average",
@@ -50,7 +49,7 @@ def draw_training_images(args: RunArguments, train: datasets.Dataset) -> np.ndar
 
 
 def build_training_loss(
-    args: RunArguments, train: datasets.Dataset, draws_N: np.ndarray
+    args: RunArguments, train: datasets.Dataset, draws_N: np.ndarray, label_names: LabelSpace
 ) -> tuple[MultiLabelLoss, np.ndarray | None]:
     """The loss with its class weights, and where its head's bias (C,) starts, in logits.
 
@@ -63,12 +62,9 @@ def build_training_loss(
         args.loss.loss,
         positives_C=positives_C,
         known_C=positives_C + negatives_C,
-        class_weights=args.loss.class_weights,
-        given_class_weights=args.loss.given_class_weights,
-        beta=args.loss.effective_number_beta,
-        **args.loss.options(),
+        label_names=label_names,
+        **args.loss.loss_kwargs,
     )
-    check_reweighting(args, loss)
     loss.set_label_smoothing(args.training.label_smoothing_factor)
     if args.loss.head_bias == "zero":
         return loss, None

@@ -29,7 +29,7 @@ BASE = {
     "phantom_prevalence_floor": 0.05,
     **SWIN,
     "loss": "class_aware",
-    "margin": 0.1,
+    "loss_kwargs": {"margin": 0.1},
     "per_device_train_batch_size": 8,
     "num_train_epochs": 2,
     "bootstrap_resamples": 20,
@@ -63,7 +63,7 @@ def write_plan(folder, **changes):
         ({"methods": METHODS | {"S": {"seed": 3}}}, "seed cannot be set for S"),
         ({"base": BASE | {"push_to_hub": True}}, "push_to_hub cannot be set for base"),
         ({"base": BASE | {"hub_token": "hf_x"}}, "hub_token cannot be set for base"),
-        ({"base": "no_such.yaml"}, "no such file as no_such.yaml"),
+        ({"base": "no_such.yaml"}, "no such file: no_such.yaml"),
         ({"overrides": {"loss": "bce"}}, "overrides .* go with a base that is a path"),
         ({"seeds": [0, 0]}, "different whole numbers"),
         ({"seeds": 3}, "different whole numbers"),
@@ -138,23 +138,31 @@ def test_flags_that_are_not_for_all_runs_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"loss": "bce", "margin": 0.1}, "Odd: bce takes no option 'margin'"),
-        ({"loss": "focal", "gamma": -1.0}, "Odd: gamma must be finite and not negative"),
-        ({"loss": "bce", "reweight_from_epoch": 1}, "Odd: reweight_from_epoch is 1, but bce has no class weights"),
+        ({"loss": "bce", "loss_kwargs": {"margin": 0.1}}, "loss_kwargs: bce takes no option 'margin'"),
+        ({"loss": "focal", "loss_kwargs": {"gamma": -1.0}}, "loss_kwargs: gamma must be finite and not negative"),
+        ({"loss": "bce", "reweight_from_epoch": 1}, "reweight_from_epoch is 1, but bce has no class weights"),
+        ({"model_kwargs": {"drop_path_rate": 1.5}}, "Odd: drop_path_rate in a fresh"),
+        ({"margin": 0.1}, "Odd in {path}: margin: 0.1 is now loss_kwargs: {{margin: 0.1}}"),
     ],
 )
 def test_an_option_that_the_loss_does_not_take_starts_nothing(tmp_path, capsys, own, message):
     path = write_plan(tmp_path, methods=METHODS | {"Odd": own})
-    assert hf_cxr_main(["compare", str(path), "--out", str(tmp_path / "out")]) == 2
-    assert message in capsys.readouterr().err
+    try:
+        status = hf_cxr_main(["compare", str(path), "--out", str(tmp_path / "out")])
+    except SystemExit as stop:  # a run's own arguments
+        status = stop.code
+    assert status == 2
+    line = capsys.readouterr().err
+    assert "Odd" in line
+    assert message.format(path=path) in line
     assert not (tmp_path / "out").exists()
 
 
 def test_a_value_out_of_range_starts_nothing(tmp_path, capsys):
-    path = write_plan(tmp_path, methods=METHODS | {"Odd": {"drop_path_rate": 1.5}})
+    path = write_plan(tmp_path, methods=METHODS | {"Odd": {"horizontal_flip": 1.5}})
     with pytest.raises(SystemExit):
         hf_cxr_main(["compare", str(path), "--out", str(tmp_path / "out")])
-    assert "Odd, learning_rate 1e-3: drop_path_rate is 1.5; it must be between 0" in capsys.readouterr().err
+    assert "Odd, learning_rate 1e-3: horizontal_flip is 1.5; it must be between 0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -166,8 +174,31 @@ def test_base_by_path_with_overrides_is_the_base_written_out(tmp_path):
 
 def test_methods_leave_the_bases_loss_options_behind(tmp_path):
     plan = load_plan(write_plan(tmp_path))
-    assert "margin" not in plan.values("BCE")
-    assert plan.values("Class-aware")["margin"] == 0.1
+    assert "loss_kwargs" not in plan.values("BCE")
+    assert plan.values("Class-aware")["loss_kwargs"] == {"margin": 0.1}
+
+
+def test_methods_and_points_change_the_bases_options_one_by_one(tmp_path):
+    methods = METHODS | {"Coupled": {"loss_kwargs": {"decoupled": False}}}
+    plan = load_plan(write_plan(tmp_path, methods=methods))
+    assert plan.values("Coupled")["loss_kwargs"] == {"margin": 0.1, "decoupled": False}
+    assert plan.values("Coupled", {"loss_kwargs.margin": 0.2})["loss_kwargs"] == {"margin": 0.2, "decoupled": False}
+    assert plan.values("Class-aware")["loss_kwargs"] == {"margin": 0.1}
+
+
+def test_a_grid_of_an_option_is_tried_point_by_point(tmp_path):
+    grid = {"loss_kwargs.class_weights": ["inverse", "none"], "learning_rate": ["1e-3"]}
+    plan = load_plan(write_plan(tmp_path, tune={"grid": grid}))
+    runs = tuning_runs(plan, tmp_path)
+    weights = {run.name: check_run(run, plan).loss.loss_kwargs["class_weights"] for run in runs}
+    assert weights["BCE, loss_kwargs.class_weights inverse, learning_rate 1e-3"] == "inverse"
+    assert sorted(weights.values()) == ["inverse", "inverse", "none", "none"]
+    with pytest.raises(ValueError, match=r"--loss_kwargs.class_weights is not for all runs alike"):
+        load_plan(path := write_plan(tmp_path, tune={"grid": grid}), ["--loss_kwargs.class_weights", "none"])
+    assert load_plan(path, ["--loss_kwargs.beta", "0.9"]).flags
+    methods = METHODS | {"Weighted": {"loss_kwargs": {"class_weights": "inverse"}}}
+    with pytest.raises(ValueError, match=r"loss_kwargs\.class_weights in .* is tuned and also set by Weighted"):
+        load_plan(write_plan(tmp_path, tune={"grid": grid}, methods=methods))
 
 
 def test_tuning_runs_do_not_measure_test_and_differ_from_the_seeds(tmp_path):
@@ -265,7 +296,8 @@ def test_tuning_saw_no_test_image_and_its_choice_was_used(compared):
     assert not list(out.glob("tuning/*/*/metrics.json"))
     configs = [yaml.safe_load(path.read_text()) for path in out.glob("runs/*/*/config.yaml")]
     assert {config["learning_rate"] for config in configs} == {1e-3}
-    assert {(config["loss"], config["margin"]) for config in configs} == {("bce", None), ("class_aware", 0.1)}
+    margins = {(config["loss"], config["loss_kwargs"].get("margin")) for config in configs}
+    assert margins == {("bce", None), ("class_aware", 0.1)}
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
-from tiny import SWIN
+from tiny import swin
 from transformers import pipeline
 
 from hf_cxr.commands import main as hf_cxr_main
@@ -33,8 +33,7 @@ TINY = {
     "phantom_test": 40,
     "phantom_size": 64,
     "phantom_prevalence_floor": 0.05,
-    **SWIN,
-    "drop_path_rate": 0.2,
+    **swin(drop_path_rate=0.2),
     "per_device_train_batch_size": 8,
     "num_train_epochs": 3,
     "learning_rate": 1e-3,
@@ -313,7 +312,7 @@ def test_unreadable_images_are_named_before_training(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_make_the_run_of_one(tmp_path):
-    still = {"drop_path_rate": 0.0, "num_train_epochs": 2, "images_per_step": 8}
+    still = {**swin(drop_path_rate=0.0), "num_train_epochs": 2, "images_per_step": 8}
     finish(train(write_config(tmp_path, **still), tmp_path / "one"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", ROOT / "scripts" / "train.py"]

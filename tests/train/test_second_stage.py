@@ -106,11 +106,6 @@ def test_model_that_knows_test_images_is_refused(config, first):
     assert not list((config.parent / "other").glob("checkpoint-*"))
 
 
-def test_reweighting_without_weights_is_refused(config):
-    with pytest.raises(ValueError, match="reweight_from_epoch is 1, but bce has no class weights here: give"):
-        run_stage(config, "drw", "--loss", "bce", "--reweight_from_epoch", "1", "--num_train_epochs", "2")
-
-
 def test_model_of_other_data_is_taken_with_a_warning(config, first, tmp_path, caplog):
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(first, elsewhere)

@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).parents[2] / "hf_cxr"
 
 # Bars from left to right. Within the bar of `data` the parts never import one another.
 BARS = (
-    ("labels", "files", "yaml_files", "words", "locks"),
-    ("evaluation",),
+    ("labels", "files", "yaml_files", "words", "locks", "options"),
+    ("evaluation", "losses", "sampling"),
     ("arguments", "saved_models", "phantom"),
     ("config",),
-    ("data", "processing", "models", "losses", "sampling", "predictions"),
+    ("data", "processing", "models", "predictions"),
     ("training", "inference"),
     ("reporting", "push_files"),
     ("hub",),

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from hf_cxr.arguments.components import flattened
+from hf_cxr.arguments.spelling import modern_values
 from hf_cxr.evaluation.bootstrap import number_patients
 from hf_cxr.evaluation.comparison import Comparison, Difference, Estimate, MethodFigures, compare_methods
 from hf_cxr.evaluation.metric import METRICS
@@ -65,14 +67,14 @@ class FinishedRun:
         return cls(
             folder,
             modern_figures(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))),
-            yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+            modern_values(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))),
             *(Predictions.load(folder / "predictions" / f"{split}.parquet") for split in ("validation", "test")),
         )
 
     @property
     def settings(self) -> dict[str, Any]:
         """The config with nested options as dotted keys, such as loss_kwargs.margin."""
-        return _flat(self.config)
+        return flattened(self.config)
 
     def counts(self) -> Counts:
         """What the test set holds."""
@@ -327,13 +329,6 @@ def check_comparable(first: FinishedRun, other: FinishedRun) -> None:
                 f"{first.folder} and {other.folder} cannot be compared: their {split} sets differ in "
                 f"{', '.join(differ)}"
             )
-
-
-def _flat(values: Mapping[str, Any], start: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{start}{key}.") if isinstance(value, Mapping) else {f"{start}{key}": value}
-    return flat
 
 
 def _with_text_seeds(spread: Estimate | Difference) -> dict[str, Any]:

@@ -52,9 +52,14 @@ def test_reference_comparison_has_the_references_six_rows(tmp_path):
     assert len(plan.seeds) >= 3
     assert {"learning_rate", "weight_decay"} <= set(plan.tuning.grid)
     losses = [check_run(run, plan).loss for run in final_runs(plan, tmp_path, {}) if run.values["seed"] == 0]
-    rows = [(loss.loss, loss.decoupled, loss.margin) for loss in losses]
-    assert rows[:3] == [("bce", None, None), ("focal", None, None), ("asymmetric", None, None)]
-    assert rows[3:] == [("class_aware", False, None), ("class_aware", None, 0.0), ("class_aware", None, None)]
+    assert [(loss.loss, loss.loss_kwargs) for loss in losses] == [
+        ("bce", {}),
+        ("focal", {}),
+        ("asymmetric", {}),
+        ("class_aware", {"decoupled": False}),
+        ("class_aware", {"margin": 0.0}),
+        ("class_aware", {}),
+    ]
     assert {loss.head_bias for loss in losses} == {"no_information"}
 
 
@@ -71,4 +76,5 @@ def test_reference_recipe_is_the_references():
     assert (args.model.resize_size, args.model.image_size) == (256, 224)
     assert (args.training.optimizer, args.training.learning_rate, args.training.weight_decay) == ("adam", 1e-4, 5e-4)
     assert (args.training.per_device_train_batch_size, args.training.num_train_epochs) == (32, 30)
-    assert (args.loss.loss, args.loss.margin, args.loss.decoupled) == ("class_aware", 0.2, True)
+    assert args.loss.loss == "class_aware"
+    assert args.loss.loss_kwargs == {"margin": 0.2, "decoupled": True, "class_weights": "sqrt_inverse"}

@@ -46,15 +46,15 @@ def words(table, *flags):
     settings = SWIN | {
         "dataset": "table",
         "table": table,
-        "drop_path_rate": 0.0,
         "num_train_epochs": 1,
         "per_device_train_batch_size": 4,
         "bootstrap_resamples": 10,
         "disable_tqdm": True,
         "loss": "bce",
     }
-    numbers = {"swin_depths": [1], "swin_num_heads": [1]}
-    line = [str(word) for key, value in (settings | numbers).items() for word in (f"--{key}", *np.atleast_1d(value))]
+    small = SWIN["model_kwargs"] | {"depths": [1], "num_heads": [1], "drop_path_rate": 0.0}
+    settings |= {"model_kwargs": json.dumps(small)}
+    line = [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
     return [*line, *map(str, flags)]
 
 

@@ -339,7 +339,8 @@ def test_draws_are_counted_cell_by_cell():
 def test_the_command_shows_what_a_sampler_draws(tmp_path, capsys):
     flags = ["--phantom_train", "60", "--phantom_validation", "3", "--phantom_test", "3", "--phantom_size", "32"]
     flags += ["--phantom_prevalence_floor", "0.05", "--out", str(tmp_path)]
-    assert main(["describe", *flags, "--sampler", "class_aware", "--class_aware_no_finding", "false"]) == 0
+    sampler = ["--sampler", "class_aware", "--sampler_kwargs.class_aware_no_finding", "false"]
+    assert main(["describe", *flags, *sampler]) == 0
     assert "as the sampler class_aware draws them" in capsys.readouterr().out
     written = json.loads((tmp_path / "statistics.json").read_text())["sampler"]
     assert written["without_findings"]["draws"] == 0 < written["without_findings"]["images"]

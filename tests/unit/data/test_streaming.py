@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from tiny import SWIN, trainer
+from tiny import SWIN, swin, trainer
 from torch.utils.data import DataLoader
 
 from hf_cxr.config import DataArguments, parse_arguments
@@ -267,7 +267,7 @@ def configure(folder: Path, data: Path, **changes) -> str:
 
 
 def test_a_run_trains_measures_and_documents_from_a_stream(tmp_path, shards):
-    report = run(parse_arguments([configure(tmp_path, shards, drop_path_rate=0.0, dataloader_num_workers=2)]))
+    report = run(parse_arguments([configure(tmp_path, shards, **swin(drop_path_rate=0.0), dataloader_num_workers=2)]))
     assert report.stock_pipeline["largest_difference"] < 0.02  # the images are resized
     saved = Predictions.load(tmp_path / "out/predictions/test.parquet")
     test = load_splits(arguments(shards))[0]["test"]

@@ -77,8 +77,8 @@ def test_a_finding_without_positives_is_weighted_as_with_one(kind):
         (("inverse", [1, 10], [9, 9]), "more positives than known cells at index 1"),
         (("inverse", [1, 1], [9]), "2 counts of positives for 1 counts of known cells"),
         (("inverse", [[1]], [[9]]), r"must have shape \(C,\)"),
-        (("invers", [1], [9]), "unknown class weights 'invers'; did you mean inverse"),
-        (("given", [1], [9]), "need the weights themselves"),
+        (("invers", [1], [9]), "unknown class_weights 'invers'; did you mean inverse"),
+        (("given", [1], [9]), "class_weights given needs given_class_weights"),
     ],
 )
 def test_bad_counts_and_kinds_are_refused(arguments, message):
@@ -91,7 +91,10 @@ def test_bad_counts_and_kinds_are_refused(arguments, message):
     [
         ({"kind": "given", "given": [1, 1, 1]}, r"need given weights of shape \(4,\); got \(3,\)"),
         ({"kind": "given", "given": [1, 0, 1, -2]}, "finite and positive; not so at index 1, 3"),
-        ({"kind": "none", "given": [1, 1, 1, 1]}, 'choose class weights "given"'),
+        (
+            {"kind": "none", "given": [1, 1, 1, 1]},
+            "given_class_weights go with class_weights given",
+        ),
         ({"kind": "effective_number", "beta": 1.0}, r"beta must lie in \[0, 1\); got 1.0"),
     ],
 )
@@ -114,9 +117,10 @@ def test_the_table_holds_every_loss_under_its_own_name():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_defaults_are_those_of_the_class(name):
-    built = build(name, gamma=None, alpha=None, gamma_pos=None, gamma_neg=None, margin=None, decoupled=None)
     parameters = inspect.signature(LOSSES[name]).parameters
-    assert built.options == {option: parameters[option].default for option in loss_options(name)}
+    own = loss_options(name).keys() & parameters.keys() - {"class_weights"}
+    built = build(name, **dict.fromkeys(own))  # None is the default
+    assert built.options == {option: parameters[option].default for option in own}
     balanced = dict.fromkeys(["class_balanced", "class_balanced_focal", "ldam"], "effective_number")
     kind = ({"class_aware": "sqrt_inverse"} | balanced).get(name, "none")
     assert built.describe()["class_weights_kind"] == kind
@@ -143,9 +147,13 @@ def test_options_reach_the_loss():
         ("asymetric", {}, "unknown loss 'asymetric'; did you mean asymmetric\\?; known: bce, focal"),
         ("asymmetric", {"gama_neg": 3}, "no option 'gama_neg'; did you mean gamma_neg\\?; its options: gamma_pos, "),
         ("asymmetric", {"gama_neg": None}, "no option 'gama_neg'"),
-        ("bce", {"margin": 0.1}, "bce takes no option 'margin'; its options: none"),
+        ("bce", {"margin": 0.1}, "bce takes no option 'margin'; its options: class_weights"),
         ("class_aware", {"prevalence": [0.1] * 4}, "no option 'prevalence'"),
-        ("bce", {"given_class_weights": [1] * 4}, 'choose class weights "given"'),
+        (
+            "bce",
+            {"given_class_weights": [1] * 4},
+            "given_class_weights go with class_weights given",
+        ),
     ],
 )
 def test_a_wrong_name_or_option_is_refused(name, options, message):
@@ -158,3 +166,19 @@ def test_a_finding_without_known_cells_is_warned_of():
         loss = build_loss("class_aware", positives_C=[5, 0], known_C=[10, 0], class_weights="none")
     assert len(caught) == 1
     assert loss.prevalence_C.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ldam", "no training positives of Mass: weighted as if there were one"),
+        ("distribution_balanced", "no training positives of Mass"),
+        ("pos_weighted", "no training positives of Mass"),
+        ("class_aware", "prevalence is 0 of Mass: there the class-aware loss's negatives get no gradient"),
+    ],
+)
+def test_warnings_name_findings_whose_names_are_given(name, said):
+    with pytest.warns(UserWarning, match="of Mass") as caught:
+        build_loss(name, positives_C=[5, 0], known_C=[10, 10], label_names=["Edema", "Mass"])
+    assert any(said in str(warning.message) for warning in caught)
+    assert not any("index" in str(warning.message) for warning in caught)

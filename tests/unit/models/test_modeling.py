@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import SWIN
+from tiny import SWIN, swin
 from transformers import SwinConfig, SwinForImageClassification, ViTMSNConfig, ViTMSNForImageClassification
 
 from hf_cxr.config import ModelArguments
@@ -44,7 +44,7 @@ def test_checkpoint_keeps_its_body_and_gets_a_new_head(tmp_path, classes):
 
 
 def test_checkpoint_that_lacks_weights_is_refused(tmp_path):
-    saved = build_model(ModelArguments(**tiny(swin_absolute_embeddings=True)), NIH14)
+    saved = build_model(ModelArguments(**swin(use_absolute_embeddings=True)), NIH14)
     saved.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"lacks 1 of the model's weights, .* another shape: swin\.embed"):
         build_model(ModelArguments(model_name_or_path=str(tmp_path), image_size=64), NIH14)
@@ -60,7 +60,7 @@ def test_grid_smaller_than_the_window_is_refused_by_us_and_fails_in_transformers
     with pytest.raises(
         ValueError, match=r"last grid of 2 x 2 .* window of 3; set image_size to 48 or more, or window_size to 2"
     ):
-        build_model(ModelArguments(**tiny(swin_window_size=3)), NIH14)
+        build_model(ModelArguments(**swin(window_size=3)), NIH14)
     config = SwinConfig(
         image_size=32, patch_size=2, window_size=3, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4]
     )
@@ -143,21 +143,22 @@ def test_sizes_that_training_replaces_are_refused_in_measuring(saved, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("key", "settings"),
     [
-        {"swin_embed_dim": 10**7},
-        {"swin_depths": [10**6, 1, 1, 1]},
-        {"swin_num_heads": [3, 2, 2, 4]},
-        {"swin_window_size": 0},
-        {"swin_patch_size": 0},
-        {"image_size": 10**9, "resize_size": 10**9},
+        ("embed_dim", swin(embed_dim=10**7)),
+        ("depths", swin(depths=[10**6, 1, 1, 1])),
+        ("num_heads", swin(num_heads=[3, 2, 2, 4])),
+        ("window_size", swin(window_size=0)),
+        ("patch_size", swin(patch_size=0)),
+        ("drop_path_rate", swin(drop_path_rate=1.0)),
+        ("image_size", tiny(image_size=10**9, resize_size=10**9)),
     ],
 )
-def test_options_of_a_fresh_model_are_refused_likewise(changes):
+def test_options_of_a_fresh_model_are_refused_likewise(key, settings):
     for read in (check_model, lambda arguments: build_model(arguments, NIH14)):
         with pytest.raises(ValueError, match="fresh swin model") as caught:
-            read(ModelArguments(**SWIN | changes))
-        assert next(iter(changes)).removeprefix("swin_") in str(caught.value)
+            read(ModelArguments(**settings))
+        assert key in str(caught.value)
 
 
 def test_checking_a_config_draws_no_random_number(saved):
@@ -176,8 +177,9 @@ def test_checking_a_config_draws_no_random_number(saved):
 def test_an_image_size_that_is_not_a_multiple_of_the_patch_is_padded():
     model = build_model(ModelArguments(**tiny(image_size=33, resize_size=38)), NIH14)
     assert model(pixel_values=torch.zeros(1, 3, 33, 33)).logits.shape == (1, 14)
+    settings = swin(use_absolute_embeddings=True) | {"image_size": 33, "resize_size": 38}
     with pytest.raises(ValueError, match="fresh swin model cannot take an image of 33 pixels"):
-        build_model(ModelArguments(**tiny(image_size=33, resize_size=38, swin_absolute_embeddings=True)), NIH14)
+        build_model(ModelArguments(**settings), NIH14)
 
 
 def test_an_architecture_that_is_not_in_the_table_is_refused(tmp_path):

@@ -1,0 +1,116 @@
+"""Components that are chosen by name, each with a mapping of its own options: the loss, the sampler, the architecture.
+
+Which options a component has, their defaults and what they mean is written in its signature and its docstring (see
+`hf_cxr.options`); here is how a config and a command line spell them. Several layers (a YAML, a comparison's method,
+flags) go over each other key by key: ``loss_kwargs: {gamma_neg: 2}`` or ``loss_kwargs.gamma_neg: 2``.
+"""
+
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import CONFIG_MAPPING, PretrainedConfig
+
+from hf_cxr.losses import LOSSES, loss_options
+from hf_cxr.options import Option, filled, options_of
+from hf_cxr.sampling import SAMPLERS, sampler_options
+
+# Key that chooses a component -> key of its options.
+KWARGS = {"loss": "loss_kwargs", "sampler": "sampler_kwargs", "architecture": "model_kwargs"}
+
+# Keyword arguments of an architecture's config that a run sets itself, beside those that every config has.
+SET_BY_THE_RUN = ("image_size", "num_channels", "num_labels")
+
+
+def architecture_options(name: str) -> dict[str, Option]:
+    """The keyword arguments of an architecture's config; none if transformers does not know it.
+
+    >>> architecture_options("swin")["window_size"].default
+    7
+    """
+    if name not in CONFIG_MAPPING:
+        return {}
+    return options_of(CONFIG_MAPPING[name], without={*inspect.signature(PretrainedConfig).parameters, *SET_BY_THE_RUN})
+
+
+def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping over another; the options of a component go over each other key by key.
+
+    >>> merged({"loss_kwargs": {"margin": 0.1}, "seed": 1}, {"loss_kwargs": {"decoupled": False}})
+    {'loss_kwargs': {'margin': 0.1, 'decoupled': False}, 'seed': 1}
+    >>> merged({"loss_kwargs": {"margin": 0.1}}, {"loss_kwargs.margin": 0.2})
+    {'loss_kwargs': {'margin': 0.2}}
+    """
+    result = dict(values)
+    for key, value in over.items():
+        name, _, option = key.partition(".")
+        if name in KWARGS.values() and (option or isinstance(value, Mapping)):
+            result[name] = {**(result.get(name) or {}), **({option: value} if option else value)}
+        else:
+            result[key] = value
+    return result
+
+
+def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with a key for each option of a component.
+
+    >>> flattened({"loss": "focal", "loss_kwargs": {"gamma": 2.0}})
+    {'loss': 'focal', 'loss_kwargs.gamma': 2.0}
+    """
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in KWARGS.values() and isinstance(value, Mapping):
+            result |= {f"{key}.{option}": entry for option, entry in value.items()}
+        else:
+            result[key] = value
+    return result
+
+
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's values with every option that its components have; of a saved model, its config.json has them.
+
+    >>> run = {"loss": "focal", "loss_kwargs": {}, "sampler": "shuffle", "model_name_or_path": "saved"}
+    >>> with_defaults(run)["loss_kwargs"]
+    {'gamma': 2.0, 'class_weights': 'none', 'beta': 0.9999}
+    """
+    options = {"loss_kwargs": loss_options(values["loss"]), "sampler_kwargs": sampler_options(values["sampler"])}
+    if values.get("model_name_or_path") is None:
+        options["model_kwargs"] = architecture_options(values["architecture"])
+    return {**values, **{key: filled(values.get(key) or {}, known) for key, known in options.items()}}
+
+
+def help_text(architecture: str) -> str:
+    """What ``--help`` says of the options of every loss and sampler, and of one architecture."""
+    shared = loss_options("bce")  # bce has no options but those of class weights
+    losses = {
+        name: {
+            key: dataclasses.replace(option, meaning="see below") if key in shared else option
+            for key, option in loss_options(name).items()
+            if option != shared.get(key)
+        }
+        for name in LOSSES
+    }
+    unweighted = [name for name in LOSSES if not shared.keys() <= loss_options(name).keys()]
+    losses[f"every loss but {', '.join(unweighted)}"] = shared
+    return "\n".join(
+        [
+            *_section("loss_kwargs: options of --loss", losses),
+            *_section("sampler_kwargs: options of --sampler", {name: sampler_options(name) for name in SAMPLERS}),
+            *_section(
+                "model_kwargs: options of --architecture, the keyword arguments of its transformers config",
+                {architecture: architecture_options(architecture)},
+            ),
+        ]
+    )
+
+
+def _section(title: str, components: Mapping[str, Mapping[str, Option]]) -> list[str]:
+    lines = ["", f"{title}:"]
+    for name, options in components.items():
+        lines.append(f"  {name}{'' if options else ' (none)'}")
+        for option in options.values():
+            text = f"{option.meaning.replace('`', '')} (default: {option.default})"
+            lines += textwrap.wrap(text, 110, initial_indent=f"    {option.name:<23} ", subsequent_indent=" " * 28)
+    return lines

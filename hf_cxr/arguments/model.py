@@ -1,0 +1,52 @@
+"""Which model, at which image size, and the preprocessing and augmentation that go with it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_cxr.arguments import check, expanded
+from hf_cxr.arguments.components import architecture_options
+from hf_cxr.options import check_options
+
+
+@dataclass
+class ModelArguments:
+    """Which model, at which image size; the preprocessing and augmentation that go with it."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or local folder of a model; without it a fresh one of --architecture is made."},
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a Hub model."})
+    architecture: str = field(default="swin", metadata={"help": "Kind of a fresh model, as transformers names it."})
+    model_kwargs: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Keyword arguments of the model's config, listed below, such as --model_kwargs.embed_dim 32; of a "
+            "saved model they replace those of its config.json, such as --model_kwargs.drop_path_rate 0."
+        },
+    )
+    image_size: int = field(default=224, metadata={"help": "Side of the model's input in pixels (the centre crop)."})
+    resize_size: int | None = field(
+        default=None,
+        metadata={"help": "Side in pixels to which an image is resized before the crop; by default image_size * 8/7."},
+    )
+    horizontal_flip: float = field(default=0.5, metadata={"help": "Probability of a left-right flip in training."})
+    rotation_degrees: float = field(
+        default=10.0,
+        metadata={"help": "Training images are rotated by an angle drawn evenly from -this to +this, 0 to 180."},
+    )
+
+    def __post_init__(self):
+        self.model_name_or_path = expanded(self.model_name_or_path)
+        if self.resize_size is None:
+            self.resize_size = round(self.image_size * 8 / 7)
+        check(self.image_size >= 16, "image_size", self.image_size, "at least 16 pixels")
+        check(self.resize_size >= self.image_size, "resize_size", self.resize_size, "at least image_size")
+        check(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "between 0 and 1")
+        check(0 <= self.rotation_degrees <= 180, "rotation_degrees", self.rotation_degrees, "between 0 and 180")
+        options = architecture_options(self.architecture)
+        if self.model_name_or_path is None and options:  # of other models, `hf_cxr.models` knows the options
+            try:
+                check_options(self.architecture, self.model_kwargs, options)
+            except ValueError as error:
+                raise ValueError(f"model_kwargs: {error}") from error
