@@ -86,13 +86,13 @@ def predictions_of(member: Path, flags: Sequence[str]):
 
     if (member / "predictions").is_dir():
         return tuple(Predictions.load(member / "predictions" / f"{name}.parquet") for name in ("validation", "test"))
-    from hf_cxr.data import load_splits, split_fingerprint
+    from hf_cxr.data import load_source
     from hf_cxr.inference.classifier import Classifier
     from hf_cxr.run.resume import check_split
     from hf_cxr.run.stages import predict
 
     args = parse_arguments([str(member.parent / "config.yaml"), *flags], prog="hf-cxr ensemble", only=MEASURING)
-    splits, _ = load_splits(args.data, seed=args.training.seed)
-    check_split(split_fingerprint(splits), member)
+    source = load_source(args.data, seed=args.training.seed)
+    check_split(source.fingerprint, member)
     classifier = Classifier(member)
-    return tuple(predict(classifier, splits, name, args) for name in ("validation", "test"))
+    return tuple(predict(classifier, source.splits, name, args) for name in ("validation", "test"))

@@ -63,15 +63,7 @@ def evaluate(own: argparse.Namespace, args, place: Path | None) -> None:
     """
     from accelerate import PartialState
 
-    from hf_cxr.data import (
-        check_prepared,
-        count_missing,
-        dataset_name,
-        describe_split_source,
-        is_synthetic,
-        load_splits,
-        split_fingerprint,
-    )
+    from hf_cxr.data import load_source
     from hf_cxr.inference.classifier import Classifier
     from hf_cxr.labels import LabelSpace
     from hf_cxr.run.preflight import inspect, leave_out
@@ -89,20 +81,16 @@ def evaluate(own: argparse.Namespace, args, place: Path | None) -> None:
         check_evaluation_folder(place)
     classifier = Classifier(own.model, revision=own.revision)  # first: it is quick to refuse, and data are not
     with PartialState().main_process_first():
-        splits, label_names = load_splits(args.data, seed=args.training.seed)
-    check_prepared(args.data, classifier.pixels.resize_size, classifier.pixels.resample)
-    identity = {
-        "dataset": dataset_name(args.data),
-        "split": own.split,
-        "split_fingerprint": split_fingerprint(splits),
-    }
+        source = load_source(args.data, seed=args.training.seed)
+    source.check_pixels(classifier.pixels.resize_size, classifier.pixels.resample)
+    identity = {"dataset": source.name, "split": own.split, "split_fingerprint": source.fingerprint}
     if place:
         identity = {"model_sha256": fingerprint(model_folder(own.model, own.revision)), **identity}
         check_same_evaluation(place, identity, own.model)
-    splits, not_shared = in_the_findings_of(classifier, splits, label_names)
+    splits, not_shared = in_the_findings_of(classifier, source.splits, source.labels)
     trained_on = warn_of_other_split(classifier, identity["split_fingerprint"], own.split)
     if args.data.unreadable_images == "skip":
-        found = inspect(args, {own.split: splits[own.split]})
+        found = inspect(args, source.with_splits({own.split: splits[own.split]}))
         listed, splits = len(splits[own.split]), leave_out(splits, found) if found.count else splits
         not_shared |= {"unreadable_images": listed - len(splits[own.split])}
     predictions = predict(classifier, splits, own.split, args)
@@ -111,17 +99,17 @@ def evaluate(own: argparse.Namespace, args, place: Path | None) -> None:
         return
     measured_on = {
         "dataset": identity["dataset"],
-        "synthetic": is_synthetic(args.data),
+        "synthetic": source.synthetic,
         "split": own.split,
         "split_fingerprint": identity["split_fingerprint"],
         **not_shared,
-        "missing_images": count_missing(args.data, splits),
+        "missing_images": source.missing,
     }
     print(f"{own.model} on {', '.join(f'{key} {value}' for key, value in measured_on.items())}\n")
     print(report.to_markdown())
     if not place:
         return
-    measured_on |= describe_split_source(args.data)
+    measured_on |= source.split_origin
     figures = {"model": own.model, "model_sha256": identity["model_sha256"], "trained_on_split": trained_on}
     figures |= {**measured_on, **report.to_dict()}
     named = dataclasses.replace(predictions, metadata={**predictions.metadata, "measured": identity})

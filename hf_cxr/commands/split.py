@@ -57,7 +57,7 @@ def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, fold
     import datasets
     import numpy as np
 
-    from hf_cxr.data import label_matrix, load_splits
+    from hf_cxr.data import label_matrix, load_source
     from hf_cxr.data.split_files import SPLITS, write_split_file
     from hf_cxr.data.splits import patient_folds, patient_fractions, warn_of_near_shared
 
@@ -67,8 +67,8 @@ def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, fold
         raise ValueError(f"{out} is there already, and runs may refer to it; give another --out")
     if args.data.train_limit is not None or args.data.shuffle_labels:
         raise ValueError("train_limit and shuffle_labels are for training: a split is of all images with their labels")
-    splits, label_names = load_splits(args.data, images=False)
-    whole = datasets.concatenate_datasets(list(splits.values()))
+    source = load_source(args.data, images=False)
+    whole = datasets.concatenate_datasets(list(source.splits.values()))
     label_NC, image_ids, patient_ids = label_matrix(whole), whole["image_id"][:], whole["patient_id"][:]
     seed = args.training.seed
     if folds is not None:
@@ -80,19 +80,20 @@ def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, fold
         parts = {name: whole.select(np.flatnonzero(side_N == name)) for name in SPLITS}
     warn_of_near_shared(parts)
     write_split_file(out, image_ids, patient_ids, side_N.tolist(), column="split" if folds is None else "fold")
-    print(summary(parts, label_names))
+    print(summary(parts, source.labels))
     print(f"\nwrote {out} (seed {seed}); train on it with --split_file {out}{'' if folds is None else ' --fold 0'}")
     return 0
 
 
 def check(args: RunArguments, *, images: bool) -> int:
     """Count the splits and look for what they share: patients and image ids always, images where they are hashed."""
-    from hf_cxr.data import load_splits, near_shared_images, near_shared_patients
+    from hf_cxr.data import load_source, near_shared_images, near_shared_patients
     from hf_cxr.data.duplicates import find_duplicates, hash_images
 
     # Splits that share a patient or an image id are refused here, by name.
-    splits, label_names = load_splits(args.data, seed=args.training.seed, images=images)
-    print(summary(splits, label_names))
+    source = load_source(args.data, seed=args.training.seed, images=images)
+    splits = source.splits
+    print(summary(splits, source.labels))
     near = [*near_shared_patients(splits), *near_shared_images(splits)]
     print(f"\n{disjoint_claim(near)}")
     if all(set(split.column_names) >= HASHES for split in splits.values()):

@@ -18,7 +18,7 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from hf_cxr.data import label_matrix
+from hf_cxr.data.schema import label_matrix
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace, Tier
 

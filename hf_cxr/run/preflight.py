@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from huggingface_hub import constants
 
 from hf_cxr.config import RunArguments
-from hf_cxr.data import StreamedImages, is_streamed, label_matrix
+from hf_cxr.data import Source, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.checks import Inspection, SoundFiles, inspect_images, refusal
 from hf_cxr.data.images.grey import ImageError
 from hf_cxr.evaluation.metrics import counts
@@ -33,26 +33,24 @@ LeftOut = dict[str, tuple[int, ...]]
 """By split, the numbers of the rows whose images cannot be read."""
 
 
-def check_run(
-    args: RunArguments, splits: datasets.DatasetDict, label_names: LabelSpace
-) -> tuple[datasets.DatasetDict, LeftOut]:
+def check_run(args: RunArguments, source: Source) -> tuple[Source, LeftOut]:
     """Check labels, patients and images of a run; every process calls it, and the images are shared between them.
 
     Returns:
-        The splits, and what is left out of them. Validation and test are without the rows of unreadable images, which
-        only ``--unreadable_images skip`` leaves out. The training set keeps its rows, for `DecodedImages` to make
-        blank, so that a resumed run draws the same images as before.
+        The source, and what is left out of its splits. Validation and test are without the rows of unreadable images,
+        which only ``--unreadable_images skip`` leaves out. The training set keeps its rows, for `DecodedImages` to
+        make blank, so that a resumed run draws the same images as before.
 
     Raises:
         ValueError: see the top of this module.
     """
-    check_labels(args, splits, label_names)
-    found = inspect(args, splits)
+    check_labels(args, source.splits, source.labels)
+    found = inspect(args, source)
     if not found.count:
-        return splits, {}
-    splits = leave_out(splits, found, keep="train")
-    check_labels(args, splits, label_names)
-    return splits, {name: tuple(sorted(rows)) for name, rows in found.unreadable.items() if rows}
+        return source, {}
+    used = source.with_splits(leave_out(source.splits, found, keep="train"))
+    check_labels(args, used.splits, used.labels)
+    return used, {name: tuple(sorted(rows)) for name, rows in found.unreadable.items() if rows}
 
 
 def check_labels(args: RunArguments, splits: Mapping[str, datasets.Dataset], label_names: LabelSpace) -> None:
@@ -115,10 +113,10 @@ def _warn_of_one_value(name: str, label_NC: np.ndarray, label_names: LabelSpace)
             consequence = "no AUC or average precision, and no calibration"
 
 
-def inspect(args: RunArguments, splits: Mapping[str, datasets.Dataset]) -> Inspection:
+def inspect(args: RunArguments, source: Source) -> Inspection:
     """What decoding every image finds, the same on every process: each decodes its share.
 
-    Phantoms were drawn, and prepared images decoded, by this package. Of a stream, validation and test are read once,
+    What this package has drawn or decoded itself is not decoded here. Of a stream, validation and test are read once,
     which costs what one evaluation costs; its training images are read as training reaches them.
 
     Raises:
@@ -129,7 +127,7 @@ def inspect(args: RunArguments, splits: Mapping[str, datasets.Dataset]) -> Inspe
     memory = SoundFiles(Path(constants.HF_HOME) / "hf_cxr" / "sound_images")
     found, problem = Inspection(), None
     try:
-        found = _inspect_share(args, splits, memory, share)
+        found = Inspection() if source.decodable else _inspect_share(source.splits, memory, share)
     except Exception as error:  # a process that left here would let the others wait for ever
         problem = error
     if state.num_processes > 1:
@@ -150,11 +148,7 @@ def inspect(args: RunArguments, splits: Mapping[str, datasets.Dataset]) -> Inspe
     return found
 
 
-def _inspect_share(
-    args: RunArguments, splits: Mapping[str, datasets.Dataset], memory: SoundFiles, share: dict[str, int]
-) -> Inspection:
-    if args.data.dataset in ("phantom", "prepared"):
-        return Inspection()
+def _inspect_share(splits: Mapping[str, datasets.Dataset], memory: SoundFiles, share: dict[str, int]) -> Inspection:
     if not any(map(is_streamed, splits.values())):
         return inspect_images(splits, memory, **share)
     found = Inspection()

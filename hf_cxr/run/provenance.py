@@ -8,20 +8,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from accelerate import PartialState
 
 import hf_cxr
 from hf_cxr.config import RunArguments
-from hf_cxr.data import (
-    count_missing,
-    dataset_name,
-    describe_split_source,
-    is_synthetic,
-    label_matrix,
-    near_shared_patients,
-)
+from hf_cxr.data import Source, label_matrix, near_shared_patients
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.losses import MultiLabelLoss
@@ -36,8 +28,7 @@ PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "hugg
 
 def describe_protocol(
     args: RunArguments,
-    splits: datasets.DatasetDict,
-    fingerprint: str,
+    source: Source,
     loss: MultiLabelLoss,
     calibration: Calibration | None,
     trainer: CXRTrainer,
@@ -45,22 +36,22 @@ def describe_protocol(
     weights: dict[str, Any],
 ) -> dict[str, Any]:
     """What was done, on which patients: all that a figure must be read with; after training, computed from it."""
+    splits = source.splits
     positives_C, negatives_C, _ = counts(label_matrix(splits["train"]))
     calibration = calibration if args.evaluation.calibrate else None
     missing = Counter(trainer.model.config.hf_cxr.get("removed_images"))
-    for name, count in count_missing(args.data, splits).items():
-        missing[name] += count - (name != "train") * len(left_out.get(name, ()))
+    missing.update(source.missing)
     return {
-        "dataset": dataset_name(args.data),
-        "synthetic": is_synthetic(args.data),
-        "prepared": args.data.dataset == "prepared",
+        "dataset": source.name,
+        "synthetic": source.synthetic,
+        "prepared": source.recipe is not None,
         "splits": {
             name: {"images": len(split), "patients": len(set(split["patient_id"][:]))}
             for name, split in without(splits, left_out).items()
         },
         "similar_patient_ids": near_shared_patients(splits, examples=0),  # no patient's id in a report
-        "split_fingerprint": fingerprint,
-        **claims.split_source(describe_split_source(args.data), len(splits["test"]), missing, left_out),
+        "split_fingerprint": source.fingerprint,
+        **claims.split_source(source.split_origin, len(splits["test"]), missing, left_out),
         "training_views": claims.views(splits["train"]["view"][:]),
         "training_positives": positives_C.tolist(),
         "training_known": (positives_C + negatives_C).tolist(),

@@ -14,9 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from hf_cxr.arguments.data import DATA_PATHS, SOURCE_OPTIONS
 from hf_cxr.config import ARGUMENTS, PATHS, RunArguments
-from hf_cxr.data import count_removed
-from hf_cxr.data.fingerprint import FILE, changes, data_fingerprint, load_state, save_state
+from hf_cxr.data import Source
+from hf_cxr.data.fingerprint import FILE, changes, data_fingerprint, data_state, load_state, save_state
+from hf_cxr.data.sources import SOURCES
 from hf_cxr.files import file_sha256
 from hf_cxr.yaml_files import dump_yaml, parse_yaml
 
@@ -24,21 +26,17 @@ logger = logging.getLogger(__name__)
 
 # What may differ between a run and its continuation: nothing that changes what is computed.
 FREE_ON_RESUME = {
+    *DATA_PATHS,  # the data themselves are compared instead
     "changed_files",
     "dataloader_num_workers",
     "disable_tqdm",
     "measure_test",  # a run that stopped after validation may continue to the test set
     "missing_images",  # images that are gone since are found by their rows: see `check_resume`
-    "nih_root",  # the data themselves are compared instead
     "output_dir",
     "per_device_eval_batch_size",
-    "prepared",  # as nih_root
     "report_to",
     "resume_from_checkpoint",
     "save_total_limit",
-    "split_file",  # as nih_root
-    "table",  # as nih_root
-    "table_root",  # as nih_root
     "unreadable_images",  # what a run is finished with when an image was lost on the way; the report counts them
     "verify_prepared",
 }
@@ -56,12 +54,15 @@ def settings_of(args: RunArguments) -> dict[str, Any]:
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], *, free: set[str]) -> list[str]:
     """In words, the settings that differ from those of an earlier start; those of ``free`` may.
 
-    A key that the earlier start did not know, because its version of this package had none, had its default. Of a
-    local model the weights are compared, in `check_resume`, and not the path.
+    A key that the earlier start did not know, because its version of this package had none, had its default. An
+    option that the dataset does not take may differ. Of a local model the weights are compared, in `check_resume`,
+    and not the path.
     """
     defaults = {field.name: field.default for part in ARGUMENTS for field in dataclasses.fields(part)}
     weights = [values.get("model_name_or_path") or "" for values in (before, now)]
     free = free | ({"model_name_or_path"} if all(map(os.path.isabs, weights)) else set())
+    kind = SOURCES.get(now.get("dataset"))
+    free = free | (SOURCE_OPTIONS.difference(kind.options, ("split_file", "fold")) if kind else set())
     return [
         f"{key} was {before.get(key, defaults.get(key))} and is {now[key]}"
         for key in now
@@ -79,8 +80,7 @@ def check_resume(
     args: RunArguments,
     run_dir: Path,
     checkpoint: Path | None,
-    state: pa.Table,
-    split: str,
+    source: Source,
     *,
     unreadable: Collection[str] = (),
 ) -> dict[str, Any]:
@@ -90,8 +90,7 @@ def check_resume(
         args: of the run.
         run_dir: the run folder; data.parquet is written there where a run starts.
         checkpoint: to resume from; None to start.
-        state: of the data, from `data_state`.
-        split: the split's fingerprint.
+        source: the data, with every row that was loaded.
         unreadable: ids of images that are left out and counted, so that it does not matter how their files changed.
 
     Returns:
@@ -104,13 +103,14 @@ def check_resume(
             started with; the message names them.
     """
     weights = initial_weights(args.model.model_name_or_path)
+    state = data_state(source.splits, source.labels)
     fingerprint = data_fingerprint(state)
     if checkpoint is None:
         save_state(state, run_dir)
         return {"data": fingerprint, "initial_weights": weights}
     saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("hf_cxr") or {}
     if saved.get("data") is None:
-        check_split(split, checkpoint)
+        check_split(source.fingerprint, checkpoint)
         logger.warning("%s was written by an earlier version: its labels and files cannot be compared", checkpoint)
         save_state(state, run_dir)  # for the next time
         return {"data": fingerprint, "initial_weights": weights}
@@ -119,7 +119,8 @@ def check_resume(
             f"{run_dir} started from other weights than those of {args.model.model_name_or_path}: give the "
             "--model_name_or_path it was started with, or another --output_dir"
         )
-    removed = _check_state(args, run_dir, checkpoint, state, saved["data"], unreadable)
+    gone = _check_state(args, run_dir, checkpoint, state, saved["data"], unreadable)
+    removed = source.removed(gone) if gone else {}
     return {"data": saved["data"], "initial_weights": weights} | ({"removed_images": removed} if removed else {})
 
 
@@ -139,7 +140,8 @@ def check_split(fingerprint: str, checkpoint: Path) -> None:
 
 def _check_state(
     args: RunArguments, run_dir: Path, checkpoint: Path, now: pa.Table, trained_on: str, unreadable: Collection[str]
-) -> dict[str, int]:
+) -> list[tuple[str, str]]:
+    """The (split, image id) of images that are gone since the start, and may be."""
     before = load_state(run_dir)
     if before is None or data_fingerprint(before) != trained_on:
         if data_fingerprint(now) != trained_on:
@@ -149,7 +151,7 @@ def _check_state(
                 "with, or another --output_dir"
             )
         logger.warning("%s is missing or damaged: whether image files changed cannot be checked", run_dir / FILE)
-        return {}
+        return []
     found = changes(before, now, but_files_of=unreadable)
     if found.rows:
         raise ValueError(
@@ -168,4 +170,4 @@ def _check_state(
         )
     for sentence in (*found.gone, *found.files):
         logger.warning("since the run was started: %s", sentence)
-    return count_removed(args.data, found.gone_keys) if found.gone_keys else {}
+    return found.gone_keys

@@ -23,18 +23,14 @@ from hf_cxr import hub
 from hf_cxr.config import RunArguments
 from hf_cxr.data import (
     DecodedImages,
+    Source,
     StreamedImages,
     check_positives,
-    check_prepared,
-    dataset_name,
     is_streamed,
-    is_synthetic,
     label_matrix,
-    load_splits,
-    split_fingerprint,
+    load_source,
     with_images,
 )
-from hf_cxr.data.fingerprint import data_state
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
@@ -91,31 +87,25 @@ def run(args: RunArguments) -> Report | None:
         processor = image_processor_for(args.model)
         repo_id = on_main_process(state, lambda: prepare_hub(args, run_dir))
         with state.main_process_first():  # the first process renders or reads into the cache, the others find it there
-            splits, label_names = load_splits(args.data, seed=args.training.seed)
-        fingerprint = split_fingerprint(splits)
-        log_splits(splits, label_names)
-        check_positives(splits["train"])
-        check_prepared(args.data, processor.size["height"], int(processor.resample))
-        listed, (splits, left_out) = splits, check_run(args, splits, label_names)
-        unreadable = unreadable_ids(listed, left_out)
-        origin = on_main_process(
-            state,
-            lambda: check_resume(
-                args, run_dir, checkpoint, data_state(listed, label_names), fingerprint, unreadable=unreadable
-            ),
-        )
+            loaded = load_source(args.data, seed=args.training.seed)
+        log_splits(loaded.splits, loaded.labels)
+        check_positives(loaded.splits["train"])
+        loaded.check_pixels(processor.size["height"], int(processor.resample))
+        source, left_out = check_run(args, loaded)
+        unreadable = unreadable_ids(loaded.splits, left_out)
+        origin = on_main_process(state, lambda: check_resume(args, run_dir, checkpoint, loaded, unreadable=unreadable))
+        splits, label_names = source.splits, source.labels
 
         draws_N = draw_training_images(args, splits["train"])
         loss, head_bias_C = build_training_loss(args, splits["train"], draws_N)
         set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
         weights = describe_initial_weights(args.model)
         model = build_model(args.model, label_names, head_bias_C, keep_head=not args.stages.reinitialize_head)
-        check_first_stage(args, model, fingerprint)
+        check_first_stage(args, model, source)
         if args.stages.freeze_backbone:
             freeze_backbone(model)
-        model.config.hf_cxr = {"version": hf_cxr.__version__, "split": fingerprint, "loss": loss.describe(), **origin}
-        model.config.hf_cxr["dataset"] = dataset_name(args.data)
-        model.config.hf_cxr["synthetic"] = is_synthetic(args.data)
+        model.config.hf_cxr = {"version": hf_cxr.__version__, "split": source.fingerprint, "loss": loss.describe()}
+        model.config.hf_cxr |= {**origin, "dataset": source.name, "synthetic": source.synthetic}
         trainer = build_trainer(args, model, processor, loss, draws_N, splits, label_names, left_out)
 
         logger.info("%s", f"resuming from {checkpoint}" if checkpoint else "training from the start")
@@ -126,7 +116,7 @@ def run(args: RunArguments) -> Report | None:
 
         if not args.evaluation.measure_test:
             if state.is_main_process:
-                protocol = describe_protocol(args, splits, fingerprint, loss, None, trainer, left_out, weights)
+                protocol = describe_protocol(args, source, loss, None, trainer, left_out, weights)
                 write_validation(run_dir, protocol, describe_training(trainer, checkpoint), trainer.state)
                 logger.info("stopped after validation, as measure_test is false: no test image was predicted")
             state.wait_for_everyone()
@@ -143,7 +133,7 @@ def run(args: RunArguments) -> Report | None:
             report = Report(
                 name=run_dir.name,
                 model_id=repo_id or ".",
-                protocol=describe_protocol(args, splits, fingerprint, loss, calibration, trainer, left_out, weights),
+                protocol=describe_protocol(args, source, loss, calibration, trainer, left_out, weights),
                 test=measure(test, label_names, args),
                 validation=measure(validation, label_names, args),
                 calibration=calibration.to_dict() if args.evaluation.calibrate else None,
@@ -183,19 +173,19 @@ def push(args: RunArguments, run_dir: Path, repo_id: str | None, report: Report)
         logger.error("not pushed: %s", report.push_error)
 
 
-def check_first_stage(args: RunArguments, model: PreTrainedModel, fingerprint: str) -> None:
+def check_first_stage(args: RunArguments, model: PreTrainedModel, source: Source) -> None:
     """Refuse a model of this package that was trained on another cut of the same data: it knows test patients.
 
     One trained on other data may be fine-tuned: whether they share patients is unknown here, so a warning is logged.
     """
     name, before = args.model.model_name_or_path, getattr(model.config, "hf_cxr", None) or {}
-    if not before or before.get("split") == fingerprint:
+    if not before or before.get("split") == source.fingerprint:
         return
-    if before.get("dataset", dataset_name(args.data)) == dataset_name(args.data):
+    if before.get("dataset", source.name) == source.name:
         raise ValueError(
-            f"{name} was trained on the split {before.get('split')} of {dataset_name(args.data)}, the data are now "
-            f"{fingerprint}: images that are now for validation and test may have been trained on; give the data it "
-            "was trained with, or another --model_name_or_path"
+            f"{name} was trained on the split {before.get('split')} of {source.name}, the data are now "
+            f"{source.fingerprint}: images that are now for validation and test may have been trained on; give the "
+            "data it was trained with, or another --model_name_or_path"
         )
     logger.warning(
         "%s was trained on %s: if they share patients with these data, the figures are inflated",

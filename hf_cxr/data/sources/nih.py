@@ -29,6 +29,7 @@ import pyarrow as pa
 from hf_cxr.data import ages
 from hf_cxr.data.ids import canonical_ids
 from hf_cxr.data.schema import features
+from hf_cxr.data.sources.source import Arguments, Kind, Source, listed_ids, rule_for_missing
 from hf_cxr.data.sources.table.paths import ImageFiles, near_miss_words, near_misses
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
 from hf_cxr.labels import NIH14
@@ -48,6 +49,37 @@ TABLE_COLUMNS = {
     "Patient Gender": "sex",
     "View Position": "view",
 }
+LICENCE_NOTE = (
+    "ChestX-ray14 is free to use. Link its download site (https://nihcc.app.box.com/v/ChestXray-NIHCC), name the NIH "
+    "Clinical Center as its source, and cite Wang et al., ChestX-ray8, CVPR 2017."
+)
+
+
+def _check(args: Arguments) -> None:
+    if not args.nih_root:
+        raise ValueError("dataset nih needs --nih_root, the folder that holds Data_Entry_2017*.csv and images/")
+
+
+def _load(args: Arguments, *, images: bool) -> Source:
+    splits, listed = _read_release(args.nih_root, images=images, missing_images=rule_for_missing(args))
+    words = "official test list; validation cut from the train_val list by patient, stratified on findings"
+    return Source(
+        splits,
+        NIH14,
+        name="ChestX-ray14",
+        split_origin={"splits_from": words, "split_file": None},
+        listed=listed,
+        place=Path(args.nih_root),
+        licence_note=LICENCE_NOTE,
+    )
+
+
+NIH = Kind(
+    help="the ChestX-ray14 release at --nih_root",
+    options=("nih_root", "missing_images"),
+    check=_check,
+    load=_load,
+)
 
 
 def load_nih(
@@ -79,6 +111,13 @@ def load_nih(
         FileNotFoundError: the table, a list, or (with "error") an image is missing.
         ValueError: the files contradict one another or hold what the release does not; or a split would be empty.
     """
+    return _read_release(root, images=images, missing_images=missing_images, validation_seed=validation_seed)[0]
+
+
+def _read_release(
+    root: str | os.PathLike, *, images: bool, missing_images: str, validation_seed: int = 0
+) -> tuple[datasets.DatasetDict, datasets.DatasetDict | None]:
+    """As `load_nih`; and, if images were skipped, the ids of all that the lists name, in the same splits."""
     if missing_images not in ("error", "skip", "keep"):
         raise ValueError(f"missing_images must be 'keep', 'error' or 'skip'; got {missing_images!r}")
     root = Path(root)
@@ -99,6 +138,7 @@ def load_nih(
     train_val = rows["train_val"]
     rows = {"train": train_val[~chosen], "validation": train_val[chosen], "test": rows["test"]}
 
+    listed = rows
     columns = _columns(table, label_NC)
     columns["boxes"] = _boxes(root / "BBox_List_2017.csv", image_N, source)
     if images:
@@ -112,7 +152,8 @@ def load_nih(
     schema = features(NIH14, images=images)
     arrow = pa.table({name: columns[name] for name in schema}, schema=schema.arrow_schema)
     info = datasets.DatasetInfo(features=schema, homepage=RELEASE)
-    return datasets.DatasetDict({name: datasets.Dataset(arrow.take(index), info=info) for name, index in rows.items()})
+    splits = {name: datasets.Dataset(arrow.take(index), info=info) for name, index in rows.items()}
+    return datasets.DatasetDict(splits), None if rows is listed else listed_ids(arrow, listed)
 
 
 def _read_table(root: Path) -> tuple[pd.DataFrame, Path]:

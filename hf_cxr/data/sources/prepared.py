@@ -19,16 +19,16 @@ while it was opened; damaged, missing or exchanged files; a folder of a later ve
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 from tqdm.auto import tqdm
 
-from hf_cxr.data.images.grey import RULE
+from hf_cxr.data.images.decoded import refuse_absent_bytes
 from hf_cxr.data.manifest import (
     AGAIN,
     DICT,
@@ -37,6 +37,7 @@ from hf_cxr.data.manifest import (
     MANIFEST,
     SHARDS,
     STATE,
+    Recipe,
     digest_of_shards,
     read_json,
     read_shards,
@@ -46,26 +47,46 @@ from hf_cxr.data.manifest import (
     wrong_part,
 )
 from hf_cxr.data.prepared_folder import is_being_prepared
+from hf_cxr.data.sources.source import Arguments, Kind, Source
+from hf_cxr.data.splits import with_canonical_ids
 from hf_cxr.files import file_sha256
+from hf_cxr.labels import LabelSpace
 from hf_cxr.words import error_words
 
 SOURCE_COLUMNS = {"file_sha256": datasets.Value("string"), "perceptual_hash": datasets.Value("string")}
 """SHA-256 of the file as it was read; and a hash that near-identical pictures share, see `duplicates.py`."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How pixels are made. Two folders with the same recipe and source hold the same pixels.
+def _check(args: Arguments) -> None:
+    if not args.prepared:
+        raise ValueError("dataset prepared needs --prepared, the folder that hf-cxr prepare wrote")
 
-    Attributes:
-        size: working side S in pixels.
-        resample: Pillow's number of the filter, as the image processor has it.
-        rule: of `images.py`, by which a file becomes 8-bit grey.
-    """
 
-    size: int
-    resample: int
-    rule: int = RULE
+def _load(args: Arguments, *, images: bool) -> Source:
+    splits, manifest = load_prepared(args.prepared, verify=args.verify_prepared)
+    for name, split in splits.items():
+        refuse_absent_bytes(split, Path(args.prepared) / name)
+    splits = with_canonical_ids(splits)
+    return Source(
+        splits if images else splits.remove_columns("image"),
+        LabelSpace(manifest["label_names"], manifest.get("aliases")),
+        name=manifest["dataset"],
+        split_origin={name: manifest[name] for name in ("splits_from", "split_file")},
+        synthetic=manifest["synthetic"],
+        decodable=True,
+        missing=dict(Counter(manifest["missing"]) + Counter(entry["split"] for entry in manifest["refused"])),
+        recipe=Recipe(**manifest["recipe"]),
+        place=Path(args.prepared),
+        licence_note=manifest.get("licence_note"),
+    )
+
+
+PREPARED = Kind(
+    help="a folder that hf-cxr prepare wrote, --prepared",
+    options=("prepared", "verify_prepared"),
+    check=_check,
+    load=_load,
+)
 
 
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
@@ -127,20 +148,6 @@ def load_prepared(folder: str | os.PathLike, *, verify: bool = False) -> tuple[d
     if before != _stamp(folder):
         raise ValueError(f"{folder} was prepared again while it was opened: run the same command again")
     return splits, manifest
-
-
-def check_recipe(manifest: Mapping[str, Any], size: int, resample: int, folder: str | os.PathLike) -> None:
-    """Refuse prepared pixels that are not those which a model with this preprocessing is to see.
-
-    Raises:
-        ValueError: another size, another filter, or a rule that this version of the package does not follow.
-    """
-    wanted = asdict(Recipe(size, resample))
-    if manifest["recipe"] != wanted:
-        raise ValueError(
-            f"{folder} was prepared with {_words(manifest['recipe'])}; the image processor here wants "
-            f"{_words(wanted)}: prepare it again with the same --resize_size and model, or change these here"
-        )
 
 
 def check_folder(folder: Path, manifest: Mapping[str, Any], *, verify: bool = False) -> list[dict[str, Any]]:
@@ -292,7 +299,3 @@ def _stamp(folder: Path) -> list[tuple[int, int, int]] | None:
     except OSError:
         return None
     return [(state.st_ino, state.st_size, state.st_mtime_ns) for state in states]
-
-
-def _words(recipe: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in recipe.items())

@@ -49,7 +49,7 @@ from tqdm.auto import tqdm
 
 from hf_cxr.data.images.decoded import absent_bytes_message
 from hf_cxr.data.images.grey import ImageError, read_grey, resize_grey
-from hf_cxr.data.schema import STREAM, features
+from hf_cxr.data.schema import STREAM, features, label_matrix
 from hf_cxr.data.sources.table.description import TableDescription, load_description
 from hf_cxr.data.sources.table.embedded import is_saved, open_builder, parquet_files
 from hf_cxr.data.sources.table.files import ROW, find_files, no_code_of, read_hub_rows, wanted_columns
@@ -169,8 +169,7 @@ class StreamedImages(IterableDataset):
         self.used = len(split) // step_size * step_size if step_size else len(split)
         self.share = -(-self.used // processes)  # rows of this process, blank ones included
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on see it change
-        column = split.with_format("numpy", columns=["labels"])["labels"]
-        self._label_NC = np.asarray(column[:], dtype=np.float32)
+        self._label_NC = label_matrix(split)
         self._index_row_groups(split)
 
     def _index_row_groups(self, split: datasets.Dataset) -> None:

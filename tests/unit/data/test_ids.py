@@ -16,7 +16,7 @@ from transformers import SwinConfig
 
 from hf_cxr.commands.split import main as split
 from hf_cxr.config import DataArguments
-from hf_cxr.data import load_nih, load_splits, load_table, near_shared_patients, split_fingerprint
+from hf_cxr.data import load_nih, load_source, load_table, near_shared_patients, split_fingerprint
 from hf_cxr.data.ids import canonical_code, canonical_id, code_values, likeness, similar_ids, similar_pairs
 from hf_cxr.data.split_files import apply_split_file, read_split_file
 from hf_cxr.data.splits import check_patients_disjoint, patient_folds, with_canonical_ids
@@ -487,7 +487,7 @@ def write_zeros(folder: Path) -> list[str]:
 def test_alike_patients_are_named_and_the_check_claims_nothing(tmp_path, capsys, caplog):
     flags = write_zeros(tmp_path)
     with caplog.at_level(logging.WARNING):
-        splits, _ = load_splits(DataArguments(dataset="table", table=flags[-1]), images=False)
+        splits = load_source(DataArguments(dataset="table", table=flags[-1]), images=False).splits
     (warning,) = [record.getMessage() for record in caplog.records if "patient ids" in record.getMessage()]
     assert all(part in warning for part in ("train and test", "2 patient ids", "1003 and 00001003"))
     assert len(near_shared_patients(splits)) == 1

@@ -16,7 +16,7 @@ from tiny import SWIN
 from hf_cxr.commands import run_command
 from hf_cxr.commands.train import main as train
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import count_missing, describe_split_source, load_splits, split_fingerprint
+from hf_cxr.data import load_source, split_fingerprint
 from hf_cxr.data.split_files import apply_split_file, read_split_file, write_split_file
 
 PATIENTS = 30
@@ -58,7 +58,7 @@ def source(tmp_path_factory) -> list[str]:
 
 
 def load(flags: list[str], *, images: bool = False) -> datasets.DatasetDict:
-    return load_splits(parse_arguments(flags).data, images=images)[0]
+    return load_source(parse_arguments(flags).data, images=images).splits
 
 
 def ids_of(splits, column: str = "image_id") -> dict[str, set[str]]:
@@ -240,25 +240,23 @@ def test_a_partial_copy_keeps_the_files_assignment(tmp_path):
     for name in ("0001_0.png", "0007_1.png"):
         (tmp_path / "source" / "images" / name).unlink()
     args = parse_arguments([*flags, "--split_file", str(out)]).data
-    splits = load_splits(args)[0]
-    part = ids_of(splits)
+    source = load_source(args)
+    part = ids_of(source.splits)
     assert sum(map(len, part.values())) == 58
     assert all(part[name] <= whole[name] for name in whole)
-    assert count_missing(args, splits) == {
-        name: len(whole[name] - part[name]) for name in whole if whole[name] != part[name]
-    }
+    assert source.missing == {name: len(whole[name] - part[name]) for name in whole if whole[name] != part[name]}
 
 
 def test_where_splits_are_from_is_said(source, tmp_path):
     main([*source, "--out", str(tmp_path / "k.csv"), "--folds", "3"])
     args = parse_arguments([*source, "--split_file", str(tmp_path / "k.csv"), "--fold", "2"])
-    said = describe_split_source(args.data)
+    origin = load_source(args.data).split_origin
     digest = read_split_file(tmp_path / "k.csv").sha256
-    assert said["split_file"] == {"name": "k.csv", "sha256": digest, "fold": 2}
-    assert said["splits_from"] == f"split file k.csv (SHA-256 {digest[:16]}), fold 2 of 3 as test"
-    nih = parse_arguments(["--dataset", "nih", "--nih_root", str(tmp_path)]).data
-    assert describe_split_source(nih)["splits_from"].startswith("official test list")
-    assert describe_split_source(nih)["split_file"] is None
+    assert origin["split_file"] == {"name": "k.csv", "sha256": digest, "fold": 2}
+    assert origin["splits_from"] == f"split file k.csv (SHA-256 {digest[:16]}), fold 2 of 3 as test"
+    own = load_source(parse_arguments(source).data).split_origin
+    assert own["splits_from"].startswith("the table's own")
+    assert own["split_file"] is None
 
 
 @pytest.mark.parametrize(
@@ -331,17 +329,18 @@ def test_check_names_images_that_two_splits_share(tmp_path, capsys):
 
 def test_check_compares_a_prepared_set_without_reading_it(source, capsys, monkeypatch):
     """A prepared data set brings the columns file_sha256 and perceptual_hash."""
-    splits, names = load_splits(parse_arguments(source).data, images=False)
+    flags = source
+    source = load_source(parse_arguments(flags).data, images=False)
     prepared = datasets.DatasetDict(
         {
             name: split.add_column("file_sha256", split["image_id"][:]).add_column(
                 "perceptual_hash", [f"{number:0256x}" for number in range(len(split))]
             )
-            for name, split in splits.items()
+            for name, split in source.splits.items()
         }
     )
-    monkeypatch.setattr("hf_cxr.data.load_splits", lambda *_, **__: (prepared, names))
-    assert main(["--check", *source]) == 2
+    monkeypatch.setattr("hf_cxr.data.load_source", lambda *_, **__: source.with_splits(prepared))
+    assert main(["--check", *flags]) == 2
     assert "is, but for 0 of 1024 bits," in capsys.readouterr().err
 
 

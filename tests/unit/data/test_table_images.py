@@ -17,10 +17,13 @@ from PIL import Image
 
 from hf_cxr.commands import main
 from hf_cxr.config import DataArguments
-from hf_cxr.data import load_nih, load_splits, load_streamed, load_table
+from hf_cxr.data import load_nih, load_streamed, load_table
 from hf_cxr.data.images.decoded import grey_of
 from hf_cxr.data.images.grey import ImageError
-from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare
+from hf_cxr.data.manifest import Recipe
+from hf_cxr.data.prepare import prepare
+from hf_cxr.data.sources import Source, load_source
+from hf_cxr.data.sources.prepared import load_prepared
 
 PARTS = ("train", "validation", "test")
 
@@ -391,9 +394,9 @@ def test_the_files_of_an_imagefolder_are_its_own(tmp_path):
 
 def test_a_prepared_folder_whose_rows_have_paths_is_refused(tmp_path, secret):
     splits, space = load_table(shards(tmp_path / "set"))
-    prepare(splits, tmp_path / "ready", Recipe(size=4, resample=3), Source("x", list(space)), duplicates="list")
+    prepare(Source(splits, space, "x"), tmp_path / "ready", Recipe(size=4, resample=3), duplicates="list")
     args = DataArguments(dataset="prepared", prepared=str(tmp_path / "ready"))
-    load_splits(args)
+    load_source(args)
     shard = next((tmp_path / "ready/test").glob("*.arrow"))
     table = load_prepared(tmp_path / "ready")[0]["test"].data.table
     image = pa.array([{"bytes": None, "path": secret}], table["image"].type)
@@ -413,7 +416,7 @@ def test_a_prepared_folder_whose_rows_have_paths_is_refused(tmp_path, secret):
     values = json.loads(manifest.read_text()) | {"bytes": sum(entry["bytes"] for entry in entries)}
     manifest.write_text(json.dumps({key: value for key, value in values.items() if key not in own}))
     with pytest.raises(ValueError, match="rows without their pixels"):
-        load_splits(args)
+        load_source(args)
 
 
 def test_empty_bytes_are_not_replaced_by_the_file_of_the_path(secret):

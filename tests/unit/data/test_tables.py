@@ -17,11 +17,9 @@ from tiny import SWIN
 from hf_cxr.commands import main
 from hf_cxr.config import DataArguments, ModelArguments
 from hf_cxr.data import (
-    count_missing,
-    dataset_name,
     label_matrix,
     load_description,
-    load_splits,
+    load_source,
     load_table,
     map_labels,
     ready_names,
@@ -858,11 +856,11 @@ def test_limit_and_permuted_labels_work_with_a_table(tmp_path):
     ]
     own(tmp_path, "file,patient,part,Mass,Nodule\n" + "\n".join(lines) + "\n")
     keys = {"dataset": "table", "table": str(tmp_path / "table.yaml")}
-    plain, _ = load_splits(DataArguments(**keys), images=False)
-    limited, _ = load_splits(DataArguments(**keys, train_limit=7), images=False)
+    plain = load_source(DataArguments(**keys), images=False).splits
+    limited = load_source(DataArguments(**keys, train_limit=7), images=False).splits
     assert limited["train"]["image_id"][:] == [f"{n}.png" for n in (0, 10, 20, 30, 39, 49, 59)]
     assert len(limited["test"]) == len(plain["test"]) == 10
-    mixed, _ = load_splits(DataArguments(**keys, shuffle_labels=True), seed=1, images=False)
+    mixed = load_source(DataArguments(**keys, shuffle_labels=True), seed=1, images=False).splits
     before, after = label_matrix(plain["train"]), label_matrix(mixed["train"])
     assert not np.array_equal(before, after, equal_nan=True)
     np.testing.assert_array_equal(np.sort(before, axis=0), np.sort(after, axis=0))
@@ -871,16 +869,16 @@ def test_limit_and_permuted_labels_work_with_a_table(tmp_path):
     assert mixed["train"]["patient_id"][:] == plain["train"]["patient_id"][:]
 
 
-def test_load_splits_reads_a_table(tmp_path, caplog):
+def test_a_table_is_a_source(tmp_path, caplog):
     own(tmp_path, name="Our hospital")
     for name in "acd":
         picture(tmp_path / f"{name}.png")
     args = DataArguments(dataset="table", table=str(tmp_path / "table.yaml"), missing_images="skip")
-    splits, space = load_splits(args)
-    assert space == ("Mass", "Nodule")
-    assert {name: len(split) for name, split in splits.items()} == {"train": 1, "validation": 1, "test": 1}
-    assert count_missing(args, splits) == {"train": 1}
-    assert dataset_name(args) == "Our hospital"
+    source = load_source(args)
+    assert source.labels == ("Mass", "Nodule")
+    assert {name: len(split) for name, split in source.splits.items()} == {"train": 1, "validation": 1, "test": 1}
+    assert source.missing == {"train": 1}
+    assert source.name == "Our hospital"
 
 
 def test_a_model_of_other_findings_is_measured_on_the_shared_ones(tmp_path, capsys):
@@ -913,9 +911,9 @@ def test_a_model_of_other_findings_is_measured_on_the_shared_ones(tmp_path, caps
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"dataset": "table"}, "give --dataset table with --table"),
-        ({"table": "chexpert"}, "--dataset phantom and --table chexpert do not go together"),
-        ({"table_root": "/data"}, "--table_root is given but the dataset is phantom"),
+        ({"dataset": "table"}, "dataset table needs --table"),
+        ({"table": "chexpert"}, "--table is given, but --dataset phantom does not take it: add --dataset table"),
+        ({"table_root": "/data"}, "--table_root is given, but --dataset phantom does not take it"),
         ({"dataset": "table", "table": "chexpert"}, "ready description: give --table_root"),
         ({"dataset": "table", "table": "absent.yaml"}, "--table absent.yaml: there is no such file"),
         (

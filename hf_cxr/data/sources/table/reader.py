@@ -25,7 +25,8 @@ import pyarrow as pa
 
 from hf_cxr.data import ages
 from hf_cxr.data.ids import canonical_codes, canonical_ids, code_values
-from hf_cxr.data.schema import features
+from hf_cxr.data.schema import features, label_matrix
+from hf_cxr.data.sources.source import listed_ids
 from hf_cxr.data.sources.table.boxes import boxes_of
 from hf_cxr.data.sources.table.description import READY, SPLITS, TableDescription, load_description
 from hf_cxr.data.sources.table.embedded import holds_images, open_pictures, with_pictures
@@ -83,15 +84,23 @@ def load_table(
         FileNotFoundError: a file, or (with "error") an image is missing.
         ValueError: the table is not as described, or contradicts itself; see the top of this module.
     """
-    if missing_images not in ("error", "skip", "keep"):
-        raise ValueError(f"missing_images must be 'keep', 'error' or 'skip'; got {missing_images!r}")
     if not isinstance(description, TableDescription):
         description = load_description(description)
+    splits, _ = read_table(description, root, images=images, missing_images=missing_images)
+    return splits, description.label_space
+
+
+def read_table(
+    description: TableDescription, root: str | os.PathLike | None, *, images: bool, missing_images: str
+) -> tuple[datasets.DatasetDict, datasets.DatasetDict | None]:
+    """As `load_table`: the splits; and, if images were skipped, the ids of all listed rows, in the same splits."""
+    if missing_images not in ("error", "skip", "keep"):
+        raise ValueError(f"missing_images must be 'keep', 'error' or 'skip'; got {missing_images!r}")
     root = data_root(description, root)
     embedded = holds_images(description, root)
     pictures, rows = open_pictures(description, root) if embedded else (None, read_rows(description, root))
     rows, label_MC, splits = described(rows, description, embedded=embedded, root=root)
-    path_M = None
+    path_M, listed = None, splits
     if images and pictures is None:
         files = image_files(root, description)
         path_M = image_paths(rows, files)
@@ -104,7 +113,7 @@ def load_table(
         parts = {name: whole.select(index) for name, index in splits.items()}
     else:
         parts = {name: datasets.Dataset(table.take(pa.array(index)), info=info) for name, index in splits.items()}
-    return datasets.DatasetDict(parts), description.label_space
+    return datasets.DatasetDict(parts), None if splits is listed else listed_ids(table, listed)
 
 
 def described(
@@ -186,8 +195,7 @@ def _matching(name: str, source: LabelSpace, target: LabelSpace) -> int | None:
 
 
 def _with_labels(split: datasets.Dataset, column_C: list[int | None]) -> datasets.Dataset:
-    column = split.with_format("numpy", columns=["labels"])["labels"]
-    label_NS = np.asarray(column[:], dtype=np.float32).reshape(len(split), -1)
+    label_NS = label_matrix(split).reshape(len(split), -1)
     label_NC = np.full((len(split), len(column_C)), np.nan, dtype=np.float32)
     known = [c for c, column in enumerate(column_C) if column is not None]
     label_NC[:, known] = label_NS[:, [column_C[c] for c in known]]
@@ -206,7 +214,7 @@ def data_root(description: TableDescription, root: str | os.PathLike | None) -> 
         root = description.path.parent if description.path else "."
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder; give the folder of {description.name} (--table_root)")
+        raise FileNotFoundError(f"{root} is not a folder; give the folder of {description.name} (--table_root)")
     return root
 
 
