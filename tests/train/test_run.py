@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from decoding import check_images
 from huggingface_hub import ModelCard
 from PIL import Image
 from tiny import SWIN
@@ -20,7 +21,7 @@ from transformers import TrainerState, pipeline
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import check_images, load_source
+from hf_cxr.data import load_source
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14
 from hf_cxr.predictions import Predictions

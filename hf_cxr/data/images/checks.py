@@ -130,18 +130,6 @@ class SoundFiles:
         yield from (content[start : start + DIGEST] for start in range(0, len(content), DIGEST))
 
 
-def check_images(splits: Mapping[str, datasets.Dataset]) -> None:
-    """Decode every image of every split, with a progress bar.
-
-    Raises:
-        ValueError: some can't be read; the message has their number and the first five with path and reason.
-    """
-    found = inspect_images(splits)
-    found.warn()
-    if found.count:
-        raise ValueError(refusal(found))
-
-
 def refusal(found: Inspection) -> str:
     """The error about images that cannot be read, and what to do."""
     return (

@@ -102,19 +102,6 @@ def read_grey(
         raise _as_image_error(error, name) from error
 
 
-def check_image(source: str | os.PathLike | bytes) -> ImageError | None:
-    """What is wrong with an image, or None if it can be read: it is decoded, and no other check would be as sure.
-
-    A JPEG that is cut short, a TIFF strip beyond the end of the file, a PNG with sound checksums and too few pixels:
-    each format has its own such cases, and its decoder knows them.
-    """
-    try:
-        read_grey(source)
-    except ImageError as error:
-        return error
-    return None
-
-
 def image_size(source: str | os.PathLike) -> tuple[int, int]:
     """Width and height in pixels as stored (an EXIF flag turns nothing), from a file's header: no pixel is decoded.
 

@@ -9,14 +9,15 @@ import datasets
 import numpy as np
 import pytest
 import yaml
+from decoding import check_image, check_images
 from PIL import Image
 from tiny import SWIN
 
 from hf_cxr.commands import main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import DecodedImages, check_images, load_source
+from hf_cxr.data import DecodedImages, load_source
 from hf_cxr.data.images.checks import SoundFiles, inspect_images
-from hf_cxr.data.images.grey import ImageError, check_image, read_grey
+from hf_cxr.data.images.grey import ImageError, read_grey
 from hf_cxr.labels import LabelSpace
 from hf_cxr.run.preflight import check_labels, check_run, way_out_named
 

@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from decoding import check_image, check_images
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -22,10 +23,10 @@ from tiny import SWIN
 
 from hf_cxr.commands import main
 from hf_cxr.config import ModelArguments
-from hf_cxr.data import DecodedImages, check_images, load_table
+from hf_cxr.data import DecodedImages, load_table
 from hf_cxr.data.images.checks import SoundFiles, inspect_images
 from hf_cxr.data.images.dicom import TAGS
-from hf_cxr.data.images.grey import ImageError, check_image, image_size, read_grey, resize_grey
+from hf_cxr.data.images.grey import ImageError, image_size, read_grey, resize_grey
 from hf_cxr.data.manifest import Recipe
 from hf_cxr.data.prepare import prepare
 from hf_cxr.data.schema import features

@@ -7,10 +7,11 @@ import zlib
 
 import numpy as np
 import pytest
+from decoding import check_image
 from PIL import Image
 from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
 
-from hf_cxr.data.images.grey import ImageError, check_image, read_grey, resize_grey
+from hf_cxr.data.images.grey import ImageError, read_grey, resize_grey
 
 GREY = np.random.default_rng(0).integers(0, 256, (24, 31), dtype=np.uint8)
 
