@@ -55,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     config, flags = take_config(rest)
     if config is None and not any(word.replace("-", "_").startswith("__resize_size") for word in flags):
-        parser.error("say the size: give the CONFIG.yaml that will train on the folder, or --resize_size 256")
+        parser.error("give the size: the CONFIG.yaml that will train on the folder, or --resize_size 256")
     args = parse_arguments(rest, prog="hf-cxr prepare")
     for name in ("train_limit", "shuffle_labels"):
         if getattr(args.data, name) != getattr(DataArguments, name):
-            parser.error(f"--{name} is for training; a prepared folder holds the source as it is")
+            parser.error(f"--{name} is for training; a prepared folder contains the whole dataset")
     if args.data.prepared:
         parser.error("--dataset prepared is what this command writes; give the dataset that it is made from")
     if args.data.streaming:
@@ -98,7 +98,7 @@ def verified(out: Path) -> str:
     shards = sum(len(split.cache_files) for split in splits.values())
     images = sum(manifest["splits"].values())
     size = f"{manifest['bytes'] / 1e9:.2f} GB"
-    return f"{out}: all {shards} shards ({images:,} images, {size}) are as they were written"
+    return f"{out}: all {shards} shards ({images:,} images, {size}) are unchanged"
 
 
 def summary(manifest: dict, out: Path) -> str:

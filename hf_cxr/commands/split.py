@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own.check == (own.out is not None):
         parser.error("give either --out FILE.csv, to write a split, or --check")
     if own.check and (own.fractions or own.folds is not None):
-        parser.error("--fractions and --folds say what is written: they go with --out")
+        parser.error("--fractions and --folds need --out")
     if own.images and not own.check:
-        parser.error("--images goes with --check")
+        parser.error("--images needs --check")
     if own.folds is not None and own.folds < 3:
         parser.error(f"--folds is {own.folds}; it must be 3 or more: test, validation and at least one to train on")
     args = parse_arguments(rest, prog="hf-cxr split")
@@ -64,7 +64,7 @@ def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, fold
     inputs = [place for place in (args.data.split_file, args.data.table) if place]
     check_output_file(out, inputs=inputs, table=True)
     if out.exists():
-        raise ValueError(f"{out} is there already, and runs may refer to it; give another --out")
+        raise ValueError(f"{out} already exists, and runs may refer to it; give another --out")
     if args.data.train_limit is not None or args.data.shuffle_labels:
         raise ValueError("train_limit and shuffle_labels are for training: a split is of all images with their labels")
     source = load_source(args.data, images=False)
@@ -110,7 +110,7 @@ def check(args: RunArguments, *, images: bool) -> int:
     for duplicate in within[:10]:
         print(f"  {duplicate}")
     if across:
-        print(f"hf-cxr split: {len(across):,} image(s) are in another split as well:", file=sys.stderr)
+        print(f"hf-cxr split: {len(across):,} image(s) are also in another split:", file=sys.stderr)
         print("\n".join(f"  {duplicate}" for duplicate in across), file=sys.stderr)
     return 2 if across else 0
 
@@ -120,7 +120,9 @@ def disjoint_claim(near: Sequence[str]) -> str:
     if not near:
         return "no patient and no image id is in two splits"
     lines = [f"! {sentence}" for sentence in near]
-    lines.append("otherwise no id is in two splits; if such ids are the same patients or images, spell them alike")
+    lines.append(
+        "otherwise no id is in two splits; if such ids are the same patients or images, spell them the same way"
+    )
     return "\n".join(lines)
 
 

@@ -191,16 +191,16 @@ _ENTRY = {
 def wrong_part(manifest: Any) -> str | None:
     """What is wrong with a manifest, in words."""
     if not isinstance(manifest, dict):
-        return f"it holds a {type(manifest).__name__}, not the description of a prepared folder"
+        return f"it contains a {type(manifest).__name__}, not the description of a prepared folder"
     missing = sorted(set(_PARTS) - set(manifest))
     if missing:
         return f"it has no {missing[0]}"
     for name, is_right in (_PARTS | _NEW_PARTS).items():
         if name in manifest and not is_right(manifest[name]):
-            return f"its {name} is not what prepare writes"
+            return f"its {name} is invalid"
     # A folder with digests has them all, so that losing one does not turn the checks off.
     if {"check", "content_digest", "files"} & set(manifest) and manifest.get("check") != _seal(manifest):
-        return "it is not as it was written"
+        return "it was changed"
     return None
 
 

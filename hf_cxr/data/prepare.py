@@ -163,11 +163,11 @@ class _Job:
         if manifest and readable:
             changes.append(f"images of {len(readable)} of {len(shards)} shards that were left out can be read now")
         if damage and (stale := _stale(shards, done)):
-            changes.append(f"{damage}, and {stale} of its shards are of another source or other settings")
+            changes.append(f"{damage}, and {stale} of its shards came from a different source or different settings")
         if changes and not update:
             raise ValueError(
-                f"{out} was prepared from something else: {'; '.join(changes)}. Add --update to bring it up to date "
-                "(only what changed is decoded again), or give another folder"
+                f"{out} was prepared from a different source or with different settings: {'; '.join(changes)}. Add "
+                "--update to bring it up to date (only what changed is decoded again), or give another folder"
             )
         if manifest and not changes and not todo and _is_whole(out, manifest):
             _refuse(manifest, unreadable, duplicates)
@@ -356,7 +356,7 @@ def _check_room(out: Path, shards: list[Shard], todo: list[Shard], recipe: Recip
     free = shutil.disk_usage(parent).free
     if needed > free:
         raise OSError(
-            f"not enough room at {out}: {needed / 1e9:.2f} GB are needed for {sum(map(len, shards)):,} images "
+            f"not enough disk space at {out}: {needed / 1e9:.2f} GB are needed for {sum(map(len, shards)):,} images "
             f"and {free / 1e9:.2f} GB are free; give a folder on a larger disk, or a smaller --resize_size"
         )
 

@@ -103,7 +103,7 @@ def refuse_foreign(out: Path, splits: Sequence[str]) -> None:
         return
     if _is_manifest(out / MANIFEST):
         return
-    raise ValueError(f"{out} holds files that are not a prepared dataset; give a new or empty folder")
+    raise ValueError(f"{out} contains files that are not a prepared dataset; give a new or empty folder")
 
 
 def _is_own_leaving(name: str) -> bool:

@@ -173,7 +173,7 @@ def _deal(groups: _Groups, shares: Sequence[float], seed: int) -> np.ndarray:
         sizes = ", ".join(map(str, np.sort(groups.size_P)[::-1][:5]))
         raise ValueError(
             f"{len(part_P)} patient(s), the largest with {sizes} images, are too few for {len(shares)} parts: "
-            "patients are too few or too unequal; ask for fewer parts"
+            "ask for fewer parts"
         )
     rows, middle = int(groups.size_P.sum()), len(shares) // 2
     target = round(sum(shares[:middle]) / sum(shares) * rows)
@@ -342,7 +342,7 @@ def warn_of_near_shared(splits: Mapping[str, Any]) -> None:
         sentences = _near_shared(splits, column, noun, 3)
         if sentences:
             logger.warning(
-                "%s. If they are the same %ss, figures are inflated: spell each %s alike in all files",
+                "%s. If they are the same %ss, figures are inflated: spell each %s the same way in all files",
                 *("; ".join(sentences), noun, noun),
             )
 
@@ -412,6 +412,6 @@ def _present_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(values)} rows of {where!r} have no {column}, such as row {missing[0]}; "
-            "without it nobody can tell whether a patient or image is in two splits: fill it in or drop these rows"
+            "without it, a patient or image could be in two splits unnoticed: fill it in or drop these rows"
         )
     return ids

@@ -166,7 +166,7 @@ def leave_out(splits: datasets.DatasetDict, found: Inspection, *, keep: str | No
     Raises:
         ValueError: no image of a split can be read.
     """
-    logger.warning("left out, as --unreadable_images skip says: %s", found.in_words())
+    logger.warning("left out because of --unreadable_images skip: %s", found.in_words())
     kept = dict(splits)
     for name, gone in found.unreadable.items():
         if gone and len(gone) == len(splits[name]):

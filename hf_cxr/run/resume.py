@@ -133,8 +133,8 @@ def check_split(fingerprint: str, checkpoint: Path) -> None:
     saved = (json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("hf_cxr") or {}).get("split")
     if saved != fingerprint:
         raise ValueError(
-            f"{checkpoint} was trained on the split {saved}, the data are now {fingerprint}: other images or "
-            "another cut; give the data it was started with, or another --output_dir"
+            f"{checkpoint} was trained on the split {saved}, the data are now {fingerprint}: different images or "
+            "different splits; give the data it was started with, or another --output_dir"
         )
 
 
@@ -147,8 +147,8 @@ def _check_state(
         if data_fingerprint(now) != trained_on:
             raise ValueError(
                 f"{checkpoint} was trained on other data: labels, images, patients or their order changed since "
-                f"({run_dir / FILE}, which would say which, is missing or damaged); give the data it was started "
-                "with, or another --output_dir"
+                f"({run_dir / FILE}, which records the differences, is missing or damaged); give the data it was "
+                "started with, or another --output_dir"
             )
         logger.warning("%s is missing or damaged: whether image files changed cannot be checked", run_dir / FILE)
         return []
@@ -160,13 +160,13 @@ def _check_state(
         )
     if found.gone and args.data.missing_images != "skip":
         raise ValueError(
-            f"since {run_dir} was started, {'; '.join(found.gone)}. Bring them back, or leave them out and have them "
-            "counted with --missing_images skip"
+            f"since {run_dir} was started, {'; '.join(found.gone)}. Restore them, or leave them out and "
+            "count them with --missing_images skip"
         )
     if found.files and args.data.changed_files != "accept":
         raise ValueError(
-            f"since {run_dir} was started, {'; '.join(found.files)}. Bring the files back; if they hold the same "
-            "images, as after a copy, resume with --changed_files accept"
+            f"since {run_dir} was started, {'; '.join(found.files)}. Restore the files; if they contain the "
+            "same images, as after a copy, resume with --changed_files accept"
         )
     for sentence in (*found.gone, *found.files):
         logger.warning("since the run was started: %s", sentence)

@@ -20,8 +20,8 @@ image's own maximum, else that of the container, which PNG wants to be filled. W
 images differ in scale only by these steps, never by a stretch from minimum to maximum. An image that leaves its own
 top bits unused is read up to four times brighter. The rule looks at one file, so an image is read alike in any folder.
 
-Formats are those of `FORMATS` and DICOM, told by content, not by name; a file without DICOM's magic is tried as DICOM
-if it is called .dcm or .dicom.
+Formats are those of `FORMATS` and DICOM, recognised by content, not by name; a file without DICOM's magic is tried as
+DICOM if it is called .dcm or .dicom.
 
 Refuses, as `ImageError` with the file's name and the reason: files that are missing, unreadable, folders, empty, cut
 short, broken or no image; several frames; floating-point, negative or wider than 16-bit pixels; more pixels than
@@ -164,7 +164,7 @@ def _file(source: str | os.PathLike | bytes, name: str) -> BinaryIO:
     else:
         status = os.stat(source)
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(name, "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no regular file")
+            raise ImageError(name, "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
         size = status.st_size
     if not size:
         raise ImageError(name, "the file is empty")

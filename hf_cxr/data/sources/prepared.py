@@ -102,14 +102,14 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
         if is_being_prepared(folder):
             raise FileNotFoundError(f"{folder} is being prepared by another process: wait until it has finished")
         unfinished = (folder / SHARDS).is_file()
-        state = "was not prepared to its end" if unfinished else "is not a prepared folder"
+        state = "was not prepared completely" if unfinished else "is not a prepared folder"
         repair = AGAIN if unfinished else f"run hf-cxr prepare ... --out {folder}"
         raise FileNotFoundError(f"{folder} {state}: it has no {MANIFEST}; {repair}")
     manifest = read_json(path)
     if isinstance(manifest, dict) and isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
         raise LaterFormatError(
-            f"{path} has format {manifest['format']}, this version of hf_cxr reads {FORMAT}: prepare into another "
-            "folder, or upgrade hf_cxr"
+            f"{path} has format {manifest['format']}, but this version of hf_cxr reads format {FORMAT}: upgrade "
+            "hf_cxr, or prepare into another folder"
         )
     wrong = wrong_part(manifest)
     if wrong:
@@ -192,10 +192,10 @@ def damaged_shards(folder: Path, entries: Sequence[Mapping], *, read: bool) -> d
             return f"{name} is missing"
         size = path.stat().st_size
         if size != entry["bytes"]:
-            return f"{name} has {size:,} bytes, {entry['bytes']:,} were written"
+            return f"{name} has {size:,} bytes, but {entry['bytes']:,} were written"
         try:
             if read and "sha256" in entry and file_sha256(path) != entry["sha256"]:
-                return f"{name} has another content than was written (its SHA-256 differs)"
+                return f"{name} has changed since it was written (its SHA-256 differs)"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
         return None
@@ -223,7 +223,7 @@ def _listed_shards(folder: Path, manifest: Mapping[str, Any]) -> list[dict[str, 
         lacking = sorted(set(range(min(of, len(numbers) + 1))) - set(numbers))
         if lacking:
             raise ValueError(
-                f"{path} has no whole line on {name}/{shard_file(lacking[0], of)}: {AGAIN}, it is decoded again"
+                f"{path} has no complete line for {name}/{shard_file(lacking[0], of)}: {AGAIN}, it is decoded again"
             )
         entries += [found[name, number] for number in sorted(numbers)]
     rows = {name: sum(entry["rows"] for entry in entries if entry["split"] == name) for name in manifest["splits"]}
@@ -250,7 +250,7 @@ def _check_small_files(folder: Path, manifest: Mapping[str, Any], entries: Seque
             raise ValueError(f"{folder / name} is damaged (its SHA-256 differs): {AGAIN}, finished shards stay")
     listed = read_json(folder / DICT)
     if not isinstance(listed, dict) or listed.get("splits") != list(manifest["splits"]):
-        raise ValueError(f"{folder / DICT} is damaged (other splits than {MANIFEST} has): {AGAIN}")
+        raise ValueError(f"{folder / DICT} is damaged (its splits are not those of {MANIFEST}): {AGAIN}")
     for split in manifest["splits"]:
         info = read_json(folder / split / INFO)
         if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
@@ -259,7 +259,7 @@ def _check_small_files(folder: Path, manifest: Mapping[str, Any], entries: Seque
         state = read_json(path)
         wanted = [{"filename": entry["file"]} for entry in entries if entry["split"] == split]
         if not isinstance(state, dict) or state.get("_data_files") != wanted:
-            raise ValueError(f"{path} is damaged (it names other files than {SHARDS} does): {AGAIN}")
+            raise ValueError(f"{path} is damaged (its files are not those of {SHARDS}): {AGAIN}")
 
 
 def _open(folder: Path, manifest: Mapping[str, Any], entries: Sequence[Mapping]) -> datasets.DatasetDict:
@@ -274,10 +274,12 @@ def _open(folder: Path, manifest: Mapping[str, Any], entries: Sequence[Mapping])
             f"{AGAIN[0].upper()}{AGAIN[1:]} with --verify, which finds the file and writes it again"
         ) from error
     if rows != manifest["splits"] or not whole:
-        what = f"{rows} images, its {MANIFEST} says {manifest['splits']}" if whole else "rows without their pixels"
+        what = (
+            f"{rows} images, but its {MANIFEST} records {manifest['splits']}" if whole else "rows without their pixels"
+        )
         raise ValueError(
-            f"{folder} holds {what}: a shard was changed. {AGAIN[0].upper()}{AGAIN[1:]} with --verify, or remove the "
-            "folder and prepare it again"
+            f"{folder} contains {what}: a shard was changed. {AGAIN[0].upper()}{AGAIN[1:]} with --verify, or remove "
+            "the folder and prepare it again"
         )
     return splits
 

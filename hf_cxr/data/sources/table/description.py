@@ -1,4 +1,4 @@
-"""What a labelled table looks like: the small YAML that `tables.py` reads one by.
+"""What a labelled table looks like: the small YAML file by which `reader.py` reads it.
 
 | key                 | meaning                                                                                       |
 |---------------------|-----------------------------------------------------------------------------------------------|
@@ -28,7 +28,7 @@
 | rename              | name in the table -> finding: read as it, but not the same thing (a part, a subtype)          |
 | no_finding          | the column, or in lists the name, that says that nothing was found                            |
 | unknown_labels      | in lists: a row with one of these says nothing about findings that it does not name           |
-| other_labels        | in lists: error or ignore names that are no finding                                           |
+| other_labels        | in lists: error or ignore names that are not findings                                        |
 | absent_findings     | error or unknown: findings that a file has no column for                                      |
 | merge               | several rows an image (readers): any, majority (of those who said 1 or 0), all; null refuses  |
 | uncertain           | what -1 becomes: zero, one, ignore (unknown); or finding -> one of these, with default        |
@@ -252,7 +252,7 @@ class TableDescription:
             for finding, policy in self.uncertain.items():
                 if finding not in ("default", *self.findings):
                     nearest = _nearest(finding, self.findings)
-                    raise ValueError(f"uncertain names {finding!r}, which is no finding{nearest}")
+                    raise ValueError(f"uncertain names {finding!r}, which is not a finding{nearest}")
                 _check_choice(f"uncertain: {finding}", policy, UNCERTAIN)
         for key, allowed in (
             ("split_values", (*SPLITS, None)),
@@ -269,7 +269,7 @@ class TableDescription:
             strange = sorted(set(getattr(self, key).values()) - set(self.findings))
             if strange:
                 raise ValueError(
-                    f"{key} points to {strange[0]!r}, which is no finding{_nearest(strange[0], self.findings)}"
+                    f"{key} points to {strange[0]!r}, which is not a finding{_nearest(strange[0], self.findings)}"
                 )
         taken = sorted(set(self.aliases) & set(self.findings))
         if taken:
@@ -291,9 +291,7 @@ class TableDescription:
         said = set(self.split_values.values()) if self.split_column else set(self.files)
         for split, fraction in (("validation", self.validation_fraction), ("test", self.test_fraction)):
             if not self.hub and split not in said and fraction is None:
-                raise ValueError(
-                    f"nothing says which images are {split}; add {split}_fraction: 0.1, or name the split"
-                )
+                raise ValueError(f"no key says which images are {split}; add {split}_fraction: 0.1, or name the split")
             if not self.hub and split in said and fraction is not None:
                 raise ValueError(f"{split}_fraction is given, and so is the split {split}; leave one of them out")
 
@@ -311,11 +309,11 @@ class TableDescription:
         if self.studies and (set(self.studies) != {"column", "images"} or self.hub or not self.image_column):
             raise ValueError(f"studies is {self.studies!r}; it needs column and images, and goes with image_column")
         if self.hub and self.image_path:
-            raise ValueError("a Hub dataset holds its images: give image_column, not image_path")
+            raise ValueError("a Hub dataset contains its images: give image_column, not image_path")
         if bool(self.patient_column) == self.image_is_patient:
             raise ValueError(
-                "give patient_column, without which nobody can tell whether a patient is in two splits; only if the "
-                "data have none: image_is_patient: true"
+                "give patient_column, or a patient could be in two splits unnoticed; only if the data have no patients: "
+                "image_is_patient: true"
             )
         if self.patient_pattern is not None and re.compile(self.patient_pattern).groups != 1:
             raise ValueError(
@@ -345,7 +343,7 @@ def load_description(path_or_name: str | os.PathLike) -> TableDescription:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold one 'key: value' a line")
     known = [item.name for item in dataclasses.fields(TableDescription) if item.name != "path"]

@@ -149,7 +149,7 @@ def _from_lists(cells: pd.Series, description: TableDescription) -> np.ndarray:
             f"{column} contains numbers, which are not names of findings",
             "write the names; or, in every row, one cell (1, 0, -1 or null) for each of the "
             f"{len(description.findings)} findings in their order; or make class numbers a datasets ClassLabel, which "
-            "holds the names; a number that says that nothing was found is the value of no_finding",
+            "has the names; a number that means that nothing was found is the value of no_finding",
         )
         cell_KC = np.array(vectors_K)
         label_CK = [_by_policy(cell_KC[:, c], finding, description) for c, finding in enumerate(description.findings)]
