@@ -312,8 +312,8 @@ class TableDescription:
             raise ValueError("a Hub dataset contains its images: give image_column, not image_path")
         if bool(self.patient_column) == self.image_is_patient:
             raise ValueError(
-                "give patient_column, or a patient could be in two splits unnoticed; only if the data have no patients: "
-                "image_is_patient: true"
+                "give patient_column, or a patient could be in two splits unnoticed; only if the data have no "
+                "patient ids, image_is_patient: true"
             )
         if self.patient_pattern is not None and re.compile(self.patient_pattern).groups != 1:
             raise ValueError(
