@@ -55,11 +55,17 @@ def test_the_same_run_resumes_and_another_is_refused(checkpoint):
 def test_a_key_that_came_later_had_its_default_before(checkpoint):
     config = checkpoint.parent / "config.yaml"
     values = yaml.safe_load(config.read_text())
-    del values["streaming_buffer"]
+    del values["train_limit"]
     config.write_text(yaml.safe_dump(values))
-    with pytest.raises(ValueError, match="streaming_buffer was 1000 and is 10"):
-        opened(checkpoint.parent, "--streaming_buffer", "10")
+    with pytest.raises(ValueError, match="train_limit was None and is 3"):
+        opened(checkpoint.parent, "--train_limit", "3")
     assert opened(checkpoint.parent) == checkpoint
+
+
+def test_an_option_that_the_dataset_does_not_take_may_differ(checkpoint):
+    assert opened(checkpoint.parent, "--streaming_buffer", "10") == checkpoint  # phantoms are not streamed
+    with pytest.raises(ValueError, match="phantom_seed was 0 and is 1"):
+        opened(checkpoint.parent, "--phantom_seed", "1")
 
 
 def test_two_runs_never_work_in_one_folder(tmp_path, monkeypatch):

@@ -217,7 +217,7 @@ def test_ids_that_lost_digits_stop_the_table(tmp_path, kind, cell):
     keys = {"files": f"rows.{kind}", "image_column": "f", "patient_column": "p", "split_column": "s"}
     (tmp_path / "t.yaml").write_text(json.dumps({**keys, "findings": ["Mass"]}))
     with pytest.raises(
-        ValueError, match=rf"rows.{kind}: column 'p' holds rounded numbers \(1 row.*export the ids again"
+        ValueError, match=rf"rows.{kind}: column 'p' contains rounded numbers \(1 row.*export the ids again"
     ):
         load_table(tmp_path / "t.yaml", images=False)
 
@@ -262,7 +262,7 @@ def test_two_spellings_in_one_file_are_one_patient(tmp_path):
     assert splits["train"]["patient_id"][:] == ["1003", "1003"]
     with pytest.raises(ValueError, match="train and test share 1 patient"):
         own(tmp_path, ROWS.replace("1005", "\u200b1003.00"))
-    with pytest.raises(ValueError, match=r"'p' names no patient for some images \(1 row"):
+    with pytest.raises(ValueError, match=r"'p' is empty for some images \(1 row"):
         own(tmp_path, ROWS.replace("1005", "None"))
 
 
@@ -337,7 +337,7 @@ def test_several_columns_are_one_view(tmp_path):
     del keys["view_values"]["*"]
     with pytest.raises(ValueError, match=r"'Frontal/Lateral' and 'AP/PA' contains an unknown view .*'Frontal LL'"):
         own(tmp_path, rows, **keys)
-    with pytest.raises(ValueError, match=r"lacks the column.*'AP/PA'"):
+    with pytest.raises(ValueError, match=r"is missing the column.*'AP/PA'"):
         own(tmp_path, rows.replace("AP/PA", "AP"), **keys)
 
 
@@ -377,7 +377,7 @@ def test_rows_without_a_partner_that_differ_in_spelling_alone_are_named(tmp_path
         joined(tmp_path, part)
     with pytest.raises(ValueError, match="has no image in train"), caplog.at_level(logging.WARNING):
         joined(tmp_path, part, unmatched="drop")
-    assert "2 rows left out that more.csv does not know" in caplog.text
+    assert "2 rows are left out: they are not in more.csv" in caplog.text
     assert "the table has '1003', more.csv has '01003'" in caplog.text
 
 

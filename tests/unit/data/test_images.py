@@ -258,7 +258,7 @@ def test_a_missing_file_is_refused_with_its_path(tmp_path):
 def test_what_is_no_file_is_refused_with_the_reason(tmp_path):
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
-    for name, reason in (("folder.png", "it is a folder"), ("pipe.png", "it is no regular file")):
+    for name, reason in (("folder.png", "it is a folder"), ("pipe.png", "it is not a regular file")):
         assert str(check_image(tmp_path / name)) == f"cannot read {tmp_path / name}: {reason}"
         with pytest.raises(ImageError, match=reason):
             read_grey(tmp_path / name)

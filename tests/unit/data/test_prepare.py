@@ -193,7 +193,7 @@ def kill_while_preparing(root, out, after):
 def test_killed_and_run_again_it_is_whole(tmp_path):
     root = Path(__file__).parents[3]
     kill_while_preparing(root, tmp_path / "out", after=3)
-    with pytest.raises(FileNotFoundError, match="was not prepared to its end"):
+    with pytest.raises(FileNotFoundError, match="was not prepared completely"):
         load_prepared(tmp_path / "out")
     finished = len((tmp_path / "out" / "shards.jsonl").read_text().splitlines())
     kill_while_preparing(root, tmp_path / "out", after=None)
@@ -225,7 +225,7 @@ def test_unreadable_images_are_all_named_and_by_choice_left_out_and_listed(sourc
     spoil(tmp_path / "images")
     with pytest.raises(ValueError, match=r"3 of 30 images cannot be read: train 03.png: .*test 26.png: .*27.png"):
         write(splits, out)
-    with pytest.raises(FileNotFoundError, match="not prepared to its end"):
+    with pytest.raises(FileNotFoundError, match="not prepared completely"):
         read_manifest(out)
     manifest = write(splits, out, unreadable="skip")
     assert manifest["decoded"] == 0  # the others had been kept
@@ -415,7 +415,7 @@ def test_a_cut_off_or_missing_shard_is_reported_at_load_and_written_again(source
     write(source(), out)
     shard = out / "train" / "data-00001-of-00004.arrow"
     shard.write_bytes(shard.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"data-00001-of-00004.arrow has .* bytes, .* were written"):
+    with pytest.raises(ValueError, match=r"data-00001-of-00004.arrow has .* bytes, but .* were written"):
         load_prepared(out)
     assert write(source(), out)["decoded"] == 6
     shard.unlink()

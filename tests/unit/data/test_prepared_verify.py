@@ -201,7 +201,7 @@ def test_the_list_of_shards_may_be_in_another_order_or_repeat_itself_but_not_lac
         (out / "shards.jsonl").write_text("".join(same))
         assert loaded(out) == loaded(whole)
     (out / "shards.jsonl").write_text("".join(lines[:1] + lines[2:]))
-    assert f"no whole line on {SHARD}" in loaded(out)
+    assert f"no complete line for {SHARD}" in loaded(out)
     (out / "shards.jsonl").write_text("".join(lines[:2] + lines[3:]))
     assert "shards.jsonl" in loaded(out)
     (out / "shards.jsonl").unlink()
@@ -247,7 +247,7 @@ def test_a_shard_outside_the_folder_is_never_opened(out, images, whole, where, o
     lines = [json.loads(line) for line in (out / "shards.jsonl").read_text().splitlines()]
     lines[1] |= {"file": name}
     (out / "shards.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert f"no whole line on {SHARD}" in loaded(out)
+    assert f"no complete line for {SHARD}" in loaded(out)
 
 
 def test_a_row_that_names_a_file_in_place_of_its_pixels_is_refused(out, images):
@@ -398,7 +398,7 @@ def test_the_lock_is_taken_before_anything_is_read(out, images, monkeypatch):
 
 def test_a_folder_that_is_being_written_says_so(out, images):
     (out / "manifest.json").unlink()
-    assert "was not prepared to its end" in loaded(out)
+    assert "was not prepared completely" in loaded(out)
     with FileLock(out / ".lock"):
         assert "is being prepared by another process" in loaded(out)
         with pytest.raises(FileNotFoundError, match="is being prepared by another process"):
@@ -457,7 +457,7 @@ def test_two_calls_at_once_give_the_folder_of_one(tmp_path):
     status = [process.returncode for process in runs]
     assert sorted(status) == [0, 1]
     refused = errors[status.index(1)].splitlines()[-1]
-    assert "another process is preparing" in refused or "was prepared from something else" in refused
+    assert "another process is preparing" in refused or "was prepared from a different source" in refused
     manifest = load_prepared(out, verify=True)[1]
     assert manifest["recipe"]["size"] == (36, 40)[status.index(0)]
 
@@ -474,7 +474,7 @@ def test_killed_at_three_moments_and_run_again_it_equals_the_straight_one():
 
 def test_nothing_is_left_where_a_call_ended_before_it_wrote(images, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
-    with pytest.raises(OSError, match="not enough room"):
+    with pytest.raises(OSError, match="not enough disk space"):
         write(images, tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
 

@@ -168,8 +168,8 @@ def test_rows_are_dealt_by_image_id_whatever_their_order(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (GOOD[:3], r"names images that the data lack \(1, such as c1\)"),
-        ([*GOOD, ["d1", "d", ""]], r"lacks images that the data have \(1, such as d1\)"),
+        (GOOD[:3], r"names images that are not in the data \(1, such as c1\)"),
+        ([*GOOD, ["d1", "d", ""]], r"does not list images that the data have \(1, such as d1\)"),
         (changed(3, 1, "x"), r"patients differ from the data's \(1, such as c1: c in the file, x in the data\)"),
         (changed(3, 1, "00c"), "leading zeros are missing, which a spreadsheet takes away"),
         (
@@ -187,7 +187,7 @@ def test_images_that_are_not_at_hand_are_checked_against_the_list(tmp_path):
     file = read_split_file(write_csv(tmp_path / "s.csv", GOOD))
     at_hand = data_of([GOOD[0], GOOD[2], GOOD[3]])
     assert ids_of(apply_split_file(at_hand, file, listed=data_of(GOOD)))["train"] == {"a1"}
-    with pytest.raises(ValueError, match="names images that the data lack"):
+    with pytest.raises(ValueError, match="names images that are not in the data"):
         apply_split_file(at_hand, file)
     with pytest.raises(ValueError, match="no image at hand is in validation"):
         apply_split_file(data_of([GOOD[0], GOOD[3]]), file, listed=data_of(GOOD))
@@ -205,7 +205,7 @@ def test_split_writes_what_training_reads(source, tmp_path, capsys):
     assert set.union(*ids_of(splits).values()) == set.union(*ids_of(own).values())
     assert split_fingerprint(splits) != split_fingerprint(own)
     assert main([*source, "--out", str(out)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     main([*source, "--out", str(tmp_path / "again.csv"), "--fractions", "0.5", "0.2", "0.3", "--seed", "1"])
     assert (tmp_path / "again.csv").read_bytes() == out.read_bytes()
     main([*source, "--out", str(tmp_path / "other.csv"), "--fractions", "0.5", "0.2", "0.3", "--seed", "2"])
@@ -221,7 +221,7 @@ def test_each_fold_is_test_once_and_validation_once(source, tmp_path, capsys):
         assert splits["validation"] == dealt[(fold + 1) % 4]["test"]
         assert not splits["train"] & (splits["test"] | splits["validation"])
     assert len(set.union(*(splits["test"] for splits in dealt))) == sum(len(splits["test"]) for splits in dealt) == 60
-    for flags, message in (([], "say with --fold"), (["--fold", "4"], "has folds 0 to 3")):
+    for flags, message in (([], "choose the test set with --fold"), (["--fold", "4"], "has folds 0 to 3")):
         with pytest.raises(ValueError, match=message):
             load([*source, "--split_file", str(out), *flags])
 
@@ -264,8 +264,8 @@ def test_where_splits_are_from_is_said(source, tmp_path):
     [
         ([], "give either --out FILE.csv, to write a split, or --check"),
         (["--check", "--out", "s.csv"], "give either"),
-        (["--check", "--folds", "3"], "they go with --out"),
-        (["--out", "s.csv", "--images"], "--images goes with --check"),
+        (["--check", "--folds", "3"], "need --out"),
+        (["--out", "s.csv", "--images"], "--images needs --check"),
         (["--out", "s.csv", "--folds", "2"], "--folds is 2; it must be 3 or more"),
         (["--out", "s.csv", "--folds", "3", "--fractions", "0.5", "0.2", "0.3"], "not allowed with"),
         (["--check", "--split_file", "nowhere.csv"], "--split_file nowhere.csv: there is no such file"),
@@ -322,7 +322,7 @@ def test_check_names_images_that_two_splits_share(tmp_path, capsys):
     said = capsys.readouterr()
     assert "repeat one of another split: 2; of their own split: 1" in said.out
     assert "0005_1.png (train) is byte for byte 0005_0.png (train)" in said.out
-    assert "2 image(s) are in another split as well" in said.err
+    assert "2 image(s) are also in another split" in said.err
     assert "0004_0.png (test) is byte for byte 0000_0.png (train)" in said.err
     assert "0003_1.png (validation) is, but for" in said.err
 

@@ -355,7 +355,7 @@ def test_broken_images_of_a_stream_are_found_by_their_rows_whoever_looks(tmp_pat
 
 def test_absent_images_are_told_before_anything_is_read(tmp_path):
     root = write_shards(tmp_path, row_7=None)
-    with pytest.raises(ValueError, match=r"train-00000-of-00003.parquet: 1 of 40 rows hold no image bytes"):
+    with pytest.raises(ValueError, match=r"train-00000-of-00003.parquet: 1 of 40 rows have no image bytes"):
         load_streamed(root / "table.yaml")
 
 
@@ -373,7 +373,7 @@ def test_what_cannot_be_streamed_is_refused(tmp_path, shards, split):
         arguments(shards, streaming_buffer=0)
     with pytest.raises(ValueError, match="80 training images are fewer than one batch of 96"):
         stream(split, step_size=96)
-    with pytest.raises(ValueError, match="8 images a step are no whole batches of 4 on 3 processes"):
+    with pytest.raises(ValueError, match="8 images a step cannot be divided into batches of 4 on 3 processes"):
         stream(split, processes=3)
 
 

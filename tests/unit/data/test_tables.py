@@ -198,7 +198,7 @@ def test_mimic_cxr_joins_three_tables(tmp_path, caplog):
     picture(root / "files/p10/p10000032/s50414267/02aa804e-bde0afdd.jpg")
     with caplog.at_level(logging.WARNING):
         splits, space = load_table("mimic_cxr", root, images=False)
-    assert "1 rows left out that mimic-cxr-2.0.0-chexpert.csv does not know" in caplog.text
+    assert "1 rows are left out: they are not in mimic-cxr-2.0.0-chexpert.csv" in caplog.text
     rows = by_image(splits)
     assert {image: row["split"] for image, row in rows.items()} == {
         "02aa804e-bde0afdd": "train",
@@ -211,7 +211,7 @@ def test_mimic_cxr_joins_three_tables(tmp_path, caplog):
     assert named(rows["2a2277a9-b0ded155"], space) == {"Cardiomegaly"}
     assert named(rows["2a2277a9-b0ded155"], space, NAN) == {"Atelectasis"}
     assert named(rows["e084de3b-be89b11e"], space) == {"Pleural Effusion", "Support Devices"}
-    with pytest.raises(FileNotFoundError, match=r"lacks 3 of 4 images, such as 174413ec-4ec4c1f7"):
+    with pytest.raises(FileNotFoundError, match=r"is missing 3 of 4 images, such as 174413ec-4ec4c1f7"):
         load_table("mimic_cxr", root)
 
 
@@ -355,7 +355,7 @@ def test_vindr_cxr_merges_its_readers(tmp_path, caplog):
     write(tmp_path / "annotations/image_labels_test.csv", test_header + f"{'f' * 32},{consensus}\n")
     with caplog.at_level(logging.WARNING):
         splits, space = load_table("vindr_cxr", tmp_path, images=False)
-    assert "VinDr-CXR names no patients" in caplog.text
+    assert "VinDr-CXR has no patient ids" in caplog.text
     assert {name: len(split) for name, split in splits.items()} == {"train": 9, "validation": 1, "test": 1}
     rows = by_image(splits)
     assert named(rows["000434271f63a053c4128a0ba6352c7f"], space) == {"ILD", "Other diseases"}
@@ -363,7 +363,7 @@ def test_vindr_cxr_merges_its_readers(tmp_path, caplog):
     assert not any(np.isnan(row["labels"]).any() for row in rows.values())
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "000434271f63a053c4128a0ba6352c7f.dicom").write_bytes(b"DICM")
-    with pytest.raises(FileNotFoundError, match="lacks 10 of 11 images"):
+    with pytest.raises(FileNotFoundError, match="is missing 10 of 11 images"):
         load_table("vindr_cxr", tmp_path)
     assert not any(row["boxes"] for row in rows.values())  # their file is not there, and not asked for
 
@@ -391,7 +391,7 @@ def test_vindr_cxr_merges_its_readers(tmp_path, caplog):
 def test_a_description_that_is_no_yaml_is_told_in_one_line(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text(": [\n")
-    with pytest.raises(ValueError, match=r"own.yaml is no YAML file: [^\n]*line 1, column 1[^\n]*$"):
+    with pytest.raises(ValueError, match=r"own.yaml is not a YAML file: [^\n]*line 1, column 1[^\n]*$"):
         load_description(path)
 
 
@@ -440,10 +440,10 @@ def test_boxes_with_the_images_sizes_in_columns(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a.png,Mas,1,2,6,7,100,200", r"a box names what is no finding .*'Mas'"),
-        ("a.png,Mass,6,2,1,7,100,200", r"a box without area inside its image .*'a.png'"),
-        ("a.png,Mass,101,2,110,7,100,200", r"a box without area inside its image .*'a.png'"),
-        ("a.png,Mass,1,2,,7,100,200", r"a box that is no numbers .*'a.png'"),
+        ("a.png,Mas,1,2,6,7,100,200", r"a box has a name that is not a finding .*'Mas'"),
+        ("a.png,Mass,6,2,1,7,100,200", r"a box has no area inside its image .*'a.png'"),
+        ("a.png,Mass,101,2,110,7,100,200", r"a box has no area inside its image .*'a.png'"),
+        ("a.png,Mass,1,2,,7,100,200", r"a box has coordinates that are not numbers .*'a.png'"),
         ("z.png,Mass,1,2,6,7,100,200", r"no box is on an image of the table .*'z.png'"),
     ],
 )
@@ -649,10 +649,10 @@ def test_missing_images_are_skipped_with_their_number(tmp_path, caplog):
         picture(tmp_path / f"{name}.png")
     with caplog.at_level(logging.WARNING):
         splits, _ = load_table(tmp_path / "table.yaml", missing_images="skip")
-    assert "lacks 1 of 4 images, skipped: 1 of 2 in train, 0 of 1 in validation" in caplog.text
+    assert "is missing 1 of 4 images, skipped: 1 of 2 in train, 0 of 1 in validation" in caplog.text
     assert splits["train"]["image_id"][:] == ["a.png"]
     (tmp_path / "d.png").unlink()
-    with pytest.raises(ValueError, match="has no image at all of test"):
+    with pytest.raises(ValueError, match="has no image of test"):
         load_table(tmp_path / "table.yaml", missing_images="skip")
 
 
@@ -688,16 +688,20 @@ BAD = {
     "missing column": (
         {},
         ("patient", "Patient ID"),
-        r"lacks the column\(s\) 'patient' \(did you mean 'Patient ID'\?\)",
+        r"is missing the column\(s\) 'patient' \(did you mean 'Patient ID'\?\)",
     ),
-    "missing finding": ({}, ("Nodule", "Nodules"), r"lacks the column\(s\) 'Nodule' \(did you mean 'Nodules'\?\)"),
+    "missing finding": (
+        {},
+        ("Nodule", "Nodules"),
+        r"is missing the column\(s\) 'Nodule' \(did you mean 'Nodules'\?\)",
+    ),
     "a label that is no number": (
         {},
         ("-1,1", "yes,1"),
         r"column 'Mass' contains invalid labels .*'yes'.*1 for present",
     ),
     "a label that is a probability": ({}, ("-1,1", "0.7,1"), r"column 'Mass' contains invalid labels .*'0.7'"),
-    "no patient": ({}, ("b.png,1", "b.png,NaN"), r"'patient' names no patient .*'b.png'.*fill it in"),
+    "no patient": ({}, ("b.png,1", "b.png,NaN"), r"'patient' is empty .*'b.png'.*fill it in"),
     "a patient in two splits": ({}, ("d.png,3", "d.png,1"), r"train and test share 1 patient\(s\), such as 1"),
     "an image in two splits": ({"merge": "any"}, ("d.png,3", "a.png,1"), r"an image is in two splits .*'a.png'"),
     "a file with two ids": (
@@ -711,13 +715,13 @@ BAD = {
     "a column twice": ({}, ("patient,", "Mass,patient,"), "it has the column 'Mass' twice; rename one"),
     "another suffix": ({"files": "table.yaml"}, None, "cannot be read as a yaml table .*suffix is not csv"),
     "no such file": ({"files": "absent.csv"}, None, "has no absent.csv; --table_root"),
-    "odd patient": ({"patient_pattern": r"(\d\d)"}, None, r"'patient' does not hold .*\(4 row\(s\), such as '1'"),
+    "odd patient": ({"patient_pattern": r"(\d\d)"}, None, r"'patient' does not match .*\(4 row\(s\), such as '1'"),
     "odd view": ({"view_column": "part"}, None, "'part' contains an unknown view .*'train'.*view_values"),
     "odd age": ({"age_column": "file"}, None, "'file' is not an age .*'a.png'"),
     "another delimiter": (
         {"delimiter": ";"},
         None,
-        "lacks the column.*it has 'file,patient,part,Mass,Nodule'.*delimiter",
+        "is missing the column.*it has 'file,patient,part,Mass,Nodule'.*delimiter",
     ),
     "a stray comma": (
         {},
