@@ -203,7 +203,7 @@ def similar_ids(values: Mapping[str, Iterable[str]], noun: str, *, examples: int
 
 
 def _plain(value: Any) -> str:
-    """A cell as text, without what nobody sees of it."""
+    """A cell as text, without invisible characters."""
     text = value if type(value) is str else _text(value)
     if not text.isascii():
         text = unicodedata.normalize("NFC", text.translate(_UNSEEN).translate(_SPACES))

@@ -1,18 +1,18 @@
-"""Decode and resize a dataset once: write the folder that `prepared.py` describes and reads.
+"""Decode and resize a dataset once: write the folder that `sources/prepared.py` describes and reads.
 
-``image`` holds the resized pixels uncompressed (PGM: a 15-byte header, then the bytes), so that reading one costs a
-tenth of a millisecond, every program knows the format, and all that takes a dataset of the schema takes this one. They
-are the pixels that `DecodedImages` gives for the source's files, to the bit.
+``image`` contains the resized pixels uncompressed (PGM: a 15-byte header, then the bytes): reading one costs a tenth
+of a millisecond, every program knows the format, and the folder is a dataset of the schema like any other. The pixels
+are those that `DecodedImages` gives for the source's files, to the bit.
 
 A shard is written again only if its rows, its files (size and time of change) or a setting changed, if it is damaged,
 or if an image of it that could not be read can be read now.
 
-One process at a time: it holds the folder's lock from before it reads what is there until it has finished. Killed at
-any moment, the same call continues from the finished shards, and removes what the killed one left half-written.
+One process at a time: it holds the folder's lock from start to end. If it is killed at any moment, the same call
+continues from the finished shards and removes half-written files.
 
 Refuses: a source that changed since (unless asked to update the folder), images that cannot be read (unless asked to
-leave them out and list them), the same picture in two splits (unless asked to list it), a folder with other content, a
-disk without room.
+leave them out and list them), the same picture in two splits (unless asked to list it), a folder with other files, a
+disk without enough space.
 
 N = images, S = working side in pixels.
 """
@@ -208,7 +208,7 @@ class _Job:
                     pictures += batch
                     bar.update(len(batch))
                 with _explained(self.out / shard.split / shard.file_name):
-                    if _key(shard) in done:  # killed between shard and line, the former line must not vouch for this
+                    if _key(shard) in done:  # if killed before the new line, the old one must not confirm this shard
                         append_shard(self.out, {"split": shard.split, "number": shard.number, "digest": None})
                     entry = _write_shard(self.splits[shard.split], shard, pictures, self.out)
                     append_shard(self.out, entry)
@@ -275,7 +275,7 @@ def _is_whole(out: Path, manifest: Mapping) -> bool:
 
 
 def _shards(name: str, split: datasets.Dataset, recipe: Recipe) -> list[Shard]:
-    """The cut of a split into shards of some 64 MB, each with the digest of its rows, files and recipe."""
+    """The cut of a split into shards of about 64 MB, each with the digest of its rows, files and recipe."""
     rows = max(1, SHARD_BYTES // (recipe.size**2 + 512))
     of = max(1, -(-len(split) // rows))
     undecoded = split.cast_column("image", datasets.Image(decode=False)).with_format("arrow")

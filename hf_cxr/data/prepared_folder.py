@@ -79,7 +79,7 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # what is not empty stays
             if made and os.listdir(folder) == [LOCK]:
-                (folder / LOCK).unlink()  # while it is held: whoever opened it sees that it has no name any more
+                (folder / LOCK).unlink()  # while it is held: another process that opened it sees that the name is gone
         lock.release()
         with contextlib.suppress(OSError):
             for part in made:

@@ -11,7 +11,7 @@
 | sex        | string or None                             | "M", "F"                                      |
 | boxes      | list of {finding: string, bbox: 4 float32} | x, y, width, height as fractions of the image |
 
-A streamed split (`sources/streamed.py`) has a column ``stream`` in place of ``image``: where the image lies.
+A streamed split (`sources/streamed.py`) has a column ``stream`` in place of ``image``: where the image is.
 
 Boxes are fractions and not pixels, because the image at hand is rarely of the size on which the box was drawn.
 """

@@ -1,4 +1,4 @@
-"""At the door: what evaluation, calibration and report will need is checked before the first step, not after the last.
+"""Checks before the first training step what evaluation, calibration and report will need after the last.
 
 Refuses, in one line that every process raises alike: a split without images; images that cannot be read (unless they
 are to be left out); one patient where intervals need two; a validation set that cannot choose a checkpoint; a test set
@@ -128,7 +128,7 @@ def inspect(args: RunArguments, source: Source) -> Inspection:
     found, problem = Inspection(), None
     try:
         found = Inspection() if source.decodable else _inspect_share(source.splits, memory, share)
-    except Exception as error:  # a process that left here would let the others wait for ever
+    except Exception as error:  # if one process left here, the rest would wait for it endlessly
         problem = error
     if state.num_processes > 1:
         parts = gather_object([(found, problem and f"{type(problem).__name__}: {problem}")])

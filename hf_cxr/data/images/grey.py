@@ -94,7 +94,7 @@ def read_grey(
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
             return _scale(image, name, bits, zero_is_white)
-        # Not convert("L") at once: for a palette or CMYK that is another rounding than by way of RGB.
+        # Not convert("L") at once: a palette or CMYK image is rounded differently when it goes through RGB.
         return np.array(image if image.mode == "L" else image.convert("RGB").convert("L"))
     except (ImageError, MemoryError):
         raise
@@ -186,7 +186,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
         known = ", ".join((*FORMATS, "DICOM"))
-        raise ImageError(name, f"not an image of a known format and pixel layout ({known}), or cut off") from error
+        raise ImageError(name, f"not an image of a known format and pixel layout ({known}), or truncated") from error
     _check_image(image, name)
     if image.format == "PNG":
         # Reading skips the checksums of the pixel data and returns flipped bits as pixels; verify() does not. It

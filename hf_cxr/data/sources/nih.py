@@ -105,7 +105,7 @@ def load_nih(
     Returns:
         train, validation and test in the columns of `hf_cxr.data.schema`. ``image`` holds paths and decodes when
         read. ``labels`` are 14 float32 in the order of `NIH14`. ``boxes`` are fractions of the image, and empty
-        where nobody drew one, which does not mean that there is nothing to see.
+        where no box was drawn, which does not mean that nothing is visible.
 
     Raises:
         FileNotFoundError: the table, a list, or (with "error") an image is missing.

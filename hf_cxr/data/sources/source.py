@@ -72,7 +72,9 @@ class Source:
             )
 
     def removed(self, gone: Sequence[tuple[str, str]]) -> dict[str, int]:
-        """By split, how many of the images that a run started with are not counted in ``missing``: nobody lists them.
+        """By split, how many of the images that a run started with are gone from the dataset's own list as well.
+
+        Those are not in ``missing``, which counts listed images only.
 
         Args:
             gone: (split, image id) of images that the run's data had and this source does not have.

@@ -6,13 +6,13 @@ in a new order each epoch, images decoded as they come, and a buffer to mix them
 
 | memory                  | grows with                                                                         |
 |-------------------------|------------------------------------------------------------------------------------|
-| the table               | rows: some 100 bytes, the lengths of ids and paths, and 4 C for the labels (4 C    |
-|                         | again in each process that trains); reading it takes some five times that          |
+| the table               | rows: about 100 bytes, the lengths of ids and paths, and 4 C for the labels (4 C   |
+|                         | again in each process that trains); reading it takes about five times that         |
 | the stream, each worker | nothing: ``buffer`` images of S x S bytes, and READ_AT_ONCE encoded ones           |
 
 This is torch's `IterableDataset` and not that of `datasets`, because here the table is known. So each process and
 each dataloader worker has its own row groups and yet exactly as many images as every other one (an epoch has a length,
-and no process waits for ever for another's batch), and images of another split are skipped before they are decoded. A
+and no process waits endlessly for another's batch), and images of another split are skipped before they are decoded. A
 row group at the border of two shares is read by both, and each skips the other's rows.
 
 How well images are mixed depends on the shards: if they have 100 rows a row group, as `datasets` writes them, the

@@ -377,7 +377,7 @@ def test_rows_without_a_partner_that_differ_in_spelling_alone_are_named(tmp_path
         joined(tmp_path, part)
     with pytest.raises(ValueError, match="has no image in train"), caplog.at_level(logging.WARNING):
         joined(tmp_path, part, unmatched="drop")
-    assert "2 rows are left out: they are not in more.csv" in caplog.text
+    assert "2 row(s) are left out: not in more.csv" in caplog.text
     assert "the table has '1003', more.csv has '01003'" in caplog.text
 
 

@@ -198,7 +198,7 @@ def test_mimic_cxr_joins_three_tables(tmp_path, caplog):
     picture(root / "files/p10/p10000032/s50414267/02aa804e-bde0afdd.jpg")
     with caplog.at_level(logging.WARNING):
         splits, space = load_table("mimic_cxr", root, images=False)
-    assert "1 rows are left out: they are not in mimic-cxr-2.0.0-chexpert.csv" in caplog.text
+    assert "1 row(s) are left out: not in mimic-cxr-2.0.0-chexpert.csv" in caplog.text
     rows = by_image(splits)
     assert {image: row["split"] for image, row in rows.items()} == {
         "02aa804e-bde0afdd": "train",

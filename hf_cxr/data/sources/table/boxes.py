@@ -70,7 +70,7 @@ def _no_boxes() -> pd.DataFrame:
 
 
 def _from_file(rows: pd.DataFrame, description: TableDescription, root: Path) -> pd.DataFrame:
-    """K boxes as read: image (row number), finding, left, top, right, bottom in pixels; the image's size if said."""
+    """K boxes as read: image (row number), finding, left, top, right, bottom in pixels, the image's size if given."""
     spec = description.boxes
     wanted = [spec["by"], spec["finding"], *spec["corners"], *spec["size"]]
     parts = []
@@ -130,7 +130,7 @@ def _from_lists(rows: pd.DataFrame, description: TableDescription) -> pd.DataFra
 def _as_fractions(
     boxes: pd.DataFrame, rows: pd.DataFrame, description: TableDescription, path_M: np.ndarray | None
 ) -> pd.DataFrame:
-    """image, finding, and x, y, w, h as fractions; boxes whose image's size nobody knows are left out."""
+    """image, finding, and x, y, w, h as fractions; boxes on images of unknown size are left out."""
     columns = columns_of_names(set(boxes["finding"]), description)
     strange = ~boxes["finding"].map(lambda name: isinstance(columns[name], int)).astype(bool)
     refuse(

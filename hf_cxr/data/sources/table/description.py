@@ -30,11 +30,11 @@
 | unknown_labels      | in lists: a row with one of these says nothing about findings that it does not name           |
 | other_labels        | in lists: error or ignore names that are not findings                                        |
 | absent_findings     | error or unknown: findings that a file has no column for                                      |
-| merge               | several rows an image (readers): any, majority (of those who said 1 or 0), all; null refuses  |
+| merge               | several rows an image (readers): any, majority (of those with 1 or 0), all; null refuses      |
 | uncertain           | what -1 becomes: zero, one, ignore (unknown); or finding -> one of these, with default        |
 | blank               | what an empty cell becomes: zero or unknown. nan, none, null, n/a, na, - are empty, and are   |
 |                     | dropped from lists, unless a finding has that name; a list that names nothing is empty        |
-| patient_column      | whole cell, or its one group of patient_pattern; image_is_patient: true where nobody knows    |
+| patient_column      | whole cell, or its one group of patient_pattern; image_is_patient: true if there is no id     |
 | view_column         | with view_values: value -> PA, AP, LATERAL or null; "*" is any other value. Several columns   |
 |                     | are read as one, a space between their cells: [Frontal/Lateral, AP/PA] has "Frontal AP"       |
 | age_column          | years; or birth_column and study_date_column, whose first four digits are years               |
@@ -152,25 +152,25 @@ class TableDescription:
                 raise ValueError(f"findings repeat a name: {', '.join(map(str, self.findings))}")
         if not isinstance(names, Mapping) or not names:
             raise ValueError("findings must be a list of names, or name: column; it has none")
-        self._settle("findings", {name: _strings(f"findings: {name}", columns) for name, columns in names.items()})
+        self._set("findings", {name: _strings(f"findings: {name}", columns) for name, columns in names.items()})
         files = self.files if isinstance(self.files, Mapping) else {"all": self.files}
-        self._settle("files", {split: _strings(f"files: {split}", paths) for split, paths in files.items()})
+        self._set("files", {split: _strings(f"files: {split}", paths) for split, paths in files.items()})
         if not isinstance(self.keep, Mapping):
             raise ValueError(f"keep is {self.keep!r}; it must be column: values")
-        self._settle("keep", {column: _strings("keep", values) for column, values in self.keep.items()})
+        self._set("keep", {column: _strings("keep", values) for column, values in self.keep.items()})
         for key in ("image_folders", "unknown_labels"):
-            self._settle(key, _strings(key, getattr(self, key)))
+            self._set(key, _strings(key, getattr(self, key)))
         if self.view_column is not None:
-            self._settle("view_column", _strings("view_column", self.view_column))
-        self._settle_boxes()
-        self._settle("join", tuple({"unmatched": "error", **entry} for entry in self.join))
+            self._set("view_column", _strings("view_column", self.view_column))
+        self._check_boxes()
+        self._set("join", tuple({"unmatched": "error", **entry} for entry in self.join))
         for key in ("split_values", "view_values", "sex_values"):
-            self._settle(key, {_plain(value): target for value, target in getattr(self, key).items()})
+            self._set(key, {_plain(value): target for value, target in getattr(self, key).items()})
         self._check_choices()
         self._check_source()
         self._check_image_and_patient()
 
-    def _settle_boxes(self) -> None:
+    def _check_boxes(self) -> None:
         if not self.boxes:
             return
         keys = ({"file", "by", "finding", "corners"}, {"column"})
@@ -187,9 +187,9 @@ class TableDescription:
             boxes["file"] = _strings("boxes: file", boxes["file"])
         elif self.label_format != "list" or self.merge:
             raise ValueError("boxes: column goes with label_format list and one row an image (no merge)")
-        self._settle("boxes", boxes)
+        self._set("boxes", boxes)
 
-    def _settle(self, key: str, value: Any) -> None:
+    def _set(self, key: str, value: Any) -> None:
         object.__setattr__(self, key, value)  # frozen from here on
 
     @property
@@ -288,11 +288,11 @@ class TableDescription:
             if set(entry) - set(JOIN_KEYS) or not all(entry.get(key) for key in JOIN_KEYS[:3]):
                 raise ValueError(f"join has {entry}; it needs file, by and columns, and may have unmatched")
             _check_choice("join: unmatched", entry["unmatched"], ("error", "drop"))
-        said = set(self.split_values.values()) if self.split_column else set(self.files)
+        named = set(self.split_values.values()) if self.split_column else set(self.files)
         for split, fraction in (("validation", self.validation_fraction), ("test", self.test_fraction)):
-            if not self.hub and split not in said and fraction is None:
+            if not self.hub and split not in named and fraction is None:
                 raise ValueError(f"no key says which images are {split}; add {split}_fraction: 0.1, or name the split")
-            if not self.hub and split in said and fraction is not None:
+            if not self.hub and split in named and fraction is not None:
                 raise ValueError(f"{split}_fraction is given, and so is the split {split}; leave one of them out")
 
     def _check_image_and_patient(self) -> None:

@@ -395,7 +395,7 @@ def _report_unmatched(
         if found_N.any() and not pairs:
             repair = "add them, or unmatched: drop"
         refuse(lost, f"{path} has no row for {some} {on}", f"{alike}; {repair}")
-    logger.warning("%s: %d rows are left out: they are not in %s", name, len(lost), path.name)
+    logger.warning("%s: %d row(s) are left out: not in %s", name, len(lost), path.name)
     if pairs:
         logger.warning("%s: of rows left out in the join with %s by %s, %s", name, path.name, on, alike)
 

@@ -62,7 +62,7 @@ def merge_rows(label_NC: np.ndarray, image_N: np.ndarray, rule: str) -> np.ndarr
     Args:
         label_NC: 1, 0, NaN.
         image_N: the number of each row's image, from 0 to M - 1.
-        rule: any (one reader says 1), majority (more than half of those who said 1 or 0), all (each of them says 1).
+        rule: any (one reader says 1), majority (more than half of the readers with 1 or 0), all (each of them says 1).
 
     >>> merge_rows(np.array([[1, 0], [1, np.nan], [0, np.nan]]), np.array([0, 0, 0]), "majority")
     array([[1., 0.]], dtype=float32)
