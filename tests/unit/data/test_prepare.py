@@ -468,7 +468,7 @@ def test_bad_lines_are_refused(tmp_path, capsys):
     assert "--resize_size" in refused("--dataset=phantom")
     assert "for training" in refused("--resize_size=72", "--train_limit=3")
     assert "at least 1" in refused("--resize_size=72", "--workers=0")
-    assert "give the source" in refused("--resize_size=72", "--dataset=prepared", f"--prepared={tmp_path}")
+    assert "what this command writes" in refused("--resize_size=72", "--dataset=prepared", f"--prepared={tmp_path}")
     assert not (tmp_path / "out").exists()
 
 

@@ -171,10 +171,10 @@ def test_rows_are_dealt_by_image_id_whatever_their_order(tmp_path):
         (GOOD[:3], r"names images that are not in the data \(1, such as c1\)"),
         ([*GOOD, ["d1", "d", ""]], r"does not list images that the data have \(1, such as d1\)"),
         (changed(3, 1, "x"), r"patients differ from the data's \(1, such as c1: c in the file, x in the data\)"),
-        (changed(3, 1, "00c"), "leading zeros are missing, which a spreadsheet takes away"),
+        (changed(3, 1, "00c"), r"leading zeros \(a spreadsheet removes them\)"),
         (
             changed(3, 0, "C1"),
-            r"data lack \(1, such as c1\): 1 differ only in their spelling \(c1 in the file, C1 in the",
+            r"not in the data \(1, such as c1\): 1 differ only in their spelling \(c1 in the file, C1 in the",
         ),
     ],
 )
@@ -189,7 +189,7 @@ def test_images_that_are_not_at_hand_are_checked_against_the_list(tmp_path):
     assert ids_of(apply_split_file(at_hand, file, listed=data_of(GOOD)))["train"] == {"a1"}
     with pytest.raises(ValueError, match="names images that are not in the data"):
         apply_split_file(at_hand, file)
-    with pytest.raises(ValueError, match="no image at hand is in validation"):
+    with pytest.raises(ValueError, match="none of the available images in validation"):
         apply_split_file(data_of([GOOD[0], GOOD[3]]), file, listed=data_of(GOOD))
 
 
@@ -228,7 +228,7 @@ def test_each_fold_is_test_once_and_validation_once(source, tmp_path, capsys):
 
 def test_a_fold_of_a_file_without_folds_is_refused(source, tmp_path):
     main([*source, "--out", str(tmp_path / "s.csv")])
-    with pytest.raises(ValueError, match="has splits, no folds: leave --fold 1 out"):
+    with pytest.raises(ValueError, match="has splits, not folds: leave --fold 1 out"):
         load([*source, "--split_file", str(tmp_path / "s.csv"), "--fold", "1"])
 
 

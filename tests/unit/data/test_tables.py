@@ -739,7 +739,7 @@ BAD = {
     "policy of an unknown finding": ({"uncertain": {"Mas": "one"}}, None, "uncertain names 'Mas'.*did you mean Mass?"),
     "alias of an unknown finding": ({"aliases": {"x": "Nodul"}}, None, "aliases points to 'Nodul'.*mean Nodule?"),
     "no patients at all": ({"patient_column": None}, None, "give patient_column.*image_is_patient: true"),
-    "no split": ({"split_column": None}, None, "nothing says which images are validation; add validation_fraction"),
+    "no split": ({"split_column": None}, None, "no key says which images are validation; add validation_fraction"),
     "fraction beside a split": ({"test_fraction": 0.1}, None, "test_fraction is given, and so is the split test"),
     "fraction too large": ({"test_fraction": 2}, None, "test_fraction is 2; it must be between 0 and 1"),
     "a template with code": ({"image_column": None, "image_path": "{file.x!r}"}, None, "a field is {column}"),
