@@ -152,7 +152,7 @@ def test_a_dataset_that_is_a_script_is_refused(tmp_path):
     (tmp_path / "t.yaml").write_text(
         "name: stranger\nhub: data\nimage_column: image\npatient_column: patient\nfindings: {Mass: Mass}\n"
     )
-    with pytest.raises(ValueError, match=r"data needs code of its own .* never run"):
+    with pytest.raises(ValueError, match=r"data needs its own code .* never run"):
         load_table(tmp_path / "t.yaml", tmp_path)
     assert not (tmp_path / "ran").exists()
 
