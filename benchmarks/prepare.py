@@ -17,11 +17,13 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from hf_cxr.data import DecodedImages, load_prepared
-from hf_cxr.data.prepare import Recipe, Source, prepare
+from hf_cxr.data import DecodedImages, Source
+from hf_cxr.data.manifest import Recipe
+from hf_cxr.data.prepare import prepare
 from hf_cxr.data.schema import features
+from hf_cxr.data.sources.prepared import load_prepared
+from hf_cxr.labels import LabelSpace
 
-SOURCE = Source("benchmark", ["Effusion"])
 RELEASE = 112_120  # images of ChestX-ray14
 
 
@@ -58,6 +60,7 @@ def main() -> None:
         parser.error(f"no .png file in {args.folder}")
     datasets.disable_progress_bars()
     splits = table(files, args.images)
+    source = Source(splits, LabelSpace(["Effusion"]), name="benchmark")
     recipe = Recipe(args.size, int(Image.Resampling.BICUBIC))
     print(f"{args.images} images from {len(files)} files, to {args.size} x {args.size}\n")
     print("| road | processes | images/s | to datasets.map | all 112,120 images |")
@@ -73,7 +76,7 @@ def main() -> None:
                 cache_file_name=f"{folder}/peer.arrow",
             )
             peer = args.images / (time.perf_counter() - began)
-            manifest = prepare(splits, f"{folder}/out", recipe, SOURCE, duplicates="list", workers=workers)
+            manifest = prepare(source, f"{folder}/out", recipe, duplicates="list", workers=workers)
             ours = manifest["decoded"] / manifest["seconds"]
             for name, rate in (("datasets.map", peer), ("hf-cxr prepare", ours)):
                 print(f"| {name} | {workers} | {rate:.0f} | {rate / peer:.2f} | {RELEASE / rate / 60:.0f} min |")

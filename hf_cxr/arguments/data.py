@@ -1,37 +1,32 @@
-"""Where a run's images and labels come from, and how they are cut into training, validation and test."""
+"""Where a run's images and labels come from, and how they are cut into training, validation and test.
 
+Which options a dataset takes, and how they go together, is the dataset's own matter: see `hf_cxr.data.sources`.
+"""
+
+import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from hf_cxr.arguments import check, expanded
+from hf_cxr.data.sources import SOURCES, check_options, source_options
 
 # Keys whose value is a path.
-DATA_PATHS = ("nih_root", "prepared", "split_file", "table", "table_root")
+DATA_PATHS = ("data_root", "nih_root", "prepared", "split_file", "table", "table_root")
 
 # Keys that say where one dataset lies and how it is cut: they stay behind when another is chosen.
-SOURCE_OPTIONS = {
-    "prepared",
-    "nih_root",
-    "table",
-    "table_root",
-    "missing_images",
-    "split_file",
-    "fold",
-    "streaming",
-}
+SOURCE_OPTIONS = source_options()
 
 
 @dataclass
 class DataArguments:
     """Which radiographs, and how they are cut into training, validation and test."""
 
-    dataset: Literal["phantom", "nih", "table", "prepared"] = field(
-        default="phantom",
-        metadata={
-            "help": "phantom: procedural synthetic radiographs; nih: the ChestX-ray14 release at --nih_root; table: "
-            "any labelled table, described by --table; prepared: a folder that hf-cxr prepare wrote, --prepared."
-        },
+    dataset: Literal[tuple(SOURCES)] = field(
+        default="phantom", metadata={"help": "; ".join(f"{name}: {kind.help}" for name, kind in SOURCES.items()) + "."}
+    )
+    data_root: str | None = field(
+        default=None, metadata={"help": "Folder of a dataset that has no option of its own for it."}
     )
     prepared: str | None = field(
         default=None, metadata={"help": "Folder that hf-cxr prepare wrote: images decoded and resized once."}
@@ -123,59 +118,26 @@ class DataArguments:
     def __post_init__(self):
         for name in DATA_PATHS:
             setattr(self, name, expanded(getattr(self, name)))
-        if self.dataset == "nih" and not self.nih_root:
-            raise ValueError("dataset nih needs --nih_root, the folder that holds Data_Entry_2017*.csv and images/")
-        if self.nih_root and self.dataset != "nih":
-            raise ValueError(
-                f"--nih_root is given but the dataset is {self.dataset}; add --dataset nih or leave it out"
-            )
-        if (self.prepared is not None) != (self.dataset == "prepared"):
-            raise ValueError(
-                f"--dataset {self.dataset} and --prepared {self.prepared} do not go together: give --dataset prepared "
-                "with --prepared DIR, or neither"
-            )
-        if self.verify_prepared and self.dataset != "prepared":
-            raise ValueError(
-                f"--verify_prepared is for --dataset prepared, the dataset is {self.dataset}; leave it out"
-            )
-        self._check_table()
+        if self.dataset not in SOURCES:
+            nearest = difflib.get_close_matches(str(self.dataset), SOURCES, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(SOURCES)}"
+            raise ValueError(f"dataset is {self.dataset}, which does not exist; {hint}")
+        check_options(self)
         if self.split_file is not None and not Path(self.split_file).is_file():
             raise ValueError(f"--split_file {self.split_file}: there is no such file; `hf-cxr split --out` writes one")
         if self.fold is not None and self.split_file is None:
             raise ValueError(f"--fold {self.fold} needs --split_file, a CSV with folds; see `hf-cxr split --folds`")
         check(self.fold is None or self.fold >= 0, "fold", self.fold, "0 or more")
-        if self.streaming and (self.dataset != "table" or self.missing_images != "error"):
-            raise ValueError(
-                "--streaming goes with --dataset table and --missing_images error: a stream cannot know beforehand "
-                "which images it will lack"
-            )
         check(self.streaming_buffer >= 1, "streaming_buffer", self.streaming_buffer, "at least 1")
-        check(0 <= self.phantom_seed < 2**32, "phantom_seed", self.phantom_seed, "0 to 4294967295")
-        for name in ("phantom_train", "phantom_validation", "phantom_test"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        check(32 <= self.phantom_size <= 2048, "phantom_size", self.phantom_size, "between 32 and 2048 pixels")
-        check(
-            0 <= self.phantom_prevalence_floor <= 0.3,
-            "phantom_prevalence_floor",
-            self.phantom_prevalence_floor,
-            "between 0 and 0.3",
-        )
         check(self.train_limit is None or self.train_limit >= 1, "train_limit", self.train_limit, "at least 1")
 
-    def _check_table(self) -> None:
-        if (self.table is not None) != (self.dataset == "table"):
-            raise ValueError(
-                f"--dataset {self.dataset} and --table {self.table} do not go together: give --dataset table with "
-                "--table NAME_OR_YAML, or neither"
-            )
-        if self.table_root is not None and self.dataset != "table":
-            raise ValueError(f"--table_root is given but the dataset is {self.dataset}; add --dataset table")
-        own = (self.table or "").endswith((".yaml", ".yml"))
-        if self.table and not own and not self.table_root:
-            raise ValueError(f"--table {self.table} is a ready description: give --table_root, the data's folder")
-        for name, path, there in (
-            ("table", self.table if own else None, Path.is_file),
-            ("table_root", self.table_root, Path.is_dir),
-        ):
-            if path is not None and not there(Path(path)):
-                raise ValueError(f"--{name} {path}: there is no such {'file' if name == 'table' else 'folder'}")
+    def folders(self) -> tuple[list[Path], list[Path]]:
+        """Where the data are read from, for `hf_cxr.files.check_output_folder`.
+
+        Returns:
+            Folders that results may not be written to, and folders (images, prepared data) that they may not be
+            inside of either: a figure among the images would be taken for one of them.
+        """
+        roots = [Path(root) for root in (self.data_root, self.nih_root, self.table_root) if root]
+        images = [folder for root in roots for folder in sorted(root.glob("images*")) if folder.is_dir()]
+        return roots, [*images, *([Path(self.prepared)] if self.prepared else [])]

@@ -26,26 +26,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=output_path, help="folder for statistics.json, the figures and description.html")
     own, rest = parser.parse_known_args(argv)
     args = parse_arguments(rest, prog="hf-cxr describe")
-    from hf_cxr.data import dataset_name, label_matrix, load_splits, why_untrainable
-    from hf_cxr.data.images.files import source_folders
+    from hf_cxr.data import label_matrix, load_source, why_untrainable
     from hf_cxr.data.statistics import describe_draws, describe_splits
     from hf_cxr.reporting.description import description_document, draw
     from hf_cxr.sampling import expected_draws
 
     set_up_terminal()
     if own.out:
-        roots, closed = source_folders(args.data)
+        roots, closed = args.data.folders()
         check_output_folder(own.out, inputs=roots, closed=closed)  # before tables are read
-    splits, label_names = load_splits(args.data, seed=args.training.seed, images=False)
-    statistics = describe_splits(splits, label_names)
+    source = load_source(args.data, seed=args.training.seed, images=False)
+    train, label_names = source.splits["train"], source.labels
+    statistics = describe_splits(source.splits, label_names)
     drawn = None
     if args.sampling.sampler != "shuffle":
-        draws_N = expected_draws(args.sampling.sampler, label_matrix(splits["train"]), **args.sampling.sampler_kwargs)
-        drawn = describe_draws(splits["train"], label_names, draws_N)
-    document = description_document(statistics, drawn, args.sampling.sampler, title=dataset_name(args.data))
+        draws_N = expected_draws(args.sampling.sampler, label_matrix(train), **args.sampling.sampler_kwargs)
+        drawn = describe_draws(train, label_names, draws_N)
+    document = description_document(statistics, drawn, args.sampling.sampler, title=source.name)
     written = write(document, draw(statistics), own.out) if own.out else []  # first: the reader of the text may leave
     print(document.to_terminal())
-    if untrainable := why_untrainable(splits["train"]):
+    if untrainable := why_untrainable(train):
         print(f"hf-cxr describe: warning: {untrainable}", file=sys.stderr)
     if written:
         print("\nwrote", *(f"  {path}" for path in written), sep="\n")

@@ -55,35 +55,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     config, flags = take_config(rest)
     if config is None and not any(word.replace("-", "_").startswith("__resize_size") for word in flags):
-        parser.error("say the size: give the CONFIG.yaml that will train on the folder, or --resize_size 256")
+        parser.error("give the size: the CONFIG.yaml that will train on the folder, or --resize_size 256")
     args = parse_arguments(rest, prog="hf-cxr prepare")
     for name in ("train_limit", "shuffle_labels"):
         if getattr(args.data, name) != getattr(DataArguments, name):
-            parser.error(f"--{name} is for training; a prepared folder holds the source as it is")
-    if args.data.dataset == "prepared":
-        parser.error("--dataset prepared is what this command writes; give the source: nih, table or phantom")
+            parser.error(f"--{name} is for training; a prepared folder contains the whole dataset")
+    if args.data.prepared:
+        parser.error("--dataset prepared is what this command writes; give the dataset that it is made from")
     if args.data.streaming:
         parser.error("--streaming reads images during training; leave it out to decode them once")
-    from hf_cxr.data import count_missing, dataset_name, describe_split_source, is_synthetic, load_splits
-    from hf_cxr.data.prepare import Recipe, Source, prepare
+    from hf_cxr.data import load_source
+    from hf_cxr.data.manifest import Recipe
+    from hf_cxr.data.prepare import prepare
     from hf_cxr.processing import image_processor_for
 
     set_up_terminal()
     if not os.path.isdir(own.out):  # a finished folder may be on a read-only disk
         check_output_folder(own.out)
-    splits, label_names = load_splits(args.data, seed=args.training.seed)
     manifest = prepare(
-        splits,
+        load_source(args.data, seed=args.training.seed),
         own.out,
         Recipe(args.model.resize_size, int(image_processor_for(args.model).resample)),
-        Source(
-            dataset=dataset_name(args.data),
-            label_names=list(label_names),
-            aliases=label_names.aliases,
-            synthetic=is_synthetic(args.data),
-            missing=count_missing(args.data, splits),
-            **describe_split_source(args.data),
-        ),
         unreadable=own.unreadable,
         duplicates=own.duplicates,
         update=own.update,
@@ -106,7 +98,7 @@ def verified(out: Path) -> str:
     shards = sum(len(split.cache_files) for split in splits.values())
     images = sum(manifest["splits"].values())
     size = f"{manifest['bytes'] / 1e9:.2f} GB"
-    return f"{out}: all {shards} shards ({images:,} images, {size}) are as they were written"
+    return f"{out}: all {shards} shards ({images:,} images, {size}) are unchanged"
 
 
 def summary(manifest: dict, out: Path) -> str:

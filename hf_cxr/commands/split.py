@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own.check == (own.out is not None):
         parser.error("give either --out FILE.csv, to write a split, or --check")
     if own.check and (own.fractions or own.folds is not None):
-        parser.error("--fractions and --folds say what is written: they go with --out")
+        parser.error("--fractions and --folds need --out")
     if own.images and not own.check:
-        parser.error("--images goes with --check")
+        parser.error("--images needs --check")
     if own.folds is not None and own.folds < 3:
         parser.error(f"--folds is {own.folds}; it must be 3 or more: test, validation and at least one to train on")
     args = parse_arguments(rest, prog="hf-cxr split")
@@ -57,18 +57,18 @@ def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, fold
     import datasets
     import numpy as np
 
-    from hf_cxr.data import label_matrix, load_splits
+    from hf_cxr.data import label_matrix, load_source
     from hf_cxr.data.split_files import SPLITS, write_split_file
     from hf_cxr.data.splits import patient_folds, patient_fractions, warn_of_near_shared
 
     inputs = [place for place in (args.data.split_file, args.data.table) if place]
     check_output_file(out, inputs=inputs, table=True)
     if out.exists():
-        raise ValueError(f"{out} is there already, and runs may refer to it; give another --out")
+        raise ValueError(f"{out} already exists, and runs may refer to it; give another --out")
     if args.data.train_limit is not None or args.data.shuffle_labels:
         raise ValueError("train_limit and shuffle_labels are for training: a split is of all images with their labels")
-    splits, label_names = load_splits(args.data, images=False)
-    whole = datasets.concatenate_datasets(list(splits.values()))
+    source = load_source(args.data, images=False)
+    whole = datasets.concatenate_datasets(list(source.splits.values()))
     label_NC, image_ids, patient_ids = label_matrix(whole), whole["image_id"][:], whole["patient_id"][:]
     seed = args.training.seed
     if folds is not None:
@@ -80,19 +80,20 @@ def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, fold
         parts = {name: whole.select(np.flatnonzero(side_N == name)) for name in SPLITS}
     warn_of_near_shared(parts)
     write_split_file(out, image_ids, patient_ids, side_N.tolist(), column="split" if folds is None else "fold")
-    print(summary(parts, label_names))
+    print(summary(parts, source.labels))
     print(f"\nwrote {out} (seed {seed}); train on it with --split_file {out}{'' if folds is None else ' --fold 0'}")
     return 0
 
 
 def check(args: RunArguments, *, images: bool) -> int:
     """Count the splits and look for what they share: patients and image ids always, images where they are hashed."""
-    from hf_cxr.data import load_splits, near_shared_images, near_shared_patients
+    from hf_cxr.data import load_source, near_shared_images, near_shared_patients
     from hf_cxr.data.duplicates import find_duplicates, hash_images
 
     # Splits that share a patient or an image id are refused here, by name.
-    splits, label_names = load_splits(args.data, seed=args.training.seed, images=images)
-    print(summary(splits, label_names))
+    source = load_source(args.data, seed=args.training.seed, images=images)
+    splits = source.splits
+    print(summary(splits, source.labels))
     near = [*near_shared_patients(splits), *near_shared_images(splits)]
     print(f"\n{disjoint_claim(near)}")
     if all(set(split.column_names) >= HASHES for split in splits.values()):
@@ -109,7 +110,7 @@ def check(args: RunArguments, *, images: bool) -> int:
     for duplicate in within[:10]:
         print(f"  {duplicate}")
     if across:
-        print(f"hf-cxr split: {len(across):,} image(s) are in another split as well:", file=sys.stderr)
+        print(f"hf-cxr split: {len(across):,} image(s) are also in another split:", file=sys.stderr)
         print("\n".join(f"  {duplicate}" for duplicate in across), file=sys.stderr)
     return 2 if across else 0
 
@@ -119,7 +120,9 @@ def disjoint_claim(near: Sequence[str]) -> str:
     if not near:
         return "no patient and no image id is in two splits"
     lines = [f"! {sentence}" for sentence in near]
-    lines.append("otherwise no id is in two splits; if such ids are the same patients or images, spell them alike")
+    lines.append(
+        "otherwise no id is in two splits; if such ids are the same patients or images, spell them the same way"
+    )
     return "\n".join(lines)
 
 

@@ -52,7 +52,7 @@ def years(text_N: pd.Series, where: str) -> np.ndarray:
     open_ended = {text for text, match in zip(texts, matches, strict=True) if match and (match[1] or match[4])}
     if open_ended:
         logger.warning(
-            "%s: %d age(s) without an upper end, such as %s, taken as the least that they can be",
+            "%s: %d age(s) without an upper limit, such as %s, are read as the lowest possible age",
             *(where, int(text_N.isin(open_ended).sum()), min(open_ended)),
         )
     return plausible(age_N, where)
@@ -63,7 +63,7 @@ def plausible(age_N: np.ndarray, where: str) -> np.ndarray:
     strange_N = (age_N > OLDEST) | (age_N < 0)
     if strange_N.any():
         logger.warning(
-            "%s: %d age(s) below 0 or above %d years taken as unknown, such as %g",
+            "%s: %d age(s) below 0 or above %d years are unknown, such as %g",
             *(where, strange_N.sum(), OLDEST, age_N[strange_N][0]),
         )
     return np.where(strange_N, np.nan, age_N).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The same radiograph twice: byte for byte, or decoded, resized, compressed or brightened anew.
+"""The same radiograph twice: byte for byte, or decoded, resized, compressed or brightened again.
 
 A perceptual hash is 1,024 bits: the signs of the discrete cosine transform of the image, shrunk to 128 x 128 by area,
 at vertical and horizontal frequencies 1 to 32 (frequency 0, where all chest radiographs agree, is left out). The first
@@ -215,7 +215,7 @@ def check_no_duplicates(splits: Mapping[str, Any]) -> dict[str, int]:
     across = [duplicate for duplicate in duplicates if duplicate.split != duplicate.other_split]
     if across:
         raise ValueError(
-            f"{len(across):,} image(s) are in another split as well: {'; '.join(map(str, across[:5]))}. Figures from "
+            f"{len(across):,} image(s) are also in another split: {'; '.join(map(str, across[:5]))}. Figures from "
             "such splits are inflated: put both in one split, or leave one out"
         )
     within = [duplicate.split for duplicate in duplicates]

@@ -2,7 +2,7 @@
 
 The same id is often spelled in several ways. A CSV that pandas or a spreadsheet has saved again writes 1003 as 1003.0
 as soon as the column has an empty cell; a column of Parquet or JSON may hold numbers; text comes with spaces, marks
-that nobody sees, and accents in one character or two. Every reader brings ids to one spelling:
+that are invisible, and accents in one character or two. Every reader brings ids to one spelling:
 
 | spelled                                       | id                                                |
 |-----------------------------------------------|---------------------------------------------------|
@@ -17,8 +17,8 @@ that nobody sees, and accents in one character or two. Every reader brings ids t
 Leading zeros and capital letters are part of an id: 00001003 and 1003 may be two patients. But one patient spelled in
 two ways is more likely, so ids of two splits that differ in nothing else are reported (`similar_ids`).
 
-Codes (the cells that name a split, a view or a sex) follow the same rule, but for the words that say that there is no
-id; besides, true is 1 and false is 0.
+Codes (the cells that name a split, a view or a sex) follow the same rule, except that "nan" and the like are codes,
+true is 1 and false is 0.
 """
 
 import math
@@ -203,7 +203,7 @@ def similar_ids(values: Mapping[str, Iterable[str]], noun: str, *, examples: int
 
 
 def _plain(value: Any) -> str:
-    """A cell as text, without what nobody sees of it."""
+    """A cell as text, without invisible characters."""
     text = value if type(value) is str else _text(value)
     if not text.isascii():
         text = unicodedata.normalize("NFC", text.translate(_UNSEEN).translate(_SPACES))
@@ -230,7 +230,7 @@ def _each(cells: pd.Series, rule, where: str) -> pd.Series:
     if lost:
         shown = ", ".join(repr(str(value)) for value in lost[:3])
         raise ValueError(
-            f"{where} holds rounded numbers ({int(cells.isin(lost).sum())} row(s), such as {shown}): digits are "
-            "lost, so that nobody can tell one id from another; export the ids again, as text or whole numbers"
+            f"{where} contains rounded numbers ({int(cells.isin(lost).sum())} row(s), such as {shown}): digits are "
+            "lost, and different ids may look the same; export the ids again, as text or whole numbers"
         )
     return pd.Series(np.array([*texts, ""], dtype=object)[code_N], index=cells.index, name=cells.name, dtype=str)

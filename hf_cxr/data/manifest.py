@@ -9,9 +9,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_cxr.data.images.grey import RULE
 from hf_cxr.words import error_words
 
 FORMAT = 1  # of the folder; another number, another layout
@@ -20,6 +22,25 @@ DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"  # as
 AGAIN = "run the same hf-cxr prepare command again"
 TIMING = ("decoded", "seconds", "workers")  # of the manifest: how the last call went, not what the folder holds
 _SPLIT = re.compile(r"\w+(\.\w+)*")  # as `datasets` has it; it cannot lead out of the folder
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How pixels are made. Two folders with the same recipe and source hold the same pixels.
+
+    Attributes:
+        size: working side S in pixels.
+        resample: Pillow's number of the filter, as the image processor has it.
+        rule: of `images/grey.py`, by which a file becomes 8-bit grey.
+    """
+
+    size: int
+    resample: int
+    rule: int = RULE
+
+    @property
+    def words(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in asdict(self).items())
 
 
 def digest_of(value: Any) -> str:
@@ -153,6 +174,7 @@ _NEW_PARTS = {  # that folders of earlier versions lack
     "aliases": _is_dict(_is_text, _is_text),
     "content_digest": _is_text,
     "files": _is_dict(_is_text, _is_text),
+    "licence_note": lambda value: value is None or _is_text(value),
 }
 _ENTRY = {
     "of": lambda value: _is_count(value) and value > 0,
@@ -169,16 +191,16 @@ _ENTRY = {
 def wrong_part(manifest: Any) -> str | None:
     """What is wrong with a manifest, in words."""
     if not isinstance(manifest, dict):
-        return f"it holds a {type(manifest).__name__}, not the description of a prepared folder"
+        return f"it contains a {type(manifest).__name__}, not the description of a prepared folder"
     missing = sorted(set(_PARTS) - set(manifest))
     if missing:
         return f"it has no {missing[0]}"
     for name, is_right in (_PARTS | _NEW_PARTS).items():
         if name in manifest and not is_right(manifest[name]):
-            return f"its {name} is not what prepare writes"
+            return f"its {name} is invalid"
     # A folder with digests has them all, so that losing one does not turn the checks off.
     if {"check", "content_digest", "files"} & set(manifest) and manifest.get("check") != _seal(manifest):
-        return "it is not as it was written"
+        return "it was changed"
     return None
 
 

@@ -6,10 +6,12 @@ N = images, C = findings.
 import datasets
 import numpy as np
 
+from hf_cxr.data.schema import label_matrix
+
 
 def why_untrainable(train: datasets.Dataset) -> str | None:
     """One line if no image of a training set has any finding; None if one has."""
-    label_NC = np.asarray(train.with_format("numpy", columns=["labels"])["labels"][:], dtype=np.float32)
+    label_NC = label_matrix(train)
     if (label_NC == 1).any():
         return None
     absent, unknown = int((label_NC == 0).sum()), int(np.isnan(label_NC).sum())

@@ -1,18 +1,18 @@
-"""Decode and resize a dataset once: write the folder that `prepared.py` describes and reads.
+"""Decode and resize a dataset once: write the folder that `sources/prepared.py` describes and reads.
 
-``image`` holds the resized pixels uncompressed (PGM: a 15-byte header, then the bytes), so that reading one costs a
-tenth of a millisecond, every program knows the format, and all that takes a dataset of the schema takes this one. They
-are the pixels that `DecodedImages` gives for the source's files, to the bit.
+``image`` contains the resized pixels uncompressed (PGM: a 15-byte header, then the bytes): reading one costs a tenth
+of a millisecond, every program knows the format, and the folder is a dataset of the schema like any other. The pixels
+are those that `DecodedImages` gives for the source's files, to the bit.
 
 A shard is written again only if its rows, its files (size and time of change) or a setting changed, if it is damaged,
 or if an image of it that could not be read can be read now.
 
-One process at a time: it holds the folder's lock from before it reads what is there until it has finished. Killed at
-any moment, the same call continues from the finished shards, and removes what the killed one left half-written.
+One process at a time: it holds the folder's lock from start to end. If it is killed at any moment, the same call
+continues from the finished shards and removes half-written files.
 
 Refuses: a source that changed since (unless asked to update the folder), images that cannot be read (unless asked to
-leave them out and list them), the same picture in two splits (unless asked to list it), a folder with other content, a
-disk without room.
+leave them out and list them), the same picture in two splits (unless asked to list it), a folder with other files, a
+disk without enough space.
 
 N = images, S = working side in pixels.
 """
@@ -25,7 +25,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +42,7 @@ from hf_cxr.data.manifest import (
     FORMAT,
     MANIFEST,
     SHARDS,
+    Recipe,
     append_shard,
     digest_of,
     digest_of_shards,
@@ -54,53 +55,18 @@ from hf_cxr.data.prepared_folder import finish_folder, locked, refuse_foreign, r
 from hf_cxr.data.sources.prepared import (
     SOURCE_COLUMNS,
     LaterFormatError,
-    Recipe,
     check_folder,
-    check_recipe,
     damaged_shards,
-    load_prepared,
     read_manifest,
 )
+from hf_cxr.data.sources.source import Source
 from hf_cxr.data.splits import split_fingerprint
 from hf_cxr.files import file_sha256, plain, replacing, write_json
-
-__all__ = [
-    "SOURCE_COLUMNS",
-    "Recipe",
-    "Source",
-    "check_recipe",
-    "load_prepared",
-    "prepare",
-    "read_manifest",
-]
 
 logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 2**26
 BATCH = 32  # images handed to a worker at once
-
-
-@dataclass(frozen=True)
-class Source:
-    """What the splits are: what training and reports are told when only the prepared folder is at hand.
-
-    Attributes:
-        dataset: its name.
-        label_names: the C findings.
-        aliases: their other names, to the findings: what evaluation over shared findings goes by.
-        synthetic: the images are no patients'.
-        missing: images that the source lists and lacks, by split.
-        splits_from: where the splits are from, in words.
-        split_file: name, SHA-256 and fold of the split file, if there is one.
-    """
-
-    dataset: str
-    label_names: list[str]
-    aliases: dict[str, str] = field(default_factory=dict)
-    synthetic: bool = False
-    missing: dict[str, int] = field(default_factory=dict)
-    splits_from: str | None = None
-    split_file: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,10 +89,9 @@ class Shard:
 
 
 def prepare(
-    splits: Mapping[str, datasets.Dataset],
+    source: Source,
     out: str | os.PathLike,
     recipe: Recipe,
-    source: Source,
     *,
     unreadable: Literal["error", "skip"] = "error",
     duplicates: Literal["error", "list"] = "error",
@@ -137,10 +102,9 @@ def prepare(
     """Decode, resize and write every image of every split, or do nothing if that has been done.
 
     Args:
-        splits: datasets of the schema, with images.
+        source: the dataset, with images. What it is goes into the manifest, for training and reports to tell.
         out: the folder; made if it is not there.
         recipe: size and filter.
-        source: what the splits are.
         unreadable: what to do about images that cannot be read: "error" after all were looked at, or "skip" and list.
         duplicates: what to do about byte- or near-identical images in two splits: "error", or "list" them in the
             manifest. Those within a split are listed in any case; phantoms share their anatomy and are not looked at.
@@ -158,10 +122,10 @@ def prepare(
             call continues from it.
     """
     out = Path(out)
-    refuse_foreign(out, list(splits))
+    refuse_foreign(out, list(source.splits))
     with locked(out):  # before anything of the folder is read: two calls never work from the same state
-        remove_leavings(out, list(splits))
-        job = _Job(splits, out, recipe, source, workers)
+        remove_leavings(out, list(source.splits))
+        job = _Job(source, out, recipe, workers)
         return job.run(unreadable=unreadable, duplicates=duplicates, update=update, verify=verify)
 
 
@@ -169,16 +133,19 @@ def prepare(
 class _Job:
     """One call of `prepare`, with the folder's lock held."""
 
-    splits: Mapping[str, datasets.Dataset]
+    source: Source
     out: Path
     recipe: Recipe
-    source: Source
     workers: int
+
+    @property
+    def splits(self) -> Mapping[str, datasets.Dataset]:
+        return self.source.splits
 
     def run(self, *, unreadable: str, duplicates: str, update: bool, verify: bool) -> dict[str, Any]:
         out, recipe = self.out, self.recipe
         shards = [shard for name, split in self.splits.items() for shard in _shards(name, split, recipe)]
-        settings = {"format": FORMAT, "recipe": asdict(recipe)} | asdict(self.source)
+        settings = _settings(self.source, recipe)
         manifest, damage = _known_manifest(out)
         done = read_shards(out)
         finished = [shard for shard in shards if _is_finished(shard, done, out)]
@@ -196,11 +163,11 @@ class _Job:
         if manifest and readable:
             changes.append(f"images of {len(readable)} of {len(shards)} shards that were left out can be read now")
         if damage and (stale := _stale(shards, done)):
-            changes.append(f"{damage}, and {stale} of its shards are of another source or other settings")
+            changes.append(f"{damage}, and {stale} of its shards came from a different source or different settings")
         if changes and not update:
             raise ValueError(
-                f"{out} was prepared from something else: {'; '.join(changes)}. Add --update to bring it up to date "
-                "(only what changed is decoded again), or give another folder"
+                f"{out} was prepared from a different source or with different settings: {'; '.join(changes)}. Add "
+                "--update to bring it up to date (only what changed is decoded again), or give another folder"
             )
         if manifest and not changes and not todo and _is_whole(out, manifest):
             _refuse(manifest, unreadable, duplicates)
@@ -214,6 +181,7 @@ class _Job:
         seconds = time.perf_counter() - began
         with _explained(out):
             manifest = settings | _finish(self.splits, out, shards, done, synthetic=self.source.synthetic)
+            manifest["licence_note"] = self.source.licence_note
         manifest |= {"decoded": sum(map(len, todo)), "seconds": seconds, "workers": self.workers}
         if manifest["unused_bits"]:
             warn_of_unused_bits(manifest["unused_bits"], sum(manifest["splits"].values()))
@@ -240,11 +208,25 @@ class _Job:
                     pictures += batch
                     bar.update(len(batch))
                 with _explained(self.out / shard.split / shard.file_name):
-                    if _key(shard) in done:  # killed between shard and line, the former line must not vouch for this
+                    if _key(shard) in done:  # if killed before the new line, the old one must not confirm this shard
                         append_shard(self.out, {"split": shard.split, "number": shard.number, "digest": None})
                     entry = _write_shard(self.splits[shard.split], shard, pictures, self.out)
                     append_shard(self.out, entry)
                 done[_key(shard)] = entry
+
+
+def _settings(source: Source, recipe: Recipe) -> dict[str, Any]:
+    """What two preparations of the same folder must have in common, as the manifest records it."""
+    return {
+        "format": FORMAT,
+        "recipe": asdict(recipe),
+        "dataset": source.name,
+        "label_names": list(source.labels),
+        "aliases": dict(source.labels.aliases),
+        "synthetic": source.synthetic,
+        "missing": source.missing,
+        **source.split_origin,
+    }
 
 
 @contextmanager
@@ -293,7 +275,7 @@ def _is_whole(out: Path, manifest: Mapping) -> bool:
 
 
 def _shards(name: str, split: datasets.Dataset, recipe: Recipe) -> list[Shard]:
-    """The cut of a split into shards of some 64 MB, each with the digest of its rows, files and recipe."""
+    """The cut of a split into shards of about 64 MB, each with the digest of its rows, files and recipe."""
     rows = max(1, SHARD_BYTES // (recipe.size**2 + 512))
     of = max(1, -(-len(split) // rows))
     undecoded = split.cast_column("image", datasets.Image(decode=False)).with_format("arrow")
@@ -374,7 +356,7 @@ def _check_room(out: Path, shards: list[Shard], todo: list[Shard], recipe: Recip
     free = shutil.disk_usage(parent).free
     if needed > free:
         raise OSError(
-            f"not enough room at {out}: {needed / 1e9:.2f} GB are needed for {sum(map(len, shards)):,} images "
+            f"not enough disk space at {out}: {needed / 1e9:.2f} GB are needed for {sum(map(len, shards)):,} images "
             f"and {free / 1e9:.2f} GB are free; give a folder on a larger disk, or a smaller --resize_size"
         )
 

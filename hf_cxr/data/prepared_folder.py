@@ -78,7 +78,7 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # what is not empty stays
             if made and os.listdir(folder) == [LOCK]:
-                (folder / LOCK).unlink()  # while it is held: whoever opened it sees that it has no name any more
+                (folder / LOCK).unlink()  # while it is held: another process that opened it sees that the name is gone
         lock.release()
         with contextlib.suppress(OSError):
             for part in made:
@@ -102,7 +102,7 @@ def refuse_foreign(out: Path, splits: Sequence[str]) -> None:
         return
     if _is_manifest(out / MANIFEST):
         return
-    raise ValueError(f"{out} holds files that are not a prepared dataset; give a new or empty folder")
+    raise ValueError(f"{out} contains files that are not a prepared dataset; give a new or empty folder")
 
 
 def _is_own_leaving(name: str) -> bool:

@@ -11,7 +11,7 @@
 | sex        | string or None                             | "M", "F"                                      |
 | boxes      | list of {finding: string, bbox: 4 float32} | x, y, width, height as fractions of the image |
 
-A streamed split (`streaming.py`) has in place of ``image`` the column ``stream``, which says where the image lies.
+A streamed split (`sources/streamed.py`) has a column ``stream`` in place of ``image``: where the image is.
 
 Boxes are fractions and not pixels, because the image at hand is rarely of the size on which the box was drawn.
 """
@@ -19,6 +19,7 @@ Boxes are fractions and not pixels, because the image at hand is rarely of the s
 from collections.abc import Sequence
 
 import datasets
+import numpy as np
 
 COLUMNS = ("image", "labels", "image_id", "patient_id", "view", "age", "sex", "boxes")
 STREAM = {  # a row of a row group of a Parquet file, and its image column
@@ -46,3 +47,9 @@ def features(label_names: Sequence[str], *, images: bool = True) -> datasets.Fea
     if not images:
         del columns["image"]
     return datasets.Features(columns)
+
+
+def label_matrix(dataset: datasets.Dataset) -> np.ndarray:
+    """Labels of a split, (N, C) float32: 1 present, 0 absent, NaN unknown."""
+    column = dataset.with_format("numpy", columns=["labels"])["labels"]
+    return np.asarray(column[:], dtype=np.float32)

@@ -7,7 +7,7 @@
 k + 1 (after the last one, 0) is the validation set, and the rest are the training set. Ids are text: 0012 is not 12.
 But a whole number is one id, 1003.0 as 1003 (see `ids.py`).
 
-Refuses, with what, where and the repair: files that are no such CSV, an image twice, a patient on two sides, rows
+Refuses, with what, where and the repair: files that are not such a CSV, an image twice, a patient on two sides, rows
 without a patient, unknown splits, folds that are not 0 to n - 1; images that only the file or only the data have, and
 patients that differ.
 
@@ -59,10 +59,10 @@ class SplitFile:
         """
         if not self.folds:
             if fold is not None:
-                raise ValueError(f"{self.path} has splits, no folds: leave --fold {fold} out")
+                raise ValueError(f"{self.path} has splits, not folds: leave --fold {fold} out")
             return self.sides
         if fold is None or not 0 <= fold < self.folds:
-            raise ValueError(f"{self.path} has folds 0 to {self.folds - 1}: say with --fold which is the test set")
+            raise ValueError(f"{self.path} has folds 0 to {self.folds - 1}: choose the test set with --fold")
         names = {str(fold): "test", str((fold + 1) % self.folds): "validation"}
         return {image: names.get(side, "train") for image, side in self.sides.items()}
 
@@ -98,7 +98,7 @@ def write_split_file(
 
 
 def read_split_file(path: str | os.PathLike) -> SplitFile:
-    """Read and check a split file; other columns are let be.
+    """Read and check a split file; other columns are ignored.
 
     Raises:
         OSError: the file is missing or may not be read.
@@ -161,7 +161,9 @@ def apply_split_file(
     rows = {name: np.flatnonzero(side_N == name) for name in SPLITS}
     empty = [name for name, index in rows.items() if not len(index)]
     if empty:
-        raise ValueError(f"by {file.path} no image at hand is in {' and '.join(empty)}; fetch some, or split again")
+        raise ValueError(
+            f"{file.path} puts none of the available images in {' and '.join(empty)}; download some, or split again"
+        )
     return datasets.DatasetDict({name: whole.select(index) for name, index in rows.items()})
 
 
@@ -217,24 +219,22 @@ def _check_same(splits: Mapping[str, datasets.Dataset], file: SplitFile) -> None
     for name, split in splits.items():
         columns = (read_column(split, column, name) for column in ("image_id", "patient_id"))
         patient_of |= dict(zip(*columns, strict=True))
-    repair = "take the data that the file was written for, or split these again with `hf-cxr split --out`"
+    repair = "use the data that the file was written for, or split these again with `hf-cxr split --out`"
     absent = [image for image in file.sides if image not in patient_of]
     unlisted = [image for image in patient_of if image not in file.sides]
     pairs = similar_pairs(absent, unlisted)
     if pairs:
         one, other = pairs[0]
         repair = f"{len(pairs):,} differ only in their spelling ({one} in the file, {other} in the data); {repair}"
-    _refuse(absent, f"{file.path} names images that the data lack", repair)
-    _refuse(unlisted, f"{file.path} lacks images that the data have", repair)
+    _refuse(absent, f"{file.path} names images that are not in the data", repair)
+    _refuse(unlisted, f"{file.path} does not list images that the data have", repair)
     other = [
         f"{image}: {file.patients[image]} in the file, {patient} in the data"
         for image, patient in patient_of.items()
         if file.patients[image] != patient
     ]
     if all(likeness(file.patients[image]) == likeness(patient) for image, patient in patient_of.items()):
-        repair = (
-            "leading zeros are missing, which a spreadsheet takes away, or capitals: keep ids as text; or " + repair
-        )
+        repair = "leading zeros (a spreadsheet removes them) or capitals differ: keep ids as text; or " + repair
     _refuse(other, f"{file.path}: patients differ from the data's", repair)
 
 

@@ -1,4 +1,4 @@
-"""Splits in which no patient is on two sides: cutting off one, dealing to several, checking them, naming them.
+"""Splits that share no patient: cutting off one split, cutting several, checking them, and their fingerprint.
 
 Refuses: patients or images shared by two splits, rows without a patient, more sides than patients. Ids are compared by
 the rule of `ids.py`.
@@ -93,7 +93,7 @@ def patient_fractions(
     [3, 1, 2]
     """
     shares = list(fractions.values())
-    if len(shares) < 2 or not (min(shares) > 0 and abs(sum(shares) - 1) <= 1e-6):  # so said, NaN is refused too
+    if len(shares) < 2 or not (min(shares) > 0 and abs(sum(shares) - 1) <= 1e-6):  # written so that NaN fails too
         raise ValueError(f"fractions must be two or more above 0 that sum to 1; got {dict(fractions)}")
     groups = _group(label_NC, patient_ids_N)
     names = sorted(fractions, key=lambda name: fractions[name])
@@ -173,7 +173,7 @@ def _deal(groups: _Groups, shares: Sequence[float], seed: int) -> np.ndarray:
         sizes = ", ".join(map(str, np.sort(groups.size_P)[::-1][:5]))
         raise ValueError(
             f"{len(part_P)} patient(s), the largest with {sizes} images, are too few for {len(shares)} parts: "
-            "patients are too few or too unequal; ask for fewer parts"
+            "ask for fewer parts"
         )
     rows, middle = int(groups.size_P.sum()), len(shares) // 2
     target = round(sum(shares[:middle]) / sum(shares) * rows)
@@ -318,8 +318,8 @@ def check_patients_disjoint(splits: Mapping[str, Any]) -> None:
 def near_shared_patients(splits: Mapping[str, Any], *, examples: int = 3) -> list[str]:
     """What speaks against the claim that no patient is in two splits: ids that differ only in their spelling.
 
-    00001003 and 1003 may be two patients, and more likely are one whose zeros a spreadsheet took away. So nobody may
-    claim, without these sentences, that the splits are disjoint.
+    00001003 and 1003 may be two patients, but more likely are one whose zeros a spreadsheet removed. A report that
+    calls the splits disjoint must repeat these sentences.
 
     Args:
         splits: as for `check_patients_disjoint`.
@@ -342,7 +342,7 @@ def warn_of_near_shared(splits: Mapping[str, Any]) -> None:
         sentences = _near_shared(splits, column, noun, 3)
         if sentences:
             logger.warning(
-                "%s. If they are the same %ss, figures are inflated: spell each %s alike in all files",
+                "%s. If they are the same %ss, figures are inflated: spell each %s the same way in all files",
                 *("; ".join(sentences), noun, noun),
             )
 
@@ -412,6 +412,6 @@ def _present_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(values)} rows of {where!r} have no {column}, such as row {missing[0]}; "
-            "without it nobody can tell whether a patient or image is in two splits: fill it in or drop these rows"
+            "without it, a patient or image could be in two splits unnoticed: fill it in or drop these rows"
         )
     return ids

@@ -17,66 +17,14 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from hf_cxr.data import label_matrix
+from hf_cxr.data.counting import CoOccurrence, Distribution, co_occurrence, ratio
+from hf_cxr.data.schema import label_matrix
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace, Tier
 
 COLUMNS = ("patient_id", "view", "sex", "age")  # read beside the labels
 UNKNOWN = "unknown"
 _LAST_DECADE = 90
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """Whole numbers and how often each occurs, zeros in between included; mean, median and max are NaN if none does.
-
-    >>> Distribution.of([1, 1, 4])
-    Distribution(histogram={1: 2, 2: 0, 3: 0, 4: 1}, mean=2.0, median=1.0, max=4)
-    """
-
-    histogram: dict[int, int]
-    mean: float
-    median: float
-    max: float
-
-    @classmethod
-    def of(cls, values: Sequence[int]) -> "Distribution":
-        values = np.asarray(values, dtype=np.int64)
-        if not len(values):
-            return cls({}, float("nan"), float("nan"), float("nan"))
-        counts = np.bincount(values)
-        histogram = {number: int(counts[number]) for number in range(int(values.min()), len(counts))}
-        return cls(histogram, float(values.mean()), float(np.median(values)), int(values.max()))
-
-    def to_dict(self) -> dict[str, Any]:
-        histogram = {str(number): count for number, count in self.histogram.items()}
-        return {"mean": self.mean, "median": self.median, "max": self.max, "histogram": histogram}
-
-
-@dataclass(frozen=True)
-class CoOccurrence:
-    """How findings occur together, each pair on the images that know both.
-
-    Args:
-        both_CC: images on which both are present; the diagonal is the positives of each.
-        known_CC: images on which both cells are known.
-        conditional_CC: P(column | row), from 0 to 1; the diagonal is 1. NaN where the row is never present.
-        lift_CC: P(both) / (P(row) P(column)), symmetric; 1 if independent. The diagonal is 1 / P. NaN where one of
-            the two is never present.
-    """
-
-    both_CC: np.ndarray
-    known_CC: np.ndarray
-    conditional_CC: np.ndarray
-    lift_CC: np.ndarray
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "both": self.both_CC.tolist(),
-            "known": self.known_CC.tolist(),
-            "conditional": self.conditional_CC.tolist(),
-            "lift": self.lift_CC.tolist(),
-        }
 
 
 @dataclass(frozen=True)
@@ -112,15 +60,15 @@ class SplitStatistics:
     @property
     def prevalence_C(self) -> np.ndarray:  # noqa: N802 - a shape suffix, as that of the fields
         """Share of positives among known cells, 0 to 1; NaN where none is known."""
-        return _ratio(self.positives_C, self.positives_C + self.negatives_C)
+        return ratio(self.positives_C, self.positives_C + self.negatives_C)
 
     @property
     def share_without_findings(self) -> float:
         """Among the labelled images, 0 to 1; NaN if there is none."""
-        return float(_ratio(self.without_findings, self.images - self.unlabelled))
+        return float(ratio(self.without_findings, self.images - self.unlabelled))
 
     @property
-    def imbalance_ratio(self) -> float:
+    def imbalanceratio(self) -> float:
         """Most to fewest positives of a finding: infinite if the rarest has none, NaN if no finding has one."""
         most, least = int(self.positives_C.max()), int(self.positives_C.min())
         return most / least if least else float("inf") if most else float("nan")
@@ -231,8 +179,8 @@ class DrawStatistics:
     def prevalences(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each finding among the images, and among the draws, each (C,); NaN where no cell is known."""
         return (
-            _ratio(self.positives_C, self.positives_C + self.negatives_C),
-            _ratio(self.drawn_positives_C, self.drawn_positives_C + self.drawn_negatives_C),
+            ratio(self.positives_C, self.positives_C + self.negatives_C),
+            ratio(self.drawn_positives_C, self.drawn_positives_C + self.drawn_negatives_C),
         )
 
 
@@ -282,26 +230,9 @@ def describe_splits(splits: Mapping[str, datasets.Dataset], label_names: Sequenc
     return Statistics(
         label_names=tuple(label_names),
         splits=described,
-        shift={name: _ratio(split.prevalence_C, train.prevalence_C) for name, split in others.items()},
+        shift={name: ratio(split.prevalence_C, train.prevalence_C) for name, split in others.items()},
         tiers={} if train is None else label_names.tiers(train.positives_C.tolist()),
     )
-
-
-def co_occurrence(label_NC: np.ndarray) -> CoOccurrence:
-    """Co-occurrence of each pair of findings, on the images that know both; labels are 1, 0 or NaN.
-
-    >>> co_occurrence(np.array([[1, 1], [1, 0], [1, np.nan], [0, 0]])).conditional_CC
-    array([[1. , 0.5],
-           [1. , 1. ]])
-    """
-    # Products of float32 are quick, and sums of ones are exact below 2**24 images.
-    positive_NC = (label_NC == 1).astype(np.float32)
-    known_NC = (~np.isnan(label_NC)).astype(np.float32)
-    both_CC = (positive_NC.T @ positive_NC).astype(np.int64)
-    known_CC = (known_NC.T @ known_NC).astype(np.int64)
-    row_CC = (positive_NC.T @ known_NC).astype(np.int64)  # the row is present and the column known
-    lift_CC = _ratio(both_CC * known_CC, row_CC * row_CC.T)
-    return CoOccurrence(both_CC, known_CC, _ratio(both_CC, row_CC), lift_CC)
 
 
 def _describe(name: str, split: datasets.Dataset, label_names: LabelSpace) -> SplitStatistics:
@@ -388,11 +319,3 @@ def _ages(name: str, age_N: pd.Series) -> tuple[dict[str, int], dict[str, float]
     age = dict(zip(decades, counts, strict=True)) | {UNKNOWN: len(age_N) - len(known)}
     statistics = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max}
     return age, {key: float(of(known)) if len(known) else float("nan") for key, of in statistics.items()}
-
-
-def _ratio(numerator, denominator) -> np.ndarray:
-    """Quotient as float64, NaN where the denominator is 0."""
-    numerator, denominator = np.broadcast_arrays(
-        np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
-    )
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)

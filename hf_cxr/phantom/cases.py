@@ -78,7 +78,7 @@ IMAGES_PER_PATIENT = """
 17 22 20 23 24 8 11 16 11 245
 """
 
-# Probability that a follow-up keeps the label set of the image before it; otherwise it is drawn anew. The chain's
+# Probability that a follow-up keeps the label set of the image before it; otherwise it is drawn again. The chain's
 # stationary distribution is the table whatever this number. In the release Effusion follows Effusion in 49 % of the
 # follow-ups and No Finding follows No Finding in 64 %; 0.35 gives 43 % and 70 %.
 PERSISTENCE = 0.35

@@ -71,7 +71,7 @@ def split_source(
     """Where the splits are from, with "official" only for a test list of the official length.
 
     Args:
-        source: of `data.describe_split_source`.
+        source: `Source.split_origin`.
         test_images: in the test set as it was measured.
         missing: by split, images that the list names and the folder lacks.
         left_out: by split, rows whose images cannot be read.

@@ -10,8 +10,7 @@ import datasets
 from accelerate import PartialState
 
 from hf_cxr.config import RunArguments
-from hf_cxr.data import check_positives, check_prepared, label_matrix, load_splits, split_fingerprint
-from hf_cxr.data.fingerprint import data_state
+from hf_cxr.data import Source, check_positives, label_matrix, load_source
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.labels import LabelSpace
 from hf_cxr.processing import PixelProcessor
@@ -24,27 +23,35 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunData:
-    """The splits as they are trained on and measured.
+    """The data as they are trained on and measured.
 
     Attributes:
-        splits: validation and test without unreadable images; the training set keeps its rows.
-        label_names: the findings.
-        fingerprint: of the split.
+        source: its validation and test are without unreadable images; the training set keeps its rows.
         left_out: by split, the numbers of the rows whose images cannot be read.
         origin: of `check_resume`: fingerprints of the data and the initial weights, and images removed since.
     """
 
-    splits: datasets.DatasetDict
-    label_names: LabelSpace
-    fingerprint: str
+    source: Source
     left_out: LeftOut
     origin: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def splits(self) -> datasets.DatasetDict:
+        return self.source.splits
 
-def load(args: RunArguments) -> tuple[datasets.DatasetDict, LabelSpace]:
-    """Every split of the source; the first process renders or reads into the cache, and the rest find it there."""
+    @property
+    def label_names(self) -> LabelSpace:
+        return self.source.labels
+
+    @property
+    def fingerprint(self) -> str:
+        return self.source.fingerprint
+
+
+def load(args: RunArguments) -> Source:
+    """The source with every split; the first process renders or reads into the cache, and the rest find it there."""
     with PartialState().main_process_first():
-        return load_splits(args.data, seed=args.training.seed)
+        return load_source(args.data, seed=args.training.seed)
 
 
 def open_data(
@@ -62,25 +69,17 @@ def open_data(
     Raises:
         ValueError: a split, a label or an image is refused, or the data are not those the run was started with.
     """
-    splits, label_names = load(args)
-    log_splits(splits, label_names)
-    check_positives(splits["train"])
-    check_prepared(args.data, pixels.resize_size, int(pixels.resample))
-    fingerprint = split_fingerprint(splits)
-    kept, left_out = check_run(args, splits, label_names)
+    loaded = load(args)
+    log_splits(loaded.splits, loaded.labels)
+    check_positives(loaded.splits["train"])
+    loaded.check_pixels(pixels.resize_size, int(pixels.resample))
+    used, left_out = check_run(args, loaded)
+    unreadable = unreadable_ids(loaded.splits, left_out)
     origin = on_main_process(
         PartialState(),
-        lambda: check_resume(
-            args,
-            run_dir,
-            before,
-            data_state(splits, label_names),
-            fingerprint,
-            unreadable=unreadable_ids(splits, left_out),
-            trained=trained,
-        ),
+        lambda: check_resume(args, run_dir, before, loaded, unreadable=unreadable, trained=trained),
     )
-    return RunData(kept, label_names, fingerprint, left_out, origin)
+    return RunData(used, left_out, origin)
 
 
 def log_splits(splits: Mapping[str, datasets.Dataset], label_names: LabelSpace) -> None:

@@ -20,7 +20,6 @@ import numpy as np
 from scipy.special import log_expit, logsumexp
 
 from hf_cxr.config import RunArguments
-from hf_cxr.data import check_prepared, split_fingerprint
 from hf_cxr.evaluation import Calibration, EvaluationReport, PairedDifference, paired_difference
 from hf_cxr.files import plain, write_json
 from hf_cxr.inference.classifier import Classifier
@@ -112,10 +111,10 @@ def member_predictions(member: Path, args: RunArguments) -> Pair:
             raise ValueError(f"{member} is not a finished run: it has no metrics.json; run its training to the end")
         return load_pair(member / "predictions")
     classifier = Classifier(member)
-    splits, _ = load(args)
-    check_split(split_fingerprint(splits), member)
-    check_prepared(args.data, classifier.pixels.resize_size, classifier.pixels.resample)
-    splits = readable(args, {name: splits[name] for name in SPLITS})
+    source = load(args)
+    check_split(source.fingerprint, member)
+    source.check_pixels(classifier.pixels.resize_size, classifier.pixels.resample)
+    splits = readable(args, source.with_splits({name: source.splits[name] for name in SPLITS}))
     validation, test = (predict_split(classifier, splits[name], name, args) for name in SPLITS)
     return validation, test
 

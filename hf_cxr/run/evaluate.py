@@ -14,15 +14,7 @@ from typing import Any
 import datasets
 
 from hf_cxr.config import RunArguments
-from hf_cxr.data import (
-    check_prepared,
-    count_missing,
-    dataset_name,
-    describe_split_source,
-    is_synthetic,
-    map_labels,
-    split_fingerprint,
-)
+from hf_cxr.data import map_labels
 from hf_cxr.evaluation import EvaluationReport
 from hf_cxr.files import write_json, write_text
 from hf_cxr.inference.classifier import Classifier
@@ -117,33 +109,32 @@ def evaluate(
     if place:
         check_evaluation_folder(place)
     classifier = Classifier(model, revision=revision)  # first: it is quick to refuse, and data are not
-    listed, label_names = load(args)
-    check_prepared(args.data, classifier.pixels.resize_size, classifier.pixels.resample)
+    source = load(args)
+    source.check_pixels(classifier.pixels.resize_size, classifier.pixels.resample)
     identity = {
         "model_sha256": fingerprint(model_folder(model, revision)),
-        "dataset": dataset_name(args.data),
+        "dataset": source.name,
         "split": split,
-        "split_fingerprint": split_fingerprint(listed),
+        "split_fingerprint": source.fingerprint,
     }
     if place:
         check_same_evaluation(place, identity, model)
-    chosen, not_shared = in_the_findings_of(classifier, {split: listed[split]}, label_names)
+    chosen, not_shared = in_the_findings_of(classifier, {split: source.splits[split]}, source.labels)
     trained_on = warn_of_other_split(classifier, identity["split_fingerprint"], split)
-    images = readable(args, chosen)[split]
+    images = readable(args, source.with_splits(chosen))[split]
     check_patients(split, images)
     if args.data.unreadable_images == "skip":
-        not_shared |= {"unreadable_images": len(listed[split]) - len(images)}
-    missing = count_missing(args.data, listed)
+        not_shared |= {"unreadable_images": len(source.splits[split]) - len(images)}
     predictions = predict_split(classifier, images, split, args)
     measured_on = {
         "dataset": identity["dataset"],
-        "synthetic": is_synthetic(args.data),
+        "synthetic": source.synthetic,
         "split": split,
         "split_fingerprint": identity["split_fingerprint"],
         **not_shared,
-        "missing_images": missing,
+        "missing_images": source.missing,
         "labels_shuffled": args.data.shuffle_labels,
-        **claims.split_source(describe_split_source(args.data), len(listed.get("test", ())), missing, {}),
+        **claims.split_source(source.split_origin, len(source.splits.get("test", ())), source.missing, {}),
     }
     report = measure_predictions(predictions, **interval_settings(args))
     return Evaluation(model, identity, trained_on, measured_on, report, predictions)

@@ -1,4 +1,4 @@
-"""At the door: what evaluation, calibration and report will need is checked before the first step, not after the last.
+"""Checks before the first training step what evaluation, calibration and report will need after the last.
 
 Refuses, in one line that every process raises alike: a split without images; images that cannot be read (unless they
 are to be left out); one patient where intervals need two; a validation set that cannot choose a checkpoint; a test set
@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from huggingface_hub import constants
 
 from hf_cxr.config import RunArguments
-from hf_cxr.data import StreamedImages, is_streamed, label_matrix
+from hf_cxr.data import Source, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.checks import Inspection, SoundFiles, inspect_images, refusal
 from hf_cxr.data.images.grey import ImageError
 from hf_cxr.evaluation.metric import METRICS
@@ -34,26 +34,24 @@ LeftOut = dict[str, tuple[int, ...]]
 """By split, the numbers of the rows whose images cannot be read."""
 
 
-def check_run(
-    args: RunArguments, splits: datasets.DatasetDict, label_names: LabelSpace
-) -> tuple[datasets.DatasetDict, LeftOut]:
+def check_run(args: RunArguments, source: Source) -> tuple[Source, LeftOut]:
     """Check labels, patients and images of a run; every process calls it, and the images are shared between them.
 
     Returns:
-        The splits, and what is left out of them. Validation and test are without the rows of unreadable images, which
-        only ``--unreadable_images skip`` leaves out. The training set keeps its rows, for `DecodedImages` to make
-        blank, so that a resumed run draws the same images as before.
+        The source, and what is left out of its splits. Validation and test are without the rows of unreadable images,
+        which only ``--unreadable_images skip`` leaves out. The training set keeps its rows, for `DecodedImages` to
+        make blank, so that a resumed run draws the same images as before.
 
     Raises:
         ValueError: see the top of this module.
     """
-    check_labels(args, splits, label_names)
-    found = inspect(args, splits)
+    check_labels(args, source.splits, source.labels)
+    found = inspect(args, source)
     if not found.count:
-        return splits, {}
-    splits = leave_out(splits, found, keep="train")
-    check_labels(args, splits, label_names)
-    return splits, {name: tuple(sorted(rows)) for name, rows in found.unreadable.items() if rows}
+        return source, {}
+    used = source.with_splits(leave_out(source.splits, found, keep="train"))
+    check_labels(args, used.splits, used.labels)
+    return used, {name: tuple(sorted(rows)) for name, rows in found.unreadable.items() if rows}
 
 
 def check_labels(args: RunArguments, splits: Mapping[str, datasets.Dataset], label_names: LabelSpace) -> None:
@@ -126,10 +124,10 @@ def _warn_of_one_value(name: str, label_NC: np.ndarray, label_names: LabelSpace)
             consequence = f"{no_metric}, and no calibration"
 
 
-def inspect(args: RunArguments, splits: Mapping[str, datasets.Dataset]) -> Inspection:
+def inspect(args: RunArguments, source: Source) -> Inspection:
     """What decoding every image finds, the same on every process: each decodes its share.
 
-    Phantoms were drawn, and prepared images decoded, by this package. Of a stream, validation and test are read once,
+    What this package has drawn or decoded itself is not decoded here. Of a stream, validation and test are read once,
     which costs what one evaluation costs; its training images are read as training reaches them.
 
     Raises:
@@ -140,8 +138,8 @@ def inspect(args: RunArguments, splits: Mapping[str, datasets.Dataset]) -> Inspe
     memory = SoundFiles(Path(constants.HF_HOME) / "hf_cxr" / "sound_images")
     found, problem = Inspection(), None
     try:
-        found = _inspect_share(args, splits, memory, share)
-    except Exception as error:  # a process that left here would let the others wait for ever
+        found = Inspection() if source.decodable else _inspect_share(source.splits, memory, share)
+    except Exception as error:  # if one process left here, the rest would wait for it endlessly
         problem = error
     if state.num_processes > 1:
         parts = gather_object([(found, problem and f"{type(problem).__name__}: {problem}")])
@@ -161,11 +159,7 @@ def inspect(args: RunArguments, splits: Mapping[str, datasets.Dataset]) -> Inspe
     return found
 
 
-def _inspect_share(
-    args: RunArguments, splits: Mapping[str, datasets.Dataset], memory: SoundFiles, share: dict[str, int]
-) -> Inspection:
-    if args.data.dataset in ("phantom", "prepared"):
-        return Inspection()
+def _inspect_share(splits: Mapping[str, datasets.Dataset], memory: SoundFiles, share: dict[str, int]) -> Inspection:
     if not any(map(is_streamed, splits.values())):
         return inspect_images(splits, memory, **share)
     found = Inspection()
@@ -177,14 +171,14 @@ def _inspect_share(
     return found
 
 
-def readable(args: RunArguments, splits: Mapping[str, datasets.Dataset]) -> datasets.DatasetDict:
-    """Splits that are only measured, without unreadable images where these are to be left out.
+def readable(args: RunArguments, source: Source) -> datasets.DatasetDict:
+    """The splits of a source that is only measured, without unreadable images where these are to be left out.
 
     Raises:
         ValueError: an image cannot be read and is not to be left out, or no image of a split is left.
     """
-    found = inspect(args, splits)
-    return leave_out(splits, found) if found.count else datasets.DatasetDict(splits)
+    found = inspect(args, source)
+    return leave_out(source.splits, found) if found.count else source.splits
 
 
 def leave_out(
@@ -195,7 +189,7 @@ def leave_out(
     Raises:
         ValueError: no image of a split can be read.
     """
-    logger.warning("left out, as --unreadable_images skip says: %s", found.in_words())
+    logger.warning("left out because of --unreadable_images skip: %s", found.in_words())
     kept = dict(splits)
     for name, gone in found.unreadable.items():
         if gone and len(gone) == len(splits[name]):

@@ -14,14 +14,7 @@ from accelerate import PartialState
 
 import hf_cxr
 from hf_cxr.config import RunArguments
-from hf_cxr.data import (
-    count_missing,
-    dataset_name,
-    describe_split_source,
-    is_synthetic,
-    label_matrix,
-    near_shared_patients,
-)
+from hf_cxr.data import label_matrix, near_shared_patients
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.losses import MultiLabelLoss
@@ -43,22 +36,22 @@ def describe_protocol(args: RunArguments, data: RunData, trained: Mapping[str, A
         data: as it is measured: a split whose image was lost after training is without it.
         trained: what the training says of itself, see `describe_method`.
     """
-    splits, left_out = data.splits, data.left_out
+    source, left_out = data.source, data.left_out
+    splits = source.splits
     positives_C, negatives_C, _ = counts(label_matrix(splits["train"]))
     missing = Counter(data.origin.get("removed_images"))
-    for name, count in count_missing(args.data, splits).items():
-        missing[name] += count - (name != "train") * len(left_out.get(name, ()))
+    missing.update(source.missing)
     return {
-        "dataset": dataset_name(args.data),
-        "synthetic": is_synthetic(args.data),
-        "prepared": args.data.dataset == "prepared",
+        "dataset": source.name,
+        "synthetic": source.synthetic,
+        "prepared": source.recipe is not None,
         "splits": {
             name: {"images": len(split), "patients": len(set(split["patient_id"][:]))}
             for name, split in without(splits, left_out).items()
         },
         "similar_patient_ids": near_shared_patients(splits, examples=0),  # no patient's id in a report
-        "split_fingerprint": data.fingerprint,
-        **claims.split_source(describe_split_source(args.data), len(splits["test"]), missing, left_out),
+        "split_fingerprint": source.fingerprint,
+        **claims.split_source(source.split_origin, len(splits["test"]), missing, left_out),
         "training_views": claims.views(splits["train"]["view"][:]),
         "training_positives": positives_C.tolist(),
         "training_known": (positives_C + negatives_C).tolist(),

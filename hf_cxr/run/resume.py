@@ -14,10 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from hf_cxr.arguments.components import flattened, with_defaults
+from hf_cxr.arguments.data import DATA_PATHS, SOURCE_OPTIONS
 from hf_cxr.arguments.spelling import modern_values
 from hf_cxr.config import ARGUMENTS, PATHS, RunArguments
-from hf_cxr.data import count_removed
-from hf_cxr.data.fingerprint import FILE, changes, data_fingerprint, load_state, save_state
+from hf_cxr.data import Source
+from hf_cxr.data.fingerprint import FILE, changes, data_fingerprint, data_state, load_state, save_state
+from hf_cxr.data.sources import SOURCES
 from hf_cxr.files import file_sha256
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.saved_models import CONFIG, read_json
@@ -27,21 +29,17 @@ logger = logging.getLogger(__name__)
 
 # What may differ between a run and its continuation: nothing that changes what is computed.
 FREE_ON_RESUME = {
+    *DATA_PATHS,  # the data themselves are compared instead
     "changed_files",
     "dataloader_num_workers",
     "disable_tqdm",
     "measure_test",  # a run that stopped after validation may continue to the test set
     "missing_images",  # images that are gone since are found by their rows: see `check_resume`
-    "nih_root",  # the data themselves are compared instead
     "output_dir",
     "per_device_eval_batch_size",
-    "prepared",  # as nih_root
     "report_to",
     "resume_from_checkpoint",
     "save_total_limit",
-    "split_file",  # as nih_root
-    "table",  # as nih_root
-    "table_root",  # as nih_root
     "unreadable_images",  # what a run is finished with when an image was lost on the way; the report counts them
     "verify_prepared",
 }
@@ -59,8 +57,9 @@ def settings_of(args: RunArguments) -> dict[str, Any]:
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], *, free: set[str]) -> list[str]:
     """In words, the settings that differ from those of an earlier start; those of ``free`` may.
 
-    A key that the earlier start did not know, because its version of this package had none, had its default. Of a
-    local model the weights are compared, in `check_resume`, and not the path.
+    A key that the earlier start did not know, because its version of this package had none, had its default. An
+    option that the dataset does not take may differ. Of a local model the weights are compared, in `check_resume`,
+    and not the path.
     """
     fields = [field for part in ARGUMENTS for field in dataclasses.fields(part)]
     defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
@@ -68,6 +67,8 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], *, free:
     weights = [values.get("model_name_or_path") or "" for values in (before, now)]
     free = free | ({"model_name_or_path"} if all(map(os.path.isabs, weights)) else set())
     options = [key for key in before if "." in key and key not in now]
+    kind = SOURCES.get(now.get("dataset"))
+    free = free | (SOURCE_OPTIONS.difference(kind.options, ("split_file", "fold")) if kind else set())
     return [
         f"{key} was {before.get(key)} and is {now.get(key)}"
         for key in (*now, *options)
@@ -85,8 +86,7 @@ def check_resume(
     args: RunArguments,
     run_dir: Path,
     checkpoint: Path | None,
-    state: pa.Table,
-    split: str,
+    source: Source,
     *,
     unreadable: Collection[str] = (),
     trained: bool = False,
@@ -97,8 +97,7 @@ def check_resume(
         args: of the run.
         run_dir: the run folder; data.parquet is written there where a run starts.
         checkpoint: to resume from; None to start.
-        state: of the data, from `data_state`.
-        split: the split's fingerprint.
+        source: the data, with every row that was loaded.
         unreadable: ids of images that are left out and counted, so that it does not matter how their files changed.
         trained: ``checkpoint`` is the trained model: its initial weights are not needed again, and may be gone.
 
@@ -112,13 +111,14 @@ def check_resume(
             started with; the message names them.
     """
     weights = initial_weights(args.model.model_name_or_path)
+    state = data_state(source.splits, source.labels)
     fingerprint = data_fingerprint(state)
     if checkpoint is None:
         save_state(state, run_dir)
         return {"data": fingerprint, "initial_weights": weights}
     saved = _record(checkpoint)
     if saved.data is None:
-        check_split(split, checkpoint)
+        check_split(source.fingerprint, checkpoint)
         logger.warning("%s was written by an earlier version: its labels and files cannot be compared", checkpoint)
         save_state(state, run_dir)  # for the next time
         return {"data": fingerprint, "initial_weights": weights}
@@ -129,7 +129,8 @@ def check_resume(
             f"{run_dir} started from other weights than those of {args.model.model_name_or_path}: give the "
             "--model_name_or_path it was started with, or another --output_dir"
         )
-    removed = _check_state(args, run_dir, checkpoint, state, saved.data, unreadable)
+    gone = _check_state(args, run_dir, checkpoint, state, saved.data, unreadable)
+    removed = source.removed(gone) if gone else {}
     return {"data": saved.data, "initial_weights": weights} | ({"removed_images": removed} if removed else {})
 
 
@@ -142,8 +143,8 @@ def check_split(fingerprint: str, checkpoint: Path) -> None:
     saved = _record(checkpoint).split
     if saved != fingerprint:
         raise ValueError(
-            f"{checkpoint} was trained on the split {saved}, the data are now {fingerprint}: other images or "
-            "another cut; give the data it was started with, or another --output_dir"
+            f"{checkpoint} was trained on the split {saved}, the data are now {fingerprint}: different images or "
+            "different splits; give the data it was started with, or another --output_dir"
         )
 
 
@@ -153,17 +154,18 @@ def _record(checkpoint: Path) -> ModelRecord:
 
 def _check_state(
     args: RunArguments, run_dir: Path, checkpoint: Path, now: pa.Table, trained_on: str, unreadable: Collection[str]
-) -> dict[str, int]:
+) -> list[tuple[str, str]]:
+    """The (split, image id) of images that are gone since the start, and may be."""
     before = load_state(run_dir)
     if before is None or data_fingerprint(before) != trained_on:
         if data_fingerprint(now) != trained_on:
             raise ValueError(
                 f"{checkpoint} was trained on other data: labels, images, patients or their order changed since "
-                f"({run_dir / FILE}, which would say which, is missing or damaged); give the data it was started "
-                "with, or another --output_dir"
+                f"({run_dir / FILE}, which records the differences, is missing or damaged); give the data it was "
+                "started with, or another --output_dir"
             )
         logger.warning("%s is missing or damaged: whether image files changed cannot be checked", run_dir / FILE)
-        return {}
+        return []
     found = changes(before, now, but_files_of=unreadable)
     if found.rows:
         raise ValueError(
@@ -172,14 +174,14 @@ def _check_state(
         )
     if found.gone and args.data.missing_images != "skip":
         raise ValueError(
-            f"since {run_dir} was started, {'; '.join(found.gone)}. Bring them back, or leave them out and have them "
-            "counted with --missing_images skip"
+            f"since {run_dir} was started, {'; '.join(found.gone)}. Restore them, or leave them out and "
+            "count them with --missing_images skip"
         )
     if found.files and args.data.changed_files != "accept":
         raise ValueError(
-            f"since {run_dir} was started, {'; '.join(found.files)}. Bring the files back; if they hold the same "
-            "images, as after a copy, resume with --changed_files accept"
+            f"since {run_dir} was started, {'; '.join(found.files)}. Restore the files; if they contain the "
+            "same images, as after a copy, resume with --changed_files accept"
         )
     for sentence in (*found.gone, *found.files):
         logger.warning("since the run was started: %s", sentence)
-    return count_removed(args.data, found.gone_keys) if found.gone_keys else {}
+    return found.gone_keys

@@ -16,7 +16,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
 from hf_cxr.config import CXRTrainingArguments, RunArguments
-from hf_cxr.data import DecodedImages, StreamedImages, dataset_name, is_streamed, is_synthetic, label_matrix
+from hf_cxr.data import DecodedImages, Source, StreamedImages, is_streamed, label_matrix
 from hf_cxr.evaluation import METRICS
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.labels import LabelSpace
@@ -83,13 +83,13 @@ def build_first_model(
     """
     set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
     model = build_model(args.model, data.label_names, head_bias_C, keep_head=not args.stages.reinitialize_head)
-    check_first_stage(args, model, data.fingerprint)
+    check_first_stage(args, model, data.source)
     if args.stages.freeze_backbone:
         freeze_backbone(model)
     ModelRecord(
         version=hf_cxr.__version__,
-        dataset=dataset_name(args.data),
-        synthetic=is_synthetic(args.data),
+        dataset=data.source.name,
+        synthetic=data.source.synthetic,
         split=data.fingerprint,
         loss=loss.describe(),
         **data.origin,
@@ -97,19 +97,19 @@ def build_first_model(
     return model
 
 
-def check_first_stage(args: RunArguments, model: PreTrainedModel, fingerprint: str) -> None:
+def check_first_stage(args: RunArguments, model: PreTrainedModel, source: Source) -> None:
     """Refuse a model of this package that was trained on another cut of the same data: it knows test patients.
 
     One trained on other data may be fine-tuned: whether they share patients is unknown here, so a warning is logged.
     """
     name, before = args.model.model_name_or_path, ModelRecord.of(model.config)
-    if before is None or before.split == fingerprint:
+    if before is None or before.split == source.fingerprint:
         return
-    if before.dataset in (None, dataset_name(args.data)):
+    if before.dataset in (None, source.name):
         raise ValueError(
-            f"{name} was trained on the split {before.split} of {dataset_name(args.data)}, the data are now "
-            f"{fingerprint}: images that are now for validation and test may have been trained on; give the data it "
-            "was trained with, or another --model_name_or_path"
+            f"{name} was trained on the split {before.split} of {source.name}, the data are now {source.fingerprint}: "
+            "images that are now for validation and test may have been trained on; give the data it was trained with, "
+            "or another --model_name_or_path"
         )
     logger.warning(
         "%s was trained on %s: if they share patients with these data, the figures are inflated",

@@ -14,7 +14,7 @@ from tiny import SWIN
 
 from hf_cxr.commands import main
 from hf_cxr.config import ModelArguments, parse_arguments
-from hf_cxr.data import label_matrix, load_splits
+from hf_cxr.data import label_matrix, load_source
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model
 from hf_cxr.predictions import Predictions
@@ -180,7 +180,7 @@ def test_shuffled_labels_are_those_of_the_runs_seed(tmp_path):
     assert evaluate("--model", folder, "--split", "train", "--out", tmp_path / "out") == 0
     measured = Predictions.load(tmp_path / "out" / "predictions.parquet").labels
     data = parse_arguments([str(folder / "config.yaml")]).data
-    trained, elsewhere = (label_matrix(load_splits(data, seed=seed)[0]["train"]) for seed in (7, 0))
+    trained, elsewhere = (label_matrix(load_source(data, seed=seed).splits["train"]) for seed in (7, 0))
     np.testing.assert_array_equal(measured, trained)
     assert not np.array_equal(measured, elsewhere, equal_nan=True)
 

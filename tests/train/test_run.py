@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from decoding import check_images
 from huggingface_hub import ModelCard
 from PIL import Image
 from tiny import swin
@@ -20,7 +21,7 @@ from transformers import pipeline
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import check_images, load_splits
+from hf_cxr.data import load_source
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14
 from hf_cxr.predictions import Predictions
@@ -68,7 +69,7 @@ def finished(tmp_path_factory):
 @pytest.fixture(scope="module")
 def test_split():
     arguments = [f"--{key}={value}" for key, value in TINY.items() if key.startswith(("dataset", "phantom"))]
-    return load_splits(parse_arguments(arguments).data)[0]["test"]
+    return load_source(parse_arguments(arguments).data).splits["test"]
 
 
 def test_terminal_says_where_and_how_good(finished):
@@ -349,7 +350,7 @@ def test_pushed_run_is_loaded_by_the_stock_pipeline(hub, tmp_path):
 
     saved = Predictions.load(tmp_path / "tiny" / "predictions" / "test.parquet")
     arguments = [f"--{key}={value}" for key, value in TINY.items() if key.startswith(("dataset", "phantom"))]
-    image = load_splits(parse_arguments(arguments).data)[0]["test"][0]["image"]
+    image = load_source(parse_arguments(arguments).data).splits["test"][0]["image"]
     image.save(tmp_path / "image.png")
     code = (
         "import json, sys; from transformers import pipeline; "

@@ -13,7 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import count_missing, load_splits
+from hf_cxr.data import load_source
 from hf_cxr.data.fingerprint import data_fingerprint, data_state
 from hf_cxr.run import folder as run_folder
 from hf_cxr.run.folder import LOCK, opened_run_folder
@@ -55,11 +55,17 @@ def test_the_same_run_resumes_and_another_is_refused(checkpoint):
 def test_a_key_that_came_later_had_its_default_before(checkpoint):
     config = checkpoint.parent / "config.yaml"
     values = yaml.safe_load(config.read_text())
-    del values["streaming_buffer"]
+    del values["train_limit"]
     config.write_text(yaml.safe_dump(values))
-    with pytest.raises(ValueError, match="streaming_buffer was 1000 and is 10"):
-        opened(checkpoint.parent, "--streaming_buffer", "10")
+    with pytest.raises(ValueError, match="train_limit was None and is 3"):
+        opened(checkpoint.parent, "--train_limit", "3")
     assert opened(checkpoint.parent) == checkpoint
+
+
+def test_an_option_that_the_dataset_does_not_take_may_differ(checkpoint):
+    assert opened(checkpoint.parent, "--streaming_buffer", "10") == checkpoint  # phantoms are not streamed
+    with pytest.raises(ValueError, match="phantom_seed was 0 and is 1"):
+        opened(checkpoint.parent, "--phantom_seed", "1")
 
 
 def test_two_runs_never_work_in_one_folder(tmp_path, monkeypatch):
@@ -177,59 +183,59 @@ class TestResume:
     @pytest.fixture
     def start(self, tmp_path):
         args = arguments(tmp_path / "run", "--phantom_size", "32")
-        splits, names = load_splits(args.data)
+        source = load_source(args.data)
         run_dir = tmp_path / "run"
         checkpoint = run_dir / "checkpoint-4"
         checkpoint.mkdir(parents=True)
-        state = data_state(splits, names)
-        origin = check_resume(args, run_dir, None, state, "split")
+        origin = check_resume(args, run_dir, None, source)
+        state = data_state(source.splits, source.labels)
         assert origin == {"data": data_fingerprint(state), "initial_weights": None}
-        (checkpoint / "config.json").write_text(json.dumps({"hf_cxr": {"split": "split", **origin}}))
-        return args, splits, names, run_dir, checkpoint
+        (checkpoint / "config.json").write_text(json.dumps({"hf_cxr": {"split": source.fingerprint, **origin}}))
+        return args, source, run_dir, checkpoint
 
     def resume(self, start, splits=None, *flags):
-        args, before, names, run_dir, checkpoint = start
+        args, source, run_dir, checkpoint = start
         args = arguments(run_dir, *flags) if flags else args
-        return check_resume(args, run_dir, checkpoint, data_state(splits or before, names), "split")
+        return check_resume(args, run_dir, checkpoint, source.with_splits(splits) if splits else source)
 
     def test_the_same_data_pass(self, start):
         assert self.resume(start)["data"]
 
     def test_changed_labels_are_refused_and_named(self, start):
-        splits = dict(start[1])
+        splits = dict(start[1].splits)
         rows = splits["train"].to_dict()
         rows["labels"][2] = [1.0 - cell for cell in rows["labels"][2]]
         rows["image"] = splits["train"].cast_column("image", datasets.Image(decode=False))["image"][:]
         splits["train"] = type(splits["train"]).from_dict(rows, features=splits["train"].features)
         with pytest.raises(ValueError, match=r"trained on other data: labels of 1 images changed, such as"):
             self.resume(start, splits)
-        (start[3] / "data.parquet").unlink()
+        (start[2] / "data.parquet").unlink()
         with pytest.raises(ValueError, match="trained on other data"):
             self.resume(start, splits)
 
     def test_rows_in_another_order_are_refused(self, start):
-        splits = dict(start[1])
+        splits = dict(start[1].splits)
         splits["train"] = splits["train"].select([1, 0, 2, 3, 4, 5])
         with pytest.raises(ValueError, match="another order"):
             self.resume(start, splits)
 
     def test_a_test_image_that_is_gone_can_be_left_out(self, start):
-        splits = dict(start[1])
+        splits = dict(start[1].splits)
         splits["test"] = splits["test"].select([0])
         with pytest.raises(ValueError, match=r"no longer in test.*--missing_images skip"):
             self.resume(start, splits)
-        before = json.loads((start[4] / "config.json").read_text())["hf_cxr"]["data"]
+        before = json.loads((start[-1] / "config.json").read_text())["hf_cxr"]["data"]
         assert self.resume(start, splits, "--missing_images", "skip")["data"] == before
         splits["train"] = splits["train"].select([0, 1, 2])
         with pytest.raises(ValueError, match="no longer in train"):
             self.resume(start, splits, "--missing_images", "skip")
 
     def test_a_checkpoint_of_an_earlier_version_is_compared_from_then_on(self, start):
-        (start[4] / "config.json").write_text(json.dumps({"hf_cxr": {"split": "split"}}))
-        (start[3] / "data.parquet").unlink()
+        (start[-1] / "config.json").write_text(json.dumps({"hf_cxr": {"split": start[1].fingerprint}}))
+        (start[2] / "data.parquet").unlink()
         assert self.resume(start)["data"]
-        assert (start[3] / "data.parquet").is_file()
-        (start[4] / "config.json").write_text(json.dumps({"hf_cxr": {"split": "another"}}))
+        assert (start[2] / "data.parquet").is_file()
+        (start[-1] / "config.json").write_text(json.dumps({"hf_cxr": {"split": "another"}}))
         with pytest.raises(ValueError, match="trained on the split another"):
             self.resume(start)
 
@@ -249,20 +255,20 @@ class TestResume:
         args = arguments(tmp_path / "run", *flags)
         checkpoint = tmp_path / "run" / "checkpoint-4"
         checkpoint.mkdir(parents=True)
-        origin = check_resume(args, tmp_path / "run", None, data_state(*load_splits(args.data)), "split")
+        origin = check_resume(args, tmp_path / "run", None, load_source(args.data))
         (checkpoint / "config.json").write_text(json.dumps({"hf_cxr": origin}))
         if kept != "row":
             table.write_text("\n".join(["Path,Patient,split,Mass", *lines[:-1]]))
         if kept != "image":
             (tmp_path / "test1.png").unlink()
-        splits, names = load_splits(args.data)
-        resumed = check_resume(args, tmp_path / "run", checkpoint, data_state(splits, names), "split")
-        assert len(splits["test"]) == 1
+        source = load_source(args.data)
+        resumed = check_resume(args, tmp_path / "run", checkpoint, source)
+        assert len(source.splits["test"]) == 1
         assert resumed.get("removed_images") == removed
-        assert count_missing(args.data, splits) == ({} if removed else {"test": 1})
+        assert source.missing == ({} if removed else {"test": 1})
 
     def test_initial_weights_are_known_by_content(self, start):
-        config = start[4] / "config.json"
+        config = start[-1] / "config.json"
         saved = json.loads(config.read_text())
         saved["hf_cxr"]["initial_weights"] = "00"
         config.write_text(json.dumps(saved))

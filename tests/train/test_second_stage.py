@@ -12,7 +12,7 @@ from tiny import MODELS, SWIN, rows, trainer
 
 from hf_cxr.commands import main
 from hf_cxr.config import ModelArguments, parse_arguments
-from hf_cxr.data import label_matrix, load_splits
+from hf_cxr.data import label_matrix, load_source
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14
 from hf_cxr.models import fresh
@@ -73,7 +73,7 @@ def test_report_says_what_the_stages_were(first, second):
 
 
 def test_loss_is_told_what_the_sampler_draws(config, first, second):
-    labels = label_matrix(load_splits(parse_arguments([str(config)]).data)[0]["train"])
+    labels = label_matrix(load_source(parse_arguments([str(config)]).data).splits["train"])
     for folder, name in ((first, "shuffle"), (second[0], "class_aware")):
         told = json.loads((folder / "metrics.json").read_text())["protocol"]["loss"]["prevalence"]
         positives_C, negatives_C = expected_counts(expected_draws(name, labels), labels)
@@ -114,11 +114,12 @@ def test_model_of_other_data_is_taken_with_a_warning(config, first, tmp_path, ca
     (elsewhere / "config.json").write_text(json.dumps(saved))
     args = parse_arguments([str(config), "--model_name_or_path", str(elsewhere)])
     model = build_model(args.model, NIH14)
-    check_first_stage(args, model, "this one")
+    source = load_source(args.data)
+    check_first_stage(args, model, source)
     assert "elsewhere was trained on CheXpert: if they share patients" in caplog.text
     caplog.clear()
-    model.config.hf_cxr["split"] = "this one"
-    check_first_stage(args, model, "this one")
+    model.config.hf_cxr["split"] = source.fingerprint
+    check_first_stage(args, model, source)
     assert not caplog.text
 
 

@@ -79,7 +79,7 @@ class Inspection:
 def warn_of_unused_bits(count: int, images: int) -> None:
     """Log that DICOM images come out far too dark, with their number."""
     logger.warning(
-        "%s of %s images come out at least four times too dark (MONOCHROME1: too bright): their BitsStored says more "
+        "%s of %s images come out at least four times too dark (MONOCHROME1: too bright): their BitsStored is more "
         "bits than their pixels use, and they have no window. They are read as stated. Correct BitsStored, or add "
         "WindowCenter and WindowWidth, if the detector's range is known",
         f"{count:,}",
@@ -116,7 +116,7 @@ class SoundFiles:
                 with replacing(self.path) as beside:
                     beside.write_bytes(b"".join(list(known | dict.fromkeys(new))[-MOST:]))
         except (OSError, Timeout) as error:
-            logger.info("which images are sound was not remembered: %s", error)
+            logger.info("could not save the list of images that were checked: %s", error)
             return
         self._known |= frozenset(new)
 
@@ -128,18 +128,6 @@ class SoundFiles:
         if len(content) % DIGEST:  # not what `add` wrote
             content = b""
         yield from (content[start : start + DIGEST] for start in range(0, len(content), DIGEST))
-
-
-def check_images(splits: Mapping[str, datasets.Dataset]) -> None:
-    """Decode every image of every split, with a progress bar.
-
-    Raises:
-        ValueError: some can't be read; the message has their number and the first five with path and reason.
-    """
-    found = inspect_images(splits)
-    found.warn()
-    if found.count:
-        raise ValueError(refusal(found))
 
 
 def refusal(found: Inspection) -> str:

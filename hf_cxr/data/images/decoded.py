@@ -59,7 +59,7 @@ def refuse_absent_bytes(
 def absent_bytes_message(where: str, absent: int, rows: int, column: str, example: str = "") -> str:
     """The one line on rows without image bytes, whichever reader sees them."""
     return (
-        f"{where}: {absent} of {rows} rows hold no image bytes in column {column!r}"
+        f"{where}: {absent} of {rows} rows have no image bytes in column {column!r}"
         + (f" (the first: {example})" if example else "")
         + "; a path in a cell is not opened: write the bytes into the data (datasets' to_parquet, save_to_disk and "
         "push_to_hub do), or drop these rows"
@@ -123,8 +123,8 @@ class DecodedImages:
         self.size, self.resample, self.left_out = size, resample, frozenset(left_out)
         if "perceptual_hash" in dataset.column_names and len(dataset) and dataset[0]["image"].size != (size, size):
             raise ValueError(
-                f"the images were prepared at {dataset[0]['image'].size} pixels and {size} x {size} are wanted; "
-                "resizing twice gives others than resizing once: prepare them again at this size"
+                f"the images were prepared at {dataset[0]['image'].size} pixels but {size} x {size} are needed; "
+                "resizing twice does not give the same pixels as resizing once: prepare them again at this size"
             )
 
     def __len__(self) -> int:

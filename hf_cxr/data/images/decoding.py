@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hf_cxr.data.duplicates import perceptual_hash
 from hf_cxr.data.images.grey import ImageError, read_grey, resize_grey
-from hf_cxr.data.sources.prepared import Recipe
+from hf_cxr.data.manifest import Recipe
 
 
 @contextmanager

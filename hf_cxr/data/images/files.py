@@ -24,15 +24,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from hf_cxr.data.images import dicom
 from hf_cxr.data.images.grey import FORMATS
-
-if TYPE_CHECKING:
-    from hf_cxr.config import DataArguments
 
 HIDDEN, DIRECTORY, NO_SUFFIX = "hidden", "DICOMDIR", "no suffix"
 MEDIA_DIRECTORY = b"1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
@@ -124,18 +120,6 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     if found.unreadable:
         raise found.unreadable[0]
     return found.paths
-
-
-def source_folders(args: "DataArguments") -> tuple[list[Path], list[Path]]:
-    """Where a source is read from, for `hf_cxr.files.check_output_folder`.
-
-    Returns:
-        Folders that results may not be written to, and folders (images, prepared data) that they may not be inside of:
-        a figure among the images would be taken for one.
-    """
-    roots = [Path(root) for root in (args.nih_root, args.table_root) if root]
-    images = [folder for root in roots for folder in sorted(root.glob("images*")) if folder.is_dir()]
-    return roots, [*images, *([Path(args.prepared)] if args.prepared else [])]
 
 
 def _refuse_nothing(paths: list[Path], found: FoundImages) -> None:

@@ -20,8 +20,8 @@ image's own maximum, else that of the container, which PNG wants to be filled. W
 images differ in scale only by these steps, never by a stretch from minimum to maximum. An image that leaves its own
 top bits unused is read up to four times brighter. The rule looks at one file, so an image is read alike in any folder.
 
-Formats are those of `FORMATS` and DICOM, told by content, not by name; a file without DICOM's magic is tried as DICOM
-if it is called .dcm or .dicom.
+Formats are those of `FORMATS` and DICOM, recognised by content, not by name; a file without DICOM's magic is tried as
+DICOM if it is called .dcm or .dicom.
 
 Refuses, as `ImageError` with the file's name and the reason: files that are missing, unreadable, folders, empty, cut
 short, broken or no image; several frames; floating-point, negative or wider than 16-bit pixels; more pixels than
@@ -94,25 +94,12 @@ def read_grey(
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
             return _scale(image, name, bits, zero_is_white)
-        # Not convert("L") at once: for a palette or CMYK that is another rounding than by way of RGB.
+        # Not convert("L") at once: a palette or CMYK image is rounded differently when it goes through RGB.
         return np.array(image if image.mode == "L" else image.convert("RGB").convert("L"))
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly everything on broken files; all of it means this
         raise _as_image_error(error, name) from error
-
-
-def check_image(source: str | os.PathLike | bytes) -> ImageError | None:
-    """What is wrong with an image, or None if it can be read: it is decoded, and no other check would be as sure.
-
-    A JPEG that is cut short, a TIFF strip beyond the end of the file, a PNG with sound checksums and too few pixels:
-    each format has its own such cases, and its decoder knows them.
-    """
-    try:
-        read_grey(source)
-    except ImageError as error:
-        return error
-    return None
 
 
 def image_size(source: str | os.PathLike) -> tuple[int, int]:
@@ -177,7 +164,7 @@ def _file(source: str | os.PathLike | bytes, name: str) -> BinaryIO:
     else:
         status = os.stat(source)
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(name, "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no regular file")
+            raise ImageError(name, "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
         size = status.st_size
     if not size:
         raise ImageError(name, "the file is empty")
@@ -199,7 +186,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
         known = ", ".join((*FORMATS, "DICOM"))
-        raise ImageError(name, f"not an image of a known format and pixel layout ({known}), or cut off") from error
+        raise ImageError(name, f"not an image of a known format and pixel layout ({known}), or truncated") from error
     _check_image(image, name)
     if image.format == "PNG":
         # Reading skips the checksums of the pixel data and returns flipped bits as pixels; verify() does not. It

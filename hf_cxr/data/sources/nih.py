@@ -29,6 +29,7 @@ import pyarrow as pa
 from hf_cxr.data import ages
 from hf_cxr.data.ids import canonical_ids
 from hf_cxr.data.schema import features
+from hf_cxr.data.sources.source import Arguments, Kind, Source, listed_ids, rule_for_missing
 from hf_cxr.data.sources.table.paths import ImageFiles, near_miss_words, near_misses
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
 from hf_cxr.labels import NIH14
@@ -48,6 +49,37 @@ TABLE_COLUMNS = {
     "Patient Gender": "sex",
     "View Position": "view",
 }
+LICENCE_NOTE = (
+    "ChestX-ray14 is free to use. Link its download site (https://nihcc.app.box.com/v/ChestXray-NIHCC), name the NIH "
+    "Clinical Center as its source, and cite Wang et al., ChestX-ray8, CVPR 2017."
+)
+
+
+def _check(args: Arguments) -> None:
+    if not args.nih_root:
+        raise ValueError("dataset nih needs --nih_root, the folder that holds Data_Entry_2017*.csv and images/")
+
+
+def _load(args: Arguments, *, images: bool) -> Source:
+    splits, listed = _read_release(args.nih_root, images=images, missing_images=rule_for_missing(args))
+    words = "official test list; validation cut from the train_val list by patient, stratified on findings"
+    return Source(
+        splits,
+        NIH14,
+        name="ChestX-ray14",
+        split_origin={"splits_from": words, "split_file": None},
+        listed=listed,
+        place=Path(args.nih_root),
+        licence_note=LICENCE_NOTE,
+    )
+
+
+NIH = Kind(
+    help="the ChestX-ray14 release at --nih_root",
+    options=("nih_root", "missing_images"),
+    check=_check,
+    load=_load,
+)
 
 
 def load_nih(
@@ -73,12 +105,19 @@ def load_nih(
     Returns:
         train, validation and test in the columns of `hf_cxr.data.schema`. ``image`` holds paths and decodes when
         read. ``labels`` are 14 float32 in the order of `NIH14`. ``boxes`` are fractions of the image, and empty
-        where nobody drew one, which does not mean that there is nothing to see.
+        where no box was drawn, which does not mean that nothing is visible.
 
     Raises:
         FileNotFoundError: the table, a list, or (with "error") an image is missing.
         ValueError: the files contradict one another or hold what the release does not; or a split would be empty.
     """
+    return _read_release(root, images=images, missing_images=missing_images, validation_seed=validation_seed)[0]
+
+
+def _read_release(
+    root: str | os.PathLike, *, images: bool, missing_images: str, validation_seed: int = 0
+) -> tuple[datasets.DatasetDict, datasets.DatasetDict | None]:
+    """As `load_nih`; and, if images were skipped, the ids of all that the lists name, in the same splits."""
     if missing_images not in ("error", "skip", "keep"):
         raise ValueError(f"missing_images must be 'keep', 'error' or 'skip'; got {missing_images!r}")
     root = Path(root)
@@ -99,6 +138,7 @@ def load_nih(
     train_val = rows["train_val"]
     rows = {"train": train_val[~chosen], "validation": train_val[chosen], "test": rows["test"]}
 
+    listed = rows
     columns = _columns(table, label_NC)
     columns["boxes"] = _boxes(root / "BBox_List_2017.csv", image_N, source)
     if images:
@@ -112,7 +152,8 @@ def load_nih(
     schema = features(NIH14, images=images)
     arrow = pa.table({name: columns[name] for name in schema}, schema=schema.arrow_schema)
     info = datasets.DatasetInfo(features=schema, homepage=RELEASE)
-    return datasets.DatasetDict({name: datasets.Dataset(arrow.take(index), info=info) for name, index in rows.items()})
+    splits = {name: datasets.Dataset(arrow.take(index), info=info) for name, index in rows.items()}
+    return datasets.DatasetDict(splits), None if rows is listed else listed_ids(arrow, listed)
 
 
 def _read_table(root: Path) -> tuple[pd.DataFrame, Path]:
@@ -123,14 +164,14 @@ def _read_table(root: Path) -> tuple[pd.DataFrame, Path]:
     try:
         raw = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig").fillna("")
     except ValueError as error:  # what pandas raises for an empty file, another format, another encoding
-        raise ValueError(f"{path} is not a CSV table ({error}); take that of the release: {RELEASE}") from error
+        raise ValueError(f"{path} is not a CSV table ({error}); take the release's own: {RELEASE}") from error
     # The v2020 table that the NIH serves says "Patient Sex"; the original one and copies elsewhere, "Patient Gender".
     raw.columns = raw.columns.str.strip().str.replace("Patient Sex", "Patient Gender")
     absent = [name for name in TABLE_COLUMNS if name not in raw.columns]
     if absent:
         raise ValueError(
-            f"{path} lacks the column(s) {', '.join(map(repr, absent))}; it has {', '.join(map(repr, raw.columns))}. "
-            f"Take the table of the release: {RELEASE}"
+            f"{path} is missing the column(s) {', '.join(map(repr, absent))}; it has "
+            f"{', '.join(map(repr, raw.columns))}. Take the table of the release: {RELEASE}"
         )
     if raw.empty:
         raise ValueError(f"{path} has no rows; take the table of the release: {RELEASE}")
@@ -180,8 +221,8 @@ def _labels(findings_N: pd.Series, path: Path) -> np.ndarray:
     code_N, cells = pd.factorize(findings_N)
     names = [cell.split("|") for cell in cells]
     for complaint, wrong in (
-        ("holds a name that the release does not know", [set(n) - {*NIH14, NO_FINDING} for n in names]),
-        (f"holds {NO_FINDING!r} beside a finding", [NO_FINDING in n and len(n) > 1 for n in names]),
+        ("contains a name that is not in the release", [set(n) - {*NIH14, NO_FINDING} for n in names]),
+        (f"contains {NO_FINDING!r} beside a finding", [NO_FINDING in n and len(n) > 1 for n in names]),
     ):
         strange = [cell for cell, is_wrong in zip(cells, wrong, strict=True) if is_wrong]
         _refuse(
@@ -204,7 +245,7 @@ def _official_rows(root: Path, image_N: pd.Index, source: Path) -> dict[str, np.
             raise ValueError(f"{path} lists no image; download it from {RELEASE}")
         _refuse(listed[listed.duplicated()], f"{path}: an image is listed twice")
         row = image_N.get_indexer(listed)
-        _refuse(listed[row < 0], f"{path}: an image is listed that {source.name} does not know")
+        _refuse(listed[row < 0], f"{path}: an image is listed that is not in {source.name}")
         rows[name] = np.sort(row)
     times_N = np.bincount(np.concatenate(list(rows.values())), minlength=len(image_N))
     _refuse(image_N[times_N == 2], f"{root}: an image is in both {' and '.join(LISTS.values())}")
@@ -232,7 +273,7 @@ def _boxes(path: Path, image_N: pd.Index, source: Path) -> pa.Array:
     if path.is_file():
         boxes = _read_boxes(path, names)
     row = image_N.get_indexer(boxes["image_id"].to_numpy(dtype=object))
-    _refuse(boxes["image_id"][row < 0], f"{path}: a box is on an image that {source.name} does not know")
+    _refuse(boxes["image_id"][row < 0], f"{path}: a box is on an image that is not in {source.name}")
     order = np.argsort(row, kind="stable")
     fraction = (boxes[names[2:]].to_numpy(dtype=np.float64) / BOX_PIXELS).astype(np.float32)[order]
     values = pa.StructArray.from_arrays(
@@ -296,17 +337,16 @@ def _present(
         return rows
     if missing_images == "error":
         raise FileNotFoundError(
-            f"{root} lacks {count}, such as {', '.join(image_N[~is_there_N][:3])}{near}; download them from "
+            f"{root} is missing {count}, such as {', '.join(image_N[~is_there_N][:3])}{near}; download them from "
             f"{RELEASE}, or leave them out with --missing_images skip (missing_images='skip'), or, in a run that has "
             "begun, with --unreadable_images skip"
         )
     per_split = ", ".join(f"{number} of {len(rows[name])} in {name}" for name, number in missing.items())
-    logger.warning("%s lacks %s, skipped: %s%s", root, count, per_split, near)
+    logger.warning("%s is missing %s, skipped: %s%s", root, count, per_split, near)
     rows = {name: index[is_there_N[index]] for name, index in rows.items()}
     empty = [name for name, index in rows.items() if not len(index)]
     if empty:
         raise ValueError(
-            f"{root} has no image at all of {', '.join(empty)} (missing: {per_split}){near}; download some from "
-            f"{RELEASE}"
+            f"{root} has no image of {', '.join(empty)} (missing: {per_split}){near}; download some from {RELEASE}"
         )
     return rows

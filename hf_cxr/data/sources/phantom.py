@@ -1,93 +1,67 @@
-"""Phantoms: synthetic radiographs of the thorax with the 14 NIH findings, for trying the road without a download.
+"""Phantoms as a dataset: synthetic radiographs with the 14 NIH findings, to try everything without a download.
 
-No patient is behind any of it. Who is drawn, with which findings, is in ``phantom_cases``; the body in
-``phantom_thorax``; the signs in ``phantom_findings``. This module renders a case and makes datasets of them. What a
-model reaches on phantoms says that the road works, and nothing about radiographs. Refuses unknown findings and
-views, and sizes that it cannot draw.
-
-An image depends on (seed, patient, image number) and its case alone, never on how many are asked for, nor the order.
+No patient is behind any of it: what a model reaches on phantoms shows that the code works, and says nothing about
+radiographs. `hf_cxr.phantom` decides who is drawn and renders them; here they become datasets of the common schema.
 """
 
 import functools
 import hashlib
-import io
-import math
-import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
-import numpy as np
-from PIL import Image, PngImagePlugin
 
+import hf_cxr.phantom
 from hf_cxr.data import schema
+from hf_cxr.data.sources.source import Arguments, Kind, Source, check_range
 from hf_cxr.labels import NIH14
-from hf_cxr.phantom.cases import SPLITS, Case, draw_cases
-from hf_cxr.phantom.findings import SIGNS, Box
-from hf_cxr.phantom.thorax import (
-    AP,
-    FILM_CM,
-    FRAME_CM,
-    PA,
-    Film,
-    body_of,
-    expose_anatomy,
-    expose_devices,
-    lung_tree,
-    positioned,
-)
-
-__all__ = ["RENDERER_VERSION", "SIZES", "Case", "draw_cases", "load_phantom", "render_phantom"]
+from hf_cxr.phantom.cases import SPLITS, draw_cases
+from hf_cxr.phantom.render import SIZES, check_size, encode_png, render_phantom
 
 RENDERER_VERSION = 1
 """Raise it when pixels, boxes or labels change. It is in the cache's key, as is the code, should this be forgotten."""
 
-SIZES = (32, 2048)
-NOTICE = "synthetic phantom, not a patient"
+
+def _check(args: Arguments) -> None:
+    check_range("phantom_seed", args.phantom_seed, 0, 2**32 - 1)
+    for name in ("phantom_train", "phantom_validation", "phantom_test"):
+        check_range(name, getattr(args, name), 1)
+    check_range("phantom_size", args.phantom_size, *SIZES)
+    check_range("phantom_prevalence_floor", args.phantom_prevalence_floor, 0, 0.3)
 
 
-def render_phantom(
-    findings: Collection[str], *, view: str, age: float, sex: str, patient: int, image: int, seed: int, size: int = 256
-) -> tuple[np.ndarray, list[dict]]:
-    """Render one radiograph.
+def _load(args: Arguments, *, images: bool) -> Source:
+    splits = load_phantom(
+        train=args.phantom_train,
+        validation=args.phantom_validation,
+        test=args.phantom_test,
+        size=args.phantom_size,
+        seed=args.phantom_seed,
+        prevalence_floor=args.phantom_prevalence_floor,
+    )
+    return Source(
+        splits if images else splits.remove_columns("image"),
+        NIH14,
+        name="synthetic phantoms (no patients)",
+        split_origin={"splits_from": "drawn as they are", "split_file": None},
+        synthetic=True,
+        decodable=True,
+    )
 
-    Args:
-        findings: names from NIH14, in any order; none draws the healthy thorax.
-        view: "PA" or "AP". An AP view is portable: of a patient in bed, often with leads and lines.
-        age: years; a child's thorax is small, an old one's aorta wide.
-        sex: "M" or "F".
-        patient, image, seed: non-negative integers. Patient and seed fix the anatomy and where findings sit.
-        size: pixels along a side, 32 to 2048. 256 takes about 8 ms.
 
-    Returns:
-        The image, (size, size) uint8, air dark; and its boxes, {"finding", "bbox": [x, y, width, height]} in
-        fractions of the image, one or more for each finding that has a place.
-
-    Raises:
-        ValueError: a finding, view or sex is unknown, the size is out of range or a number is negative.
-    """
-    columns = sorted({NIH14.index(name) for name in findings})
-    if view not in (PA, AP) or sex not in ("M", "F"):
-        raise ValueError(f"view is 'PA' or 'AP' and sex is 'M' or 'F'; got {view!r} and {sex!r}")
-    if not SIZES[0] <= size <= SIZES[1]:
-        raise ValueError(f"size must be {SIZES[0]} to {SIZES[1]} pixels, got {size}")
-    keys = {column: ([seed, patient, column], [seed, patient, image, column]) for column in columns}
-    rng = np.random.default_rng([seed, patient, image, len(NIH14)])
-    body = body_of(seed, patient, age=age, sex=sex)
-    thorax = positioned(body, view, rng)
-    for column in columns:
-        if reshape := SIGNS[NIH14[column]].reshape:
-            thorax = reshape(thorax, *map(np.random.default_rng, keys[column]))
-    n = round(size * FILM_CM / FRAME_CM)
-    film = Film(thorax, n)
-    expose_anatomy(film, rng, lung_tree(seed, patient, n, round(body.scale, 2)))
-    found: list[tuple[str, Box]] = []
-    for column in columns:
-        boxes = SIGNS[NIH14[column]].mark(film, *map(np.random.default_rng, keys[column]))
-        found += [(NIH14[column], box) for box in boxes]
-    if view == AP and rng.random() < 0.6:
-        expose_devices(film, rng)
-    return _develop(film, found, rng, portable=view == AP, size=size)
+PHANTOM = Kind(
+    help="procedural synthetic radiographs",
+    options=(
+        "phantom_train",
+        "phantom_validation",
+        "phantom_test",
+        "phantom_size",
+        "phantom_seed",
+        "phantom_prevalence_floor",
+    ),
+    check=_check,
+    load=_load,
+)
 
 
 def load_phantom(
@@ -114,8 +88,7 @@ def load_phantom(
     counts = {split: images for split, images in zip(SPLITS, (train, validation, test), strict=True) if images}
     if not counts:
         raise ValueError("no phantom was asked for: give train, validation or test a number of images")
-    if not SIZES[0] <= size <= SIZES[1]:
-        raise ValueError(f"size must be {SIZES[0]} to {SIZES[1]} pixels, got {size}")
+    check_size(size)
     loaded = datasets.DatasetDict()
     for split, images in counts.items():
         draw_cases(images, split=split, seed=seed, prevalence_floor=prevalence_floor)  # refuses before a cache is made
@@ -136,23 +109,13 @@ def load_phantom(
     return loaded
 
 
-def encode_png(pixels: np.ndarray) -> bytes:
-    """An 8-bit grey image as PNG that says in its metadata that it is synthetic."""
-    text = PngImagePlugin.PngInfo()
-    text.add_text("Description", NOTICE)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(
-        buffer, format="PNG", pnginfo=text, compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY
-    )
-    return buffer.getvalue()
-
-
 @functools.cache
 def renderer_digest() -> str:
-    """SHA-256 over the sources of the phantom modules: no image that other code rendered is taken from the cache."""
+    """SHA-256 over the code that makes the rows: no image that other code rendered is taken from the cache."""
+    folder = Path(hf_cxr.phantom.__file__).parent
     digest = hashlib.sha256()
-    for source in (*sorted((Path(__file__).parents[2] / "phantom").glob("*.py")), Path(__file__)):
-        digest.update(source.read_bytes())
+    for path in (*sorted(folder.glob("*.py")), Path(__file__)):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -181,42 +144,3 @@ def _rows(
             "sex": case.sex,
             "boxes": boxes,
         }
-
-
-def _develop(
-    film: Film, found: list[tuple[str, Box]], rng: np.random.Generator, *, portable: bool, size: int
-) -> tuple[np.ndarray, list[dict]]:
-    """Turn and shift the film as the patient lay, scatter, expose, add grain; and carry the boxes along.
-
-    Portable films are turned more, scatter more and are exposed less evenly.
-    """
-    wide = 1.8 if portable else 1.0
-    turn, dx, dy = rng.normal(0, [0.014 * wide, 0.45 * wide, 0.6 * wide])
-    turn, dx, dy = np.clip(turn, -0.07, 0.07), np.clip(dx, -1.8, 1.8), np.clip(dy, -1.8, 1.8)
-    haze, contrast, bright, grain = rng.uniform(0, 0.10 * wide), *rng.normal([1, 0, 0.014], [0.07, 0.035, 0.003])
-    cos, sin = math.cos(turn), math.sin(turn)
-    pixel, per_cm, half = FRAME_CM / size, film.n / FILM_CM, FRAME_CM / 2
-    # Body centimetres of an image point are R (point - half - shift); PIL wants film pixels from image pixels.
-    rows = []
-    for a, b in ((cos, sin), (-sin, cos)):
-        offset = a * (-half - dx) + b * (-half - dy) + FILM_CM / 2
-        rows += [a * pixel * per_cm, b * pixel * per_cm, offset * per_cm]
-    exposed = Image.fromarray(film.attenuation()).transform(
-        (size, size), Image.Transform.AFFINE, rows, resample=Image.Resampling.BILINEAR
-    )
-    level = rng.standard_normal((size, size), dtype=np.float32)
-    level *= np.float32(abs(grain) * min(size / 256, 2) ** 0.5)
-    level += np.asarray(exposed) * np.float32((1 - haze) * contrast)
-    level += np.float32(haze * 0.75 + bright)
-    np.clip(level, 0, 1.04, out=level)
-    level *= 331.5 - np.float32(84.0) * level  # the shoulder of the film's curve
-    pixels = np.minimum(level, 255).astype(np.uint8)
-    boxes = []
-    for name, (x, y, width, height) in found:
-        cx, cy = x + width / 2, y + height / 2
-        left = (cos * cx - sin * cy + dx + half - width / 2) / FRAME_CM
-        top = (sin * cx + cos * cy + dy + half - height / 2) / FRAME_CM
-        right, bottom = min(left + width / FRAME_CM, 1.0), min(top + height / FRAME_CM, 1.0)
-        left, top = max(left, 0.0), max(top, 0.0)
-        boxes.append({"finding": name, "bbox": [left, top, right - left, bottom - top]})
-    return pixels, boxes

@@ -19,16 +19,16 @@ while it was opened; damaged, missing or exchanged files; a folder of a later ve
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 from tqdm.auto import tqdm
 
-from hf_cxr.data.images.grey import RULE
+from hf_cxr.data.images.decoded import refuse_absent_bytes
 from hf_cxr.data.manifest import (
     AGAIN,
     DICT,
@@ -37,6 +37,7 @@ from hf_cxr.data.manifest import (
     MANIFEST,
     SHARDS,
     STATE,
+    Recipe,
     digest_of_shards,
     read_json,
     read_shards,
@@ -46,26 +47,46 @@ from hf_cxr.data.manifest import (
     wrong_part,
 )
 from hf_cxr.data.prepared_folder import is_being_prepared
+from hf_cxr.data.sources.source import Arguments, Kind, Source
+from hf_cxr.data.splits import with_canonical_ids
 from hf_cxr.files import file_sha256
+from hf_cxr.labels import LabelSpace
 from hf_cxr.words import error_words
 
 SOURCE_COLUMNS = {"file_sha256": datasets.Value("string"), "perceptual_hash": datasets.Value("string")}
 """SHA-256 of the file as it was read; and a hash that near-identical pictures share, see `duplicates.py`."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How pixels are made. Two folders with the same recipe and source hold the same pixels.
+def _check(args: Arguments) -> None:
+    if not args.prepared:
+        raise ValueError("dataset prepared needs --prepared, the folder that hf-cxr prepare wrote")
 
-    Attributes:
-        size: working side S in pixels.
-        resample: Pillow's number of the filter, as the image processor has it.
-        rule: of `images.py`, by which a file becomes 8-bit grey.
-    """
 
-    size: int
-    resample: int
-    rule: int = RULE
+def _load(args: Arguments, *, images: bool) -> Source:
+    splits, manifest = load_prepared(args.prepared, verify=args.verify_prepared)
+    for name, split in splits.items():
+        refuse_absent_bytes(split, Path(args.prepared) / name)
+    splits = with_canonical_ids(splits)
+    return Source(
+        splits if images else splits.remove_columns("image"),
+        LabelSpace(manifest["label_names"], manifest.get("aliases")),
+        name=manifest["dataset"],
+        split_origin={name: manifest[name] for name in ("splits_from", "split_file")},
+        synthetic=manifest["synthetic"],
+        decodable=True,
+        missing=dict(Counter(manifest["missing"]) + Counter(entry["split"] for entry in manifest["refused"])),
+        recipe=Recipe(**manifest["recipe"]),
+        place=Path(args.prepared),
+        licence_note=manifest.get("licence_note"),
+    )
+
+
+PREPARED = Kind(
+    help="a folder that hf-cxr prepare wrote, --prepared",
+    options=("prepared", "verify_prepared"),
+    check=_check,
+    load=_load,
+)
 
 
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
@@ -81,14 +102,14 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
         if is_being_prepared(folder):
             raise FileNotFoundError(f"{folder} is being prepared by another process: wait until it has finished")
         unfinished = (folder / SHARDS).is_file()
-        state = "was not prepared to its end" if unfinished else "is not a prepared folder"
+        state = "was not prepared completely" if unfinished else "is not a prepared folder"
         repair = AGAIN if unfinished else f"run hf-cxr prepare ... --out {folder}"
         raise FileNotFoundError(f"{folder} {state}: it has no {MANIFEST}; {repair}")
     manifest = read_json(path)
     if isinstance(manifest, dict) and isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
         raise LaterFormatError(
-            f"{path} has format {manifest['format']}, this version of hf_cxr reads {FORMAT}: prepare into another "
-            "folder, or upgrade hf_cxr"
+            f"{path} has format {manifest['format']}, but this version of hf_cxr reads format {FORMAT}: upgrade "
+            "hf_cxr, or prepare into another folder"
         )
     wrong = wrong_part(manifest)
     if wrong:
@@ -127,20 +148,6 @@ def load_prepared(folder: str | os.PathLike, *, verify: bool = False) -> tuple[d
     if before != _stamp(folder):
         raise ValueError(f"{folder} was prepared again while it was opened: run the same command again")
     return splits, manifest
-
-
-def check_recipe(manifest: Mapping[str, Any], size: int, resample: int, folder: str | os.PathLike) -> None:
-    """Refuse prepared pixels that are not those which a model with this preprocessing is to see.
-
-    Raises:
-        ValueError: another size, another filter, or a rule that this version of the package does not follow.
-    """
-    wanted = asdict(Recipe(size, resample))
-    if manifest["recipe"] != wanted:
-        raise ValueError(
-            f"{folder} was prepared with {_words(manifest['recipe'])}; the image processor here wants "
-            f"{_words(wanted)}: prepare it again with the same --resize_size and model, or change these here"
-        )
 
 
 def check_folder(folder: Path, manifest: Mapping[str, Any], *, verify: bool = False) -> list[dict[str, Any]]:
@@ -185,10 +192,10 @@ def damaged_shards(folder: Path, entries: Sequence[Mapping], *, read: bool) -> d
             return f"{name} is missing"
         size = path.stat().st_size
         if size != entry["bytes"]:
-            return f"{name} has {size:,} bytes, {entry['bytes']:,} were written"
+            return f"{name} has {size:,} bytes, but {entry['bytes']:,} were written"
         try:
             if read and "sha256" in entry and file_sha256(path) != entry["sha256"]:
-                return f"{name} has another content than was written (its SHA-256 differs)"
+                return f"{name} has changed since it was written (its SHA-256 differs)"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
         return None
@@ -216,7 +223,7 @@ def _listed_shards(folder: Path, manifest: Mapping[str, Any]) -> list[dict[str, 
         lacking = sorted(set(range(min(of, len(numbers) + 1))) - set(numbers))
         if lacking:
             raise ValueError(
-                f"{path} has no whole line on {name}/{shard_file(lacking[0], of)}: {AGAIN}, it is decoded again"
+                f"{path} has no complete line for {name}/{shard_file(lacking[0], of)}: {AGAIN}, it is decoded again"
             )
         entries += [found[name, number] for number in sorted(numbers)]
     rows = {name: sum(entry["rows"] for entry in entries if entry["split"] == name) for name in manifest["splits"]}
@@ -243,7 +250,7 @@ def _check_small_files(folder: Path, manifest: Mapping[str, Any], entries: Seque
             raise ValueError(f"{folder / name} is damaged (its SHA-256 differs): {AGAIN}, finished shards stay")
     listed = read_json(folder / DICT)
     if not isinstance(listed, dict) or listed.get("splits") != list(manifest["splits"]):
-        raise ValueError(f"{folder / DICT} is damaged (other splits than {MANIFEST} has): {AGAIN}")
+        raise ValueError(f"{folder / DICT} is damaged (its splits are not those of {MANIFEST}): {AGAIN}")
     for split in manifest["splits"]:
         info = read_json(folder / split / INFO)
         if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
@@ -252,7 +259,7 @@ def _check_small_files(folder: Path, manifest: Mapping[str, Any], entries: Seque
         state = read_json(path)
         wanted = [{"filename": entry["file"]} for entry in entries if entry["split"] == split]
         if not isinstance(state, dict) or state.get("_data_files") != wanted:
-            raise ValueError(f"{path} is damaged (it names other files than {SHARDS} does): {AGAIN}")
+            raise ValueError(f"{path} is damaged (its files are not those of {SHARDS}): {AGAIN}")
 
 
 def _open(folder: Path, manifest: Mapping[str, Any], entries: Sequence[Mapping]) -> datasets.DatasetDict:
@@ -267,10 +274,12 @@ def _open(folder: Path, manifest: Mapping[str, Any], entries: Sequence[Mapping])
             f"{AGAIN[0].upper()}{AGAIN[1:]} with --verify, which finds the file and writes it again"
         ) from error
     if rows != manifest["splits"] or not whole:
-        what = f"{rows} images, its {MANIFEST} says {manifest['splits']}" if whole else "rows without their pixels"
+        what = (
+            f"{rows} images, but its {MANIFEST} records {manifest['splits']}" if whole else "rows without their pixels"
+        )
         raise ValueError(
-            f"{folder} holds {what}: a shard was changed. {AGAIN[0].upper()}{AGAIN[1:]} with --verify, or remove the "
-            "folder and prepare it again"
+            f"{folder} contains {what}: a shard was changed. {AGAIN[0].upper()}{AGAIN[1:]} with --verify, or remove "
+            "the folder and prepare it again"
         )
     return splits
 
@@ -292,7 +301,3 @@ def _stamp(folder: Path) -> list[tuple[int, int, int]] | None:
     except OSError:
         return None
     return [(state.st_ino, state.st_size, state.st_mtime_ns) for state in states]
-
-
-def _words(recipe: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in recipe.items())

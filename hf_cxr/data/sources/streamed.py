@@ -1,33 +1,34 @@
-"""Images that are read while training goes on: Parquet shards, on disk or on the Hub, that are never held or copied.
+"""Images that are read during training, from Parquet shards on disk or on the Hub that are neither loaded nor copied.
 
-Two readings. The table (labels, ids, patients, where each image lies) is read whole and once, without the image
-column, so that splits, their fingerprint, prevalence and class weights are those of the map-style road. The pixels are
-a stream: row groups in an order of their own each epoch, images decoded as they come, a buffer to mix them.
+The table (labels, ids, patients, where each image is) is read whole and once, without the image column, so splits,
+their fingerprint, prevalence and class weights are the same as without streaming. The pixels are a stream: row groups
+in a new order each epoch, images decoded as they come, and a buffer to mix them.
 
 | memory                  | grows with                                                                         |
 |-------------------------|------------------------------------------------------------------------------------|
-| the table               | rows: some 100 bytes, the lengths of ids and paths, and 4 C for the labels (4 C    |
-|                         | again in each process that trains); reading it takes some five times that          |
+| the table               | rows: about 100 bytes, the lengths of ids and paths, and 4 C for the labels (4 C   |
+|                         | again in each process that trains); reading it takes about five times that         |
 | the stream, each worker | nothing: ``buffer`` images of S x S bytes, and READ_AT_ONCE encoded ones           |
 
 This is torch's `IterableDataset` and not that of `datasets`, because here the table is known. So each process and
-each dataloader worker can have its own row groups and yet exactly as many images as the others (an epoch has a length,
-and no process waits for ever for another's batch), and what is in another split is passed over before it is decoded. A
-row group at the border of two shares is read by both, each passing over the other's rows.
+each dataloader worker has its own row groups and yet exactly as many images as every other one (an epoch has a length,
+and no process waits endlessly for another's batch), and images of another split are skipped before they are decoded. A
+row group at the border of two shares is read by both, and each skips the other's rows.
 
-How well images are mixed depends on the shards: of those that `datasets` writes (100 rows a row group) the buffer
-holds ten groups from anywhere; of one that is a single group, sorted by patient or finding, it holds neighbours.
+How well images are mixed depends on the shards: if they have 100 rows a row group, as `datasets` writes them, the
+buffer contains ten groups from anywhere; if one is a single group, sorted by patient or finding, it contains
+neighbours.
 
-The order depends on (seed, epoch) and the number of processes and workers; what augmentation draws, on (seed, epoch,
-row) alone, as it does in the map-style road. A run that is resumed in mid-epoch reads and decodes that epoch's first
-images again, without training on them, until it is where it stopped.
+The order depends on (seed, epoch) and the number of processes and workers; augmentation depends on (seed, epoch, row)
+alone, as without streaming. A run that resumes in mid-epoch reads and decodes that epoch's first images again, without
+training on them, until it is where it stopped.
 
 From the Hub, the table costs a request a shard (its footer) and one a row group; an epoch costs the download of every
 row group that holds a row of the split.
 
-Refuses: data that are no Parquet; rows without image bytes, as far as the shards' footers tell; and, when it comes to
-it, a broken image: `ImageError` names shard, row group and row. None is skipped (missing_images must be "error"): a
-stream cannot know beforehand what it will lack, and the split's name and counts would be those of other images.
+Refuses: data that are not Parquet; rows without image bytes, as far as the shards' footers show it; and a broken image
+when it is reached: `ImageError` names shard, row group and row. None is skipped (missing_images must be "error"): a
+stream cannot know beforehand which images are missing, so the split's fingerprint and counts would be wrong.
 
 N = rows of a split, U = row groups, C = findings, S = working side in pixels.
 """
@@ -49,7 +50,7 @@ from tqdm.auto import tqdm
 
 from hf_cxr.data.images.decoded import absent_bytes_message
 from hf_cxr.data.images.grey import ImageError, read_grey, resize_grey
-from hf_cxr.data.schema import STREAM, features
+from hf_cxr.data.schema import STREAM, features, label_matrix
 from hf_cxr.data.sources.table.description import TableDescription, load_description
 from hf_cxr.data.sources.table.embedded import is_saved, open_builder, parquet_files
 from hf_cxr.data.sources.table.files import ROW, find_files, no_code_of, read_hub_rows, wanted_columns
@@ -77,7 +78,7 @@ def load_streamed(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: the table is not as described, is no Parquet, or holds no images.
+        ValueError: the table is not as described, is not Parquet, or has no images.
     """
     if not isinstance(description, TableDescription):
         description = load_description(description)
@@ -132,7 +133,7 @@ class StreamedImages(IterableDataset):
         processes, process: how many share the rows, and which of them this is.
 
     Raises:
-        ValueError: fewer rows than one step; a step that is no whole number of batches of each process.
+        ValueError: fewer rows than one step; a step that is not a whole number of batches of each process.
         ImageError: (when it is reached) an image can't be decoded; the message has shard, row group, row and reason.
     """
 
@@ -156,7 +157,7 @@ class StreamedImages(IterableDataset):
     ):
         if step_size and step_size % (batch_size * processes):
             raise ValueError(
-                f"{step_size} images a step are no whole batches of {batch_size} on {processes} processes"
+                f"{step_size} images a step cannot be divided into batches of {batch_size} on {processes} processes"
             )
         if len(split) < (step_size or 1):
             raise ValueError(
@@ -169,8 +170,7 @@ class StreamedImages(IterableDataset):
         self.used = len(split) // step_size * step_size if step_size else len(split)
         self.share = -(-self.used // processes)  # rows of this process, blank ones included
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on see it change
-        column = split.with_format("numpy", columns=["labels"])["labels"]
-        self._label_NC = np.asarray(column[:], dtype=np.float32)
+        self._label_NC = label_matrix(split)
         self._index_row_groups(split)
 
     def _index_row_groups(self, split: datasets.Dataset) -> None:
@@ -275,7 +275,7 @@ class StreamedImages(IterableDataset):
     def _decode(self, content: bytes | None, row: int, where: str) -> dict[str, Any]:
         where = f"{where} ({self.split[row]['image_id']})" if not content else where
         if not content:
-            raise ImageError(where, "the shard holds no bytes for it")
+            raise ImageError(where, "the shard has no bytes for it")
         try:
             grey = read_grey(content, name=where)
         except ImageError as error:
@@ -336,7 +336,7 @@ def _shards(description: TableDescription, root: Path) -> dict[str, list[str]]:
         return parquet_files(description, root)
     folder = root / description.hub
     if folder.is_dir() and is_saved(folder):
-        raise ValueError(f"{folder} is of save_to_disk, which needs no streaming: it is memory-mapped; leave it out")
+        raise ValueError(f"{folder} was written by save_to_disk and is memory-mapped: leave --streaming out")
     place = str(folder) if folder.is_dir() else description.hub
     with no_code_of(place):
         if folder.is_dir():
@@ -346,7 +346,7 @@ def _shards(description: TableDescription, root: Path) -> dict[str, list[str]]:
     found = {str(split): [str(path) for path in paths] for split, paths in (builder.config.data_files or {}).items()}
     strange = [path for paths in found.values() for path in paths if not path.endswith((".parquet", ".pq"))]
     if strange or not found:
-        raise ValueError(f"{place} cannot be streamed: it is no set of Parquet files{_example(strange)}")
+        raise ValueError(f"{place} cannot be streamed: it is not a set of Parquet files{_example(strange)}")
     return found
 
 
@@ -396,7 +396,7 @@ def _refuse_absent_bytes(parquet: pq.ParquetFile, path: str, column: str) -> Non
     names = [parquet.schema.column(i).path for i in range(metadata.num_columns)]
     leaf = next((i for i, name in enumerate(names) if name in (column, f"{column}.bytes")), None)
     if leaf is None:
-        raise ValueError(f"{path}: column {column!r} holds no images' bytes; it is {names}")
+        raise ValueError(f"{path}: column {column!r} has no image bytes; the file has {names}")
     statistics = [metadata.row_group(g).column(leaf).statistics for g in range(metadata.num_row_groups)]
     absent = sum(part.null_count or 0 for part in statistics if part is not None and part.has_null_count)
     if absent:

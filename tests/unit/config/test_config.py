@@ -64,7 +64,7 @@ def test_without_a_file_the_quickstart_is_taken():
         (["--dataset", "nih"], "dataset nih needs --nih_root"),
         (["--num_train_epochs", "0"], "num_train_epochs is 0.0; it must be above 0"),
         (["--optim", "sgd"], "optim must stay"),
-        (["--nih_root", "/data"], "--nih_root is given but the dataset is phantom"),
+        (["--nih_root", "/data"], "--nih_root is given, but --dataset phantom does not take it: add --dataset nih"),
         (
             ["--images_per_step", "128"],
             "images_per_step is 128, but 32 images x 1 accumulation",

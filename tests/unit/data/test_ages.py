@@ -63,7 +63,7 @@ def test_what_is_implausible_or_open_is_counted_in_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         years(pd.Series(["411", "-1", "58", "90+", "90+"]), "t")
     assert "2 age(s) below 0 or above 120" in caplog.text
-    assert "2 age(s) without an upper end, such as 90+" in caplog.text
+    assert "2 age(s) without an upper limit, such as 90+" in caplog.text
 
 
 def test_both_readers_read_the_same(tmp_path):

@@ -9,14 +9,15 @@ import datasets
 import numpy as np
 import pytest
 import yaml
+from decoding import check_image, check_images
 from PIL import Image
 from tiny import SWIN
 
 from hf_cxr.commands import main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import DecodedImages, check_images, load_splits
+from hf_cxr.data import DecodedImages, load_source
 from hf_cxr.data.images.checks import SoundFiles, inspect_images
-from hf_cxr.data.images.grey import ImageError, check_image, read_grey
+from hf_cxr.data.images.grey import ImageError, read_grey
 from hf_cxr.labels import LabelSpace
 from hf_cxr.run.preflight import check_labels, check_run, way_out_named
 
@@ -60,8 +61,8 @@ def words(table, *flags):
 
 def at_the_door(table, *flags):
     args = parse_arguments(words(table, *flags))
-    splits, label_names = load_splits(args.data)
-    return check_run(args, splits, label_names)
+    used, left_out = check_run(args, load_source(args.data))
+    return used.splits, left_out
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +178,7 @@ def test_an_error_from_a_worker_process_is_one_line():
 
 
 def test_a_row_that_is_left_out_keeps_its_place_and_takes_part_in_nothing(tmp_path):
-    splits, _ = load_splits(parse_arguments(words(write_table(tmp_path))).data)
+    splits = load_source(parse_arguments(words(write_table(tmp_path))).data).splits
     plain, without = (DecodedImages(splits["train"], 36, 2, left_out=rows) for rows in ((), (3,)))
     assert len(plain) == len(without) == 12
     assert np.isnan(without[3]["labels"]).all()
@@ -211,7 +212,7 @@ def counted(monkeypatch):
 
 
 def test_what_was_sound_is_not_decoded_again_until_it_changes(tmp_path, monkeypatch):
-    splits, _ = load_splits(parse_arguments(words(write_table(tmp_path))).data)
+    splits = load_source(parse_arguments(words(write_table(tmp_path))).data).splits
     memory, decoded = tmp_path / "home" / "sound", counted(monkeypatch)
     broken = tmp_path / "img" / "test1.png"
     content = broken.read_bytes()
@@ -248,7 +249,7 @@ def test_a_memory_is_shared_and_a_damaged_one_is_ignored(tmp_path):
 
 
 def test_processes_share_the_images_and_together_see_all(tmp_path, monkeypatch):
-    splits, _ = load_splits(parse_arguments(words(write_table(tmp_path))).data)
+    splits = load_source(parse_arguments(words(write_table(tmp_path))).data).splits
     (tmp_path / "img" / "train11.png").write_bytes(b"")
     (tmp_path / "img" / "test0.png").write_bytes(b"")
     decoded = counted(monkeypatch)
@@ -319,11 +320,11 @@ def test_labels_are_checked_again_after_images_were_left_out(tmp_path):
 
 def test_a_sound_table_passes_without_a_word(tmp_path, caplog):
     args = parse_arguments(words(write_table(tmp_path)))
-    splits, label_names = load_splits(args.data)
+    source = load_source(args.data)
     with caplog.at_level(logging.WARNING):
-        check_labels(args, splits, label_names)
-        same, left_out = check_run(args, splits, label_names)
-    assert (same, left_out, caplog.text) == (splits, {}, "")
+        check_labels(args, source.splits, source.labels)
+        same, left_out = check_run(args, source)
+    assert (same, left_out, caplog.text) == (source, {}, "")
     assert dataclasses.asdict(args.data)["unreadable_images"] == "error"
 
 

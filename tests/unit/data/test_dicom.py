@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from decoding import check_image, check_images
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -22,14 +23,17 @@ from tiny import SWIN
 
 from hf_cxr.commands import main
 from hf_cxr.config import ModelArguments
-from hf_cxr.data import DecodedImages, check_images, load_table
+from hf_cxr.data import DecodedImages, load_table
 from hf_cxr.data.images.checks import SoundFiles, inspect_images
 from hf_cxr.data.images.dicom import TAGS
-from hf_cxr.data.images.grey import ImageError, check_image, image_size, read_grey, resize_grey
-from hf_cxr.data.prepare import Recipe, Source, prepare
+from hf_cxr.data.images.grey import ImageError, image_size, read_grey, resize_grey
+from hf_cxr.data.manifest import Recipe
+from hf_cxr.data.prepare import prepare
 from hf_cxr.data.schema import features
+from hf_cxr.data.sources import Source
 from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.inference.classifier import Classifier, find_images, stock_images
+from hf_cxr.labels import LabelSpace
 from hf_cxr.models.build import build_model
 from hf_cxr.processing import build_image_processor
 from hf_cxr.run.stock import PIPELINE_TOLERANCE, compare_with_stock_pipeline
@@ -739,6 +743,6 @@ def test_preparing_counts_dark_images(tmp_path, caplog):
         row = {"image": [str(tmp_path / f"{name}.dcm")], "labels": [[1.0]], "image_id": [name], "patient_id": [name]}
         row |= {"view": ["PA"], "age": [50.0], "sex": ["F"], "boxes": [[]]}
         splits[name] = datasets.Dataset.from_dict(row, features=features(("Mass",)))
-    manifest = prepare(splits, tmp_path / "out", Recipe(36, 2), Source("d", ["Mass"]), duplicates="list")
+    manifest = prepare(Source(splits, LabelSpace(["Mass"]), "d"), tmp_path / "out", Recipe(36, 2), duplicates="list")
     assert manifest["unused_bits"] == 2
     assert "2 of 3 images come out" in caplog.text

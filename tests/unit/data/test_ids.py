@@ -16,7 +16,7 @@ from transformers import SwinConfig
 
 from hf_cxr.commands.split import main as split
 from hf_cxr.config import DataArguments
-from hf_cxr.data import load_nih, load_splits, load_table, near_shared_patients, split_fingerprint
+from hf_cxr.data import load_nih, load_source, load_table, near_shared_patients, split_fingerprint
 from hf_cxr.data.ids import canonical_code, canonical_id, code_values, likeness, similar_ids, similar_pairs
 from hf_cxr.data.split_files import apply_split_file, read_split_file
 from hf_cxr.data.splits import check_patients_disjoint, patient_folds, with_canonical_ids
@@ -217,7 +217,7 @@ def test_ids_that_lost_digits_stop_the_table(tmp_path, kind, cell):
     keys = {"files": f"rows.{kind}", "image_column": "f", "patient_column": "p", "split_column": "s"}
     (tmp_path / "t.yaml").write_text(json.dumps({**keys, "findings": ["Mass"]}))
     with pytest.raises(
-        ValueError, match=rf"rows.{kind}: column 'p' holds rounded numbers \(1 row.*export the ids again"
+        ValueError, match=rf"rows.{kind}: column 'p' contains rounded numbers \(1 row.*export the ids again"
     ):
         load_table(tmp_path / "t.yaml", images=False)
 
@@ -262,7 +262,7 @@ def test_two_spellings_in_one_file_are_one_patient(tmp_path):
     assert splits["train"]["patient_id"][:] == ["1003", "1003"]
     with pytest.raises(ValueError, match="train and test share 1 patient"):
         own(tmp_path, ROWS.replace("1005", "\u200b1003.00"))
-    with pytest.raises(ValueError, match=r"'p' names no patient for some images \(1 row"):
+    with pytest.raises(ValueError, match=r"'p' is empty for some images \(1 row"):
         own(tmp_path, ROWS.replace("1005", "None"))
 
 
@@ -337,7 +337,7 @@ def test_several_columns_are_one_view(tmp_path):
     del keys["view_values"]["*"]
     with pytest.raises(ValueError, match=r"'Frontal/Lateral' and 'AP/PA' contains an unknown view .*'Frontal LL'"):
         own(tmp_path, rows, **keys)
-    with pytest.raises(ValueError, match=r"lacks the column.*'AP/PA'"):
+    with pytest.raises(ValueError, match=r"is missing the column.*'AP/PA'"):
         own(tmp_path, rows.replace("AP/PA", "AP"), **keys)
 
 
@@ -377,7 +377,7 @@ def test_rows_without_a_partner_that_differ_in_spelling_alone_are_named(tmp_path
         joined(tmp_path, part)
     with pytest.raises(ValueError, match="has no image in train"), caplog.at_level(logging.WARNING):
         joined(tmp_path, part, unmatched="drop")
-    assert "2 rows left out that more.csv does not know" in caplog.text
+    assert "2 row(s) are left out: not in more.csv" in caplog.text
     assert "the table has '1003', more.csv has '01003'" in caplog.text
 
 
@@ -487,7 +487,7 @@ def write_zeros(folder: Path) -> list[str]:
 def test_alike_patients_are_named_and_the_check_claims_nothing(tmp_path, capsys, caplog):
     flags = write_zeros(tmp_path)
     with caplog.at_level(logging.WARNING):
-        splits, _ = load_splits(DataArguments(dataset="table", table=flags[-1]), images=False)
+        splits = load_source(DataArguments(dataset="table", table=flags[-1]), images=False).splits
     (warning,) = [record.getMessage() for record in caplog.records if "patient ids" in record.getMessage()]
     assert all(part in warning for part in ("train and test", "2 patient ids", "1003 and 00001003"))
     assert len(near_shared_patients(splits)) == 1

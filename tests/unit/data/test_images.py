@@ -7,10 +7,11 @@ import zlib
 
 import numpy as np
 import pytest
+from decoding import check_image
 from PIL import Image
 from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
 
-from hf_cxr.data.images.grey import ImageError, check_image, read_grey, resize_grey
+from hf_cxr.data.images.grey import ImageError, read_grey, resize_grey
 
 GREY = np.random.default_rng(0).integers(0, 256, (24, 31), dtype=np.uint8)
 
@@ -257,7 +258,7 @@ def test_a_missing_file_is_refused_with_its_path(tmp_path):
 def test_what_is_no_file_is_refused_with_the_reason(tmp_path):
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
-    for name, reason in (("folder.png", "it is a folder"), ("pipe.png", "it is no regular file")):
+    for name, reason in (("folder.png", "it is a folder"), ("pipe.png", "it is not a regular file")):
         assert str(check_image(tmp_path / name)) == f"cannot read {tmp_path / name}: {reason}"
         with pytest.raises(ImageError, match=reason):
             read_grey(tmp_path / name)

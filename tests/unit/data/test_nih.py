@@ -122,7 +122,7 @@ def test_ages_of_the_oldest_table(tmp_path, caplog):
         rows = rows_by_image(load_nih(tmp_path, images=False))
     assert rows["00000002_000.png"]["age"] == 0.5
     assert rows["00000005_000.png"]["age"] == pytest.approx(14 / 365.25)
-    assert "1 age(s) below 0 or above 120 years taken as unknown, such as 411" in caplog.text
+    assert "1 age(s) below 0 or above 120 years are unknown, such as 411" in caplog.text
 
 
 def test_missing_images_are_an_error_or_skipped_with_their_number(tmp_path, caplog):
@@ -131,7 +131,7 @@ def test_missing_images_are_an_error_or_skipped_with_their_number(tmp_path, capl
     gone = whole["train"][0]["image_id"]
     for image in (gone, TEST_IMAGES[0]):
         (root / "images" / image).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"lacks 2 of 8 images, such as {gone}.*missing_images='skip'"):
+    with pytest.raises(FileNotFoundError, match=rf"is missing 2 of 8 images, such as {gone}.*missing_images='skip'"):
         load_nih(root)
     with caplog.at_level(logging.WARNING, logger="hf_cxr.data.sources.nih"):
         splits = load_nih(root, missing_images="skip")
@@ -139,7 +139,7 @@ def test_missing_images_are_an_error_or_skipped_with_their_number(tmp_path, capl
     for name, split in splits.items():  # what is left is where the full release has it
         assert set(split["image_id"]) == set(whole[name]["image_id"]) - {gone, TEST_IMAGES[0]}
     (root / "images" / TEST_IMAGES[1]).unlink()
-    with pytest.raises(ValueError, match=r"no image at all of test \(missing: .*2 of 2 in test\)"):
+    with pytest.raises(ValueError, match=r"no image of test \(missing: .*2 of 2 in test\)"):
         load_nih(root, missing_images="skip")
     with pytest.raises(ValueError, match="'error' or 'skip'; got 'ignore'"):
         load_nih(root, missing_images="ignore")
@@ -150,7 +150,7 @@ CONTRADICTIONS = {  # what is wrong: file, old text, new text, message
     "in both lists": (TEST, "00000006_000.png", "00000005_000.png\n00000006_000.png", "both .*1 row.*00000005_000"),
     "in neither list": (TRAIN_VAL, "00000002_000.png\n", "", "neither .*00000002_000"),
     "listed twice": (TRAIN_VAL, "00000002_000.png", "00000002_000.png\n00000002_000.png", "listed twice.*00000002"),
-    "listed and unknown": (TEST, "00000006_000.png", "00000009_000.png", "test_list.*does not know.*00000009_000"),
+    "listed and unknown": (TEST, "00000006_000.png", "00000009_000.png", "test_list.*is not in.*00000009_000"),
     "empty list": (TEST, "00000006_000.png\n00000006_001.png", "", "test_list.txt lists no image"),
     "patient in both lists": (
         TEST,
@@ -161,13 +161,13 @@ CONTRADICTIONS = {  # what is wrong: file, old text, new text, message
     "image twice": (TABLE, "00000001_001.png", "00000001_000.png", "occurs twice.*00000001_000"),
     "odd image name": (TABLE, "00000001_001.png", "1_001.png", "not like 00000001_000.png.*'1_001.png'"),
     "other patient": (TABLE, "No Finding,2,2,", "No Finding,2,3,", "Patient ID differs.*00000002_000"),
-    "unknown finding": (TABLE, "Hernia", "Hermia", "does not know; known: .*'Hermia'"),
-    "empty finding": (TABLE, "Hernia", "", "does not know; known"),
+    "unknown finding": (TABLE, "Hernia", "Hermia", "not in the release; known: .*'Hermia'"),
+    "empty finding": (TABLE, "Hernia", "", "not in the release; known"),
     "finding and none": (TABLE, "Hernia", "No Finding|Hernia", "'No Finding' beside a finding.*Hernia'"),
     "odd age": (TABLE, ",81,", ",old,", "Patient Age is not an age .*'old'"),
     "odd view": (TABLE, ",AP,", ",LL,", "view is not PA, AP or empty .*3 row.*'LL'"),
     "odd sex": (TABLE, ",F,", ",X,", "sex is not M, F or empty .*'X'"),
-    "missing column": (TABLE, "View Position", "View", r"lacks the column\(s\) 'View Position'; it has .*'View'"),
+    "missing column": (TABLE, "View Position", "View", r"is missing the column\(s\) 'View Position'; it has .*'View'"),
     "no rows": (TABLE, None, HEADER + "\n", "has no rows"),
     "no table": (TABLE, None, "", "is not a CSV table"),
     "odd box header": (BOX, "Bbox [x", "Box [x", "does not begin with"),
@@ -256,7 +256,7 @@ def test_the_table_is_read_quickly(release):
 def test_a_partial_copy_keeps_the_assignment_of_the_release(release, tables):
     if len(list((release / "images").glob("*.png"))) != 2_774:
         pytest.skip("HF_CXR_NIH_ROOT is not the partial copy of 2,774 images")
-    with pytest.raises(FileNotFoundError, match=r"lacks 109346 of 112120 images, such as .*'skip'"):
+    with pytest.raises(FileNotFoundError, match=r"is missing 109346 of 112120 images, such as .*'skip'"):
         load_nih(release)
     splits = load_nih(release, missing_images="skip")
     assert len(splits["train"]) + len(splits["validation"]) == 2_479

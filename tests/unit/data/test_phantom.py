@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from hf_cxr.data.sources import phantom
-from hf_cxr.data.sources.phantom import draw_cases, load_phantom, render_phantom
+from hf_cxr.data.sources.phantom import load_phantom
 from hf_cxr.labels import NIH14
-from hf_cxr.phantom.cases import SPLITS, label_set_weights, label_sets
+from hf_cxr.phantom.cases import SPLITS, draw_cases, label_set_weights, label_sets
 from hf_cxr.phantom.findings import DIFFUSE, SIGNS
+from hf_cxr.phantom.render import render_phantom
 from hf_cxr.phantom.thorax import FRAME_CM
 
 # Marginals of Data_Entry_2017_v2020.csv, in the order of NIH14.

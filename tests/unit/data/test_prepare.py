@@ -21,12 +21,16 @@ from PIL import Image
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import DecodedImages, count_missing, label_matrix, load_nih, load_splits, split_fingerprint
+from hf_cxr.data import DecodedImages, label_matrix, load_nih, load_source, split_fingerprint
 from hf_cxr.data import prepare as module
 from hf_cxr.data.images import decoding
-from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare, read_manifest
+from hf_cxr.data.manifest import Recipe
+from hf_cxr.data.prepare import prepare
 from hf_cxr.data.schema import features
-from hf_cxr.labels import NIH14
+from hf_cxr.data.sources import Source
+from hf_cxr.data.sources.prepared import load_prepared, read_manifest
+from hf_cxr.data.split_files import write_split_file
+from hf_cxr.labels import NIH14, LabelSpace
 
 NAMES = ("Effusion", "Mass")
 RECIPE = Recipe(size=32, resample=int(Image.Resampling.BICUBIC))
@@ -82,7 +86,7 @@ def _small_shards(monkeypatch):
 
 def write(splits, out, recipe=RECIPE, **options):
     missing = options.pop("missing", {})
-    return prepare(splits, out, recipe, Source("thirty", list(NAMES), missing=missing), **options)
+    return prepare(Source(splits, LabelSpace(NAMES), "thirty", missing=missing), out, recipe, **options)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -171,8 +175,8 @@ def kill_while_preparing(root, out, after):
         "from hf_cxr.data.sources.phantom import load_phantom\n"
         "from hf_cxr.labels import NIH14\n"
         f"splits = load_phantom(train=160, validation=20, test=20, size=128)\n"
-        "source = prepare.Source('phantoms', list(NIH14), synthetic=True)\n"
-        f"prepare.prepare(splits, {str(out)!r}, prepare.Recipe(64, 3), source)\n"
+        "source = prepare.Source(splits, NIH14, 'phantoms', synthetic=True)\n"
+        f"prepare.prepare(source, {str(out)!r}, prepare.Recipe(64, 3))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.DEVNULL)
     if after is None:
@@ -189,7 +193,7 @@ def kill_while_preparing(root, out, after):
 def test_killed_and_run_again_it_is_whole(tmp_path):
     root = Path(__file__).parents[3]
     kill_while_preparing(root, tmp_path / "out", after=3)
-    with pytest.raises(FileNotFoundError, match="was not prepared to its end"):
+    with pytest.raises(FileNotFoundError, match="was not prepared completely"):
         load_prepared(tmp_path / "out")
     finished = len((tmp_path / "out" / "shards.jsonl").read_text().splitlines())
     kill_while_preparing(root, tmp_path / "out", after=None)
@@ -221,7 +225,7 @@ def test_unreadable_images_are_all_named_and_by_choice_left_out_and_listed(sourc
     spoil(tmp_path / "images")
     with pytest.raises(ValueError, match=r"3 of 30 images cannot be read: train 03.png: .*test 26.png: .*27.png"):
         write(splits, out)
-    with pytest.raises(FileNotFoundError, match="not prepared to its end"):
+    with pytest.raises(FileNotFoundError, match="not prepared completely"):
         read_manifest(out)
     manifest = write(splits, out, unreadable="skip")
     assert manifest["decoded"] == 0  # the others had been kept
@@ -305,9 +309,9 @@ def slow(batch, recipe):
 if __name__ == "__main__":
     decoding.decode_batch, prepare.BATCH = slow, 1
     splits = load_phantom(train=1000, validation=4, test=4, size=32)
-    source = prepare.Source("phantoms", list(NIH14), synthetic=True)
+    source = prepare.Source(splits, NIH14, "phantoms", synthetic=True)
     try:
-        prepare.prepare(splits, sys.argv[1], prepare.Recipe(32, 3), source, workers=2)
+        prepare.prepare(source, sys.argv[1], prepare.Recipe(32, 3), workers=2)
     except KeyboardInterrupt:
         sys.exit(130)
 """
@@ -365,7 +369,7 @@ def _write_with_a_file_size_limit(out, images):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     try:
-        prepare(datasets.load_from_disk(images), out, RECIPE, Source("thirty", list(NAMES)))
+        prepare(Source(datasets.load_from_disk(images), LabelSpace(NAMES), "thirty"), out, RECIPE)
     except OSError as error:
         os._exit(7 if "finished shards stay" in str(error) else 8)
     os._exit(0)
@@ -411,7 +415,7 @@ def test_a_cut_off_or_missing_shard_is_reported_at_load_and_written_again(source
     write(source(), out)
     shard = out / "train" / "data-00001-of-00004.arrow"
     shard.write_bytes(shard.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"data-00001-of-00004.arrow has .* bytes, .* were written"):
+    with pytest.raises(ValueError, match=r"data-00001-of-00004.arrow has .* bytes, but .* were written"):
         load_prepared(out)
     assert write(source(), out)["decoded"] == 6
     shard.unlink()
@@ -443,12 +447,13 @@ def test_the_command_and_training_from_its_folder(tmp_path, capsys):
     assert hf_cxr_main(line) == 0
     assert "nothing to do" in capsys.readouterr().out
     args = parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data
-    prepared, names = load_splits(args)
-    drawn, _ = load_splits(parse_arguments(phantoms).data)
+    source = load_source(args)
+    prepared, names = source.splits, source.labels
+    drawn = load_source(parse_arguments(phantoms).data).splits
     assert names == NIH14
     assert names.aliases == NIH14.aliases  # by which a set with other names is measured
     assert split_fingerprint(prepared) == split_fingerprint(drawn)
-    assert "image" not in load_splits(args, images=False)[0]["train"].column_names
+    assert "image" not in load_source(args, images=False).splits["train"].column_names
     with pytest.raises(ValueError, match="prepared at"):
         DecodedImages(prepared["train"], 48, 3)
 
@@ -463,25 +468,23 @@ def test_bad_lines_are_refused(tmp_path, capsys):
     assert "--resize_size" in refused("--dataset=phantom")
     assert "for training" in refused("--resize_size=72", "--train_limit=3")
     assert "at least 1" in refused("--resize_size=72", "--workers=0")
-    assert "give the source" in refused("--resize_size=72", "--dataset=prepared", f"--prepared={tmp_path}")
+    assert "what this command writes" in refused("--resize_size=72", "--dataset=prepared", f"--prepared={tmp_path}")
     assert not (tmp_path / "out").exists()
 
 
 def test_another_size_than_the_models_is_refused_before_training(tmp_path, source):
-    from hf_cxr.data import check_prepared
-
     write(source(), tmp_path / "out")
-    args = parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data
-    check_prepared(args, 32, RECIPE.resample)
+    prepared = load_source(parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data)
+    prepared.check_pixels(32, RECIPE.resample)
     for size, resample in ((36, RECIPE.resample), (32, int(Image.Resampling.BILINEAR))):
         with pytest.raises(ValueError, match="was prepared with size 32, resample 3"):
-            check_prepared(args, size, resample)
+            prepared.check_pixels(size, resample)
 
 
 def test_real_images(release, tmp_path):
     splits = load_nih(release, missing_images="skip")
     few = datasets.DatasetDict({name: split.select(range(12)) for name, split in splits.items()})
-    prepare(few, tmp_path / "out", Recipe(112, 3), Source("a few", list("ABCDEFGHIJKLMN")))
+    prepare(Source(few, NIH14, "a few"), tmp_path / "out", Recipe(112, 3))
     prepared, _ = load_prepared(tmp_path / "out")
     for name, split in few.items():
         raw, ready = DecodedImages(split, 112, 3), DecodedImages(prepared[name], 112, 3)
@@ -503,7 +506,7 @@ def test_a_picture_in_two_splits_is_refused_by_name_or_listed(source, tmp_path):
     with pytest.raises(ValueError, match="in two splits"):
         write(source(), out)
     args = parse_arguments(["--dataset=prepared", f"--prepared={out}"]).data
-    load_splits(args)  # they were accepted when the folder was made, and its manifest lists them
+    load_source(args)  # they were accepted when the folder was made, and its manifest lists them
 
 
 def test_a_split_file_may_not_deal_a_pictures_copies_to_two_splits(source, tmp_path):
@@ -516,7 +519,7 @@ def test_a_split_file_may_not_deal_a_pictures_copies_to_two_splits(source, tmp_p
         lines = [f"{image},p{int(image[:2])},{side}\n" for image, side in (rows | change).items()]
         listed.write_text("image_id,patient_id,split\n" + "".join(lines))
         words = ["--dataset=prepared", f"--prepared={out}", f"--split_file={listed}"]
-        return load_splits(parse_arguments(words).data)[0]
+        return load_source(parse_arguments(words).data).splits
 
     assert dealt(**{"11.png": "test"})["test"].num_rows == 6
     with pytest.raises(ValueError, match=r"10.png \(test\) is, but for 0 of 1024 bits, 00.png \(train\)"):
@@ -528,7 +531,11 @@ def test_what_the_source_lacked_and_what_was_refused_is_counted(source, tmp_path
     spoil(tmp_path / "images")
     write(splits, tmp_path / "out", unreadable="skip", missing={"train": 5})
     args = parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data
-    splits = load_prepared(tmp_path / "out")[0]
-    assert count_missing(args, splits) == {"train": 6, "test": 2}
-    assert count_missing(dataclasses.replace(args, split_file=__file__), splits) == {"all splits": 8}
+    prepared = load_source(args)
+    assert prepared.missing == {"train": 6, "test": 2}
+    assert load_source(dataclasses.replace(args, train_limit=3)).missing == {"test": 2}
+    listed = tmp_path / "split.csv"
+    rows = [(row["image_id"], row["patient_id"], name) for name, split in prepared.splits.items() for row in split]
+    write_split_file(listed, *zip(*rows, strict=True), column="split")
+    assert load_source(dataclasses.replace(args, split_file=str(listed))).missing == {"all splits": 8}
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["missing"] == {"train": 5}

@@ -17,12 +17,13 @@ from PIL import Image
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import load_splits
 from hf_cxr.data import prepare as module
-from hf_cxr.data.manifest import TIMING
-from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare, read_manifest
+from hf_cxr.data.manifest import TIMING, Recipe
+from hf_cxr.data.prepare import prepare
 from hf_cxr.data.schema import features
-from hf_cxr.data.sources import prepared
+from hf_cxr.data.sources import Source, load_source, prepared
+from hf_cxr.data.sources.prepared import load_prepared, read_manifest
+from hf_cxr.labels import LabelSpace
 
 NAMES = ("Effusion", "Mass")
 SMALL_FILES = ("manifest.json", "shards.jsonl", "dataset_dict.json", "train/state.json", "train/dataset_info.json")
@@ -63,7 +64,7 @@ def splits_of(images, label=0.0):
 
 
 def write(images, out, *, label=0.0, **options):
-    return prepare(splits_of(images, label), out, Recipe(16, 3), Source("twelve", list(NAMES)), **options)
+    return prepare(Source(splits_of(images, label), LabelSpace(NAMES), "twelve"), out, Recipe(16, 3), **options)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +201,7 @@ def test_the_list_of_shards_may_be_in_another_order_or_repeat_itself_but_not_lac
         (out / "shards.jsonl").write_text("".join(same))
         assert loaded(out) == loaded(whole)
     (out / "shards.jsonl").write_text("".join(lines[:1] + lines[2:]))
-    assert f"no whole line on {SHARD}" in loaded(out)
+    assert f"no complete line for {SHARD}" in loaded(out)
     (out / "shards.jsonl").write_text("".join(lines[:2] + lines[3:]))
     assert "shards.jsonl" in loaded(out)
     (out / "shards.jsonl").unlink()
@@ -246,7 +247,7 @@ def test_a_shard_outside_the_folder_is_never_opened(out, images, whole, where, o
     lines = [json.loads(line) for line in (out / "shards.jsonl").read_text().splitlines()]
     lines[1] |= {"file": name}
     (out / "shards.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert f"no whole line on {SHARD}" in loaded(out)
+    assert f"no complete line for {SHARD}" in loaded(out)
 
 
 def test_a_row_that_names_a_file_in_place_of_its_pixels_is_refused(out, images):
@@ -397,7 +398,7 @@ def test_the_lock_is_taken_before_anything_is_read(out, images, monkeypatch):
 
 def test_a_folder_that_is_being_written_says_so(out, images):
     (out / "manifest.json").unlink()
-    assert "was not prepared to its end" in loaded(out)
+    assert "was not prepared completely" in loaded(out)
     with FileLock(out / ".lock"):
         assert "is being prepared by another process" in loaded(out)
         with pytest.raises(FileNotFoundError, match="is being prepared by another process"):
@@ -421,7 +422,9 @@ CALL = """
 import sys, time
 from pathlib import Path
 from hf_cxr.data import load_phantom
-from hf_cxr.data.prepare import Recipe, Source, prepare
+from hf_cxr.data.manifest import Recipe
+from hf_cxr.data.prepare import prepare
+from hf_cxr.data.sources import Source
 from hf_cxr.labels import NIH14
 
 out, side, go = sys.argv[1:]
@@ -430,7 +433,7 @@ print("ready", flush=True)
 while not Path(go).exists():
     time.sleep(0.001)
 try:
-    prepare(splits, out, Recipe(int(side), 3), Source("phantoms", list(NIH14), synthetic=True))
+    prepare(Source(splits, NIH14, "phantoms", synthetic=True), out, Recipe(int(side), 3))
 except ValueError as error:
     sys.exit(str(error))
 """
@@ -454,7 +457,7 @@ def test_two_calls_at_once_give_the_folder_of_one(tmp_path):
     status = [process.returncode for process in runs]
     assert sorted(status) == [0, 1]
     refused = errors[status.index(1)].splitlines()[-1]
-    assert "another process is preparing" in refused or "was prepared from something else" in refused
+    assert "another process is preparing" in refused or "was prepared from a different source" in refused
     manifest = load_prepared(out, verify=True)[1]
     assert manifest["recipe"]["size"] == (36, 40)[status.index(0)]
 
@@ -471,7 +474,7 @@ def test_killed_at_three_moments_and_run_again_it_equals_the_straight_one():
 
 def test_nothing_is_left_where_a_call_ended_before_it_wrote(images, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
-    with pytest.raises(OSError, match="not enough room"):
+    with pytest.raises(OSError, match="not enough disk space"):
         write(images, tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
 
@@ -482,7 +485,7 @@ def test_an_image_with_empty_bytes_is_unreadable_and_its_path_is_not_followed(im
     empty = pa.array([{"bytes": b"", "path": str(images / "00.png")}, {"bytes": None, "path": str(images / "11.png")}])
     table = table.set_column(table.column_names.index("image"), "image", empty.cast(table["image"].type))
     splits["test"] = datasets.Dataset(table, info=splits["test"].info)
-    manifest = prepare(splits, tmp_path / "out", Recipe(16, 3), Source("x", list(NAMES)), unreadable="skip")
+    manifest = prepare(Source(splits, LabelSpace(NAMES), "x"), tmp_path / "out", Recipe(16, 3), unreadable="skip")
     assert [(entry["image_id"], entry["reason"]) for entry in manifest["refused"]] == [("10.png", "the file is empty")]
 
 
@@ -490,15 +493,15 @@ def test_the_command_verifies_without_a_source_and_training_by_an_option(out, ca
     words = [f"--prepared={out}", "--dataset=prepared", "--verify_prepared=true"]
     assert hf_cxr_main(["prepare", "--verify", "--out", str(out)]) == 0
     assert "all 5 shards" in capsys.readouterr().out
-    load_splits(parse_arguments(words).data)
+    load_source(parse_arguments(words).data)
     flip(out / SHARD, os.path.getsize(out / SHARD) // 2)
     assert hf_cxr_main(["prepare", "--verify", "--out", str(out)]) == 2
     error = capsys.readouterr().err
     assert SHARD in error
     assert error.count("\n") == 1
-    load_splits(parse_arguments(words[:2]).data)
+    load_source(parse_arguments(words[:2]).data)
     with pytest.raises(ValueError, match=SHARD):
-        load_splits(parse_arguments(words).data)
+        load_source(parse_arguments(words).data)
     with pytest.raises(SystemExit):
         parse_arguments(["--verify_prepared=true"])
 

@@ -16,7 +16,7 @@ from tiny import SWIN
 from hf_cxr.commands import run_command
 from hf_cxr.commands.train import main as train
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import count_missing, describe_split_source, load_splits, split_fingerprint
+from hf_cxr.data import load_source, split_fingerprint
 from hf_cxr.data.split_files import apply_split_file, read_split_file, write_split_file
 
 PATIENTS = 30
@@ -58,7 +58,7 @@ def source(tmp_path_factory) -> list[str]:
 
 
 def load(flags: list[str], *, images: bool = False) -> datasets.DatasetDict:
-    return load_splits(parse_arguments(flags).data, images=images)[0]
+    return load_source(parse_arguments(flags).data, images=images).splits
 
 
 def ids_of(splits, column: str = "image_id") -> dict[str, set[str]]:
@@ -168,13 +168,13 @@ def test_rows_are_dealt_by_image_id_whatever_their_order(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (GOOD[:3], r"names images that the data lack \(1, such as c1\)"),
-        ([*GOOD, ["d1", "d", ""]], r"lacks images that the data have \(1, such as d1\)"),
+        (GOOD[:3], r"names images that are not in the data \(1, such as c1\)"),
+        ([*GOOD, ["d1", "d", ""]], r"does not list images that the data have \(1, such as d1\)"),
         (changed(3, 1, "x"), r"patients differ from the data's \(1, such as c1: c in the file, x in the data\)"),
-        (changed(3, 1, "00c"), "leading zeros are missing, which a spreadsheet takes away"),
+        (changed(3, 1, "00c"), r"leading zeros \(a spreadsheet removes them\)"),
         (
             changed(3, 0, "C1"),
-            r"data lack \(1, such as c1\): 1 differ only in their spelling \(c1 in the file, C1 in the",
+            r"not in the data \(1, such as c1\): 1 differ only in their spelling \(c1 in the file, C1 in the",
         ),
     ],
 )
@@ -187,9 +187,9 @@ def test_images_that_are_not_at_hand_are_checked_against_the_list(tmp_path):
     file = read_split_file(write_csv(tmp_path / "s.csv", GOOD))
     at_hand = data_of([GOOD[0], GOOD[2], GOOD[3]])
     assert ids_of(apply_split_file(at_hand, file, listed=data_of(GOOD)))["train"] == {"a1"}
-    with pytest.raises(ValueError, match="names images that the data lack"):
+    with pytest.raises(ValueError, match="names images that are not in the data"):
         apply_split_file(at_hand, file)
-    with pytest.raises(ValueError, match="no image at hand is in validation"):
+    with pytest.raises(ValueError, match="none of the available images in validation"):
         apply_split_file(data_of([GOOD[0], GOOD[3]]), file, listed=data_of(GOOD))
 
 
@@ -205,7 +205,7 @@ def test_split_writes_what_training_reads(source, tmp_path, capsys):
     assert set.union(*ids_of(splits).values()) == set.union(*ids_of(own).values())
     assert split_fingerprint(splits) != split_fingerprint(own)
     assert main([*source, "--out", str(out)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     main([*source, "--out", str(tmp_path / "again.csv"), "--fractions", "0.5", "0.2", "0.3", "--seed", "1"])
     assert (tmp_path / "again.csv").read_bytes() == out.read_bytes()
     main([*source, "--out", str(tmp_path / "other.csv"), "--fractions", "0.5", "0.2", "0.3", "--seed", "2"])
@@ -221,14 +221,14 @@ def test_each_fold_is_test_once_and_validation_once(source, tmp_path, capsys):
         assert splits["validation"] == dealt[(fold + 1) % 4]["test"]
         assert not splits["train"] & (splits["test"] | splits["validation"])
     assert len(set.union(*(splits["test"] for splits in dealt))) == sum(len(splits["test"]) for splits in dealt) == 60
-    for flags, message in (([], "say with --fold"), (["--fold", "4"], "has folds 0 to 3")):
+    for flags, message in (([], "choose the test set with --fold"), (["--fold", "4"], "has folds 0 to 3")):
         with pytest.raises(ValueError, match=message):
             load([*source, "--split_file", str(out), *flags])
 
 
 def test_a_fold_of_a_file_without_folds_is_refused(source, tmp_path):
     main([*source, "--out", str(tmp_path / "s.csv")])
-    with pytest.raises(ValueError, match="has splits, no folds: leave --fold 1 out"):
+    with pytest.raises(ValueError, match="has splits, not folds: leave --fold 1 out"):
         load([*source, "--split_file", str(tmp_path / "s.csv"), "--fold", "1"])
 
 
@@ -240,25 +240,23 @@ def test_a_partial_copy_keeps_the_files_assignment(tmp_path):
     for name in ("0001_0.png", "0007_1.png"):
         (tmp_path / "source" / "images" / name).unlink()
     args = parse_arguments([*flags, "--split_file", str(out)]).data
-    splits = load_splits(args)[0]
-    part = ids_of(splits)
+    source = load_source(args)
+    part = ids_of(source.splits)
     assert sum(map(len, part.values())) == 58
     assert all(part[name] <= whole[name] for name in whole)
-    assert count_missing(args, splits) == {
-        name: len(whole[name] - part[name]) for name in whole if whole[name] != part[name]
-    }
+    assert source.missing == {name: len(whole[name] - part[name]) for name in whole if whole[name] != part[name]}
 
 
 def test_where_splits_are_from_is_said(source, tmp_path):
     main([*source, "--out", str(tmp_path / "k.csv"), "--folds", "3"])
     args = parse_arguments([*source, "--split_file", str(tmp_path / "k.csv"), "--fold", "2"])
-    said = describe_split_source(args.data)
+    origin = load_source(args.data).split_origin
     digest = read_split_file(tmp_path / "k.csv").sha256
-    assert said["split_file"] == {"name": "k.csv", "sha256": digest, "fold": 2}
-    assert said["splits_from"] == f"split file k.csv (SHA-256 {digest[:16]}), fold 2 of 3 as test"
-    nih = parse_arguments(["--dataset", "nih", "--nih_root", str(tmp_path)]).data
-    assert describe_split_source(nih)["splits_from"].startswith("official test list")
-    assert describe_split_source(nih)["split_file"] is None
+    assert origin["split_file"] == {"name": "k.csv", "sha256": digest, "fold": 2}
+    assert origin["splits_from"] == f"split file k.csv (SHA-256 {digest[:16]}), fold 2 of 3 as test"
+    own = load_source(parse_arguments(source).data).split_origin
+    assert own["splits_from"].startswith("the table's own")
+    assert own["split_file"] is None
 
 
 @pytest.mark.parametrize(
@@ -266,8 +264,8 @@ def test_where_splits_are_from_is_said(source, tmp_path):
     [
         ([], "give either --out FILE.csv, to write a split, or --check"),
         (["--check", "--out", "s.csv"], "give either"),
-        (["--check", "--folds", "3"], "they go with --out"),
-        (["--out", "s.csv", "--images"], "--images goes with --check"),
+        (["--check", "--folds", "3"], "need --out"),
+        (["--out", "s.csv", "--images"], "--images needs --check"),
         (["--out", "s.csv", "--folds", "2"], "--folds is 2; it must be 3 or more"),
         (["--out", "s.csv", "--folds", "3", "--fractions", "0.5", "0.2", "0.3"], "not allowed with"),
         (["--check", "--split_file", "nowhere.csv"], "--split_file nowhere.csv: there is no such file"),
@@ -324,24 +322,25 @@ def test_check_names_images_that_two_splits_share(tmp_path, capsys):
     said = capsys.readouterr()
     assert "repeat one of another split: 2; of their own split: 1" in said.out
     assert "0005_1.png (train) is byte for byte 0005_0.png (train)" in said.out
-    assert "2 image(s) are in another split as well" in said.err
+    assert "2 image(s) are also in another split" in said.err
     assert "0004_0.png (test) is byte for byte 0000_0.png (train)" in said.err
     assert "0003_1.png (validation) is, but for" in said.err
 
 
 def test_check_compares_a_prepared_set_without_reading_it(source, capsys, monkeypatch):
     """A prepared data set brings the columns file_sha256 and perceptual_hash."""
-    splits, names = load_splits(parse_arguments(source).data, images=False)
+    flags = source
+    source = load_source(parse_arguments(flags).data, images=False)
     prepared = datasets.DatasetDict(
         {
             name: split.add_column("file_sha256", split["image_id"][:]).add_column(
                 "perceptual_hash", [f"{number:0256x}" for number in range(len(split))]
             )
-            for name, split in splits.items()
+            for name, split in source.splits.items()
         }
     )
-    monkeypatch.setattr("hf_cxr.data.load_splits", lambda *_, **__: (prepared, names))
-    assert main(["--check", *source]) == 2
+    monkeypatch.setattr("hf_cxr.data.load_source", lambda *_, **__: source.with_splits(prepared))
+    assert main(["--check", *flags]) == 2
     assert "is, but for 0 of 1024 bits," in capsys.readouterr().err
 
 

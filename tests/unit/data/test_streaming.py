@@ -23,7 +23,7 @@ from hf_cxr.data import (
     DecodedImages,
     StreamedImages,
     label_matrix,
-    load_splits,
+    load_source,
     load_streamed,
     split_fingerprint,
     with_images,
@@ -93,7 +93,8 @@ def split(shards):
 @pytest.fixture
 def map_style(shards, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
-    return load_splits(DataArguments(dataset="table", table=str(shards / "table.yaml")))
+    source = load_source(DataArguments(dataset="table", table=str(shards / "table.yaml")))
+    return source.splits, source.labels
 
 
 def stream(split, **keys):
@@ -110,7 +111,8 @@ def numbers(images, workers=0) -> list[int]:
 
 
 def test_the_table_is_that_of_the_map_style_road(shards, map_style):
-    streamed, space = load_splits(arguments(shards))
+    source = load_source(arguments(shards))
+    streamed, space = source.splits, source.labels
     expected, same_space = map_style
     assert space == same_space
     assert split_fingerprint(streamed) == split_fingerprint(expected)
@@ -118,7 +120,7 @@ def test_the_table_is_that_of_the_map_style_road(shards, map_style):
     for name in expected:
         np.testing.assert_array_equal(label_matrix(streamed[name]), label_matrix(expected[name]))
         assert streamed[name]["image_id"][:] == expected[name]["image_id"][:]
-    without = load_splits(arguments(shards), images=False)[0]["train"]
+    without = load_source(arguments(shards), images=False).splits["train"]
     assert not {"image", "stream"} & set(without.column_names)
 
 
@@ -153,8 +155,8 @@ def test_bytes_without_a_struct_and_a_folder_named_as_hub_read_the_same(shards, 
 
 
 def test_limit_and_permuted_labels_reach_the_stream(shards):
-    splits, _ = load_splits(arguments(shards, train_limit=24, shuffle_labels=True))
-    plain, _ = load_splits(arguments(shards, train_limit=24))
+    splits = load_source(arguments(shards, train_limit=24, shuffle_labels=True)).splits
+    plain = load_source(arguments(shards, train_limit=24)).splits
     rows = {example["row"]: example["labels"] for example in stream(splits["train"])}
     assert sorted(rows) == list(range(24))
     np.testing.assert_array_equal(np.array([rows[n] for n in range(24)]), label_matrix(splits["train"]))
@@ -270,7 +272,7 @@ def test_a_run_trains_measures_and_documents_from_a_stream(tmp_path, shards):
     report = run(parse_arguments([configure(tmp_path, shards, **swin(drop_path_rate=0.0), dataloader_num_workers=2)]))
     assert report.stock_pipeline["largest_difference"] < 0.02  # the images are resized
     saved = Predictions.load(tmp_path / "out/predictions/test.parquet")
-    test = load_splits(arguments(shards))[0]["test"]
+    test = load_source(arguments(shards)).splits["test"]
     assert list(saved.image_ids) == test["image_id"][:]
     np.testing.assert_array_equal(saved.labels, label_matrix(test))
     assert report.training["steps"] == 10
@@ -288,7 +290,7 @@ def test_two_processes_train_and_measure_from_a_stream(tmp_path, shards):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((tmp_path / "out/metrics.json").read_text())["training"]["steps"] == 10
-    for name, split in load_splits(arguments(shards))[0].items():
+    for name, split in load_source(arguments(shards)).splits.items():
         if name != "train":
             saved = Predictions.load(tmp_path / f"out/predictions/{name}.parquet")
             assert list(saved.image_ids) == split["image_id"][:]
@@ -307,7 +309,7 @@ def test_predictions_are_those_of_the_map_style_road(tmp_path, shards, map_style
     classifier, read = Classifier(tmp_path / "model"), StreamedImages._read
     expected = classifier.predict_split(map_style[0]["test"], "test", batch_size=3)
     for workers in (0, 2):
-        split = load_splits(arguments(shards))[0]["test"]
+        split = load_source(arguments(shards)).splits["test"]
         got = classifier.predict_split(split, "test", batch_size=3, workers=workers)
         np.testing.assert_allclose(got.logits, expected.logits, atol=1e-6)
         assert got.image_ids == expected.image_ids
@@ -343,17 +345,17 @@ def test_broken_images_of_a_stream_are_found_by_their_rows_whoever_looks(tmp_pat
         assert sum(share.own_rows for share in shares) == len(validation)
     args = arguments(root, unreadable_images="skip")
     line = [f"--{key}={getattr(args, key)}" for key in ("dataset", "table", "streaming", "unreadable_images")]
-    splits, label_names = load_splits(args)
-    kept, left_out = check_run(parse_arguments(line), splits, label_names)
+    source = load_source(args)
+    kept, left_out = check_run(parse_arguments(line), source)
     assert [names[row] for row in left_out["validation"]] == ["0006.png", "0007.png"]
-    assert len(kept["validation"]) == len(names) - 2
+    assert len(kept.splits["validation"]) == len(names) - 2
     with pytest.raises(ValueError, match=r"2 of 40 image files cannot be read: .*row 6"):
-        check_run(parse_arguments(line[:3]), splits, label_names)
+        check_run(parse_arguments(line[:3]), source)
 
 
 def test_absent_images_are_told_before_anything_is_read(tmp_path):
     root = write_shards(tmp_path, row_7=None)
-    with pytest.raises(ValueError, match=r"train-00000-of-00003.parquet: 1 of 40 rows hold no image bytes"):
+    with pytest.raises(ValueError, match=r"train-00000-of-00003.parquet: 1 of 40 rows have no image bytes"):
         load_streamed(root / "table.yaml")
 
 
@@ -362,16 +364,16 @@ def test_what_cannot_be_streamed_is_refused(tmp_path, shards, split):
     (tmp_path / "rows.csv").write_text(rows)
     (tmp_path / "table.yaml").write_text(json.dumps({**DESCRIPTION, "files": "rows.csv", "image_column": "file"}))
     with pytest.raises(ValueError, match="Shards cannot be streamed: files must be Parquet"):
-        load_splits(arguments(tmp_path))
-    with pytest.raises(ValueError, match="--streaming goes with --dataset table and --missing_images error"):
+        load_source(arguments(tmp_path))
+    with pytest.raises(ValueError, match="--streaming needs --missing_images error"):
         arguments(shards, missing_images="skip")
-    with pytest.raises(ValueError, match="--streaming goes with --dataset table"):
+    with pytest.raises(ValueError, match="--streaming is given, but --dataset"):
         DataArguments(streaming=True)
     with pytest.raises(ValueError, match="streaming_buffer is 0; it must be at least 1"):
         arguments(shards, streaming_buffer=0)
     with pytest.raises(ValueError, match="80 training images are fewer than one batch of 96"):
         stream(split, step_size=96)
-    with pytest.raises(ValueError, match="8 images a step are no whole batches of 4 on 3 processes"):
+    with pytest.raises(ValueError, match="8 images a step cannot be divided into batches of 4 on 3 processes"):
         stream(split, processes=3)
 
 

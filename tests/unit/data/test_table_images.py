@@ -17,10 +17,13 @@ from PIL import Image
 
 from hf_cxr.commands import main
 from hf_cxr.config import DataArguments
-from hf_cxr.data import load_nih, load_splits, load_streamed, load_table
+from hf_cxr.data import load_nih, load_streamed, load_table
 from hf_cxr.data.images.decoded import grey_of
 from hf_cxr.data.images.grey import ImageError
-from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare
+from hf_cxr.data.manifest import Recipe
+from hf_cxr.data.prepare import prepare
+from hf_cxr.data.sources import Source, load_source
+from hf_cxr.data.sources.prepared import load_prepared
 
 PARTS = ("train", "validation", "test")
 
@@ -108,7 +111,7 @@ def test_without_image_strip_the_message_gives_it(tmp_path):
     with pytest.raises(ValueError, match=r"leaves the image folder \(3 row.*image_strip: '/kaggle/input/c-1/'"):
         load_table(path, images=False)
     path = describe(tmp_path, [f"release/{name}" for name in NAMES])  # below the folder, and not there
-    with pytest.raises(FileNotFoundError, match=r"lacks 3 of 3 images.*image_strip: 'release/'"):
+    with pytest.raises(FileNotFoundError, match=r"is missing 3 of 3 images.*image_strip: 'release/'"):
         load_table(path)
     path = describe(tmp_path, [f"https://x.org/{name}" for name in NAMES])
     with pytest.raises(FileNotFoundError, match=r"image_strip: 'https://x\\.org/'"):
@@ -240,13 +243,13 @@ def test_near_misses_are_named(tmp_path, caplog, table, disk, folders):
         return
     with pytest.raises(FileNotFoundError) as refused:
         load_table(path)
-    assert "lacks 1 of 3 images" in str(refused.value)
+    assert "is missing 1 of 3 images" in str(refused.value)
     assert f"1 of them a file differs only in upper and lower case or in the ending (the table has {table}" in str(
         refused.value
     )
     assert f"the folder {disk})" in str(refused.value)
     with (
-        pytest.raises(ValueError, match=r"no image at all of train .*for 1 of them"),
+        pytest.raises(ValueError, match=r"no image of train .*for 1 of them"),
         caplog.at_level(logging.WARNING),
     ):
         load_table(path, missing_images="skip")
@@ -276,7 +279,7 @@ def test_the_release_names_near_misses_too(tmp_path):
     (tmp_path / "train_val_list.txt").write_text("\n".join(names[:6]))
     (tmp_path / "test_list.txt").write_text("\n".join(names[6:]))
     pictures(tmp_path / "images", [*names[:-1], names[-1].replace(".png", ".PNG")])
-    with pytest.raises(FileNotFoundError, match=r"lacks 1 of 8 images.*for 1 of them .*00000008_000\.PNG"):
+    with pytest.raises(FileNotFoundError, match=r"is missing 1 of 8 images.*for 1 of them .*00000008_000\.PNG"):
         load_nih(tmp_path)
 
 
@@ -309,7 +312,7 @@ def secret(tmp_path) -> str:
 @pytest.mark.parametrize("content", [None, b""], ids=["none", "empty"])
 def test_a_row_without_bytes_is_refused_by_every_reader(tmp_path, secret, content, capsys):
     path = shards(tmp_path / "set", {"bytes": content, "path": secret})
-    where = r"shard.parquet: 1 of 3 rows hold no image bytes in column 'image'"
+    where = r"shard.parquet: 1 of 3 rows have no image bytes in column 'image'"
     for images in (True, False):
         with pytest.raises(
             ValueError, match=rf"{where} \(the first: row 1, path '.*secret.png'\).*not opened.*to_parquet"
@@ -318,7 +321,7 @@ def test_a_row_without_bytes_is_refused_by_every_reader(tmp_path, secret, conten
     words = ["--dataset", "table", "--table", str(path)]
     for command in ("train --output_dir", "prepare --resize_size 256 --out", "describe --out"):
         assert main([*command.split(), str(tmp_path / "out"), *words]) == 2
-        assert "1 of 3 rows hold no image bytes" in capsys.readouterr().err
+        assert "1 of 3 rows have no image bytes" in capsys.readouterr().err
     if content is None:  # the footer counts these; the others are named when they are reached
         with pytest.raises(ValueError, match=where):
             load_streamed(path)
@@ -342,7 +345,7 @@ def test_the_file_and_row_of_several_files_are_named(tmp_path, secret):
 def test_a_column_of_paths_is_not_a_column_of_images(tmp_path, secret):
     """`datasets` casts texts to images that are read from there."""
     shards(tmp_path, image=[secret] * 3)
-    with pytest.raises(ValueError, match=r"data \(train\): 3 of 3 rows hold no image bytes.*secret"):
+    with pytest.raises(ValueError, match=r"data \(train\): 3 of 3 rows have no image bytes.*secret"):
         load_table(describe_parquet(tmp_path, hub="data"))
     with pytest.raises(ValueError, match="leaves the image folder"):
         load_table(describe_parquet(tmp_path, files="data/shard.parquet"))
@@ -376,7 +379,7 @@ def test_a_saved_folder_whose_rows_have_paths_is_refused(tmp_path, secret):
     shard.unlink()
     with pa.ipc.new_stream(shard, changed.schema) as writer:
         writer.write_table(changed)
-    with pytest.raises(ValueError, match=r"saved \(train\): 3 of 3 rows hold no image bytes"):
+    with pytest.raises(ValueError, match=r"saved \(train\): 3 of 3 rows have no image bytes"):
         load_table(path)
 
 
@@ -391,9 +394,9 @@ def test_the_files_of_an_imagefolder_are_its_own(tmp_path):
 
 def test_a_prepared_folder_whose_rows_have_paths_is_refused(tmp_path, secret):
     splits, space = load_table(shards(tmp_path / "set"))
-    prepare(splits, tmp_path / "ready", Recipe(size=4, resample=3), Source("x", list(space)), duplicates="list")
+    prepare(Source(splits, space, "x"), tmp_path / "ready", Recipe(size=4, resample=3), duplicates="list")
     args = DataArguments(dataset="prepared", prepared=str(tmp_path / "ready"))
-    load_splits(args)
+    load_source(args)
     shard = next((tmp_path / "ready/test").glob("*.arrow"))
     table = load_prepared(tmp_path / "ready")[0]["test"].data.table
     image = pa.array([{"bytes": None, "path": secret}], table["image"].type)
@@ -413,7 +416,7 @@ def test_a_prepared_folder_whose_rows_have_paths_is_refused(tmp_path, secret):
     values = json.loads(manifest.read_text()) | {"bytes": sum(entry["bytes"] for entry in entries)}
     manifest.write_text(json.dumps({key: value for key, value in values.items() if key not in own}))
     with pytest.raises(ValueError, match="rows without their pixels"):
-        load_splits(args)
+        load_source(args)
 
 
 def test_empty_bytes_are_not_replaced_by_the_file_of_the_path(secret):

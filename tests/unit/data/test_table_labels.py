@@ -12,7 +12,7 @@ from PIL import Image
 
 from hf_cxr.commands import main
 from hf_cxr.config import DataArguments
-from hf_cxr.data import check_positives, label_matrix, load_splits, load_table, why_untrainable
+from hf_cxr.data import check_positives, label_matrix, load_source, load_table, why_untrainable
 from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.data.sources.table.labels import PLACEHOLDERS, labels_of
 
@@ -228,12 +228,12 @@ def test_training_without_a_positive_is_refused_and_described_with_a_warning(tmp
 def test_a_limit_and_shuffled_labels_are_looked_at_too(tmp_path):
     path = table_of(tmp_path, ["[]", "[]", "[]", "['Mass']", "[]", "[]", "['Mass']", "[]", "[]"], blank="zero")
     keys = {"dataset": "table", "table": str(path)}
-    whole, _ = load_splits(DataArguments(**keys), images=False)
+    whole = load_source(DataArguments(**keys), images=False).splits
     assert why_untrainable(whole["train"]) is None
     check_positives(whole["train"])
-    shuffled, _ = load_splits(DataArguments(**keys, shuffle_labels=True), images=False)
+    shuffled = load_source(DataArguments(**keys, shuffle_labels=True), images=False).splits
     check_positives(shuffled["train"])
-    limited, _ = load_splits(DataArguments(**keys, train_limit=1), images=False)
+    limited = load_source(DataArguments(**keys, train_limit=1), images=False).splits
     with pytest.raises(
         ValueError, match=r"none of the 1 training images.*3 labels are absent, 0 unknown.*train_limit"
     ):

@@ -17,11 +17,9 @@ from tiny import SWIN
 from hf_cxr.commands import main
 from hf_cxr.config import DataArguments, ModelArguments
 from hf_cxr.data import (
-    count_missing,
-    dataset_name,
     label_matrix,
     load_description,
-    load_splits,
+    load_source,
     load_table,
     map_labels,
     ready_names,
@@ -200,7 +198,7 @@ def test_mimic_cxr_joins_three_tables(tmp_path, caplog):
     picture(root / "files/p10/p10000032/s50414267/02aa804e-bde0afdd.jpg")
     with caplog.at_level(logging.WARNING):
         splits, space = load_table("mimic_cxr", root, images=False)
-    assert "1 rows left out that mimic-cxr-2.0.0-chexpert.csv does not know" in caplog.text
+    assert "1 row(s) are left out: not in mimic-cxr-2.0.0-chexpert.csv" in caplog.text
     rows = by_image(splits)
     assert {image: row["split"] for image, row in rows.items()} == {
         "02aa804e-bde0afdd": "train",
@@ -213,7 +211,7 @@ def test_mimic_cxr_joins_three_tables(tmp_path, caplog):
     assert named(rows["2a2277a9-b0ded155"], space) == {"Cardiomegaly"}
     assert named(rows["2a2277a9-b0ded155"], space, NAN) == {"Atelectasis"}
     assert named(rows["e084de3b-be89b11e"], space) == {"Pleural Effusion", "Support Devices"}
-    with pytest.raises(FileNotFoundError, match=r"lacks 3 of 4 images, such as 174413ec-4ec4c1f7"):
+    with pytest.raises(FileNotFoundError, match=r"is missing 3 of 4 images, such as 174413ec-4ec4c1f7"):
         load_table("mimic_cxr", root)
 
 
@@ -357,7 +355,7 @@ def test_vindr_cxr_merges_its_readers(tmp_path, caplog):
     write(tmp_path / "annotations/image_labels_test.csv", test_header + f"{'f' * 32},{consensus}\n")
     with caplog.at_level(logging.WARNING):
         splits, space = load_table("vindr_cxr", tmp_path, images=False)
-    assert "VinDr-CXR names no patients" in caplog.text
+    assert "VinDr-CXR has no patient ids" in caplog.text
     assert {name: len(split) for name, split in splits.items()} == {"train": 9, "validation": 1, "test": 1}
     rows = by_image(splits)
     assert named(rows["000434271f63a053c4128a0ba6352c7f"], space) == {"ILD", "Other diseases"}
@@ -365,7 +363,7 @@ def test_vindr_cxr_merges_its_readers(tmp_path, caplog):
     assert not any(np.isnan(row["labels"]).any() for row in rows.values())
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "000434271f63a053c4128a0ba6352c7f.dicom").write_bytes(b"DICM")
-    with pytest.raises(FileNotFoundError, match="lacks 10 of 11 images"):
+    with pytest.raises(FileNotFoundError, match="is missing 10 of 11 images"):
         load_table("vindr_cxr", tmp_path)
     assert not any(row["boxes"] for row in rows.values())  # their file is not there, and not asked for
 
@@ -393,7 +391,7 @@ def test_vindr_cxr_merges_its_readers(tmp_path, caplog):
 def test_a_description_that_is_no_yaml_is_told_in_one_line(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text(": [\n")
-    with pytest.raises(ValueError, match=r"own.yaml is no YAML file: [^\n]*line 1, column 1[^\n]*$"):
+    with pytest.raises(ValueError, match=r"own.yaml is not a YAML file: [^\n]*line 1, column 1[^\n]*$"):
         load_description(path)
 
 
@@ -442,10 +440,10 @@ def test_boxes_with_the_images_sizes_in_columns(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a.png,Mas,1,2,6,7,100,200", r"a box names what is no finding .*'Mas'"),
-        ("a.png,Mass,6,2,1,7,100,200", r"a box without area inside its image .*'a.png'"),
-        ("a.png,Mass,101,2,110,7,100,200", r"a box without area inside its image .*'a.png'"),
-        ("a.png,Mass,1,2,,7,100,200", r"a box that is no numbers .*'a.png'"),
+        ("a.png,Mas,1,2,6,7,100,200", r"a box has a name that is not a finding .*'Mas'"),
+        ("a.png,Mass,6,2,1,7,100,200", r"a box has no area inside its image .*'a.png'"),
+        ("a.png,Mass,101,2,110,7,100,200", r"a box has no area inside its image .*'a.png'"),
+        ("a.png,Mass,1,2,,7,100,200", r"a box has coordinates that are not numbers .*'a.png'"),
         ("z.png,Mass,1,2,6,7,100,200", r"no box is on an image of the table .*'z.png'"),
     ],
 )
@@ -651,10 +649,10 @@ def test_missing_images_are_skipped_with_their_number(tmp_path, caplog):
         picture(tmp_path / f"{name}.png")
     with caplog.at_level(logging.WARNING):
         splits, _ = load_table(tmp_path / "table.yaml", missing_images="skip")
-    assert "lacks 1 of 4 images, skipped: 1 of 2 in train, 0 of 1 in validation" in caplog.text
+    assert "is missing 1 of 4 images, skipped: 1 of 2 in train, 0 of 1 in validation" in caplog.text
     assert splits["train"]["image_id"][:] == ["a.png"]
     (tmp_path / "d.png").unlink()
-    with pytest.raises(ValueError, match="has no image at all of test"):
+    with pytest.raises(ValueError, match="has no image of test"):
         load_table(tmp_path / "table.yaml", missing_images="skip")
 
 
@@ -690,16 +688,20 @@ BAD = {
     "missing column": (
         {},
         ("patient", "Patient ID"),
-        r"lacks the column\(s\) 'patient' \(did you mean 'Patient ID'\?\)",
+        r"is missing the column\(s\) 'patient' \(did you mean 'Patient ID'\?\)",
     ),
-    "missing finding": ({}, ("Nodule", "Nodules"), r"lacks the column\(s\) 'Nodule' \(did you mean 'Nodules'\?\)"),
+    "missing finding": (
+        {},
+        ("Nodule", "Nodules"),
+        r"is missing the column\(s\) 'Nodule' \(did you mean 'Nodules'\?\)",
+    ),
     "a label that is no number": (
         {},
         ("-1,1", "yes,1"),
         r"column 'Mass' contains invalid labels .*'yes'.*1 for present",
     ),
     "a label that is a probability": ({}, ("-1,1", "0.7,1"), r"column 'Mass' contains invalid labels .*'0.7'"),
-    "no patient": ({}, ("b.png,1", "b.png,NaN"), r"'patient' names no patient .*'b.png'.*fill it in"),
+    "no patient": ({}, ("b.png,1", "b.png,NaN"), r"'patient' is empty .*'b.png'.*fill it in"),
     "a patient in two splits": ({}, ("d.png,3", "d.png,1"), r"train and test share 1 patient\(s\), such as 1"),
     "an image in two splits": ({"merge": "any"}, ("d.png,3", "a.png,1"), r"an image is in two splits .*'a.png'"),
     "a file with two ids": (
@@ -713,13 +715,13 @@ BAD = {
     "a column twice": ({}, ("patient,", "Mass,patient,"), "it has the column 'Mass' twice; rename one"),
     "another suffix": ({"files": "table.yaml"}, None, "cannot be read as a yaml table .*suffix is not csv"),
     "no such file": ({"files": "absent.csv"}, None, "has no absent.csv; --table_root"),
-    "odd patient": ({"patient_pattern": r"(\d\d)"}, None, r"'patient' does not hold .*\(4 row\(s\), such as '1'"),
+    "odd patient": ({"patient_pattern": r"(\d\d)"}, None, r"'patient' does not match .*\(4 row\(s\), such as '1'"),
     "odd view": ({"view_column": "part"}, None, "'part' contains an unknown view .*'train'.*view_values"),
     "odd age": ({"age_column": "file"}, None, "'file' is not an age .*'a.png'"),
     "another delimiter": (
         {"delimiter": ";"},
         None,
-        "lacks the column.*it has 'file,patient,part,Mass,Nodule'.*delimiter",
+        "is missing the column.*it has 'file,patient,part,Mass,Nodule'.*delimiter",
     ),
     "a stray comma": (
         {},
@@ -737,7 +739,7 @@ BAD = {
     "policy of an unknown finding": ({"uncertain": {"Mas": "one"}}, None, "uncertain names 'Mas'.*did you mean Mass?"),
     "alias of an unknown finding": ({"aliases": {"x": "Nodul"}}, None, "aliases points to 'Nodul'.*mean Nodule?"),
     "no patients at all": ({"patient_column": None}, None, "give patient_column.*image_is_patient: true"),
-    "no split": ({"split_column": None}, None, "nothing says which images are validation; add validation_fraction"),
+    "no split": ({"split_column": None}, None, "no key says which images are validation; add validation_fraction"),
     "fraction beside a split": ({"test_fraction": 0.1}, None, "test_fraction is given, and so is the split test"),
     "fraction too large": ({"test_fraction": 2}, None, "test_fraction is 2; it must be between 0 and 1"),
     "a template with code": ({"image_column": None, "image_path": "{file.x!r}"}, None, "a field is {column}"),
@@ -858,11 +860,11 @@ def test_limit_and_permuted_labels_work_with_a_table(tmp_path):
     ]
     own(tmp_path, "file,patient,part,Mass,Nodule\n" + "\n".join(lines) + "\n")
     keys = {"dataset": "table", "table": str(tmp_path / "table.yaml")}
-    plain, _ = load_splits(DataArguments(**keys), images=False)
-    limited, _ = load_splits(DataArguments(**keys, train_limit=7), images=False)
+    plain = load_source(DataArguments(**keys), images=False).splits
+    limited = load_source(DataArguments(**keys, train_limit=7), images=False).splits
     assert limited["train"]["image_id"][:] == [f"{n}.png" for n in (0, 10, 20, 30, 39, 49, 59)]
     assert len(limited["test"]) == len(plain["test"]) == 10
-    mixed, _ = load_splits(DataArguments(**keys, shuffle_labels=True), seed=1, images=False)
+    mixed = load_source(DataArguments(**keys, shuffle_labels=True), seed=1, images=False).splits
     before, after = label_matrix(plain["train"]), label_matrix(mixed["train"])
     assert not np.array_equal(before, after, equal_nan=True)
     np.testing.assert_array_equal(np.sort(before, axis=0), np.sort(after, axis=0))
@@ -871,16 +873,16 @@ def test_limit_and_permuted_labels_work_with_a_table(tmp_path):
     assert mixed["train"]["patient_id"][:] == plain["train"]["patient_id"][:]
 
 
-def test_load_splits_reads_a_table(tmp_path, caplog):
+def test_a_table_is_a_source(tmp_path, caplog):
     own(tmp_path, name="Our hospital")
     for name in "acd":
         picture(tmp_path / f"{name}.png")
     args = DataArguments(dataset="table", table=str(tmp_path / "table.yaml"), missing_images="skip")
-    splits, space = load_splits(args)
-    assert space == ("Mass", "Nodule")
-    assert {name: len(split) for name, split in splits.items()} == {"train": 1, "validation": 1, "test": 1}
-    assert count_missing(args, splits) == {"train": 1}
-    assert dataset_name(args) == "Our hospital"
+    source = load_source(args)
+    assert source.labels == ("Mass", "Nodule")
+    assert {name: len(split) for name, split in source.splits.items()} == {"train": 1, "validation": 1, "test": 1}
+    assert source.missing == {"train": 1}
+    assert source.name == "Our hospital"
 
 
 def test_a_model_of_other_findings_is_measured_on_the_shared_ones(tmp_path, capsys):
@@ -913,9 +915,9 @@ def test_a_model_of_other_findings_is_measured_on_the_shared_ones(tmp_path, caps
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"dataset": "table"}, "give --dataset table with --table"),
-        ({"table": "chexpert"}, "--dataset phantom and --table chexpert do not go together"),
-        ({"table_root": "/data"}, "--table_root is given but the dataset is phantom"),
+        ({"dataset": "table"}, "dataset table needs --table"),
+        ({"table": "chexpert"}, "--table is given, but --dataset phantom does not take it: add --dataset table"),
+        ({"table_root": "/data"}, "--table_root is given, but --dataset phantom does not take it"),
         ({"dataset": "table", "table": "chexpert"}, "ready description: give --table_root"),
         ({"dataset": "table", "table": "absent.yaml"}, "--table absent.yaml: there is no such file"),
         (

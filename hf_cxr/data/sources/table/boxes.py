@@ -1,13 +1,13 @@
 """Boxes of a table, in pixels, to the schema's: fractions of the image, so that they hold at any size.
 
-Two layouts, told apart by the description's key ``boxes``: a file with a row for each box, found by the image's id; or
+Two layouts, chosen by the description's key ``boxes``: a file with a row for each box, found by the image's id; or
 a list column beside the list of findings, a box for each name. All readers' boxes are kept, one after another.
 
 The image's size comes from columns where the data have them, else from the image file's header (no pixel is decoded);
 where neither is at hand, as in table-only mode, boxes are left empty and their file is not read.
 
-Refuses: names that are no finding, coordinates that are no numbers, corners the wrong way round, boxes that lie wholly
-outside the image, a file that is of other images. Boxes that reach over an image's edge are cut there.
+Refuses: names that are not findings, coordinates that are not numbers, corners in the wrong order, boxes that lie
+wholly outside the image, a file about different images. Boxes that reach over an image's edge are cut there.
 
 M = images, K = boxes.
 """
@@ -70,7 +70,7 @@ def _no_boxes() -> pd.DataFrame:
 
 
 def _from_file(rows: pd.DataFrame, description: TableDescription, root: Path) -> pd.DataFrame:
-    """K boxes as read: image (row number), finding, left, top, right, bottom in pixels; the image's size if said."""
+    """K boxes as read: image (row number), finding, left, top, right, bottom in pixels, the image's size if given."""
     spec = description.boxes
     wanted = [spec["by"], spec["finding"], *spec["corners"], *spec["size"]]
     parts = []
@@ -78,7 +78,7 @@ def _from_file(rows: pd.DataFrame, description: TableDescription, root: Path) ->
         part = read_columns(path, set(wanted), description)
         absent = [name for name in wanted if name not in part]
         if absent:
-            raise ValueError(f"{path} lacks the column(s) {', '.join(map(repr, absent))}, which boxes asks for")
+            raise ValueError(f"{path} is missing the column(s) {', '.join(map(repr, absent))}, which boxes asks for")
         parts.append(part)
     part = pd.concat(parts, ignore_index=True)
     part = part[(part[list(spec["corners"])] != "").any(axis=1)]  # a reader who found nothing has a row without a box
@@ -95,7 +95,7 @@ def _from_file(rows: pd.DataFrame, description: TableDescription, root: Path) ->
         refuse(part[spec["by"]], message, f"see by and file of boxes{hint}")
     if (image_K < 0).any():
         logger.warning(
-            "%s: %d box(es) on images that the table lacks are left out", description.name, (image_K < 0).sum()
+            "%s: %d box(es) are left out: their images are not in the table", description.name, (image_K < 0).sum()
         )
     part, image_K = part[image_K >= 0], image_K[image_K >= 0]
     boxes = pd.DataFrame({"image": image_K, "finding": part[spec["finding"]].to_numpy()})
@@ -130,17 +130,21 @@ def _from_lists(rows: pd.DataFrame, description: TableDescription) -> pd.DataFra
 def _as_fractions(
     boxes: pd.DataFrame, rows: pd.DataFrame, description: TableDescription, path_M: np.ndarray | None
 ) -> pd.DataFrame:
-    """image, finding, and x, y, w, h as fractions; boxes whose image's size nobody knows are left out."""
+    """image, finding, and x, y, w, h as fractions; boxes on images of unknown size are left out."""
     columns = columns_of_names(set(boxes["finding"]), description)
     strange = ~boxes["finding"].map(lambda name: isinstance(columns[name], int)).astype(bool)
     refuse(
         boxes["finding"][strange],
-        f"{description.name}: a box names what is no finding",
+        f"{description.name}: a box has a name that is not a finding",
         "add it to findings, aliases or rename",
     )
     numbers = boxes.drop(columns=["image", "finding"]).apply(pd.to_numeric, errors="coerce")
     where = rows["image_id"].to_numpy()[boxes["image"].to_numpy(dtype=int)]
-    refuse(where[numbers.isna().any(axis=1)], f"{description.name}: a box that is no numbers", "give pixels")
+    refuse(
+        where[numbers.isna().any(axis=1)],
+        f"{description.name}: a box has coordinates that are not numbers",
+        "give pixels",
+    )
     if "width" in numbers:
         width_K, height_K = numbers["width"].to_numpy(), numbers["height"].to_numpy()
     else:
@@ -151,7 +155,7 @@ def _as_fractions(
     bad_K = (right_K <= left_K) | (bottom_K <= top_K) | (right_K <= 0) | (bottom_K <= 0) | (left_K >= 1) | (top_K >= 1)
     refuse(
         where[known_K & bad_K],
-        f"{description.name}: a box without area inside its image",
+        f"{description.name}: a box has no area inside its image",
         "give left, top, right and bottom in pixels of the stored image",
     )
     left_K, top_K, right_K, bottom_K = (side.clip(0, 1) for side in (left_K, top_K, right_K, bottom_K))

@@ -1,4 +1,4 @@
-"""What a labelled table looks like: the small YAML that `tables.py` reads one by.
+"""What a labelled table looks like: the small YAML file by which `reader.py` reads it.
 
 | key                 | meaning                                                                                       |
 |---------------------|-----------------------------------------------------------------------------------------------|
@@ -28,13 +28,13 @@
 | rename              | name in the table -> finding: read as it, but not the same thing (a part, a subtype)          |
 | no_finding          | the column, or in lists the name, that says that nothing was found                            |
 | unknown_labels      | in lists: a row with one of these says nothing about findings that it does not name           |
-| other_labels        | in lists: error or ignore names that are no finding                                           |
+| other_labels        | in lists: error or ignore names that are not findings                                        |
 | absent_findings     | error or unknown: findings that a file has no column for                                      |
-| merge               | several rows an image (readers): any, majority (of those who said 1 or 0), all; null refuses  |
+| merge               | several rows an image (readers): any, majority (of those with 1 or 0), all; null refuses      |
 | uncertain           | what -1 becomes: zero, one, ignore (unknown); or finding -> one of these, with default        |
 | blank               | what an empty cell becomes: zero or unknown. nan, none, null, n/a, na, - are empty, and are   |
 |                     | dropped from lists, unless a finding has that name; a list that names nothing is empty        |
-| patient_column      | whole cell, or its one group of patient_pattern; image_is_patient: true where nobody knows    |
+| patient_column      | whole cell, or its one group of patient_pattern; image_is_patient: true if there is no id     |
 | view_column         | with view_values: value -> PA, AP, LATERAL or null; "*" is any other value. Several columns   |
 |                     | are read as one, a space between their cells: [Frontal/Lateral, AP/PA] has "Frontal AP"       |
 | age_column          | years; or birth_column and study_date_column, whose first four digits are years               |
@@ -152,25 +152,25 @@ class TableDescription:
                 raise ValueError(f"findings repeat a name: {', '.join(map(str, self.findings))}")
         if not isinstance(names, Mapping) or not names:
             raise ValueError("findings must be a list of names, or name: column; it has none")
-        self._settle("findings", {name: _strings(f"findings: {name}", columns) for name, columns in names.items()})
+        self._set("findings", {name: _strings(f"findings: {name}", columns) for name, columns in names.items()})
         files = self.files if isinstance(self.files, Mapping) else {"all": self.files}
-        self._settle("files", {split: _strings(f"files: {split}", paths) for split, paths in files.items()})
+        self._set("files", {split: _strings(f"files: {split}", paths) for split, paths in files.items()})
         if not isinstance(self.keep, Mapping):
             raise ValueError(f"keep is {self.keep!r}; it must be column: values")
-        self._settle("keep", {column: _strings("keep", values) for column, values in self.keep.items()})
+        self._set("keep", {column: _strings("keep", values) for column, values in self.keep.items()})
         for key in ("image_folders", "unknown_labels"):
-            self._settle(key, _strings(key, getattr(self, key)))
+            self._set(key, _strings(key, getattr(self, key)))
         if self.view_column is not None:
-            self._settle("view_column", _strings("view_column", self.view_column))
-        self._settle_boxes()
-        self._settle("join", tuple({"unmatched": "error", **entry} for entry in self.join))
+            self._set("view_column", _strings("view_column", self.view_column))
+        self._check_boxes()
+        self._set("join", tuple({"unmatched": "error", **entry} for entry in self.join))
         for key in ("split_values", "view_values", "sex_values"):
-            self._settle(key, {_plain(value): target for value, target in getattr(self, key).items()})
+            self._set(key, {_plain(value): target for value, target in getattr(self, key).items()})
         self._check_choices()
         self._check_source()
         self._check_image_and_patient()
 
-    def _settle_boxes(self) -> None:
+    def _check_boxes(self) -> None:
         if not self.boxes:
             return
         keys = ({"file", "by", "finding", "corners"}, {"column"})
@@ -187,9 +187,9 @@ class TableDescription:
             boxes["file"] = _strings("boxes: file", boxes["file"])
         elif self.label_format != "list" or self.merge:
             raise ValueError("boxes: column goes with label_format list and one row an image (no merge)")
-        self._settle("boxes", boxes)
+        self._set("boxes", boxes)
 
-    def _settle(self, key: str, value: Any) -> None:
+    def _set(self, key: str, value: Any) -> None:
         object.__setattr__(self, key, value)  # frozen from here on
 
     @property
@@ -252,7 +252,7 @@ class TableDescription:
             for finding, policy in self.uncertain.items():
                 if finding not in ("default", *self.findings):
                     nearest = _nearest(finding, self.findings)
-                    raise ValueError(f"uncertain names {finding!r}, which is no finding{nearest}")
+                    raise ValueError(f"uncertain names {finding!r}, which is not a finding{nearest}")
                 _check_choice(f"uncertain: {finding}", policy, UNCERTAIN)
         for key, allowed in (
             ("split_values", (*SPLITS, None)),
@@ -269,7 +269,7 @@ class TableDescription:
             strange = sorted(set(getattr(self, key).values()) - set(self.findings))
             if strange:
                 raise ValueError(
-                    f"{key} points to {strange[0]!r}, which is no finding{_nearest(strange[0], self.findings)}"
+                    f"{key} points to {strange[0]!r}, which is not a finding{_nearest(strange[0], self.findings)}"
                 )
         taken = sorted(set(self.aliases) & set(self.findings))
         if taken:
@@ -288,13 +288,11 @@ class TableDescription:
             if set(entry) - set(JOIN_KEYS) or not all(entry.get(key) for key in JOIN_KEYS[:3]):
                 raise ValueError(f"join has {entry}; it needs file, by and columns, and may have unmatched")
             _check_choice("join: unmatched", entry["unmatched"], ("error", "drop"))
-        said = set(self.split_values.values()) if self.split_column else set(self.files)
+        named = set(self.split_values.values()) if self.split_column else set(self.files)
         for split, fraction in (("validation", self.validation_fraction), ("test", self.test_fraction)):
-            if not self.hub and split not in said and fraction is None:
-                raise ValueError(
-                    f"nothing says which images are {split}; add {split}_fraction: 0.1, or name the split"
-                )
-            if not self.hub and split in said and fraction is not None:
+            if not self.hub and split not in named and fraction is None:
+                raise ValueError(f"no key says which images are {split}; add {split}_fraction: 0.1, or name the split")
+            if not self.hub and split in named and fraction is not None:
                 raise ValueError(f"{split}_fraction is given, and so is the split {split}; leave one of them out")
 
     def _check_image_and_patient(self) -> None:
@@ -311,11 +309,11 @@ class TableDescription:
         if self.studies and (set(self.studies) != {"column", "images"} or self.hub or not self.image_column):
             raise ValueError(f"studies is {self.studies!r}; it needs column and images, and goes with image_column")
         if self.hub and self.image_path:
-            raise ValueError("a Hub dataset holds its images: give image_column, not image_path")
+            raise ValueError("a Hub dataset contains its images: give image_column, not image_path")
         if bool(self.patient_column) == self.image_is_patient:
             raise ValueError(
-                "give patient_column, without which nobody can tell whether a patient is in two splits; only if the "
-                "data have none: image_is_patient: true"
+                "give patient_column, or a patient could be in two splits unnoticed; only if the data have no "
+                "patient ids, image_is_patient: true"
             )
         if self.patient_pattern is not None and re.compile(self.patient_pattern).groups != 1:
             raise ValueError(
@@ -345,7 +343,7 @@ def load_description(path_or_name: str | os.PathLike) -> TableDescription:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold one 'key: value' a line")
     known = [item.name for item in dataclasses.fields(TableDescription) if item.name != "path"]

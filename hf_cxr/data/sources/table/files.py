@@ -330,8 +330,8 @@ def _check_columns(
         hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
         shown = ", ".join(map(repr, header[:20])) + (f" and {len(header) - 20} more" if len(header) > 20 else "")
         raise ValueError(
-            f"{where} lacks the column(s) {', '.join(map(repr, absent))}{hint}; it has {shown}: correct "
-            f"{description.path or 'the description'} (delimiter, too, if these run together), or the table"
+            f"{where} is missing the column(s) {', '.join(map(repr, absent))}{hint}; it has {shown}: correct "
+            f"{description.path or 'the description'} (and delimiter, if these are joined), or the table"
         )
 
 
@@ -341,7 +341,9 @@ def _joined(rows: pd.DataFrame, description: TableDescription, root: Path) -> pd
         part, _ = _read(path, {*on, *entry["columns"]}, description)
         absent = [name for name in (*on, *entry["columns"]) if name not in part.columns]
         if absent:
-            raise ValueError(f"{path} lacks the column(s) {', '.join(map(repr, absent))}, which the join asks for")
+            raise ValueError(
+                f"{path} is missing the column(s) {', '.join(map(repr, absent))}, which the join asks for"
+            )
         spelled = _joined_keys(part[on], None)
         part = _in_one_spelling(part, path, description)
         key_N, key_K = _joined_keys(rows[on], path), _joined_keys(part[on], path)
@@ -386,12 +388,14 @@ def _report_unmatched(
             alike = f"the table has {table!r}, {path.name} has {file!r}"
         some = "some" if found_N.any() else "any"
         repair = (
-            "write these ids alike in both files" if pairs else "check by, and that the files are of the same data"
+            "write these ids the same way in both files"
+            if pairs
+            else "check by, and that the files are of the same data"
         )
         if found_N.any() and not pairs:
             repair = "add them, or unmatched: drop"
         refuse(lost, f"{path} has no row for {some} {on}", f"{alike}; {repair}")
-    logger.warning("%s: %d rows left out that %s does not know", name, len(lost), path.name)
+    logger.warning("%s: %d row(s) are left out: not in %s", name, len(lost), path.name)
     if pairs:
         logger.warning("%s: of rows left out in the join with %s by %s, %s", name, path.name, on, alike)
 
@@ -414,6 +418,5 @@ def no_code_of(place: str) -> Iterator[None]:
         if "script" not in str(error):
             raise
         raise ValueError(
-            f"{place} needs code of its own ({error}); code that comes with a dataset is never run: give one of "
-            "Parquet files"
+            f"{place} needs its own code ({error}), and the code of a dataset is never run: give Parquet files"
         ) from error

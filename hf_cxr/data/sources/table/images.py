@@ -1,6 +1,6 @@
 """The images of a table: each row's id and path, and which files are there.
 
-The rules for a path are those of `table_paths.py`. An id from a column of its own is a name and may look like any
+The rules for a path are those of `paths.py`. An id from a column of its own is a name and may look like any
 path; without such a column it is the path below the image folder, so that it does not depend on the machine.
 
 Refuses: rows without id or path, paths that leave the image folder, missing images.
@@ -154,16 +154,16 @@ def present(
         if start and not near:
             near = f"; without its start the first one is there: image_strip: '{start}'"
         raise FileNotFoundError(
-            f"{root} lacks {count}, such as {', '.join(rows['image_id'].iloc[gone[:3]])}{near}; see image_root, "
+            f"{root} is missing {count}, such as {', '.join(rows['image_id'].iloc[gone[:3]])}{near}; see image_root, "
             "image_path and image_strip of the description, or leave them out with --missing_images skip "
             "(missing_images='skip'), or, in a run that has begun, with --unreadable_images skip"
         )
     per_split = ", ".join(
         f"{int((~is_there_M[index]).sum())} of {len(index)} in {name}" for name, index in splits.items()
     )
-    logger.warning("%s lacks %s, skipped: %s%s", root, count, per_split, near)
+    logger.warning("%s is missing %s, skipped: %s%s", root, count, per_split, near)
     splits = {name: index[is_there_M[index]] for name, index in splits.items()}
     empty = [name for name, index in splits.items() if not len(index)]
     if empty:
-        raise ValueError(f"{root} has no image at all of {', '.join(empty)} (missing: {per_split}){near}")
+        raise ValueError(f"{root} has no image of {', '.join(empty)} (missing: {per_split}){near}")
     return splits

@@ -62,7 +62,7 @@ def merge_rows(label_NC: np.ndarray, image_N: np.ndarray, rule: str) -> np.ndarr
     Args:
         label_NC: 1, 0, NaN.
         image_N: the number of each row's image, from 0 to M - 1.
-        rule: any (one reader says 1), majority (more than half of those who said 1 or 0), all (each of them says 1).
+        rule: any (one reader says 1), majority (more than half of the readers with 1 or 0), all (each of them says 1).
 
     >>> merge_rows(np.array([[1, 0], [1, np.nan], [0, np.nan]]), np.array([0, 0, 0]), "majority")
     array([[1., 0.]], dtype=float32)
@@ -149,7 +149,7 @@ def _from_lists(cells: pd.Series, description: TableDescription) -> np.ndarray:
             f"{column} contains numbers, which are not names of findings",
             "write the names; or, in every row, one cell (1, 0, -1 or null) for each of the "
             f"{len(description.findings)} findings in their order; or make class numbers a datasets ClassLabel, which "
-            "holds the names; a number that says that nothing was found is the value of no_finding",
+            "has the names; a number that means that nothing was found is the value of no_finding",
         )
         cell_KC = np.array(vectors_K)
         label_CK = [_by_policy(cell_KC[:, c], finding, description) for c, finding in enumerate(description.findings)]

@@ -1,12 +1,12 @@
 """Any labelled table of radiographs, brought to the one schema: CSV, Parquet, JSON, imagefolder, a Hub dataset.
 
 A description (see `description.py`) says what the table looks like; ready ones, in `descriptions/*.yaml`, say it of
-published sets. Reading (`table_files.py`), labels (`table_labels.py`), ids and image files (`table_images.py`) and
-images inside the data (`table_embedded.py`) have modules of their own; here patients, views, ages and splits are
+published sets. Reading (`files.py`), labels (`labels.py`), ids and image files (`images.py`) and images inside the
+data (`embedded.py`) have their own modules; here patients, views, ages and splits are
 checked and all is put together. `map_labels` takes one set's labels to another's findings.
 
 Refuses, with what, where and the repair: ids that repeat or leave the folder, rows without a patient, an image or a
-patient in two splits, unknown splits, views and sexes, ages that are no number, splits without rows, missing images.
+patient in two splits, unknown splits, views and sexes, ages that are not numbers, splits without rows, missing images.
 
 N = rows, M = images, C = findings.
 """
@@ -25,7 +25,8 @@ import pyarrow as pa
 
 from hf_cxr.data import ages
 from hf_cxr.data.ids import canonical_codes, canonical_ids, code_values
-from hf_cxr.data.schema import features
+from hf_cxr.data.schema import features, label_matrix
+from hf_cxr.data.sources.source import listed_ids
 from hf_cxr.data.sources.table.boxes import boxes_of
 from hf_cxr.data.sources.table.description import READY, SPLITS, TableDescription, load_description
 from hf_cxr.data.sources.table.embedded import holds_images, open_pictures, with_pictures
@@ -83,15 +84,23 @@ def load_table(
         FileNotFoundError: a file, or (with "error") an image is missing.
         ValueError: the table is not as described, or contradicts itself; see the top of this module.
     """
-    if missing_images not in ("error", "skip", "keep"):
-        raise ValueError(f"missing_images must be 'keep', 'error' or 'skip'; got {missing_images!r}")
     if not isinstance(description, TableDescription):
         description = load_description(description)
+    splits, _ = read_table(description, root, images=images, missing_images=missing_images)
+    return splits, description.label_space
+
+
+def read_table(
+    description: TableDescription, root: str | os.PathLike | None, *, images: bool, missing_images: str
+) -> tuple[datasets.DatasetDict, datasets.DatasetDict | None]:
+    """As `load_table`: the splits; and, if images were skipped, the ids of all listed rows, in the same splits."""
+    if missing_images not in ("error", "skip", "keep"):
+        raise ValueError(f"missing_images must be 'keep', 'error' or 'skip'; got {missing_images!r}")
     root = data_root(description, root)
     embedded = holds_images(description, root)
     pictures, rows = open_pictures(description, root) if embedded else (None, read_rows(description, root))
     rows, label_MC, splits = described(rows, description, embedded=embedded, root=root)
-    path_M = None
+    path_M, listed = None, splits
     if images and pictures is None:
         files = image_files(root, description)
         path_M = image_paths(rows, files)
@@ -104,7 +113,7 @@ def load_table(
         parts = {name: whole.select(index) for name, index in splits.items()}
     else:
         parts = {name: datasets.Dataset(table.take(pa.array(index)), info=info) for name, index in splits.items()}
-    return datasets.DatasetDict(parts), description.label_space
+    return datasets.DatasetDict(parts), None if splits is listed else listed_ids(table, listed)
 
 
 def described(
@@ -141,7 +150,7 @@ def map_labels(
 
     Returns:
         The splits with labels (C of target), NaN where the source lacks the finding; the shared findings, in the
-        target's names and order; and the others: {"target": those that are NaN now, "source": those that went}.
+        target's names and order; and the rest: {"target": those that are NaN now, "source": those that are gone}.
 
     Raises:
         ValueError: nothing is shared, or two findings of the source are the same one of the target.
@@ -150,11 +159,13 @@ def map_labels(
     column_C = [_matching(name, source, target) for name in target]
     shared = tuple(name for name, column in zip(target, column_C, strict=True) if column is not None)
     if not shared:
-        raise ValueError(f"no finding is shared: the data have {', '.join(source)}; wanted are {', '.join(target)}")
+        raise ValueError(
+            f"no finding is shared: the data have {', '.join(source)}, but the model has {', '.join(target)}"
+        )
     used = [column for column in column_C if column is not None]
     if len(set(used)) < len(used):
         twice = next(source[column] for column in used if used.count(column) > 1)
-        raise ValueError(f"{twice} is several of the wanted findings ({', '.join(target)}); rename one of them")
+        raise ValueError(f"{twice} matches several of the model's findings ({', '.join(target)}); rename one of them")
     rest = {
         "target": tuple(name for name in target if name not in shared),
         "source": tuple(name for column, name in enumerate(source) if column not in used),
@@ -186,8 +197,7 @@ def _matching(name: str, source: LabelSpace, target: LabelSpace) -> int | None:
 
 
 def _with_labels(split: datasets.Dataset, column_C: list[int | None]) -> datasets.Dataset:
-    column = split.with_format("numpy", columns=["labels"])["labels"]
-    label_NS = np.asarray(column[:], dtype=np.float32).reshape(len(split), -1)
+    label_NS = label_matrix(split).reshape(len(split), -1)
     label_NC = np.full((len(split), len(column_C)), np.nan, dtype=np.float32)
     known = [c for c, column in enumerate(column_C) if column is not None]
     label_NC[:, known] = label_NS[:, [column_C[c] for c in known]]
@@ -206,7 +216,7 @@ def data_root(description: TableDescription, root: str | os.PathLike | None) -> 
         root = description.path.parent if description.path else "."
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder; give the folder of {description.name} (--table_root)")
+        raise FileNotFoundError(f"{root} is not a folder; give the folder of {description.name} (--table_root)")
     return root
 
 
@@ -245,8 +255,8 @@ def _one_row_an_image(
 def _with_patients(rows: pd.DataFrame, description: TableDescription) -> pd.DataFrame:
     if description.image_is_patient:
         logger.warning(
-            "%s names no patients: each image is taken as its own, so that nobody can tell whether a patient is in "
-            "two splits, and intervals are narrower than they should be",
+            "%s has no patient ids: each image counts as its own patient, so a patient may be in two splits "
+            "unnoticed, and intervals are narrower than they should be",
             description.name,
         )
         return rows.assign(patient_id=rows["image_id"])
@@ -254,13 +264,13 @@ def _with_patients(rows: pd.DataFrame, description: TableDescription) -> pd.Data
     where = f"{description.name}: column {description.patient_column!r}"
     if description.patient_pattern:
         found = patient.str.extract(re.compile(description.patient_pattern), expand=False)
-        refuse(patient[found.isna()], f"{where} does not hold {description.patient_pattern!r}", "fix patient_pattern")
+        refuse(patient[found.isna()], f"{where} does not match {description.patient_pattern!r}", "fix patient_pattern")
         patient = found
     patient = canonical_ids(patient, where)
     refuse(
         rows["image_id"][patient == ""],
-        f"{where} names no patient for some images",
-        "without it nobody can tell whether a patient is in two splits: fill it in or drop these rows",
+        f"{where} is empty for some images",
+        "without it, a patient could be in two splits unnoticed: fill it in or drop these rows",
     )
     return rows.assign(patient_id=patient)
 
