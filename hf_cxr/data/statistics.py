@@ -68,7 +68,7 @@ class SplitStatistics:
         return float(ratio(self.without_findings, self.images - self.unlabelled))
 
     @property
-    def imbalanceratio(self) -> float:
+    def imbalance_ratio(self) -> float:
         """Most to fewest positives of a finding: infinite if the rarest has none, NaN if no finding has one."""
         most, least = int(self.positives_C.max()), int(self.positives_C.min())
         return most / least if least else float("inf") if most else float("nan")

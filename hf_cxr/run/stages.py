@@ -222,7 +222,9 @@ def document(run_dir: Path, model_id: str | None = None) -> Report:
     for name, figure in zip(FIGURES, drawn, strict=True):  # what is pushed is listed by name
         plots.save(figure, run_dir / name)
     write_text(run_dir / "report.html", report.document().to_html(run_dir))
-    write_text(run_dir / "README.md", card.render(report, AutoConfig.from_pretrained(run_dir)))
+    write_text(
+        run_dir / "README.md", card.render(report, AutoConfig.from_pretrained(run_dir, trust_remote_code=False))
+    )
     if measured.is_file():
         measured.replace(finished)
     return report

@@ -526,4 +526,4 @@ def test_the_card_claims_disjoint_patients_only_where_no_ids_are_alike():
     assert claim not in doubtful
     assert "disjoint by patient" not in doubtful
     assert "train and test: 2 patient ids differ" in doubtful
-    assert "may be in two of the sets" in doubtful
+    assert "may be in two of the splits" in doubtful

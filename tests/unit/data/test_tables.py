@@ -885,7 +885,7 @@ def test_a_table_is_a_source(tmp_path, caplog):
     assert source.name == "Our hospital"
 
 
-def test_a_model_of_other_findings_is_measured_on_the_shared_ones(tmp_path, capsys):
+def test_a_model_of_other_findings_is_measured_on_the_shared_ones(tmp_path, caplog):
     """External validation: a model of ChestX-ray14's findings on CheXpert's table."""
     root = write_chexpert(tmp_path / "data")
     rows = "".join(
@@ -903,7 +903,7 @@ def test_a_model_of_other_findings_is_measured_on_the_shared_ones(tmp_path, caps
     keys = f"dataset: table\ntable: chexpert\ntable_root: {root}\nbootstrap_resamples: 20\n"
     config = write(tmp_path / "c.yaml", keys)
     assert main(["evaluate", str(config), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 0
-    assert "measured on the 7 findings that model and data share" in capsys.readouterr().err
+    assert "measured on the 7 findings that model and data share" in caplog.text
     figures = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert figures["dataset"] == "CheXpert"
     assert "Hernia" in figures["findings_not_in_data"]

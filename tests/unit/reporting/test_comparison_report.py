@@ -276,7 +276,7 @@ def test_what_a_method_changes_besides_its_loss_is_listed(found, planted, tmp_pa
     write_text(longer / "config.yaml", yaml.safe_dump(args.to_dict()))
     other = compare_runs("x", {"BCE": planted["BCE"], "Longer": {5: longer}}, baseline="BCE", resamples=100)
     own = tables.settings(other).frame["different from BCE"].tolist()
-    assert own == ["–", "num_train_epochs 60.0, sampler class_aware"]
+    assert own == ["–", "num_train_epochs 60.0, sampler class_aware, sampler_kwargs.class_aware_no_finding True"]
     assert "see Settings" in dict(tables.protocol(other).pairs)["settings"]
 
 
