@@ -251,7 +251,6 @@ def test_image_files_are_hashed_and_broken_ones_named(tmp_path):
         hash_images({"test": dataset_of([tmp_path / "b.png", tmp_path / "d.png"])})
 
 
-@pytest.mark.slow
 def test_as_many_images_as_the_release_has():
     rng = np.random.default_rng(6)
     hashes = random_hashes(rng, 112_120)

@@ -8,14 +8,10 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import datasets
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -164,40 +160,6 @@ def test_a_changed_source_or_setting_is_noticed_and_only_what_changed_is_decoded
     assert files(out) == files(straight)
 
 
-def kill_while_preparing(root, out, after):
-    """Prepare 200 phantoms in another process and kill it, without warning, once it has finished some shards."""
-    code = (
-        "from hf_cxr.data import prepare; prepare.SHARD_BYTES = 10 * (64**2 + 512)\n"
-        "from hf_cxr.data.sources.phantom import load_phantom\n"
-        "from hf_cxr.labels import NIH14\n"
-        f"splits = load_phantom(train=160, validation=20, test=20, size=128)\n"
-        "source = prepare.Source('phantoms', list(NIH14), synthetic=True)\n"
-        f"prepare.prepare(splits, {str(out)!r}, prepare.Recipe(64, 3), source)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.DEVNULL)
-    if after is None:
-        assert process.wait(timeout=120) == 0
-        return
-    while process.poll() is None:
-        if (out / "shards.jsonl").exists() and len((out / "shards.jsonl").read_text().splitlines()) >= after:
-            process.send_signal(signal.SIGKILL)
-        time.sleep(0.002)
-    assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
-
-
-@pytest.mark.slow
-def test_killed_and_run_again_it_is_whole(tmp_path):
-    root = Path(__file__).parents[3]
-    kill_while_preparing(root, tmp_path / "out", after=3)
-    with pytest.raises(FileNotFoundError, match="was not prepared to its end"):
-        load_prepared(tmp_path / "out")
-    finished = len((tmp_path / "out" / "shards.jsonl").read_text().splitlines())
-    kill_while_preparing(root, tmp_path / "out", after=None)
-    kill_while_preparing(root, tmp_path / "straight", after=None)
-    assert files(tmp_path / "out") == files(tmp_path / "straight")
-    assert read_manifest(tmp_path / "out")["decoded"] == 200 - 10 * finished
-
-
 def test_a_line_that_was_cut_off_costs_its_shard_only(source, tmp_path):
     out = tmp_path / "out"
     write(source(), out)
@@ -288,50 +250,6 @@ def test_a_decoding_process_that_is_ended_is_one_error_and_what_was_finished_sta
         with pytest.raises(OSError, match=r"was killed.*fewer --workers: finished shards stay"):
             write(source(), tmp_path / "out", workers=2)
     assert write(source(), tmp_path / "out")["decoded"] == 30
-
-
-SLOW_WORKERS = """
-import sys, time
-from hf_cxr.data import load_phantom, prepare
-from hf_cxr.data.images import decoding
-from hf_cxr.labels import NIH14
-
-real = decoding.decode_batch
-
-def slow(batch, recipe):
-    time.sleep(0.2)
-    return real(batch, recipe)
-
-if __name__ == "__main__":
-    decoding.decode_batch, prepare.BATCH = slow, 1
-    splits = load_phantom(train=1000, validation=4, test=4, size=32)
-    source = prepare.Source("phantoms", list(NIH14), synthetic=True)
-    try:
-        prepare.prepare(splits, sys.argv[1], prepare.Recipe(32, 3), source, workers=2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_decoding_processes_end_with_the_main_process(tmp_path, number):
-    """Ctrl-C reaches them too, as in a terminal: it is the main process that answers it."""
-    (tmp_path / "slow.py").write_text(SLOW_WORKERS)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-    line = [sys.executable, "slow.py", "out"]
-    with (tmp_path / "errors").open("w") as errors:
-        main = subprocess.Popen(line, cwd=tmp_path, stderr=errors, env=environment, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while "1/1008" not in (tmp_path / "errors").read_text() and time.monotonic() < deadline:
-        assert main.poll() is None, (tmp_path / "errors").read_text()
-        time.sleep(0.05)
-    workers = psutil.Process(main.pid).children(recursive=True)
-    assert len(workers) >= 2
-    os.killpg(main.pid, number) if number == signal.SIGINT else main.send_signal(number)
-    assert main.wait(60) == (130 if number == signal.SIGINT else -number)
-    assert not psutil.wait_procs(workers, timeout=60)[1]
-    assert "Traceback" not in (tmp_path / "errors").read_text()
 
 
 def test_a_whole_shard_may_be_unreadable(source, tmp_path):
