@@ -42,7 +42,7 @@ def kill_while_preparing(root, out, after):
 
 
 def test_killed_and_run_again_it_is_whole(tmp_path):
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     kill_while_preparing(root, tmp_path / "out", after=3)
     with pytest.raises(FileNotFoundError, match="was not prepared to its end"):
         load_prepared(tmp_path / "out")
@@ -80,7 +80,7 @@ if __name__ == "__main__":
 def test_decoding_processes_end_with_the_main_process(tmp_path, number):
     """Ctrl-C reaches them too, as in a terminal: it is the main process that answers it."""
     (tmp_path / "slow.py").write_text(SLOW_WORKERS)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     line = [sys.executable, "slow.py", "out"]
     with (tmp_path / "errors").open("w") as errors:
         main = subprocess.Popen(line, cwd=tmp_path, stderr=errors, env=environment, start_new_session=True)

@@ -16,7 +16,7 @@ from hf_cxr.data import (
 )
 from hf_cxr.predictions import Predictions
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
