@@ -87,7 +87,7 @@ def test_two_calls_at_once_give_the_folder_of_one(tmp_path):
 
 
 def test_killed_at_three_moments_and_run_again_it_equals_the_straight_one():
-    script = Path(__file__).parents[2] / "process" / "kill_prepare.py"
+    script = Path(__file__).with_name("kill_prepare.py")
     line = [sys.executable, str(script), "--moments=3", "--scenarios=new"]
     done = subprocess.run(
         line, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(script.parents[2])}
