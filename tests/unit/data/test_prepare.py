@@ -3,11 +3,8 @@
 import dataclasses
 import errno
 import json
-import multiprocessing
 import os
-import resource
 import shutil
-import signal
 from pathlib import Path
 
 import datasets
@@ -19,7 +16,6 @@ from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import DecodedImages, count_missing, label_matrix, load_nih, load_splits, split_fingerprint
 from hf_cxr.data import prepare as module
-from hf_cxr.data.images import decoding
 from hf_cxr.data.prepare import Recipe, Source, load_prepared, prepare, read_manifest
 from hf_cxr.data.schema import features
 from hf_cxr.labels import NIH14
@@ -112,13 +108,6 @@ def test_load_from_disk_opens_it_memory_mapped_and_sharded(source, tmp_path):
     assert len(train.cache_files) == 4
     assert train.num_rows == 20
     assert train[7]["image"].size == (32, 32)
-
-
-def test_processes_write_the_same_bytes_as_one(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BATCH", 4)
-    write(source(), tmp_path / "one")
-    write(source(), tmp_path / "two", workers=2)
-    assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
 def test_a_second_call_does_nothing(source, tmp_path):
@@ -239,19 +228,6 @@ def test_a_shard_that_was_replaced_is_not_taken_for_its_former_self(source, tmp_
     assert files(out) == files(tmp_path / "straight")
 
 
-def _die(batch, recipe):
-    os._exit(1)
-
-
-def test_a_decoding_process_that_is_ended_is_one_error_and_what_was_finished_stays(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BATCH", 4)
-    with monkeypatch.context() as killer:
-        killer.setattr(decoding, "decode_batch", _die)
-        with pytest.raises(OSError, match=r"was killed.*fewer --workers: finished shards stay"):
-            write(source(), tmp_path / "out", workers=2)
-    assert write(source(), tmp_path / "out")["decoded"] == 30
-
-
 def test_a_whole_shard_may_be_unreadable(source, tmp_path):
     splits = source()
     for number in range(6):
@@ -277,27 +253,6 @@ def test_a_full_disk_leaves_what_was_finished(source, tmp_path, monkeypatch):
     assert write(source(), out)["decoded"] == 18
     write(source(), tmp_path / "straight")
     assert files(out) == files(tmp_path / "straight")
-
-
-def _write_with_a_file_size_limit(out, images):
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    try:
-        prepare(datasets.load_from_disk(images), out, RECIPE, Source("thirty", list(NAMES)))
-    except OSError as error:
-        os._exit(7 if "finished shards stay" in str(error) else 8)
-    os._exit(0)
-
-
-def test_a_limit_of_the_file_size_is_met_in_earnest(source, tmp_path):
-    source().save_to_disk(str(tmp_path / "source"))
-    arguments = (str(tmp_path / "out"), str(tmp_path / "source"))
-    # Its shards are of the module's own size here, 64 MB: 20 rows of 1.5 kB are one shard above the limit.
-    process = multiprocessing.get_context("spawn").Process(target=_write_with_a_file_size_limit, args=arguments)
-    process.start()
-    process.join(120)
-    assert process.exitcode == 7
-    assert not list((tmp_path / "out").rglob("*.arrow"))
 
 
 def test_room_is_looked_for_first(source, tmp_path, monkeypatch):
