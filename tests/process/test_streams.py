@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_streaming import DESCRIPTION, arguments, configure, stream, write_shards
+from test_stream_run import configure
+from test_streaming import DESCRIPTION, arguments, stream, write_shards
 
 from hf_cxr.data import (
     load_splits,

@@ -26,10 +26,8 @@ from hf_cxr.data import (
 )
 from hf_cxr.data.images.grey import ImageError
 from hf_cxr.labels import NIH14
-from hf_cxr.predictions import Predictions
 from hf_cxr.processing import collate
 from hf_cxr.run.preflight import check_run
-from hf_cxr.run.stages import run
 
 DESCRIPTION = {
     "name": "Shards",
@@ -219,25 +217,6 @@ def test_workers_that_live_on_are_told_the_epoch(split):
 
 
 # --- the Trainer
-
-
-def configure(folder: Path, data: Path, **changes) -> str:
-    keys = {"dataset": "table", "table": str(data / "table.yaml"), "streaming": True, "streaming_buffer": 16}
-    keys |= {"num_train_epochs": 1, "per_device_train_batch_size": 8, "bootstrap_resamples": 20, "logging_steps": 1}
-    path = folder / "config.yaml"
-    path.write_text(json.dumps({**SWIN, **keys, "output_dir": str(folder / "out"), "use_cpu": True, **changes}))
-    return str(path)
-
-
-def test_a_run_trains_measures_and_documents_from_a_stream(tmp_path, shards):
-    report = run(parse_arguments([configure(tmp_path, shards, drop_path_rate=0.0, dataloader_num_workers=2)]))
-    assert report.stock_pipeline["largest_difference"] < 0.02  # the images are resized
-    saved = Predictions.load(tmp_path / "out/predictions/test.parquet")
-    test = load_splits(arguments(shards))[0]["test"]
-    assert list(saved.image_ids) == test["image_id"][:]
-    np.testing.assert_array_equal(saved.labels, label_matrix(test))
-    assert report.training["steps"] == 10
-    assert np.ptp(saved.logits, axis=0).max() > 0
 
 
 def test_predictions_are_those_of_the_map_style_road(tmp_path, shards, map_style, monkeypatch):
