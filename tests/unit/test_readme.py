@@ -5,9 +5,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hf_cxr.commands import COMMANDS
 from hf_cxr.config import known_keys
+from hf_cxr.data.sources.table.description import load_description
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -72,3 +74,14 @@ def test_set_up_uses_the_constraints():
     pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.!-]+", pin) for pin in pins)
     assert any(pin.startswith("torch==") for pin in pins)
+
+
+YAMLS = [block for text in TEXTS.values() for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+def test_yaml_is_yaml_and_a_description_can_be_read(tmp_path):
+    shown = [yaml.safe_load(block) for block in YAMLS]
+    assert all(isinstance(values, dict) for values in shown)
+    (description,) = [values for values in shown if "files" in values]
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
+    assert load_description(tmp_path / "table.yaml").name == description["name"]
