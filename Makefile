@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast lint format clean
+.PHONY: help quickstart test test-unit test-train test-process lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -12,11 +12,19 @@ help: ## list the targets
 quickstart: $(BIN)/.run ## train, evaluate and document a small Swin on synthetic radiographs (a few minutes on 2 cores)
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml scripts/train.py configs/quickstart.yaml --on_existing_run move_aside
 
-test: $(BIN)/.dev ## run the tests (HF_CXR_NIH_ROOT=DIR adds those on real images)
-	$(BIN)/python -m pytest --doctest-modules --numprocesses auto --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-test-fast: $(BIN)/.dev ## run the tests that take seconds
-	$(BIN)/python -m pytest --doctest-modules --numprocesses auto --dist loadfile -m "not slow"
+test: $(BIN)/.dev ## run all tests (HF_CXR_NIH_ROOT=DIR adds those on real images)
+	$(PYTEST) --doctest-modules
+
+test-unit: $(BIN)/.dev ## run the tests that train nothing and start no process, and the examples in docstrings
+	$(PYTEST) --doctest-modules tests/unit hf_cxr
+
+test-train: $(BIN)/.dev ## run the tests that train a tiny model
+	$(PYTEST) tests/train
+
+test-process: $(BIN)/.dev ## run the tests that start processes: kills, two processes, commands
+	$(PYTEST) tests/process
 
 lint: $(BIN)/.dev ## check style, imports and formatting
 	$(BIN)/ruff check .

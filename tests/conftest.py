@@ -4,7 +4,10 @@ A test in ``test_*.py`` runs with HF_HUB_OFFLINE=1, set here before huggingface_
 environment at import. ``hub`` opens the way to the loopback server, and to nothing else, for the length of one test.
 """
 
+import logging
 import os
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core: the models of tests are too small for threads
@@ -22,6 +25,24 @@ def release() -> Path:
     if "HF_CXR_NIH_ROOT" not in os.environ:
         pytest.skip("HF_CXR_NIH_ROOT is not set: no copy of the NIH release to read")
     return Path(os.environ["HF_CXR_NIH_ROOT"])
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> tuple[Path, str]:
+    """A tiny run, trained once a session and worker: its folder, beside the config tiny.yaml, and what was printed.
+
+    A test that changes the folder works on a copy.
+    """
+    from test_run import train, write_config
+
+    folder, printed, log = tmp_path_factory.mktemp("run"), StringIO(), logging.getLogger("hf_cxr")
+    level = log.level
+    log.setLevel(logging.INFO)  # a command sets it on the root logger, which is pytest's here
+    with redirect_stdout(printed):
+        status = train(write_config(folder), folder / "tiny", "--report_to", "tensorboard")
+    log.setLevel(level)
+    assert status == 0, printed.getvalue()
+    return folder / "tiny", printed.getvalue()
 
 
 @pytest.fixture

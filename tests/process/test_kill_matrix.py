@@ -4,10 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 
-
-@pytest.mark.slow
 def test_killed_moved_and_damaged_runs_end_as_the_straight_one(tmp_path):
     script = Path(__file__).with_name("kill_matrix.py")
     command = [sys.executable, script, "--moments", "4", "--out", tmp_path]

@@ -1,10 +1,5 @@
 """The Trainer: the same gradients however a step is cut up, the same weights after a resume, the best checkpoint."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,8 +8,6 @@ from tiny import rows, trainer
 from transformers import TrainerCallback
 
 from hf_cxr.training.checkpoints import usable_checkpoint
-
-HERE = Path(__file__).parents[1]
 
 
 def gradients(folder, batch_size, accumulation=1, **kwargs):
@@ -74,36 +67,6 @@ def test_a_mean_of_means_would_give_other_gradients(tmp_path, monkeypatch):
     (naive,), _ = gradients(tmp_path / "b", 8, 4)
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
         assert_same_gradients(naive, whole)
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_gradients_of_one(tmp_path):
-    (whole,), whole_loss = gradients(tmp_path, 32)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [
-            *command,
-            "--rdzv_backend",
-            "c10d",
-            "--rdzv_endpoint",
-            "localhost:0",
-            HERE / "gradients_worker.py",
-            tmp_path,
-            "8",
-            "2",
-        ],
-        check=True,
-        env=environment,
-        cwd=HERE.parent,
-        capture_output=True,
-    )
-    saved = torch.load(tmp_path / "gradients.pt")
-    assert len(saved["gradients"]) == 1
-    assert_same_gradients(saved["gradients"][0], whole)
-    assert saved["loss"] == pytest.approx(whole_loss, rel=1e-5)
-    # Threads of the process group that outlive it abort the interpreter now and then, after the work is done.
-    assert int((tmp_path / "threads_ended").read_text()) >= 2
 
 
 class StopAt(TrainerCallback):

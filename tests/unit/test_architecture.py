@@ -1,13 +1,15 @@
-"""The import order of the design: a module imports only from bars to its left, a family from inside itself too."""
+"""The shape that docs/architecture.md prints: its tree, its import order; no private imports and no long files."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "hf_cxr"
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "hf_cxr"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LONGEST = 500
 
 # Bars from left to right. Within a bar the parts never import one another.
 BARS = (
@@ -27,6 +29,42 @@ BARS = (
 BAR_OF = {part: number for number, bar in enumerate(BARS) for part in bar}
 
 
+def name(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def printed(kind: str) -> list[str]:
+    """The lines of a block of docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    return text.split(f"```{kind}\n")[1].split("```")[0].splitlines()
+
+
+def tree() -> set[str]:
+    """The files and folders of the printed tree, as paths below its root; every file has a description."""
+    paths, folders = set(), []
+    for line in printed("tree")[1:]:
+        entry, _, what = line.strip().partition(" ")
+        folders = folders[: (len(line) - len(line.lstrip())) // 2 - 1]
+        paths.add("/".join([*folders, entry.removesuffix("/")]))
+        if entry.endswith("/"):
+            folders.append(entry.removesuffix("/"))
+        else:
+            assert what.strip(), f"{entry} has no description"
+    return paths
+
+
+@pytest.mark.xfail(strict=True, reason="the tree is printed as it will be")
+def test_the_printed_tree_is_the_tree():
+    folders = {path for path in PACKAGE.rglob("*") if path.is_dir() and "__pycache__" not in path.parts}
+    folders = {folder for folder in folders if any(path.is_file() for path in folder.iterdir())}
+    assert tree() == {path.relative_to(PACKAGE).as_posix() for path in {*FILES, *folders}}
+
+
+@pytest.mark.xfail(strict=True, reason="the bars are printed as they will be")
+def test_the_printed_bars_are_the_bars():
+    assert [set(line.split()) for line in printed("bars")] == [set(bar) for bar in BARS]
+
+
 def imports_of(path: Path) -> set[str]:
     """Parts of the package that a file imports, at its top or inside functions."""
     found = set()
@@ -39,17 +77,13 @@ def imports_of(path: Path) -> set[str]:
             found |= (
                 {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "hf_cxr" else {node.module}
             )
-    parts = {name.split(".")[1] for name in found if name.startswith("hf_cxr.")}
+    parts = {module.split(".")[1] for module in found if module.startswith("hf_cxr.")}
     return parts - {inside[0]} - {"__version__"}
 
 
-def part_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=name)
 def test_imports_point_left(path):
-    part = part_of(path)
+    part = path.relative_to(PACKAGE).with_suffix("").parts[0]
     if part == "__init__":
         return
     assert part in BAR_OF, f"{part} is in no bar of the design; add it there first"
@@ -66,26 +100,75 @@ def test_the_check_sees_an_import_to_the_right(tmp_path, monkeypatch):
     assert imports_of(offender) == {"training"}
 
 
-@pytest.mark.parametrize(
-    ("module", "heavy"),
-    [
-        ("hf_cxr", ("torch", "transformers", "datasets", "numpy", "matplotlib")),
-        ("hf_cxr.commands", ("torch", "transformers", "datasets", "numpy", "matplotlib")),
-        ("hf_cxr.evaluation", ("torch", "transformers", "datasets", "evaluate")),
-        ("hf_cxr.data", ("torch", "transformers", "matplotlib")),  # a decoding process imports it
-        ("hf_cxr.commands.prepare", ("torch", "transformers")),  # and this, by way of scripts/prepare.py
-        ("hf_cxr.losses", ("transformers", "datasets", "matplotlib")),
-    ],
-)
-def test_import_is_light(module, heavy):
-    code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+def private(entry: str) -> bool:
+    return entry.startswith("_") and not entry.endswith("__")
+
+
+def private_uses(source: str) -> list[str]:
+    """What a file takes of another module of the package though its name begins with an underscore.
+
+    >>> private_uses("from hf_cxr.files import _sync")
+    ['hf_cxr.files._sync']
+    >>> private_uses("from hf_cxr import files\\nfiles._sync()\\nself._own()")
+    ['files._sync']
+    """
+    nodes = list(ast.walk(ast.parse(source)))
+    found, modules = [], set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "hf_cxr":
+            found += [f"{node.module}.{alias.name}" for alias in node.names if private(alias.name)]
+            modules |= {alias.asname or alias.name for alias in node.names if alias.name.islower()}
+        elif isinstance(node, ast.Import):
+            modules |= {alias.asname for alias in node.names if alias.asname and alias.name.startswith("hf_cxr")}
+    return found + [
+        f"{node.value.id}.{node.attr}"
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and private(node.attr)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in modules
+    ]
+
+
+def test_private_names_stay_in_their_module():
+    assert private_uses("from hf_cxr import files as f\nf._sync()") == ["f._sync"]
+    assert private_uses("from hf_cxr.data import _rows, rows\nself._own") == ["hf_cxr.data._rows"]
+    assert {name(path): uses for path in FILES if (uses := private_uses(path.read_text(encoding="utf-8")))} == {}
+
+
+@pytest.mark.xfail(strict=True, reason="two files are still to be split")
+def test_no_file_is_long():
+    lines = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert len(lines) > 50
+    assert {path: count for path, count in lines.items() if count > LONGEST} == {}
+
+
+# A subprocess imports for seconds and a Trainer writes checkpoints: those tests have tiers of their own.
+SLOW = ("subprocess", "Popen", "CXRTrainer", ".train()", "multiprocessing.Process", "os.fork")
+
+
+def found(folder: str, words: tuple[str, ...]) -> dict[str, list[str]]:
+    """The files below tests/ that contain one of the words, and which."""
+    files = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests" / folder).rglob("test_*.py"))}
+    assert files
+    hits = {path.stem: [word for word in words if word in text] for path, text in files.items()}
+    return {stem: words for stem, words in hits.items() if words and stem != Path(__file__).stem}
+
+
+@pytest.mark.xfail(strict=True, reason="test_metrics.py tests an evaluate.Metric in a process")
+def test_unit_tests_start_no_process_and_train_nothing():
+    assert found("unit", SLOW) == {}, "move the test to tests/process or tests/train"
+
+
+def test_no_test_measures_time():
+    assert found("", ("perf_counter", "time.time()")) == {}
+    assert found("process", ("subprocess",))
 
 
 def test_public_names_resolve():
     import hf_cxr
 
     assert hf_cxr.__all__ == sorted(hf_cxr.__all__)
-    assert all(getattr(hf_cxr, name) is not None for name in hf_cxr.__all__)
+    assert all(getattr(hf_cxr, entry) is not None for entry in hf_cxr.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         hf_cxr.Nothing  # noqa: B018

@@ -1,39 +1,70 @@
-"""The README shows what exists: targets, files, flags and commands."""
+"""README and docs show what exists: targets, files, flags, commands, links; their Python runs in tests/train."""
 
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hf_cxr.commands import COMMANDS
 from hf_cxr.config import known_keys
+from hf_cxr.data.sources.table.description import load_description
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+BLOCKS = [block for text in TEXTS.values() for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
 LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line and line[0] != "#"]
+OURS = [line for line in LINES if "scripts/" in line or line.startswith("hf-cxr")]
+
+# Flags that are not a run's keys: of each command, read from its source, of accelerate launch and of kill_matrix.py.
+SOURCES = [path.read_text(encoding="utf-8") for path in (ROOT / "hf_cxr" / "commands").glob("*.py")]
+FLAGS = {"config_file", "help", "debug", "rounds", *known_keys()}
+FLAGS |= {flag for text in SOURCES for flag in re.findall(r'"--(\w+)"', text)}
+NEW = {"loss_kwargs", "sampler_kwargs", "model_kwargs", "calibrate", "report", "data_root"}
 
 
 def test_make_targets_exist():
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     named = re.findall(r"^make ([a-z-]+)", "\n".join(LINES), re.MULTILINE)
-    assert named == ["quickstart", "test"]
+    assert named[:2] == ["quickstart", "test"]
     assert set(named) <= set(targets)
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if "scripts/" in line or line.startswith("hf-cxr")])
+@pytest.mark.parametrize("line", OURS)
 def test_commands_name_files_and_flags_that_exist(line):
     words = shlex.split(line, comments=True)
     for word in words:
         if word.startswith(("scripts/", "configs/")):
             assert (ROOT / word).is_file(), word
     if words[0] == "hf-cxr":
-        assert words[1] in COMMANDS
-    own = {"config_file", "model", "csv", "out", "only", "folds", "check", "images", "jobs", "dry_run", "public"}
+        command = next(word for word in words[1:] if word != "--debug")
+        assert command in {*COMMANDS, *NEW}
     for word in words:
         if word.startswith("--"):
-            assert word[2:].split("=")[0] in own | set(known_keys()), word
+            assert re.split(r"[=.]", word[2:])[0] in FLAGS | NEW, word
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_flags_and_commands_in_the_text_exist(page):
+    text = re.sub(r"```.*?```", "", TEXTS[page], flags=re.DOTALL)
+    spans = re.findall(r"`([^`\n]+)`", text)
+    flags = {flag for span in spans for flag in re.findall(r"(?<!\S)--([a-z_]+)", span)}
+    assert flags <= FLAGS | NEW
+    commands = {match for span in spans for match in re.findall(r"hf-cxr ([a-z]+)", span)}
+    assert commands <= {*COMMANDS, *NEW}
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_and_files_exist(page):
+    folder = (ROOT / page).parent
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", TEXTS[page]):
+        path = (folder / target) if target else ROOT / page
+        assert path.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor[1:] in {re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads}
 
 
 def test_set_up_uses_the_constraints():
@@ -43,3 +74,14 @@ def test_set_up_uses_the_constraints():
     pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.!-]+", pin) for pin in pins)
     assert any(pin.startswith("torch==") for pin in pins)
+
+
+YAMLS = [block for text in TEXTS.values() for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+def test_yaml_is_yaml_and_a_description_can_be_read(tmp_path):
+    shown = [yaml.safe_load(block) for block in YAMLS]
+    assert all(isinstance(values, dict) for values in shown)
+    (description,) = [values for values in shown if "files" in values]
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
+    assert load_description(tmp_path / "table.yaml").name == description["name"]

@@ -251,12 +251,11 @@ def test_image_files_are_hashed_and_broken_ones_named(tmp_path):
         hash_images({"test": dataset_of([tmp_path / "b.png", tmp_path / "d.png"])})
 
 
-@pytest.mark.slow
-def test_as_many_images_as_the_release_has():
+def test_one_shared_image_is_found_among_many():
     rng = np.random.default_rng(6)
-    hashes = random_hashes(rng, 112_120)
+    hashes = random_hashes(rng, 12_000)
     hashes[-1] = flipped(hashes[0], [0, 1, 300])
-    splits = {"train": table_of(hashes[:86_524], name="train"), "test": table_of(hashes[86_524:], name="test")}
+    splits = {"train": table_of(hashes[:9_000], name="train"), "test": table_of(hashes[9_000:], name="test")}
     assert [str(d) for d in find_duplicates(splits)] == [
-        "test-25595 (test) is, but for 3 of 1024 bits, train-0 (train)"
+        "test-2999 (test) is, but for 3 of 1024 bits, train-0 (train)"
     ]

@@ -3,19 +3,12 @@
 import dataclasses
 import errno
 import json
-import multiprocessing
 import os
-import resource
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import datasets
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -23,7 +16,6 @@ from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import DecodedImages, label_matrix, load_nih, load_source, split_fingerprint
 from hf_cxr.data import prepare as module
-from hf_cxr.data.images import decoding
 from hf_cxr.data.manifest import Recipe
 from hf_cxr.data.prepare import prepare
 from hf_cxr.data.schema import features
@@ -122,13 +114,6 @@ def test_load_from_disk_opens_it_memory_mapped_and_sharded(source, tmp_path):
     assert train[7]["image"].size == (32, 32)
 
 
-def test_processes_write_the_same_bytes_as_one(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BATCH", 4)
-    write(source(), tmp_path / "one")
-    write(source(), tmp_path / "two", workers=2)
-    assert files(tmp_path / "one") == files(tmp_path / "two")
-
-
 def test_a_second_call_does_nothing(source, tmp_path):
     assert write(source(), tmp_path / "out")["decoded"] == 30
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
@@ -166,40 +151,6 @@ def test_a_changed_source_or_setting_is_noticed_and_only_what_changed_is_decoded
     straight = tmp_path / "straight"
     write(splits, straight, recipe)
     assert files(out) == files(straight)
-
-
-def kill_while_preparing(root, out, after):
-    """Prepare 200 phantoms in another process and kill it, without warning, once it has finished some shards."""
-    code = (
-        "from hf_cxr.data import prepare; prepare.SHARD_BYTES = 10 * (64**2 + 512)\n"
-        "from hf_cxr.data.sources.phantom import load_phantom\n"
-        "from hf_cxr.labels import NIH14\n"
-        f"splits = load_phantom(train=160, validation=20, test=20, size=128)\n"
-        "source = prepare.Source(splits, NIH14, 'phantoms', synthetic=True)\n"
-        f"prepare.prepare(source, {str(out)!r}, prepare.Recipe(64, 3))\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.DEVNULL)
-    if after is None:
-        assert process.wait(timeout=120) == 0
-        return
-    while process.poll() is None:
-        if (out / "shards.jsonl").exists() and len((out / "shards.jsonl").read_text().splitlines()) >= after:
-            process.send_signal(signal.SIGKILL)
-        time.sleep(0.002)
-    assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
-
-
-@pytest.mark.slow
-def test_killed_and_run_again_it_is_whole(tmp_path):
-    root = Path(__file__).parents[3]
-    kill_while_preparing(root, tmp_path / "out", after=3)
-    with pytest.raises(FileNotFoundError, match="was not prepared completely"):
-        load_prepared(tmp_path / "out")
-    finished = len((tmp_path / "out" / "shards.jsonl").read_text().splitlines())
-    kill_while_preparing(root, tmp_path / "out", after=None)
-    kill_while_preparing(root, tmp_path / "straight", after=None)
-    assert files(tmp_path / "out") == files(tmp_path / "straight")
-    assert read_manifest(tmp_path / "out")["decoded"] == 200 - 10 * finished
 
 
 def test_a_line_that_was_cut_off_costs_its_shard_only(source, tmp_path):
@@ -281,63 +232,6 @@ def test_a_shard_that_was_replaced_is_not_taken_for_its_former_self(source, tmp_
     assert files(out) == files(tmp_path / "straight")
 
 
-def _die(batch, recipe):
-    os._exit(1)
-
-
-def test_a_decoding_process_that_is_ended_is_one_error_and_what_was_finished_stays(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BATCH", 4)
-    with monkeypatch.context() as killer:
-        killer.setattr(decoding, "decode_batch", _die)
-        with pytest.raises(OSError, match=r"was killed.*fewer --workers: finished shards stay"):
-            write(source(), tmp_path / "out", workers=2)
-    assert write(source(), tmp_path / "out")["decoded"] == 30
-
-
-SLOW_WORKERS = """
-import sys, time
-from hf_cxr.data import load_phantom, prepare
-from hf_cxr.data.images import decoding
-from hf_cxr.labels import NIH14
-
-real = decoding.decode_batch
-
-def slow(batch, recipe):
-    time.sleep(0.2)
-    return real(batch, recipe)
-
-if __name__ == "__main__":
-    decoding.decode_batch, prepare.BATCH = slow, 1
-    splits = load_phantom(train=1000, validation=4, test=4, size=32)
-    source = prepare.Source(splits, NIH14, "phantoms", synthetic=True)
-    try:
-        prepare.prepare(source, sys.argv[1], prepare.Recipe(32, 3), workers=2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_decoding_processes_end_with_the_main_process(tmp_path, number):
-    """Ctrl-C reaches them too, as in a terminal: it is the main process that answers it."""
-    (tmp_path / "slow.py").write_text(SLOW_WORKERS)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-    line = [sys.executable, "slow.py", "out"]
-    with (tmp_path / "errors").open("w") as errors:
-        main = subprocess.Popen(line, cwd=tmp_path, stderr=errors, env=environment, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while "1/1008" not in (tmp_path / "errors").read_text() and time.monotonic() < deadline:
-        assert main.poll() is None, (tmp_path / "errors").read_text()
-        time.sleep(0.05)
-    workers = psutil.Process(main.pid).children(recursive=True)
-    assert len(workers) >= 2
-    os.killpg(main.pid, number) if number == signal.SIGINT else main.send_signal(number)
-    assert main.wait(60) == (130 if number == signal.SIGINT else -number)
-    assert not psutil.wait_procs(workers, timeout=60)[1]
-    assert "Traceback" not in (tmp_path / "errors").read_text()
-
-
 def test_a_whole_shard_may_be_unreadable(source, tmp_path):
     splits = source()
     for number in range(6):
@@ -363,27 +257,6 @@ def test_a_full_disk_leaves_what_was_finished(source, tmp_path, monkeypatch):
     assert write(source(), out)["decoded"] == 18
     write(source(), tmp_path / "straight")
     assert files(out) == files(tmp_path / "straight")
-
-
-def _write_with_a_file_size_limit(out, images):
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    try:
-        prepare(Source(datasets.load_from_disk(images), LabelSpace(NAMES), "thirty"), out, RECIPE)
-    except OSError as error:
-        os._exit(7 if "finished shards stay" in str(error) else 8)
-    os._exit(0)
-
-
-def test_a_limit_of_the_file_size_is_met_in_earnest(source, tmp_path):
-    source().save_to_disk(str(tmp_path / "source"))
-    arguments = (str(tmp_path / "out"), str(tmp_path / "source"))
-    # Its shards are of the module's own size here, 64 MB: 20 rows of 1.5 kB are one shard above the limit.
-    process = multiprocessing.get_context("spawn").Process(target=_write_with_a_file_size_limit, args=arguments)
-    process.start()
-    process.join(120)
-    assert process.exitcode == 7
-    assert not list((tmp_path / "out").rglob("*.arrow"))
 
 
 def test_room_is_looked_for_first(source, tmp_path, monkeypatch):

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -155,11 +153,11 @@ def test_in_a_folder_of_an_earlier_version_damage_is_never_a_traceback(out, name
     assert str in found
 
 
-@pytest.mark.parametrize(
-    "value", ["", "[]", "null", "3", '"x"', "{}", '{"format": 1}', '{"format": "1"}', "[" * 100_000, "\udcff", "NaN"]
-)
+OTHER_SHAPES = ("", "[]", "null", "3", '"x"', "{}", '{"format": 1}', '{"format": "1"}', "[" * 100_000, "\udcff", "NaN")
+
+
+@pytest.mark.parametrize(("old", "value"), [*((False, value) for value in OTHER_SHAPES), (True, "[]"), (True, "{}")])
 @pytest.mark.parametrize("name", SMALL_FILES)
-@pytest.mark.parametrize("old", [False, True])
 def test_json_of_another_shape_is_refused_and_repaired_without_decoding(out, whole, images, name, value, old):
     if old:
         make_old(out)
@@ -416,60 +414,6 @@ def test_a_folder_that_is_prepared_again_while_it_is_opened_is_no_mixture(out, i
     monkeypatch.setattr(prepared.datasets, "load_from_disk", slow)
     assert "prepared again while it was opened" in loaded(out)
     assert loaded(out)[0]["train"]["labels"][0] == [1.0, 1.0]
-
-
-CALL = """
-import sys, time
-from pathlib import Path
-from hf_cxr.data import load_phantom
-from hf_cxr.data.manifest import Recipe
-from hf_cxr.data.prepare import prepare
-from hf_cxr.data.sources import Source
-from hf_cxr.labels import NIH14
-
-out, side, go = sys.argv[1:]
-splits = load_phantom(train=20, validation=4, test=4, size=64)
-print("ready", flush=True)
-while not Path(go).exists():
-    time.sleep(0.001)
-try:
-    prepare(Source(splits, NIH14, "phantoms", synthetic=True), out, Recipe(int(side), 3))
-except ValueError as error:
-    sys.exit(str(error))
-"""
-
-
-def test_two_calls_at_once_give_the_folder_of_one(tmp_path):
-    """Started together into a folder that does not exist: the first wins, the second is refused in one line."""
-    out, go = tmp_path / "deep" / "out", tmp_path / "go"
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", CALL, str(out), str(side), str(go)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for side in (36, 40)
-    ]
-    assert [process.stdout.readline() for process in runs] == ["ready\n"] * 2
-    go.touch()
-    errors = [process.communicate(timeout=120)[1] for process in runs]
-    status = [process.returncode for process in runs]
-    assert sorted(status) == [0, 1]
-    refused = errors[status.index(1)].splitlines()[-1]
-    assert "another process is preparing" in refused or "was prepared from a different source" in refused
-    manifest = load_prepared(out, verify=True)[1]
-    assert manifest["recipe"]["size"] == (36, 40)[status.index(0)]
-
-
-def test_killed_at_three_moments_and_run_again_it_equals_the_straight_one():
-    script = Path(__file__).parents[2] / "process" / "kill_prepare.py"
-    line = [sys.executable, str(script), "--moments=3", "--scenarios=new"]
-    done = subprocess.run(
-        line, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(script.parents[2])}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("status -9") == done.stdout.count("status 0, equal") == 3
 
 
 def test_nothing_is_left_where_a_call_ended_before_it_wrote(images, tmp_path, monkeypatch):

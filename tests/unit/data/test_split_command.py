@@ -1,7 +1,6 @@
 """`hf-cxr split`: files written, read and refused; training's splits dealt by them; splits checked."""
 
 import csv
-import json
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 from test_duplicates import make_image
-from tiny import SWIN
 
 from hf_cxr.commands import run_command
-from hf_cxr.commands.train import main as train
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import load_source, split_fingerprint
 from hf_cxr.data.split_files import apply_split_file, read_split_file, write_split_file
@@ -362,23 +359,6 @@ def test_a_finding_without_a_training_image_is_named(source, tmp_path, capsys):
     write_split_file(path, whole["image_id"][:], whole["patient_id"][:], sides.tolist(), column="split")
     assert main(["--check", *source, "--split_file", str(path)]) == 0
     assert "! train: no positive image of Effusion: it cannot be learnt" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_run_says_which_split_file_it_was_of(source, tmp_path):
-    out = tmp_path / "k.csv"
-    main([*source, "--out", str(out), "--folds", "3"])
-    config = tmp_path / "tiny.yaml"
-    short = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "bootstrap_resamples": 20}
-    config.write_text(yaml.safe_dump(SWIN | short))
-    flags = ["--split_file", str(out), "--fold", "1", "--output_dir", str(tmp_path / "run")]
-    assert train([str(config), *source, *flags]) == 0
-    protocol = json.loads((tmp_path / "run" / "metrics.json").read_text())["protocol"]
-    assert protocol["split_file"] == {"name": "k.csv", "sha256": read_split_file(out).sha256, "fold": 1}
-    assert protocol["split_fingerprint"] == split_fingerprint(load([*source, *flags[:4]]))
-    card = (tmp_path / "run" / "README.md").read_text()
-    assert "split file k.csv" in card
-    assert "not the source's own" in card
 
 
 def test_the_release_is_dealt_into_folds_and_checked(release, tmp_path, capsys):

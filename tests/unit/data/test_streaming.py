@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -13,9 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
-from tiny import SWIN, swin, trainer
+from tiny import SWIN
 from torch.utils.data import DataLoader
 
 from hf_cxr.config import DataArguments, parse_arguments
@@ -30,12 +26,9 @@ from hf_cxr.data import (
 )
 from hf_cxr.data.images.grey import ImageError
 from hf_cxr.labels import NIH14
-from hf_cxr.predictions import Predictions
 from hf_cxr.processing import collate
 from hf_cxr.run.preflight import check_run
-from hf_cxr.run.stages import run
 
-ROOT = Path(__file__).parents[3]
 DESCRIPTION = {
     "name": "Shards",
     "files": {"all": "data/*.parquet"},
@@ -228,76 +221,6 @@ def test_workers_that_live_on_are_told_the_epoch(split):
 # --- the Trainer
 
 
-def stepwise(folder, split, **keys):
-    streamed = stream(split, step_size=8, batch_size=4, seed=3)
-    run = trainer(
-        folder,
-        dataset=[{"labels": row} for row in label_matrix(split)],
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=2,
-        num_train_epochs=2,
-        save_strategy="steps",
-        save_steps=13,  # the epoch has 10
-        **keys,
-    )
-    run.train_dataset, run.sampler = streamed, None
-    seen = []
-    augment = run.pixels.augment
-    run.pixels.augment = lambda pixels, row, epoch: seen.append((epoch, *row.tolist())) or augment(pixels, row, epoch)
-    return run, seen
-
-
-def test_a_resumed_stream_goes_on_as_the_straight_one(tmp_path, split):
-    straight, seen = stepwise(tmp_path / "a", split)
-    straight.train()
-    assert len(seen) == 40  # batches of 4
-    assert straight.clock.images == 19 * 8  # all steps but the first
-    assert sorted(row for epoch, *rows in seen if epoch == 1 for row in rows) == list(range(80))
-    again, rest = stepwise(tmp_path / "b", split)
-    again.train(resume_from_checkpoint=str(tmp_path / "a/checkpoint-13"))
-    assert rest == seen[26:]
-    for one, two in zip(straight.model.parameters(), again.model.parameters(), strict=True):
-        assert torch.equal(one, two)
-
-
-def configure(folder: Path, data: Path, **changes) -> str:
-    keys = {"dataset": "table", "table": str(data / "table.yaml"), "streaming": True, "streaming_buffer": 16}
-    keys |= {"num_train_epochs": 1, "per_device_train_batch_size": 8, "bootstrap_resamples": 20, "logging_steps": 1}
-    path = folder / "config.yaml"
-    path.write_text(json.dumps({**SWIN, **keys, "output_dir": str(folder / "out"), "use_cpu": True, **changes}))
-    return str(path)
-
-
-def test_a_run_trains_measures_and_documents_from_a_stream(tmp_path, shards):
-    report = run(parse_arguments([configure(tmp_path, shards, **swin(drop_path_rate=0.0), dataloader_num_workers=2)]))
-    assert report.stock_pipeline["largest_difference"] < 0.02  # the images are resized
-    saved = Predictions.load(tmp_path / "out/predictions/test.parquet")
-    test = load_source(arguments(shards)).splits["test"]
-    assert list(saved.image_ids) == test["image_id"][:]
-    np.testing.assert_array_equal(saved.labels, label_matrix(test))
-    assert report.training["steps"] == 10
-    assert np.ptp(saved.logits, axis=0).max() > 0
-
-
-@pytest.mark.slow
-def test_two_processes_train_and_measure_from_a_stream(tmp_path, shards):
-    config = configure(
-        tmp_path, shards, per_device_train_batch_size=4, per_device_eval_batch_size=8, images_per_step=8
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
-    command += ["--rdzv_endpoint", "localhost:0", ROOT / "scripts/train.py", config]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((tmp_path / "out/metrics.json").read_text())["training"]["steps"] == 10
-    for name, split in load_source(arguments(shards)).splits.items():
-        if name != "train":
-            saved = Predictions.load(tmp_path / f"out/predictions/{name}.parquet")
-            assert list(saved.image_ids) == split["image_id"][:]
-            assert np.isfinite(saved.logits).all()
-            assert len(np.unique(saved.logits[:, 0])) == len(split)  # no row twice
-
-
 def test_predictions_are_those_of_the_map_style_road(tmp_path, shards, map_style, monkeypatch):
     from hf_cxr.config import ModelArguments
     from hf_cxr.inference.classifier import Classifier
@@ -378,64 +301,6 @@ def test_what_cannot_be_streamed_is_refused(tmp_path, shards, split):
 
 
 # --- memory, and the Hub
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_rows_read(tmp_path):
-    """One process reads twelve times its buffer: past the first sixth, memory stays where it is."""
-    script = ROOT / "benchmarks" / "stream_memory.py"
-    command = [sys.executable, script, "--rows", "6000", "--every", "1000", "--folder", tmp_path, "--buffer", "500"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    mib = {int(words[0].replace(",", "")): float(words[1]) for words in map(str.split, out.splitlines()[2:])}
-    assert list(mib) == [1000, 2000, 3000, 4000, 5000, 6000]
-    assert mib[6000] - mib[1000] < 10  # the rows read since are 20 MiB of pixels, and as much encoded
-
-
-HUB = """
-import json, sys, urllib.error, urllib.request
-from hf_cxr.data import StreamedImages, load_streamed
-splits, _ = load_streamed(sys.argv[1])
-try:
-    urllib.request.urlopen(sys.argv[2] + "/the-table-is-read")
-except urllib.error.HTTPError:
-    pass
-images = StreamedImages(splits["test"], 36, 3, batch_size=4)
-print(json.dumps([[example["row"], int(example["pixels"].sum())] for example in images]))
-"""
-
-
-def bytes_asked(requests) -> int:
-    """Of files' contents; a request for a whole file counts as endless."""
-    gets = [request for request in requests if request.method == "GET" and request.status in (200, 206)]
-    ranges = [request.headers.get("range", "bytes=0-9999999999").removeprefix("bytes=").split("-") for request in gets]
-    return sum(int(last) - int(first) + 1 for first, last in ranges)
-
-
-@pytest.mark.slow
-def test_a_hub_dataset_is_streamed_without_a_copy(tmp_path, hub):
-    from huggingface_hub import HfApi
-
-    local = write_shards(tmp_path / "local", side=150)
-    size = sum(path.stat().st_size for path in local.glob("data/*"))
-    api = HfApi()
-    api.create_repo("tester/shards", repo_type="dataset")
-    api.upload_folder(repo_id="tester/shards", repo_type="dataset", folder_path=local, allow_patterns="data/*")
-    keys = {key: value for key, value in DESCRIPTION.items() if key != "files"} | {"hub": "tester/shards"}
-    (tmp_path / "table.yaml").write_text(json.dumps(keys))
-    environment = os.environ | hub.environment(tmp_path / "home") | {"PYTHONPATH": str(ROOT)}
-    before = len(hub.requests)
-    command = [sys.executable, "-c", HUB, tmp_path / "table.yaml", hub.url]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
-    expected = stream(load_streamed(local / "table.yaml")[0]["test"], shuffle=False, step_size=None)
-    got = json.loads(done.stdout.splitlines()[-1])
-    assert got == [[example["row"], int(example["pixels"].sum())] for example in expected]
-    assert not [path for path in (tmp_path / "home").rglob("*") if path.suffix in (".parquet", ".arrow")]
-    asked = [request for request in hub.requests[before:] if request.path.startswith(("/cdn", "/datasets"))]
-    marker = next(i for i, request in enumerate(hub.requests) if request.path == "/the-table-is-read")
-    of_table = [request for request in asked if request in hub.requests[:marker]]
-    assert 0 < bytes_asked(of_table) < size / 4  # labels and ids, and footers; not the images
-    assert bytes_asked(asked) > size / 4
 
 
 def test_a_shard_that_is_cut_off_and_a_misspelt_column_are_told_by_name(tmp_path):

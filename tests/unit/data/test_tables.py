@@ -4,7 +4,6 @@ import gzip
 import json
 import logging
 import re
-import time
 from pathlib import Path
 
 import datasets
@@ -660,21 +659,6 @@ def test_no_positive_in_train_is_told(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         own(tmp_path, ROWS.replace("a.png,1,train,1,", "a.png,1,train,0,"))
     assert "no positive training image of Mass: it cannot be learnt" in caplog.text
-
-
-def test_it_is_quick(tmp_path):
-    """As many rows as ChestX-ray14 has, one column a finding."""
-    rng, count = np.random.default_rng(0), 112_120
-    frame = pd.DataFrame(rng.integers(0, 2, (count, 14)), columns=list(NIH14))
-    frame.insert(0, "file", [f"{n:08d}.png" for n in range(count)])
-    frame["patient"] = np.arange(count) // 4
-    frame["part"] = np.array(["train", "validation", "test", "train"])[frame["patient"] % 4]
-    frame.to_parquet(tmp_path / "rows.parquet")
-    write(tmp_path / "table.yaml", json.dumps({**OWN, "findings": list(NIH14), "files": "rows.parquet"}))
-    start = time.perf_counter()
-    splits, _ = load_table(tmp_path / "table.yaml", images=False)
-    assert time.perf_counter() - start < 10  # about 1 s on an idle machine
-    assert sum(map(len, splits.values())) == count
 
 
 # --- what is refused: rows or keys changed, and the words of the message

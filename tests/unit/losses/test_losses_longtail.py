@@ -393,7 +393,6 @@ def test_compiles_to_one_graph(name, options):
     assert expected > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({name for name, _ in CASES.values()}))
 def test_compiled_backward_gives_the_same_gradient(name):
     torch.compiler.reset()

@@ -1,0 +1,38 @@
+"""The Python of README and docs runs, in a folder that has a run and an image where they say."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = [
+    pytest.param(block, id=f"{page.stem}-{number}")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+]
+
+
+@pytest.fixture(scope="module")
+def folder(finished, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "quickstart").symlink_to(finished[0], target_is_directory=True)
+    Image.linear_gradient("L").save(folder / "chest.png")
+    return folder
+
+
+def test_there_is_python_to_run():
+    assert len(BLOCKS) >= 4
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_python_block_runs(block, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    names = {"__name__": "__main__"}
+    exec(compile(block, "a block of the documents", "exec"), names)  # noqa: S102
+    if "classify" in names:
+        scores = names["classify"]("chest.png")
+        assert len(scores) == 14
+        assert all(0 < entry["score"] < 1 for entry in scores)
