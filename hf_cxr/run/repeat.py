@@ -77,7 +77,7 @@ def _save_settings(run_dir: Path, args: RunArguments) -> None:
 
 def _test_images(args: RunArguments) -> datasets.Dataset | None:
     try:
-        return load(args)[0]["test"]
+        return load(args).splits["test"]
     except (ValueError, OSError) as error:
         logger.warning(
             "the saved model is not compared with the stock pipeline, as the data cannot be read: %s", error

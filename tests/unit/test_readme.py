@@ -22,7 +22,6 @@ OURS = [line for line in LINES if "scripts/" in line or line.startswith("hf-cxr"
 SOURCES = [path.read_text(encoding="utf-8") for path in (ROOT / "hf_cxr" / "commands").glob("*.py")]
 FLAGS = {"config_file", "help", "debug", "rounds", *known_keys()}
 FLAGS |= {flag for text in SOURCES for flag in re.findall(r'"--(\w+)"', text)}
-NEW = {"loss_kwargs", "sampler_kwargs", "model_kwargs", "calibrate", "report", "data_root"}
 
 
 def test_make_targets_exist():
@@ -40,10 +39,10 @@ def test_commands_name_files_and_flags_that_exist(line):
             assert (ROOT / word).is_file(), word
     if words[0] == "hf-cxr":
         command = next(word for word in words[1:] if word != "--debug")
-        assert command in {*COMMANDS, *NEW}
+        assert command in COMMANDS
     for word in words:
         if word.startswith("--"):
-            assert re.split(r"[=.]", word[2:])[0] in FLAGS | NEW, word
+            assert re.split(r"[=.]", word[2:])[0] in FLAGS, word
 
 
 @pytest.mark.parametrize("page", TEXTS)
@@ -51,9 +50,9 @@ def test_flags_and_commands_in_the_text_exist(page):
     text = re.sub(r"```.*?```", "", TEXTS[page], flags=re.DOTALL)
     spans = re.findall(r"`([^`\n]+)`", text)
     flags = {flag for span in spans for flag in re.findall(r"(?<!\S)--([a-z_]+)", span)}
-    assert flags <= FLAGS | NEW
+    assert flags <= FLAGS
     commands = {match for span in spans for match in re.findall(r"hf-cxr ([a-z]+)", span)}
-    assert commands <= {*COMMANDS, *NEW}
+    assert commands <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("page", TEXTS)
