@@ -44,7 +44,7 @@ def kill_while_preparing(root, out, after):
 def test_killed_and_run_again_it_is_whole(tmp_path):
     root = Path(__file__).parents[2]
     kill_while_preparing(root, tmp_path / "out", after=3)
-    with pytest.raises(FileNotFoundError, match="was not prepared to its end"):
+    with pytest.raises(FileNotFoundError, match="was not prepared completely"):
         load_prepared(tmp_path / "out")
     finished = len((tmp_path / "out" / "shards.jsonl").read_text().splitlines())
     kill_while_preparing(root, tmp_path / "out", after=None)
