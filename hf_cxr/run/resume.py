@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hf_cxr.arguments.components import flattened, with_defaults
+from hf_cxr.arguments.components import KWARGS, flattened, with_defaults
 from hf_cxr.arguments.data import DATA_PATHS, SOURCE_OPTIONS
 from hf_cxr.arguments.spelling import modern_values
 from hf_cxr.config import ARGUMENTS, PATHS, RunArguments
@@ -69,10 +69,12 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], *, free:
     options = [key for key in before if "." in key and key not in now]
     kind = SOURCES.get(now.get("dataset"))
     free = free | (SOURCE_OPTIONS.difference(kind.options, ("split_file", "fold")) if kind else set())
+    replaced = {mapping for key, mapping in KWARGS.items() if before.get(key) != now.get(key)}
     return [
         f"{key} was {before.get(key)} and is {now.get(key)}"
         for key in (*now, *options)
-        if key not in free and before.get(key) != now.get(key)
+        # Options of another loss differ of course; that it is another one is named.
+        if key not in free and before.get(key) != now.get(key) and key.partition(".")[0] not in replaced
     ]
 
 
