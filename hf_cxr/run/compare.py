@@ -8,7 +8,7 @@
 | `baseline`   | the name of the method that the others are compared with                                             |
 | `seeds`      | one run of each method for each                                                                      |
 | `tune`       | `grid`: key -> values (also an option, such as loss_kwargs.gamma: [1, 2]), each method tried on      |
-|              | every combination; `seed` of these runs; `by`: the metric that decides, on validation: auc or ap.    |
+|              | every combination; `seed` of these runs; `by`: the metric that decides, on validation, from METRICS. |
 |              | Left out: nothing is tuned                                                                           |
 | `tiers`      | `head`, `tail`: numbers of positive training images that divide the findings, see `LabelSpace.tiers` |
 | `resamples`  | draws of patients behind intervals and p values                                                      |

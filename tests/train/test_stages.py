@@ -13,6 +13,7 @@ from process.kill_matrix import CONFIG, figures
 
 from hf_cxr.commands import main
 from hf_cxr.config import parse_arguments
+from hf_cxr.evaluation import METRICS
 from hf_cxr.files import file_sha256
 from hf_cxr.predictions import Predictions
 from hf_cxr.run import folder as run_folder
@@ -173,6 +174,8 @@ def test_a_run_that_stops_after_validation_keeps_no_model(straight, run_dir):
 
 
 def test_tuning_is_judged_by_the_weights_that_a_run_ends_with():
-    history = [{"epoch": e, "step": 10 * e, "eval_loss": 1.0, "eval_auc": auc} for e, auc in ((1, 0.8), (2, 0.7))]
-    for best_epoch, expected in ((1, 0.8), (None, 0.7)):
-        assert chosen_figures(history, best_epoch)["auc"] == expected
+    names = ("loss", *METRICS)
+    history = [{"epoch": e, **{f"eval_{name}": e + 0.1 * i for i, name in enumerate(names)}} for e in (1, 2)]
+    for best_epoch, expected in ((1, 1), (None, 2)):
+        figures = chosen_figures(history, best_epoch)
+        assert figures == {name: expected + 0.1 * i for i, name in enumerate(names)}

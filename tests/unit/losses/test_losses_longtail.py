@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_cxr.losses import LOSSES, bce, build_loss, elementwise, focal, listwise, loss_options, weights
+from hf_cxr.losses import LOSSES, bce, build_loss, focal, loss_options
 from hf_cxr.losses.elementwise import (
     asymmetric,
     hill,
@@ -20,6 +20,7 @@ from hf_cxr.losses.elementwise import (
     rebalanced_weight,
     robust_asymmetric,
 )
+from hf_cxr.sampling import SAMPLERS
 
 POSITIVES = np.array([8000.0, 900.0, 70.0, 400.0])
 KNOWN = np.array([50000.0, 50000.0, 50000.0, 5000.0])
@@ -489,15 +490,19 @@ def test_papers_lead_to_functions_and_tests_that_exist():
     here = Path(__file__).parents[2]
     text = (here.parent / "docs" / "papers.md").read_text(encoding="utf-8")
     first_cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, re.MULTILINE)
-    assert set(LOSSES) <= set(re.findall(r"`(\w+)`", " ".join(first_cells)))
+    assert {*LOSSES, *SAMPLERS} <= set(re.findall(r"`(\w+)`", " ".join(first_cells)))
     tests = "".join(path.read_text(encoding="utf-8") for path in here.rglob("test_*.py"))
     named = set(re.findall(r"`(test_\w+)`", text))
     assert len(named) > 20
     assert not [name for name in named if f"def {name}(" not in tests]
-    homes = {"elementwise": elementwise, "listwise": listwise, "weights": weights}
-    functions = re.findall(r"`(elementwise|listwise|weights)\.(\w+)`", text)
+    functions = set(re.findall(r"`(?!\w+_kwargs\.)([a-z]\w*)\.(\w+)`", text))
     assert len(functions) > 15
-    assert all(callable(getattr(homes[module], function)) for module, function in functions)
+    package = here.parent / "hf_cxr"
+    sources = {
+        module: "".join(path.read_text(encoding="utf-8") for path in package.rglob(f"{module}.py"))
+        for module, _ in functions
+    }
+    assert not [f for f in functions if not re.search(rf"^(def|class) {f[1]}\b", sources[f[0]], re.MULTILINE)]
 
 
 # ---- the no-information logits
