@@ -43,7 +43,7 @@ FIGURES = ("figures/roc_test.png", "figures/training.png")
 PUSHED = (*REQUIRED, *FIGURES)
 PREDICTIONS = ("predictions/validation.parquet", "predictions/test.parquet")
 
-LOCAL_SETTINGS = ("logging_dir", "nih_root", "output_dir", "resume_from_checkpoint", "table_root")
+LOCAL_SETTINGS = ("data_root", "logging_dir", "nih_root", "output_dir", "resume_from_checkpoint", "table_root")
 """Keys of config.yaml that are not pushed: folders of the machine that trained. Of any other value that is a path, the
 last name is kept, so that the pushed settings still name the same data."""
 
