@@ -18,12 +18,10 @@ undone to the bit, so the uncalibrated copy of the model is removed once the cal
 
 import dataclasses
 import itertools
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -75,21 +73,6 @@ def saved_arguments(run_dir: Path, flags: Sequence[str] = (), *, prog: str = "hf
         SystemExit: status 2 with one line, as `parse_arguments`.
     """
     return parse_arguments([str(run_dir / "config.yaml"), *flags], prog=prog, only=MEASURING)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that a stage wrote.
-
-    Raises:
-        ValueError: it is not one.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); restore it from a copy") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must contain a JSON object; restore it from a copy")
-    return value
 
 
 def load_pair(folder: Path) -> tuple[Predictions, Predictions]:

@@ -45,7 +45,7 @@ from hf_cxr.run.publish import prepare_hub, push_after_training
 from hf_cxr.run.stock import compare_with_stock_pipeline
 from hf_cxr.run.training import build_first_model, build_trainer, build_training_loss, draw_training_images
 from hf_cxr.run.validation import write_validation
-from hf_cxr.saved_models import CONFIG, WEIGHTS
+from hf_cxr.saved_models import CONFIG, WEIGHTS, read_json
 
 __all__ = ["calibrate", "document", "finish", "measure", "predict", "push", "run", "train"]
 
@@ -132,7 +132,7 @@ def predict(run_dir: Path, args: RunArguments | None = None, data: RunData | Non
         files.forget(run_dir, "predict")
     pair = [predict_split(classifier, data.splits[name], name, args) for name in files.SPLITS]
     if state.is_main_process:
-        trained = files.read_json(run_dir / files.LAST_FILE["train"])
+        trained = read_json(run_dir / files.LAST_FILE["train"])
         write_json(run_dir / files.PROTOCOL, describe_protocol(args, data, trained["protocol"]))
         files.save_pair(run_dir / files.STAGES, pair)
     state.wait_for_everyone()
@@ -176,8 +176,8 @@ def measure(
         image are in no file.
     """
     args = args or files.saved_arguments(run_dir)
-    trained = files.read_json(run_dir / files.LAST_FILE["train"])
-    saved = ModelRecord.of(files.read_json(run_dir / CONFIG)).calibration
+    trained = read_json(run_dir / files.LAST_FILE["train"])
+    saved = ModelRecord.of(read_json(run_dir / CONFIG)).calibration
     calibration = saved and Calibration.from_dict(saved)
     validation, test = files.load_pair(run_dir / "predictions")
     files.forget(run_dir, "measure")
@@ -185,7 +185,7 @@ def measure(
     report = Report(
         name=run_dir.absolute().name,
         model_id=".",
-        protocol=files.read_json(run_dir / files.PROTOCOL) | describe_calibration(calibration),
+        protocol=read_json(run_dir / files.PROTOCOL) | describe_calibration(calibration),
         test=measure_predictions(test, **interval_settings(args)),
         validation=measure_predictions(validation, **interval_settings(args)),
         calibration=calibration and calibration.to_dict(),
@@ -211,7 +211,7 @@ def document(run_dir: Path, model_id: str | None = None) -> Report:
     """
     measured = run_dir / files.LAST_FILE["measure"]
     finished = run_dir / files.LAST_FILE["document"]
-    metrics = files.read_json(measured if measured.is_file() else finished)
+    metrics = read_json(measured if measured.is_file() else finished)
     report = Report.from_dict(metrics, model_id=model_id or card.model_id(run_dir / "README.md"))
     test = Predictions.load(run_dir / "predictions" / "test.parquet")
     title = f"{report.name}: ROC curves on test"

@@ -3,7 +3,6 @@
 Refused: runs that were not measured on the same images, labels and split, or not trained on the same kind of data.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from hf_cxr.arguments.components import flattened
 from hf_cxr.arguments.spelling import modern_values
@@ -23,6 +21,8 @@ from hf_cxr.evaluation.older import modern_figures
 from hf_cxr.evaluation.report import Counts
 from hf_cxr.labels import LabelSpace
 from hf_cxr.predictions import Predictions
+from hf_cxr.saved_models import read_json
+from hf_cxr.yaml_files import read_yaml
 
 TIERS = ("head", "medium", "tail")
 LEAST_IN_TIER = 50  # positive test patients of a tier's findings, added up, before methods are compared within it
@@ -66,8 +66,8 @@ class FinishedRun:
             raise FileNotFoundError(f"{folder} is not a finished run: it has no metrics.json")
         return cls(
             folder,
-            modern_figures(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))),
-            modern_values(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))),
+            modern_figures(read_json(folder / "metrics.json")),
+            modern_values(read_yaml(folder / "config.yaml")),
             *(Predictions.load(folder / "predictions" / f"{split}.parquet") for split in ("validation", "test")),
         )
 
