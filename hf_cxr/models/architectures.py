@@ -105,7 +105,7 @@ def check_findings(values: Mapping[str, Any], where: str) -> None:
     """
     names = values.get("id2label")
     if not isinstance(names, Mapping) or not names:
-        raise ValueError(f"{where} has no id2label: which finding each output stands for is not known")
+        raise ValueError(f"{where} has no id2label: which finding each output means is unknown")
     if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
         raise ValueError(f"id2label in {where} must number the findings 0 to {len(names) - 1}; it has {some(names)}")
     invalid = [name for name in names.values() if not isinstance(name, str) or not name.strip()]
@@ -191,7 +191,7 @@ def _check_classes(values: Mapping[str, Any], where: str) -> None:
     if names is not None and len(names) > MAX_CLASSES:
         raise ValueError(f"id2label in {where} has {len(names):,} classes; at most {MAX_CLASSES:,} are built")
     if names is not None and number not in (None, len(names)):
-        raise ValueError(f"{where} says num_labels {number}, and its id2label names {len(names)}")
+        raise ValueError(f"{where} has num_labels {number}, but its id2label names {len(names)}")
 
 
 def _check_runs(config: PreTrainedConfig, where: str) -> None:

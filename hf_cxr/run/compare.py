@@ -260,7 +260,7 @@ def work(runs: Sequence[Run], plan: Plan, jobs: int, devices: Sequence[str], bar
     with closing(run_in_slots(runs, start, slots=jobs, again=BUSY)) as ended:
         for run, status, seconds in ended:
             if status is not None:
-                failed |= _settle(run, status, seconds / 60)
+                failed |= _report_end(run, status, seconds / 60)
             bar.update()
     return failed
 
@@ -309,7 +309,7 @@ def _environment(slot: int, jobs: int, devices: Sequence[str]) -> dict[str, str]
     return environment
 
 
-def _settle(run: Run, status: int, minutes: float) -> dict[str, str]:
+def _report_end(run: Run, status: int, minutes: float) -> dict[str, str]:
     """Say how a run ended; {} or its name with the end of its log."""
     result = run.read_result()
     if status == 0 and result is not None:

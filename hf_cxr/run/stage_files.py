@@ -108,7 +108,7 @@ def trained_classifier(run_dir: Path) -> Classifier:
             )
         head(classifier.model).load_state_dict(load_file(run_dir / HEAD))
         record = ModelRecord.of(classifier.model.config) or ModelRecord()
-        dataclasses.replace(record, calibration=None).write(classifier.model.config)
+        dataclasses.replace(record, calibration=None, prevalence=None).write(classifier.model.config)
     return classifier
 
 
@@ -128,6 +128,6 @@ def save_model_folder(run_dir: Path, model: PreTrainedModel) -> None:
         shutil.copyfile(trained_folder(run_dir) / PROCESSOR, Path(beside) / PROCESSOR)
         replace_all(beside, run_dir, last=CONFIG)
     if (run_dir / TRAINED).is_dir():
-        # Renamed first: a removal that is killed half-way must not leave half a model under its name.
+        # Renamed first: a removal that is killed must not leave half a model under its name.
         with tempfile.TemporaryDirectory(dir=run_dir / STAGES, prefix=".model-") as gone:
             (run_dir / TRAINED).rename(Path(gone) / "model")

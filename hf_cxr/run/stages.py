@@ -32,8 +32,8 @@ from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.data import RunData, open_data
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
-from hf_cxr.run.measuring import calibrate_pair, interval_settings, measure_predictions, predict_split
-from hf_cxr.run.preflight import way_out_named
+from hf_cxr.run.measuring import calibrate_pair, interval_settings, measure_predictions, predict_split, prevalence
+from hf_cxr.run.preflight import image_errors_explained
 from hf_cxr.run.provenance import (
     describe_calibration,
     describe_environment,
@@ -101,7 +101,7 @@ def train(run_dir: Path, args: RunArguments, data: RunData, checkpoint: Path | N
     weights = describe_initial_weights(args.model)  # now: a local folder can be gone after training
     model = build_first_model(args, data, loss, head_bias_C)
     trainer = build_trainer(args, data, model, image_processor_for(args.model), loss, draws_N)
-    with way_out_named():
+    with image_errors_explained():
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     trainer.save_model(str(run_dir / files.TRAINED))
     state.wait_for_everyone()
@@ -156,7 +156,8 @@ def calibrate(run_dir: Path, args: RunArguments | None = None) -> None:
         pair, calibration = calibrate_pair(pair)
         fold_into_head(model, calibration.fold)
         record = ModelRecord.of(model.config) or ModelRecord()
-        dataclasses.replace(record, calibration=calibration.to_dict()).write(model.config)
+        record = dataclasses.replace(record, calibration=calibration.to_dict(), prevalence=prevalence(pair[0]))
+        record.write(model.config)
     files.save_model_folder(run_dir, model)
     files.save_pair(run_dir / "predictions", pair)
 
