@@ -195,7 +195,7 @@ def parse_arguments(
         only: the keys that are taken from the YAML file; the rest of it is checked for unknown keys and left.
 
     Raises:
-        SystemExit: status 2 with one line that names the key, where it stands and the nearest known one.
+        SystemExit: status 2 with one line that names the key, where it is and the nearest known one.
     """
     parser = _Parser(
         ARGUMENTS,
@@ -233,7 +233,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def take_config(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The YAML file among a run's words, wherever it stands, and the flags.
+    """The YAML file among a run's words, and the flags.
 
     It is the first word, if that is not a flag; else a word that ends with .yaml or .yml and belongs to no flag.
 

@@ -1,4 +1,4 @@
-"""Files are written beside and renamed, so that a reader, or a job killed in mid-write, never sees half of one.
+"""Files are written beside and renamed, so that a reader, or a job killed while it writes, never sees half of one.
 
 Every output that a user names goes through here, and one rule holds for all of them:
 
@@ -113,7 +113,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def output_target(path: str | Path) -> Path:
-    """The file that ``path`` stands for, by way of any links; it need not exist.
+    """The file that ``path`` names, through any links; it need not exist.
 
     Raises:
         OutputError: it is a folder, a device, a pipe or a socket, or a link that leads back to itself.
@@ -252,10 +252,10 @@ def version_of(path: str | Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def is_leaving(name: str) -> bool:
+def is_leftover(name: str) -> bool:
     """Whether a name is one that only a killed writer leaves: of `replacing`, or of a hidden temporary folder.
 
-    >>> is_leaving(".a-k3_xx81a.txt"), is_leaving("a.txt")
+    >>> is_leftover(".a-k3_xx81a.txt"), is_leftover("a.txt")
     (True, False)
     """
     return re.fullmatch(r"\.[^/]+-[a-z0-9_]{8}(\.\w+)?", name) is not None

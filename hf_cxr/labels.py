@@ -15,6 +15,9 @@ CONTROL = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, line and p
 
 Tier = Literal["head", "medium", "tail"]
 
+TIER_THRESHOLDS = {"head": 5000, "tail": 1000}
+"""Positive training images from which a finding is head, and below which it is tail."""
+
 
 class LabelSpace(tuple):
     """Finding names in their fixed order: a tuple of C strings that also knows the findings' other names.
@@ -69,7 +72,9 @@ class LabelSpace(tuple):
         """Column number to name, as a transformers config wants it."""
         return dict(enumerate(self))
 
-    def tiers(self, positives: Sequence[int], *, head: int = 5000, tail: int = 1000) -> dict[str, Tier]:
+    def tiers(
+        self, positives: Sequence[int], *, head: int = TIER_THRESHOLDS["head"], tail: int = TIER_THRESHOLDS["tail"]
+    ) -> dict[str, Tier]:
         """Head, medium and tail findings by their number of positive training images.
 
         Args:

@@ -112,7 +112,7 @@ class Predictions:
         """Read what `save` wrote, equal to the bit.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
             ValueError: not a Parquet file, not one of predictions, or one of a later format.
         """
         if not Path(path).is_file():

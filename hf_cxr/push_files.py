@@ -109,11 +109,11 @@ def collect(run_dir: str | Path, *, include_predictions: bool = False, token: st
     check_same_run(run_dir, parsed, tensors)
 
     kept, hidden = published_settings(parsed["config.yaml"], parsed["metrics.json"].get("protocol") or {})
-    said = {name: [text for _, text in _texts(name, value)] for name, value in parsed.items()}
-    _check_no_token(run_dir, data, said | {WEIGHTS: [*tensors.metadata, *tensors.metadata.values()]}, token)
+    shown = {name: [text for _, text in _texts(value)] for name, value in parsed.items()}
+    _check_no_token(run_dir, data, shown | {WEIGHTS: [*tensors.metadata, *tensors.metadata.values()]}, token)
     data["config.yaml"] = yaml.safe_dump(kept, allow_unicode=True).encode()
     parsed["config.yaml"] = kept
-    texts = {name: list(_texts(name, parsed[name])) for name in data}
+    texts = {name: list(_texts(parsed[name])) for name in data}
     texts[WEIGHTS] = [(f"metadata {key}", value) for key, value in tensors.metadata.items()]
     check_no_local_path(run_dir, texts, hidden)
     files = [PushFile(name, content, len(content)) for name, content in data.items()]
@@ -230,16 +230,16 @@ def _local_paths(text: str, relative: Sequence[re.Pattern]) -> Iterator[str]:
         yield from (match[0] for match in pattern.finditer(text))
 
 
-def _check_no_token(run_dir: Path, data: dict[str, bytes], said: dict[str, list[str]], token: str | None) -> None:
+def _check_no_token(run_dir: Path, data: dict[str, bytes], shown: dict[str, list[str]], token: str | None) -> None:
     """Refuse a file that contains an access token: once pushed, it is stolen.
 
     Args:
         run_dir: for the message.
         data: the bytes of each file.
-        said: the texts in it as a reader sees them: without escapes, not compressed.
+        shown: the texts in it as a reader sees them: without escapes, not compressed.
         token: one that must not be in any file; whatever looks like one is refused too.
     """
-    for name, texts in said.items():
+    for name, texts in shown.items():
         for text in (data.get(name, b"").decode("utf-8", errors="replace"), *texts):
             if _TOKEN.search(text) or (token and token in text):
                 raise ValueError(
@@ -298,7 +298,7 @@ def _parse(path: Path, content: bytes) -> Any:
     """A file's content in the form that is searched for paths: text, a mapping or a list."""
     try:
         value = PARSERS[path.suffix](content)
-        for _ in _texts(path.name, value):  # a YAML node can contain itself
+        for _ in _texts(value):  # a YAML node can contain itself
             pass
         return value
     except Exception as error:  # each library has its own errors
@@ -374,7 +374,7 @@ PARSERS = {
 }
 
 
-def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def _texts(value: Any) -> Iterator[tuple[str, str]]:
     """Every piece of text in a parsed file, and its place."""
     if isinstance(value, str):
         # As a reader of the card or the page sees them: "&#47;" is a slash.

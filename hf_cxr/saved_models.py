@@ -55,7 +55,7 @@ def model_folder(name: str | Path, revision: str = "main") -> Path:
         revision: branch, tag or commit of a Hub id.
 
     Raises:
-        FileNotFoundError: a path was given and there is no such folder, or it contains no model.
+        FileNotFoundError: a path was given and the folder does not exist, or it contains no model.
         ValueError: the path is a file, or the model needs its own code.
         OSError: it cannot be downloaded from the Hub.
     """
@@ -196,7 +196,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, GatedRepoError):
         return "accept the conditions on its page first, and log in with `hf auth login`"
     if isinstance(error, RevisionNotFoundError):
-        return "there is no such revision"
+        return "the revision does not exist"
     if isinstance(error, RepositoryNotFoundError):
         return "no such repository, or a private one that this token may not read (`hf auth login`)"
     return error_words(error)

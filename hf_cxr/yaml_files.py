@@ -1,10 +1,10 @@
 """The settings files of this package, read and written as YAML: one reader and one writer for all of them.
 
-Numbers are those of YAML 1.2: 1e-4, 1E5, .5e3 and 1_000 are numbers wherever they stand, in a list and inside a
+Numbers are those of YAML 1.2: 1e-4, 1E5, .5e3 and 1_000 are numbers everywhere, in a list and inside a
 mapping too (YAML 1.1, which PyYAML reads, takes 1e-4 for text). 010 is ten and 1:30 is text: YAML 1.1 takes them for
-octal and for minutes and seconds. true, yes and on are true. What stands in quotes is text, and so is a date.
+octal and for minutes and seconds. true, yes and on are true. Quoted values are text, and so is a date.
 
-Refused, in one line: what is not YAML, and a key that stands twice in one mapping, of which the last would win.
+Refused, in one line: what is not YAML, and a key that occurs twice in one mapping, of which the last would win.
 """
 
 import re
@@ -50,7 +50,7 @@ class _Loader(yaml.SafeLoader):
                 continue
             if key.value in seen:
                 line = key.start_mark.line + 1
-                raise ValueError(f"{key.value} stands twice in one mapping, in lines {seen[key.value]} and {line}")
+                raise ValueError(f"{key.value} occurs twice in one mapping, in lines {seen[key.value]} and {line}")
             seen[key.value] = key.start_mark.line + 1
         self.flatten_mapping(node)  # what "<<" brings in
         for key, value in node.value:
@@ -85,7 +85,7 @@ def parse_yaml(text: str, *, text_keys: Collection[str] = ()) -> Any:
         text_keys: keys, at any depth, whose value is text as it is written, whatever it looks like.
 
     Raises:
-        ValueError: it is not YAML, or a key stands twice; one line.
+        ValueError: it is not YAML, or a key occurs twice; one line.
 
     >>> parse_yaml("{min_lr: 1e-6, betas: [.9, 1_000, 010], quoted: '1e-6'}")
     {'min_lr': 1e-06, 'betas': [0.9, 1000, 10], 'quoted': '1e-6'}
@@ -105,7 +105,7 @@ def read_yaml(path: str | Path, *, text_keys: Collection[str] = ()) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not a YAML file, or a key stands twice; one line that names the file.
+        ValueError: it is not a YAML file, or a key occurs twice; one line that names the file.
     """
     try:
         return parse_yaml(Path(path).read_text(encoding="utf-8-sig"), text_keys=text_keys)

@@ -67,7 +67,7 @@ def take_mappings(words: Sequence[str], keys: Collection[str]) -> tuple[list[str
 
     Returns:
         The words without these flags; what they give. A single entry counts before the mapping of the same key,
-        wherever it stands.
+        wherever it is.
 
     Raises:
         ValueError: a flag without a value, or a value that is not a mapping.

@@ -14,7 +14,7 @@ from hf_cxr.data.sources import SOURCES, check_options, source_options
 # Keys whose value is a path.
 DATA_PATHS = ("data_root", "nih_root", "prepared", "split_file", "table", "table_root")
 
-# Keys that say where one dataset lies and how it is cut: they stay behind when another is chosen.
+# Keys that say where one dataset is and how it is split: they are dropped when another is chosen.
 SOURCE_OPTIONS = source_options()
 
 
@@ -124,7 +124,7 @@ class DataArguments:
             raise ValueError(f"dataset is {self.dataset}, which does not exist; {hint}")
         check_options(self)
         if self.split_file is not None and not Path(self.split_file).is_file():
-            raise ValueError(f"--split_file {self.split_file}: there is no such file; `hf-cxr split --out` writes one")
+            raise ValueError(f"--split_file {self.split_file} does not exist; `hf-cxr split --out` writes one")
         if self.fold is not None and self.split_file is None:
             raise ValueError(f"--fold {self.fold} needs --split_file, a CSV with folds; see `hf-cxr split --folds`")
         check(self.fold is None or self.fold >= 0, "fold", self.fold, "0 or more")

@@ -244,8 +244,8 @@ class CXRTrainingArguments(TrainingArguments):
     hub_token: str | None = field(
         default=None,
         metadata={
-            "help": "Access token for the Hub; it is saved nowhere. Better is `hf auth login` or HF_TOKEN: others can "
-            "see a machine's command lines."
+            "help": "Access token for the Hub; it is never saved. Better is `hf auth login` or HF_TOKEN: other people "
+            "can see a machine's command lines."
         },
     )
     remove_unused_columns: bool = field(
@@ -336,7 +336,7 @@ class CXRTrainingArguments(TrainingArguments):
                 value = getattr(self, f"dataloader_{name}")
                 if value:
                     raise ValueError(
-                        f"dataloader_{name} is {value}, and there are no workers; give --dataloader_num_workers"
+                        f"dataloader_{name} is {value}, but there are no workers; give --dataloader_num_workers"
                     )
         evaluates, saves = (str(getattr(value, "value", value)) for value in (self.eval_strategy, self.save_strategy))
         if evaluates == "no":

@@ -17,34 +17,7 @@ from hf_cxr.files import check_output_folder
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; what it raises, `run_command` prints as one line."""
-    parser = OneLineParser(
-        prog="hf-cxr prepare",
-        description=__doc__,
-        epilog="All other words and flags are those of `hf-cxr train --help`.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--out", type=output_path, required=True, help="the folder to write")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding processes (all cores)")
-    parser.add_argument(
-        "--unreadable",
-        choices=("error", "skip"),
-        default="error",
-        help="images that cannot be read: an error after all were looked at, or leave them out and list them",
-    )
-    parser.add_argument(
-        "--duplicates",
-        choices=("error", "list"),
-        default="error",
-        help="byte- or near-identical images in two splits: an error, or list them in the manifest",
-    )
-    parser.add_argument(
-        "--update", action="store_true", help="bring a folder up to date whose source or settings changed"
-    )
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="compare every shard with its SHA-256: damaged ones are decoded again, or, if no source is given, named",
-    )
+    parser = own_parser()
     own, rest = parser.parse_known_args(argv)
     if own.workers < 1:
         parser.error(f"--workers is {own.workers}; it must be at least 1")
@@ -84,6 +57,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(summary(manifest, own.out))
     return 0
+
+
+def own_parser() -> OneLineParser:
+    """The flags of this command alone; the rest are those of a run."""
+    parser = OneLineParser(
+        prog="hf-cxr prepare",
+        description=__doc__,
+        epilog="All other words and flags are those of `hf-cxr train --help`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=output_path, required=True, help="the folder to write")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding processes (all cores)")
+    parser.add_argument(
+        "--unreadable",
+        choices=("error", "skip"),
+        default="error",
+        help="images that cannot be read: an error after all were read, or leave them out and list them",
+    )
+    parser.add_argument(
+        "--duplicates",
+        choices=("error", "list"),
+        default="error",
+        help="byte- or near-identical images in two splits: an error, or list them in the manifest",
+    )
+    parser.add_argument(
+        "--update", action="store_true", help="bring a folder up to date whose source or settings changed"
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare every shard with its SHA-256: damaged ones are decoded again, or, if no source is given, named",
+    )
+    return parser
 
 
 def verified(out: Path) -> str:

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in exposed_tokens(args.run_dir):
         print(
             f"hf-cxr push: {path} was not sent, but holds an access token in clear: delete the file, and revoke "
-            "the token if others can read the folder",
+            "the token if other people can read the folder",
             file=sys.stderr,
         )
     return 0

@@ -51,7 +51,7 @@ from hf_cxr.data.manifest import (
     shard_file,
     small_files,
 )
-from hf_cxr.data.prepared_folder import finish_folder, locked, refuse_foreign, remove_leavings
+from hf_cxr.data.prepared_folder import finish_folder, locked, refuse_foreign, remove_leftovers
 from hf_cxr.data.sources.prepared import (
     SOURCE_COLUMNS,
     LaterFormatError,
@@ -105,7 +105,7 @@ def prepare(
         source: the dataset, with images. What it is goes into the manifest, for training and reports to tell.
         out: the folder; made if it is not there.
         recipe: size and filter.
-        unreadable: what to do about images that cannot be read: "error" after all were looked at, or "skip" and list.
+        unreadable: what to do about images that cannot be read: "error" after all were read, or "skip" and list.
         duplicates: what to do about byte- or near-identical images in two splits: "error", or "list" them in the
             manifest. Those within a split are listed in any case; phantoms share their anatomy and are not looked at.
         update: bring a folder that was prepared from another state of the source, or with other settings, up to date.
@@ -124,7 +124,7 @@ def prepare(
     out = Path(out)
     refuse_foreign(out, list(source.splits))
     with locked(out):  # before anything of the folder is read: two calls never work from the same state
-        remove_leavings(out, list(source.splits))
+        remove_leftovers(out, list(source.splits))
         job = _Job(source, out, recipe, workers)
         return job.run(unreadable=unreadable, duplicates=duplicates, update=update, verify=verify)
 

@@ -30,7 +30,7 @@ from hf_cxr.data.manifest import (
     sealed,
     wrong_part,
 )
-from hf_cxr.files import file_sha256, is_leaving, write_json, write_text
+from hf_cxr.files import file_sha256, is_leftover, write_json, write_text
 from hf_cxr.locks import acquired
 from hf_cxr.words import error_words
 
@@ -107,7 +107,7 @@ def refuse_foreign(out: Path, splits: Sequence[str]) -> None:
 
 def _is_own_leaving(name: str) -> bool:
     """Whether only a killed call of this package can have left the name here."""
-    return is_leaving(name) and _WRITTEN.fullmatch(name) is not None
+    return is_leftover(name) and _WRITTEN.fullmatch(name) is not None
 
 
 def _is_manifest(path: Path) -> bool:
@@ -117,7 +117,7 @@ def _is_manifest(path: Path) -> bool:
         return False
 
 
-def remove_leavings(out: Path, splits: Sequence[str]) -> None:
+def remove_leftovers(out: Path, splits: Sequence[str]) -> None:
     """Remove what a killed call left half-written: files and folders with names that only this package makes."""
     for folder in (out, *(out / name for name in splits)):
         for path in list(folder.iterdir()) if folder.is_dir() else ():

@@ -223,7 +223,7 @@ def describe_splits(splits: Mapping[str, datasets.Dataset], label_names: Sequenc
     """
     label_names = LabelSpace(label_names)
     if not splits:
-        raise ValueError("there is no split to describe")
+        raise ValueError("no split to describe")
     described = {name: _describe(name, split, label_names) for name, split in splits.items()}
     train = described.get("train")
     others = {name: split for name, split in described.items() if train is not None and name != "train"}

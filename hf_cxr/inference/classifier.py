@@ -45,7 +45,7 @@ class Classifier:
         device: by default the process's own (Accelerate's).
 
     Raises:
-        FileNotFoundError: a path was given and there is no such folder.
+        FileNotFoundError: a path was given and the folder does not exist.
         ValueError: the model cannot be used (see `models.build`), has no multi-label head, or has a preprocessing that
             this package cannot reproduce.
     """

@@ -9,7 +9,6 @@ Refused: an architecture that is not in `ARCHITECTURES`, other than three channe
 """
 
 import copy
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -20,12 +19,14 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
+from hf_cxr.arguments.components import architecture_options
 from hf_cxr.models.head import check_head
 from hf_cxr.models.record import KEY as RECORD
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.models.swin import check_swin
 from hf_cxr.models.values import MAX_BLOCKS, check_whole, short, some
 from hf_cxr.models.vit import check_patches
+from hf_cxr.options import check_options
 from hf_cxr.saved_models import reading
 from hf_cxr.words import error_words
 
@@ -55,30 +56,19 @@ REFUSED_KEYS = {
     "quantization_config": "quantized weights are not read; give the model in float32, float16 or bfloat16",
     "transformers_weights": "weights are read from model.safetensors alone; leave the key out",
 }
-SET_ELSEWHERE = {"image_size", "num_channels"}  # by the run's own arguments, and by this package
 
 
-def options(name: str) -> dict[str, Any]:
-    """The options of an architecture in the table (``model_kwargs``) and their defaults: its config's arguments."""
-    config = CONFIG_MAPPING[name]
-    own = set(config.__dataclass_fields__) - set(PreTrainedConfig.__dataclass_fields__) - SET_ELSEWHERE
-    defaults = config()
-    return {key: getattr(defaults, key) for key in sorted(own) if not key.startswith("_")}
-
-
-def check_options(name: Any, kwargs: Mapping[str, Any], where: str) -> None:
-    """Refuse an architecture that is not in the table, and options that it does not have.
+def check_model_options(name: Any, kwargs: Mapping[str, Any], where: str) -> None:
+    """Refuse an architecture that is not in the table, and options that it does not have or of another type.
 
     Raises:
-        ValueError: no such architecture or option; the message names the nearest one.
+        ValueError: no such architecture or option, or a value of another type; one line.
     """
     _check_name(name, where)
-    known = options(name)
-    for key in kwargs:
-        if key not in known:
-            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"it has {', '.join(known)}"
-            raise ValueError(f"unknown option {key} (model_kwargs) for {where}, whose architecture is {name}; {hint}")
+    try:
+        check_options(name, kwargs, architecture_options(name))
+    except ValueError as error:
+        raise ValueError(f"model_kwargs for {where}: {error}") from error
 
 
 def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
@@ -115,7 +105,7 @@ def check_findings(values: Mapping[str, Any], where: str) -> None:
     """
     names = values.get("id2label")
     if not isinstance(names, Mapping) or not names:
-        raise ValueError(f"{where} has no id2label: which finding each output stands for is not known")
+        raise ValueError(f"{where} has no id2label: which finding each output means is unknown")
     if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
         raise ValueError(f"id2label in {where} must number the findings 0 to {len(names) - 1}; it has {some(names)}")
     invalid = [name for name in names.values() if not isinstance(name, str) or not name.strip()]
@@ -201,7 +191,7 @@ def _check_classes(values: Mapping[str, Any], where: str) -> None:
     if names is not None and len(names) > MAX_CLASSES:
         raise ValueError(f"id2label in {where} has {len(names):,} classes; at most {MAX_CLASSES:,} are built")
     if names is not None and number not in (None, len(names)):
-        raise ValueError(f"{where} says num_labels {number}, and its id2label names {len(names)}")
+        raise ValueError(f"{where} has num_labels {number}, but its id2label names {len(names)}")
 
 
 def _check_runs(config: PreTrainedConfig, where: str) -> None:

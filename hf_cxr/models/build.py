@@ -17,7 +17,7 @@ from transformers import AutoModelForImageClassification, PreTrainedConfig, PreT
 from transformers.utils import logging as transformers_logging
 
 from hf_cxr.config import ModelArguments
-from hf_cxr.models.architectures import check_findings, check_options, checked_config
+from hf_cxr.models.architectures import check_findings, check_model_options, checked_config
 from hf_cxr.models.head import head_keys, reset_head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json, reading
@@ -140,7 +140,7 @@ def _fresh_config(
     name: str, kwargs: Mapping[str, Any], label_names: Sequence[str], image_size: int
 ) -> PreTrainedConfig:
     where = f"a fresh {name} model"
-    check_options(name, kwargs, where)
+    check_model_options(name, kwargs, where)
     return checked_config({"model_type": name, **kwargs, "image_size": image_size, **_outputs(label_names)}, where)
 
 
@@ -149,7 +149,7 @@ def _changed_config(
 ) -> PreTrainedConfig:
     """A checkpoint's config with the run's own values."""
     where = f"{args.model_name_or_path}"
-    check_options(saved.get("model_type"), args.model_kwargs, where)
+    check_model_options(saved.get("model_type"), args.model_kwargs, where)
     changes = {**args.model_kwargs, "image_size": args.image_size, **_outputs(label_names)}
     if new_head:
         changes["architectures"] = []  # whichever classifier the checkpoint was, its head is not read

@@ -79,7 +79,7 @@ def check_head(model: PreTrainedModel, pixel_values: torch.Tensor) -> None:
     """Run the model once: its logits must be the output of its head, and its head must get features (B, D).
 
     Raises:
-        ValueError: the head is not one linear layer with a bias, or something stands behind it.
+        ValueError: the head is not one linear layer with a bias, or another layer follows it.
     """
     layer = head(model)
     seen: list[Any] = []

@@ -1,6 +1,6 @@
 """What a model of this package was trained on and how: the key ``hf_cxr`` of its config.json, as a typed value.
 
-A run writes the record once; whoever needs to know what a model has seen reads it with `ModelRecord.of`. Records of
+A run writes the record once, and `ModelRecord.of` reads it. Records of
 earlier versions lack the later fields, which are then None. A model that this package did not train has no record.
 """
 
@@ -30,7 +30,8 @@ class ModelRecord:
         calibration: the map that is folded into the head, as `evaluation.Calibration.to_dict` gives it; None for a
             model whose outputs are not calibrated.
         operating_points: finding -> probability threshold.
-        prevalence: finding -> share of positives that the calibrated probabilities assume, 0 to 1.
+        prevalence: finding -> share of positives that the calibrated probabilities assume, 0 to 1: that of validation;
+            None for a model whose outputs are not calibrated.
         licence_note: what the licence of the data says about models trained on them.
     """
 
@@ -55,7 +56,7 @@ class ModelRecord:
             config: of the model, or the content of its config.json.
 
         Raises:
-            ValueError: the key ``hf_cxr`` holds something else than a record.
+            ValueError: the key ``hf_cxr`` is not a record.
         """
         values = config.get(KEY) if isinstance(config, Mapping) else getattr(config, KEY, None)
         if values is not None and not isinstance(values, Mapping):
@@ -66,7 +67,7 @@ class ModelRecord:
         return cls(**{key: value for key, value in values.items() if key in known})
 
     def write(self, config: PreTrainedConfig) -> None:
-        """Put the record into a model's config, from where ``save_pretrained`` writes it to config.json.
+        """Put the record into a model's config, so that ``save_pretrained`` writes it to config.json.
 
         ``initial_weights`` is written when it is None too: a model that started fresh says so.
         """

@@ -10,7 +10,7 @@ def check_whole(value: Any, key: str, least: int, most: int, where: str) -> None
     """Refuse what is not a whole number from ``least`` to ``most``.
 
     Raises:
-        ValueError: the message names the key and ``where`` it stands.
+        ValueError: the message names the key and ``where`` it is.
     """
     if type(value) is not int or not least <= value <= most:
         raise ValueError(f"{key} in {where} is {short(value)}; it must be a whole number from {least:,} to {most:,}")

@@ -46,7 +46,7 @@ def render(report: Report, config: PreTrainedConfig) -> str:
 
 
 def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
-    """The Hub's metadata. The licence is left out: it is for whoever publishes the weights to choose."""
+    """The Hub's metadata. The licence is left out: who publishes the weights chooses it."""
     synthetic = report.protocol["synthetic"]
     dataset = one_line(report.protocol["dataset"])
     results = [

@@ -3,9 +3,10 @@
     document = Document("Run a", (Heading("Test set"), Table(frame, "95 % intervals.")))
     document.to_terminal(), document.to_markdown(), document.to_html(folder), document.to_latex()
 
-A builder (run.py, comparison.py, description.py) says what a reader should know, in plain text. A renderer knows no
-content: it makes every name harmless (Markdown, HTML, LaTeX and terminals each have their own special characters) and
-lays it out. `to_csv` and `to_json` are for programs: plain numbers, empty or null where undefined.
+A builder (run.py, evaluation.py, comparison/, description.py) says what a reader should know, in plain text. A
+renderer knows no content: it makes every name harmless (Markdown, HTML, LaTeX and terminals each have their own
+special characters) and lays it out. `to_csv` and `to_json` are for programs: plain numbers, empty or null where
+undefined.
 """
 
 import base64
@@ -159,7 +160,7 @@ class Document:
     def to_latex(self) -> str:
         """The tables, for ``\\input``; needs the packages booktabs and graphicx.
 
-        A table's caption begins with the heading that it stands under.
+        A table's caption begins with the heading above it.
         """
         parts, heading = ["% Tables by hf_cxr. Needs \\usepackage{booktabs,graphicx}."], ""
         for block in self.blocks:
@@ -207,7 +208,7 @@ def _wrapped(text: str, start: str = "") -> str:
 
 
 def text_table(table: Table, width: int = TERMINAL_COLUMNS) -> str:
-    """Aligned columns; what is wider than the terminal goes on below, with the first column repeated.
+    """Aligned columns; columns that do not fit the terminal continue below, with the first column repeated.
 
     pandas' ``to_string`` breaks no column name into lines and ends what it breaks with a backslash.
 

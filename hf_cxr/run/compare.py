@@ -23,7 +23,6 @@ that a method's loss does not take, two names for one folder, a baseline that is
 corrected p value needs, a folder whose runs were made with other settings.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -57,6 +56,7 @@ from hf_cxr.reporting.numbers import number
 from hf_cxr.run.comparison_plan import Plan, folder_name, load_plan
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.scheduler import run_in_slots
+from hf_cxr.saved_models import read_json
 from hf_cxr.yaml_files import dump_yaml, read_yaml
 
 __all__ = [
@@ -110,7 +110,7 @@ class Run:
     def read_result(self) -> dict[str, Any] | None:
         """What the finished run measured; None if it is not finished."""
         path = self.folder / self.result
-        return modern_figures(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        return modern_figures(read_json(path)) if path.is_file() else None
 
 
 def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> ComparisonResults | None:
@@ -260,7 +260,7 @@ def work(runs: Sequence[Run], plan: Plan, jobs: int, devices: Sequence[str], bar
     with closing(run_in_slots(runs, start, slots=jobs, again=BUSY)) as ended:
         for run, status, seconds in ended:
             if status is not None:
-                failed |= _settle(run, status, seconds / 60)
+                failed |= _report_end(run, status, seconds / 60)
             bar.update()
     return failed
 
@@ -309,7 +309,7 @@ def _environment(slot: int, jobs: int, devices: Sequence[str]) -> dict[str, str]
     return environment
 
 
-def _settle(run: Run, status: int, minutes: float) -> dict[str, str]:
+def _report_end(run: Run, status: int, minutes: float) -> dict[str, str]:
     """Say how a run ended; {} or its name with the end of its log."""
     result = run.read_result()
     if status == 0 and result is not None:

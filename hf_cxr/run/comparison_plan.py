@@ -88,9 +88,8 @@ def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
         seeds=_whole_numbers(values["seeds"], path),
         tuning=tuning,
         tiers=tiers,
-        resamples=values.get("resamples", 2000),
-        confidence=values.get("confidence", 0.95),
         flags=tuple(flags),
+        **{key: values[key] for key in ("resamples", "confidence") if key in values},
     )
     _check_plan(plan, path)
     return plan

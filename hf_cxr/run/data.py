@@ -64,7 +64,7 @@ def open_data(
         run_dir: its folder, opened; a new run's data state is written to it.
         before: checkpoint or trained model of this run, whose data these must be; None for a new run.
         pixels: the model's preprocessing.
-        trained: ``before`` is the trained model: the initial weights matter no longer.
+        trained: ``before`` is the trained model, so the initial weights are not checked.
 
     Raises:
         ValueError: a split, a label or an image is refused, or the data are not those the run was started with.

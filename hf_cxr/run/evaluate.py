@@ -88,9 +88,6 @@ class Evaluation:
         write_whole(place, write, last=EVALUATION)
 
 
-NOT_SHARED = ("findings_not_in_data", "findings_not_in_model", "unreadable_images")
-
-
 def evaluate(
     model: str, args: RunArguments, *, split: str = "test", revision: str = "main", place: Path | None = None
 ) -> Evaluation:

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from hf_cxr import hub
 from hf_cxr.config import NOT_COMPARED, RunArguments
-from hf_cxr.files import check_output_folder, is_leaving, write_text
+from hf_cxr.files import check_output_folder, is_leftover, write_text
 from hf_cxr.locks import acquired
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.stage_files import STAGES, forget, is_done
@@ -83,7 +83,7 @@ def _open(args: RunArguments, state: PartialState, locks: list[FileLock]) -> Pat
     locks.append(_locked(run_dir))
     _refuse_foreign(run_dir)  # once more: it may have changed until it was locked
     _check_existing_run(args, run_dir)
-    _clear_leavings(run_dir)
+    _remove_leftovers(run_dir)
     checkpoint = _checkpoint(args, state, run_dir)
     write_text(run_dir / "config.yaml", dump_yaml(settings_of(args)))
     return checkpoint
@@ -115,8 +115,8 @@ def _locked(run_dir: Path) -> FileLock:
 
 def _refuse_foreign(run_dir: Path) -> None:
     """Refuse a place that is not a run folder of this package, nor free to become one."""
-    # What a killed command left half-written is no content.
-    if not run_dir.is_dir() or all(is_leaving(path.name) for path in run_dir.iterdir()):
+    # Half-written files of a killed command do not count.
+    if not run_dir.is_dir() or all(is_leftover(path.name) for path in run_dir.iterdir()):
         return
     if not (run_dir / "config.yaml").is_file():
         # A run that was killed before it had written its config.yaml leaves its lock and nothing to lose.
@@ -188,11 +188,11 @@ def _checkpoint(args: RunArguments, state: PartialState, run_dir: Path) -> Path 
     return checkpoint
 
 
-def _clear_leavings(run_dir: Path) -> None:
+def _remove_leftovers(run_dir: Path) -> None:
     """Remove what a killed run left half-written: nobody reads it, and it may be large."""
     for folder in (run_dir, *(run_dir / name for name in ("predictions", "figures", STAGES))):
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.name == OLD_UNCALIBRATED or is_leaving(path.name):
+            if path.name == OLD_UNCALIBRATED or is_leftover(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -11,9 +11,10 @@ import datasets
 from hf_cxr.config import RunArguments
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
+from hf_cxr.evaluation.metrics import counts
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.predictions import Predictions
-from hf_cxr.run.preflight import way_out_named
+from hf_cxr.run.preflight import image_errors_explained
 
 Pair = tuple[Predictions, Predictions]
 """Predictions of validation and of test."""
@@ -23,9 +24,9 @@ def predict_split(classifier: Classifier, split: datasets.Dataset, name: str, ar
     """Logits (N, C) of a split; all processes share the work and each gets the whole.
 
     Raises:
-        ValueError: an image can no longer be read; the message names it and how to finish.
+        ValueError: an image cannot be read; the message names it and says how to finish.
     """
-    with way_out_named():
+    with image_errors_explained():
         return classifier.predict_split(
             split,
             name,
@@ -48,6 +49,16 @@ def calibrated(predictions: Predictions, calibration: Calibration) -> Prediction
         logits=calibration.apply(predictions.logits),
         metadata={**predictions.metadata, "calibrated": True},
     )
+
+
+def prevalence(predictions: Predictions) -> dict[str, float]:
+    """Finding -> share of positives among its known labels, 0 to 1; findings without a known label are left out."""
+    positives_C, negatives_C, _ = counts(predictions.labels)
+    return {
+        name: float(positives / (positives + negatives))
+        for name, positives, negatives in zip(predictions.label_names, positives_C, negatives_C, strict=True)
+        if positives + negatives
+    }
 
 
 def is_calibrated(predictions: Predictions) -> bool:

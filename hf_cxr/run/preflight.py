@@ -143,9 +143,9 @@ def inspect(args: RunArguments, source: Source) -> Inspection:
         problem = error
     if state.num_processes > 1:
         parts = gather_object([(found, problem and f"{type(problem).__name__}: {problem}")])
-        others = [text for _, text in parts if text]
-        if problem is None and others:
-            problem = ValueError(others[0])
+        problems = [text for _, text in parts if text]
+        if problem is None and problems:
+            problem = ValueError(problems[0])
         found = Inspection()
         for part, _ in parts:
             found.add(part)
@@ -214,8 +214,8 @@ def unreadable_ids(splits: datasets.DatasetDict, left_out: LeftOut) -> set[str]:
 
 
 @contextmanager
-def way_out_named() -> Iterator[None]:
-    """Within the block, an image that can no longer be read is an error that names how the run is finished.
+def image_errors_explained() -> Iterator[None]:
+    """Within the block, an image that cannot be read is an error that says how to finish the run.
 
     Raises:
         ValueError: an `ImageError` left the block.

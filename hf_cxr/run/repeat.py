@@ -48,7 +48,7 @@ def calibrate_again(run_dir: Path, flags: Sequence[str] = ()) -> Report:
                 "hf_cxr wrote it and did not keep them; its calibration stays as it is. To write its report again, "
                 f"run hf-cxr report {run_dir}"
             )
-        raise ValueError(f"{run_dir} is not a finished run, nor has it predictions yet; run its training to the end")
+        raise ValueError(f"{run_dir} is not a finished run and has no predictions yet; run its training to the end")
     _check_flags(flags)
     args = files.saved_arguments(run_dir, flags, prog="hf-cxr calibrate")
     _save_settings(run_dir, args)

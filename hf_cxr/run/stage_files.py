@@ -18,12 +18,10 @@ undone to the bit, so the uncalibrated copy of the model is removed once the cal
 
 import dataclasses
 import itertools
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -77,21 +75,6 @@ def saved_arguments(run_dir: Path, flags: Sequence[str] = (), *, prog: str = "hf
     return parse_arguments([str(run_dir / "config.yaml"), *flags], prog=prog, only=MEASURING)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that a stage wrote.
-
-    Raises:
-        ValueError: it is not one.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); restore it from a copy") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must contain a JSON object; restore it from a copy")
-    return value
-
-
 def load_pair(folder: Path) -> tuple[Predictions, Predictions]:
     """The (validation, test) predictions of a folder."""
     validation, test = (Predictions.load(folder / f"{name}.parquet") for name in SPLITS)
@@ -125,7 +108,7 @@ def trained_classifier(run_dir: Path) -> Classifier:
             )
         head(classifier.model).load_state_dict(load_file(run_dir / HEAD))
         record = ModelRecord.of(classifier.model.config) or ModelRecord()
-        dataclasses.replace(record, calibration=None).write(classifier.model.config)
+        dataclasses.replace(record, calibration=None, prevalence=None).write(classifier.model.config)
     return classifier
 
 
@@ -145,6 +128,6 @@ def save_model_folder(run_dir: Path, model: PreTrainedModel) -> None:
         shutil.copyfile(trained_folder(run_dir) / PROCESSOR, Path(beside) / PROCESSOR)
         replace_all(beside, run_dir, last=CONFIG)
     if (run_dir / TRAINED).is_dir():
-        # Renamed first: a removal that is killed half-way must not leave half a model under its name.
+        # Renamed first: a removal that is killed must not leave half a model under its name.
         with tempfile.TemporaryDirectory(dir=run_dir / STAGES, prefix=".model-") as gone:
             (run_dir / TRAINED).rename(Path(gone) / "model")

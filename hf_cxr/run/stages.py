@@ -32,8 +32,8 @@ from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.data import RunData, open_data
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
-from hf_cxr.run.measuring import calibrate_pair, interval_settings, measure_predictions, predict_split
-from hf_cxr.run.preflight import way_out_named
+from hf_cxr.run.measuring import calibrate_pair, interval_settings, measure_predictions, predict_split, prevalence
+from hf_cxr.run.preflight import image_errors_explained
 from hf_cxr.run.provenance import (
     describe_calibration,
     describe_environment,
@@ -45,7 +45,7 @@ from hf_cxr.run.publish import prepare_hub, push_after_training
 from hf_cxr.run.stock import compare_with_stock_pipeline
 from hf_cxr.run.training import build_first_model, build_trainer, build_training_loss, draw_training_images
 from hf_cxr.run.validation import write_validation
-from hf_cxr.saved_models import CONFIG, WEIGHTS
+from hf_cxr.saved_models import CONFIG, WEIGHTS, read_json
 
 __all__ = ["calibrate", "document", "finish", "measure", "predict", "push", "run", "train"]
 
@@ -101,7 +101,7 @@ def train(run_dir: Path, args: RunArguments, data: RunData, checkpoint: Path | N
     weights = describe_initial_weights(args.model)  # now: a local folder can be gone after training
     model = build_first_model(args, data, loss, head_bias_C)
     trainer = build_trainer(args, data, model, image_processor_for(args.model), loss, draws_N)
-    with way_out_named():
+    with image_errors_explained():
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     trainer.save_model(str(run_dir / files.TRAINED))
     state.wait_for_everyone()
@@ -132,7 +132,7 @@ def predict(run_dir: Path, args: RunArguments | None = None, data: RunData | Non
         files.forget(run_dir, "predict")
     pair = [predict_split(classifier, data.splits[name], name, args) for name in files.SPLITS]
     if state.is_main_process:
-        trained = files.read_json(run_dir / files.LAST_FILE["train"])
+        trained = read_json(run_dir / files.LAST_FILE["train"])
         write_json(run_dir / files.PROTOCOL, describe_protocol(args, data, trained["protocol"]))
         files.save_pair(run_dir / files.STAGES, pair)
     state.wait_for_everyone()
@@ -156,7 +156,8 @@ def calibrate(run_dir: Path, args: RunArguments | None = None) -> None:
         pair, calibration = calibrate_pair(pair)
         fold_into_head(model, calibration.fold)
         record = ModelRecord.of(model.config) or ModelRecord()
-        dataclasses.replace(record, calibration=calibration.to_dict()).write(model.config)
+        record = dataclasses.replace(record, calibration=calibration.to_dict(), prevalence=prevalence(pair[0]))
+        record.write(model.config)
     files.save_model_folder(run_dir, model)
     files.save_pair(run_dir / "predictions", pair)
 
@@ -176,8 +177,8 @@ def measure(
         image are in no file.
     """
     args = args or files.saved_arguments(run_dir)
-    trained = files.read_json(run_dir / files.LAST_FILE["train"])
-    saved = ModelRecord.of(files.read_json(run_dir / CONFIG)).calibration
+    trained = read_json(run_dir / files.LAST_FILE["train"])
+    saved = ModelRecord.of(read_json(run_dir / CONFIG)).calibration
     calibration = saved and Calibration.from_dict(saved)
     validation, test = files.load_pair(run_dir / "predictions")
     files.forget(run_dir, "measure")
@@ -185,7 +186,7 @@ def measure(
     report = Report(
         name=run_dir.absolute().name,
         model_id=".",
-        protocol=files.read_json(run_dir / files.PROTOCOL) | describe_calibration(calibration),
+        protocol=read_json(run_dir / files.PROTOCOL) | describe_calibration(calibration),
         test=measure_predictions(test, **interval_settings(args)),
         validation=measure_predictions(validation, **interval_settings(args)),
         calibration=calibration and calibration.to_dict(),
@@ -211,7 +212,7 @@ def document(run_dir: Path, model_id: str | None = None) -> Report:
     """
     measured = run_dir / files.LAST_FILE["measure"]
     finished = run_dir / files.LAST_FILE["document"]
-    metrics = files.read_json(measured if measured.is_file() else finished)
+    metrics = read_json(measured if measured.is_file() else finished)
     report = Report.from_dict(metrics, model_id=model_id or card.model_id(run_dir / "README.md"))
     test = Predictions.load(run_dir / "predictions" / "test.parquet")
     title = f"{report.name}: ROC curves on test"

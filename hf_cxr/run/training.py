@@ -92,6 +92,7 @@ def build_first_model(
         synthetic=data.source.synthetic,
         split=data.fingerprint,
         loss=loss.describe(),
+        licence_note=data.source.licence_note,
         **data.origin,
     ).write(model.config)
     return model
@@ -224,7 +225,7 @@ def build_interpolation(
 
 
 def validation_metrics(label_names: LabelSpace) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Macro AUC and mean average precision, for choosing the checkpoint; intervals come at the end."""
+    """Every macro metric of `METRICS`, for choosing the checkpoint; intervals come at the end."""
     metric = MultiLabelMetric(label_names)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:

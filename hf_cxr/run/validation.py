@@ -12,6 +12,7 @@ from hf_cxr.files import write_json
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.data import RunData
 from hf_cxr.run.provenance import describe_protocol
+from hf_cxr.saved_models import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ def write_validation(run_dir: Path, args: RunArguments, data: RunData) -> None:
     The folder stays an unfinished run: without ``measure_test: false`` the same command resumes from its checkpoint.
     The trained model is removed, as tuning makes many such runs.
     """
-    trained = files.read_json(run_dir / files.LAST_FILE["train"])
+    trained = read_json(run_dir / files.LAST_FILE["train"])
     training, history = trained["training"], trained["history"]
     values = {
         "protocol": describe_protocol(args, data, trained["protocol"]),

@@ -124,7 +124,7 @@ class WeightAverage(TrainerCallback):
                     value.copy_(own[name])
 
     def save_training_weights(self, model: PreTrainedModel, folder: str | Path) -> None:
-        """Write the weights that training continues with; nothing after training, when there is no average."""
+        """Write the weights that training continues with; nothing after training, which has no average."""
         if self.averaged is not None:
             with replacing(Path(folder) / TRAINING_WEIGHTS) as beside:
                 save_file({name: value.contiguous() for name, value in model.state_dict().items()}, beside)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 import yaml
 from filelock import FileLock
 from process.kill_matrix import CONFIG, figures
+from transformers import AutoConfig
 
 from hf_cxr.commands import main
 from hf_cxr.config import parse_arguments
 from hf_cxr.evaluation import METRICS
 from hf_cxr.files import file_sha256
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.run import folder as run_folder
 from hf_cxr.run import stage_files, stages
@@ -64,6 +67,13 @@ def test_a_finished_run_keeps_the_head_and_not_the_model_before_calibration(stra
     assert stage_files.done_stages(straight) == list(stage_files.LAST_FILE)
 
 
+def test_the_record_has_the_prevalence_that_the_calibration_was_fitted_on(straight):
+    validation = Predictions.load(straight / "predictions" / "validation.parquet")
+    prevalence = ModelRecord.of(AutoConfig.from_pretrained(straight)).prevalence
+    expected = np.nanmean(validation.labels, axis=0).tolist()
+    assert prevalence == pytest.approx(dict(zip(validation.label_names, expected, strict=True)), rel=1e-6)
+
+
 @pytest.mark.parametrize("stage", LATER)
 def test_a_run_goes_on_with_the_first_stage_that_is_not_done(straight, run_dir, stage, caplog):
     caplog.set_level("INFO", "hf_cxr")
@@ -105,6 +115,7 @@ def test_calibration_can_be_turned_off_and_on_again(straight, run_dir):
     assert np.abs(raw.logits - calibrated.logits).min() > 0
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert (metrics["calibration"], metrics["test"]["resamples"]) == (None, 30)
+    assert ModelRecord.of(AutoConfig.from_pretrained(run_dir)).prevalence is None
     settings = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert (settings["calibrate"], settings["bootstrap_resamples"]) == (False, 30)
     assert main(["calibrate", str(run_dir), "--calibrate", "true", "--bootstrap_resamples", "20"]) == 0
@@ -171,6 +182,8 @@ def test_a_run_that_stops_after_validation_keeps_no_model(straight, run_dir):
     validation = json.loads((run_dir / "validation.json").read_text())
     protocol = figures(straight)["protocol"]
     assert validation["protocol"] == protocol | {"calibration": None, "calibration_exceptions": {}}
+    assert validation["validation"].keys() == {"loss", *METRICS}
+    assert all(math.isfinite(value) for value in validation["validation"].values())
 
 
 def test_tuning_is_judged_by_the_weights_that_a_run_ends_with():

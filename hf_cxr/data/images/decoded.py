@@ -67,7 +67,7 @@ def absent_bytes_message(where: str, absent: int, rows: int, column: str, exampl
 
 
 def is_below(path: str | None, folders: Sequence[Path]) -> bool:
-    """Whether a local path lies in one of the folders."""
+    """Whether a local path is in one of the folders."""
     if not path or "://" in path:
         return False
     plain = Path(os.path.abspath(path))  # without ".."; a link in the folder is its owner's, and may lead elsewhere

@@ -1,6 +1,6 @@
 """Which files of a folder are images, and how many other files it holds.
 
-Named files are taken whatever they are: the decoder says what is wrong with them. Of a folder, searched in depth:
+Named files are taken whatever they are: the decoder says what is wrong with them. Of a folder, sub-folders included:
 
 | entry                                                      | what happens                                         |
 |------------------------------------------------------------|------------------------------------------------------|
@@ -55,14 +55,14 @@ class FoundImages:
         """A line for each folder of which files were not taken, and one for entries that were reached twice.
 
         >>> print(*FoundImages(skipped={Path("mixed"): Counter({".txt": 2})}).notes())
-        2 other files in mixed were not looked at (.txt 2)
+        2 other files in mixed were skipped (.txt 2)
         """
         lines = []
         for folder, counts in self.skipped.items():
             if total := counts.total():
                 kinds = ", ".join(f"{kind} {count:,}" for kind, count in _most(counts))
                 files, were = ("file", "was") if total == 1 else ("files", "were")
-                lines.append(f"{total:,} other {files} in {folder} {were} not looked at ({kinds})")
+                lines.append(f"{total:,} other {files} in {folder} {were} skipped ({kinds})")
         if self.repeated:
             times, are = ("image is", "it is") if self.repeated == 1 else ("images are", "each is")
             lines.append(f"{self.repeated:,} {times} named more than once; {are} taken once")

@@ -93,7 +93,7 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     """The manifest of a prepared folder.
 
     Raises:
-        FileNotFoundError: there is no such folder, or its preparation has not finished.
+        FileNotFoundError: the folder does not exist, or its preparation has not finished.
         ValueError: the manifest is damaged, or of a later version of this package.
     """
     folder = Path(folder)
@@ -138,8 +138,8 @@ def load_prepared(folder: str | os.PathLike, *, verify: bool = False) -> tuple[d
     before = _stamp(folder)
     try:
         manifest = read_manifest(folder)
-        entries = check_folder(folder, manifest, verify=verify)
-        splits = _open(folder, manifest, entries)
+        check_folder(folder, manifest, verify=verify)
+        splits = _open(folder, manifest)
     except (ValueError, OSError) as error:
         if before != _stamp(folder) or (folder.is_dir() and is_being_prepared(folder)):
             raise ValueError(f"{folder} is being prepared by another process: wait until it has finished") from error
@@ -262,7 +262,7 @@ def _check_small_files(folder: Path, manifest: Mapping[str, Any], entries: Seque
             raise ValueError(f"{path} is damaged (its files are not those of {SHARDS}): {AGAIN}")
 
 
-def _open(folder: Path, manifest: Mapping[str, Any], entries: Sequence[Mapping]) -> datasets.DatasetDict:
+def _open(folder: Path, manifest: Mapping[str, Any]) -> datasets.DatasetDict:
     """Map the shards into memory."""
     try:
         splits = datasets.load_from_disk(str(folder))

@@ -73,7 +73,7 @@ def load_streamed(
         root: as for `load_table`.
 
     Returns:
-        What `load_table` gives, in the same order, with a column ``stream`` (`schema.STREAM`: where the image lies)
+        What `load_table` gives, in the same order, with a column ``stream`` (`schema.STREAM`: where the image is)
         in place of the images; `StreamedImages` reads them. And the findings.
 
     Raises:
@@ -260,7 +260,7 @@ class StreamedImages(IterableDataset):
             yield from self._read_group(groups[i], *rows, decode or self._decode)
 
     def _read_group(self, group: int, first: int, stop: int, decode: Callable[..., dict]) -> Iterator[dict[str, Any]]:
-        """The rows of a row group that stand from - to in `_order_N`; others are passed over undecoded."""
+        """The rows of a row group that are from - to in `_order_N`; the rest is skipped undecoded."""
         wanted = dict(zip(self._row_N[first:stop].tolist(), self._order_N[first:stop].tolist(), strict=True))
         shard, number = self._shards[self._shard_U[group]], int(self._group_U[group])
         last, row = int(self._row_N[stop - 1]), 0
@@ -355,7 +355,7 @@ def _example(paths: list[str]) -> str:
 
 
 def _read_tables(shards: Mapping[str, list[str]], description: TableDescription) -> dict[str, datasets.Dataset]:
-    """Path -> its table without images, and where each row's image lies."""
+    """Path -> its table without images, and where each row's image is."""
     paths = [path for names in shards.values() for path in names]
     with ThreadPoolExecutor(READERS) as pool:
         tables = pool.map(lambda path: _read_table(path, description), paths)

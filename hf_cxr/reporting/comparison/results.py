@@ -3,7 +3,6 @@
 Refused: runs that were not measured on the same images, labels and split, or not trained on the same kind of data.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from hf_cxr.arguments.components import flattened
 from hf_cxr.arguments.spelling import modern_values
@@ -21,8 +19,10 @@ from hf_cxr.evaluation.metric import METRICS
 from hf_cxr.evaluation.metrics import macro
 from hf_cxr.evaluation.older import modern_figures
 from hf_cxr.evaluation.report import Counts
-from hf_cxr.labels import LabelSpace
+from hf_cxr.labels import TIER_THRESHOLDS, LabelSpace
 from hf_cxr.predictions import Predictions
+from hf_cxr.saved_models import read_json
+from hf_cxr.yaml_files import read_yaml
 
 TIERS = ("head", "medium", "tail")
 LEAST_IN_TIER = 50  # positive test patients of a tier's findings, added up, before methods are compared within it
@@ -66,8 +66,8 @@ class FinishedRun:
             raise FileNotFoundError(f"{folder} is not a finished run: it has no metrics.json")
         return cls(
             folder,
-            modern_figures(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))),
-            modern_values(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))),
+            modern_figures(read_json(folder / "metrics.json")),
+            modern_values(read_yaml(folder / "config.yaml")),
             *(Predictions.load(folder / "predictions" / f"{split}.parquet") for split in ("validation", "test")),
         )
 
@@ -252,7 +252,7 @@ def compare_runs(
     Args:
         name: of the comparison.
         folders: method -> seed -> run folder; a method without any is left out.
-        baseline: the method that all others are compared with.
+        baseline: the method that every other one is compared with.
         tuned, tuned_by, missing: see `ComparisonResults`.
         tiers: `head` and `tail` of `LabelSpace.tiers`.
         resamples, confidence, seed: of the bootstrap.
@@ -273,16 +273,11 @@ def compare_runs(
         for run in by_seed.values():
             check_comparable(first, run)
     label_names = first.test.label_names
-    thresholds = {"head": 5000, "tail": 1000} | dict(tiers or {})
-    tier_of = LabelSpace(label_names).tiers(first.metrics["protocol"]["training_positives"], **thresholds)
-    counts = first.counts()
-    members = {
-        tier: [column for column, name in enumerate(label_names) if tier_of[name] == tier and counts.both_C[column]]
-        for tier in TIERS
-    }
-    members = {tier: columns for tier, columns in members.items() if columns}
+    thresholds = TIER_THRESHOLDS | dict(tiers or {})
+    members = _columns_of_tiers(first, thresholds)
     # Draws of a handful of patients do not measure what other patients would show, however small their p value.
-    tested = {tier for tier, columns in members.items() if counts.positive_patients_C[columns].sum() >= LEAST_IN_TIER}
+    patients_C = first.counts().positive_patients_C
+    tested = {tier for tier, columns in members.items() if patients_C[columns].sum() >= LEAST_IN_TIER}
     test = compare_methods(
         {method: {seed: run.test.logits for seed, run in by_seed.items()} for method, by_seed in runs.items()},
         first.test.labels,
@@ -305,6 +300,17 @@ def compare_runs(
         tuned_by=tuned_by,
         missing=dict(missing or {}),
     )
+
+
+def _columns_of_tiers(run: FinishedRun, thresholds: Mapping[str, int]) -> dict[str, list[int]]:
+    """Tier -> columns of its findings, without those that have one label value only in the test set."""
+    label_names, both_C = run.test.label_names, run.counts().both_C
+    tier_of = LabelSpace(label_names).tiers(run.metrics["protocol"]["training_positives"], **thresholds)
+    members = {
+        tier: [column for column, name in enumerate(label_names) if tier_of[name] == tier and both_C[column]]
+        for tier in TIERS
+    }
+    return {tier: columns for tier, columns in members.items() if columns}
 
 
 def check_comparable(first: FinishedRun, other: FinishedRun) -> None:

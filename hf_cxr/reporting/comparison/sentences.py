@@ -46,7 +46,7 @@ def conclusions(results: ComparisonResults) -> list[str]:
         if chance:
             side = "above" if metric.higher_is_better else "below"
             sentences.append(
-                f"The {metric.macro_title} interval of {', '.join(chance)} does not lie {side} {metric.chance:g}: not "
+                f"The {metric.macro_title} interval of {', '.join(chance)} is not {side} {metric.chance:g}: not "
                 "shown to be better than chance. Models that have learned so little cannot show which loss is better."
             )
     return sentences
@@ -124,7 +124,7 @@ def tuning(results: ComparisonResults) -> str:
         words += " Two values of a key are a coarse grid: a finer or wider one may suit a method better."
     edge = _at_the_edge(results)
     if edge:
-        words += f" The best value lies at the edge of the grid, and a wider one may be better: {'; '.join(edge)}."
+        words += f" The best value is at the edge of the grid, and a wider one may be better: {'; '.join(edge)}."
     return words
 
 

@@ -169,8 +169,8 @@ def test_a_value_is_of_its_keys_type_however_yaml_spells_it(tmp_path, capsys, te
         ("loss_kwargs: [margin]", ["loss_kwargs", "mapping"]),
         ("loss_kwargs:", ["loss_kwargs", "empty"]),
         ("output_dir: [a]", ["output_dir", "list"]),
-        ("loss: bce\nloss: focal", ["loss stands twice"]),
-        ("lr_scheduler_kwargs: {min_lr: 1, min_lr: 2}", ["min_lr stands twice"]),
+        ("loss: bce\nloss: focal", ["loss occurs twice"]),
+        ("lr_scheduler_kwargs: {min_lr: 1, min_lr: 2}", ["min_lr occurs twice"]),
         ("logging_dir: x", ["logging_dir", "leave it out"]),
     ],
 )

@@ -265,7 +265,7 @@ def test_where_splits_are_from_is_said(source, tmp_path):
         (["--out", "s.csv", "--images"], "--images needs --check"),
         (["--out", "s.csv", "--folds", "2"], "--folds is 2; it must be 3 or more"),
         (["--out", "s.csv", "--folds", "3", "--fractions", "0.5", "0.2", "0.3"], "not allowed with"),
-        (["--check", "--split_file", "nowhere.csv"], "--split_file nowhere.csv: there is no such file"),
+        (["--check", "--split_file", "nowhere.csv"], "--split_file nowhere.csv does not exist"),
         (["--check", "--fold", "1"], "--fold 1 needs --split_file"),
     ],
 )

@@ -903,10 +903,10 @@ def test_a_model_of_other_findings_is_measured_on_the_shared_ones(tmp_path, capl
         ({"table": "chexpert"}, "--table is given, but --dataset phantom does not take it: add --dataset table"),
         ({"table_root": "/data"}, "--table_root is given, but --dataset phantom does not take it"),
         ({"dataset": "table", "table": "chexpert"}, "ready description: give --table_root"),
-        ({"dataset": "table", "table": "absent.yaml"}, "--table absent.yaml: there is no such file"),
+        ({"dataset": "table", "table": "absent.yaml"}, "--table absent.yaml does not exist"),
         (
             {"dataset": "table", "table": "chexpert", "table_root": "/absent"},
-            "--table_root /absent: there is no such folder",
+            "--table_root /absent is not a folder",
         ),
     ],
 )

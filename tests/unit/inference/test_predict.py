@@ -342,7 +342,7 @@ def test_a_folder_gives_every_format_and_dicom_of_any_name_and_counts_the_rest(t
     }
     monkeypatch.chdir(tmp_path)
     (note,) = search_images(["mixed"]).notes()
-    assert note.startswith("11 other files in mixed were not looked at (hidden 5, ")
+    assert note.startswith("11 other files in mixed were skipped (hidden 5, ")
 
 
 def test_links_and_names_given_twice_give_each_image_once(tmp_path):

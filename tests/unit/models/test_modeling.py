@@ -132,7 +132,7 @@ def test_a_config_that_cannot_be_is_refused_before_anything_is_made(saved, tmp_p
         ({"image_size": [32, 32]}, "image_size"),
         ({"image_size": 4096, "patch_size": 1, "window_size": 7}, "16,777,216 patches"),
         ({"num_labels": 10**8, "id2label": None}, "num_labels|id2label"),
-        ({"num_labels": 3}, "num_labels 3, and its id2label names 14"),
+        ({"num_labels": 3}, "num_labels 3, but its id2label names 14"),
     ],
 )
 def test_sizes_that_training_replaces_are_refused_in_measuring(saved, tmp_path, changes, message):

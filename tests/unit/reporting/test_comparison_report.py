@@ -304,7 +304,7 @@ def test_chance_is_told_from_what_is_undefined(planted, found, tmp_path):
     saved = Predictions.load(path)
     dataclasses.replace(saved, logits=np.random.default_rng(5).normal(size=saved.logits.shape)).save(path)
     guessing = compare_runs("x", {"BCE": planted["BCE"], "Guess": guess}, baseline="BCE", resamples=200)
-    assert "macro AUC interval of Guess does not lie above 0.5" in " ".join(sentences.conclusions(guessing))
+    assert "macro AUC interval of Guess is not above 0.5" in " ".join(sentences.conclusions(guessing))
     auc = found.test.figures["auc"]
     bce = dataclasses.replace(auc["BCE"].overall, low=math.nan, high=math.nan)
     auc = auc | {"BCE": dataclasses.replace(auc["BCE"], overall=bce)}

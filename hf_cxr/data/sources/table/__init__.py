@@ -20,9 +20,9 @@ def _check(args: Arguments) -> None:
     if not is_file and not args.table_root:
         raise ValueError(f"--table {args.table} is a ready description: give --table_root, the data's folder")
     if is_file and not Path(args.table).is_file():
-        raise ValueError(f"--table {args.table}: there is no such file")
+        raise ValueError(f"--table {args.table} does not exist")
     if args.table_root and not Path(args.table_root).is_dir():
-        raise ValueError(f"--table_root {args.table_root}: there is no such folder")
+        raise ValueError(f"--table_root {args.table_root} is not a folder")
     if args.streaming and args.missing_images != "error":
         raise ValueError(
             "--streaming needs --missing_images error: a stream cannot know beforehand which images are missing"

@@ -146,7 +146,7 @@ def map_labels(
     Args:
         splits: datasets of the schema with the findings of ``source``.
         source: what the labels are now, a `LabelSpace` or its names.
-        target: what they shall be, such as a model's findings.
+        target: the findings wanted, such as a model's findings.
 
     Returns:
         The splits with labels (C of target), NaN where the source lacks the finding; the shared findings, in the
@@ -183,12 +183,12 @@ def _matching(name: str, source: LabelSpace, target: LabelSpace) -> int | None:
     exact = column_of(name, LabelSpace(source))
     if exact is not None:
         return exact
-    others = {alias for alias, known in target.aliases.items() if known == name}
+    synonyms = {alias for alias, known in target.aliases.items() if known == name}
     single = LabelSpace((name,))
     for group in SYNONYMS:
-        if any(column_of(word, single) is not None or word in others for word in group):
-            others |= set(group)
-    found = {column_of(word, source) for word in (name, *others)} - {None}
+        if any(column_of(word, single) is not None or word in synonyms for word in group):
+            synonyms |= set(group)
+    found = {column_of(word, source) for word in (name, *synonyms)} - {None}
     if len(found) > 1:
         raise ValueError(
             f"{' and '.join(source[column] for column in sorted(found))} are both {name}: merge them first"
