@@ -139,7 +139,7 @@ def test_no_file_is_long():
     assert {path: count for path, count in lines.items() if count > LONGEST} == {}
 
 
-# A subprocess imports for seconds, a Trainer writes checkpoints, a compiler traces: such tests have tiers of their own.
+# A process imports for seconds, a Trainer writes checkpoints, a compiler traces: such tests have tiers of their own
 SLOW = ("subprocess", "Popen", "CXRTrainer", "torch.compile(", ".train()", "multiprocessing.Process", "os.fork")
 
 

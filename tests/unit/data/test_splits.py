@@ -97,7 +97,7 @@ def test_refusals_of_a_split():
     for size in ({"count": 0}, {"count": 4}, {"fraction": 1.0}, {"fraction": 0.01}):
         with pytest.raises(ValueError, match="of 4 images"):
             patient_split(labels, ids, **size)
-    with pytest.raises(ValueError, match="two patients.* 1 in 4"):
+    with pytest.raises(ValueError, match=r"two patients.* 1 in 4"):
         patient_split(labels, ["a"] * 4, count=2)
     with pytest.raises(ValueError, match=r"\(3, 2\) .*4 patient ids"):
         patient_split(labels[:3], ids, count=2)
@@ -185,7 +185,7 @@ def test_refusals_of_folds_and_fractions():
         with pytest.raises(ValueError, match=f"folds is {folds}.*2 to .*patients, 3"):
             patient_folds(labels, ids, folds=folds)
     for shares in ({"train": 1.0}, {"a": 0.5, "b": 0.6}, {"a": 1.2, "b": -0.2}, {"a": float("nan"), "b": 0.5}):
-        with pytest.raises(ValueError, match="fractions .*sum to 1"):
+        with pytest.raises(ValueError, match=r"fractions .*sum to 1"):
             patient_fractions(labels, ids, shares)
     with pytest.raises(ValueError, match=r"3 patient.* 2, 1, 1 images.*too few for 4"):
         patient_fractions(labels, ids, dict.fromkeys("abcd", 0.25))
@@ -227,7 +227,7 @@ def test_shared_images_are_refused_even_under_other_patients():
 
 @pytest.mark.parametrize("missing", [None, "", " "])
 def test_a_row_without_a_patient_is_refused(missing):
-    with pytest.raises(ValueError, match="1 of 2 rows of 'test' .*no patient_id.* row 1"):
+    with pytest.raises(ValueError, match=r"1 of 2 rows of 'test' .*no patient_id.* row 1"):
         check_patients_disjoint(splits_of(train=["1"], test=["2", missing]))
 
 
@@ -235,7 +235,7 @@ def test_a_split_without_the_column_is_refused():
     splits = splits_of(train=["1"], test=["2"])
     splits["test"] = splits["test"].remove_columns("patient_id")
     for function in (check_patients_disjoint, split_fingerprint):
-        with pytest.raises(ValueError, match="'test' .*no column 'patient_id'.* image_id"):
+        with pytest.raises(ValueError, match=r"'test' .*no column 'patient_id'.* image_id"):
             function(splits)
 
 

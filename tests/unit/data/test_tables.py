@@ -134,9 +134,7 @@ def test_chexpert_test_set_of_studies(tmp_path):
     studies = ("64741/study1,0,1,1,1,0,0,0,0,0,0,0,0,0,1", "64750/study1,1,0,0,0,0,0,0,0,0,0,0,0,0,0")
     lines = [f"CheXpert-v1.0/test/patient{study}" for study in studies]
     write(root / "groundtruth.csv", header + "\n".join(lines) + "\n")
-    with pytest.raises(
-        FileNotFoundError, match=r"groundtruth.csv .*2 of 2 studies.*view\*.jpg"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"groundtruth.csv .*2 of 2 studies.*view\*.jpg"):
         load_table("chexpert_test", root, images=False)
     for image in ("64741/study1/view1_frontal", "64741/study1/view2_lateral", "64750/study1/view1_frontal"):
         picture(root / f"test/patient{image}.jpg")
@@ -789,9 +787,7 @@ def test_mixed_types_are_read_as_text_or_refused(tmp_path):
 
 
 def test_an_unknown_name_lists_the_ready_ones():
-    with pytest.raises(
-        FileNotFoundError, match=r"chexprt.*chexpert, chexpert_test, cxr_lt_2023"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"chexprt.*chexpert, chexpert_test, cxr_lt_2023"):
         load_description("chexprt")
 
 
