@@ -110,7 +110,8 @@ def test_other_settings_are_refused_and_a_failed_run_is_named(compared, capsys, 
     changed = write_plan(tmp_path, base=BASE | {"num_train_epochs": 3})
     assert hf_cxr_main(["compare", str(changed), "--out", str(out)]) == 2
     said = capsys.readouterr().err
-    assert "holds a run of BCE with other settings (num_train_epochs was 2 and is 3)" in said
+    assert "BCE" in said
+    assert "num_train_epochs was 2 and is 3" in said
     broken = tmp_path / "broken"
     shutil.copytree(out, broken)
     shutil.rmtree(broken / "runs" / "Class-aware" / "seed1")
@@ -118,7 +119,7 @@ def test_other_settings_are_refused_and_a_failed_run_is_named(compared, capsys, 
     assert hf_cxr_main(["compare", str(path), "--out", str(broken)]) == 1
     assert "Class-aware, seed 1" in capsys.readouterr().out
     values = json.loads((broken / "comparison.json").read_text())
-    assert "is not empty and not a run folder" in values["missing"]["Class-aware, seed 1"]
+    assert "not a run folder" in values["missing"]["Class-aware, seed 1"]
     assert list(values["methods"]["Class-aware"]["runs"]) == ["0"]
 
 

@@ -44,28 +44,28 @@ def write_plan(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methodes": {}}, "unknown key methodes in .*tiny.yaml; did you mean methods"),
-        ({"methods": METHODS | {"ASL": {"los": "asymmetric"}}}, "unknown key los in ASL in .*did you mean loss"),
-        ({"base": BASE | {"images_size": 64}}, "unknown key images_size in base in .*did you mean image_size"),
-        ({"baseline": "bce"}, "baseline bce .* is not among the methods: BCE, Class-aware"),
-        ({"methods": METHODS | {"bce": {"loss": "bce"}}}, "the method 'bce' .* has no folder of its own: BCE"),
-        ({"methods": METHODS | {"S": {"seed": 3}}}, "seed cannot be set for S"),
-        ({"base": BASE | {"push_to_hub": True}}, "push_to_hub cannot be set for base"),
-        ({"base": BASE | {"hub_token": "hf_x"}}, "hub_token cannot be set for base"),
-        ({"base": "no_such.yaml"}, "no such file: no_such.yaml"),
-        ({"overrides": {"loss": "bce"}}, "overrides .* go with a base that is a path"),
+        ({"methodes": {}}, "methodes in .*tiny.yaml.* mean methods"),
+        ({"methods": METHODS | {"ASL": {"los": "asymmetric"}}}, "los in ASL .*mean loss"),
+        ({"base": BASE | {"images_size": 64}}, "images_size in base .*mean image_size"),
+        ({"baseline": "bce"}, "baseline bce .* BCE, Class-aware"),
+        ({"methods": METHODS | {"bce": {"loss": "bce"}}}, "method 'bce' .*folder.* BCE"),
+        ({"methods": METHODS | {"S": {"seed": 3}}}, "seed .*for S"),
+        ({"base": BASE | {"push_to_hub": True}}, "push_to_hub .*for base"),
+        ({"base": BASE | {"hub_token": "hf_x"}}, "hub_token .*for base"),
+        ({"base": "no_such.yaml"}, "no such file.* no_such.yaml"),
+        ({"overrides": {"loss": "bce"}}, "overrides .*path"),
         ({"seeds": [0, 0]}, "different whole numbers"),
         ({"seeds": 3}, "different whole numbers"),
-        ({"tune": {"grid": {"learning_rte": [1]}}}, "unknown key learning_rte in grid .*did you mean learning_rate"),
-        ({"tune": {"grid": {"learning_rate": 1e-3}}}, "must be a list of values"),
+        ({"tune": {"grid": {"learning_rte": [1]}}}, "learning_rte in grid .*mean learning_rate"),
+        ({"tune": {"grid": {"learning_rate": 1e-3}}}, "a list of values"),
         ({"tune": {"grid": {"learning_rate": [1e-3]}, "by": "AUC"}}, "choose from auc, ap"),
-        ({"tune": {"grid": {"loss": ["bce"]}}}, "loss .* is tuned and also set by BCE"),
-        ({"tiers": {"body": 3}}, "unknown key body in tiers"),
+        ({"tune": {"grid": {"loss": ["bce"]}}}, "loss .*tuned .*BCE"),
+        ({"tiers": {"body": 3}}, "body in tiers"),
         ({"resamples": 5}, "at least 100"),
         ({"confidence": 95}, "between 0 and 1"),
         (
             {"confidence": 0.99},
-            "correction for 3 comparisons within tiers no p value could be below 0.020, .* at 0.01",
+            "3 comparisons .*tiers .*0.020, .* 0.01",
         ),
     ],
 )
@@ -88,7 +88,7 @@ def test_names_and_points_stay_as_they_are_written(tmp_path):
         "methods:\n  no: {}\n  1e-3: {lr_scheduler_type: cosine_with_min_lr, lr_scheduler_kwargs: {min_lr: 1e-6}}\n"
         "baseline: no\nseeds: [0]\ntune: {grid: {weight_decay: [1e-3, 0.5], lr_scheduler_kwargs: [{min_lr: 1e-7}]}}\n"
     )
-    with pytest.raises(ValueError, match=r"lr_scheduler_kwargs .* is tuned and also set by 1e-3"):
+    with pytest.raises(ValueError, match=r"lr_scheduler_kwargs .*tuned .*1e-3"):
         load_plan(path)
     path.write_text(path.read_text().replace(", lr_scheduler_kwargs: [{min_lr: 1e-7}]", ""))
     plan = load_plan(path)
@@ -109,17 +109,17 @@ def test_folders_have_names_that_windows_takes(name, folder):
 def test_flags_that_are_not_for_all_runs_are_refused(tmp_path):
     assert load_plan(write_plan(tmp_path), ["--num_train_epochs", "1"]).flags == ("--num_train_epochs", "1")
     for flag in ("--loss", "--learning_rate", "--learning-rate", "--seed", "--measure-test"):
-        with pytest.raises(ValueError, match=f"{flag.replace('-', '_').lstrip('_')} is not for all runs alike"):
+        with pytest.raises(ValueError, match=f"{flag.replace('-', '_').lstrip('_')} .*all runs"):
             load_plan(write_plan(tmp_path), [flag, "1"])
 
 
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"loss": "bce", "loss_kwargs": {"margin": 0.1}}, "loss_kwargs: bce takes no option 'margin'"),
-        ({"loss": "focal", "loss_kwargs": {"gamma": -1.0}}, "loss_kwargs: gamma must be finite and not negative"),
-        ({"loss": "bce", "reweight_from_epoch": 1}, "reweight_from_epoch is 1, but bce has no class weights"),
-        ({"model_kwargs": {"drop_path_rate": 1.5}}, "Odd: drop_path_rate in a fresh"),
+        ({"loss": "bce", "loss_kwargs": {"margin": 0.1}}, "bce takes no option 'margin'"),
+        ({"loss": "focal", "loss_kwargs": {"gamma": -1.0}}, "gamma must be finite"),
+        ({"loss": "bce", "reweight_from_epoch": 1}, "reweight_from_epoch is 1"),
+        ({"model_kwargs": {"drop_path_rate": 1.5}}, "drop_path_rate"),
         ({"margin": 0.1}, "Odd in {path}: margin: 0.1 is now loss_kwargs: {{margin: 0.1}}"),
     ],
 )
@@ -140,7 +140,9 @@ def test_a_value_out_of_range_starts_nothing(tmp_path, capsys):
     path = write_plan(tmp_path, methods=METHODS | {"Odd": {"horizontal_flip": 1.5}})
     with pytest.raises(SystemExit):
         hf_cxr_main(["compare", str(path), "--out", str(tmp_path / "out")])
-    assert "Odd, learning_rate 1e-3: horizontal_flip is 1.5; it must be between 0" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "Odd, learning_rate 1e-3" in line
+    assert "horizontal_flip is 1.5" in line
     assert not (tmp_path / "out").exists()
 
 
@@ -171,11 +173,11 @@ def test_a_grid_of_an_option_is_tried_point_by_point(tmp_path):
     weights = {run.name: check_run(run, plan).loss.loss_kwargs["class_weights"] for run in runs}
     assert weights["BCE, loss_kwargs.class_weights inverse, learning_rate 1e-3"] == "inverse"
     assert sorted(weights.values()) == ["inverse", "inverse", "none", "none"]
-    with pytest.raises(ValueError, match=r"--loss_kwargs.class_weights is not for all runs alike"):
+    with pytest.raises(ValueError, match=r"--loss_kwargs.class_weights .*all runs"):
         load_plan(path := write_plan(tmp_path, tune={"grid": grid}), ["--loss_kwargs.class_weights", "none"])
     assert load_plan(path, ["--loss_kwargs.beta", "0.9"]).flags
     methods = METHODS | {"Weighted": {"loss_kwargs": {"class_weights": "inverse"}}}
-    with pytest.raises(ValueError, match=r"loss_kwargs\.class_weights in .* is tuned and also set by Weighted"):
+    with pytest.raises(ValueError, match=r"loss_kwargs\.class_weights .*tuned .*Weighted"):
         load_plan(write_plan(tmp_path, tune={"grid": grid}, methods=methods))
 
 

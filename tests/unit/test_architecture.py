@@ -139,8 +139,8 @@ def test_no_file_is_long():
     assert {path: count for path, count in lines.items() if count > LONGEST} == {}
 
 
-# A subprocess imports for seconds and a Trainer writes checkpoints: those tests have tiers of their own.
-SLOW = ("subprocess", "Popen", "CXRTrainer", ".train()", "multiprocessing.Process", "os.fork")
+# A process imports for seconds, a Trainer writes checkpoints, a compiler traces: such tests have tiers of their own
+SLOW = ("subprocess", "Popen", "CXRTrainer", "torch.compile(", ".train()", "multiprocessing.Process", "os.fork")
 
 
 def found(folder: str, words: tuple[str, ...]) -> dict[str, list[str]]:

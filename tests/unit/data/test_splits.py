@@ -97,11 +97,11 @@ def test_refusals_of_a_split():
     for size in ({"count": 0}, {"count": 4}, {"fraction": 1.0}, {"fraction": 0.01}):
         with pytest.raises(ValueError, match="of 4 images"):
             patient_split(labels, ids, **size)
-    with pytest.raises(ValueError, match="at least two patients; got 1 in 4"):
+    with pytest.raises(ValueError, match=r"two patients.* 1 in 4"):
         patient_split(labels, ["a"] * 4, count=2)
-    with pytest.raises(ValueError, match=r"\(3, 2\) for 4 patient ids"):
+    with pytest.raises(ValueError, match=r"\(3, 2\) .*4 patient ids"):
         patient_split(labels[:3], ids, count=2)
-    with pytest.raises(ValueError, match=r"1 of 4 rows.*no patient_id, such as row 2"):
+    with pytest.raises(ValueError, match=r"1 of 4 rows.*no patient_id.* row 2"):
         patient_split(labels, ["a", "a", None, "c"], count=2)
 
 
@@ -147,7 +147,7 @@ def test_folds_are_equal_whole_and_stratified(folds):
 
 def test_folds_deviate_less_than_those_of_scikit_learn():
     """StratifiedGroupKFold takes one label a row: here the set of findings, or the rarest finding of the row."""
-    labels, ids = make_cohort()
+    labels, ids = make_cohort(1000)
     _, sets = np.unique(labels, axis=0, return_inverse=True)
     rarest = np.where(labels.any(axis=1), labels.shape[1] - 1 - labels[:, ::-1].argmax(axis=1), labels.shape[1])
     ours = largest_deviation(labels, patient_folds(labels, ids, folds=5))
@@ -182,14 +182,14 @@ def test_as_many_folds_as_patients_leave_one_out():
 def test_refusals_of_folds_and_fractions():
     labels, ids = np.zeros((4, 2)), ["a", "a", "b", "c"]
     for folds in (1, 4):
-        with pytest.raises(ValueError, match=f"folds is {folds}; it must be from 2 to the number of patients, 3"):
+        with pytest.raises(ValueError, match=f"folds is {folds}.*2 to .*patients, 3"):
             patient_folds(labels, ids, folds=folds)
     for shares in ({"train": 1.0}, {"a": 0.5, "b": 0.6}, {"a": 1.2, "b": -0.2}, {"a": float("nan"), "b": 0.5}):
-        with pytest.raises(ValueError, match="fractions must be two or more above 0 that sum to 1"):
+        with pytest.raises(ValueError, match=r"fractions .*sum to 1"):
             patient_fractions(labels, ids, shares)
-    with pytest.raises(ValueError, match=r"3 patient\(s\), the largest with 2, 1, 1 images, are too few for 4 parts"):
+    with pytest.raises(ValueError, match=r"3 patient.* 2, 1, 1 images.*too few for 4"):
         patient_fractions(labels, ids, dict.fromkeys("abcd", 0.25))
-    with pytest.raises(ValueError, match=r"1 of 4 rows.*no patient_id, such as row 3"):
+    with pytest.raises(ValueError, match=r"1 of 4 rows.*no patient_id.* row 3"):
         patient_folds(labels, ["a", "a", "b", float("nan")], folds=2)
 
 
@@ -211,7 +211,7 @@ def test_disjoint_splits_pass():
 
 def test_shared_patients_are_refused_with_number_and_examples():
     splits = splits_of(train=["1", "2", "3", "4", "5"], validation=["6"], test=["2", "3", "4", "5", "5", "7"])
-    with pytest.raises(ValueError, match=r"train and test share 4 patient\(s\), such as 2, 3, 4\."):
+    with pytest.raises(ValueError, match=r"train and test share 4 patient.* 2, 3, 4\b"):
         check_patients_disjoint(splits)
     # A selection reads its own rows, not those of the table beneath it.
     splits["train"] = splits["train"].select([0])
@@ -221,13 +221,13 @@ def test_shared_patients_are_refused_with_number_and_examples():
 def test_shared_images_are_refused_even_under_other_patients():
     train = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["1", "2"]})
     test = {"image_id": ["b", "c"], "patient_id": ["3", "4"]}
-    with pytest.raises(ValueError, match=r"train and test share 1 image\(s\), such as b\."):
+    with pytest.raises(ValueError, match=r"train and test share 1 image.* b\b"):
         check_patients_disjoint({"train": train, "test": test})
 
 
 @pytest.mark.parametrize("missing", [None, "", " "])
 def test_a_row_without_a_patient_is_refused(missing):
-    with pytest.raises(ValueError, match="1 of 2 rows of 'test' have no patient_id, such as row 1"):
+    with pytest.raises(ValueError, match=r"1 of 2 rows of 'test' .*no patient_id.* row 1"):
         check_patients_disjoint(splits_of(train=["1"], test=["2", missing]))
 
 
@@ -235,7 +235,7 @@ def test_a_split_without_the_column_is_refused():
     splits = splits_of(train=["1"], test=["2"])
     splits["test"] = splits["test"].remove_columns("patient_id")
     for function in (check_patients_disjoint, split_fingerprint):
-        with pytest.raises(ValueError, match="'test' has no column 'patient_id'; it has: image_id"):
+        with pytest.raises(ValueError, match=r"'test' .*no column 'patient_id'.* image_id"):
             function(splits)
 
 

@@ -340,15 +340,14 @@ def test_the_command_shows_what_a_sampler_draws(tmp_path, capsys):
     written = json.loads((tmp_path / "statistics.json").read_text())["sampler"]
     assert written["without_findings"]["draws"] == 0 < written["without_findings"]["images"]
     assert written["draws"] == pytest.approx(60, abs=0.01)
-    assert main(["describe", *flags]) == 0
-    assert "as the sampler" not in capsys.readouterr().out
-    assert "sampler" not in json.loads((tmp_path / "statistics.json").read_text())
 
 
 def test_the_command_describes_phantoms_and_refuses_in_one_line(tmp_path, capsys):
     flags = ["--phantom_train", "6", "--phantom_validation", "3", "--phantom_test", "3", "--phantom_size", "32"]
     assert main(["describe", *flags]) == 0
-    assert "Pleural_Thickening" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Pleural_Thickening" in shown
+    assert "as the sampler" not in shown
     assert main(["describe", "--dataset", "nih", "--nih_root", str(tmp_path / "absent")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("hf-cxr describe: ")

@@ -414,20 +414,6 @@ def test_forward_never_reads_a_value_back(function, options):
     assert scalar.shape == ()
 
 
-@in_every_case
-def test_compiles_to_one_graph(function, options):
-    torch.compiler.reset()
-    logits, targets = random_batch()
-    loss = module(function, options)
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    for arguments in ((targets,), (targets, torch.tensor(40.0))):
-        value, gradient = value_and_gradient(compiled, logits, *arguments)
-        expected, expected_gradient = value_and_gradient(loss, logits, *arguments)
-        torch.testing.assert_close(value, expected)
-        torch.testing.assert_close(gradient, expected_gradient)
-    assert expected > 0
-
-
 def test_describe_is_plain_json():
     description = ClassAwareLoss(ALPHA, class_weights=WEIGHTS, margin=0.1).describe()
     assert json.loads(json.dumps(description)) == {

@@ -380,32 +380,6 @@ def test_forward_never_reads_a_value_back(name, options):
     assert loss(meta, meta, loss.count_items(meta)).shape == ()
 
 
-@in_every_case
-def test_compiles_to_one_graph(name, options):
-    torch.compiler.reset()
-    logits, targets = random_batch(dtype=torch.float32)
-    loss = build(name, options)
-    compiled = torch.compile(loss, fullgraph=True, backend="eager")
-    for arguments in ((targets,), (targets, loss.count_items(targets) + 3)):
-        value, gradient = value_and_gradient(compiled, logits, *arguments)
-        expected, expected_gradient = value_and_gradient(loss, logits, *arguments)
-        torch.testing.assert_close(value, expected)
-        torch.testing.assert_close(gradient, expected_gradient)
-    assert expected > 0
-
-
-@pytest.mark.parametrize("name", sorted({name for name, _ in CASES.values()}))
-def test_compiled_backward_gives_the_same_gradient(name):
-    torch.compiler.reset()
-    logits, targets = random_batch(dtype=torch.float32)
-    loss = build(name)
-    value, gradient = value_and_gradient(torch.compile(loss, fullgraph=True, backend="aot_eager"), logits, targets)
-    expected, expected_gradient = value_and_gradient(loss, logits, targets)
-    torch.testing.assert_close(value, expected)
-    torch.testing.assert_close(gradient, expected_gradient)
-    assert gradient.any()
-
-
 @pytest.mark.parametrize("name", LOSSES)
 def test_reweighting_can_be_deferred(name):
     logits, targets = random_batch()
