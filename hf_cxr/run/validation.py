@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_cxr.config import RunArguments
+from hf_cxr.evaluation.metric import METRICS
 from hf_cxr.files import write_json
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.data import RunData
@@ -14,7 +15,7 @@ from hf_cxr.run.provenance import describe_protocol
 
 logger = logging.getLogger(__name__)
 
-FIGURES = ("loss", "auc", "mean_average_precision")
+FIGURES = ("loss", *METRICS)
 
 
 def write_validation(run_dir: Path, args: RunArguments, data: RunData) -> None:

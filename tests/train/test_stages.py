@@ -173,6 +173,7 @@ def test_a_run_that_stops_after_validation_keeps_no_model(straight, run_dir):
 
 
 def test_tuning_is_judged_by_the_weights_that_a_run_ends_with():
-    history = [{"epoch": e, "step": 10 * e, "eval_loss": 1.0, "eval_auc": auc} for e, auc in ((1, 0.8), (2, 0.7))]
-    for best_epoch, expected in ((1, 0.8), (None, 0.7)):
-        assert chosen_figures(history, best_epoch)["auc"] == expected
+    figures = {1: {"loss": 1.0, "auc": 0.8, "ap": 0.3}, 2: {"loss": 0.9, "auc": 0.7, "ap": 0.4}}
+    history = [{"epoch": epoch} | {f"eval_{k}": v for k, v in logged.items()} for epoch, logged in figures.items()]
+    for best_epoch, expected in ((1, figures[1]), (None, figures[2])):
+        assert chosen_figures(history, best_epoch) == expected
