@@ -40,7 +40,7 @@ DEFERRED = TINY | {
     "loss_kwargs": {"max_margin": 0.3},
     "reweight_from_epoch": 2,
     "sampler": "repeat_factor",
-    "sampler_kwargs": {"sampler_kwargs": {"repeat_factor_threshold": 0.3}},
+    "sampler_kwargs": {"repeat_factor_threshold": 0.3},
     "ema_decay": 0.9,
     "seed": 3,
 }

@@ -17,21 +17,25 @@ HISTORY = {  # in metrics.json -> name here
     "learning_rate": "learning_rate",
     "eval_loss": "validation_loss",
     "eval_auc": "validation_auc",
-    "eval_mean_average_precision": "validation_ap",
+    "eval_ap": "validation_ap",
 }
-COMPARED = {"macro_auc": "auc", "macro_ap": "ap"}  # in an ensemble's metrics.json -> name here
-TUNED = {"auc": "auc", "mean_average_precision": "ap"}  # in comparison.json, of the points tried -> name here
+METRICS = ("auc", "ap")
+OF_FINDINGS = ("value", "low", "high", "draws")  # of a metric
 
 
 def figures(report: dict) -> dict[str, Any]:
     """A report of one set of predictions, as metrics.json and evaluation.json hold it: "auc/Mass", "auc_low/macro"."""
-    numbers = {"images": report["n_images"], "patients": report["n_patients"], "undefined": report["undefined"]}
-    numbers["prevalence/macro"] = report["macro_prevalence"]
-    for metric in ("auc", "ap"):
-        for part in ("", "_low", "_high", "_draws"):
-            numbers[f"{metric}{part}/macro"] = report[f"macro_{metric}{part}"]
-    for finding in report["findings"]:
-        numbers |= {f"{key}/{finding['name']}": value for key, value in finding.items() if key != "name"}
+    measured = report["all"]
+    counts, undefined = dict(measured["counts"]), measured["ap"]["undefined"]
+    numbers = {"images": counts.pop("images"), "patients": counts.pop("patients"), "undefined": undefined}
+    defined = [value for name, value in counts["prevalence"].items() if name not in undefined]
+    numbers["prevalence/macro"] = float(np.mean(defined))
+    for metric in METRICS:
+        for part in OF_FINDINGS:
+            name, macro = (metric, "macro") if part == "value" else (f"{metric}_{part}", f"macro_{part}")
+            numbers |= prefixed(name, {"macro": measured[metric][macro]} | measured[metric][part])
+    for part, by_finding in (counts | measured["reliability"]).items():
+        numbers |= prefixed(part, by_finding)
     return numbers
 
 
@@ -84,7 +88,7 @@ def read_ensemble(folder: Path) -> dict[str, Any]:
         numbers[f"predictions/{split}/sha256"] = predictions_sha256(folder / "predictions" / f"{split}.parquet")
     for number, differences in enumerate(metrics["test_difference_to_members"].values()):
         for key, difference in differences.items():
-            numbers |= prefixed(f"minus_member_{number}/{COMPARED[key]}", difference)
+            numbers |= prefixed(f"minus_member_{number}/{key}", difference)
     return numbers
 
 
@@ -96,8 +100,7 @@ def read_comparison(folder: Path) -> dict[str, Any]:
         numbers |= flat({key: value for key, value in measured.items() if key != "runs"}, method)
     for method, points in written["tuned"].items():
         for number, point in enumerate(points):
-            validation = {TUNED[key]: value for key, value in point["validation"].items()}
-            numbers |= flat(point | {"validation": validation}, f"{method}/tuned_{number}")
+            numbers |= flat(point, f"{method}/tuned_{number}")
     return numbers
 
 
