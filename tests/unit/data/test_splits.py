@@ -147,7 +147,7 @@ def test_folds_are_equal_whole_and_stratified(folds):
 
 def test_folds_deviate_less_than_those_of_scikit_learn():
     """StratifiedGroupKFold takes one label a row: here the set of findings, or the rarest finding of the row."""
-    labels, ids = make_cohort(1000)
+    labels, ids = make_cohort()
     _, sets = np.unique(labels, axis=0, return_inverse=True)
     rarest = np.where(labels.any(axis=1), labels.shape[1] - 1 - labels[:, ::-1].argmax(axis=1), labels.shape[1])
     ours = largest_deviation(labels, patient_folds(labels, ids, folds=5))
