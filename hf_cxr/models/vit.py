@@ -5,7 +5,7 @@ from typing import Any
 
 
 def check_patches(values: Mapping[str, Any], where: str) -> None:
-    """Refuse an image that is not a whole number of patches: transformers would drop its edge without a word.
+    """Refuse an image that is not a whole number of patches: transformers would ignore its edge and not report it.
 
     Raises:
         ValueError: image_size is not a multiple of patch_size.

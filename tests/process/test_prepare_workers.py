@@ -19,7 +19,7 @@ from hf_cxr.labels import LabelSpace
 
 @pytest.fixture
 def source(tmp_path):
-    """A function that gives the splits anew from the files of tmp_path/images, as a second call of the command."""
+    """A function that reads the splits again from the files of tmp_path/images, as a second call of the command."""
     folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -42,7 +42,7 @@ def encode(path, image_HW, kind):
 
 @pytest.fixture
 def source(tmp_path):
-    """A function that gives the splits anew from the files of tmp_path/images, as a second call of the command."""
+    """A function that reads the splits again from the files of tmp_path/images, as a second call of the command."""
     folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)

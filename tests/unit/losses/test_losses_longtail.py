@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from test_losses import value_and_gradient
 
 from hf_cxr.losses import LOSSES, bce, build_loss, focal, loss_options
 from hf_cxr.losses.elementwise import (
@@ -68,13 +69,6 @@ def random_batch(rows=9, seed=0, unknown=0.25, dtype=torch.float64):
     logits = 3 * torch.randn(rows, 4, generator=generator, dtype=dtype)
     targets = (torch.rand(rows, 4, generator=generator) < 0.4).to(dtype)
     return logits, targets.masked_fill(torch.rand(rows, 4, generator=generator) < unknown, torch.nan)
-
-
-def value_and_gradient(loss, logits, *arguments):
-    leaf = logits.detach().clone().requires_grad_()
-    value = loss(leaf, *arguments)
-    (gradient,) = torch.autograd.grad(value, leaf)
-    return value.detach(), gradient
 
 
 # ---- the equations, cell by cell and row by row, in extended precision and without a tensor

@@ -243,7 +243,7 @@ def _images_of_studies(frame: pd.DataFrame, path: Path, description: TableDescri
 def _read_text(path: Path, wanted: set[str], description: TableDescription, delimiter: str) -> pd.DataFrame:
     options = {"dtype": str, "keep_default_na": False, "encoding": description.encoding, "sep": delimiter}
     header = pd.read_csv(path, header=None, nrows=1, **options).iloc[0].str.strip()
-    twice = header[header.duplicated() & header.isin(wanted)]  # of which pandas would keep the first in silence
+    twice = header[header.duplicated() & header.isin(wanted)]  # pandas would keep the first and not report the rest
     if len(twice):
         raise ValueError(f"it has the column {twice.iloc[0]!r} twice; rename one")
     # All columns, because with usecols pandas does not notice a row that is too long, such as one with a stray comma.
