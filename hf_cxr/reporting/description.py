@@ -6,7 +6,7 @@ import matplotlib.figure
 import numpy as np
 
 from hf_cxr.data.statistics import UNKNOWN, Distribution, DrawStatistics, SplitStatistics, Statistics
-from hf_cxr.reporting import plots
+from hf_cxr.reporting import description_plots as plots
 from hf_cxr.reporting.document import Block, Document, Figure, Heading, Note, Table, Text
 
 PAIRS_SHOWN = 12

@@ -5,37 +5,42 @@
 
 A builder (run.py, evaluation.py, comparison/, description.py) says what a reader should know, in plain text. A
 renderer knows no content: it makes every name harmless (Markdown, HTML, LaTeX and terminals each have their own
-special characters) and lays it out. `to_csv` and `to_json` are for programs: plain numbers, empty or null where
-undefined.
+special characters) and lays it out; the HTML page is in page.py. `to_csv` and `to_json` are for programs: plain
+numbers, empty or null where undefined.
 """
 
-import base64
 import functools
+import html
 import itertools
 import json
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import jinja2
 import pandas as pd
 
 from hf_cxr.files import plain
-from hf_cxr.words import markdown, printable, spreadsheet_cell
+from hf_cxr.reporting import page
+from hf_cxr.words import markdown, one_line, printable, spreadsheet_cell
 
-TEMPLATES = Path(__file__).with_name("templates")
 TERMINAL_COLUMNS = 120
 _NUMBER = re.compile(r"[<+−-]?\d|undefined|infinite|–?$")
 
 
 @dataclass(frozen=True)
 class Heading:
-    """The title of what follows it."""
+    """The title of what follows it.
+
+    Args:
+        text: the title.
+        level: 2 for a part of the document, which its table of contents lists; 3 for a part of a part.
+    """
 
     text: str
+    level: Literal[2, 3] = 2
 
 
 @dataclass(frozen=True)
@@ -63,16 +68,21 @@ class Table:
             column names the rows. The index is not shown.
         caption: what the cells are, in sentences.
         bold: (row, column) numbers of the cells that stand out.
+        totals: how many of the last rows sum up the rest: they stay last when a reader sorts the table.
     """
 
     frame: pd.DataFrame
     caption: str = ""
     bold: frozenset[tuple[int, int]] = frozenset()
+    totals: int = 0
 
     @classmethod
-    def of(cls, head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", bold=frozenset()) -> "Table":
+    def of(
+        cls, head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", bold=frozenset(), totals: int = 0
+    ) -> "Table":
         """From a head and rows of text."""
-        return cls(pd.DataFrame([list(row) for row in rows], columns=list(head), dtype=object), caption, bold)
+        frame = pd.DataFrame([list(row) for row in rows], columns=list(head), dtype=object)
+        return cls(frame, caption, bold, totals)
 
     @functools.cached_property
     def rows(self) -> list[list[str]]:
@@ -107,7 +117,20 @@ class Figure:
     caption: str = ""
 
 
-Block = Heading | Text | Note | Table | Facts | Figure
+@dataclass(frozen=True)
+class Details:
+    """What only some readers want: folded on a page until it is opened, printed in full, left out of a terminal.
+
+    Args:
+        summary: what it holds, in a few words.
+        blocks: the content; its headings are of level 3.
+    """
+
+    summary: str
+    blocks: tuple["Block", ...]
+
+
+Block = Heading | Text | Note | Table | Facts | Figure | Details
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,12 +150,10 @@ class Document:
     records: pd.DataFrame | None = None
 
     def to_terminal(self) -> str:
-        """Aligned text, tables at most 120 columns wide; figures are left out."""
-        shown = [block for block in self.blocks if not isinstance(block, Figure)]
+        """Aligned text, tables at most 120 columns wide; figures and details are left out."""
+        shown = _with_content([block for block in self.blocks if not isinstance(block, Figure | Details)])
         lines, gap = [], ""
         for block, following in itertools.zip_longest(shown, shown[1:]):
-            if isinstance(block, Heading) and isinstance(following, Heading | None):
-                continue  # of a figure
             lines.append(gap + _terminal(block))
             together = isinstance(block, Heading) or (isinstance(block, Text) and isinstance(following, Text))
             gap = "" if together else "\n"
@@ -148,26 +169,15 @@ class Document:
 
         A figure whose file is not there is named in its place.
         """
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-        )
-        headings = [block.text for block in self.blocks if isinstance(block, Heading)]
-        blocks = [(type(block).__name__, block) for block in self.blocks]
-        embedded = functools.partial(_base64, Path(folder))
-        page = environment.get_template("document.html")
-        return page.render(title=self.title, blocks=blocks, headings=headings, embedded=embedded)
+        return page.render(self.title, self.blocks, Path(folder))
 
     def to_latex(self) -> str:
         """The tables, for ``\\input``; needs the packages booktabs and graphicx.
 
         A table's caption begins with the heading above it.
         """
-        parts, heading = ["% Tables by hf_cxr. Needs \\usepackage{booktabs,graphicx}."], ""
-        for block in self.blocks:
-            if isinstance(block, Heading):
-                heading = block.text
-            elif isinstance(block, Table):
-                parts.append(_latex_table(block, heading))
+        parts = ["% Tables by hf_cxr. Needs \\usepackage{booktabs,graphicx}."]
+        parts += [_latex_table(table, heading) for heading, table in _tables(self.blocks)]
         return "\n\n".join(parts) + "\n"
 
     def to_csv(self) -> str:
@@ -180,7 +190,29 @@ class Document:
         return json.dumps(plain(self.values), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def _tables(blocks: Sequence[Block], heading: str = "") -> Iterator[tuple[str, Table]]:
+    """Every table, with the heading or summary above it."""
+    for block in blocks:
+        match block:
+            case Heading(text):
+                heading = text
+            case Table():
+                yield heading, block
+            case Details(summary, inside):
+                yield from _tables(inside, summary)
+
+
 # Terminal
+
+
+def _with_content(blocks: Sequence[Block]) -> list[Block]:
+    """Without headings that nothing follows, such as those of figures."""
+    kept: list[Block] = []
+    for block in reversed(blocks):
+        below = kept[-1] if kept else Heading("the end")
+        if not (isinstance(block, Heading) and isinstance(below, Heading) and below.level <= block.level):
+            kept.append(block)
+    return kept[::-1]
 
 
 def _terminal(block: Block) -> str:
@@ -243,8 +275,8 @@ def text_table(table: Table, width: int = TERMINAL_COLUMNS) -> str:
 def block_markdown(block: Block) -> str:
     """One block as Markdown, for a page that has other parts too, such as a model card."""
     match block:
-        case Heading(text):
-            return f"## {markdown(text)}"
+        case Heading(text, level):
+            return f"{'#' * level} {markdown(text)}"
         case Text(text, strong):
             return f"**{markdown(text)}**" if strong else markdown(text)
         case Note(sentences, warning):
@@ -255,6 +287,9 @@ def block_markdown(block: Block) -> str:
             return f"![{markdown(alt)}]({path})" + (f"\n\n{markdown(caption)}" if caption else "")
         case Table(caption=caption):
             return _markdown_table(block) + (f"\n\n{markdown(caption)}" if caption else "")
+        case Details(summary, blocks):
+            inside = "\n\n".join(map(block_markdown, blocks))
+            return f"<details>\n<summary>{html.escape(one_line(summary))}</summary>\n\n{inside}\n\n</details>"
 
 
 def _markdown_table(table: Table) -> str:
@@ -264,14 +299,6 @@ def _markdown_table(table: Table) -> str:
             cells[row + 1][column] = f"**{cells[row + 1][column]}**"
     cells.insert(1, ["---:" if numeric else "---" for numeric in table.is_numeric])
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
-
-
-# HTML: templates/document.html
-
-
-def _base64(folder: Path, figure: Figure) -> str | None:
-    path = folder / figure.path
-    return base64.b64encode(path.read_bytes()).decode() if path.is_file() else None
 
 
 # LaTeX

@@ -1,6 +1,9 @@
 """Numbers as text: three decimals, intervals, signs, p values. Undefined is named, never left out."""
 
 import math
+import re
+
+_LEADING = re.compile(r"[<>≤≥+]?\s*([−-]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)")
 
 
 def number(value: float) -> str:
@@ -72,3 +75,17 @@ def join(names) -> str:
     """
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def leading_number(text: str) -> float | None:
+    """The number that a cell begins with, such as the value before its interval; None if it begins with none.
+
+    >>> [leading_number(text) for text in ("0.812 (0.790–0.834)", "1,234 (56)", "−0.1 (−0.2 to +0.1)", "<0.001")]
+    [0.812, 1234.0, -0.1, 0.001]
+    >>> leading_number("undefined"), leading_number("infinite"), leading_number("2.7e-05")
+    (None, inf, 2.7e-05)
+    """
+    if text.startswith("infinite"):
+        return math.inf
+    match = _LEADING.match(text)
+    return float(match[1].replace(",", "").replace("−", "-")) if match else None

@@ -13,7 +13,7 @@ from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.metric import METRICS
 from hf_cxr.evaluation.metrics import mean_predicted_probability
 from hf_cxr.losses import MultiLabelLoss, build_loss
-from hf_cxr.reporting import plots
+from hf_cxr.reporting.comparison import drawings
 from hf_cxr.reporting.comparison.results import ComparisonResults, FinishedRun
 
 # Name of a figure -> heading and how to read it; in the order of the page.
@@ -47,13 +47,13 @@ _PROB_K = np.linspace(0.002, 0.998, 499)
 def draw(results: ComparisonResults) -> dict[str, matplotlib.figure.Figure]:
     """Every figure that these runs have, by name; see `FIGURES`."""
     drawn = {
-        "roc": plots.roc_comparison(
+        "roc": drawings.roc_comparison(
             {method: [run.test.logits for run in runs.values()] for method, runs in results.runs.items()},
             results.first(results.baseline).test.labels,
             results.label_names,
             "ROC curves on test, averaged over seeds",
         ),
-        "training": plots.training_comparison(
+        "training": drawings.training_comparison(
             {method: [run.metrics["history"] for run in runs.values()] for method, runs in results.runs.items()}
         ),
         "mean_probability": _mean_probability(results, calibrated=False),
@@ -105,7 +105,7 @@ def _differences(results: ComparisonResults) -> matplotlib.figure.Figure:
         f"Difference to {results.baseline}, {results.test.confidence:.0%} intervals over patients, not corrected "
         "(ticks: single seeds)"
     )
-    return plots.differences(shown, results.baseline, title)
+    return drawings.differences(shown, results.baseline, title)
 
 
 def _mean_probability(results: ComparisonResults, *, calibrated: bool) -> matplotlib.figure.Figure:
@@ -116,7 +116,7 @@ def _mean_probability(results: ComparisonResults, *, calibrated: bool) -> matplo
         means[method] = tuple(np.mean(side, axis=0) for side in zip(*sides, strict=True))
     kind = "after calibration" if calibrated else "as trained, before calibration"
     title = f"Mean predicted probability on test, {kind}"
-    return plots.mean_probability(means, np.nanmean(labels, axis=0), results.label_names, title)
+    return drawings.mean_probability(means, np.nanmean(labels, axis=0), results.label_names, title)
 
 
 def _mean_sides(run: FinishedRun, *, calibrated: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +164,7 @@ def _loss_by_method(results: ComparisonResults) -> matplotlib.figure.Figure | No
         "weights"
     )
     curves = {method: loss_curves(loss, column, _PROB_K) for method, loss in shown.items()}
-    return plots.loss_over_probability(curves, _PROB_K, title)
+    return drawings.loss_over_probability(curves, _PROB_K, title)
 
 
 def _loss_by_prevalence(results: ComparisonResults) -> matplotlib.figure.Figure | None:
@@ -179,4 +179,4 @@ def _loss_by_prevalence(results: ComparisonResults) -> matplotlib.figure.Figure 
         for column in (columns[place] for place in np.unique(np.linspace(0, len(columns) - 1, 5).round().astype(int)))
     }
     title = f"{depends[-1]}: the loss of findings of different prevalence, without class weights"
-    return plots.loss_over_probability(curves, _PROB_K, title, one_scale=False)
+    return drawings.loss_over_probability(curves, _PROB_K, title, one_scale=False)

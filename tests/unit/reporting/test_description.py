@@ -8,9 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from hf_cxr.data.statistics import describe_draws, describe_splits
-from hf_cxr.reporting import plots
+from hf_cxr.reporting import description_plots as plots
 from hf_cxr.reporting.description import description_document, draw
 from hf_cxr.reporting.document import TERMINAL_COLUMNS, Heading, Note, Table
+from hf_cxr.reporting.plots import save
 
 NAN = float("nan")
 NAMES = ("Effusion", "Mass", "Hernia")
@@ -101,7 +102,7 @@ def test_what_a_sampler_draws_stands_beside_what_there_is(described):
 def test_the_page_embeds_its_figures(described, tmp_path):
     figures = draw(described)
     for name, figure in figures.items():
-        plots.save(figure, tmp_path / f"{name}.png", dpi=30)
+        save(figure, tmp_path / f"{name}.png", dpi=30)
     page = description_document(described).to_html(tmp_path)
     assert page.count("data:image/png;base64,") == len(figures) == 4
     assert "Not found" not in page

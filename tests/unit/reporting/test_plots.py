@@ -1,4 +1,4 @@
-"""Figures of a comparison: what is drawn is what was given, and what cannot be drawn is said."""
+"""Figures: what is drawn is what was given, and what cannot be drawn is said."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from matplotlib.text import Text
 from sklearn.metrics import roc_auc_score
 
 from hf_cxr.evaluation import METRICS
-from hf_cxr.reporting import plots
+from hf_cxr.reporting import description_plots, plots
+from hf_cxr.reporting.comparison import drawings
 
 NAMES = ("Effusion", "Hernia")
 
@@ -23,14 +24,14 @@ def legend(figure):
 def test_losses_are_drawn_as_given_and_the_infinite_ends_are_cut():
     prob_K = np.linspace(0.001, 0.999, 999)
     curves = {"BCE": (-np.log(prob_K), -np.log(1 - prob_K)), "half": (-0.5 * np.log(prob_K), 0.01 * prob_K)}
-    figure = plots.loss_over_probability(curves, prob_K, "title")
+    figure = drawings.loss_over_probability(curves, prob_K, "title")
     present, absent = figure.axes
     for axis, side in ((present, 0), (absent, 1)):
         for drawn, (label, pair) in zip(lines(axis), curves.items(), strict=True):
             np.testing.assert_array_equal(drawn, pair[side], err_msg=label)
     assert legend(figure) == ["BCE", "half"]
     assert present.get_ylim()[1] == pytest.approx(1.05 * -np.log(0.05), rel=0.01)
-    own = plots.loss_over_probability({"half": curves["half"]}, prob_K, "title", one_scale=False).axes
+    own = drawings.loss_over_probability({"half": curves["half"]}, prob_K, "title", one_scale=False).axes
     assert own[1].get_ylim()[1] < 0.02 < own[0].get_ylim()[1]
     assert "another scale" in own[1].get_title()
     assert "another scale" not in absent.get_title()
@@ -39,15 +40,15 @@ def test_losses_are_drawn_as_given_and_the_infinite_ends_are_cut():
 def test_methods_differ_in_dash_and_not_in_colour_alone():
     for number in range(8):
         for other in range(number):
-            one, two = plots._line(number), plots._line(other)
+            one, two = plots.line_style(number), plots.line_style(other)
             assert one["color"] != two["color"]
             assert one["linestyle"] != two["linestyle"]
-    assert plots._line(8) != plots._line(0)
+    assert plots.line_style(8) != plots.line_style(0)
 
 
 def test_mean_probabilities_are_placed_by_finding_frequent_first():
     means = {"BCE": (np.array([0.2, 0.7]), np.array([0.1, 0.3]))}
-    figure = plots.mean_probability(means, np.array([0.05, 0.3]), NAMES, "title")
+    figure = drawings.mean_probability(means, np.array([0.05, 0.3]), NAMES, "title")
     axis = figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["Hernia", "Effusion"]
     present, absent, prevalence = (dots.get_offsets()[:, 0].tolist() for dots in axis.collections[1:])
@@ -60,7 +61,7 @@ def test_mean_roc_curve_has_the_mean_area():
     label_NC[:, 1] = 0
     label_NC[::7, 0] = np.nan
     runs = [np.nan_to_num(label_NC) + rng.normal(size=label_NC.shape) for _ in range(3)]
-    figure = plots.roc_comparison({"A": runs, "B": [-run for run in runs]}, label_NC, NAMES, "title")
+    figure = drawings.roc_comparison({"A": runs, "B": [-run for run in runs]}, label_NC, NAMES, "title")
     axis, empty = figure.axes[:2]
     known = ~np.isnan(label_NC[:, 0])
     areas = [roc_auc_score(label_NC[known, 0], run[known, 0]) for run in runs]
@@ -76,7 +77,7 @@ def test_training_curves_are_means_over_the_epochs_that_all_runs_have():
         [{"epoch": 1, "eval_auc": 0.5, "eval_loss": 1.0}, {"epoch": 2, "eval_auc": 0.7}, {"epoch": 3, "eval_auc": 1}],
         [{"epoch": 0.5, "loss": 2.0}, {"epoch": 1, "eval_auc": 0.6}, {"epoch": 2, "eval_auc": 0.5}],
     ]
-    figure = plots.training_comparison({"BCE": history, "none": [[]]})
+    figure = drawings.training_comparison({"BCE": history, "none": [[]]})
     curves = lines(figure.axes[0])
     assert [list(curve) for curve in curves[:2]] == [[0.5, 0.7, 1], [0.6, 0.5]]
     np.testing.assert_allclose(curves[2], [0.55, 0.6])
@@ -88,7 +89,7 @@ def test_training_curves_are_means_over_the_epochs_that_all_runs_have():
 def test_differences_stand_beside_zero_with_their_intervals():
     methods = {"A": (0.1, 0.05, 0.2, [0.1, 0.12]), "B": (-0.1, -0.3, 0.1, [])}
     shown = {"AUC": methods, "mAP": dict.fromkeys(methods, (0, 0, 0, [0]))}
-    figure = plots.differences(shown, "BCE", "title")
+    figure = drawings.differences(shown, "BCE", "title")
     axis = figure.axes[0]
     intervals = [line.get_xdata() for line in axis.get_lines() if len(np.unique(line.get_ydata())) == 1]
     assert [0.05, 0.2] in [list(interval) for interval in intervals]
@@ -119,22 +120,23 @@ def test_every_figure_draws_any_name_as_it_is(tmp_path):
     pair = (np.linspace(0.1, 0.9, count), np.linspace(0.1, 0.5, count))
     curves = {name: (np.linspace(1, 2, 50), np.linspace(2, 1, 50)) for name in names}
     methods = {name: (0.1, 0.05, 0.2, [0.1]) for name in names}
+    both_CC = np.ones((count, count), int)
     title = r"$\frac{$ " + "long " * 60
     figures = {
         "roc": plots.roc_curves(score_NC, label_NC, names, ["caption"] * count, title),
-        "methods": plots.roc_comparison({name: [score_NC] for name in names}, label_NC, names, title),
-        "probability": plots.mean_probability(dict.fromkeys(names, pair), pair[0], names, title),
-        "loss": plots.loss_over_probability(curves, np.linspace(0, 1, 50), title),
-        "differences": plots.differences({r"$\AUC": methods}, names[0], title),
-        "training": plots.training_comparison({name: [history] for name in names}),
-        "pairs": plots.co_occurrence(np.ones((count, count), int), np.full((count, count), 0.5), names, title),
-        "images": plots.findings_per_image({name: {0: 1, 1: 2} for name in names}, title),
+        "methods": drawings.roc_comparison({name: [score_NC] for name in names}, label_NC, names, title),
+        "probability": drawings.mean_probability(dict.fromkeys(names, pair), pair[0], names, title),
+        "loss": drawings.loss_over_probability(curves, np.linspace(0, 1, 50), title),
+        "differences": drawings.differences({r"$\AUC": methods}, names[0], title),
+        "training": drawings.training_comparison({name: [history] for name in names}),
+        "pairs": description_plots.co_occurrence(both_CC, both_CC / 2, names, title),
+        "images": description_plots.findings_per_image({name: {0: 1, 1: 2} for name in names}, title),
     }
     for kind, figure in figures.items():
         texts = drawn(figure, tmp_path)
         assert any(r"$\frac{$" in text for text in texts), kind
         assert not any("two\nlines" in text for text in texts), kind
     # A logarithmic axis labels its ticks with formulas of matplotlib's own.
-    counts = plots.finding_counts({name: tuple(counts) for name in names[:2]}, names, title)
+    counts = description_plots.finding_counts({name: tuple(counts) for name in names[:2]}, names, title)
     plots.save(counts, tmp_path / "a.png", dpi=40)
     assert [text for text in legend(figures["methods"]) if text.endswith("_hidden")]
