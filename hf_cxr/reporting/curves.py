@@ -1,0 +1,142 @@
+"""The ROC and precision-recall curves of each finding with their bands, as a section of a page.
+
+C = findings, K = points of a curve.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+from matplotlib.axes import Axes
+
+from hf_cxr.evaluation.metric import as_number
+from hf_cxr.reporting.document import Figure, Heading, Text
+from hf_cxr.reporting.numbers import number, with_interval
+from hf_cxr.reporting.plots import BLUE, GREY, finding_title
+from hf_cxr.reporting.section import Section
+
+COLUMNS = 4
+SOFT = "#444444"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of curve is drawn.
+
+    Attributes:
+        path: of the picture.
+        title: what it shows, in words.
+        area: what the area under it is called.
+        x, y: the axes.
+    """
+
+    path: str
+    title: str
+    area: str
+    x: str
+    y: str
+
+
+KINDS = {
+    "roc": Kind("figures/roc_test.png", "ROC curves", "AUC", "1 - specificity", "sensitivity"),
+    "precision_recall": Kind(
+        "figures/precision_recall_test.png", "precision-recall curves", "AP", "recall (sensitivity)", "precision (PPV)"
+    ),
+}
+
+
+def curves_section(values: Mapping[str, Any]) -> Section:
+    """Both kinds of curves.
+
+    Args:
+        values: of `evaluation.curves.Curves.to_dict`.
+    """
+    interval = f"{values['confidence']:.0%}"
+    about = {
+        "roc": "Dashed: a scorer that knows nothing.",
+        "precision_recall": (
+            "Dashed: the prevalence, which a scorer that knows nothing reaches. Precision depends on it: with another "
+            "prevalence the curve is another. It is a step at every threshold; points are not joined by lines, which "
+            "would be too good."
+        ),
+    }
+    words = (
+        f"Line: all {values['images']:,} images. Band: {interval} interval at each point, over "
+        f"{values['resamples']:,} draws of the {values['patients']:,} patients; the whole curve lies in its band less "
+        "often than that. The mean of the findings is taken at equal false positive rate, or recall."
+    )
+    figures = tuple(
+        Figure(kind.path, f"{kind.title} of each finding, with {interval} bands", about[key])
+        for key, kind in KINDS.items()
+    )
+    return Section(
+        (Heading("ROC and precision-recall curves"), Text(words), *figures),
+        {kind.path: functools.partial(draw_curves, values, key) for key, kind in KINDS.items()},
+    )
+
+
+def draw_curves(values: Mapping[str, Any], kind: str) -> matplotlib.figure.Figure:
+    """A panel a finding, the mean of the findings first; above each its area under the curve.
+
+    Args:
+        values: of `evaluation.curves.Curves.to_dict`.
+        kind: of `KINDS`.
+    """
+    style, bands, findings = KINDS[kind], values[kind], values["findings"]
+    defined = [name for name, band in bands["findings"].items() if band["area"][0] is not None]
+    panels = [(f"mean of {len(defined)} findings", bands["mean"], None), *(
+        (name, band, findings[name]) for name, band in bands["findings"].items()
+    )]  # fmt: skip
+    rows = -(-len(panels) // COLUMNS)
+    figure = matplotlib.figure.Figure(figsize=(11, 0.5 + 2.95 * rows), layout="constrained")
+    axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
+    grid_K = np.array(values["grid"])
+    for axis, (name, band, counts) in zip(axes, panels, strict=False):
+        _panel(axis, grid_K, band, kind, counts)
+        axis.set_title(finding_title(name, 30), fontsize=10.5, fontweight="bold", loc="left", pad=17)
+        axis.text(0, 1.035, _words(band["area"], style.area, counts), transform=axis.transAxes, fontsize=9, color=SOFT)
+    for number_, axis in enumerate(axes[: len(panels)]):
+        axis.tick_params(labelbottom=number_ + COLUMNS >= len(panels))  # the last panel of each column
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    figure.supxlabel(style.x)
+    figure.supylabel(style.y)
+    return figure
+
+
+def _panel(
+    axis: Axes, grid_K: np.ndarray, band: Mapping[str, Any], kind: str, counts: Mapping[str, Any] | None
+) -> None:
+    if kind == "roc":
+        axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
+    elif counts is not None and counts["prevalence"] is not None:
+        axis.axhline(counts["prevalence"], color=GREY, linewidth=0.8, linestyle="--")
+    if band["area"][0] is not None:
+        low_K, value_K, high_K = (_numbers(band[name]) for name in ("low", "value", "high"))
+        axis.fill_between(grid_K, low_K, high_K, color=BLUE, alpha=0.22, linewidth=0)
+        axis.plot(grid_K, value_K, color=BLUE, linewidth=1.6)
+    else:
+        axis.text(0.5, 0.5, "one label value only:\nno curve", ha="center", va="center", fontsize=9, color=SOFT)
+    axis.set_xlim(-0.02, 1.02)
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_xticks([0, 0.5, 1])
+    axis.set_yticks([0, 0.5, 1])
+    axis.grid(color="#E8E8E8", linewidth=0.7)
+    axis.set_aspect("equal")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _words(area: Sequence[float | None], name: str, counts: Mapping[str, Any] | None) -> str:
+    value = f"{name} {with_interval(*map(as_number, area))}"
+    if counts is None:
+        return value
+    if name == "AP":
+        return f"{value}, prev. {number(as_number(counts['prevalence']))}"
+    return f"{value}, {counts['positive_patients']:,} patients"
+
+
+def _numbers(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([as_number(value) for value in values])

@@ -1,0 +1,48 @@
+"""`SECTIONS`: which analyses a page shows, and in which order.
+
+    for section in sections_of(analysis):
+        blocks += section.blocks
+
+An analysis is one module in evaluation/, which measures and gives plain values (analysis.json), and one here, whose
+function makes a `Section` of them. Adding one is those two modules, and a line in this table at its place.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hf_cxr.reporting.curves import curves_section
+from hf_cxr.reporting.plots import save
+from hf_cxr.reporting.section import Section
+
+SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
+    "curves": curves_section,
+    # "reliability": reliability_section,
+    # "calibration_maps": calibration_maps_section,
+    # "prevalence_shift": prevalence_shift_section,
+    # "operating_points": operating_points_section,
+    # "decision_curves": decision_curves_section,
+    # "subgroups": subgroups_section,
+    # "controls": controls_section,
+    # "localization": localization_section,
+    # "stress": stress_section,
+    # "conformal": conformal_section,
+}
+"""Key in analysis.json -> the function that makes its section; in the order of the page."""
+
+
+def sections_of(analysis: Mapping[str, Any]) -> list[Section]:
+    """The sections of the analyses that were done, in the order of the page.
+
+    Args:
+        analysis: values by key; a key that is not in the table is not for the page.
+    """
+    return [SECTIONS[key](analysis[key]) for key in SECTIONS if key in analysis]
+
+
+def draw_sections(analysis: Mapping[str, Any], folder: Path) -> list[str]:
+    """Draw every picture of the sections to its place below a folder, and give the paths."""
+    drawings = {path: draw for section in sections_of(analysis) for path, draw in section.drawings.items()}
+    for path, draw in drawings.items():
+        save(draw(), folder / path)
+    return list(drawings)
