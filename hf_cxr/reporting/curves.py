@@ -91,7 +91,8 @@ def draw_curves(values: Mapping[str, Any], kind: str) -> matplotlib.figure.Figur
         (name, band, findings[name]) for name, band in bands["findings"].items()
     )]  # fmt: skip
     rows = -(-len(panels) // COLUMNS)
-    figure = matplotlib.figure.Figure(figsize=(11, 0.5 + 2.95 * rows), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(11, 0.6 + 2.95 * rows), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 0.99))
     axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
     grid_K = np.array(values["grid"])
     for axis, (name, band, counts) in zip(axes, panels, strict=False):
@@ -117,7 +118,8 @@ def _panel(
     if band["area"][0] is not None:
         low_K, value_K, high_K = (_numbers(band[name]) for name in ("low", "value", "high"))
         axis.fill_between(grid_K, low_K, high_K, color=BLUE, alpha=0.22, linewidth=0)
-        axis.plot(grid_K, value_K, color=BLUE, linewidth=1.6)
+        start = [0] if kind == "roc" else []  # of a ROC curve, which rises at false positive rate 0
+        axis.plot([*start, *grid_K], [*start, *value_K], color=BLUE, linewidth=1.6)
     else:
         axis.text(0.5, 0.5, "one label value only:\nno curve", ha="center", va="center", fontsize=9, color=SOFT)
     axis.set_xlim(-0.02, 1.02)
@@ -134,7 +136,7 @@ def _words(area: Sequence[float | None], name: str, counts: Mapping[str, Any] | 
     if counts is None:
         return value
     if name == "AP":
-        return f"{value}, prev. {number(as_number(counts['prevalence']))}"
+        return f"{value}, chance {number(as_number(counts['prevalence']))}"
     return f"{value}, {counts['positive_patients']:,} patients"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.evaluation.metrics import roc_curve_points
 from hf_cxr.files import replacing
 from hf_cxr.words import in_figure, in_title
@@ -70,11 +70,11 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: float | No
     _curve(loss_axis, history, "loss", "training (with augmentation)", GREY, "-")
     _curve(loss_axis, history, "eval_loss", "validation", BLUE, "o-")
     loss_axis.set_ylabel("loss (nats, mean over known cells)")
-    for number, metric in enumerate(METRICS.values()):
+    for number, metric in enumerate(headline_metrics().values()):
         style = METRIC_STYLES[number % len(METRIC_STYLES)]
         _curve(metric_axis, history, f"eval_{metric.key}", metric.macro_title, *style)
     metric_axis.set_ylabel("validation")
-    low_M, high_M = zip(*(metric.range for metric in METRICS.values()), strict=True)
+    low_M, high_M = zip(*(metric.range for metric in headline_metrics().values()), strict=True)
     metric_axis.set_ylim(min(low_M), max(high_M))
     for axis in (loss_axis, metric_axis):
         if best_epoch is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.evaluation.metrics import roc_curve_points
 from hf_cxr.reporting.plots import BLUE, COLORS, GREY, ORANGE, finding_title, line_style
 from hf_cxr.words import in_figure, in_legend, in_title
@@ -145,8 +145,8 @@ def training_comparison(histories: Mapping[str, Sequence[Sequence[Mapping[str, A
     rows = -(-len(histories) // columns)
     figure = Figure(figsize=(11, 4.2 + 2.3 * rows), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(3.6, 0.6 + 2.3 * rows))
-    metric_axes = upper.subplots(1, len(METRICS), squeeze=False)[0]
-    for axis, metric in zip(metric_axes, METRICS.values(), strict=True):
+    metric_axes = upper.subplots(1, len(headline_metrics()), squeeze=False)[0]
+    for axis, metric in zip(metric_axes, headline_metrics().values(), strict=True):
         for number, (method, runs) in enumerate(histories.items()):
             curves = [_points(history, f"eval_{metric.key}") for history in runs]
             for points in curves:
