@@ -37,7 +37,7 @@ REQUIRED = (
 )
 """The files of every finished run."""
 
-FIGURES = ("figures/roc_test.png", "figures/training.png")
+FIGURES = ("figures/roc_test.png", "figures/precision_recall_test.png", "figures/training.png")
 """Sent if they exist; one that the card shows has to exist."""
 
 PUSHED = (*REQUIRED, *FIGURES)

@@ -10,10 +10,10 @@ from typing import Any
 from transformers import TrainerState, TrainingArguments
 
 from hf_cxr.evaluation.calibration import Calibration
+from hf_cxr.reporting.protocol import OFFICIAL_TEST
 
 logger = logging.getLogger(__name__)
 
-OFFICIAL_TEST = 25_596  # images in the test list of ChestX-ray14
 NEVER_DEFINED = "was never defined"
 
 

@@ -1,55 +1,116 @@
 """What a reader sees of one set of predictions, and of an ensemble: tables and sentences for every metric.
 
-Columns follow the table `kernels.METRICS`; no metric is named here.
+Columns follow the table `kernels.METRICS`; no metric is named here. The headline metrics are in the table of findings,
+the rest in tables of their own.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from hf_cxr.evaluation import METRICS, EvaluationReport, PairedDifference
-from hf_cxr.reporting.document import Block, Document, Facts, Heading, Note, Table, Text, last_row
-from hf_cxr.reporting.numbers import number, p_value, signed_interval, with_interval
-from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC, few_patients
+from hf_cxr.evaluation import METRICS, EvaluationReport, Measured, PairedDifference
+from hf_cxr.reporting.document import Block, Details, Document, Facts, Heading, Note, Table, Text, last_row
+from hf_cxr.reporting.numbers import join, number, p_value, signed_interval, with_interval
+from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC, few_patients, limits, published
+from hf_cxr.reporting.sections import section_blocks
+
+KINDS = {"probability": "Probabilities of each finding", "ranking": "Further figures of the ranking of each finding"}
+"""Kind of a metric -> summary of the table that has those that are not in the table of findings."""
+
+
+AVERAGES = {
+    "micro": "Micro: of all cells of all findings together.",
+    "weighted": "Weighted: each finding by its number of positives.",
+    **dict.fromkeys(("head", "medium", "tail"), ""),
+}
+"""Averages in the order in which they are shown, and how to read them."""
 
 
 def headline(report: EvaluationReport, split: str = "test") -> str:
-    """Every macro metric with its interval, in one line."""
-    counts = report.counts["all"]
-    macros = (
+    """Every macro metric with its interval, in one line; of how many findings, where some are left out of the mean."""
+    counts, count = report.counts["all"], len(report.label_names)
+    macros = ", ".join(
         f"{METRICS[key].macro_title} {with_interval(*one.macro_interval)}" for key, one in report.headline().items()
     )
+    defined = count - len(report.undefined())
+    part = f", mean of {defined} of the model's {count} findings" if defined < count else ""
     return (
-        f"{', '.join(macros)} ({counts.images:,} {split} images of {counts.patients:,} patients, "
+        f"{macros}{part} ({counts.images:,} {split} images of {counts.patients:,} patients, "
         f"{report.confidence:.0%} intervals)"
     )
 
 
-def findings_table(report: EvaluationReport, subset: str = "all") -> Table:
-    """A row a finding, and the means over those that are defined."""
+def findings_table(report: EvaluationReport, subset: str = "all", tier_of: Mapping[str, str] | None = None) -> Table:
+    """A row a finding, and the means over those that are defined.
+
+    Args:
+        report: the figures.
+        subset: of the images.
+        tier_of: by finding, whether it is frequent or rare in training; a column of its own.
+    """
     measured, counts = report.headline(subset), report.counts[subset]
-    values = {key: one for key, one in report.measured[subset].items() if METRICS[key].kind == "probability"}
     by_chance = [key for key in measured if METRICS[key].chance == "prevalence"]
-    head = ["finding", "positives\n(patients)", "negatives", "unknown"]
+    head = ["finding", *["tier"] * bool(tier_of), "positives\n(patients)", "negatives", "unknown"]
+    before = len(head) - 1
     for key in measured:
         head += [f"{METRICS[key].title}\n({report.confidence:.0%} interval)"]
         head += [f"chance level\nof {METRICS[key].title}"] * (key in by_chance)
-    head += [METRICS[key].title.replace(", ", ",\n") for key in values]
     chance = {key: report.chance(key, subset) for key in by_chance}
     rows = []
     for column, name in enumerate(report.label_names):
-        cells = [name, f"{counts.positives_C[column]:,} ({counts.positive_patients_C[column]:,})"]
+        cells = [name, tier_of[name]] if tier_of else [name]
+        cells += [f"{counts.positives_C[column]:,} ({counts.positive_patients_C[column]:,})"]
         cells += [f"{counts.negatives_C[column]:,}", f"{counts.unknown_C[column]:,}"]
         for key, one in measured.items():
             cells += [with_interval(*one.interval(column))]
             cells += [number(chance[key][0][column])] if key in chance else []
-        rows.append([*cells, *(number(one.value_C[column]) for one in values.values())])
-    mean = ["macro mean", "", "", ""]
+        rows.append(cells)
+    mean = ["macro mean", *[""] * before]
     for key, one in measured.items():
         mean += [with_interval(*one.macro_interval)] + ([number(chance[key][1])] if key in chance else [])
-    rows.append([*mean, *[""] * len(values)])
-    return Table.of(head, rows, _method(report, subset), last_row(rows, len(head)))
+    rows.append(mean)
+    return Table.of(head, rows, _method(report, subset), last_row(rows, len(head)), totals=1)
+
+
+def averages_table(report: EvaluationReport, subset: str = "all", tier_of: Mapping[str, str] | None = None) -> Table:
+    """A row a metric, a column a way to average it over the findings: macro, micro, weighted, tiers."""
+    measured = {
+        key: one for key, one in report.measured[subset].items() if METRICS[key].kind in KINDS and one.averages
+    }
+    found = dict.fromkeys(name for one in measured.values() for name in one.averages)
+    names = [*(name for name in AVERAGES if name in found), *(name for name in found if name not in AVERAGES)]
+    rows = [
+        [
+            METRICS[key].title,
+            _value(*one.macro_interval),
+            *(_value(*one.averages[name].interval) if name in one.averages else "–" for name in names),
+        ]
+        for key, one in measured.items()
+    ]
+    words = [AVERAGES[name] for name in names if AVERAGES.get(name)]
+    for name in names:
+        members = [finding for finding, tier in (tier_of or {}).items() if tier == name]
+        words += [f"{name.capitalize()}: {join(members)}."] if members else []
+    return Table.of(
+        ("metric", "macro", *names),
+        rows,
+        " ".join([f"{report.confidence:.0%} intervals in brackets. Macro: the mean over findings.", *words])
+        + _beside(measured),
+    )
+
+
+def metrics_table(report: EvaluationReport, keys: Sequence[str], subset: str = "all") -> Table:
+    """A row a finding, a column a metric, and their means."""
+    measured = {key: report.measured[subset][key] for key in keys}
+    rows = [
+        [name, *(_value(*one.interval(column)) for one in measured.values())]
+        for column, name in enumerate(report.label_names)
+    ]
+    rows.append(["macro mean", *(_value(*one.macro_interval) for one in measured.values())])
+    head = ["finding", *(METRICS[key].title.replace(", ", ",\n") for key in keys)]
+    return Table.of(head, rows, _reading(measured, report.confidence), last_row(rows, len(head)), totals=1)
 
 
 def subsets_table(report: EvaluationReport) -> Table:
@@ -72,10 +133,24 @@ def subsets_table(report: EvaluationReport) -> Table:
     return Table.of(head, rows, caption)
 
 
-def evaluation_blocks(report: EvaluationReport) -> tuple[Block, ...]:
+def evaluation_blocks(report: EvaluationReport, tier_of: Mapping[str, str] | None = None) -> tuple[Block, ...]:
     """The table of findings and, if there are any, of subsets."""
     subsets = (Heading("Subsets of the images"), subsets_table(report)) if len(report.measured) > 1 else ()
-    return findings_table(report), *subsets
+    return findings_table(report, tier_of=tier_of), *subsets
+
+
+def further_blocks(report: EvaluationReport, tier_of: Mapping[str, str] | None = None) -> tuple[Block, ...]:
+    """Averages, and folded the metrics that the table of findings does not have."""
+    measured = report.measured["all"]
+    blocks: list[Block] = []
+    if any(one.averages for one in measured.values()):
+        blocks += [Heading("Averages", 3), averages_table(report, tier_of=tier_of)]
+    for kind, summary in KINDS.items():
+        keys = [key for key in measured if METRICS[key].kind == kind and not METRICS[key].headline]
+        if keys:
+            titles = "; ".join(METRICS[key].title for key in keys)
+            blocks.append(Details(f"{summary}: {titles}", (metrics_table(report, keys),)))
+    return tuple(blocks)
 
 
 def panel_captions(report: EvaluationReport) -> list[str]:
@@ -112,19 +187,33 @@ def evaluation_document(
     *,
     facts: Mapping[str, Any],
     split: str = "test",
+    analysis: Mapping[str, Any] | None = None,
 ) -> Document:
-    """A saved model measured on some split of some data.
+    """A saved model, or anybody's predictions, measured on some split of some data.
 
     Args:
         title: which model.
         report: its metrics.
         facts: what it was measured on; "synthetic" among them.
         split: the name of the split.
+        analysis: values by key of the table `sections.SECTIONS`; the pictures are drawn by `sections.draw_sections`.
     """
     pairs = tuple((name.replace("_", " "), _fact(value)) for name, value in facts.items())
-    synthetic = [SYNTHETIC] if facts.get("synthetic") else []
-    cautions = Note((*synthetic, *few_patients(positive_patients(report)), NOT_A_DEVICE))
-    blocks = (Text(headline(report, split), strong=True), cautions, Facts(pairs), *evaluation_blocks(report))
+    synthetic = bool(facts.get("synthetic"))
+    cautions = [*[SYNTHETIC] * synthetic, *few_patients(positive_patients(report)), NOT_A_DEVICE]
+    blocks = (
+        Text(headline(report, split), strong=True),
+        Note(tuple(cautions)),
+        Heading("What was measured"),
+        Facts(pairs),
+        Heading("Each finding"),
+        *evaluation_blocks(report),
+        *further_blocks(report),
+        *section_blocks(analysis or {}),
+        *published(str(facts.get("dataset", ""))),
+        Heading("Limits"),
+        Note(tuple(limits(str(facts.get("dataset", "")), synthetic=synthetic)), warning=False),
+    )
     return Document(title, blocks, dict(facts) | report.to_dict(), records(report))
 
 
@@ -172,10 +261,44 @@ def _method(report: EvaluationReport, subset: str) -> str:
         if METRICS[key].chance is not None
     ]
     return (
-        f"{counts.images:,} images of {counts.patients:,} patients. {report.method} {' '.join(levels)} ECE is the "
-        f"expected calibration error. Undefined, and left out of the macro mean: "
+        f"{counts.images:,} images of {counts.patients:,} patients. {report.method} {' '.join(levels)} "
+        f"Undefined, and left out of the macro mean: "
         f"{', '.join(report.undefined(subset)) or 'none'}."
     )
+
+
+def _reading(measured: Mapping[str, Measured], confidence: float) -> str:
+    """How to read a table of further metrics."""
+    sides = {True: "higher is better", False: "lower is better"}
+    words = [f"{METRICS[key].title}: {sides[METRICS[key].higher_is_better]}" for key in measured]
+    older = any(np.isnan(one.low_C[~np.isnan(one.value_C)]).any() for one in measured.values())
+    return (
+        f"{confidence:.0%} intervals in brackets. {'; '.join(words)}."
+        + _beside(measured)
+        + " A value without an interval was measured by an earlier version." * older
+    )
+
+
+def _beside(measured: Mapping[str, Measured]) -> str:
+    """What to think of intervals that do not hold their value, which has to be said where there are any."""
+    titles = [
+        METRICS[key].title
+        for key, one in measured.items()
+        if not np.all((one.low_C <= one.value_C) & (one.value_C <= one.high_C) | np.isnan(one.low_C))
+        or one.macro < one.macro_low
+        or one.macro > one.macro_high
+    ]
+    if not titles:
+        return ""
+    return (
+        f" Some intervals of {join(titles)} do not hold their value: a draw repeats patients, and a figure that grows "
+        "with chance, as a calibration error does, is then larger than in the sample itself."
+    )
+
+
+def _value(value: float, low: float, high: float) -> str:
+    """A number with its interval, if it has one."""
+    return number(value) if np.isnan(low) else with_interval(value, low, high)
 
 
 def _fact(value: Any) -> str:

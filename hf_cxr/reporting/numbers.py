@@ -8,16 +8,18 @@ _LEADING = re.compile(r"[<>≤≥+]?\s*([−-]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[
 
 def number(value: float) -> str:
     """Three decimals, or "undefined" for NaN."""
-    return "undefined" if math.isnan(value) else f"{value:.3f}"
+    return "undefined" if math.isnan(value) else f"{value:.3f}".replace("-", "−")
 
 
 def interval(low: float, high: float) -> str:
     """The two ends, or "undefined" for NaN.
 
-    >>> interval(0.79, 0.834)
-    '0.790–0.834'
+    >>> interval(0.79, 0.834), interval(-0.1, 0.2)
+    ('0.790–0.834', '−0.100 to 0.200')
     """
-    return "undefined" if math.isnan(low) else f"{low:.3f}–{high:.3f}"
+    if math.isnan(low):
+        return "undefined"
+    return f"{number(low)}{' to ' if low < 0 else '–'}{number(high)}"
 
 
 def with_interval(value: float, low: float, high: float) -> str:
@@ -26,7 +28,7 @@ def with_interval(value: float, low: float, high: float) -> str:
     >>> with_interval(0.8124, 0.79, 0.834), with_interval(math.nan, math.nan, math.nan)
     ('0.812 (0.790–0.834)', 'undefined')
     """
-    return "undefined" if math.isnan(value) else f"{value:.3f} ({interval(low, high)})"
+    return "undefined" if math.isnan(value) else f"{number(value)} ({interval(low, high)})"
 
 
 def with_sd(mean: float, sd: float) -> str:

@@ -1,5 +1,8 @@
 """`Report`, which has every number of a run, and the document that shows it: report.html, and the terminal's summary.
 
+The page goes from the headline and its protocol over the findings and the analyses (`sections.SECTIONS`) to published
+systems and limits; what only some readers want is folded in its appendix.
+
 The model card (card.py) takes its sentences and tables from here.
 """
 
@@ -9,25 +12,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hf_cxr.evaluation import EvaluationReport, modern_figures
-from hf_cxr.reporting.document import Document, Facts, Figure, Heading, Note, Table, Text
+from hf_cxr.labels import LabelSpace
+from hf_cxr.reporting import plots
+from hf_cxr.reporting.checklist import Evidence, checklist_blocks
+from hf_cxr.reporting.document import Block, Details, Document, Facts, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.evaluation import (
     evaluation_blocks,
     findings_table,
+    further_blocks,
     headline,
     panel_captions,
     positive_patients,
     records,
 )
-from hf_cxr.reporting.numbers import number
+from hf_cxr.reporting.numbers import number, with_interval
 from hf_cxr.reporting.protocol import (
     NOT_A_DEVICE,
+    OFFICIAL_LIST,
     component,
     data_cautions,
     few_patients,
+    limits,
     published,
     split_facts,
 )
+from hf_cxr.reporting.sections import draw_sections, section_blocks, sections_of
 
 ROC_CURVES = Figure("figures/roc_test.png", "ROC curves on test")
 TRAINING_CURVES = Figure("figures/training.png", "Training", "Loss, and validation metrics, over the epochs.")
@@ -50,6 +62,8 @@ class Report:
         stock_pipeline: its largest difference to the evaluation, and its answer for one test image.
         hub_url: where it was pushed.
         push_error: why it was not.
+        analysis: what else was measured on test, by key of the table `sections.SECTIONS`; not in `to_dict`, as it has
+            a file of its own.
     """
 
     name: str
@@ -64,6 +78,7 @@ class Report:
     stock_pipeline: dict[str, Any] = field(default_factory=dict)
     hub_url: str | None = None
     push_error: str | None = None
+    analysis: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; an undefined number is null. No patient's id, label or score is in it."""
@@ -81,8 +96,10 @@ class Report:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, model_id: str = ".") -> "Report":
-        """Read what `to_dict` gave, or an earlier version's metrics.json.
+    def from_dict(
+        cls, values: Mapping[str, Any], *, model_id: str = ".", analysis: Mapping[str, Any] | None = None
+    ) -> "Report":
+        """Read what `to_dict` gave, or an earlier version's metrics.json, and what analysis.json has.
 
         Raises:
             ValueError: it is not a run's.
@@ -101,6 +118,7 @@ class Report:
                 for entry in values["history"]
             ],
             stock_pipeline=values.get("stock_pipeline") or {},
+            analysis=dict(analysis or {}),
             **{name: values[name] for name in names},
         )
 
@@ -111,6 +129,12 @@ class Report:
     def captions(self) -> list[str]:
         """For each finding's ROC panel."""
         return panel_captions(self.test)
+
+    def tier_of(self) -> dict[str, str]:
+        """By finding, whether it is head, medium or tail by its positive training images; {} if all are the same."""
+        positives = self.protocol.get("training_positives")
+        tiers = LabelSpace(self.test.label_names).tiers(positives) if positives else {}
+        return dict(tiers) if len(set(tiers.values())) > 1 else {}
 
     def cautions(self) -> list[str]:
         """What a reader must not overlook, in order of weight."""
@@ -162,28 +186,81 @@ class Report:
 
     def document(self) -> Document:
         """All of it; its figures lie in figures/ beside it."""
+        protocol, tier_of = self.protocol, self.tier_of()
+        sections = section_blocks(self.analysis)
+        if "curves" not in self.analysis:
+            sections = (Heading("ROC curves on test"), ROC_CURVES, *sections)
         blocks = (
             Text(f"Test: {self.headline()}", strong=True),
             Note(tuple(self.cautions())),
-            Heading("Test set, each finding"),
-            *evaluation_blocks(self.test),
-            Heading("ROC curves on test"),
-            ROC_CURVES,
-            Heading("Training"),
-            TRAINING_CURVES,
             Heading("Protocol"),
             self.protocol_facts(),
-            *published(self.protocol["dataset"]),
-            Heading("Validation set"),
-            Text(
-                "This set chose the checkpoint and fitted the calibration, as far as the protocol names any: its "
-                "numbers are optimistic and no estimate for new patients."
-            ),
-            findings_table(self.validation),
-            Heading("Environment"),
-            Facts(tuple((name, str(value)) for name, value in self.environment.items())),
+            Heading("Test set, each finding"),
+            *evaluation_blocks(self.test, tier_of),
+            *further_blocks(self.test, tier_of),
+            *sections,
+            *published(protocol["dataset"], self._row_of_published()),
+            Heading("Limits"),
+            Note((self._validation_words(), *self._limits()), warning=False),
+            Heading("Appendix"),
+            *self._appendix(),
         )
         return Document(self.name, blocks, self.to_dict(), records(self.test))
+
+    def draw(self, folder: Path, score_NC: np.ndarray, label_NC: np.ndarray) -> list[str]:
+        """Draw every picture of the page to its place below a folder, and give the paths.
+
+        Args:
+            folder: of the run.
+            score_NC, label_NC: of the test set, for a run without the analysis "curves".
+        """
+        drawn = draw_sections(self.analysis, folder)
+        if ROC_CURVES.path not in drawn:
+            title = f"{self.name}: ROC curves on test"
+            figure = plots.roc_curves(score_NC, label_NC, self.test.label_names, self.captions(), title)
+            plots.save(figure, folder / ROC_CURVES.path)
+            drawn.append(ROC_CURVES.path)
+        training = plots.training_curves(self.history, self.training["best_epoch"])
+        plots.save(training, folder / TRAINING_CURVES.path)
+        return [*drawn, TRAINING_CURVES.path]
+
+    def _appendix(self) -> tuple[Block, ...]:
+        environment = Facts(tuple((name, str(value)) for name, value in self.environment.items()))
+        headings = {key: section.blocks[0].text for key, section in sections_of(self.analysis).items()}
+        evidence = Evidence(self.protocol, self.training, self.environment, self.test, headings, tuple(self.analysis))
+        return (
+            Details("Training: losses and validation metrics over the epochs", (TRAINING_CURVES,)),
+            Details(
+                "Validation set, each finding",
+                (Text(self._validation_words()), findings_table(self.validation, tier_of=self.tier_of())),
+            ),
+            Details("Environment", (environment,)),
+            *checklist_blocks(evidence),
+        )
+
+    def _validation_words(self) -> str:
+        chose = "chose the checkpoint" * self.protocol["selection"].startswith("best")
+        fitted = "fitted the calibration" * bool(self.protocol["calibration"])
+        did = " and ".join(filter(None, (chose, fitted)))
+        if not did:
+            return "The validation set chose nothing and fitted nothing; the test set was measured once."
+        return (
+            f"The validation set {did}, so its figures are optimistic and no estimate for new patients. The test set "
+            "was measured once, after everything was fixed."
+        )
+
+    def _limits(self) -> list[str]:
+        return limits(self.protocol["dataset"], synthetic=self.protocol["synthetic"], own_split=True)
+
+    def _row_of_published(self) -> tuple[str, str, str, str] | None:
+        """This run among published systems, if its test set is the whole of the list that they share."""
+        protocol, macro = self.protocol, self.test.headline().get("auc")
+        part = protocol["missing_images"] or protocol.get("unreadable_images") or protocol["labels_shuffled"]
+        official = (protocol["splits_from"] or "").startswith(OFFICIAL_LIST) and not protocol.get("split_file")
+        if part or not official or macro is None:
+            return None
+        network = f"{self.training['parameters'] / 1e6:.0f} M parameters" if "parameters" in self.training else "–"
+        return (f"this run ({self.name})", network, protocol["initial_weights"], with_interval(*macro.macro_interval))
 
     def summary(self, run_dir: Path) -> str:
         """What the terminal shows at the end of a run."""

@@ -1,7 +1,6 @@
 """`SECTIONS`: which analyses a page shows, and in which order.
 
-    for section in sections_of(analysis):
-        blocks += section.blocks
+    blocks += section_blocks(analysis)
 
 An analysis is one module in evaluation/, which measures and gives plain values (analysis.json), and one here, whose
 function makes a `Section` of them. Adding one is those two modules, and a line in this table at its place.
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_cxr.reporting.curves import curves_section
+from hf_cxr.reporting.document import Block
 from hf_cxr.reporting.plots import save
 from hf_cxr.reporting.section import Section
 
@@ -31,18 +31,23 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
 """Key in analysis.json -> the function that makes its section; in the order of the page."""
 
 
-def sections_of(analysis: Mapping[str, Any]) -> list[Section]:
-    """The sections of the analyses that were done, in the order of the page.
+def sections_of(analysis: Mapping[str, Any]) -> dict[str, Section]:
+    """The sections of the analyses that were done, by key, in the order of the page.
 
     Args:
         analysis: values by key; a key that is not in the table is not for the page.
     """
-    return [SECTIONS[key](analysis[key]) for key in SECTIONS if key in analysis]
+    return {key: SECTIONS[key](analysis[key]) for key in SECTIONS if key in analysis}
+
+
+def section_blocks(analysis: Mapping[str, Any]) -> tuple[Block, ...]:
+    """The blocks of all sections, in the order of the page."""
+    return tuple(block for section in sections_of(analysis).values() for block in section.blocks)
 
 
 def draw_sections(analysis: Mapping[str, Any], folder: Path) -> list[str]:
     """Draw every picture of the sections to its place below a folder, and give the paths."""
-    drawings = {path: draw for section in sections_of(analysis) for path, draw in section.drawings.items()}
+    drawings = {path: draw for section in sections_of(analysis).values() for path, draw in section.drawings.items()}
     for path, draw in drawings.items():
         save(draw(), folder / path)
     return list(drawings)

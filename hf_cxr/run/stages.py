@@ -27,7 +27,7 @@ from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.push_files import FIGURES
-from hf_cxr.reporting import card, plots
+from hf_cxr.reporting import card
 from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.data import RunData, open_data
@@ -213,15 +213,12 @@ def document(run_dir: Path, model_id: str | None = None) -> Report:
     measured = run_dir / files.LAST_FILE["measure"]
     finished = run_dir / files.LAST_FILE["document"]
     metrics = read_json(measured if measured.is_file() else finished)
-    report = Report.from_dict(metrics, model_id=model_id or card.model_id(run_dir / "README.md"))
+    analysis = read_json(run_dir / "analysis.json") if (run_dir / "analysis.json").is_file() else {}
+    report = Report.from_dict(metrics, model_id=model_id or card.model_id(run_dir / "README.md"), analysis=analysis)
     test = Predictions.load(run_dir / "predictions" / "test.parquet")
-    title = f"{report.name}: ROC curves on test"
-    drawn = (
-        plots.roc_curves(test.probabilities, test.labels, test.label_names, report.captions(), title),
-        plots.training_curves(report.history, report.training["best_epoch"]),
-    )
-    for name, figure in zip(FIGURES, drawn, strict=True):  # what is pushed is listed by name
-        plots.save(figure, run_dir / name)
+    drawn = report.draw(run_dir, test.probabilities, test.labels)
+    for name in set(FIGURES) - set(drawn):  # of an earlier document
+        (run_dir / name).unlink(missing_ok=True)
     write_text(run_dir / "report.html", report.document().to_html(run_dir))
     write_text(
         run_dir / "README.md", card.render(report, AutoConfig.from_pretrained(run_dir, trust_remote_code=False))
