@@ -104,6 +104,7 @@ def main() -> None:
                 contained[key, method, "macro"].append(low <= truth_macro[key] <= high)
 
     print(f"{args.simulations:,} test sets of {args.patients} patients, {np.mean(images):.0f} images on average,")
+    error = 100 * math.sqrt(0.0475 / args.simulations)
     print(f"{args.resamples} draws each; nominal 95 %, standard error {error:.1f} %.\n")
     head = [f"{count:.0f} patients with it" for count in np.mean(positives, axis=0)] + ["macro mean"]
     print(f"| metric | interval | {' | '.join(head)} |\n|---|---|{'---:|' * len(head)}")
