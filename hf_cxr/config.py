@@ -30,6 +30,7 @@ from hf_cxr.arguments.model import ModelArguments
 from hf_cxr.arguments.spelling import check_flags, current_spelling
 from hf_cxr.arguments.training import NOT_COMPARED, CXRTrainingArguments
 from hf_cxr.arguments.yaml_values import convert, is_text
+from hf_cxr.evaluation.threshold_rules import RULES, check_rule
 from hf_cxr.yaml_files import read_yaml
 
 __all__ = [
@@ -71,6 +72,23 @@ class EvaluationArguments:
         default=True,
         metadata={"help": "Fit an affine map of each logit on validation and fold it into the saved classifier."},
     )
+    operating_point: str = field(
+        default="f1",
+        metadata={
+            "choices": tuple(RULES),
+            "help": "How each finding's threshold is chosen on validation: f1 (highest F1: about as many calls as "
+            "positives), youden (highest sensitivity + specificity: many more calls than positives, if the finding is "
+            "rare), sensitivity or specificity (the best that reaches --operating_target), cost (lowest cost, if a "
+            "missed positive costs --operating_target false positives) or bayes (the same by calibrated "
+            "probabilities: 1 / (1 + target)).",
+        },
+    )
+    operating_target: float | None = field(
+        default=None,
+        metadata={
+            "help": "What --operating_point aims at: for sensitivity and specificity a share, for cost a ratio."
+        },
+    )
     measure_test: bool = field(
         default=True,
         metadata={
@@ -82,6 +100,12 @@ class EvaluationArguments:
     def __post_init__(self):
         check(self.bootstrap_resamples >= 10, "bootstrap_resamples", self.bootstrap_resamples, "at least 10")
         check(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
+        try:
+            check_rule(self.operating_point, self.operating_target)
+        except ValueError as error:
+            raise ValueError(f"operating_point, operating_target: {error}") from error
+        if self.operating_point == "bayes" and not self.calibrate:
+            raise ValueError("operating_point bayes needs calibrated probabilities: leave out --calibrate false")
 
 
 # What measuring a model takes from a run's config.yaml: which data and how they are measured, nothing of the training

@@ -14,6 +14,7 @@ from hf_cxr.evaluation.bootstrap import BootstrapResult, PairedDifference, boots
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.metric import METRICS, Measured, Metric
 from hf_cxr.evaluation.older import modern_figures
+from hf_cxr.evaluation.operating_points import OperatingPoint, OperatingPoints, choose_operating_points
 from hf_cxr.evaluation.report import (
     Counts,
     EvaluationReport,
@@ -32,8 +33,11 @@ __all__ = [
     "Measured",
     "Metric",
     "MultiLabelMetric",
+    "OperatingPoint",
+    "OperatingPoints",
     "PairedDifference",
     "bootstrap_metrics",
+    "choose_operating_points",
     "evaluate_predictions",
     "fit_calibration",
     "modern_figures",

@@ -166,7 +166,7 @@ def choose_operating_points(
     prob_NC: ArrayLike,
     label_NC: ArrayLike,
     *,
-    rule: str = "youden",
+    rule: str = "f1",
     target: float | None = None,
     label_names: Sequence[str] | None = None,
 ) -> OperatingPoints:
