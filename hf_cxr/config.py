@@ -286,7 +286,7 @@ class _Parser(OneLineParser, HfArgumentParser):
 
 
 def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a file when another loss, sampler, model or dataset is chosen: without the options of the first.
+    """The values of a file when another loss, sampler, model, dataset or rule is chosen: without those of the first.
 
     asymmetric does not take class_aware's decoupled, and a split file belongs to one dataset. An option that is given
     with the choice is an error if the component does not take it.
@@ -301,6 +301,7 @@ def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any])
         ("model_name_or_path", None, {"model_kwargs"}),
         ("dataset", DataArguments.dataset, SOURCE_OPTIONS),
         ("table", None, {"table_root", "split_file", "fold"}),
+        ("operating_point", EvaluationArguments.operating_point, {"operating_target"}),
     ):
         if key in chosen and chosen[key] != values.get(key, default):
             values = {name: value for name, value in values.items() if name not in options}
@@ -350,7 +351,7 @@ def _read_values(parser: HfArgumentParser, path: Path) -> dict[str, Any]:
 def _chosen(words: Sequence[str]) -> dict[str, str]:
     """The components and the data that flags choose."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for key in (*KWARGS, "dataset", "table"):
+    for key in (*KWARGS, "dataset", "table", "operating_point"):
         chooser.add_argument(f"--{key}")
     chooser.add_argument("--model_name_or_path", "--model-name-or-path")
     return vars(chooser.parse_known_args(words)[0])
