@@ -26,7 +26,7 @@ from scipy.special import expit, logit
 from hf_cxr.evaluation.checks import Array, check_probabilities
 from hf_cxr.evaluation.decision import DECISIONS, Decision, called_share, calls_per_positive, sensitivity, specificity
 from hf_cxr.evaluation.draws import PatientDraws, check_confidence, percentile_interval
-from hf_cxr.evaluation.metric import Measured, by_finding
+from hf_cxr.evaluation.metric import Average, Measured, by_finding
 from hf_cxr.evaluation.metrics import macro
 from hf_cxr.evaluation.threshold_rules import check_rule, choose_threshold, describe_rule, is_number
 from hf_cxr.files import plain
@@ -220,9 +220,8 @@ class MeasuredOperatingPoints:
         rules: set of thresholds -> what it aims at, in words: "chosen", "0.5", and those that were compared.
         threshold_C: set -> (C,) float64, NaN without a point.
         count_C: set -> one of `COUNTS` -> (C,) float64, numbers of images; NaN without a point.
-        measured: set -> a key of `FIGURES` -> value and interval of each finding and of the macro mean.
-        pooled: set -> a key of `FIGURES` -> value, low and high of the calls of all findings counted together, for the
-            findings that the set has a threshold for.
+        measured: set -> a key of `FIGURES` -> value and interval of each finding, of the macro mean, and of the counts
+            of all findings with a threshold together (the average "micro").
         images, patients, confidence, resamples: of the measurement.
     """
 
@@ -232,7 +231,6 @@ class MeasuredOperatingPoints:
     threshold_C: Mapping[str, Array]
     count_C: Mapping[str, Mapping[str, Array]]
     measured: Mapping[str, Mapping[str, Measured]]
-    pooled: Mapping[str, Mapping[str, tuple[float, float, float]]]
     images: int
     patients: int
     confidence: float
@@ -247,7 +245,6 @@ class MeasuredOperatingPoints:
                 "threshold": by_finding(self.threshold_C[key], names),
                 **{count: by_finding(value_C, names) for count, value_C in self.count_C[key].items()},
                 **{figure: one.to_dict(names) for figure, one in self.measured[key].items()},
-                "pooled": dict(self.pooled[key]),
             }
             for key in self.rules
         }
@@ -305,13 +302,12 @@ def measure_operating_points(
         raise ValueError(f"compared points cannot be named {HALF!r}: it is always measured; choose another name")
     threshold_C = {key: one.threshold_C(names) for key, one in sets.items()} | {HALF: np.full(len(names), 0.5)}
     rules = {key: one.words for key, one in sets.items()} | {HALF: "a threshold of 0.5 for every finding"}
-    count_C, measured, pooled = {}, {}, {}
+    count_C, measured = {}, {}
     for key, one_C in threshold_C.items():
         count_4C, draw_R4C = _count(prob_NC, label_NC, one_C, draws)
         draw_4RC = np.moveaxis(draw_R4C, 1, 0)
         count_C[key] = dict(zip(COUNTS, count_4C, strict=True))
-        measured[key] = {name: _summary(of(*count_4C), of(*draw_4RC), confidence) for name, of in FIGURES.items()}
-        pooled[key] = {name: _pooled(of, count_4C, draw_4RC, confidence) for name, of in FIGURES.items()}
+        measured[key] = {name: _summary(of, count_4C, draw_4RC, confidence) for name, of in FIGURES.items()}
     return MeasuredOperatingPoints(
         names,
         points,
@@ -319,7 +315,6 @@ def measure_operating_points(
         threshold_C,
         count_C,
         measured,
-        pooled,
         images=len(prob_NC),
         patients=draws.n_patients,
         confidence=confidence,
@@ -349,19 +344,15 @@ def _count(prob_NC: Array, label_NC: Array, threshold_C: Array, draws: PatientDr
     return np.where(undefined_C, np.nan, cell_4NC.sum(axis=1)), draw_R4C
 
 
-def _pooled(of: Decision, count_4C: Array, draw_4RC: Array, confidence: float) -> tuple[float, float, float]:
-    """Of the counts of all findings together: value, low, high."""
-    value = of(*np.nansum(count_4C, axis=1))
-    low, high = percentile_interval(of(*np.nansum(draw_4RC, axis=2)), confidence)
-    return float(value), float(low), float(high)
-
-
-def _summary(value_C: Array, draw_RC: Array, confidence: float) -> Measured:
-    """With the macro mean over the findings that are defined on the full sample, in every draw the same ones."""
-    low_C, high_C = percentile_interval(draw_RC, confidence)
+def _summary(of: Decision, count_4C: Array, draw_4RC: Array, confidence: float) -> Measured:
+    """One figure. The means are over the findings that are defined on the full sample, in every draw the same ones."""
+    value_C, draw_RC = of(*count_4C), of(*draw_4RC)
     defined = np.flatnonzero(~np.isnan(value_C))
     macro_R = draw_RC[:, defined].mean(axis=1) if len(defined) else np.full(len(draw_RC), np.nan)
-    macro_low, macro_high = percentile_interval(macro_R, confidence)
+    micro_R = of(*np.nansum(draw_4RC, axis=2))
+    low_C, high_C = percentile_interval(draw_RC, confidence)
+    (macro_low, micro_low), (macro_high, micro_high) = percentile_interval(np.stack([macro_R, micro_R], 1), confidence)
+    micro = float(of(*np.nansum(count_4C, axis=1)))
     return Measured(
         value_C=value_C,
         low_C=low_C,
@@ -371,4 +362,5 @@ def _summary(value_C: Array, draw_RC: Array, confidence: float) -> Measured:
         macro_low=float(macro_low),
         macro_high=float(macro_high),
         macro_draws=int((~np.isnan(macro_R)).sum()),
+        averages={"micro": Average(micro, float(micro_low), float(micro_high), int((~np.isnan(micro_R)).sum()))},
     )

@@ -241,7 +241,9 @@ def test_figures_and_intervals_are_those_of_a_slow_loop():
         np.testing.assert_allclose(ppv.interval(column)[1:], np.quantile(ppv_R, [0.05, 0.95]), atol=1e-12)
     known_NC = ~np.isnan(label_NC)
     f1 = reference.f1_score(label_NC[known_NC], called_NC[known_NC])
-    assert measured.pooled["chosen"]["f1"][0] == pytest.approx(f1, abs=1e-12)
+    micro = measured.measured["chosen"]["f1"].averages["micro"]
+    assert micro.value == pytest.approx(f1, abs=1e-12)
+    assert micro.low < micro.value < micro.high
     macro = measured.measured["chosen"]["sensitivity"]
     assert macro.macro == pytest.approx(macro.value_C.mean())
     assert macro.macro_low < macro.macro < macro.macro_high
