@@ -7,6 +7,7 @@ import pytest
 from scipy.special import expit, logit
 from sklearn import metrics as reference
 
+from hf_cxr.evaluation.decision import DECISIONS
 from hf_cxr.evaluation.draws import PatientDraws
 from hf_cxr.evaluation.operating_points import (
     COUNTS,
@@ -15,6 +16,7 @@ from hf_cxr.evaluation.operating_points import (
     choose_operating_points,
     measure_operating_points,
 )
+from hf_cxr.evaluation.report import evaluate_predictions
 from hf_cxr.evaluation.threshold_rules import RULES, cuts_of
 
 NAN = float("nan")
@@ -247,6 +249,26 @@ def test_figures_and_intervals_are_those_of_a_slow_loop():
     macro = measured.measured["chosen"]["sensitivity"]
     assert macro.macro == pytest.approx(macro.value_C.mean())
     assert macro.macro_low < macro.macro < macro.macro_high
+
+
+def test_the_table_of_metrics_gives_the_same_at_these_thresholds():
+    prob_NC, label_NC = draw(10)
+    patients = [f"p{row // 3:02}" for row in range(len(prob_NC))]
+    points = choose_operating_points(*draw(11), label_names=NAMES)
+    options = {"label_names": NAMES, "confidence": 0.8}
+    draws = PatientDraws.of(patients, resamples=30, seed=4)
+    measured = measure_operating_points(prob_NC, label_NC, draws, points, **options).measured["chosen"]
+    report = evaluate_predictions(
+        prob_NC, label_NC, patients, thresholds=points.threshold_C(NAMES), resamples=30, seed=4, **options
+    )
+    for key in DECISIONS:
+        expected = report.measured["all"][key]
+        for name in ("value_C", "low_C", "high_C"):
+            np.testing.assert_allclose(getattr(measured[key], name), getattr(expected, name), atol=1e-12)
+        np.testing.assert_allclose(measured[key].macro_interval, expected.macro_interval, atol=1e-12)
+        np.testing.assert_allclose(
+            measured[key].averages["micro"].interval, expected.averages["micro"].interval, atol=1e-12
+        )
 
 
 def test_half_is_measured_too_and_a_finding_without_a_point_is_undefined():
