@@ -28,7 +28,13 @@ from hf_cxr.evaluation.decision import DECISIONS, Decision, called_share, calls_
 from hf_cxr.evaluation.draws import PatientDraws, check_confidence, percentile_interval
 from hf_cxr.evaluation.metric import Average, Measured, by_finding
 from hf_cxr.evaluation.metrics import macro
-from hf_cxr.evaluation.threshold_rules import check_rule, choose_threshold, describe_rule, is_number
+from hf_cxr.evaluation.threshold_rules import (
+    check_rule,
+    choose_threshold,
+    describe_rule,
+    is_number,
+    redrawn_thresholds,
+)
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
 
@@ -210,6 +216,51 @@ def _reached(
     return OperatingPoint(threshold, rule, target, *reached, positives=int(tp + fn), negatives=int(fp + tn))
 
 
+def threshold_intervals(
+    points: OperatingPoints,
+    prob_NC: ArrayLike,
+    label_NC: ArrayLike,
+    draws: PatientDraws,
+    *,
+    label_names: Sequence[str],
+    confidence: float = 0.95,
+) -> dict[str, tuple[float, float] | None]:
+    """How much each threshold varies with the patients of validation: it is chosen again in every draw of them.
+
+    Args:
+        points: each chosen again by its own rule and target.
+        prob_NC, label_NC: of validation, from which ``points`` were chosen.
+        draws: of the patients of these N images; 200 are enough.
+        label_names: of the C columns.
+        confidence: of the intervals.
+
+    Returns:
+        Finding -> low and high; None where it has no point.
+
+    Raises:
+        ValueError: bad probabilities or labels (see `checks`), or lengths that differ.
+    """
+    check_confidence(confidence)
+    prob_NC, label_NC = _check(prob_NC, label_NC, draws, label_names)
+    intervals: dict[str, tuple[float, float] | None] = dict.fromkeys(label_names)
+    chosen = [(column, points.by_finding.get(name)) for column, name in enumerate(label_names)]
+    threshold_RC = np.full((draws.resamples, len(chosen)), np.nan)
+    for rows, weight_RM in draws.blocks():
+        weight_RN = draws.per_image(weight_RM)
+        for column, point in chosen:
+            if point is not None:
+                known_N = ~np.isnan(label_NC[:, column])
+                prob_K, positive_K = prob_NC[known_N, column], label_NC[known_N, column] == 1
+                threshold_RC[rows, column] = redrawn_thresholds(
+                    prob_K, positive_K, weight_RN[:, known_N], point.rule, point.target
+                )
+    low_C, high_C = percentile_interval(threshold_RC, confidence)
+    for column, point in chosen:
+        if point is not None and not np.isnan(low_C[column]):
+            intervals[label_names[column]] = float(low_C[column]), float(high_C[column])
+    return intervals
+
+
 @dataclass(frozen=True, eq=False)
 class MeasuredOperatingPoints:
     """What the calls at several sets of thresholds are worth on one set of images.
@@ -219,6 +270,7 @@ class MeasuredOperatingPoints:
         points: the operating points, measured under "chosen".
         rules: set of thresholds -> what it aims at, in words: "chosen", "0.5", and those that were compared.
         threshold_C: set -> (C,) float64, NaN without a point.
+        threshold_interval: finding -> low and high of the chosen threshold, see `threshold_intervals`; None without.
         count_C: set -> one of `COUNTS` -> (C,) float64, numbers of images; NaN without a point.
         measured: set -> a key of `FIGURES` -> value and interval of each finding, of the macro mean, and of the counts
             of all findings with a threshold together (the average "micro").
@@ -229,6 +281,7 @@ class MeasuredOperatingPoints:
     points: OperatingPoints
     rules: Mapping[str, str]
     threshold_C: Mapping[str, Array]
+    threshold_interval: Mapping[str, tuple[float, float] | None] | None
     count_C: Mapping[str, Mapping[str, Array]]
     measured: Mapping[str, Mapping[str, Measured]]
     images: int
@@ -256,6 +309,7 @@ class MeasuredOperatingPoints:
                 "confidence": self.confidence,
                 "resamples": self.resamples,
                 "points": self.points.to_dict(),
+                "threshold_interval": self.threshold_interval,
                 "without": [name for name in names if self.points.by_finding.get(name) is None],
                 "sets": sets,
             }
@@ -271,6 +325,7 @@ def measure_operating_points(
     label_names: Sequence[str],
     confidence: float = 0.95,
     compared: Mapping[str, OperatingPoints] | None = None,
+    threshold_interval: Mapping[str, tuple[float, float] | None] | None = None,
 ) -> MeasuredOperatingPoints:
     """Confusion counts and every figure in `FIGURES` at the chosen thresholds, at 0.5, and at others to compare.
 
@@ -285,18 +340,15 @@ def measure_operating_points(
         label_names: of the C columns.
         confidence: of the intervals.
         compared: further points by name, such as those of another rule.
+        threshold_interval: from `threshold_intervals`, where validation is at hand; for the reader, beside the
+            threshold.
 
     Raises:
         ValueError: bad probabilities or labels (see `checks`), or lengths that differ.
     """
     check_confidence(confidence)
-    prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
     names = tuple(label_names)
-    if (len(draws.patient_N), len(names)) != prob_NC.shape:
-        raise ValueError(
-            f"probabilities have shape {prob_NC.shape}; expected {len(draws.patient_N)} images of the draws and "
-            f"{len(names)} findings"
-        )
+    prob_NC, label_NC = _check(prob_NC, label_NC, draws, names)
     sets = {"chosen": points, **(compared or {})}
     if HALF in sets:
         raise ValueError(f"compared points cannot be named {HALF!r}: it is always measured; choose another name")
@@ -313,6 +365,7 @@ def measure_operating_points(
         points,
         rules,
         threshold_C,
+        threshold_interval,
         count_C,
         measured,
         images=len(prob_NC),
@@ -328,6 +381,18 @@ def confusion_cells(prob_NC: Array, label_NC: ArrayLike, threshold_C: ArrayLike)
     return np.stack(
         [called_NC & positive_NC, called_NC & negative_NC, ~called_NC & negative_NC, ~called_NC & positive_NC]
     )
+
+
+def _check(
+    prob_NC: ArrayLike, label_NC: ArrayLike, draws: PatientDraws, label_names: Sequence[str]
+) -> tuple[Array, Array]:
+    prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
+    if (len(draws.patient_N), len(label_names)) != prob_NC.shape:
+        raise ValueError(
+            f"probabilities have shape {prob_NC.shape}; expected {len(draws.patient_N)} images of the draws and "
+            f"{len(label_names)} findings"
+        )
+    return prob_NC, label_NC
 
 
 def _count(prob_NC: Array, label_NC: Array, threshold_C: Array, draws: PatientDraws) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ cannot keep apart (closer than `RESOLUTION` times the larger) count as equal, so
 Every score is therefore far enough from the threshold for a program that computes the sigmoid in float32 to make the
 calls that were measured in float64. (The Bayes threshold, which depends on no score, may be arbitrarily near one.)
 
-K = known cells of one finding, T = thresholds that may be chosen.
+K = known cells of one finding, T = thresholds that may be chosen, R = draws of patients.
 
 Sources: Youden, Cancer 3 (1950); Lipton, Elkan and Naryanaswamy, ECML PKDD 2014 (F1); Elkan, IJCAI 2001, equation 2
 (the Bayes threshold of two costs).
@@ -167,18 +167,53 @@ def choose_threshold(prob_K: Array, positive_K: NDArray[np.bool_], rule: str, ta
     return None if chosen is None else float(cuts.threshold_T[chosen])
 
 
+def redrawn_thresholds(
+    prob_K: Array, positive_K: NDArray[np.bool_], weight_RK: NDArray[np.int64], rule: str, target: float | None
+) -> Array:
+    """The threshold that the rule would choose if each cell were there as often as its weight, (R,).
+
+    The thresholds that may be chosen are those of the full sample. NaN where a draw has no positive or no negative,
+    or no threshold reaches the target.
+
+    Args:
+        prob_K, positive_K, rule, target: as for `choose_threshold`.
+        weight_RK: of each cell in each draw.
+    """
+    choose = RULES[rule].choose
+    if choose is None:
+        return np.full(len(weight_RK), 1 / (1 + target))
+    order_K, allowed_T, threshold_T = _places(prob_K)
+    threshold_R = np.full(len(weight_RK), np.nan)
+    for draw, weight_K in enumerate(weight_RK):
+        cuts = _counted(positive_K[order_K], weight_K[order_K], allowed_T, threshold_T)
+        chosen = choose(cuts, target) if cuts.positives and cuts.negatives else None
+        if chosen is not None:
+            threshold_R[draw] = threshold_T[chosen]
+    return threshold_R
+
+
 def cuts_of(prob_K: Array, positive_K: NDArray[np.bool_]) -> Cuts:
     """Every threshold between neighbouring scores that float32 keeps apart, and below the least one."""
+    order_K, allowed_T, threshold_T = _places(prob_K)
+    return _counted(positive_K[order_K], np.ones(len(prob_K), np.int64), allowed_T, threshold_T)
+
+
+def _places(prob_K: Array) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """The cells in descending order, before how many of them a cut may be, and the threshold of each cut."""
     order_K = np.argsort(-prob_K, kind="stable")
-    score_K, positive_K = prob_K[order_K], positive_K[order_K]
-    upper_T, lower_T = np.append(1.0, score_K), np.append(score_K, 0.0)  # a cut before each cell, and one at the end
-    allowed_T = upper_T - lower_T > RESOLUTION * upper_T
-    allowed_T[-1] = True  # everything is called
-    tp_T = np.append(0, np.cumsum(positive_K))[allowed_T]
-    called_T = np.flatnonzero(allowed_T)
-    threshold_T = ((upper_T + lower_T) / 2)[allowed_T]
-    positives = int(positive_K.sum())
-    return Cuts(threshold_T, tp_T, called_T - tp_T, positives, len(score_K) - positives)
+    score_K = prob_K[order_K]
+    upper, lower = np.append(1.0, score_K), np.append(score_K, 0.0)  # a cut before each cell, and one at the end
+    allowed = upper - lower > RESOLUTION * upper
+    allowed[-1] = True  # everything is called
+    return order_K, np.flatnonzero(allowed), ((upper + lower) / 2)[allowed]
+
+
+def _counted(
+    positive_K: NDArray[np.bool_], weight_K: NDArray[np.int64], allowed_T: NDArray[np.int64], threshold_T: Array
+) -> Cuts:
+    """The counts at each cut, from cells in descending order."""
+    tp, called = (np.append(0, np.cumsum(weight)) for weight in (weight_K * positive_K, weight_K))
+    return Cuts(threshold_T, tp[allowed_T], (called - tp)[allowed_T], int(tp[-1]), int(called[-1] - tp[-1]))
 
 
 def is_number(value: Any) -> bool:

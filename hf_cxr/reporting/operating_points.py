@@ -68,13 +68,14 @@ def _answer(values: Mapping[str, Any]) -> str:
 
 
 def _explanation(values: Mapping[str, Any]) -> str:
+    varies = ": the interval beside each threshold says that" if values["threshold_interval"] else ""
     return (
         f"Each finding's threshold was chosen on validation for {values['sets']['chosen']['rule']}. On these images "
         f"it is fixed: the {values['confidence']:.0%} intervals ({values['resamples']:,} draws of the "
         f"{values['patients']:,} patients) say how much a figure varies with the patients here, not how much the "
-        "threshold would vary with those of validation. No threshold is right for every purpose, and 0.5 is right "
-        "for none in particular. Calibrated probabilities of a rare finding seldom reach it, so most positives are "
-        "missed. Scores that are not calibrated often reach it in many negatives: if one image in twenty has a "
+        f"threshold would vary with those of validation{varies}. No threshold is right for every purpose, and 0.5 is "
+        "right for none in particular. Calibrated probabilities of a rare finding seldom reach it, so most positives "
+        "are missed. Scores that are not calibrated often reach it in many negatives: if one image in twenty has a "
         "finding, a specificity of 0.9 alone gives two false alarms for each positive. PPV, NPV, accuracy and the "
         "number of calls depend on the prevalence; sensitivity and specificity do not."
     )
@@ -102,10 +103,14 @@ def _sets_table(values: Mapping[str, Any]) -> Table:
 
 def _rates_table(values: Mapping[str, Any]) -> Table:
     """A row a finding: threshold and rates."""
-    one = values["sets"]["chosen"]
+    one, intervals = values["sets"]["chosen"], values["threshold_interval"] or {}
     head = ["finding", "threshold", *(f"{title}\n({values['confidence']:.0%} interval)" for title in RATES.values())]
     rows = [
-        [name, _threshold(one["threshold"][name]), *(with_interval(*_finding(one[key], name)) for key in RATES)]
+        [
+            name,
+            _threshold(one["threshold"][name], intervals.get(name)),
+            *(with_interval(*_finding(one[key], name)) for key in RATES),
+        ]
         for name in values["label_names"]
     ]
     rows.append(["macro mean", "", *(with_interval(*_macro(one[key])) for key in RATES)])
@@ -167,11 +172,12 @@ def _ratio(average: Mapping[str, Any]) -> str:
     return f"{average['value']:.2f} ({interval})"
 
 
-def _threshold(value: float | None) -> str:
-    """Three decimals, or as many as a small one needs."""
+def _threshold(value: float | None, ends: Sequence[float] | None) -> str:
+    """Two significant digits or three decimals, and the interval if there is one."""
     if value is None:
         return "none"
-    return f"{value:.3f}" if value >= 0.1 else f"{value:.2g}" if value < 0.001 else f"{value:.4f}"
+    text, *limits = (f"{one:.3f}" if one >= 0.01 else f"{one:.2g}" for one in (value, *(ends or ())))
+    return f"{text} ({'–'.join(limits)})" if limits else text
 
 
 def _count(value: float | None) -> str:

@@ -15,9 +15,10 @@ from hf_cxr.evaluation.operating_points import (
     OperatingPoints,
     choose_operating_points,
     measure_operating_points,
+    threshold_intervals,
 )
 from hf_cxr.evaluation.report import evaluate_predictions
-from hf_cxr.evaluation.threshold_rules import RULES, cuts_of
+from hf_cxr.evaluation.threshold_rules import RULES, cuts_of, redrawn_thresholds
 
 NAN = float("nan")
 NAMES = ("Mass", "Edema", "Hernia")
@@ -155,6 +156,35 @@ def test_mapped_points_make_the_same_calls():
     np.testing.assert_array_equal(moved_NC >= after, prob_NC >= before)
     with pytest.raises(ValueError, match="slopes above 0"):
         points.mapped(-slope_C, intercept_C)
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_threshold_intervals_are_those_of_a_slow_loop(rule):
+    """The drawn images, as many times as they were drawn, chosen from again: the same calls of the drawn images."""
+    prob_NC, label_NC = draw(12, 60, distinct=12)
+    draws = PatientDraws.of([f"p{row // 2:02}" for row in range(60)], resamples=25, seed=3)
+    how = {"rule": rule, "target": TARGETS.get(rule)}
+    weight_RN = np.concatenate([draws.per_image(weight_RM) for _, weight_RM in draws.blocks()])
+    for column in range(3):
+        prob_N, label_N = prob_NC[:, column], label_NC[:, column]
+        known_N = ~np.isnan(label_N)
+        threshold_R = redrawn_thresholds(prob_N[known_N], label_N[known_N] == 1, weight_RN[:, known_N], **how)
+        for threshold, weight_N in zip(threshold_R, weight_RN, strict=True):
+            rows = np.repeat(np.arange(60), weight_N)
+            again = choose_operating_points(prob_N[rows, None], label_N[rows, None], **how).by_finding["finding_0"]
+            assert np.isnan(threshold) == (again is None)
+            if again is not None:
+                np.testing.assert_array_equal(prob_N[rows] >= threshold, prob_N[rows] >= again.threshold)
+    points = choose_operating_points(prob_NC, label_NC, label_names=NAMES, **how)
+    points = OperatingPoints({**points.by_finding, "Hernia": None})
+    intervals = threshold_intervals(points, prob_NC, label_NC, draws, label_names=NAMES, confidence=0.8)
+    assert intervals["Hernia"] is None
+    threshold_R = redrawn_thresholds(
+        *(array[~np.isnan(label_NC[:, 0])] for array in (prob_NC[:, 0], label_NC[:, 0] == 1)),
+        weight_RN[:, ~np.isnan(label_NC[:, 0])],
+        **how,
+    )
+    assert intervals["Mass"] == pytest.approx(tuple(np.nanquantile(threshold_R, [0.1, 0.9])))
 
 
 # What is stored.

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit
 
 from hf_cxr.evaluation.draws import PatientDraws
-from hf_cxr.evaluation.operating_points import choose_operating_points, measure_operating_points
+from hf_cxr.evaluation.operating_points import choose_operating_points, measure_operating_points, threshold_intervals
 from hf_cxr.reporting.document import Document, Heading, Note, Table, Text
 from hf_cxr.reporting.operating_points import operating_points_section
 
@@ -24,7 +24,10 @@ def measured(seed=0, n=400, undefined=True):
     points = choose_operating_points(prob_NC[:n], label_NC[:n], label_names=NAMES)
     draws = PatientDraws.of([str(row // 3) for row in range(n)], resamples=30)
     other = {"youden": choose_operating_points(prob_NC[:n], label_NC[:n], rule="youden", label_names=NAMES)}
-    return measure_operating_points(prob_NC[n:], label_NC[n:], draws, points, label_names=NAMES, compared=other)
+    intervals = threshold_intervals(points, prob_NC[:n], label_NC[:n], draws, label_names=NAMES)
+    return measure_operating_points(
+        prob_NC[n:], label_NC[n:], draws, points, label_names=NAMES, compared=other, threshold_interval=intervals
+    )
 
 
 def tables(section):
@@ -39,6 +42,9 @@ def test_tables_have_what_was_measured():
     assert [row[0] for row in sets.rows] == ["chosen", "youden", "0.5"]
     assert [row[0] for row in rates.rows] == [*NAMES, "macro mean"]
     value, low, high = one.measured["chosen"]["sensitivity"].interval(0)
+    low_threshold, high_threshold = one.threshold_interval["Mass"]
+    threshold = one.points.by_finding["Mass"].threshold
+    assert rates.rows[0][1] == f"{threshold:.3f} ({low_threshold:.3f}–{high_threshold:.3f})"
     assert rates.rows[0][2] == f"{value:.3f} ({low:.3f}–{high:.3f})"
     assert calls.rows[0][1:5] == [f"{one.count_C['chosen'][key][0]:.0f}" for key in one.count_C["chosen"]]
     total = sum(one.count_C["chosen"]["true_positives"][:2])
