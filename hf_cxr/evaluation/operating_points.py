@@ -16,7 +16,7 @@ Refused: probabilities outside [0, 1], an unknown rule, a target that its rule d
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -112,28 +112,38 @@ class OperatingPoints:
         points = [self.by_finding.get(name) for name in label_names]
         return np.array([math.nan if point is None else point.threshold for point in points], dtype=np.float64)
 
-    def mapped(self, slope_C: ArrayLike, intercept_C: ArrayLike) -> "OperatingPoints":
+    def mapped(self, label_names: Sequence[str], slope_C: ArrayLike, intercept_C: ArrayLike) -> "OperatingPoints":
         """The points of a model whose logits are slope * logit + intercept: the same calls, image by image.
 
-        For a model whose calibration or assumed prevalence is replaced while its points are to stay. Sensitivity and
-        specificity stay too. Rules that depend on the prevalence (F1, cost) may then prefer another threshold.
+        For a model whose calibration or assumed prevalence is replaced while its calls are to stay. Sensitivity and
+        specificity stay too. A rule that depends on the prevalence (F1, cost) may then prefer another threshold, and
+        "bayes" keeps its own, which is right for the probabilities as they are now.
 
         Args:
-            slope_C: above 0, in the order of ``by_finding``.
+            label_names: of the C findings, with every finding that has a point.
+            slope_C: above 0.
             intercept_C: finite.
+
+        Raises:
+            ValueError: lengths that differ, a finding that is missing, a slope or intercept that is not as above.
         """
         slope_C, intercept_C = np.asarray(slope_C, np.float64), np.asarray(intercept_C, np.float64)
-        if not (slope_C.shape == intercept_C.shape == (len(self.by_finding),)):
-            raise ValueError(f"expected {len(self.by_finding)} slopes and intercepts; got {slope_C.shape}")
+        if not (slope_C.shape == intercept_C.shape == (len(label_names),)):
+            raise ValueError(f"expected {len(label_names)} slopes and intercepts; got {slope_C.shape}")
         if not (np.isfinite(intercept_C) & np.isfinite(slope_C) & (slope_C > 0)).all():
             raise ValueError("expected finite intercepts and finite slopes above 0")
-        maps = zip(self.by_finding.items(), slope_C, intercept_C, strict=True)
-        return OperatingPoints(
-            {
-                name: point and _with_threshold(point, float(expit(slope * logit(point.threshold) + intercept)))
-                for (name, point), slope, intercept in maps
-            }
-        )
+        missing = [name for name, point in self.by_finding.items() if point is not None and name not in label_names]
+        if missing:
+            raise ValueError(f"no slope and intercept for {', '.join(missing)}")
+        maps = dict(zip(label_names, zip(slope_C, intercept_C, strict=True), strict=True))
+
+        def moved(name: str, point: OperatingPoint | None) -> OperatingPoint | None:
+            if point is None or point.rule == "bayes":
+                return point
+            slope, intercept = maps[name]
+            return replace(point, threshold=float(expit(slope * logit(point.threshold) + intercept)))
+
+        return OperatingPoints({name: moved(name, point) for name, point in self.by_finding.items()})
 
     def to_dict(self) -> dict[str, dict[str, Any] | None]:
         """For JSON: finding -> threshold, rule, target, and what it reached on validation; None without a point."""
@@ -162,10 +172,6 @@ def _point(name: str, value: Any) -> OperatingPoint:
         return OperatingPoint(**{field: value[field] for field in fields})  # a later version may have written more
     except ValueError as error:
         raise ValueError(f"operating point of {name}: {error}") from error
-
-
-def _with_threshold(point: OperatingPoint, threshold: float) -> OperatingPoint:
-    return OperatingPoint(**vars(point) | {"threshold": threshold})
 
 
 def choose_operating_points(

@@ -150,12 +150,17 @@ def test_mapped_points_make_the_same_calls():
     points = choose_operating_points(prob_NC, label_NC, rule="f1", label_names=NAMES)
     slope_C, intercept_C = np.array([0.5, 2.0, 1.0]), np.array([1.0, -3.0, 0.4])
     moved_NC = expit(logit(prob_NC) * slope_C + intercept_C)
-    mapped = points.mapped(slope_C, intercept_C)
+    backwards = OperatingPoints(dict(reversed(points.by_finding.items())))  # as config.json may have it
+    mapped = backwards.mapped(NAMES, slope_C, intercept_C)
     before, after = points.threshold_C(NAMES), mapped.threshold_C(NAMES)
     assert np.all(before != after)
     np.testing.assert_array_equal(moved_NC >= after, prob_NC >= before)
     with pytest.raises(ValueError, match="slopes above 0"):
-        points.mapped(-slope_C, intercept_C)
+        points.mapped(NAMES, -slope_C, intercept_C)
+    with pytest.raises(ValueError, match="no slope and intercept for Hernia"):
+        points.mapped(NAMES[:2], slope_C[:2], intercept_C[:2])
+    bayes = choose_operating_points(prob_NC, label_NC, rule="bayes", target=4, label_names=NAMES)
+    assert bayes.mapped(NAMES, slope_C, intercept_C) == bayes
 
 
 @pytest.mark.parametrize("rule", list(RULES))
