@@ -30,6 +30,7 @@ from hf_cxr.arguments.model import ModelArguments
 from hf_cxr.arguments.spelling import check_flags, current_spelling
 from hf_cxr.arguments.training import NOT_COMPARED, CXRTrainingArguments
 from hf_cxr.arguments.yaml_values import convert, is_text
+from hf_cxr.evaluation.threshold_rules import RULES, check_rule
 from hf_cxr.yaml_files import read_yaml
 
 __all__ = [
@@ -71,6 +72,23 @@ class EvaluationArguments:
         default=True,
         metadata={"help": "Fit an affine map of each logit on validation and fold it into the saved classifier."},
     )
+    operating_point: str = field(
+        default="f1",
+        metadata={
+            "choices": tuple(RULES),
+            "help": "How each finding's threshold is chosen on validation: f1 (highest F1: about as many calls as "
+            "positives), youden (highest sensitivity + specificity: many more calls than positives, if the finding is "
+            "rare), sensitivity or specificity (the best that reaches --operating_target), cost (lowest cost, if a "
+            "missed positive costs --operating_target false positives) or bayes (the same by calibrated "
+            "probabilities: 1 / (1 + target)).",
+        },
+    )
+    operating_target: float | None = field(
+        default=None,
+        metadata={
+            "help": "What --operating_point aims at: for sensitivity and specificity a share, for cost a ratio."
+        },
+    )
     measure_test: bool = field(
         default=True,
         metadata={
@@ -82,6 +100,12 @@ class EvaluationArguments:
     def __post_init__(self):
         check(self.bootstrap_resamples >= 10, "bootstrap_resamples", self.bootstrap_resamples, "at least 10")
         check(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
+        try:
+            check_rule(self.operating_point, self.operating_target)
+        except ValueError as error:
+            raise ValueError(f"operating_point, operating_target: {error}") from error
+        if self.operating_point == "bayes" and not self.calibrate:
+            raise ValueError("operating_point bayes needs calibrated probabilities: leave out --calibrate false")
 
 
 # What measuring a model takes from a run's config.yaml: which data and how they are measured, nothing of the training
@@ -262,7 +286,7 @@ class _Parser(OneLineParser, HfArgumentParser):
 
 
 def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a file when another loss, sampler, model or dataset is chosen: without the options of the first.
+    """The values of a file when another loss, sampler, model, dataset or rule is chosen: without those of the first.
 
     asymmetric does not take class_aware's decoupled, and a split file belongs to one dataset. An option that is given
     with the choice is an error if the component does not take it.
@@ -277,6 +301,7 @@ def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any])
         ("model_name_or_path", None, {"model_kwargs"}),
         ("dataset", DataArguments.dataset, SOURCE_OPTIONS),
         ("table", None, {"table_root", "split_file", "fold"}),
+        ("operating_point", EvaluationArguments.operating_point, {"operating_target"}),
     ):
         if key in chosen and chosen[key] != values.get(key, default):
             values = {name: value for name, value in values.items() if name not in options}
@@ -326,7 +351,7 @@ def _read_values(parser: HfArgumentParser, path: Path) -> dict[str, Any]:
 def _chosen(words: Sequence[str]) -> dict[str, str]:
     """The components and the data that flags choose."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for key in (*KWARGS, "dataset", "table"):
+    for key in (*KWARGS, "dataset", "table", "operating_point"):
         chooser.add_argument(f"--{key}")
     chooser.add_argument("--model_name_or_path", "--model-name-or-path")
     return vars(chooser.parse_known_args(words)[0])

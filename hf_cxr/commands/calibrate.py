@@ -1,9 +1,11 @@
 """`hf-cxr calibrate RUN [--key value ...]`: calibrate a finished run again, then measure and report it again.
 
 The fit starts from the uncalibrated validation predictions that the run kept, and is folded into the classifier as it
-was trained: with the same settings every number comes out the same. --calibrate, --bootstrap_resamples and
---confidence change how the run is measured from now on. Test images are only read to compare the saved model with the
-stock pipeline; if they have moved, give --nih_root DIR or the like. Without them that comparison is left out.
+was trained: with the same settings every number comes out the same. The operating points, a threshold for each finding
+that `hf-cxr predict` uses, are chosen again: --operating_point and --operating_target say how. --calibrate,
+--bootstrap_resamples and --confidence change how the run is measured from now on. Test images are only read to compare
+the saved model with the stock pipeline; if they have moved, give --nih_root DIR or the like. Without them that
+comparison is left out.
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,9 @@
 A file that cannot be read is named and skipped. Folders and their sub-folders are searched for every image format that
 can be read, including DICOM files without a suffix; the number of their other files is printed.
 
+Where the model has operating points (a threshold for each finding, chosen on validation), findings that reach theirs
+are marked with * in the table, and the CSV has a column called/FINDING of 1 or 0 for each, after the probabilities.
+
 With --csv FILE, finished rows are kept in FILE.partial. After an interruption, the same command resumes from there. In
 the CSV, a byte of a file name that is not UTF-8 is written as \\xNN.
 
@@ -17,6 +20,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.commands import set_up_terminal
@@ -24,6 +28,9 @@ from hf_cxr.commands.errors import describe_error, discard, print_traceback
 from hf_cxr.files import OutputError, version_of
 from hf_cxr.inference.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
 from hf_cxr.words import printable
+
+if TYPE_CHECKING:
+    from hf_cxr.inference.calls import Calls
 
 STANDARD_OUTPUT = "-"
 WIDEST_NAME = 80  # columns of the table for a name; a longer one shifts the rest of its line
@@ -48,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="in the CSV, put an apostrophe before names that a spreadsheet would read as a formula (= + - @)",
     )
-    parser.add_argument("--top", type=int, default=5, help="findings per image in the table, most probable first")
+    parser.add_argument(
+        "--top", type=int, default=5, help="findings per image in the table, most probable first; * are always shown"
+    )
     parser.add_argument("--batch_size", type=int, default=16, help="images per batch")
     args = parser.parse_args(argv)
     if args.batch_size < 1 or args.top < 1:
@@ -94,7 +103,10 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
         terminal.complain(error)
     progress.total = len(found.paths)
     unreadable = len(found.unreadable)
-    rows = nullcontext() if out is None else PredictionRows(out, classifier.label_names, classifier.fingerprint())
+    calls = classifier.calls
+    terminal.note(f"note: {calls.note()}")
+    columns = (*classifier.label_names, *calls.columns)
+    rows = nullcontext() if out is None else PredictionRows(out, columns, classifier.fingerprint())
     with rows as kept, terminal.bar(progress):
         paths = found.paths
         if kept is not None and len(kept):
@@ -102,14 +114,14 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
             progress.step(len(found.paths) - len(paths))
             progress.resumable = True
             terminal.note(f"resuming from {kept.partial}: {progress.done:,} of {progress.total:,} images are done")
-        terminal.start(classifier.label_names, paths, args)
+        terminal.start(calls, paths, args)
         for path, version, answer in predict_versions(classifier, paths, args.batch_size):
             if isinstance(answer, Exception):
                 unreadable += 1
                 terminal.complain(answer)
             else:
                 if kept is not None:
-                    kept.add(path, version, answer)
+                    kept.add(path, version, (*cells_of(answer), *calls.cells(answer)))
                     progress.resumable = True
                 terminal.row(path, answer)
             progress.step()
@@ -189,21 +201,24 @@ class Terminal:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace", **({"encoding": "utf-8"} if csv else {}))
 
-    def start(self, label_names: Sequence[str], paths: Sequence[Path], args: argparse.Namespace) -> None:
-        """Set the findings and the files to come; with CSV, write the header."""
-        self.label_names, self.top, self.safe = label_names, args.top, args.spreadsheet_safe
+    def start(self, calls: "Calls", paths: Sequence[Path], args: argparse.Namespace) -> None:
+        """Set the findings with their thresholds, and the files to come; with CSV, write the header."""
+        self.calls, self.top, self.safe = calls, args.top, args.spreadsheet_safe
         self.width = min(max((len(printable(path)) for path in paths), default=0), WIDEST_NAME)
-        self.names = [printable(name) for name in label_names]
+        self.names = [printable(name) for name in calls.label_names]
         if self.csv:
-            self._write_csv(table_row("image", label_names, spreadsheet_safe=self.safe))
+            self._write_csv(table_row("image", (*calls.label_names, *calls.columns), spreadsheet_safe=self.safe))
 
     def row(self, path: Path, probability_C) -> None:
-        """The line of an image."""
+        """The line of an image: its most probable findings, and those that are called."""
         if self.csv:
-            self._write_csv(table_row(path, cells_of(probability_C), spreadsheet_safe=self.safe))
+            cells = (*cells_of(probability_C), *self.calls.cells(probability_C))
+            self._write_csv(table_row(path, cells, spreadsheet_safe=self.safe))
             return
-        best = probability_C.argsort()[::-1][: self.top]
-        findings = "  ".join(f"{self.names[i]} {probability_C[i]:.3f}" for i in best)
+        called_C = self.calls.of(probability_C)
+        order = probability_C.argsort()[::-1]
+        shown = [i for rank, i in enumerate(order) if rank < self.top or called_C[i]]
+        findings = "  ".join(f"{self.names[i]} {probability_C[i]:.3f}{'*' if called_C[i] else ''}" for i in shown)
         self._write(f"{printable(path):<{self.width}}  {findings}\n")
 
     def line(self, text: str) -> None:

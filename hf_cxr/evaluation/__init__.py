@@ -16,6 +16,7 @@ from hf_cxr.evaluation.draws import PatientDraws
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import Average, Measured, Metric
 from hf_cxr.evaluation.older import modern_figures
+from hf_cxr.evaluation.operating_points import OperatingPoint, OperatingPoints, choose_operating_points
 from hf_cxr.evaluation.report import (
     Counts,
     EvaluationReport,
@@ -35,9 +36,12 @@ __all__ = [
     "Measured",
     "Metric",
     "MultiLabelMetric",
+    "OperatingPoint",
+    "OperatingPoints",
     "PairedDifference",
     "PatientDraws",
     "bootstrap_metrics",
+    "choose_operating_points",
     "evaluate_predictions",
     "fit_calibration",
     "headline_metrics",

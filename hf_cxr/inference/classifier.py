@@ -26,7 +26,9 @@ from hf_cxr.data import DecodedImages, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.decoded import grey_of
 from hf_cxr.data.images.files import find_images as find_images  # part of this module's interface
 from hf_cxr.data.images.grey import RULE, ImageError, read_grey, resize_grey
+from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.files import version_of
+from hf_cxr.inference.calls import Calls
 from hf_cxr.models.build import load_weights
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
@@ -64,6 +66,13 @@ class Classifier:
     def label_names(self) -> tuple[str, ...]:
         """C finding names in the order of the outputs."""
         return tuple(self.model.config.id2label[i] for i in range(self.model.config.num_labels))
+
+    @property
+    def calls(self) -> Calls:
+        """At the operating points of the model's record."""
+        record = ModelRecord.of(self.model.config)
+        saved = None if record is None else record.operating_points
+        return Calls(self.label_names, None if saved is None else OperatingPoints.from_dict(saved))
 
     @torch.inference_mode()
     def logits(self, pixel_B1SS: torch.Tensor) -> np.ndarray:

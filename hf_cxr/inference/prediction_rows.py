@@ -4,8 +4,8 @@ Each row is appended to `out.csv.partial` when it is done; after the last one, `
 partial file is removed. Whatever stops the command, even a full disk, the same command resumes: rows of the same model
 and of files with the same size and modification time are kept. A partial file of another model is refused.
 
-A partial file has one line of JSON with format, model and findings, then one per image: absolute path, bytes,
-modification time in ns, and C probabilities as written. A truncated last line is dropped.
+A partial file has one line of JSON with format, model and columns, then one per image: absolute path, bytes,
+modification time in ns, and the cells as written. A truncated last line is dropped.
 
 C = findings.
 """
@@ -35,7 +35,7 @@ class PredictionRows:
 
     Args:
         path: the CSV to be written.
-        label_names: C findings.
+        columns: a name for each cell of a row.
         model: fingerprint of the model.
 
     Raises:
@@ -43,8 +43,8 @@ class PredictionRows:
             file; or it cannot be written.
     """
 
-    def __init__(self, path: str | Path, label_names: Sequence[str], model: str):
-        self.path, self.label_names, self.model = Path(path), tuple(label_names), model
+    def __init__(self, path: str | Path, columns: Sequence[str], model: str):
+        self.path, self.columns, self.model = Path(path), tuple(columns), model
         self.partial = partial_of(path)
         self._done: dict[str, tuple[int, int, int]] = {}  # absolute path -> bytes, modification time, offset
         self._since_sync = 0
@@ -81,19 +81,19 @@ class PredictionRows:
             return False
         return self._done.get(os.path.abspath(path), ())[:2] == (status.st_size, status.st_mtime_ns)
 
-    def add(self, path: Path, version: tuple[int, int], probability_C: np.ndarray) -> None:
+    def add(self, path: Path, version: tuple[int, int], cells: Sequence[str]) -> None:
         """Keep a row.
 
         Args:
             path: the image file.
             version: its bytes and modification time in ns when it was read.
-            probability_C: (C,) float32.
+            cells: a number as text for each column, see `cells_of`.
 
         Raises:
             OutputError: the disk is full or cannot be written; earlier rows stay.
         """
         key = os.path.abspath(path)
-        line = json.dumps([key, *version, cells_of(probability_C)])
+        line = json.dumps([key, *version, list(cells)])
         start = self._end
         self._append(line)
         self._done[key] = (*version, start)
@@ -114,7 +114,7 @@ class PredictionRows:
         written = 0
         with replacing(self.path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow(table_row("image", self.label_names, spreadsheet_safe=spreadsheet_safe))
+            table.writerow(table_row("image", self.columns, spreadsheet_safe=spreadsheet_safe))
             for path in paths:
                 entry = self._done.get(os.path.abspath(path))
                 if entry is not None:
@@ -139,7 +139,7 @@ class PredictionRows:
             self._release()
 
     def _open(self) -> None:
-        header = json.dumps({KEY: FORMAT, "model": self.model, "findings": self.label_names})
+        header = json.dumps({KEY: FORMAT, "model": self.model, "findings": self.columns})
         try:
             descriptor = os.open(self.partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
             # No buffer: a write either reaches the system before it returns, or raises.
@@ -185,7 +185,7 @@ class PredictionRows:
         with open(self.partial, "rb") as file:
             file.seek(self._end)
             for line in file:
-                entry = _row(line, len(self.label_names))
+                entry = _row(line, len(self.columns))
                 if entry is None:
                     return
                 self._done[entry[0]] = (entry[1], entry[2], self._end)
@@ -247,7 +247,7 @@ def cells_of(probability_C: np.ndarray) -> list[str]:
 
 
 def table_row(name: object, cells: Sequence[str], *, spreadsheet_safe: bool) -> list[Any]:
-    """A row of the CSV: a name or "image", and C cells. Valid UTF-8 whatever the name; formulas become text."""
+    """A row of the CSV: a name or "image", and the cells. Valid UTF-8 whatever the name; formulas become text."""
     row = [utf8_text(cell) for cell in (name, *cells)]
     return [spreadsheet_cell(cell) for cell in row] if spreadsheet_safe else row
 
@@ -256,12 +256,12 @@ def _lock_of(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.lock")
 
 
-def _row(line: bytes, findings: int) -> tuple[str, int, int] | None:
+def _row(line: bytes, columns: int) -> tuple[str, int, int] | None:
     """Path, bytes and modification time of a line, or None if it is damaged."""
     try:
         name, size, changed, cells = json.loads(line)
         [float(cell) for cell in cells]
     except (ValueError, TypeError):
         return None
-    sound = line.endswith(b"\n") and isinstance(name, str) and len(cells) == findings
+    sound = line.endswith(b"\n") and isinstance(name, str) and len(cells) == columns
     return (name, int(size), int(changed)) if sound else None

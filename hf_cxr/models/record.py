@@ -11,6 +11,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from hf_cxr.evaluation.operating_points import OperatingPoints
+
 KEY = "hf_cxr"
 
 
@@ -29,7 +31,8 @@ class ModelRecord:
         removed_images: by split, how many images the run started with and the data no longer list.
         calibration: the map that is folded into the head, as `evaluation.Calibration.to_dict` gives it; None for a
             model whose outputs are not calibrated.
-        operating_points: finding -> probability threshold.
+        operating_points: finding -> threshold and how it was chosen, as `evaluation.OperatingPoints.to_dict` gives
+            them; None for a finding without one.
         prevalence: finding -> share of positives that the calibrated probabilities assume, 0 to 1: that of validation;
             None for a model whose outputs are not calibrated.
         licence_note: what the licence of the data says about models trained on them.
@@ -44,7 +47,7 @@ class ModelRecord:
     initial_weights: str | None = None
     removed_images: Mapping[str, int] | None = None
     calibration: Mapping[str, Any] | None = None
-    operating_points: Mapping[str, float] | None = None
+    operating_points: Mapping[str, Mapping[str, Any] | None] | None = None
     prevalence: Mapping[str, float] | None = None
     licence_note: str | None = None
 
@@ -56,13 +59,18 @@ class ModelRecord:
             config: of the model, or the content of its config.json.
 
         Raises:
-            ValueError: the key ``hf_cxr`` is not a record.
+            ValueError: the key ``hf_cxr`` is not a record, or its operating points are damaged.
         """
         values = config.get(KEY) if isinstance(config, Mapping) else getattr(config, KEY, None)
         if values is not None and not isinstance(values, Mapping):
             raise ValueError(f"{KEY} in config.json is {values!r:.40}; it must be what training wrote")
         if not values:
             return None
+        if values.get("operating_points") is not None:
+            try:
+                OperatingPoints.from_dict(values["operating_points"])
+            except ValueError as error:
+                raise ValueError(f"{KEY} in config.json: {error}") from error
         known = {field.name for field in dataclasses.fields(cls)}  # a later version may have written more
         return cls(**{key: value for key, value in values.items() if key in known})
 

@@ -11,6 +11,7 @@ from transformers import TrainerState, TrainingArguments
 
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.reporting.protocol import OFFICIAL_TEST
+from hf_cxr.evaluation.operating_points import OperatingPoints
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,14 @@ def calibration(fitted: Calibration | None) -> str | None:
     return "per finding, fitted on validation: " + ", ".join(
         f"{text} for {count[method]}" for method, text in words if count[method]
     )
+
+
+def operating_points(points: OperatingPoints | None) -> str | None:
+    """What the thresholds aim at and which findings have none; None if no finding has any."""
+    if points is None or not points.words:
+        return None
+    without = f"; none for {', '.join(points.without)}" if points.without else ""
+    return f"per finding, chosen on validation for {points.words}{without}"
 
 
 def views(view_N: Iterable[str | None]) -> dict[str, int]:

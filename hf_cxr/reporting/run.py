@@ -177,6 +177,7 @@ class Report:
                 *_stage_facts(protocol["stages"], training),
                 ("training", f"{training['epochs']:g} epochs{stopped}{best}; selection: {protocol['selection']}"),
                 ("calibration", protocol["calibration"] or "none"),
+                ("operating points", protocol.get("operating_points") or "none"),
                 ("seed", str(protocol["seed"])),
                 *([("resumed from", training["resumed_from"])] if training["resumed_from"] else []),
                 ("speed", f"{speed} images/s in training on {self.environment['device']}"),

@@ -12,6 +12,7 @@ from hf_cxr.config import RunArguments
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.metrics import counts
+from hf_cxr.evaluation.operating_points import OperatingPoints, choose_operating_points
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.predictions import Predictions
 from hf_cxr.run.preflight import image_errors_explained
@@ -59,6 +60,22 @@ def prevalence(predictions: Predictions) -> dict[str, float]:
         for name, positives, negatives in zip(predictions.label_names, positives_C, negatives_C, strict=True)
         if positives + negatives
     }
+
+
+def operating_points(validation: Predictions, args: RunArguments) -> OperatingPoints:
+    """A threshold for each finding, by the rule of the arguments.
+
+    Args:
+        validation: as the model is to predict: calibrated, if it is.
+        args: of the run.
+    """
+    return choose_operating_points(
+        validation.probabilities,
+        validation.labels,
+        rule=args.evaluation.operating_point,
+        target=args.evaluation.operating_target,
+        label_names=validation.label_names,
+    )
 
 
 def is_calibrated(predictions: Predictions) -> bool:

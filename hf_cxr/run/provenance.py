@@ -17,6 +17,7 @@ from hf_cxr.config import RunArguments
 from hf_cxr.data import label_matrix, near_shared_patients
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.metrics import counts
+from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.losses import MultiLabelLoss
 from hf_cxr.reporting import claims
 from hf_cxr.run.data import RunData
@@ -61,6 +62,7 @@ def describe_protocol(args: RunArguments, data: RunData, trained: Mapping[str, A
         "unreadable_images": {name: len(rows) for name, rows in left_out.items()},
         **trained,
         **describe_calibration(None),
+        **describe_operating_points(None),
         "seed": args.training.seed,
     }
 
@@ -87,6 +89,15 @@ def describe_calibration(calibration: Calibration | None) -> dict[str, Any]:
         "calibration": claims.calibration(calibration),
         "calibration_exceptions": calibration.exceptions if calibration else {},
     }
+
+
+def describe_operating_points(saved: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The part of the protocol that the operating points fill; None if there are none.
+
+    Args:
+        saved: of the model's record.
+    """
+    return {"operating_points": claims.operating_points(saved and OperatingPoints.from_dict(saved))}
 
 
 def describe_training(trainer: CXRTrainer, checkpoint: Path | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hf_cxr.yaml_files import dump_yaml, read_yaml
 
 logger = logging.getLogger(__name__)
 
-CHANGEABLE = ("calibrate", "bootstrap_resamples", "confidence")
+CHANGEABLE = ("calibrate", "bootstrap_resamples", "confidence", "operating_point", "operating_target")
 
 
 def report_again(run_dir: Path) -> Report:

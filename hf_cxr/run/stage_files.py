@@ -108,7 +108,8 @@ def trained_classifier(run_dir: Path) -> Classifier:
             )
         head(classifier.model).load_state_dict(load_file(run_dir / HEAD))
         record = ModelRecord.of(classifier.model.config) or ModelRecord()
-        dataclasses.replace(record, calibration=None, prevalence=None).write(classifier.model.config)
+        record = dataclasses.replace(record, calibration=None, prevalence=None, operating_points=None)
+        record.write(classifier.model.config)
     return classifier
 
 

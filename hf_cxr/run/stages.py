@@ -32,12 +32,20 @@ from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.data import RunData, open_data
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
-from hf_cxr.run.measuring import calibrate_pair, interval_settings, measure_predictions, predict_split, prevalence
+from hf_cxr.run.measuring import (
+    calibrate_pair,
+    interval_settings,
+    measure_predictions,
+    operating_points,
+    predict_split,
+    prevalence,
+)
 from hf_cxr.run.preflight import image_errors_explained
 from hf_cxr.run.provenance import (
     describe_calibration,
     describe_environment,
     describe_method,
+    describe_operating_points,
     describe_protocol,
     describe_training,
 )
@@ -139,7 +147,8 @@ def predict(run_dir: Path, args: RunArguments | None = None, data: RunData | Non
 
 
 def calibrate(run_dir: Path, args: RunArguments | None = None) -> None:
-    """Fit the calibration on the uncalibrated validation predictions, fold it into the classifier, write the model.
+    """Fit the calibration on the uncalibrated validation predictions, fold it into the classifier, choose the
+    operating points on validation as calibrated, and write the model.
 
     Repeated with the same settings it writes the same bytes: it always starts from the classifier as it was trained.
 
@@ -152,12 +161,13 @@ def calibrate(run_dir: Path, args: RunArguments | None = None) -> None:
     files.forget(run_dir, "calibrate")
     model = classifier.model
     files.save_head(run_dir, model)
+    record = ModelRecord.of(model.config) or ModelRecord()
     if args.evaluation.calibrate:
         pair, calibration = calibrate_pair(pair)
         fold_into_head(model, calibration.fold)
-        record = ModelRecord.of(model.config) or ModelRecord()
         record = dataclasses.replace(record, calibration=calibration.to_dict(), prevalence=prevalence(pair[0]))
-        record.write(model.config)
+    points = operating_points(pair[0], args)
+    dataclasses.replace(record, operating_points=points.to_dict()).write(model.config)
     files.save_model_folder(run_dir, model)
     files.save_pair(run_dir / "predictions", pair)
 
@@ -178,15 +188,16 @@ def measure(
     """
     args = args or files.saved_arguments(run_dir)
     trained = read_json(run_dir / files.LAST_FILE["train"])
-    saved = ModelRecord.of(read_json(run_dir / CONFIG)).calibration
-    calibration = saved and Calibration.from_dict(saved)
+    record = ModelRecord.of(read_json(run_dir / CONFIG))
+    calibration = record.calibration and Calibration.from_dict(record.calibration)
+    described = describe_calibration(calibration) | describe_operating_points(record.operating_points)
     validation, test = files.load_pair(run_dir / "predictions")
     files.forget(run_dir, "measure")
     stock = {} if test_images is None else compare_with_stock_pipeline(run_dir, test_images, test)
     report = Report(
         name=run_dir.absolute().name,
         model_id=".",
-        protocol=read_json(run_dir / files.PROTOCOL) | describe_calibration(calibration),
+        protocol=read_json(run_dir / files.PROTOCOL) | described,
         test=measure_predictions(test, **interval_settings(args)),
         validation=measure_predictions(validation, **interval_settings(args)),
         calibration=calibration and calibration.to_dict(),

@@ -15,7 +15,7 @@ from transformers import AutoConfig
 
 from hf_cxr.commands import main
 from hf_cxr.config import parse_arguments
-from hf_cxr.evaluation import headline_metrics
+from hf_cxr.evaluation import OperatingPoints, choose_operating_points, headline_metrics
 from hf_cxr.files import file_sha256
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
@@ -72,6 +72,28 @@ def test_the_record_has_the_prevalence_that_the_calibration_was_fitted_on(straig
     prevalence = ModelRecord.of(AutoConfig.from_pretrained(straight)).prevalence
     expected = np.nanmean(validation.labels, axis=0).tolist()
     assert prevalence == pytest.approx(dict(zip(validation.label_names, expected, strict=True)), rel=1e-6)
+
+
+def test_the_record_has_the_operating_points_of_the_calibrated_validation(run_dir):
+    def chosen(**how):
+        validation = Predictions.load(run_dir / "predictions" / "validation.parquet")
+        names = validation.label_names
+        points = choose_operating_points(validation.probabilities, validation.labels, label_names=names, **how)
+        return points, OperatingPoints.from_dict(ModelRecord.of(AutoConfig.from_pretrained(run_dir)).operating_points)
+
+    expected, found = chosen(rule="f1")
+    assert found == expected
+    assert any(point is not None for point in found.by_finding.values())
+    assert "highest F1" in json.loads((run_dir / "metrics.json").read_text())["protocol"]["operating_points"]
+    assert "hf_cxr.operating_points" in (run_dir / "README.md").read_text()
+    flags = ("--operating_point", "sensitivity", "--operating_target", "0.9", "--calibrate", "false")
+    assert main(["calibrate", str(run_dir), *flags]) == 0
+    expected, found = chosen(rule="sensitivity", target=0.9)
+    assert found == expected  # of the probabilities as they are now, not as they were
+    assert "sensitivity of at least 0.9" in (run_dir / "report.html").read_text()
+    assert main(["calibrate", str(run_dir), "--operating_point", "youden"]) == 0  # the target is of the other rule
+    expected, found = chosen(rule="youden")
+    assert found == expected
 
 
 @pytest.mark.parametrize("stage", LATER)
@@ -181,7 +203,8 @@ def test_a_run_that_stops_after_validation_keeps_no_model(straight, run_dir):
     assert not (run_dir / "stages").exists()
     validation = json.loads((run_dir / "validation.json").read_text())
     protocol = figures(straight)["protocol"]
-    assert validation["protocol"] == protocol | {"calibration": None, "calibration_exceptions": {}}
+    unfinished = {"calibration": None, "calibration_exceptions": {}, "operating_points": None}
+    assert validation["protocol"] == protocol | unfinished
     assert validation["validation"].keys() == {"loss", *headline_metrics()}
     assert all(math.isfinite(value) for value in validation["validation"].values())
 

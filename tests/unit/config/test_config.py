@@ -87,6 +87,17 @@ def test_without_a_file_the_quickstart_is_taken():
         (["--metric_for_best_model", "mean_average_precision"], "its name is now ap"),
         (["--metric_for_best_model", "eval_macro_auc"], "its name is now auc"),
         (["--remove_unused_columns", "true"], "remove_unused_columns must stay False"),
+        (["--operating_point", "best"], "invalid choice: 'best'"),
+        (["--operating_point", "sensitivity"], "operating_target: the rule sensitivity for operating points needs a"),
+        (["--operating_target", "0.9"], "operating_target: the rule f1 for operating points takes no target; got 0.9"),
+        (
+            ["--operating_point", "specificity", "--operating_target", "90"],
+            "the specificity to reach, such as 0.9; got 90.0, expected above 0 and at most 1",
+        ),
+        (
+            ["--operating_point", "bayes", "--operating_target", "9", "--calibrate", "false"],
+            "operating_point bayes needs calibrated probabilities",
+        ),
     ],
 )
 def test_bad_flags_are_one_clear_line(config, capsys, argv, expected):
@@ -109,6 +120,19 @@ def test_bad_files_are_one_clear_line(tmp_path, capsys, text, expected):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     assert expected.format(path=path) in message_of(capsys, [str(path)])
+
+
+def test_another_rule_leaves_the_target_of_the_first_behind(tmp_path):
+    path = tmp_path / "sensitive.yaml"
+    path.write_text("operating_point: sensitivity\noperating_target: 0.9\n")
+    for flags, expected in (
+        ([], ("sensitivity", 0.9)),
+        (["--operating_point", "youden"], ("youden", None)),
+        (["--operating_point", "sensitivity"], ("sensitivity", 0.9)),
+        (["--operating_point", "cost", "--operating_target", "5"], ("cost", 5.0)),
+    ):
+        evaluation = parse_arguments([str(path), *flags]).evaluation
+        assert (evaluation.operating_point, evaluation.operating_target) == expected
 
 
 def test_missing_file_names_the_shipped_ones(capsys):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -174,7 +175,7 @@ def stopped(out: Path, classifier: Classifier, paths: list[Path], values) -> Pat
     with PredictionRows(out, classifier.label_names, classifier.fingerprint()) as rows:
         for path, value in zip(paths, values, strict=True):
             status = path.stat()
-            rows.add(path, (status.st_size, status.st_mtime_ns), np.full(len(FINDINGS), value, np.float32))
+            rows.add(path, (status.st_size, status.st_mtime_ns), [f"{value:.6f}"] * len(FINDINGS))
         return rows.partial
 
 
@@ -232,7 +233,7 @@ def test_a_damaged_partial_file_is_read_up_to_the_damage(images, tmp_path):
         (tmp_path / "out.csv.partial").unlink(missing_ok=True)
         with PredictionRows(tmp_path / "out.csv", FINDINGS, "model") as rows:
             for path in paths:
-                rows.add(path, (path.stat().st_size, path.stat().st_mtime_ns), np.zeros(3, np.float32))
+                rows.add(path, (path.stat().st_size, path.stat().st_mtime_ns), ["0.0"] * 3)
         lines = rows.partial.read_bytes().splitlines(keepends=True)
         rows.partial.write_bytes(b"".join(damage(lines)))
         with PredictionRows(tmp_path / "out.csv", FINDINGS, "model") as rows:
@@ -320,6 +321,74 @@ def test_cells_that_begin_like_a_formula_are_quoted_by_flag(model, images, tmp_p
     assert safe["0.png"] == rows_of(tmp_path / "plain.csv")["0.png"]
 
 
+# Calls at the operating points.
+
+
+@pytest.fixture(scope="module")
+def calling(tmp_path_factory) -> Path:
+    """A model that has operating points for two of its findings."""
+    folder = save_model(tmp_path_factory.mktemp("calling"), 0)
+    config = json.loads((folder / "config.json").read_text())
+    reached = {"sensitivity": 0.9, "specificity": 0.6, "positives": 12, "negatives": 80}
+    points = {
+        name: {"threshold": threshold, "rule": "youden", "target": None, **reached}
+        for name, threshold in (("Effusion", 0.5), ("-Mass", 0.0))
+    }
+    record = {"version": "1", "operating_points": {**points, "=Edema": None}}
+    (folder / "config.json").write_text(json.dumps(config | {"hf_cxr": record}))
+    return folder
+
+
+def test_findings_that_reach_their_threshold_are_called(calling, images, tmp_path, capsys):
+    for number in range(4, 12):
+        save_image(images / f"{number}.png", number)
+    out = tmp_path / "out.csv"
+    assert predict(images, "--model", calling, "--csv", out, "--top", 1) == 0
+    printed = capsys.readouterr()
+    rows = rows_of(out)
+    assert rows.pop("image") == [*FINDINGS, "called/Effusion", "called/-Mass"]
+    classifier = Classifier(calling)
+    for path, probability_C in classifier.predict_files(sorted(images.iterdir())):
+        *probabilities, effusion, mass = rows[str(path)]
+        np.testing.assert_allclose(np.array(probabilities, float), probability_C, atol=2e-6)
+        assert (effusion, mass) == (str(int(probability_C[0] >= 0.5)), "1")
+        (line,) = [line for line in printed.out.splitlines() if line.startswith(f"{path} ")]
+        assert "-Mass" in line  # called, and shown for all that it is not the most probable
+        assert line.count("*") == int(effusion) + int(mass)
+    assert {cells[-2] for cells in rows.values()} == {"0", "1"}
+    (note,) = [line for line in printed.err.splitlines() if "called/" in line]
+    assert "Youden" in note
+    assert note.endswith("no operating point for =Edema")
+    capsys.readouterr()
+    assert predict(images, "--model", calling, "--csv", "-") == 0
+    assert list(csv.reader(capsys.readouterr().out.splitlines()))[1:] == [[name, *rows[name]] for name in rows]
+
+
+def test_a_model_without_operating_points_says_so_and_calls_nothing(model, images, capsys):
+    assert predict(images, "--model", model) == 0
+    printed = capsys.readouterr()
+    assert "no operating points: probabilities only" in printed.err
+    assert "*" not in printed.out
+
+
+def test_rows_at_other_thresholds_are_rows_of_another_model(calling, images, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(calling, other)
+    text = (other / "config.json").read_text()
+    (other / "config.json").write_text(text.replace('"threshold": 0.5', '"threshold": 0.6'))
+    assert Classifier(calling).fingerprint() != Classifier(other).fingerprint()
+
+
+def test_damaged_operating_points_are_one_line(calling, images, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(calling, other)
+    text = (other / "config.json").read_text()
+    (other / "config.json").write_text(text.replace('"threshold": 0.5', '"threshold": 5'))
+    assert predict(images, "--model", other) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "operating point of Effusion: threshold is 5" in line
+
+
 # Which files of a folder are images.
 
 
@@ -386,7 +455,7 @@ def test_a_closed_pipe_ends_the_table_and_not_the_csv(model, images, tmp_path, m
         monkeypatch.setattr(sys, "stdout", closed)
         assert predict(images, "--model", model, *out) == (0 if to_file else 141)
         monkeypatch.undo()
-    assert capsys.readouterr().err == ""
+    assert all(line.startswith("note: ") for line in capsys.readouterr().err.splitlines())
     if to_file:
         assert len(rows_of(tmp_path / "out.csv")) == 5
 
@@ -404,7 +473,7 @@ def test_ctrl_c_keeps_the_rows_and_says_how_to_go_on(model, images, tmp_path, mo
     with monkeypatch.context() as patched:
         patched.setattr(inference, "read_grey", interrupted)
         assert predict(*command) == 130
-    (line,) = capsys.readouterr().err.splitlines()
+    line = capsys.readouterr().err.splitlines()[-1]
     assert "2 of 4" in line
     assert str(partial) in line
     kept = [json.loads(line) for line in partial.read_text().splitlines()[1:]]

@@ -8,6 +8,15 @@ from transformers import SwinConfig, ViTConfig
 
 from hf_cxr.models import ModelRecord
 
+POINT = {
+    "threshold": 0.25,
+    "rule": "sensitivity",
+    "target": 0.9,
+    "sensitivity": 0.95,
+    "specificity": 0.5,
+    "positives": 20,
+    "negatives": 380,
+}
 RECORD = ModelRecord(
     version="1.2",
     dataset="ChestX-ray14",
@@ -16,7 +25,7 @@ RECORD = ModelRecord(
     loss={"name": "bce", "options": {}},
     data="d" * 64,
     calibration={"slope": [1.0]},
-    operating_points={"Mass": 0.25},
+    operating_points={"Mass": POINT, "Hernia": None},
     prevalence={"Mass": 0.05},
     licence_note="for research",
 )
@@ -59,6 +68,19 @@ def test_records_of_other_versions_are_read(values):
 @pytest.mark.parametrize("config", [SwinConfig(), {}, {"hf_cxr": None}, {"hf_cxr": {}}])
 def test_a_model_of_another_package_has_none(config):
     assert ModelRecord.of(config) is None
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ({"Mass": POINT | {"threshold": 2}}, "operating point of Mass: threshold is 2"),
+        ({"Mass": 0.25}, "operating point of Mass is 0.25; it must have threshold, rule"),
+        (["Mass"], "must be a mapping of findings"),
+    ],
+)
+def test_damaged_operating_points_are_refused(points, message):
+    with pytest.raises(ValueError, match=rf"hf_cxr in config\.json: .*{message}"):
+        ModelRecord.of({"hf_cxr": {"version": "1", "operating_points": points}})
 
 
 @pytest.mark.parametrize("value", ["x", [1], 3])

@@ -1,0 +1,277 @@
+"""Decision curves: whether acting on the model is better than acting on everybody, or on nobody.
+
+    net benefit at threshold t = TP / n - FP / n * t / (1 - t)
+
+Whoever acts at a probability of t holds one missed positive to be as bad as (1 - t) / t false positives: at 0.1, nine.
+The net benefit counts true positives and subtracts false positives at that rate of exchange; its unit is true
+positives per image, and its greatest value the prevalence. "Treat all" calls every image, "treat none" has 0. A model
+is of use at the thresholds where it beats both. The probabilities must be calibrated: a threshold on scores that are
+not is no rate of exchange.
+
+N = images, C = findings, T = thresholds, M = patients, R = draws.
+
+Refused: probabilities outside [0, 1], thresholds that do not ascend within (0, 1), a prevalence outside (0, 1).
+
+Source: Vickers and Elkin, Medical Decision Making 26 (2006), equation 1; for a given prevalence, Vickers, Van Calster
+and Steyerberg, Diagnostic and Prognostic Research 3 (2019).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hf_cxr.evaluation.checks import Array, check_probabilities
+from hf_cxr.evaluation.decision import ratio
+from hf_cxr.evaluation.draws import PatientDraws, check_confidence, percentile_interval
+from hf_cxr.files import plain
+
+THRESHOLDS = tuple(
+    round(start + step * number, 3)
+    for start, step, count in ((0.001, 0.001, 9), (0.01, 0.005, 18), (0.1, 0.01, 90))
+    for number in range(count)
+)
+"""0.001 to 0.009 by 0.001, 0.01 to 0.095 by 0.005, 0.1 to 0.99 by 0.01: of a finding that one image in a hundred has,
+the thresholds that matter are near 0.01."""
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionCurves:
+    """Net benefit of each finding at each threshold, with pointwise intervals.
+
+    Attributes:
+        label_names: C findings.
+        threshold_T: ascending, in (0, 1).
+        prevalence_C: that the net benefit is for: the observed one, or the one that was given; NaN if undefined.
+        given_prevalence: whether it was given.
+        positives_C, negatives_C: known cells, int64.
+        benefit_CT: net benefit of the model, in true positives per image; NaN where undefined.
+        low_CT, high_CT: its interval.
+        all_CT: net benefit of calling every image.
+        gain_CT: the model's minus the better of "all" and "none".
+        gain_low_CT, gain_high_CT: its interval, in the same draws.
+        images, patients, confidence, resamples: of the measurement.
+    """
+
+    label_names: tuple[str, ...]
+    threshold_T: Array
+    prevalence_C: Array
+    given_prevalence: bool
+    positives_C: NDArray[np.int64]
+    negatives_C: NDArray[np.int64]
+    benefit_CT: Array
+    low_CT: Array
+    high_CT: Array
+    all_CT: Array
+    gain_CT: Array
+    gain_low_CT: Array
+    gain_high_CT: Array
+    images: int
+    patients: int
+    confidence: float
+    resamples: int
+
+    def useful_range(self, column: int, *, sure: bool = False) -> tuple[float, float] | None:
+        """The thresholds at which the model of a finding beats both "all" and "none".
+
+        Args:
+            column: of the finding.
+            sure: only where the interval of the gain is above 0.
+
+        Returns:
+            The first and last threshold of the grid in the unbroken stretch around the greatest gain (with ``sure``,
+            around its greatest lower limit); None if there is none.
+        """
+        return _stretch(self.threshold_T, (self.gain_low_CT if sure else self.gain_CT)[column])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: settings, and by finding the curves and the useful ranges."""
+        findings = {
+            name: {
+                "prevalence": float(self.prevalence_C[column]),
+                "positives": int(self.positives_C[column]),
+                "negatives": int(self.negatives_C[column]),
+                "net_benefit": self.benefit_CT[column].tolist(),
+                "low": self.low_CT[column].tolist(),
+                "high": self.high_CT[column].tolist(),
+                "treat_all": self.all_CT[column].tolist(),
+                "gain": self.gain_CT[column].tolist(),
+                "gain_low": self.gain_low_CT[column].tolist(),
+                "gain_high": self.gain_high_CT[column].tolist(),
+                "useful": self.useful_range(column),
+                "surely_useful": self.useful_range(column, sure=True),
+            }
+            for column, name in enumerate(self.label_names)
+        }
+        settings = {name: getattr(self, name) for name in ("images", "patients", "confidence", "resamples")}
+        return plain(
+            {
+                "label_names": list(self.label_names),
+                **settings,
+                "given_prevalence": self.given_prevalence,
+                "thresholds": self.threshold_T.tolist(),
+                "undefined": [
+                    name for name, one in zip(self.label_names, self.prevalence_C, strict=True) if np.isnan(one)
+                ],
+                "findings": findings,
+            }
+        )
+
+
+def measure_decision_curves(
+    prob_NC: ArrayLike,
+    label_NC: ArrayLike,
+    draws: PatientDraws,
+    *,
+    label_names: Sequence[str],
+    confidence: float = 0.95,
+    thresholds: Sequence[float] = THRESHOLDS,
+    prevalence: Mapping[str, float] | None = None,
+) -> DecisionCurves:
+    """Net benefit of the model, of calling every image and of calling none.
+
+    Args:
+        prob_NC: calibrated, in [0, 1].
+        label_NC: 1, 0 or NaN.
+        draws: of the patients of these N images.
+        label_names: of the C columns.
+        confidence: of the intervals, which hold at each threshold alone and not for the whole curve at once.
+        thresholds: ascending, in (0, 1).
+        prevalence: finding -> prevalence where the model is to be used: the net benefit there, if sensitivity and
+            specificity at each threshold are the same. It does not shift the probabilities: for a model that is moved
+            to another prevalence, shift those first. Without it, the observed prevalence of each draw.
+
+    Returns:
+        A finding without a known positive or a known negative is undefined: NaN throughout.
+
+    Raises:
+        ValueError: see the module's first lines; lengths that differ; a finding without a given prevalence.
+    """
+    check_confidence(confidence)
+    prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
+    names = tuple(label_names)
+    if (len(draws.patient_N), len(names)) != prob_NC.shape:
+        raise ValueError(
+            f"probabilities have shape {prob_NC.shape}; expected {len(draws.patient_N)} images of the draws and "
+            f"{len(names)} findings"
+        )
+    threshold_T = _check_thresholds(thresholds)
+    given_C = None if prevalence is None else _check_prevalence(prevalence, names)
+    curves = [
+        _measure(prob_N, label_N, draws, threshold_T, None if given_C is None else given_C[column], confidence)
+        for column, (prob_N, label_N) in enumerate(zip(prob_NC.T, label_NC.T, strict=True))
+    ]
+    positives_C, negatives_C = (label_NC == 1).sum(axis=0), (label_NC == 0).sum(axis=0)
+    observed_C = ratio(positives_C, positives_C + negatives_C)
+    both_C = (positives_C > 0) & (negatives_C > 0)
+    return DecisionCurves(
+        names,
+        threshold_T,
+        np.where(both_C, observed_C if given_C is None else given_C, np.nan),
+        given_C is not None,
+        positives_C,
+        negatives_C,
+        *(np.stack(part_CT) for part_CT in zip(*curves, strict=True)),
+        images=len(prob_NC),
+        patients=draws.n_patients,
+        confidence=confidence,
+        resamples=draws.resamples,
+    )
+
+
+def net_benefit(
+    true_rate_X: ArrayLike, false_rate_X: ArrayLike, prevalence_X: ArrayLike, threshold_T: ArrayLike
+) -> Array:
+    """sensitivity * prevalence - (1 - specificity) * (1 - prevalence) * t / (1 - t); with broadcasting.
+
+    >>> round(float(net_benefit(0.8, 0.1, 0.2, 0.5)), 12)  # 16 of 100 found, 8 of 100 called for nothing
+    0.08
+    """
+    threshold_T, prevalence_X = np.asarray(threshold_T), np.asarray(prevalence_X)
+    return true_rate_X * prevalence_X - false_rate_X * (1 - prevalence_X) * threshold_T / (1 - threshold_T)
+
+
+def _measure(
+    prob_N: Array,
+    label_N: Array,
+    draws: PatientDraws,
+    threshold_T: Array,
+    prevalence: float | None,
+    confidence: float,
+) -> tuple[Array, ...]:
+    """One finding: benefit, low, high, treat all, gain, low, high, each (T,)."""
+    positive_N, negative_N = label_N == 1, label_N == 0
+    if not positive_N.any() or not negative_N.any():
+        return tuple(np.full((7, len(threshold_T)), np.nan))
+    bins_N = np.searchsorted(threshold_T, prob_N, side="right")  # how many thresholds call the image
+    tp_MT, fp_MT = (_called(bins_N, cells_N, draws, len(threshold_T)) for cells_N in (positive_N, negative_N))
+    positive_M, negative_M = (draws.per_patient(cells_N) for cells_N in (positive_N, negative_N))
+
+    def curves(weight_RM: NDArray) -> tuple[Array, Array]:
+        weight_RM = weight_RM.astype(np.float64)
+        positives_R1, negatives_R1 = ((weight_RM @ cells_M)[:, None] for cells_M in (positive_M, negative_M))
+        true_RT, false_RT = weight_RM @ tp_MT, weight_RM @ fp_MT
+        if prevalence is None:
+            # By counts, so that a draw without a positive has its net benefit too: that of its false positives.
+            known_R1, odds_T = positives_R1 + negatives_R1, threshold_T / (1 - threshold_T)
+            return tuple(
+                ratio(true - false * odds_T, known_R1)
+                for true, false in ((true_RT, false_RT), (positives_R1, negatives_R1))
+            )
+        here = prevalence, threshold_T
+        benefit_RT = net_benefit(ratio(true_RT, positives_R1), ratio(false_RT, negatives_R1), *here)
+        return benefit_RT, net_benefit(ratio(positives_R1, positives_R1), ratio(negatives_R1, negatives_R1), *here)
+
+    benefit_1T, all_1T = curves(np.ones((1, draws.n_patients)))
+    draw_RT, gain_RT = np.empty((2, draws.resamples, len(threshold_T)))
+    for rows, weight_RM in draws.blocks():
+        benefit_RT, all_RT = curves(weight_RM)
+        draw_RT[rows], gain_RT[rows] = benefit_RT, benefit_RT - np.maximum(all_RT, 0.0)
+    gain_1T = benefit_1T - np.maximum(all_1T, 0.0)
+    return (
+        benefit_1T[0],
+        *percentile_interval(draw_RT, confidence),
+        all_1T[0],
+        gain_1T[0],
+        *percentile_interval(gain_RT, confidence),
+    )
+
+
+def _called(bins_N: NDArray[np.int64], cells_N: NDArray[np.bool_], draws: PatientDraws, thresholds: int) -> Array:
+    """How many of some cells each patient has that are called at each threshold, (M, T)."""
+    shape = draws.n_patients, thresholds + 1
+    flat = np.ravel_multi_index((draws.patient_N[cells_N], bins_N[cells_N]), shape)
+    count_MB = np.bincount(flat, minlength=np.prod(shape)).reshape(shape).astype(np.float64)
+    return np.cumsum(count_MB[:, ::-1], axis=1)[:, -2::-1]
+
+
+def _stretch(threshold_T: Array, gain_T: Array) -> tuple[float, float] | None:
+    """The ends of the thresholds around the greatest gain without one in between whose gain is not above 0."""
+    if not (gain_T > 0).any():
+        return None
+    best, stops = int(np.nanargmax(gain_T)), np.flatnonzero(~(gain_T > 0))
+    first = max(stops[stops < best], default=-1) + 1
+    last = min(stops[stops > best], default=len(gain_T)) - 1
+    return float(threshold_T[first]), float(threshold_T[last])
+
+
+def _check_thresholds(thresholds: Sequence[float]) -> Array:
+    threshold_T = np.asarray(thresholds, dtype=np.float64)
+    if threshold_T.ndim != 1 or not len(threshold_T) or not ((threshold_T > 0) & (threshold_T < 1)).all():
+        raise ValueError(f"thresholds must be numbers between 0 and 1; got {thresholds}")
+    if (np.diff(threshold_T) <= 0).any():
+        raise ValueError("thresholds must ascend, without repeats")
+    return threshold_T
+
+
+def _check_prevalence(prevalence: Mapping[str, float], names: Sequence[str]) -> Array:
+    missing = [name for name in names if name not in prevalence]
+    if missing:
+        raise ValueError(f"no prevalence given for {', '.join(missing)}; give one for each finding")
+    given_C = np.array([prevalence[name] for name in names], dtype=np.float64)
+    for name, value in zip(names, given_C, strict=True):
+        if not 0 < value < 1:
+            raise ValueError(f"the prevalence of {name} is {value:g}; it must be between 0 and 1")
+    return given_C
