@@ -223,6 +223,26 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def read_json(path: str | Path, *, repair: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        path: the file.
+        repair: what the user can do about a damaged one.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not valid JSON, or not an object; one line that names the file and the repair.
+    """
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): {repair}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not a JSON object but a {type(value).__name__}: {repair}")
+    return value
+
+
 def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file's content, 64 hexadecimal digits."""
     with Path(path).open("rb") as file:

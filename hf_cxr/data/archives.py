@@ -6,7 +6,6 @@ so members are written one by one; its filter is called for each.
 """
 
 import gzip
-import json
 import logging
 import os
 import re
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from hf_cxr.data.sources.nih import RELEASE
-from hf_cxr.files import write_json
+from hf_cxr.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +34,9 @@ class DownloadError(RuntimeError):
 def read_record(path: Path) -> dict:
     """A small JSON file of ours; empty if it is missing or damaged."""
     try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_json(path, repair="download again")
+    except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def unpack(archive: str | os.PathLike, root: str | os.PathLike, folder: str | None = None) -> int:

@@ -18,6 +18,7 @@ import datasets
 from filelock import FileLock, Timeout
 
 from hf_cxr.data.manifest import (
+    AGAIN,
     DICT,
     INFO,
     LOCK,
@@ -25,12 +26,11 @@ from hf_cxr.data.manifest import (
     SHARDS,
     STATE,
     digest_of,
-    read_json,
     read_shards,
     sealed,
     wrong_part,
 )
-from hf_cxr.files import file_sha256, is_leftover, write_json, write_text
+from hf_cxr.files import file_sha256, is_leftover, read_json, write_json, write_text
 from hf_cxr.locks import acquired
 from hf_cxr.words import error_words
 
@@ -112,7 +112,7 @@ def _is_own_leaving(name: str) -> bool:
 
 def _is_manifest(path: Path) -> bool:
     try:
-        return path.is_file() and wrong_part(read_json(path)) is None
+        return path.is_file() and wrong_part(read_json(path, repair=AGAIN)) is None
     except ValueError:
         return False
 
@@ -159,7 +159,7 @@ def _with_digest(entry: Mapping[str, Any], out: Path) -> dict[str, Any]:
 
 
 def _place_split(skeleton: Path, folder: Path, entries: Sequence[Mapping]) -> None:
-    state = read_json(skeleton / STATE)
+    state = read_json(skeleton / STATE, repair=AGAIN)
     state["_data_files"] = [{"filename": entry["file"]} for entry in entries]
     state["_fingerprint"] = digest_of([entry["digest"] for entry in entries])[:16]
     write_json(folder / STATE, state)
