@@ -30,6 +30,7 @@ from hf_cxr.arguments.model import ModelArguments
 from hf_cxr.arguments.spelling import check_flags, current_spelling
 from hf_cxr.arguments.training import NOT_COMPARED, CXRTrainingArguments
 from hf_cxr.arguments.yaml_values import convert, is_text
+from hf_cxr.words import plural
 from hf_cxr.yaml_files import read_yaml
 
 __all__ = [
@@ -145,7 +146,7 @@ class RunArguments:
     def __post_init__(self):
         start, epochs = self.stages.reweight_from_epoch, self.training.num_train_epochs
         if start is not None and self.training.max_steps <= 0 and start >= epochs:
-            raise ValueError(f"reweight_from_epoch is {start}, and training ends after {epochs:g} epochs")
+            raise ValueError(f"reweight_from_epoch is {start}, and training ends after {plural(epochs, 'epoch')}")
         if self.stages.feature_oversampling is not None and self.sampling.sampler in ("shuffle", "under"):
             raise ValueError(
                 f"feature_oversampling acts on images drawn again, and the sampler {self.sampling.sampler} draws each "

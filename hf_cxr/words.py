@@ -49,6 +49,21 @@ def error_words(error: BaseException, most: int = 300) -> str:
     return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__} {text}".strip()
 
 
+def plural(count: float, noun: str, many: str | None = None) -> str:
+    """A count with its noun, and with its verb if the nouns contain one.
+
+    Args:
+        count: how many, a whole number or not.
+        noun: the words after 1.
+        many: the words after any other count; by default ``noun`` with an s.
+
+    >>> plural(1, "comparison"), plural(2000, "draw"), plural(1.5, "epoch"), plural(1, "image is", "images are")
+    ('1 comparison', '2,000 draws', '1.5 epochs', '1 image is')
+    """
+    number = f"{int(count):,}" if count == int(count) else f"{count:g}"
+    return f"{number} {noun if count == 1 else many or f'{noun}s'}"
+
+
 def in_figure(text: str, most: int = 60) -> str:
     r"""Text that matplotlib draws as it is: a dollar sign begins no formula, and a long name leaves room for the rest.
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.words import plural
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         files = plan_push(args.run_dir, args.repo_id, include_predictions=args.include_predictions)
         print("\n".join(f"{file.size:>14,} bytes  {file.path}" for file in files))
         total = sum(file.size for file in files)
-        print(f"{total:>14,} bytes in {len(files)} files for {args.repo_id}; dry run: nothing was sent")
+        print(f"{total:>14,} bytes in {plural(len(files), 'file')} for {args.repo_id}; dry run: nothing was sent")
     else:
         url = push_run(
             args.run_dir, args.repo_id, private=not args.public, include_predictions=args.include_predictions

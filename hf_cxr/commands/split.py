@@ -14,6 +14,7 @@ from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import RunArguments, parse_arguments
 from hf_cxr.files import check_output_file
+from hf_cxr.words import plural
 
 HASHES = {"file_sha256", "perceptual_hash"}  # columns that a prepared data set has
 
@@ -110,7 +111,7 @@ def check(args: RunArguments, *, images: bool) -> int:
     for duplicate in within[:10]:
         print(f"  {duplicate}")
     if across:
-        print(f"hf-cxr split: {len(across):,} image(s) are also in another split:", file=sys.stderr)
+        print(f"hf-cxr split: {plural(len(across), 'image is', 'images are')} also in another split:", file=sys.stderr)
         print("\n".join(f"  {duplicate}" for duplicate in across), file=sys.stderr)
     return 2 if across else 0
 

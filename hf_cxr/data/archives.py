@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from hf_cxr.data.sources.nih import RELEASE
 from hf_cxr.files import read_json, write_json
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def _write_images(archive: Path, beside: Path) -> int:
             _write_image(tar.extractfile(member), beside / "images" / match[1])
             count += 1
     if skipped:
-        logger.warning("%s: %d file(s) skipped, such as %s", archive, len(skipped), ", ".join(skipped[:3]))
+        logger.warning("%s: %s skipped, such as %s", archive, plural(len(skipped), "file"), ", ".join(skipped[:3]))
     if not count:
         raise tarfile.TarError("it has no file such as images/00000001_000.png")
     return count

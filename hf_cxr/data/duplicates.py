@@ -48,6 +48,7 @@ from tqdm.auto import tqdm
 
 from hf_cxr.data.images.grey import ImageError, read_grey
 from hf_cxr.data.splits import read_column
+from hf_cxr.words import plural
 
 SIDE = 128  # pixels; the image is shrunk to SIDE x SIDE
 FREQUENCIES, COARSE = 32, 16  # of which the first bits are those below COARSE
@@ -142,7 +143,7 @@ def hash_images(splits: Mapping[str, datasets.Dataset]) -> dict[str, dict[str, l
             hashed[name] = columns
     if unreadable:
         raise ValueError(
-            f"{len(unreadable):,} image file(s) cannot be read: "
+            f"{plural(len(unreadable), 'image file')} cannot be read: "
             + "; ".join(f"{error.name}: {error.reason}" for error in unreadable[:5])
             + ". Fetch them again, or remove them and continue with --missing_images skip"
         )
@@ -215,8 +216,9 @@ def check_no_duplicates(splits: Mapping[str, Any]) -> dict[str, int]:
     across = [duplicate for duplicate in duplicates if duplicate.split != duplicate.other_split]
     if across:
         raise ValueError(
-            f"{len(across):,} image(s) are also in another split: {'; '.join(map(str, across[:5]))}. Figures from "
-            "such splits are inflated: put both in one split, or leave one out"
+            f"{plural(len(across), 'image is', 'images are')} also in another split: "
+            f"{'; '.join(map(str, across[:5]))}. Figures from such splits are inflated: put "
+            "both in one split, or leave one out"
         )
     within = [duplicate.split for duplicate in duplicates]
     return {name: within.count(name) for name in splits}

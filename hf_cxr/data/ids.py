@@ -31,6 +31,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hf_cxr.words import plural
+
 NO_ID = frozenset(("", "nan", "nat", "none", "null", "na", "<na>", "n/a", "#n/a"))  # in lower case
 
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))  # of no width: left out
@@ -194,7 +196,7 @@ def similar_ids(values: Mapping[str, Iterable[str]], noun: str, *, examples: int
         pairs = sorted((kin[first][key], kin[second][key]) for key in shared if kin[first][key] != kin[second][key])
         if pairs:
             shown = ", ".join(f"{one} and {other}" for one, other in pairs[:examples])
-            count = f"{len(pairs):,} {noun} ids differ" if len(pairs) > 1 else f"1 {noun} id differs"
+            count = plural(len(pairs), f"{noun} id differs", f"{noun} ids differ")
             sentences.append(
                 f"{first} and {second}: {count} only in leading zeros, capital letters or the like"
                 + (f", such as {shown}" if shown else "")
@@ -230,7 +232,7 @@ def _each(cells: pd.Series, rule, where: str) -> pd.Series:
     if lost:
         shown = ", ".join(repr(str(value)) for value in lost[:3])
         raise ValueError(
-            f"{where} contains rounded numbers ({int(cells.isin(lost).sum())} row(s), such as {shown}): digits are "
-            "lost, and different ids may look the same; export the ids again, as text or whole numbers"
+            f"{where} contains rounded numbers ({plural(int(cells.isin(lost).sum()), 'row')}, such as {shown}): "
+            "digits are lost, and different ids may look the same; export the ids again, as text or whole numbers"
         )
     return pd.Series(np.array([*texts, ""], dtype=object)[code_N], index=cells.index, name=cells.name, dtype=str)

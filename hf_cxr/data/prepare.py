@@ -62,6 +62,7 @@ from hf_cxr.data.sources.prepared import (
 from hf_cxr.data.sources.source import Source
 from hf_cxr.data.splits import split_fingerprint
 from hf_cxr.files import file_sha256, plain, replacing, write_json
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ class _Job:
         """Write each shard and then its line in `shards.jsonl`."""
         total = sum(map(len, todo))
         if total:
-            logger.info("%s images to decode, %d processes", f"{total:,}", self.workers)
+            logger.info("%s to decode, %s", plural(total, "image"), plural(self.workers, "process", "processes"))
         with (
             worker_pool(self.workers if total > BATCH else 1) as pool,
             tqdm(total=total, desc="Preparing", unit="image", disable=not total) as bar,
@@ -449,6 +450,7 @@ def _refuse(manifest: Mapping[str, Any], unreadable: str, duplicates: str) -> No
     across = [Duplicate(**entry) for entry in manifest["duplicates"] if entry["split"] != entry["other_split"]]
     if across and duplicates == "error":
         raise ValueError(
-            f"{len(across):,} images are in two splits: {'; '.join(map(str, across[:5]))}. Figures from such splits "
-            "are inflated: re-split the images, fix the table, or continue and list them with --duplicates list"
+            f"{plural(len(across), 'image is', 'images are')} in two splits: "
+            f"{'; '.join(map(str, across[:5]))}. Figures from such splits are inflated: re-split the images, fix "
+            "the table, or continue and list them with --duplicates list"
         )

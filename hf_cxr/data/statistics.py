@@ -21,6 +21,7 @@ from hf_cxr.data.counting import CoOccurrence, Distribution, co_occurrence, rati
 from hf_cxr.data.schema import label_matrix
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace, Tier
+from hf_cxr.words import plural
 
 COLUMNS = ("patient_id", "view", "sex", "age")  # read beside the labels
 UNKNOWN = "unknown"
@@ -281,7 +282,7 @@ def _checked_labels(name: str, split: datasets.Dataset, label_names: LabelSpace)
     if strange_NC.any():
         row, column = np.argwhere(strange_NC)[0]
         raise ValueError(
-            f"split {name!r} has {strange_NC.sum():,} label(s) that are not 1, 0 or NaN, such as "
+            f"split {name!r} has {plural(strange_NC.sum(), 'label')} other than 1, 0 and NaN, such as "
             f"{label_NC[row, column]:g} for {label_names[column]} in row {row}; "
             "make uncertain labels 1, 0 or NaN first"
         )
@@ -312,7 +313,7 @@ def _ages(name: str, age_N: pd.Series) -> tuple[dict[str, int], dict[str, float]
     age_N = age_N.to_numpy(dtype=np.float64)
     known = np.sort(age_N[~np.isnan(age_N)])  # sorted, so that a mean does not depend on the order of rows
     if len(known) and known[0] < 0:
-        raise ValueError(f"split {name!r} has {(known < 0).sum():,} age(s) below 0 years, such as {known[0]:g}")
+        raise ValueError(f"split {name!r} has {plural((known < 0).sum(), 'age')} below 0 years, such as {known[0]:g}")
     decade_N = np.minimum(known // 10 * 10, _LAST_DECADE).astype(int)
     decades = [*(f"{start}-{start + 9}" for start in range(0, _LAST_DECADE, 10)), f"{_LAST_DECADE}+"]
     counts = np.bincount(decade_N // 10, minlength=len(decades)).tolist()

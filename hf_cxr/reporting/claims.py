@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainerState, TrainingArguments
 
 from hf_cxr.evaluation.calibration import Calibration
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,6 @@ def split_source(
     listed = test_images + missing.get("test", 0) + len(left_out.get("test", ()))
     words = source["splits_from"]
     if words and words.startswith("official test list") and listed != OFFICIAL_TEST:
-        given = f"the folder's own test list of {listed:,} images, not the official one of {OFFICIAL_TEST:,}"
+        given = f"the folder's own test list of {plural(listed, 'image')}, not the official one of {OFFICIAL_TEST:,}"
         words = words.replace("official test list", given, 1)
     return {**source, "splits_from": words}

@@ -8,6 +8,7 @@ import numpy as np
 from hf_cxr.data.statistics import UNKNOWN, Distribution, DrawStatistics, SplitStatistics, Statistics
 from hf_cxr.reporting import plots
 from hf_cxr.reporting.document import Block, Document, Figure, Heading, Note, Table, Text
+from hf_cxr.words import plural
 
 PAIRS_SHOWN = 12
 
@@ -63,7 +64,7 @@ def draw(statistics: Statistics) -> dict[str, matplotlib.figure.Figure]:
         ),
     }
     for name, split in splits.items():
-        both, title = split.co_occurrence, f"Findings that occur together: {name}, {split.images:,} images"
+        both, title = split.co_occurrence, f"Findings that occur together: {name}, {plural(split.images, 'image')}"
         figures[f"co_occurrence_{name}"] = plots.co_occurrence(both.both_CC, both.conditional_CC, names, title)
     return figures
 
@@ -154,11 +155,12 @@ def _draws(drawn: DrawStatistics, sampler: str) -> list[Block]:
     return [
         Heading(f"Training images as the sampler {sampler} draws them"),
         Text(
-            f"In an epoch, on average (whole batches: up to one less): {drawn.draws:,.0f} draws from {drawn.images:,} "
-            f"images, {drawn.distinct:,.0f} distinct ones ({100 * drawn.distinct / drawn.images:.1f} %), one at most "
-            f"{np.ceil(drawn.most_draws):.0f} times."
+            f"In an epoch, on average (whole batches: up to one less): {plural(round(drawn.draws), 'draw')} from "
+            f"{plural(drawn.images, 'image')}, {drawn.distinct:,.0f} distinct ones "
+            f"({100 * drawn.distinct / drawn.images:.1f} %), one at most "
+            f"{plural(np.ceil(drawn.most_draws), 'time')}."
         ),
-        Text(f"Without a known positive: {draws:,.0f} draws from {images:,} images."),
+        Text(f"Without a known positive: {plural(round(draws), 'draw')} from {plural(round(images), 'image')}."),
         Table.of(head, rows),
     ]
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from hf_cxr.evaluation.metric import METRICS
 from hf_cxr.evaluation.metrics import roc_curve_points
 from hf_cxr.files import replacing
-from hf_cxr.words import in_figure, in_legend, in_title
+from hf_cxr.words import in_figure, in_legend, in_title, plural
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 
@@ -145,7 +145,7 @@ def findings_per_image(histograms: Mapping[str, Mapping[int, int]], title: str =
                 axis.text(left + share / 2, row, text, ha="center", va="center", fontsize=9, **style)
             left += share
     axis.set_yticks(
-        range(len(histograms)), [f"{in_figure(n)}\n{sum(h.values()):,} images" for n, h in histograms.items()]
+        range(len(histograms)), [f"{in_figure(n)}\n{plural(sum(h.values()), 'image')}" for n, h in histograms.items()]
     )
     axis.invert_yaxis()
     axis.set_xlim(0, 100)
@@ -294,7 +294,7 @@ def roc_comparison(
                 axis.plot([], [], label=in_legend(method), **_line(number))
         axis.set_title(_finding(name, 28), fontsize=10)
         few = (
-            f"{int((label_N == 1).sum())} positives"
+            plural(int((label_N == 1).sum()), "positive")
             if len(np.unique(label_N)) == 2
             else "one label value only:\nno curve"
         )

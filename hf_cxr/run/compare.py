@@ -57,6 +57,7 @@ from hf_cxr.run.comparison_plan import Plan, folder_name, load_plan
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.scheduler import run_in_slots
 from hf_cxr.saved_models import read_json
+from hf_cxr.words import plural
 from hf_cxr.yaml_files import dump_yaml, read_yaml
 
 __all__ = [
@@ -84,6 +85,7 @@ try:
 except Timeout:
     sys.exit({BUSY})
 from hf_cxr.commands import run_command
+from hf_cxr.words import plural
 sys.exit(run_command("train", sys.argv[2:]))
 """
 
@@ -152,7 +154,11 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
     if not folders[plan.baseline]:
         logger.error("no run of the baseline %s is finished: there is nothing to compare with", plan.baseline)
         return None
-    logger.info("measuring %d runs in %s draws of patients", sum(map(len, folders.values())), f"{plan.resamples:,}")
+    logger.info(
+        "measuring %s in %s of patients",
+        plural(sum(map(len, folders.values())), "run"),
+        plural(plan.resamples, "draw"),
+    )
     results = compare_runs(
         plan.name,
         folders,

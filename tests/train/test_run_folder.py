@@ -207,7 +207,7 @@ class TestResume:
         rows["labels"][2] = [1.0 - cell for cell in rows["labels"][2]]
         rows["image"] = splits["train"].cast_column("image", datasets.Image(decode=False))["image"][:]
         splits["train"] = type(splits["train"]).from_dict(rows, features=splits["train"].features)
-        with pytest.raises(ValueError, match=r"trained on other data: labels of 1 images changed, such as"):
+        with pytest.raises(ValueError, match=r"trained on other data: labels of 1 image changed, such as"):
             self.resume(start, splits)
         (start[2] / "data.parquet").unlink()
         with pytest.raises(ValueError, match="trained on other data"):

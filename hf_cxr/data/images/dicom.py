@@ -42,6 +42,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image
 
+from hf_cxr.words import plural
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
@@ -226,7 +228,7 @@ def _check_header(dataset: "Dataset", max_pixels: int | None) -> np.ndarray | No
         return _palette_table(dataset)
     if photometric in COLOURS and samples == 3:
         return None
-    raise ValueError(f"its PhotometricInterpretation is {photometric} with {samples} sample(s) a pixel")
+    raise ValueError(f"its PhotometricInterpretation is {photometric} with {plural(samples, 'sample')} a pixel")
 
 
 def _whole(dataset: "Dataset", keyword: str, default: int | None = None) -> int:

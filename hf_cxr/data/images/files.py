@@ -29,6 +29,7 @@ from PIL import Image
 
 from hf_cxr.data.images import dicom
 from hf_cxr.data.images.grey import FORMATS
+from hf_cxr.words import plural
 
 HIDDEN, DIRECTORY, NO_SUFFIX = "hidden", "DICOMDIR", "no suffix"
 MEDIA_DIRECTORY = b"1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
@@ -61,11 +62,11 @@ class FoundImages:
         for folder, counts in self.skipped.items():
             if total := counts.total():
                 kinds = ", ".join(f"{kind} {count:,}" for kind, count in _most(counts))
-                files, were = ("file", "was") if total == 1 else ("files", "were")
-                lines.append(f"{total:,} other {files} in {folder} {were} skipped ({kinds})")
+                were = "was" if total == 1 else "were"
+                lines.append(f"{plural(total, 'other file')} in {folder} {were} skipped ({kinds})")
         if self.repeated:
-            times, are = ("image is", "it is") if self.repeated == 1 else ("images are", "each is")
-            lines.append(f"{self.repeated:,} {times} named more than once; {are} taken once")
+            images = plural(self.repeated, "image is", "images are")
+            lines.append(f"{images} named more than once; {'it is' if self.repeated == 1 else 'each is'} taken once")
         return lines
 
 

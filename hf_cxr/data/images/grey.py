@@ -40,6 +40,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hf_cxr.data.images import dicom
+from hf_cxr.words import plural
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # not EPS, which runs Ghostscript
 BIT_DEPTHS = (8, 10, 12, 14, 16)
@@ -145,7 +146,7 @@ def resize_grey(image_HW: np.ndarray, size: int, resample: int) -> np.ndarray:
 def _name(source: str | os.PathLike | bytes | Image.Image) -> str:
     if isinstance(source, Image.Image):
         return str(getattr(source, "filename", "") or "an image in memory")
-    return f"{len(source)} bytes in memory" if isinstance(source, bytes) else os.fspath(source)
+    return f"{plural(len(source), 'byte')} in memory" if isinstance(source, bytes) else os.fspath(source)
 
 
 def _as_image_error(error: Exception, name: str) -> ImageError:

@@ -304,7 +304,9 @@ def test_chance_is_told_from_what_is_undefined(planted, found, tmp_path):
     saved = Predictions.load(path)
     dataclasses.replace(saved, logits=np.random.default_rng(5).normal(size=saved.logits.shape)).save(path)
     guessing = compare_runs("x", {"BCE": planted["BCE"], "Guess": guess}, baseline="BCE", resamples=200)
-    assert re.search(r"macro AUC .*Guess .*0\.5", " ".join(sentences.conclusions(guessing)))
+    conclusions = sentences.conclusions(guessing)
+    assert re.search(r"macro AUC .*Guess .*0\.5", conclusions[0]), "before the sentences on which method is better"
+    assert re.search(r"differ from BCE .*1 comparison\).*Guess .*higher in 0 of 1 seed\)", conclusions[1])
     auc = found.test.figures["auc"]
     bce = dataclasses.replace(auc["BCE"].overall, low=math.nan, high=math.nan)
     auc = auc | {"BCE": dataclasses.replace(auc["BCE"], overall=bce)}
