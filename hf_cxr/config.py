@@ -54,7 +54,7 @@ __all__ = [
     "take_config",
     "text_keys",
     "unknown_key",
-    "without_others_options",
+    "without_replaced_options",
 ]
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -187,13 +187,18 @@ class RunArguments:
 
 
 def parse_arguments(
-    argv: Sequence[str] | None = None, *, prog: str = "train.py", only: Collection[str] | None = None
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str = "train.py",
+    only: Collection[str] | None = None,
+    needs_config: bool = False,
 ) -> RunArguments:
     """A YAML file and flags, in any order, to the dataclasses.
 
     Args:
         argv: without the program's name. None reads the command line. Without a YAML file the quickstart's is taken.
         only: the keys that are taken from the YAML file; the rest of it is checked for unknown keys and left.
+        needs_config: refuse a command line without a YAML file.
 
     Raises:
         SystemExit: status 2 with one line that names the key, where it is and the nearest known one.
@@ -202,16 +207,21 @@ def parse_arguments(
         ARGUMENTS,
         prog=prog,
         allow_abbrev=False,
-        usage=f"{prog} [CONFIG.yaml] [--key value ...]",
+        usage=f"{prog} {'CONFIG.yaml' if needs_config else '[CONFIG.yaml]'} [--key value ...]",
         description="A YAML file gives defaults, flags win.",
     )
     try:
         config, words = take_config(list(sys.argv[1:] if argv is None else argv))
+        if needs_config and config is None and not {"-h", "--help"} & set(words):
+            raise ValueError(
+                "no config is given; give one, such as configs/quickstart.yaml (synthetic images, a few minutes), "
+                "configs/nih_small.yaml or configs/nih_swin_base.yaml (the reference recipe)"
+            )
         words, mappings = take_mappings(words, KWARGS.values())
         path = CONFIGS / "quickstart.yaml" if config is None else Path(config)
         values = _read_values(parser, path)
         values = {key: value for key, value in values.items() if only is None or key in only}
-        values = merged(without_others_options(values, _chosen(words)) | mappings.whole, mappings.entries)
+        values = merged(without_replaced_options(values, _chosen(words)) | mappings.whole, mappings.entries)
         parser.set_defaults(**values)
         *parts, rest = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
@@ -262,13 +272,13 @@ class _Parser(OneLineParser, HfArgumentParser):
         return f"{super().format_help()}{help_text(architecture)}\n"
 
 
-def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+def without_replaced_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a file when another loss, sampler, model or dataset is chosen: without the options of the first.
 
     asymmetric does not take class_aware's decoupled, and a split file belongs to one dataset. An option that is given
     with the choice is an error if the component does not take it.
 
-    >>> without_others_options({"loss": "class_aware", "loss_kwargs": {"margin": 0.1}, "seed": 1}, {"loss": "bce"})
+    >>> without_replaced_options({"loss": "class_aware", "loss_kwargs": {"margin": 0.1}, "seed": 1}, {"loss": "bce"})
     {'loss': 'class_aware', 'seed': 1}
     """
     for key, default, options in (

@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.sampling.sampler != "shuffle":
         draws_N = expected_draws(args.sampling.sampler, label_matrix(train), **args.sampling.sampler_kwargs)
         drawn = describe_draws(train, label_names, draws_N)
-    document = description_document(statistics, drawn, args.sampling.sampler, title=source.name)
+    document = description_document(
+        statistics, drawn, args.sampling.sampler, title=source.name, from_tables=not source.decodable
+    )
     written = write(document, draw(statistics), own.out) if own.out else []  # first: the reader of the text may leave
     print(document.to_terminal())
     if untrainable := why_untrainable(train):

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from hf_cxr.arguments.components import architecture_options
+from hf_cxr.arguments.components import ARCHITECTURES, architecture_options
 from hf_cxr.models.head import check_head
 from hf_cxr.models.record import KEY as RECORD
 from hf_cxr.models.record import ModelRecord
@@ -30,18 +30,13 @@ from hf_cxr.options import check_options
 from hf_cxr.saved_models import reading
 from hf_cxr.words import error_words
 
-# Name, as config.json has it (model_type) -> check of the architecture's own values, or None where the common checks
-# and the pass on the meta device are enough.
-ARCHITECTURES: dict[str, Callable[[Mapping[str, Any], str], None] | None] = {
+# Architecture -> check of its own values. For the rest the common checks and the pass on the meta device are enough.
+CHECKS: dict[str, Callable[[Mapping[str, Any], str], None]] = {
     "beit": check_patches,
-    "convnext": None,
-    "convnextv2": None,
     "deit": check_patches,
     "dinov2": check_patches,
     "dinov2_with_registers": check_patches,
-    "focalnet": None,
     "swin": check_swin,
-    "swinv2": None,
     "vit": check_patches,
 }
 
@@ -87,7 +82,7 @@ def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
     defaults = kind()
     filled = {key: getattr(defaults, key) for key in kind.__dataclass_fields__} | dict(values)
     _check_common(filled, where)
-    own_check = ARCHITECTURES[name]
+    own_check = CHECKS.get(name)
     if own_check is not None:
         own_check(filled, where)
     # Where an architecture has two classifiers, transformers chooses by this list and takes the first without it.

@@ -11,10 +11,19 @@ from hf_cxr.reporting.document import Block, Document, Figure, Heading, Note, Ta
 from hf_cxr.words import plural
 
 PAIRS_SHOWN = 12
+NOT_CHECKED = (
+    "Counted from the tables, in which each row is an image: an image whose file is missing or cannot be read counts "
+    "too, so a run may train on fewer."
+)
 
 
 def description_document(
-    statistics: Statistics, drawn: DrawStatistics | None = None, sampler: str = "", *, title: str = "Data set"
+    statistics: Statistics,
+    drawn: DrawStatistics | None = None,
+    sampler: str = "",
+    *,
+    title: str = "Data set",
+    from_tables: bool = False,
 ) -> Document:
     """Counts, shifts between splits, co-occurrence and, if given, what a sampler draws.
 
@@ -23,6 +32,7 @@ def description_document(
         drawn: what an epoch of the sampler draws from the training set; None to leave it out.
         sampler: its name.
         title: of the document.
+        from_tables: the counts are of rows, and whether each has an image was not checked.
     """
     splits = statistics.splits
     first = "train" if "train" in splits else next(iter(splits))
@@ -44,8 +54,9 @@ def description_document(
     if splits[first].co_occurrence.both_CC.sum() > np.trace(splits[first].co_occurrence.both_CC):
         blocks += [Heading(f"Findings that occur together most often, in {first}"), _pairs(statistics, splits[first])]
     blocks += [Figure(f"co_occurrence_{name}.png", f"Findings that occur together: {name}") for name in splits]
-    if absent:
-        blocks.append(Note(tuple(absent)))
+    notes = [*absent, *([NOT_CHECKED] if from_tables else [])]
+    if notes:
+        blocks.append(Note(tuple(notes)))
     values = statistics.to_dict()
     if drawn is not None:
         blocks += _draws(drawn, sampler)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hf_cxr.commands import main
-from hf_cxr.config import DataArguments
+from hf_cxr.config import CONFIGS, DataArguments
 from hf_cxr.data import check_positives, label_matrix, load_source, load_table, why_untrainable
 from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.data.sources.table.labels import PLACEHOLDERS, labels_of
@@ -217,7 +217,7 @@ def test_training_without_a_positive_is_refused_and_described_with_a_warning(tmp
     for number in range(9):
         Image.new("L", (4, 4), number).save(tmp_path / f"{number}.png")
     words = ["--dataset", "table", "--table", str(path)]
-    assert main(["train", *words, "--output_dir", str(tmp_path / "run")]) == 2
+    assert main(["train", str(CONFIGS / "quickstart.yaml"), *words, "--output_dir", str(tmp_path / "run")]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("hf-cxr train: none of the 3 training images has a finding")
     assert not list((tmp_path / "run").glob("*.safetensors"))

@@ -195,7 +195,7 @@ def test_a_method_that_differs_is_bold(found):
 def test_runs_on_other_images_are_refused(planted, tmp_path, other, message):
     folders = {"BCE": planted["BCE"], "Other": {0: run_folder(tmp_path / "other", **other)}}
     with pytest.raises(ValueError, match=message):
-        compare_runs("x", folders, baseline="BCE")
+        compare_runs("x", folders, baseline="BCE", resamples=10)
 
 
 def test_a_method_without_runs_is_left_out_and_named(planted):
@@ -204,7 +204,7 @@ def test_a_method_without_runs_is_left_out_and_named(planted):
     assert list(gone.runs) == ["BCE"]
     assert any("failed" in caution and "Gone, seed 0" in caution for caution in sentences.cautions(gone))
     with pytest.raises(ValueError, match="baseline Gone"):
-        compare_runs("x", folders, baseline="Gone")
+        compare_runs("x", folders, baseline="Gone", resamples=10)
 
 
 def test_curves_of_a_loss_are_the_functions_own():
