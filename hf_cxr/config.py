@@ -1,4 +1,4 @@
-"""The arguments behind every YAML key and every flag, and the door at which they are checked.
+"""The arguments behind every YAML key and every flag, and the one place where they are checked.
 
 Seven dataclasses, one of them a subclass of `transformers.TrainingArguments`; the longest are in
 `hf_cxr.arguments`. A YAML file gives defaults, flags win, and an unknown or misspelt key is an error that names the
@@ -95,10 +95,10 @@ MEASURING = frozenset(
 # Keys whose value may be a local path.
 PATHS = ("model_name_or_path", *DATA_PATHS)
 
-# Prefixes of keys that are for one call or one process and not of the run: left out of its config.yaml.
+# Prefixes of keys that belong to one call or one process and not to the run: left out of its config.yaml.
 NOT_SAVED = ("hub_", "local_rank", "on_existing_run", "push_to_hub", "resume_from_checkpoint")
 
-# What a run takes from the machine it is on: no reason to take it for another run.
+# Keys whose values come from the machine: a difference in them does not make it another run.
 FROM_DEVICES = ("dataloader_multiprocessing_context", "dataloader_pin_memory", "images_per_step", "use_cpu")
 
 # Keys of older releases of transformers, and of its examples -> what to write.
@@ -177,8 +177,8 @@ class RunArguments:
     def to_dict(self) -> dict[str, Any]:
         """Every key with its resolved value, as plain YAML types.
 
-        Defaults are there. The Hub's keys are not: neither a token, nor the wish to push, which a repetition of the
-        run would inherit and overwrite what was published; nor what was to be done with an earlier run.
+        Defaults are included. The Hub's keys are left out: a repetition of the run must not have the token, nor
+        overwrite what was published. So is what to do about an earlier run.
         """
         training = {key: value for key, value in self.training.to_config().items() if not key.startswith(NOT_SAVED)}
         ours = (self.data, self.model, self.loss, self.sampling, self.stages, self.evaluation)
@@ -273,10 +273,10 @@ class _Parser(OneLineParser, HfArgumentParser):
 
 
 def without_replaced_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a file when another loss, sampler, model or dataset is chosen: without the options of the first.
+    """The values of a file without the options of a loss, sampler, model or dataset that another one replaces.
 
     asymmetric does not take class_aware's decoupled, and a split file belongs to one dataset. An option that is given
-    with the choice is an error if the component does not take it.
+    together with the new choice is an error if the new component does not take it.
 
     >>> without_replaced_options({"loss": "class_aware", "loss_kwargs": {"margin": 0.1}, "seed": 1}, {"loss": "bce"})
     {'loss': 'class_aware', 'seed': 1}
@@ -321,7 +321,7 @@ def _read_values(parser: HfArgumentParser, path: Path) -> dict[str, Any]:
     values = read_yaml(path, text_keys={action.dest for action in parser._actions if is_text(action)})
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold one 'key: value' a line; it holds a {type(values).__name__}")
+        raise ValueError(f"{path} must contain one 'key: value' a line; it contains a {type(values).__name__}")
     if {"base", "methods"} <= values.keys():
         raise ValueError(f"{path} is a comparison and not one run: use `hf-cxr compare {path}`")
     values = current_spelling(values, str(path))

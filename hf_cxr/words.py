@@ -39,7 +39,7 @@ def one_line(text: str) -> str:
 
 
 def error_words(error: BaseException, most: int = 300) -> str:
-    """An error's message on one line, with its type where the message alone would be a riddle.
+    """An error's message on one line, with its type where the message alone is not clear.
 
     >>> error_words(KeyError("image")), error_words(ValueError("no such\\ncolumn"))
     ("KeyError 'image'", 'no such column')
@@ -81,7 +81,7 @@ def in_legend(text: str, most: int = 40) -> str:
 
 
 def in_title(text: str, width: int = 100) -> str:
-    """As `in_figure`, in up to three lines of so many characters."""
+    """As `in_figure`, in up to three lines of ``width`` characters."""
     return _without_formula(textwrap.fill(one_line(text), width, max_lines=3, placeholder="…"))
 
 

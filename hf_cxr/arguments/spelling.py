@@ -1,6 +1,6 @@
 """Options of losses, samplers and models as they were spelled before: flat keys, such as ``margin: 0.2``.
 
-The config.yaml of a run of that time is translated when it is read, so that the run resumes and is measured as before.
+The config.yaml of such a run is translated when it is read, so that the run resumes and is measured as before.
 In a YAML that a person wrote, and on the command line, an old key is an error that prints the new spelling.
 """
 

@@ -3,7 +3,7 @@
 The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR), and so is the size
 (--resize_size) and, by the model, the filter. Train on the folder with --dataset prepared --prepared DIR: the pixels
 are the same. If it was stopped, the same command continues; if it has finished, it does nothing; if the source
-changed, it says so. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder.
+changed, it reports that. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder.
 """
 
 import os
@@ -17,7 +17,7 @@ from hf_cxr.words import plural
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; what it raises, `run_command` prints as one line."""
+    """Exit status 0; `run_command` prints any error as one line."""
     parser = own_parser()
     own, rest = parser.parse_known_args(argv)
     if own.workers < 1:

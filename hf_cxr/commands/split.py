@@ -2,8 +2,8 @@
 
 With --out, all images of the source are re-split, by patient and stratified on findings (--seed picks another
 cut), and written to a CSV that training takes as --split_file. With --check, the splits that training would use are
-counted and searched for patients and images in common: of tables without images that takes seconds, and --images reads
-every image for byte- and near-identical ones. The source is described as in training (YAML and flags).
+counted and searched for patients and images in common: for tables without images this takes seconds; --images reads
+every image and reports byte- and near-identical ones. The source is described as in training (YAML and flags).
 """
 
 import sys

@@ -9,7 +9,7 @@ from hf_cxr.config import parse_arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 if the run is done and could not be pushed. What it raises, `run_command` prints as a line."""
+    """Exit status 0; 2 if the run is done and could not be pushed. `run_command` prints any error as one line."""
     args = parse_arguments(argv, prog="hf-cxr train", needs_config=True)
     from accelerate import PartialState
 

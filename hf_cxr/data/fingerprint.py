@@ -102,8 +102,8 @@ def load_state(folder: str | os.PathLike) -> pa.Table | None:
     return state if set(state.column_names) == columns and KEY in (state.schema.metadata or {}) else None
 
 
-def changes(before: pa.Table, now: pa.Table, *, but_files_of: Collection[str] = ()) -> Changes:
-    """How two states of the same data differ; ``but_files_of`` are ids of images whose files may."""
+def changes(before: pa.Table, now: pa.Table, *, ignore_files_of: Collection[str] = ()) -> Changes:
+    """How two states of the same data differ; ``ignore_files_of`` are ids of images whose files may differ."""
     names, names_now = (json.loads(state.schema.metadata[KEY]) for state in (before, now))
     if names != names_now:
         return Changes(rows=[f"the findings were {', '.join(names)} and are now {', '.join(names_now)}"])
@@ -120,7 +120,7 @@ def changes(before: pa.Table, now: pa.Table, *, but_files_of: Collection[str] = 
         found.rows.append("the images are in another order")
     now = now.take(pa.array(rows))
     found.rows.extend(_changed_patients(before, now) + _changed_labels(before, now, names))
-    found.files.extend(_changed_files(before, now, set(but_files_of)))
+    found.files.extend(_changed_files(before, now, set(ignore_files_of)))
     return found
 
 

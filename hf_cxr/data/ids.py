@@ -1,8 +1,8 @@
 """One rule for ids: of patients, of images, of the keys that files are joined by, of the templates of image paths.
 
 The same id is often spelled in several ways. A CSV that pandas or a spreadsheet has saved again writes 1003 as 1003.0
-as soon as the column has an empty cell; a column of Parquet or JSON may hold numbers; text comes with spaces, marks
-that are invisible, and accents in one character or two. Every reader brings ids to one spelling:
+as soon as the column has an empty cell; a column of Parquet or JSON may hold numbers; text comes with spaces,
+invisible marks, and accents in one character or two. Every reader brings ids to one spelling:
 
 | spelled                                       | id                                                |
 |-----------------------------------------------|---------------------------------------------------|

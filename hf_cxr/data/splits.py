@@ -321,7 +321,7 @@ def check_patients_disjoint(splits: Mapping[str, Any]) -> None:
 
 
 def near_shared_patients(splits: Mapping[str, Any], *, examples: int = 3) -> list[str]:
-    """What speaks against the claim that no patient is in two splits: ids that differ only in their spelling.
+    """Evidence against the claim that no patient is in two splits: ids that differ only in their spelling.
 
     00001003 and 1003 may be two patients, but more likely are one whose zeros a spreadsheet removed. A report that
     calls the splits disjoint must repeat these sentences.
@@ -337,7 +337,7 @@ def near_shared_patients(splits: Mapping[str, Any], *, examples: int = 3) -> lis
 
 
 def near_shared_images(splits: Mapping[str, Any]) -> list[str]:
-    """The same of image ids."""
+    """The same for image ids."""
     return _near_shared(splits, "image_id", "image", 3)
 
 

@@ -1,4 +1,4 @@
-"""What a labelled set of radiographs holds: counts, shifts between splits, tiers, patients, views, co-occurrence.
+"""What a labelled set of radiographs contains: counts, shifts between splits, tiers, patients, views, co-occurrence.
 
 Only tables are read, never pixels. An unknown cell takes part in nothing: prevalence is over known cells, and a pair
 of findings is counted on the images that know both. Everything counts images, unless it says patients.
@@ -6,7 +6,7 @@ of findings is counted on the images that know both. Everything counts images, u
 Refuses: labels other than 1, 0 and NaN, or of another number of findings; rows without a patient; negative ages;
 empty splits.
 
-N = images, C = findings. Of a matrix CC the first axis is the row, the second the column.
+N = images, C = findings. In a matrix CC the first axis is the row, the second the column.
 """
 
 from collections.abc import Mapping, Sequence
@@ -211,11 +211,11 @@ def describe_draws(train: datasets.Dataset, label_names: Sequence[str], draws_N:
 
 
 def describe_splits(splits: Mapping[str, datasets.Dataset], label_names: Sequence[str]) -> Statistics:
-    """Count what the splits hold.
+    """Count what the splits contain.
 
     Args:
         splits: by name, in the columns of `hf_cxr.data.schema`. ``labels`` and ``patient_id`` are needed; values of
-            ``view``, ``sex`` and ``age`` are unknown if the column is not there; ``image`` is not looked at.
+            ``view``, ``sex`` and ``age`` are unknown if the column is not there; ``image`` is not read.
         label_names: C findings in the order of the labels.
 
     Raises:
@@ -227,11 +227,11 @@ def describe_splits(splits: Mapping[str, datasets.Dataset], label_names: Sequenc
         raise ValueError("no split to describe")
     described = {name: _describe(name, split, label_names) for name, split in splits.items()}
     train = described.get("train")
-    others = {name: split for name, split in described.items() if train is not None and name != "train"}
+    compared = {name: split for name, split in described.items() if train is not None and name != "train"}
     return Statistics(
         label_names=tuple(label_names),
         splits=described,
-        shift={name: ratio(split.prevalence_C, train.prevalence_C) for name, split in others.items()},
+        shift={name: ratio(split.prevalence_C, train.prevalence_C) for name, split in compared.items()},
         tiers={} if train is None else label_names.tiers(train.positives_C.tolist()),
     )
 

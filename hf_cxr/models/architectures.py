@@ -1,11 +1,11 @@
-"""The architectures there are, and what is checked before one is built.
+"""What is checked before a model of an architecture is built.
 
 A config.json may come from a stranger, and an option may be mistyped. Sizes that no machine could hold, values of
 another type and parts that contradict each other are refused here by name, in milliseconds and without memory. What
 the checks do not foresee shows in one pass of the model on the meta device, which computes shapes and no values.
 
-Refused: an architecture that is not in `ARCHITECTURES`, other than three channels, a head that is not one linear layer
-(see `head`), batch norm, and what the architecture's own check refuses.
+Refused: an architecture that is not among `ARCHITECTURES`, other than three channels, a head that is not one linear
+layer (see `head`), batch norm, and what the architecture's own check refuses.
 """
 
 import copy

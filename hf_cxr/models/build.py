@@ -28,7 +28,7 @@ def fresh(name: str, kwargs: Mapping[str, Any], label_names: Sequence[str], imag
     """A model of random weights with a head of C independent outputs, in float32.
 
     Args:
-        name: of the architecture, from `architectures.ARCHITECTURES`.
+        name: of the architecture, from `hf_cxr.arguments.components.ARCHITECTURES`.
         kwargs: arguments of the architecture's config, such as ``{"embed_dim": 96, "depths": [2, 2, 6, 2]}``.
         label_names: C finding names, in order; they become id2label.
         image_size: side of the input in pixels.

@@ -19,9 +19,9 @@ NEVER_DEFINED = "was never defined"
 
 
 def chosen_step(args: TrainingArguments, state: TrainerState) -> int | None:
-    """The step of the checkpoint that was gone back to; None if the run ends with its last weights.
+    """The step of the checkpoint that was restored; None if the run ends with its last weights.
 
-    A checkpoint is chosen only if its figure is a number: of a figure that is NaN in every epoch none is the best.
+    A checkpoint is chosen only if its figure is a number: a figure that is NaN in every epoch has no best.
     """
     if not args.load_best_model_at_end or not _is_defined(state):
         return None

@@ -1,4 +1,4 @@
-"""What `hf-cxr describe` shows of a data set: tables for the terminal, and figures with the same numbers."""
+"""What `hf-cxr describe` shows about a data set: tables for the terminal, and figures with the same numbers."""
 
 from itertools import combinations
 

@@ -7,7 +7,7 @@ Names of findings, runs and methods are drawn as they are, by way of `words.py`:
 Each function draws on a new figure and returns it; `save` writes it. Colours are Okabe and Ito's (2008), which
 colour-blind readers tell apart; nothing depends on colour alone.
 
-N = images, C = findings, K = points of a curve. Of a matrix CC the first axis is the row.
+N = images, C = findings, K = points of a curve. In a matrix CC the first axis is the row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from hf_cxr.words import in_figure, in_legend, in_title, plural
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 
-# One a method or finding, in this order; colours repeat after eight, with another dash.
+# One for each method or finding, in this order; colours repeat after eight, with another dash.
 COLORS = ("#000000", BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", GREY)
 DASHES = ("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1, 1, 1, 1, 1)), (0, (3, 2)), (0, (8, 2)), (0, (1, 3)))
 
@@ -38,7 +38,7 @@ def roc_curves(
     captions: Sequence[str],
     title: str,
 ) -> Figure:
-    """One small panel a finding, with its caption (AUC and interval) in it; a finding without a curve says so."""
+    """One small panel a finding, with its caption (AUC and interval) in it; where there is no curve, a note."""
     columns = 4
     rows = -(-len(label_names) // columns)
     figure = Figure(figsize=(11, 2.75 * rows + 0.6), layout="constrained")

@@ -111,15 +111,17 @@ def _check_plan(plan: Plan, path: Path) -> None:
     slugs: dict[str, str] = {}
     for method, own in plan.methods.items():
         slug = folder_name(method).casefold()
-        if not slug or slug in slugs:
-            raise ValueError(f"the method {method!r} in {path} has no folder of its own: {slugs.get(slug, 'no name')}")
+        if not slug:
+            raise ValueError(f"the method {method!r} in {path} has no letter or digit for a folder's name; rename it")
+        if slug in slugs:
+            raise ValueError(f"the method {method!r} in {path} would have the folder of {slugs[slug]!r}; rename one")
         slugs[slug] = method
         _check_run_keys(own, f"{method} in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
     grid = plan.tuning.grid if plan.tuning else {}
     for key in grid:
         users = [method for method, own in plan.methods.items() if key in flattened(own)]
         if users:
-            raise ValueError(f"{key} in {path} is tuned and also set by {', '.join(users)}; one of the two")
+            raise ValueError(f"{key} in {path} is tuned and also set by {', '.join(users)}; remove one of the two")
     if set(plan.tiers) - {"head", "tail"}:
         raise ValueError(unknown_key(min(set(plan.tiers) - {"head", "tail"}), f"tiers in {path}", ("head", "tail")))
     if not (isinstance(plan.resamples, int) and plan.resamples >= 100):
@@ -140,7 +142,7 @@ def _check_plan(plan: Plan, path: Path) -> None:
     for word in plan.flags:
         key = word.lstrip("-").split("=")[0].replace("-", "_")  # argparse takes --weight-decay as well
         if word.startswith("--") and key in fixed:
-            raise ValueError(f"--{key} is not for all runs alike: the comparison sets it; change it in {path}")
+            raise ValueError(f"--{key} cannot be given to all runs: the comparison sets it; change it in {path}")
 
 
 def _least_p(comparisons: int, resamples: int) -> float:
@@ -209,7 +211,7 @@ def _whole_numbers(values: Any, path: Path) -> tuple[int, ...]:
 
 def _mapping(values: Any, where: str) -> dict[str, Any]:
     if not isinstance(values, dict):
-        raise ValueError(f"{where} must hold one 'key: value' a line; it holds a {type(values).__name__}")
+        raise ValueError(f"{where} must contain one 'key: value' a line; it contains a {type(values).__name__}")
     return values
 
 

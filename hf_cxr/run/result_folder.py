@@ -1,6 +1,6 @@
 """Folders that `evaluate` and `ensemble` write their results to: whole or absent, and never over other results.
 
-A place is looked at before the work, and held for its length with a lock, so that two commands never write there at
+A place is checked before the work, and locked while it lasts, so that two commands never write there at
 once. Results are written into a folder beside it and moved at the end; the JSON file comes last and says that the
 folder is complete.
 

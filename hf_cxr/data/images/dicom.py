@@ -372,7 +372,7 @@ def _palette_table(dataset: "Dataset") -> np.ndarray:
 
     stored_1V = (np.arange(1 << dataset.BitsStored) + _lowest(dataset))[None]
     colour_1VC = apply_color_lut(stored_1V, dataset)[..., :3]
-    # Entries of 8 bits are kept in 16 by some, and called 16 by others.
+    # Some writers keep entries of 8 bits in 16, and some call them 16 bits wide.
     bits = min(int(dataset.RedPaletteColorLookupTableDescriptor[2]), 8 * colour_1VC.itemsize)
     highest = int(colour_1VC.max())
     if not 1 <= bits <= MOST_BITS or highest >= 1 << bits:

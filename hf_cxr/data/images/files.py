@@ -43,7 +43,7 @@ class FoundImages:
     Attributes:
         paths: image files, each once.
         skipped: for each folder that was named, how many files in it were not taken, by suffix.
-        unreadable: folders and names that could not be looked at, as errors in words.
+        unreadable: folders and names that could not be read, as errors in words.
         repeated: entries that were reached more than once.
     """
 
@@ -150,7 +150,7 @@ def _search_folder(root: Path, found: FoundImages, searched: set[tuple[int, int]
             names[:] = sorted(set(names) - hidden)
             links += [Path(folder, name) for name in names if os.path.islink(os.path.join(folder, name))]
             for name in files:
-                kind = _why_not(folder, name)
+                kind = _why_skipped(folder, name)
                 if kind is None:
                     taken.append(Path(folder, name))
                 else:
@@ -169,7 +169,7 @@ def _first_time(folder: str, searched: set[tuple[int, int]]) -> bool:
     return new
 
 
-def _why_not(folder: str, name: str) -> str | None:
+def _why_skipped(folder: str, name: str) -> str | None:
     """None for an image; for another file the word under which it is counted."""
     if _is_hidden(name):
         return HIDDEN

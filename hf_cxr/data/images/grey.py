@@ -24,7 +24,7 @@ Formats are those of `FORMATS` and DICOM, recognised by content, not by name; a 
 DICOM if it is called .dcm or .dicom.
 
 Refuses, as `ImageError` with the file's name and the reason: files that are missing, unreadable, folders, empty, cut
-short, broken or no image; several frames; floating-point, negative or wider than 16-bit pixels; more pixels than
+short, broken or not an image; several frames; floating-point, negative or wider than 16-bit pixels; more pixels than
 Pillow's `Image.MAX_IMAGE_PIXELS`, and files of more than eight bytes for each of those; DICOM that `dicom.py` refuses.
 
 H, W = height, width.
@@ -211,7 +211,7 @@ def _check_image(image: Image.Image, name: str) -> None:
         )
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        raise ImageError(name, f"it holds {frames} frames or pages; take them apart, a radiograph is one")
+        raise ImageError(name, f"it contains {frames} frames or pages; split them: a radiograph is one")
 
 
 def _is_ended(jpeg: bytes) -> bool:

@@ -200,7 +200,7 @@ def _warn_of_ignored(
 
 
 def columns_of_names(names: set[str], description: TableDescription) -> dict[str, int | str | None]:
-    """Each name's column; "" for those that mean nothing was found or nothing is known; None for all others."""
+    """Each name's column; "" for those that mean nothing was found or nothing is known; None for any other name."""
     space = description.label_space
     renamed = {name.casefold(): finding for name, finding in description.rename.items()}
     silent = {name.casefold() for name in (description.no_finding, *description.unknown_labels) if name}
