@@ -280,13 +280,13 @@ def _shards(name: str, split: datasets.Dataset, recipe: Recipe) -> list[Shard]:
     rows = max(1, SHARD_BYTES // (recipe.size**2 + 512))
     of = max(1, -(-len(split) // rows))
     undecoded = split.cast_column("image", datasets.Image(decode=False)).with_format("arrow")
-    images, rest = undecoded.select_columns(["image"]), undecoded.remove_columns("image")
+    images, columns = undecoded.select_columns(["image"]), undecoded.remove_columns("image")
     shards = []
     for number in range(of):
         start, stop = number * rows, min((number + 1) * rows, len(split))
         # Few at a time: images may be inside their rows, and those as stored are far larger than resized ones.
         parts = (images[first : min(first + BATCH, stop)] for first in range(start, stop, BATCH))
-        states, rows = [state for part in parts for state in _states(part)], _plain_rows(rest[start:stop])
+        states, rest = [state for part in parts for state in _states(part)], _plain_rows(columns[start:stop])
         digest = digest_of([asdict(recipe), FORMAT, name, split.column_names, states, rest])
         shards.append(Shard(name, number, of, start, stop, digest))
     return shards
