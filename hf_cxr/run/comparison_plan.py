@@ -19,7 +19,7 @@ from hf_cxr.config import (
     unknown_key,
     without_replaced_options,
 )
-from hf_cxr.evaluation.metric import metric_key
+from hf_cxr.evaluation.kernels import metric_key
 from hf_cxr.words import plural
 from hf_cxr.yaml_files import read_yaml
 
