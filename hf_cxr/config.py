@@ -1,4 +1,4 @@
-"""The arguments behind every YAML key and every flag, and the door at which they are checked.
+"""The arguments behind every YAML key and every flag, and the one place where they are checked.
 
 Seven dataclasses, one of them a subclass of `transformers.TrainingArguments`; the longest are in
 `hf_cxr.arguments`. A YAML file gives defaults, flags win, and an unknown or misspelt key is an error that names the
@@ -31,6 +31,7 @@ from hf_cxr.arguments.spelling import check_flags, current_spelling
 from hf_cxr.arguments.training import NOT_COMPARED, CXRTrainingArguments
 from hf_cxr.arguments.yaml_values import convert, is_text
 from hf_cxr.evaluation.threshold_rules import RULES, check_rule
+from hf_cxr.words import plural
 from hf_cxr.yaml_files import read_yaml
 
 __all__ = [
@@ -54,7 +55,7 @@ __all__ = [
     "take_config",
     "text_keys",
     "unknown_key",
-    "without_others_options",
+    "without_replaced_options",
 ]
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -118,10 +119,10 @@ MEASURING = frozenset(
 # Keys whose value may be a local path.
 PATHS = ("model_name_or_path", *DATA_PATHS)
 
-# Prefixes of keys that are for one call or one process and not of the run: left out of its config.yaml.
+# Prefixes of keys that belong to one call or one process and not to the run: left out of its config.yaml.
 NOT_SAVED = ("hub_", "local_rank", "on_existing_run", "push_to_hub", "resume_from_checkpoint")
 
-# What a run takes from the machine it is on: no reason to take it for another run.
+# Keys whose values come from the machine: a difference in them does not make it another run.
 FROM_DEVICES = ("dataloader_multiprocessing_context", "dataloader_pin_memory", "images_per_step", "use_cpu")
 
 # Keys of older releases of transformers, and of its examples -> what to write.
@@ -169,7 +170,7 @@ class RunArguments:
     def __post_init__(self):
         start, epochs = self.stages.reweight_from_epoch, self.training.num_train_epochs
         if start is not None and self.training.max_steps <= 0 and start >= epochs:
-            raise ValueError(f"reweight_from_epoch is {start}, and training ends after {epochs:g} epochs")
+            raise ValueError(f"reweight_from_epoch is {start}, and training ends after {plural(epochs, 'epoch')}")
         if self.stages.feature_oversampling is not None and self.sampling.sampler in ("shuffle", "under"):
             raise ValueError(
                 f"feature_oversampling acts on images drawn again, and the sampler {self.sampling.sampler} draws each "
@@ -200,8 +201,8 @@ class RunArguments:
     def to_dict(self) -> dict[str, Any]:
         """Every key with its resolved value, as plain YAML types.
 
-        Defaults are there. The Hub's keys are not: neither a token, nor the wish to push, which a repetition of the
-        run would inherit and overwrite what was published; nor what was to be done with an earlier run.
+        Defaults are included. The Hub's keys are left out: a repetition of the run must not have the token, nor
+        overwrite what was published. So is what to do about an earlier run.
         """
         training = {key: value for key, value in self.training.to_config().items() if not key.startswith(NOT_SAVED)}
         ours = (self.data, self.model, self.loss, self.sampling, self.stages, self.evaluation)
@@ -210,13 +211,18 @@ class RunArguments:
 
 
 def parse_arguments(
-    argv: Sequence[str] | None = None, *, prog: str = "train.py", only: Collection[str] | None = None
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str = "train.py",
+    only: Collection[str] | None = None,
+    needs_config: bool = False,
 ) -> RunArguments:
     """A YAML file and flags, in any order, to the dataclasses.
 
     Args:
         argv: without the program's name. None reads the command line. Without a YAML file the quickstart's is taken.
         only: the keys that are taken from the YAML file; the rest of it is checked for unknown keys and left.
+        needs_config: refuse a command line without a YAML file.
 
     Raises:
         SystemExit: status 2 with one line that names the key, where it is and the nearest known one.
@@ -225,16 +231,21 @@ def parse_arguments(
         ARGUMENTS,
         prog=prog,
         allow_abbrev=False,
-        usage=f"{prog} [CONFIG.yaml] [--key value ...]",
+        usage=f"{prog} {'CONFIG.yaml' if needs_config else '[CONFIG.yaml]'} [--key value ...]",
         description="A YAML file gives defaults, flags win.",
     )
     try:
         config, words = take_config(list(sys.argv[1:] if argv is None else argv))
+        if needs_config and config is None and not {"-h", "--help"} & set(words):
+            raise ValueError(
+                "no config is given; give one, such as configs/quickstart.yaml (synthetic images, a few minutes), "
+                "configs/nih_small.yaml or configs/nih_swin_base.yaml (the reference recipe)"
+            )
         words, mappings = take_mappings(words, KWARGS.values())
         path = CONFIGS / "quickstart.yaml" if config is None else Path(config)
         values = _read_values(parser, path)
         values = {key: value for key, value in values.items() if only is None or key in only}
-        values = merged(without_others_options(values, _chosen(words)) | mappings.whole, mappings.entries)
+        values = merged(without_replaced_options(values, _chosen(words)) | mappings.whole, mappings.entries)
         parser.set_defaults(**values)
         *parts, rest = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
@@ -285,13 +296,13 @@ class _Parser(OneLineParser, HfArgumentParser):
         return f"{super().format_help()}{help_text(architecture)}\n"
 
 
-def without_others_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a file when another loss, sampler, model, dataset or rule is chosen: without those of the first.
+def without_replaced_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a file without the options of a loss, sampler, model, dataset or rule that another one replaces.
 
     asymmetric does not take class_aware's decoupled, and a split file belongs to one dataset. An option that is given
-    with the choice is an error if the component does not take it.
+    together with the new choice is an error if the new component does not take it.
 
-    >>> without_others_options({"loss": "class_aware", "loss_kwargs": {"margin": 0.1}, "seed": 1}, {"loss": "bce"})
+    >>> without_replaced_options({"loss": "class_aware", "loss_kwargs": {"margin": 0.1}, "seed": 1}, {"loss": "bce"})
     {'loss': 'class_aware', 'seed': 1}
     """
     for key, default, options in (
@@ -335,7 +346,7 @@ def _read_values(parser: HfArgumentParser, path: Path) -> dict[str, Any]:
     values = read_yaml(path, text_keys={action.dest for action in parser._actions if is_text(action)})
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold one 'key: value' a line; it holds a {type(values).__name__}")
+        raise ValueError(f"{path} must contain one 'key: value' a line; it contains a {type(values).__name__}")
     if {"base", "methods"} <= values.keys():
         raise ValueError(f"{path} is a comparison and not one run: use `hf-cxr compare {path}`")
     values = current_spelling(values, str(path))

@@ -52,8 +52,8 @@ _REPAIRS = {
     errno.EEXIST: ("a part of the path is not a folder", "give another place"),
     errno.EIO: ("the disk reports an error", "check the disk or give another place"),
 }
-# What only writing meets. Another error inside a `replacing` block may come from what is read there.
-_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+# Errors that only writing causes. Any other error inside a `replacing` block may come from what is read there.
+_WRITING_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class OutputError(OSError):
@@ -70,7 +70,7 @@ class OutputError(OSError):
         >>> print(OutputError.of("a.csv", OSError(errno.ENOSPC, "No space left on device")))
         cannot write a.csv: the disk is full; free disk space or give another place
         """
-        number = _number(error)
+        number = _error_number(error)
         reason, usual = _REPAIRS.get(number, (getattr(error, "strerror", None) or str(error), "give another place"))
         return cls(f"cannot write {path}: {reason}; {repair or usual}", number)
 
@@ -104,7 +104,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except OutputError:
         raise
     except Exception as error:  # not all are OSErrors: safetensors has its own for a full disk
-        if _number(error) in _OF_WRITING:
+        if _error_number(error) in _WRITING_ERRORS:
             raise OutputError.of(path, error) from error
         raise
     finally:
@@ -143,7 +143,7 @@ def check_output_file(path: str | Path, *, inputs: Iterable[str | Path] = (), ta
     Args:
         path: the file to be written.
         inputs: files and folders that the command reads; a file may not be one of them, by whatever name.
-        table: whether CSV is written: refuses a name with the suffix of another format, and a file that holds one.
+        table: whether CSV is written: refuses a name with the suffix of another format, and a file in one.
 
     Raises:
         OutputError: see the table at the top of this module; the message names the place and the repair.
@@ -223,6 +223,26 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def read_json(path: str | Path, *, repair: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        path: the file.
+        repair: what the user can do about a damaged one.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not valid JSON, or not an object; one line that names the file and the repair.
+    """
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): {repair}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not a JSON object but a {type(value).__name__}: {repair}")
+    return value
+
+
 def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file's content, 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
@@ -230,7 +250,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON can say it: tuples are lists, and NaN and infinities, which JSON lacks, are None.
+    """The value as JSON can hold it: tuples are lists, and NaN and infinities, which JSON lacks, are None.
 
     >>> plain({"auc": float("nan"), "grad_norm": (1.0, float("inf"))})
     {'auc': None, 'grad_norm': [1.0, None]}
@@ -243,10 +263,10 @@ def plain(value: Any) -> Any:
 
 
 def version_of(path: str | Path) -> tuple[int, int]:
-    """By what a changed file is noticed: its bytes and its time of change in ns.
+    """Size in bytes and time of change in ns: a file that was changed has different ones.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: the file's status cannot be read.
     """
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
@@ -340,9 +360,9 @@ def _kind(mode: int) -> tuple[str, str]:
     return next((kind for test, kind in kinds if test(mode)), "a device"), "give the name of a regular file"
 
 
-def _number(error: BaseException) -> int | None:
+def _error_number(error: BaseException) -> int | None:
     number = getattr(error, "errno", None)
-    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):  # as libraries in Rust say it
+    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):  # as libraries in Rust write it
         number = int(found[1])
     return number
 

@@ -70,7 +70,7 @@ def prepare_repo(repo_id: str, *, private: bool = True, token: str | None = None
     _check_online()
     token = token or get_token()
     if not token:
-        raise HubError(f"not logged in, which writing to {repo_id} needs: run `hf auth login`, or set HF_TOKEN")
+        raise HubError(f"cannot write to {repo_id}: not logged in; run `hf auth login`, or set HF_TOKEN")
     api = HfApi(token=token)
     with _explained(f"prepare the repository {repo_id}", api):
         full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id

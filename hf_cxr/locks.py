@@ -1,4 +1,4 @@
-"""One lock a place: a file that the operating system keeps locked for as long as the process that took it lives."""
+"""One lock for each place: a file that the operating system keeps locked as long as the process that took it lives."""
 
 import logging
 from pathlib import Path
@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 
 def acquired(path: Path, busy: Exception, *, seconds: float = 0) -> FileLock:
-    """The lock of a file, taken; its holder releases it, or ends.
+    """Take the lock of a file. The caller releases it; it is free as well once the process ends.
 
     Args:
         path: the lock's file; its folder exists.
@@ -17,7 +17,7 @@ def acquired(path: Path, busy: Exception, *, seconds: float = 0) -> FileLock:
         seconds: how long to wait for that process.
 
     Raises:
-        OSError, NotImplementedError: the file cannot be written, or its disk knows no locks.
+        OSError, NotImplementedError: the file cannot be written, or its disk does not support locks.
     """
     lock = FileLock(path)
     try:

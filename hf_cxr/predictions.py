@@ -1,4 +1,4 @@
-"""Predictions of one split: the file between the model and everything that judges it.
+"""Predictions of one split: the file between the model and everything that evaluates it.
 
 After training, evaluation, calibration, comparison and the report read this file; none of them needs the model. It is
 one Parquet file of one row an image, with the columns

@@ -194,7 +194,7 @@ def check_geometry(processor: BaseImageProcessor) -> None:
     actual, expected = _run(processor, uneven), _on_device(pixels, resized)
     level = pixels.scale.abs().max().item()
     if actual.shape != expected.shape or np.abs(actual - expected).mean() > GEOMETRY_TOLERANCE * level:
-        raise _unlike(processor)
+        raise _not_reproducible(processor)
 
 
 def _on_device(pixels: "PixelProcessor", grey_HW: np.ndarray) -> np.ndarray:
@@ -211,10 +211,10 @@ def _run(processor: BaseImageProcessor, grey_HW: np.ndarray) -> np.ndarray:
 def _check_close(actual: np.ndarray, expected: np.ndarray, processor: BaseImageProcessor) -> None:
     tolerance = VALUE_TOLERANCE * max(1.0, float(np.abs(expected).max()))
     if actual.shape != expected.shape or not np.abs(actual - expected).max() <= tolerance:
-        raise _unlike(processor)
+        raise _not_reproducible(processor)
 
 
-def _unlike(processor: BaseImageProcessor) -> ValueError:
+def _not_reproducible(processor: BaseImageProcessor) -> ValueError:
     return ValueError(
         f"the image processor ({type(processor).__name__}) does more than resize to a square, crop the centre, scale "
         f"and normalise, so predictions would differ from the stock pipeline's; save another {PROCESSOR}"

@@ -188,7 +188,10 @@ def sampler_options(name: str) -> dict[str, Option]:
 
 
 def resolved_options(name: str, **options: Any) -> dict[str, Any]:
-    """Every option of a sampler with the value that it has, given or by default; ValueError for another's option.
+    """Every option of a sampler with the value that it has, given or by default.
+
+    Raises:
+        ValueError: an option that this sampler does not take.
 
     >>> resolved_options("mixed", undersample_ratio=2.0)
     {'oversample_share': 0.25, 'undersample_ratio': 2.0}
@@ -228,10 +231,10 @@ def expected_counts(draws_N: np.ndarray, label_NC: np.ndarray) -> tuple[np.ndarr
 class EpochSampler(Sampler[int]):
     """Whole batches of indices from the expected draws, in an order that depends on (seed, epoch) alone.
 
-    The last incomplete batch of an epoch is left out (other images in each epoch). Otherwise the last optimizer
-    step would see another number of images under another number of processes or accumulation steps, and the same
-    run would give other weights. Accelerate deals the batches out to the processes: each makes the same epoch, so
-    that no draw is made twice.
+    The last incomplete batch of an epoch is left out (different images in each epoch). Otherwise the number of
+    images in the last optimizer step would depend on the number of processes and accumulation steps, and so would
+    the weights. Accelerate distributes the batches over the processes: each makes the same epoch, so that no draw is
+    made twice.
 
     Args:
         draws_N: from `expected_draws`. An image is drawn that often, rounded down or up: over epochs the mean is kept,

@@ -9,7 +9,6 @@ not parse, a Git LFS pointer instead of a file, weights that are a pickle, empty
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
-from hf_cxr.files import file_sha256
+from hf_cxr import files
 from hf_cxr.words import error_words
 
 CONFIG, PROCESSOR, WEIGHTS, INDEX = (
@@ -96,20 +95,13 @@ def refuse_missing_folder(name: str | Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """The object in a JSON file of a model or a run, which may have been cloned from the Hub.
 
     Raises:
         ValueError: the file is not a JSON object, or is a Git LFS pointer.
     """
-    data = path.read_bytes()
-    _refuse_pointer(path, data)
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}; copy or download it again") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is not a JSON object but a {type(value).__name__}; copy or download it again")
-    return value
+    _refuse_pointer(path)
+    return files.read_json(path, repair="copy or download it again")
 
 
 def check_weights(folder: Path, name: str | Path) -> None:
@@ -119,10 +111,10 @@ def check_weights(folder: Path, name: str | Path) -> None:
         FileNotFoundError: there are no safetensors files.
         ValueError: a file is damaged.
     """
-    files = [folder / WEIGHTS]
-    if not files[0].is_file() and (folder / INDEX).is_file():
-        files = [folder / shard for shard in _shards(folder / INDEX)]
-    elif not files[0].is_file():
+    weights = [folder / WEIGHTS]
+    if not weights[0].is_file() and (folder / INDEX).is_file():
+        weights = [folder / shard for shard in _shards(folder / INDEX)]
+    elif not weights[0].is_file():
         pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
         if pickles:
             raise ValueError(
@@ -130,11 +122,10 @@ def check_weights(folder: Path, name: str | Path) -> None:
                 "because reading a pickle can execute code; convert it where it was made, with save_pretrained"
             )
         raise FileNotFoundError(f"{name} has no {WEIGHTS} (other formats, such as pytorch_model.bin, are not read)")
-    for file in files:
+    for file in weights:
         if not file.is_file():
             raise FileNotFoundError(f"{name} lacks {file.name}, which {INDEX} names; copy or download it again")
-        with file.open("rb") as opened:
-            _refuse_pointer(file, opened.read(len(LFS_POINTER)))
+        _refuse_pointer(file)
         try:
             with safe_open(file, framework="numpy"):
                 pass
@@ -157,7 +148,7 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in (folder / CONFIG, folder / PROCESSOR, *weights_files(folder)):
         if file.is_file():
-            digest.update(bytes.fromhex(file_sha256(file)))
+            digest.update(bytes.fromhex(files.file_sha256(file)))
     return digest.hexdigest()
 
 
@@ -223,8 +214,10 @@ def _entries(value: Any):
             yield from _entries(entry)
 
 
-def _refuse_pointer(path: Path, head: bytes) -> None:
-    if head.startswith(LFS_POINTER):
+def _refuse_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(len(LFS_POINTER))
+    if head == LFS_POINTER:
         raise ValueError(
             f"{path} is a Git LFS pointer and not the file itself; run `git lfs pull` where it was cloned, or "
             "download the model again"

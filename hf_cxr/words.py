@@ -39,7 +39,7 @@ def one_line(text: str) -> str:
 
 
 def error_words(error: BaseException, most: int = 300) -> str:
-    """An error's message on one line, with its type where the message alone would be a riddle.
+    """An error's message on one line, with its type where the message alone is not clear.
 
     >>> error_words(KeyError("image")), error_words(ValueError("no such\\ncolumn"))
     ("KeyError 'image'", 'no such column')
@@ -47,6 +47,21 @@ def error_words(error: BaseException, most: int = 300) -> str:
     text = one_line(str(error))
     text = text if len(text) <= most else f"{text[: most - 3]}..."
     return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__} {text}".strip()
+
+
+def plural(count: float, noun: str, many: str | None = None) -> str:
+    """A count with its noun, and with its verb if the nouns contain one.
+
+    Args:
+        count: how many, a whole number or not.
+        noun: the words after 1.
+        many: the words after any other count; by default ``noun`` with an s.
+
+    >>> plural(1, "comparison"), plural(2000, "draw"), plural(1.5, "epoch"), plural(1, "image is", "images are")
+    ('1 comparison', '2,000 draws', '1.5 epochs', '1 image is')
+    """
+    number = f"{int(count):,}" if count == int(count) else f"{count:g}"
+    return f"{number} {noun if count == 1 else many or f'{noun}s'}"
 
 
 def in_figure(text: str, most: int = 60) -> str:
@@ -66,7 +81,7 @@ def in_legend(text: str, most: int = 40) -> str:
 
 
 def in_title(text: str, width: int = 100) -> str:
-    """As `in_figure`, in up to three lines of so many characters."""
+    """As `in_figure`, in up to three lines of ``width`` characters."""
     return _without_formula(textwrap.fill(one_line(text), width, max_lines=3, placeholder="…"))
 
 

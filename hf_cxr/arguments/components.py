@@ -8,7 +8,7 @@ flags) go over each other key by key: ``loss_kwargs: {gamma_neg: 2}`` or ``loss_
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import CONFIG_MAPPING, PretrainedConfig
@@ -19,6 +19,20 @@ from hf_cxr.sampling import SAMPLERS, sampler_options
 
 # Key that chooses a component -> key of its options.
 KWARGS = {"loss": "loss_kwargs", "sampler": "sampler_kwargs", "architecture": "model_kwargs"}
+
+# What ``architecture`` may be, as transformers names it (model_type). `hf_cxr.models.architectures` checks its values.
+ARCHITECTURES = (
+    "beit",
+    "convnext",
+    "convnextv2",
+    "deit",
+    "dinov2",
+    "dinov2_with_registers",
+    "focalnet",
+    "swin",
+    "swinv2",
+    "vit",
+)
 
 # Keyword arguments of an architecture's config that a run sets itself, beside those that every config has.
 SET_BY_THE_RUN = ("image_size", "num_channels", "num_labels")
@@ -82,7 +96,11 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def help_text(architecture: str) -> str:
-    """What ``--help`` says of the options of every loss and sampler, and of one architecture."""
+    """The part of ``--help`` on the options of every loss, sampler and architecture.
+
+    Args:
+        architecture: its options are listed with their meanings, those of the rest with their defaults alone.
+    """
     shared = loss_options("bce")  # bce has no options but those of class weights
     losses = {
         name: {
@@ -102,6 +120,7 @@ def help_text(architecture: str) -> str:
                 "model_kwargs: options of --architecture, the keyword arguments of its transformers config",
                 {architecture: architecture_options(architecture)},
             ),
+            *_defaults([name for name in ARCHITECTURES if name != architecture]),
         ]
     )
 
@@ -113,4 +132,13 @@ def _section(title: str, components: Mapping[str, Mapping[str, Option]]) -> list
         for option in options.values():
             text = f"{option.meaning.replace('`', '')} (default: {option.default})"
             lines += textwrap.wrap(text, 110, initial_indent=f"    {option.name:<23} ", subsequent_indent=" " * 28)
+    return lines
+
+
+def _defaults(architectures: Sequence[str]) -> list[str]:
+    """Each architecture with its options and their defaults, in a paragraph."""
+    lines = ["", "Other architectures and their defaults (with --architecture NAME, --help gives the meanings):"]
+    for name in architectures:
+        text = ", ".join(f"{option.name} {option.default}" for option in architecture_options(name).values())
+        lines += textwrap.wrap(f"{name}: {text}", 110, initial_indent="  ", subsequent_indent="    ")
     return lines

@@ -106,13 +106,11 @@ class DataArguments:
     )
     train_limit: int | None = field(
         default=None,
-        metadata={"help": "Train on this many images only (an even cut over the training set), e.g. 32 to overfit."},
+        metadata={"help": "Train on this many images only (spread evenly over the training set), e.g. 32 to overfit."},
     )
     shuffle_labels: bool = field(
         default=False,
-        metadata={
-            "help": "Permute the training labels among the images: what is then reached is the floor of chance."
-        },
+        metadata={"help": "Permute the training labels among the images: the result is what chance alone reaches."},
     )
 
     def __post_init__(self):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_cxr.arguments import check, expanded
-from hf_cxr.arguments.components import architecture_options
+from hf_cxr.arguments.components import ARCHITECTURES, architecture_options
 from hf_cxr.options import check_options
 
 
@@ -17,7 +17,7 @@ class ModelArguments:
         metadata={"help": "Hub id or local folder of a model; without it a fresh one of --architecture is made."},
     )
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a Hub model."})
-    architecture: str = field(default="swin", metadata={"help": "Kind of a fresh model, as transformers names it."})
+    architecture: str = field(default="swin", metadata={"help": f"Kind of a fresh model: {', '.join(ARCHITECTURES)}."})
     model_kwargs: dict[str, Any] = field(
         default_factory=dict,
         metadata={

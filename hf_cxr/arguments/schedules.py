@@ -1,4 +1,4 @@
-"""Learning-rate schedules, built once on a parameter of no use before any data are read, so that they fail then."""
+"""Learning-rate schedules, built once on a dummy parameter before data are read, so that a wrong one fails early."""
 
 import difflib
 import inspect
@@ -36,7 +36,7 @@ def resolve_schedule(
         greater_is_better: of the metric that chooses the checkpoint, which also drives the schedules that watch one.
 
     Returns:
-        The options with ``mode``, for a schedule that watches a metric: transformers takes the least for the best, and
+        The options with ``mode``, for a schedule that watches a metric: transformers assumes that less is better, and
         would lower the learning rate whenever AUC rises.
 
     Raises:
@@ -59,7 +59,7 @@ def resolve_schedule(
         if key not in own:
             nearest = difflib.get_close_matches(key, own, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(own) or 'none'}"
-            raise ValueError(f"lr_scheduler_kwargs holds {key}, which {where} does not take; {hint}")
+            raise ValueError(f"lr_scheduler_kwargs contains {key}, which {where} does not take; {hint}")
     lacking = [key for key in own if parameters[key].default is inspect.Parameter.empty and key not in given]
     if lacking:
         raise ValueError(

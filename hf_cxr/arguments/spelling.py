@@ -1,6 +1,6 @@
 """Options of losses, samplers and models as they were spelled before: flat keys, such as ``margin: 0.2``.
 
-The config.yaml of a run of that time is translated when it is read, so that the run resumes and is measured as before.
+The config.yaml of such a run is translated when it is read, so that the run resumes and is measured as before.
 In a YAML that a person wrote, and on the command line, an old key is an error that prints the new spelling.
 """
 
@@ -81,25 +81,36 @@ def current_spelling(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def check_flags(words: Sequence[str]) -> None:
-    """Refuse an old flag, with the new one.
+    """Refuse old flags, each with the one that takes its place.
 
-    >>> check_flags(["--swin_depths", "1", "2", "--seed", "1"])
+    Raises:
+        ValueError: all of them, in one line.
+
+    >>> check_flags(["--swin_depths", "1", "2", "--seed", "1", "--margin=0.1"])
     Traceback (most recent call last):
-    ValueError: --swin_depths 1 2 is now --model_kwargs.depths '[1, 2]'
+    ValueError: --swin_depths 1 2 is now --model_kwargs.depths '[1, 2]'; --margin 0.1 is now --loss_kwargs.margin 0.1
     """
-    for place, word in enumerate(words):
-        flag, equals, value = word.partition("=")
-        key = flag.removeprefix("--").replace("-", "_")
-        if not flag.startswith("--") or key.removeprefix("no_") not in MOVED:
-            continue
-        end = next((i for i, later in enumerate(words[place + 1 :], place + 1) if later.startswith("--")), len(words))
-        given = [value] if equals else list(words[place + 1 : end])
-        mapping, option = MOVED[key.removeprefix("no_")]
-        if not given:  # a switch
-            new = "false" if key.startswith("no_") else "true"
-        else:
-            new = given[0] if len(given) == 1 else f"'[{', '.join(given)}]'"
-        raise ValueError(f"{' '.join([flag, *given])} is now --{mapping}.{option} {new}")
+    moved = [place for place, word in enumerate(words) if word.startswith("--") and _key(word) in MOVED]
+    if moved:
+        raise ValueError("; ".join(_new_flag(words, place) for place in moved))
+
+
+def _key(word: str) -> str:
+    """The key of a flag, such as margin for --margin=0.1 and decoupled for --no_decoupled."""
+    return word.partition("=")[0].removeprefix("--").replace("-", "_").removeprefix("no_")
+
+
+def _new_flag(words: Sequence[str], place: int) -> str:
+    """What an old flag and its values are called now."""
+    flag, equals, value = words[place].partition("=")
+    end = next((i for i, later in enumerate(words[place + 1 :], place + 1) if later.startswith("--")), len(words))
+    given = [value] if equals else list(words[place + 1 : end])
+    mapping, option = MOVED[_key(flag)]
+    if not given:  # a switch
+        new = "false" if flag.replace("-", "_").startswith("__no_") else "true"
+    else:
+        new = given[0] if len(given) == 1 else f"'[{', '.join(given)}]'"
+    return f"{' '.join([flag, *given])} is now --{mapping}.{option} {new}"
 
 
 def _flow(values: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`transformers.TrainingArguments` with the recipe's defaults, and what becomes of each of its fields.
+"""`transformers.TrainingArguments` with the recipe's defaults, and how each of its fields is checked.
 
 Every field is in one of three tables: ``FIXED`` (it must keep its default, and why), ``RANGES`` (its value is checked
 here) or ``FREE`` (transformers checks it, or any value of its type works). test_training_arguments.py compares the
@@ -88,7 +88,7 @@ CHECKPOINTING = {"use_reentrant", "preserve_rng_state", "determinism_check", "de
 CHECKPOINTING_OPTIONS = (lambda value: set(value) <= CHECKPOINTING, f"a mapping of {', '.join(sorted(CHECKPOINTING))}")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
-# Fields whose value is checked: whether it is right (None is not asked about), and what it must be.
+# Fields whose value is checked: whether it is right (None is not checked), and what it must be.
 RANGES = {
     "activation_checkpointing_kwargs": CHECKPOINTING_OPTIONS,
     "adam_beta1": BELOW_ONE,
@@ -167,7 +167,7 @@ DERIVED = (
     "use_cpu",
 )
 
-# Of these, the ones in which a run and its continuation may differ: the rest say what they follow from.
+# Of these, the ones in which a run and its continuation may differ.
 NOT_COMPARED = tuple(name for name in DERIVED if name not in ("eval_steps", "lr_scheduler_kwargs"))
 
 MAPPINGS = (*TrainingArguments._VALID_DICT_FIELDS, "liger_kernel_config")

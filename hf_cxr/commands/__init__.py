@@ -12,7 +12,7 @@ from hf_cxr.commands.errors import DEBUG, report_error, run_guarded
 __all__ = ["COMMANDS", "main", "report_error", "run_command", "set_up_terminal"]
 
 COMMANDS = {
-    "download": "bring a public dataset into a folder",
+    "download": "download a public dataset into a folder",
     "prepare": "decode and resize every image once, into a folder that training reads",
     "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
     "split": "re-split the images by patient into a file; check splits for patients and images in common",
@@ -37,7 +37,7 @@ AFTER_A_STOP = {
 
 
 def set_up_terminal(*, main_process: bool = True) -> None:
-    """Plain log lines from this package and warnings from others; no bars but those of long work."""
+    """Plain log lines from this package, warnings from other packages, and progress bars for long work only."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of reading and writing weights, a line each; the Trainer's own bar stays

@@ -17,7 +17,7 @@ from hf_cxr.config import split_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; what it raises, `run_command` prints as one line."""
+    """Exit status 0; `run_command` prints any error as one line."""
     parser = OneLineParser(
         prog="hf-cxr calibrate",
         usage="hf-cxr calibrate RUN [--key value ...]",

@@ -14,7 +14,7 @@ from hf_cxr.files import check_output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 1 if runs failed. What it raises, `run_command` prints as one line."""
+    """Exit status 0; 1 if runs failed. `run_command` prints any error as one line."""
     parser = OneLineParser(
         prog="hf-cxr compare",
         usage="hf-cxr compare COMPARISON.yaml [--out DIR] [--jobs N] [--key value ...]",

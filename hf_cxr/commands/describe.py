@@ -1,8 +1,8 @@
-"""`hf-cxr describe [CONFIG.yaml] [--sampler NAME] [--out DIR]`: what the training, validation and test sets hold.
+"""`hf-cxr describe [CONFIG.yaml] [--sampler NAME] [--out DIR]`: what the training, validation and test sets contain.
 
-The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR). Of an NIH release only
-the tables are read: no image is needed, and missing images are counted as well. With a sampler that is not
-shuffle, a table shows what an epoch of it draws beside what the training set holds.
+The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR). Only tables are
+read: no image is needed, and images that are missing on the disk are counted too. With a sampler other than shuffle,
+a table compares what it draws in an epoch with the training set.
 """
 
 import sys
@@ -16,7 +16,7 @@ from hf_cxr.files import check_output_folder, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; what it raises, `run_command` prints as one line."""
+    """Exit status 0; `run_command` prints any error as one line."""
     parser = OneLineParser(
         prog="hf-cxr describe",
         description=__doc__,
@@ -42,8 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.sampling.sampler != "shuffle":
         draws_N = expected_draws(args.sampling.sampler, label_matrix(train), **args.sampling.sampler_kwargs)
         drawn = describe_draws(train, label_names, draws_N)
-    document = description_document(statistics, drawn, args.sampling.sampler, title=source.name)
-    written = write(document, draw(statistics), own.out) if own.out else []  # first: the reader of the text may leave
+    document = description_document(
+        statistics, drawn, args.sampling.sampler, title=source.name, from_tables=not source.decodable
+    )
+    # Before printing, because the reader of a pipe may close it.
+    written = write(document, draw(statistics), own.out) if own.out else []
     print(document.to_terminal())
     if untrainable := why_untrainable(train):
         print(f"hf-cxr describe: warning: {untrainable}", file=sys.stderr)

@@ -8,7 +8,7 @@ from hf_cxr.files import check_output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; what it raises, `run_command` prints as one line."""
+    """Exit status 0; `run_command` prints any error as one line."""
     parser = OneLineParser(prog="hf-cxr download", description=__doc__)
     parser.add_argument("dataset", choices=("nih",), help="nih: ChestX-ray14, 112,120 images, 45 GB")
     parser.add_argument(

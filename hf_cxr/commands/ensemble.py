@@ -4,7 +4,7 @@ A member is a run folder, of which the predictions are read, or a checkpoint fol
 snapshot), which is loaded and predicts validation and test of the run's own config.yaml. Other flags, such as
 --nih_root DIR, are those of `hf-cxr train --help`.
 
-DIR gets predictions/validation.parquet, predictions/test.parquet and metrics.json. It holds no model: an average of
+DIR gets predictions/validation.parquet, predictions/test.parquet and metrics.json. It contains no model: an average of
 probabilities is not one Swin, and the stock pipeline cannot load it. To predict new images, ask each member.
 """
 
@@ -18,7 +18,7 @@ from hf_cxr.config import MEASURING, parse_arguments, split_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; what it raises, `run_command` prints as one line."""
+    """Exit status 0; `run_command` prints any error as one line."""
     parser = OneLineParser(
         prog="hf-cxr ensemble",
         usage="hf-cxr ensemble RUN RUN... --out DIR [--key value ...]",
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if any(".hf-cxr" not in name for name in names):  # with it are the names that a killed command leaves
         parser.error(f"{own.out} is not empty; give another --out")
     if len({member.resolve() for member in members}) < len(members):
-        parser.error("a member is named twice: it would weigh twice")
+        parser.error("a member is named twice and would count twice")
     for member in members:
         if not any((folder / "config.yaml").is_file() for folder in (member, member.parent)):
             parser.error(f"{member} is neither a run folder with a config.yaml nor a checkpoint inside one")
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         print(ensemble.document().to_terminal())
         ensemble.write(place)
-        print(f"wrote {own.out}/metrics.json and predictions/; it holds no model that a pipeline could load")
+        print(f"wrote {own.out}/metrics.json and predictions/; there is no model that a pipeline could load")
     return 0
 
 

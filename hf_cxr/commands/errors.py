@@ -53,7 +53,7 @@ CAUSED_BY_INPUT = (
     "zipfile.",
     "zlib.error",
 )
-# Classes that match the above and are bugs all the same.
+# Classes that match the above and are bugs nevertheless.
 BUGS = ("builtins.NotImplementedError",)
 
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))

@@ -27,7 +27,7 @@ from hf_cxr.commands import set_up_terminal
 from hf_cxr.commands.errors import describe_error, discard, print_traceback
 from hf_cxr.files import OutputError, version_of
 from hf_cxr.inference.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
-from hf_cxr.words import printable
+from hf_cxr.words import plural, printable
 
 if TYPE_CHECKING:
     from hf_cxr.inference.calls import Calls
@@ -142,7 +142,7 @@ def finish(kept: PredictionRows, paths: Sequence[Path], args: argparse.Namespace
         terminal.complain(f"no row to write; {args.csv} was not changed")
         return
     written = kept.finish(paths, spreadsheet_safe=args.spreadsheet_safe)
-    terminal.line(f"wrote {written:,} {'row' if written == 1 else 'rows'} to {args.csv}")
+    terminal.line(f"wrote {plural(written, 'row')} to {args.csv}")
 
 
 def check_csv(out: str, inputs: Sequence[str | Path] = ()) -> None:

@@ -3,7 +3,7 @@
 The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR), and so is the size
 (--resize_size) and, by the model, the filter. Train on the folder with --dataset prepared --prepared DIR: the pixels
 are the same. If it was stopped, the same command continues; if it has finished, it does nothing; if the source
-changed, it says so. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder.
+changed, it reports that. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder.
 """
 
 import os
@@ -13,10 +13,11 @@ from pathlib import Path
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.files import check_output_folder
+from hf_cxr.words import plural
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; what it raises, `run_command` prints as one line."""
+    """Exit status 0; `run_command` prints any error as one line."""
     parser = own_parser()
     own, rest = parser.parse_known_args(argv)
     if own.workers < 1:
@@ -104,7 +105,7 @@ def verified(out: Path) -> str:
     shards = sum(len(split.cache_files) for split in splits.values())
     images = sum(manifest["splits"].values())
     size = f"{manifest['bytes'] / 1e9:.2f} GB"
-    return f"{out}: all {shards} shards ({images:,} images, {size}) are unchanged"
+    return f"{out}: {plural(shards, 'shard')} ({plural(images, 'image')}, {size}), all unchanged"
 
 
 def summary(manifest: dict, out: Path) -> str:
@@ -112,11 +113,12 @@ def summary(manifest: dict, out: Path) -> str:
     images = sum(manifest["splits"].values())
     parts = ", ".join(f"{name} {count:,}" for name, count in manifest["splits"].items())
     size = manifest["recipe"]["size"]
-    lines = [f"{out}: {images:,} images ({parts}) of {size} x {size} pixels, {manifest['bytes'] / 1e9:.2f} GB"]
+    lines = [f"{out}: {plural(images, 'image')} ({parts}) of {size} x {size} pixels, {manifest['bytes'] / 1e9:.2f} GB"]
     if manifest["decoded"]:
         rate = manifest["decoded"] / manifest["seconds"]
         lines.append(
-            f"decoded {manifest['decoded']:,} in {manifest['seconds']:.0f} s with {manifest['workers']} processes: "
+            f"decoded {manifest['decoded']:,} in {manifest['seconds']:.0f} s with "
+            f"{plural(manifest['workers'], 'process', 'processes')}: "
             f"{rate:.0f} images/s"
         )
     else:

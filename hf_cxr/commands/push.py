@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.words import plural
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; what it raises, `run_command` prints as one line."""
+    """Exit status 0; `run_command` prints any error as one line."""
     parser = OneLineParser(prog="hf-cxr push", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_FOLDER", help="folder that training wrote")
     parser.add_argument("repo_id", metavar="HUB_ID", help="name or namespace/name of the model repository")
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--public", action="store_true", help="a new repository is public, and one that is already public is accepted"
     )
     parser.add_argument(
-        "--include_predictions", action="store_true", help="also send predictions/, which carry patient identifiers"
+        "--include_predictions", action="store_true", help="also send predictions/, which contain patient identifiers"
     )
     parser.add_argument(
         "--dry_run", action="store_true", help="check the folder, print name and size of each file, and send nothing"
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         files = plan_push(args.run_dir, args.repo_id, include_predictions=args.include_predictions)
         print("\n".join(f"{file.size:>14,} bytes  {file.path}" for file in files))
         total = sum(file.size for file in files)
-        print(f"{total:>14,} bytes in {len(files)} files for {args.repo_id}; dry run: nothing was sent")
+        print(f"{total:>14,} bytes in {plural(len(files), 'file')} for {args.repo_id}; dry run: nothing was sent")
     else:
         url = push_run(
             args.run_dir, args.repo_id, private=not args.public, include_predictions=args.include_predictions
@@ -42,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(url)
     for path in exposed_tokens(args.run_dir):
         print(
-            f"hf-cxr push: {path} was not sent, but holds an access token in clear: delete the file, and revoke "
-            "the token if other people can read the folder",
+            f"hf-cxr push: {path} was not sent, but contains an access token as plain text: delete the file, and "
+            "revoke the token if other people can read the folder",
             file=sys.stderr,
         )
     return 0

@@ -11,7 +11,7 @@ from hf_cxr.commands import set_up_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; what it raises, `run_command` prints as one line."""
+    """Exit status 0; `run_command` prints any error as one line."""
     parser = OneLineParser(prog="hf-cxr report", description=__doc__, allow_abbrev=False)
     parser.add_argument("run_dir", metavar="RUN", type=Path, help="folder of a finished run")
     run_dir = parser.parse_args(argv).run_dir

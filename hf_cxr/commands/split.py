@@ -2,8 +2,8 @@
 
 With --out, all images of the source are re-split, by patient and stratified on findings (--seed picks another
 cut), and written to a CSV that training takes as --split_file. With --check, the splits that training would use are
-counted and searched for patients and images in common: of tables without images that takes seconds, and --images reads
-every image for byte- and near-identical ones. The source is described as in training (YAML and flags).
+counted and searched for patients and images in common: for tables without images this takes seconds; --images reads
+every image and reports byte- and near-identical ones. The source is described as in training (YAML and flags).
 """
 
 import sys
@@ -14,6 +14,7 @@ from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import RunArguments, parse_arguments
 from hf_cxr.files import check_output_file
+from hf_cxr.words import plural
 
 HASHES = {"file_sha256", "perceptual_hash"}  # columns that a prepared data set has
 
@@ -110,7 +111,7 @@ def check(args: RunArguments, *, images: bool) -> int:
     for duplicate in within[:10]:
         print(f"  {duplicate}")
     if across:
-        print(f"hf-cxr split: {len(across):,} image(s) are also in another split:", file=sys.stderr)
+        print(f"hf-cxr split: {plural(len(across), 'image is', 'images are')} also in another split:", file=sys.stderr)
         print("\n".join(f"  {duplicate}" for duplicate in across), file=sys.stderr)
     return 2 if across else 0
 

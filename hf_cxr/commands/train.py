@@ -1,4 +1,4 @@
-"""`hf-cxr train [CONFIG.yaml] [--key value ...]`: fine-tune, calibrate, measure once on test, write the run folder."""
+"""`hf-cxr train CONFIG.yaml [--key value ...]`: fine-tune, calibrate, measure once on test, write the run folder."""
 
 import sys
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from hf_cxr.config import parse_arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 if the run is done and could not be pushed. What it raises, `run_command` prints as a line."""
-    args = parse_arguments(argv, prog="hf-cxr train")
+    """Exit status 0; 2 if the run is done and could not be pushed. `run_command` prints any error as one line."""
+    args = parse_arguments(argv, prog="hf-cxr train", needs_config=True)
     from accelerate import PartialState
 
     from hf_cxr.run.stages import run

@@ -18,6 +18,8 @@ import re
 import numpy as np
 import pandas as pd
 
+from hf_cxr.words import plural
+
 logger = logging.getLogger(__name__)
 
 OLDEST = 120  # years; above it, an age is taken as unknown: the original NIH table has ages such as 411
@@ -45,15 +47,15 @@ def years(text_N: pd.Series, where: str) -> np.ndarray:
         rows = text_N[text_N.isin(strange)]
         shown = ", ".join(map(repr, strange[:3]))
         raise ValueError(
-            f"{where} is not an age ({len(rows)} row(s), such as {shown}): write years, such as 58, or 058Y, 006M, "
-            "003W, 010D; or leave the cell empty where the age is unknown"
+            f"{where} is not an age ({plural(len(rows), 'row')}, such as {shown}): write years, such as 58, or 058Y, "
+            "006M, 003W, 010D; or leave the cell empty where the age is unknown"
         )
     age_N = np.array([np.nan if match is None else _years(match) for match in matches] + [np.nan])[code_N]
     open_ended = {text for text, match in zip(texts, matches, strict=True) if match and (match[1] or match[4])}
     if open_ended:
         logger.warning(
-            "%s: %d age(s) without an upper limit, such as %s, are read as the lowest possible age",
-            *(where, int(text_N.isin(open_ended).sum()), min(open_ended)),
+            "%s: %s without an upper limit, such as %s, read as the lowest possible age",
+            *(where, plural(int(text_N.isin(open_ended).sum()), "age"), min(open_ended)),
         )
     return plausible(age_N, where)
 
@@ -63,8 +65,8 @@ def plausible(age_N: np.ndarray, where: str) -> np.ndarray:
     strange_N = (age_N > OLDEST) | (age_N < 0)
     if strange_N.any():
         logger.warning(
-            "%s: %d age(s) below 0 or above %d years are unknown, such as %g",
-            *(where, strange_N.sum(), OLDEST, age_N[strange_N][0]),
+            "%s: %s below 0 or above %d years taken as unknown, such as %g",
+            *(where, plural(strange_N.sum(), "age"), OLDEST, age_N[strange_N][0]),
         )
     return np.where(strange_N, np.nan, age_N).astype(np.float32)
 

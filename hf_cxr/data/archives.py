@@ -6,7 +6,6 @@ so members are written one by one; its filter is called for each.
 """
 
 import gzip
-import json
 import logging
 import os
 import re
@@ -18,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from hf_cxr.data.sources.nih import RELEASE
-from hf_cxr.files import write_json
+from hf_cxr.files import read_json, write_json
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,9 @@ class DownloadError(RuntimeError):
 def read_record(path: Path) -> dict:
     """A small JSON file of ours; empty if it is missing or damaged."""
     try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_json(path, repair="download again")
+    except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def unpack(archive: str | os.PathLike, root: str | os.PathLike, folder: str | None = None) -> int:
@@ -107,7 +106,7 @@ def _write_images(archive: Path, beside: Path) -> int:
             _write_image(tar.extractfile(member), beside / "images" / match[1])
             count += 1
     if skipped:
-        logger.warning("%s: %d file(s) skipped, such as %s", archive, len(skipped), ", ".join(skipped[:3]))
+        logger.warning("%s: %s skipped, such as %s", archive, plural(len(skipped), "file"), ", ".join(skipped[:3]))
     if not count:
         raise tarfile.TarError("it has no file such as images/00000001_000.png")
     return count

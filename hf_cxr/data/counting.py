@@ -1,6 +1,6 @@
 """Counts over images: how a number is distributed, and how often two findings occur together.
 
-C = findings, N = images. Of a matrix CC the first axis is the row, the second the column.
+C = findings, N = images. In a matrix CC the first axis is the row, the second the column.
 """
 
 from collections.abc import Sequence

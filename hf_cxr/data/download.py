@@ -11,7 +11,7 @@ archive or a table that the user put into root is used if it is the published on
 One download into a folder at a time: it holds the folder's lock while it decides what is missing and until it is done.
 After a kill at any moment the same call continues, and removes what was half unpacked.
 
-Not by pooch: it starts a file of 4 GB again from its first byte after every interruption, and keeps nothing of a
+pooch is not used: it starts a file of 4 GB again from its first byte after every interruption, and keeps nothing of a
 download that failed. huggingface_hub's `http_get` resumes, but a login page overwrites what is there, and it would
 join two versions of a file.
 

@@ -19,11 +19,12 @@ them also as released at 1,024. Bits that differ, of the first 256 and of all 1,
 | 4 % cropped away, resized                     | 45 / 307  | 69 / 402 | max 85 / 520  | 2 %   |
 | left and right exchanged                      | 128 / 512 |          |               | none  |
 
-(Of several kinds in a row, the worst.) The common hash of 64 bits is no use here: 2 bits between different patients,
-up to 12 after a crop of 2 %. The release has 1,600 times as many pairs, which have not been looked at: by the fall of
-the distances' tail, some hundreds of them pass the first limit by chance, and few if any both. One true duplicate came
-out: 00002658_001.png and 00002658_002.png, byte for byte one image under two follow-up numbers of one patient.
-Synthetic phantoms share their anatomy: of 382,000 pairs of different ones, 24 were near.
+(Where a row has several kinds, the worst.) The common hash of 64 bits is no use here: 2 bits differ between different
+patients, up to 12 after a crop of 2 %. The release has 1,600 times as many pairs, which have not been compared: by the
+fall of the distances' tail, some hundreds of them pass the first limit by chance, and few if any both. One true
+duplicate was found: 00002658_001.png and 00002658_002.png, byte for byte one image under two follow-up numbers of one
+patient.
+Synthetic phantoms share their anatomy: 24 of 382,000 pairs of different ones were near.
 
 Refuses: images that are not 8-bit grey, hashes of another length.
 
@@ -48,6 +49,7 @@ from tqdm.auto import tqdm
 
 from hf_cxr.data.images.grey import ImageError, read_grey
 from hf_cxr.data.splits import read_column
+from hf_cxr.words import plural
 
 SIDE = 128  # pixels; the image is shrunk to SIDE x SIDE
 FREQUENCIES, COARSE = 32, 16  # of which the first bits are those below COARSE
@@ -55,7 +57,7 @@ BITS, COARSE_WORDS = FREQUENCIES**2, COARSE**2 // 64
 NEAR, NEAR_COARSE = 240, 48  # bits that may differ, of all and of the first 256; see the table above
 ROWS, COLUMNS = 128, 4096  # of a tile of pairs: with its 8 bytes a pair, about what a core's cache holds
 AT_ONCE = 1 << 15  # pairs compared in full at once
-FIRST_WORDS = (2, 3)  # of a hash, looked at first: of the first 256 bits those in which images differ most
+FIRST_WORDS = (2, 3)  # of a hash, compared first: of the first 256 bits those in which images differ most
 LONG = 20_000  # images, from which on the search shows a bar
 _HEX = re.compile(f"[0-9a-fA-F]{{{BITS // 4}}}")
 
@@ -142,7 +144,7 @@ def hash_images(splits: Mapping[str, datasets.Dataset]) -> dict[str, dict[str, l
             hashed[name] = columns
     if unreadable:
         raise ValueError(
-            f"{len(unreadable):,} image file(s) cannot be read: "
+            f"{plural(len(unreadable), 'image file')} cannot be read: "
             + "; ".join(f"{error.name}: {error.reason}" for error in unreadable[:5])
             + ". Fetch them again, or remove them and continue with --missing_images skip"
         )
@@ -152,8 +154,8 @@ def hash_images(splits: Mapping[str, datasets.Dataset]) -> dict[str, dict[str, l
 def find_duplicates(splits: Mapping[str, Any]) -> list[Duplicate]:
     """Find the images that repeat an earlier one, of their own split or of another.
 
-    An image is named once for its own split and once for the others, however many it repeats, so that the answer is
-    never longer than twice the rows. Blockwise, in flat memory: see `_nearest_earlier`.
+    An image is named once for its own split and once for the other splits, however many it repeats, so that the
+    answer is never longer than twice the rows. Blockwise, in flat memory: see `_nearest_earlier`.
 
     Args:
         splits: split name to something with the columns ``image_id``, ``file_sha256`` and ``perceptual_hash`` (a
@@ -165,8 +167,8 @@ def find_duplicates(splits: Mapping[str, Any]) -> list[Duplicate]:
     Raises:
         ValueError: a missing column or cell, or hashes that are not 256 hexadecimal digits.
 
-    Of 112,120 images on two cores this takes 9 to 15 s with random hashes, 17 to 19 s where they are as alike as those
-    of radiographs.
+    For 112,120 images on two cores this takes 9 to 15 s with random hashes, 17 to 19 s where they are as alike as
+    those of radiographs.
     """
     names, rows = list(splits), _read(splits)
     if not rows.ids:
@@ -215,8 +217,9 @@ def check_no_duplicates(splits: Mapping[str, Any]) -> dict[str, int]:
     across = [duplicate for duplicate in duplicates if duplicate.split != duplicate.other_split]
     if across:
         raise ValueError(
-            f"{len(across):,} image(s) are also in another split: {'; '.join(map(str, across[:5]))}. Figures from "
-            "such splits are inflated: put both in one split, or leave one out"
+            f"{plural(len(across), 'image is', 'images are')} also in another split: "
+            f"{'; '.join(map(str, across[:5]))}. Figures from such splits are inflated: put "
+            "both in one split, or leave one out"
         )
     within = [duplicate.split for duplicate in duplicates]
     return {name: within.count(name) for name in splits}
@@ -269,7 +272,7 @@ def _nodes(rows: _Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _nearest_earlier(words_MW: np.ndarray, split_M: np.ndarray) -> dict[bool, list[tuple[int, int]]]:
     """For each node the (distance, node) of the nearest earlier one that is near, (0, -1) if none is.
 
-    Every pair of nodes is looked at, tile by tile: first in 128 bits, where 1.5 % of the pairs of real radiographs
+    Every pair of nodes is compared, tile by tile: first in 128 bits, where 1.5 % of the pairs of real radiographs
     agree well enough to be near in 256; then these in all. The memory is that of the tiles and of the answer.
 
     Returns:
@@ -280,7 +283,7 @@ def _nearest_earlier(words_MW: np.ndarray, split_M: np.ndarray) -> dict[bool, li
     best = {across: np.full(nodes, none) for across in (True, False)}  # distance * nodes + node: the least is nearest
     words_WM, lock = np.ascontiguousarray(words_MW[:, list(FIRST_WORDS)].T), Lock()
 
-    def look(start: int) -> None:
+    def compare(start: int) -> None:
         for i, j in _candidates(words_WM, start):
             coarse = np.bitwise_count(words_MW[i, :COARSE_WORDS] ^ words_MW[j, :COARSE_WORDS]).sum(axis=1)
             i, j = i[coarse <= NEAR_COARSE], j[coarse <= NEAR_COARSE]
@@ -291,8 +294,8 @@ def _nearest_earlier(words_MW: np.ndarray, split_M: np.ndarray) -> dict[bool, li
                     np.minimum.at(least_M, j[wanted], distance[wanted] * nodes + i[wanted])
 
     blocks = range(0, nodes, ROWS)
-    with ThreadPoolExecutor() as pool:  # NumPy lets go of the interpreter's lock in tiles of this size
-        list(tqdm(pool.map(look, blocks), "Comparing", len(blocks), disable=nodes < LONG, unit="block"))
+    with ThreadPoolExecutor() as pool:  # NumPy releases the interpreter's lock in tiles of this size
+        list(tqdm(pool.map(compare, blocks), "Comparing", len(blocks), disable=nodes < LONG, unit="block"))
     return {
         across: [(0, -1) if key == none else divmod(key, nodes) for key in least_M.tolist()]
         for across, least_M in best.items()

@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from hf_cxr.files import replacing, version_of
+from hf_cxr.words import plural
 
 FILE = "data.parquet"
 KEY = b"hf_cxr.findings"
@@ -101,8 +102,8 @@ def load_state(folder: str | os.PathLike) -> pa.Table | None:
     return state if set(state.column_names) == columns and KEY in (state.schema.metadata or {}) else None
 
 
-def changes(before: pa.Table, now: pa.Table, *, but_files_of: Collection[str] = ()) -> Changes:
-    """How two states of the same data differ; ``but_files_of`` are ids of images whose files may."""
+def changes(before: pa.Table, now: pa.Table, *, ignore_files_of: Collection[str] = ()) -> Changes:
+    """How two states of the same data differ; ``ignore_files_of`` are ids of images whose files may differ."""
     names, names_now = (json.loads(state.schema.metadata[KEY]) for state in (before, now))
     if names != names_now:
         return Changes(rows=[f"the findings were {', '.join(names)} and are now {', '.join(names_now)}"])
@@ -119,7 +120,7 @@ def changes(before: pa.Table, now: pa.Table, *, but_files_of: Collection[str] = 
         found.rows.append("the images are in another order")
     now = now.take(pa.array(rows))
     found.rows.extend(_changed_patients(before, now) + _changed_labels(before, now, names))
-    found.files.extend(_changed_files(before, now, set(but_files_of)))
+    found.files.extend(_changed_files(before, now, set(ignore_files_of)))
     return found
 
 
@@ -175,7 +176,7 @@ def _listed(where: str, keys: Sequence[tuple[str, str]]) -> list[str]:
     sentences = []
     for split in dict.fromkeys(split for split, _ in keys):
         ids = [image for name, image in keys if name == split]
-        verb = "1 image is" if len(ids) == 1 else f"{len(ids):,} images are"
+        verb = plural(len(ids), "image is", "images are")
         sentences.append(f"{verb} {where} {split}, such as {', '.join(ids[:3])}")
     return sentences
 
@@ -191,7 +192,7 @@ def _changed_patients(before: pa.Table, now: pa.Table) -> list[str]:
     if not found:
         return []
     image, one, two = found[0]
-    return [f"patients of {len(found):,} images changed, such as that of {image} ({one} before, {two} now)"]
+    return [f"the patient of {plural(len(found), 'image')} changed, such as that of {image} ({one} before, {two} now)"]
 
 
 def _changed_labels(before: pa.Table, now: pa.Table, names: Sequence[str]) -> list[str]:
@@ -206,7 +207,7 @@ def _changed_labels(before: pa.Table, now: pa.Table, names: Sequence[str]) -> li
     )
     images = int(differs_NC.any(axis=1).sum())
     example = f"{names[column]} of {before['image_id'][int(row)]}"
-    return [f"labels of {images:,} images changed, such as {example} ({one} before, {two} now)"]
+    return [f"labels of {plural(images, 'image')} changed, such as {example} ({one} before, {two} now)"]
 
 
 def _changed_files(before: pa.Table, now: pa.Table, free: set[str]) -> list[str]:
@@ -216,6 +217,6 @@ def _changed_files(before: pa.Table, now: pa.Table, free: set[str]) -> list[str]
     for by_time, what in ((False, "the content"), (True, "size or time of change")):
         images = [image for image, known_by_time in changed if known_by_time == by_time]
         if images:
-            count = "1 image file" if len(images) == 1 else f"{len(images):,} image files"
+            count = plural(len(images), "image file")
             sentences.append(f"{what} of {count} changed, such as {', '.join(images[:3])}")
     return sentences

@@ -1,8 +1,8 @@
 """One rule for ids: of patients, of images, of the keys that files are joined by, of the templates of image paths.
 
 The same id is often spelled in several ways. A CSV that pandas or a spreadsheet has saved again writes 1003 as 1003.0
-as soon as the column has an empty cell; a column of Parquet or JSON may hold numbers; text comes with spaces, marks
-that are invisible, and accents in one character or two. Every reader brings ids to one spelling:
+as soon as the column has an empty cell; a column of Parquet or JSON may hold numbers; text comes with spaces,
+invisible marks, and accents in one character or two. Every reader brings ids to one spelling:
 
 | spelled                                       | id                                                |
 |-----------------------------------------------|---------------------------------------------------|
@@ -30,6 +30,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from hf_cxr.words import plural
 
 NO_ID = frozenset(("", "nan", "nat", "none", "null", "na", "<na>", "n/a", "#n/a"))  # in lower case
 
@@ -194,7 +196,7 @@ def similar_ids(values: Mapping[str, Iterable[str]], noun: str, *, examples: int
         pairs = sorted((kin[first][key], kin[second][key]) for key in shared if kin[first][key] != kin[second][key])
         if pairs:
             shown = ", ".join(f"{one} and {other}" for one, other in pairs[:examples])
-            count = f"{len(pairs):,} {noun} ids differ" if len(pairs) > 1 else f"1 {noun} id differs"
+            count = plural(len(pairs), f"{noun} id differs", f"{noun} ids differ")
             sentences.append(
                 f"{first} and {second}: {count} only in leading zeros, capital letters or the like"
                 + (f", such as {shown}" if shown else "")
@@ -230,7 +232,7 @@ def _each(cells: pd.Series, rule, where: str) -> pd.Series:
     if lost:
         shown = ", ".join(repr(str(value)) for value in lost[:3])
         raise ValueError(
-            f"{where} contains rounded numbers ({int(cells.isin(lost).sum())} row(s), such as {shown}): digits are "
-            "lost, and different ids may look the same; export the ids again, as text or whole numbers"
+            f"{where} contains rounded numbers ({plural(int(cells.isin(lost).sum()), 'row')}, such as {shown}): "
+            "digits are lost, and different ids may look the same; export the ids again, as text or whole numbers"
         )
     return pd.Series(np.array([*texts, ""], dtype=object)[code_N], index=cells.index, name=cells.name, dtype=str)

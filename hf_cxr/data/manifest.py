@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from hf_cxr.data.images.grey import RULE
-from hf_cxr.words import error_words
 
 FORMAT = 1  # of the folder; another number, another layout
 MANIFEST, SHARDS, LOCK = "manifest.json", "shards.jsonl", ".lock"
@@ -85,18 +84,6 @@ def read_shards(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
         if _is_entry(entry):
             done[shard_key(entry)] = entry
     return done
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file.
-
-    Raises:
-        ValueError: the file is not valid JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged (not valid JSON: {error_words(error)}): {AGAIN}") from error
 
 
 def small_files(splits: Sequence[str]) -> list[str]:
@@ -188,10 +175,8 @@ _ENTRY = {
 }
 
 
-def wrong_part(manifest: Any) -> str | None:
+def wrong_part(manifest: Mapping[str, Any]) -> str | None:
     """What is wrong with a manifest, in words."""
-    if not isinstance(manifest, dict):
-        return f"it contains a {type(manifest).__name__}, not the description of a prepared folder"
     missing = sorted(set(_PARTS) - set(manifest))
     if missing:
         return f"it has no {missing[0]}"

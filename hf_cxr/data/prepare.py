@@ -62,6 +62,7 @@ from hf_cxr.data.sources.prepared import (
 from hf_cxr.data.sources.source import Source
 from hf_cxr.data.splits import split_fingerprint
 from hf_cxr.files import file_sha256, plain, replacing, write_json
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -102,12 +103,12 @@ def prepare(
     """Decode, resize and write every image of every split, or do nothing if that has been done.
 
     Args:
-        source: the dataset, with images. What it is goes into the manifest, for training and reports to tell.
+        source: the dataset, with images. What it is goes into the manifest, for training and reports to use.
         out: the folder; made if it is not there.
         recipe: size and filter.
         unreadable: what to do about images that cannot be read: "error" after all were read, or "skip" and list.
         duplicates: what to do about byte- or near-identical images in two splits: "error", or "list" them in the
-            manifest. Those within a split are listed in any case; phantoms share their anatomy and are not looked at.
+            manifest. Those within a split are listed in any case; phantoms share their anatomy and are not compared.
         update: bring a folder that was prepared from another state of the source, or with other settings, up to date.
         verify: read the finished shards, compare each with its SHA-256, and decode the damaged ones again.
         workers: decoding processes.
@@ -195,7 +196,7 @@ class _Job:
         """Write each shard and then its line in `shards.jsonl`."""
         total = sum(map(len, todo))
         if total:
-            logger.info("%s images to decode, %d processes", f"{total:,}", self.workers)
+            logger.info("%s to decode, %s", plural(total, "image"), plural(self.workers, "process", "processes"))
         with (
             worker_pool(self.workers if total > BATCH else 1) as pool,
             tqdm(total=total, desc="Preparing", unit="image", disable=not total) as bar,
@@ -279,13 +280,13 @@ def _shards(name: str, split: datasets.Dataset, recipe: Recipe) -> list[Shard]:
     rows = max(1, SHARD_BYTES // (recipe.size**2 + 512))
     of = max(1, -(-len(split) // rows))
     undecoded = split.cast_column("image", datasets.Image(decode=False)).with_format("arrow")
-    images, others = undecoded.select_columns(["image"]), undecoded.remove_columns("image")
+    images, columns = undecoded.select_columns(["image"]), undecoded.remove_columns("image")
     shards = []
     for number in range(of):
         start, stop = number * rows, min((number + 1) * rows, len(split))
         # Few at a time: images may be inside their rows, and those as stored are far larger than resized ones.
         parts = (images[first : min(first + BATCH, stop)] for first in range(start, stop, BATCH))
-        states, rest = [state for part in parts for state in _states(part)], _plain_rows(others[start:stop])
+        states, rest = [state for part in parts for state in _states(part)], _plain_rows(columns[start:stop])
         digest = digest_of([asdict(recipe), FORMAT, name, split.column_names, states, rest])
         shards.append(Shard(name, number, of, start, stop, digest))
     return shards
@@ -412,8 +413,8 @@ def _write_shard(split: datasets.Dataset, shard: Shard, pictures: list, out: Pat
 
 
 def _features(split: datasets.Dataset) -> datasets.Features:
-    others = {name: feature for name, feature in split.features.items() if name not in ("image", *SOURCE_COLUMNS)}
-    return datasets.Features({"image": datasets.Image()} | others | SOURCE_COLUMNS)
+    columns = {name: feature for name, feature in split.features.items() if name not in ("image", *SOURCE_COLUMNS)}
+    return datasets.Features({"image": datasets.Image()} | columns | SOURCE_COLUMNS)
 
 
 def _finish(splits: Mapping, out: Path, shards: list[Shard], done: dict, *, synthetic: bool) -> dict[str, Any]:
@@ -449,6 +450,7 @@ def _refuse(manifest: Mapping[str, Any], unreadable: str, duplicates: str) -> No
     across = [Duplicate(**entry) for entry in manifest["duplicates"] if entry["split"] != entry["other_split"]]
     if across and duplicates == "error":
         raise ValueError(
-            f"{len(across):,} images are in two splits: {'; '.join(map(str, across[:5]))}. Figures from such splits "
-            "are inflated: re-split the images, fix the table, or continue and list them with --duplicates list"
+            f"{plural(len(across), 'image is', 'images are')} in two splits: "
+            f"{'; '.join(map(str, across[:5]))}. Figures from such splits are inflated: re-split the images, fix "
+            "the table, or continue and list them with --duplicates list"
         )

@@ -18,6 +18,7 @@ import datasets
 from filelock import FileLock, Timeout
 
 from hf_cxr.data.manifest import (
+    AGAIN,
     DICT,
     INFO,
     LOCK,
@@ -25,12 +26,11 @@ from hf_cxr.data.manifest import (
     SHARDS,
     STATE,
     digest_of,
-    read_json,
     read_shards,
     sealed,
     wrong_part,
 )
-from hf_cxr.files import file_sha256, is_leftover, write_json, write_text
+from hf_cxr.files import file_sha256, is_leftover, read_json, write_json, write_text
 from hf_cxr.locks import acquired
 from hf_cxr.words import error_words
 
@@ -98,21 +98,21 @@ def refuse_foreign(out: Path, splits: Sequence[str]) -> None:
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     # A call that was killed early has finished no shard yet; one that was killed at once has not begun the list.
     own = {LOCK} | ({SHARDS, MANIFEST, DICT, *splits} if SHARDS in names else set())
-    if all(name in own or _is_own_leaving(name) for name in names) or read_shards(out):
+    if all(name in own or _is_own_leftover(name) for name in names) or read_shards(out):
         return
     if _is_manifest(out / MANIFEST):
         return
     raise ValueError(f"{out} contains files that are not a prepared dataset; give a new or empty folder")
 
 
-def _is_own_leaving(name: str) -> bool:
+def _is_own_leftover(name: str) -> bool:
     """Whether only a killed call of this package can have left the name here."""
     return is_leftover(name) and _WRITTEN.fullmatch(name) is not None
 
 
 def _is_manifest(path: Path) -> bool:
     try:
-        return path.is_file() and wrong_part(read_json(path)) is None
+        return path.is_file() and wrong_part(read_json(path, repair=AGAIN)) is None
     except ValueError:
         return False
 
@@ -121,7 +121,7 @@ def remove_leftovers(out: Path, splits: Sequence[str]) -> None:
     """Remove what a killed call left half-written: files and folders with names that only this package makes."""
     for folder in (out, *(out / name for name in splits)):
         for path in list(folder.iterdir()) if folder.is_dir() else ():
-            if _is_own_leaving(path.name):
+            if _is_own_leftover(path.name):
                 with contextlib.suppress(OSError):  # on a read-only disk they stay
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
@@ -159,7 +159,7 @@ def _with_digest(entry: Mapping[str, Any], out: Path) -> dict[str, Any]:
 
 
 def _place_split(skeleton: Path, folder: Path, entries: Sequence[Mapping]) -> None:
-    state = read_json(skeleton / STATE)
+    state = read_json(skeleton / STATE, repair=AGAIN)
     state["_data_files"] = [{"filename": entry["file"]} for entry in entries]
     state["_fingerprint"] = digest_of([entry["digest"] for entry in entries])[:16]
     write_json(folder / STATE, state)

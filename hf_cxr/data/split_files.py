@@ -55,7 +55,7 @@ class SplitFile:
         """Image id to train, validation or test.
 
         Raises:
-            ValueError: a fold is asked for and the file has none, or none is and it has, or it has not that one.
+            ValueError: a fold is given and the file has splits, none is given and it has folds, or it lacks that fold.
         """
         if not self.folds:
             if fold is not None:

@@ -18,6 +18,7 @@ import datasets
 import numpy as np
 
 from hf_cxr.data.ids import canonical_id, similar_ids
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,9 @@ def _group(label_NC: np.ndarray, patient_ids_N: Sequence[str]) -> _Groups:
         raise ValueError(f"labels of shape {label_NC.shape} for {len(ids)} patient ids; expected ({len(ids)}, C)")
     patients, patient_N = np.unique(ids, return_inverse=True)
     if len(patients) < 2:
-        raise ValueError(f"a split by patient needs at least two patients; got {len(patients)} in {len(ids)} rows")
+        raise ValueError(
+            f"a split by patient needs at least two patients; got {len(patients)} in {plural(len(ids), 'row')}"
+        )
     positive_NC = label_NC == 1
     group_NK = np.concatenate([positive_NC, ~positive_NC.any(axis=1, keepdims=True)], axis=1)
     count_PK = np.stack([np.bincount(patient_N, weights=group_N) for group_N in group_NK.T], axis=1)
@@ -172,7 +175,7 @@ def _deal(groups: _Groups, shares: Sequence[float], seed: int) -> np.ndarray:
     if len(part_P) < len(shares):
         sizes = ", ".join(map(str, np.sort(groups.size_P)[::-1][:5]))
         raise ValueError(
-            f"{len(part_P)} patient(s), the largest with {sizes} images, are too few for {len(shares)} parts: "
+            f"{plural(len(part_P), 'patient')}, the largest with {sizes} images: too few for {len(shares)} parts; "
             "ask for fewer parts"
         )
     rows, middle = int(groups.size_P.sum()), len(shares) // 2
@@ -307,7 +310,9 @@ def check_patients_disjoint(splits: Mapping[str, Any]) -> None:
         for first, second in combinations(values, 2):
             shared = sorted(values[first] & values[second])
             if shared:
-                problems.append(f"{first} and {second} share {len(shared)} {noun}(s), such as {', '.join(shared[:3])}")
+                problems.append(
+                    f"{first} and {second} share {plural(len(shared), noun)}, such as {', '.join(shared[:3])}"
+                )
     if problems:
         raise ValueError(
             "; ".join(problems)
@@ -316,7 +321,7 @@ def check_patients_disjoint(splits: Mapping[str, Any]) -> None:
 
 
 def near_shared_patients(splits: Mapping[str, Any], *, examples: int = 3) -> list[str]:
-    """What speaks against the claim that no patient is in two splits: ids that differ only in their spelling.
+    """Evidence against the claim that no patient is in two splits: ids that differ only in their spelling.
 
     00001003 and 1003 may be two patients, but more likely are one whose zeros a spreadsheet removed. A report that
     calls the splits disjoint must repeat these sentences.
@@ -332,7 +337,7 @@ def near_shared_patients(splits: Mapping[str, Any], *, examples: int = 3) -> lis
 
 
 def near_shared_images(splits: Mapping[str, Any]) -> list[str]:
-    """The same of image ids."""
+    """The same for image ids."""
     return _near_shared(splits, "image_id", "image", 3)
 
 

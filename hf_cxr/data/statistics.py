@@ -1,4 +1,4 @@
-"""What a labelled set of radiographs holds: counts, shifts between splits, tiers, patients, views, co-occurrence.
+"""What a labelled set of radiographs contains: counts, shifts between splits, tiers, patients, views, co-occurrence.
 
 Only tables are read, never pixels. An unknown cell takes part in nothing: prevalence is over known cells, and a pair
 of findings is counted on the images that know both. Everything counts images, unless it says patients.
@@ -6,7 +6,7 @@ of findings is counted on the images that know both. Everything counts images, u
 Refuses: labels other than 1, 0 and NaN, or of another number of findings; rows without a patient; negative ages;
 empty splits.
 
-N = images, C = findings. Of a matrix CC the first axis is the row, the second the column.
+N = images, C = findings. In a matrix CC the first axis is the row, the second the column.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ from hf_cxr.data.counting import CoOccurrence, Distribution, co_occurrence, rati
 from hf_cxr.data.schema import label_matrix
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace, Tier
+from hf_cxr.words import plural
 
 COLUMNS = ("patient_id", "view", "sex", "age")  # read beside the labels
 UNKNOWN = "unknown"
@@ -210,11 +211,11 @@ def describe_draws(train: datasets.Dataset, label_names: Sequence[str], draws_N:
 
 
 def describe_splits(splits: Mapping[str, datasets.Dataset], label_names: Sequence[str]) -> Statistics:
-    """Count what the splits hold.
+    """Count what the splits contain.
 
     Args:
         splits: by name, in the columns of `hf_cxr.data.schema`. ``labels`` and ``patient_id`` are needed; values of
-            ``view``, ``sex`` and ``age`` are unknown if the column is not there; ``image`` is not looked at.
+            ``view``, ``sex`` and ``age`` are unknown if the column is not there; ``image`` is not read.
         label_names: C findings in the order of the labels.
 
     Raises:
@@ -226,11 +227,11 @@ def describe_splits(splits: Mapping[str, datasets.Dataset], label_names: Sequenc
         raise ValueError("no split to describe")
     described = {name: _describe(name, split, label_names) for name, split in splits.items()}
     train = described.get("train")
-    others = {name: split for name, split in described.items() if train is not None and name != "train"}
+    compared = {name: split for name, split in described.items() if train is not None and name != "train"}
     return Statistics(
         label_names=tuple(label_names),
         splits=described,
-        shift={name: ratio(split.prevalence_C, train.prevalence_C) for name, split in others.items()},
+        shift={name: ratio(split.prevalence_C, train.prevalence_C) for name, split in compared.items()},
         tiers={} if train is None else label_names.tiers(train.positives_C.tolist()),
     )
 
@@ -281,7 +282,7 @@ def _checked_labels(name: str, split: datasets.Dataset, label_names: LabelSpace)
     if strange_NC.any():
         row, column = np.argwhere(strange_NC)[0]
         raise ValueError(
-            f"split {name!r} has {strange_NC.sum():,} label(s) that are not 1, 0 or NaN, such as "
+            f"split {name!r} has {plural(strange_NC.sum(), 'label')} other than 1, 0 and NaN, such as "
             f"{label_NC[row, column]:g} for {label_names[column]} in row {row}; "
             "make uncertain labels 1, 0 or NaN first"
         )
@@ -312,7 +313,7 @@ def _ages(name: str, age_N: pd.Series) -> tuple[dict[str, int], dict[str, float]
     age_N = age_N.to_numpy(dtype=np.float64)
     known = np.sort(age_N[~np.isnan(age_N)])  # sorted, so that a mean does not depend on the order of rows
     if len(known) and known[0] < 0:
-        raise ValueError(f"split {name!r} has {(known < 0).sum():,} age(s) below 0 years, such as {known[0]:g}")
+        raise ValueError(f"split {name!r} has {plural((known < 0).sum(), 'age')} below 0 years, such as {known[0]:g}")
     decade_N = np.minimum(known // 10 * 10, _LAST_DECADE).astype(int)
     decades = [*(f"{start}-{start + 9}" for start in range(0, _LAST_DECADE, 10)), f"{_LAST_DECADE}+"]
     counts = np.bincount(decade_N // 10, minlength=len(decades)).tolist()

@@ -48,7 +48,7 @@ from hf_cxr.losses.weights import CLASS_WEIGHTS, class_weights
 from hf_cxr.options import Option, check_options, nearest, options_of
 
 FROM_DATA = ("prevalence", "positives", "known", "class_weights", "label_names")
-"""Arguments of a loss that ``build_loss`` takes from the training data; the others are its options."""
+"""Arguments of a loss that ``build_loss`` takes from the training data; the rest are its options."""
 
 __all__ = [
     "CLASS_WEIGHTS",

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from hf_cxr.words import plural
+
 NO_INFORMATION_FLOOR = 1e-6
 """Prevalences are kept this far from 0 and 1 in the search for the no-information logits. It is below the smallest
 prevalence that a million images can show, so it changes no measured one, and its log odds, -13.8, lie well inside the
@@ -276,7 +278,9 @@ class MultiLabelLoss(torch.nn.Module):
     def _check_findings(self, num_findings: int) -> None:
         expected = self._num_findings()
         if expected is not None and num_findings != expected:
-            raise ValueError(f"this {type(self).__name__} was built for {expected} findings; got {num_findings}")
+            raise ValueError(
+                f"this {type(self).__name__} was built for {plural(expected, 'finding')}; got {num_findings}"
+            )
 
 
 def _buffer(name: str, values, *, upper: float) -> Tensor | None:

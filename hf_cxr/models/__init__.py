@@ -3,8 +3,8 @@
 - `build`: a fresh model, or one from a Hub id or folder, checked; `fresh(name, kwargs, label_names, image_size)`.
 - `head`: the only module that knows where the head is: `head(model)`, `features(model, pixel_values)`, folding,
   freezing, starting again.
-- `architectures`: which architectures there are, and what is checked before one is built; `swin` and `vit` hold the
-  checks of a family. To add an architecture that transformers knows, add its line to `architectures.ARCHITECTURES`.
+- `architectures`: what is checked before a model is built; `swin` and `vit` have the checks of a family. To add an
+  architecture that transformers knows, add its name to `hf_cxr.arguments.components.ARCHITECTURES`.
 - `record`: what a model was trained on, as its config.json says.
 """
 

@@ -1,11 +1,11 @@
-"""The architectures there are, and what is checked before one is built.
+"""What is checked before a model of an architecture is built.
 
 A config.json may come from a stranger, and an option may be mistyped. Sizes that no machine could hold, values of
 another type and parts that contradict each other are refused here by name, in milliseconds and without memory. What
 the checks do not foresee shows in one pass of the model on the meta device, which computes shapes and no values.
 
-Refused: an architecture that is not in `ARCHITECTURES`, other than three channels, a head that is not one linear layer
-(see `head`), batch norm, and what the architecture's own check refuses.
+Refused: an architecture that is not among `ARCHITECTURES`, other than three channels, a head that is not one linear
+layer (see `head`), batch norm, and what the architecture's own check refuses.
 """
 
 import copy
@@ -19,7 +19,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from hf_cxr.arguments.components import architecture_options
+from hf_cxr.arguments.components import ARCHITECTURES, architecture_options
 from hf_cxr.models.head import check_head
 from hf_cxr.models.record import KEY as RECORD
 from hf_cxr.models.record import ModelRecord
@@ -30,18 +30,13 @@ from hf_cxr.options import check_options
 from hf_cxr.saved_models import reading
 from hf_cxr.words import error_words
 
-# Name, as config.json has it (model_type) -> check of the architecture's own values, or None where the common checks
-# and the pass on the meta device are enough.
-ARCHITECTURES: dict[str, Callable[[Mapping[str, Any], str], None] | None] = {
+# Architecture -> check of its own values. For the rest the common checks and the pass on the meta device are enough.
+CHECKS: dict[str, Callable[[Mapping[str, Any], str], None]] = {
     "beit": check_patches,
-    "convnext": None,
-    "convnextv2": None,
     "deit": check_patches,
     "dinov2": check_patches,
     "dinov2_with_registers": check_patches,
-    "focalnet": None,
     "swin": check_swin,
-    "swinv2": None,
     "vit": check_patches,
 }
 
@@ -87,7 +82,7 @@ def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
     defaults = kind()
     filled = {key: getattr(defaults, key) for key in kind.__dataclass_fields__} | dict(values)
     _check_common(filled, where)
-    own_check = ARCHITECTURES[name]
+    own_check = CHECKS.get(name)
     if own_check is not None:
         own_check(filled, where)
     # Where an architecture has two classifiers, transformers chooses by this list and takes the first without it.

@@ -21,13 +21,14 @@ from hf_cxr.models.architectures import check_findings, check_model_options, che
 from hf_cxr.models.head import head_keys, reset_head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json, reading
+from hf_cxr.words import plural
 
 
 def fresh(name: str, kwargs: Mapping[str, Any], label_names: Sequence[str], image_size: int) -> PreTrainedModel:
     """A model of random weights with a head of C independent outputs, in float32.
 
     Args:
-        name: of the architecture, from `architectures.ARCHITECTURES`.
+        name: of the architecture, from `hf_cxr.arguments.components.ARCHITECTURES`.
         kwargs: arguments of the architecture's config, such as ``{"embed_dim": 96, "depths": [2, 2, 6, 2]}``.
         label_names: C finding names, in order; they become id2label.
         image_size: side of the input in pixels.
@@ -217,7 +218,7 @@ def _check_kept_findings(saved: Mapping[str, Any], name: str, label_names: Seque
     names = [entry for _, entry in sorted(saved["id2label"].items(), key=lambda item: int(item[0]))]
     if names != list(label_names):
         raise ValueError(
-            f"the head of {name} cannot be kept: it is for {len(names)} classes "
-            f"({', '.join(names[:3])}, ...), the data have {len(label_names)} findings "
+            f"the head of {name} cannot be kept: it is for {plural(len(names), 'class', 'classes')} "
+            f"({', '.join(names[:3])}, ...), the data have {plural(len(label_names), 'finding')} "
             f"({', '.join(label_names[:3])}, ...); leave out --reinitialize_head false"
         )

@@ -6,8 +6,8 @@ how much of that air there is, so that it can never be denser than soft tissue n
     attenuation = tissue - air * aerated * (1 - vessels)
 
 Body coordinates are centimetres from the middle of the frame, x to the patient's left (right in the picture), y down.
-Side -1 is the patient's right lung, +1 the left. Masks are analytic and soft, at the film's own resolution; nothing is
-drawn large and reduced but the vessels and devices, which are lines.
+Side -1 is the patient's right lung, +1 the left. Masks are analytic and soft, at the film's own resolution; only
+vessels and devices, which are lines, are drawn large and reduced.
 
 n = pixels along the film, which is larger than the image by a margin, for turning. h = columns of one half.
 """

@@ -10,8 +10,9 @@ from typing import Any
 from transformers import TrainerState, TrainingArguments
 
 from hf_cxr.evaluation.calibration import Calibration
-from hf_cxr.reporting.protocol import OFFICIAL_TEST
 from hf_cxr.evaluation.operating_points import OperatingPoints
+from hf_cxr.reporting.protocol import OFFICIAL_TEST
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +20,9 @@ NEVER_DEFINED = "was never defined"
 
 
 def chosen_step(args: TrainingArguments, state: TrainerState) -> int | None:
-    """The step of the checkpoint that was gone back to; None if the run ends with its last weights.
+    """The step of the checkpoint that was restored; None if the run ends with its last weights.
 
-    A checkpoint is chosen only if its figure is a number: of a figure that is NaN in every epoch none is the best.
+    A checkpoint is chosen only if its figure is a number: a figure that is NaN in every epoch has no best.
     """
     if not args.load_best_model_at_end or not _is_defined(state):
         return None
@@ -88,6 +89,6 @@ def split_source(
     listed = test_images + missing.get("test", 0) + len(left_out.get("test", ()))
     words = source["splits_from"]
     if words and words.startswith("official test list") and listed != OFFICIAL_TEST:
-        given = f"the folder's own test list of {listed:,} images, not the official one of {OFFICIAL_TEST:,}"
+        given = f"the folder's own test list of {plural(listed, 'image')}, not the official one of {OFFICIAL_TEST:,}"
         words = words.replace("official test list", given, 1)
     return {**source, "splits_from": words}

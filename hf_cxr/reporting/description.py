@@ -1,4 +1,4 @@
-"""What `hf-cxr describe` shows of a data set: tables for the terminal, and figures with the same numbers."""
+"""What `hf-cxr describe` shows about a data set: tables for the terminal, and figures with the same numbers."""
 
 from itertools import combinations
 
@@ -8,12 +8,22 @@ import numpy as np
 from hf_cxr.data.statistics import UNKNOWN, Distribution, DrawStatistics, SplitStatistics, Statistics
 from hf_cxr.reporting import description_plots as plots
 from hf_cxr.reporting.document import Block, Document, Figure, Heading, Note, Table, Text
+from hf_cxr.words import plural
 
 PAIRS_SHOWN = 12
+NOT_CHECKED = (
+    "Counted from the tables, in which each row is an image: an image whose file is missing or cannot be read counts "
+    "too, so a run may train on fewer."
+)
 
 
 def description_document(
-    statistics: Statistics, drawn: DrawStatistics | None = None, sampler: str = "", *, title: str = "Data set"
+    statistics: Statistics,
+    drawn: DrawStatistics | None = None,
+    sampler: str = "",
+    *,
+    title: str = "Data set",
+    from_tables: bool = False,
 ) -> Document:
     """Counts, shifts between splits, co-occurrence and, if given, what a sampler draws.
 
@@ -22,6 +32,7 @@ def description_document(
         drawn: what an epoch of the sampler draws from the training set; None to leave it out.
         sampler: its name.
         title: of the document.
+        from_tables: the counts are of rows, and whether each has an image was not checked.
     """
     splits = statistics.splits
     first = "train" if "train" in splits else next(iter(splits))
@@ -43,8 +54,9 @@ def description_document(
     if splits[first].co_occurrence.both_CC.sum() > np.trace(splits[first].co_occurrence.both_CC):
         blocks += [Heading(f"Findings that occur together most often, in {first}"), _pairs(statistics, splits[first])]
     blocks += [Figure(f"co_occurrence_{name}.png", f"Findings that occur together: {name}") for name in splits]
-    if absent:
-        blocks.append(Note(tuple(absent)))
+    notes = [*absent, *([NOT_CHECKED] if from_tables else [])]
+    if notes:
+        blocks.append(Note(tuple(notes)))
     values = statistics.to_dict()
     if drawn is not None:
         blocks += _draws(drawn, sampler)
@@ -63,7 +75,7 @@ def draw(statistics: Statistics) -> dict[str, matplotlib.figure.Figure]:
         ),
     }
     for name, split in splits.items():
-        both, title = split.co_occurrence, f"Findings that occur together: {name}, {split.images:,} images"
+        both, title = split.co_occurrence, f"Findings that occur together: {name}, {plural(split.images, 'image')}"
         figures[f"co_occurrence_{name}"] = plots.co_occurrence(both.both_CC, both.conditional_CC, names, title)
     return figures
 
@@ -154,11 +166,12 @@ def _draws(drawn: DrawStatistics, sampler: str) -> list[Block]:
     return [
         Heading(f"Training images as the sampler {sampler} draws them"),
         Text(
-            f"In an epoch, on average (whole batches: up to one less): {drawn.draws:,.0f} draws from {drawn.images:,} "
-            f"images, {drawn.distinct:,.0f} distinct ones ({100 * drawn.distinct / drawn.images:.1f} %), one at most "
-            f"{np.ceil(drawn.most_draws):.0f} times."
+            f"In an epoch, on average (whole batches: up to one less): {plural(round(drawn.draws), 'draw')} from "
+            f"{plural(drawn.images, 'image')}, {drawn.distinct:,.0f} distinct ones "
+            f"({100 * drawn.distinct / drawn.images:.1f} %), one at most "
+            f"{plural(np.ceil(drawn.most_draws), 'time')}."
         ),
-        Text(f"Without a known positive: {draws:,.0f} draws from {images:,} images."),
+        Text(f"Without a known positive: {plural(round(draws), 'draw')} from {plural(round(images), 'image')}."),
         Table.of(head, rows),
     ]
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hf_cxr.reporting.plots import BLUE, ORANGE, finding_title
-from hf_cxr.words import in_figure, in_title
+from hf_cxr.words import in_figure, in_title, plural
 
 
 def finding_counts(
@@ -71,7 +71,7 @@ def findings_per_image(histograms: Mapping[str, Mapping[int, int]], title: str =
                 axis.text(left + share / 2, row, text, ha="center", va="center", fontsize=9, **style)
             left += share
     axis.set_yticks(
-        range(len(histograms)), [f"{in_figure(n)}\n{sum(h.values()):,} images" for n, h in histograms.items()]
+        range(len(histograms)), [f"{in_figure(n)}\n{plural(sum(h.values()), 'image')}" for n, h in histograms.items()]
     )
     axis.invert_yaxis()
     axis.set_xlim(0, 100)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_cxr.reporting.document import Block, Heading, Table, last_row
+from hf_cxr.words import plural
 
 FEW_PATIENTS = 20  # with fewer positive patients than this, an interval is too narrow to rely on
 OFFICIAL_TEST = 25_596  # images in the test list of ChestX-ray14
@@ -47,7 +48,7 @@ def data_cautions(protocol: Mapping[str, Any]) -> list[str]:
             "its official test set are about different images."
         )
     if protocol["training_images_limited_to"]:
-        cautions.append(f"Trained on {protocol['training_images_limited_to']} images only.")
+        cautions.append(f"Trained on {plural(protocol['training_images_limited_to'], 'image')} only.")
     if protocol["missing_images"]:
         cautions.append(
             f"Images missing from the folder were skipped ({_counts(protocol['missing_images'])}): these are not the "
@@ -76,7 +77,7 @@ def few_patients(positive_patients: Mapping[str, int]) -> list[str]:
 def split_facts(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Data, splits and fingerprint; splits are called disjoint only where no two patients' ids are alike."""
     splits = ", ".join(
-        f"{name} {size['images']:,} images of {size['patients']:,} patients"
+        f"{name} {plural(size['images'], 'image')} of {plural(size['patients'], 'patient')}"
         for name, size in protocol["splits"].items()
     )
     disjoint = "splits" if protocol.get("similar_patient_ids") else "splits, disjoint by patient"

@@ -5,7 +5,7 @@
 | `base`       | a run's keys, or the path of a run's YAML (from this file's folder, or from here)                    |
 | `overrides`  | with a path: keys that go over it                                                                    |
 | `methods`    | printed name -> keys in which the method differs, such as {loss: focal, gamma: 2}                    |
-| `baseline`   | the name of the method that the others are compared with                                             |
+| `baseline`   | the name of the method that every other method is compared with                                      |
 | `seeds`      | one run of each method for each                                                                      |
 | `tune`       | `grid`: key -> values (also an option, such as loss_kwargs.gamma: [1, 2]), each method tried on      |
 |              | every combination; `seed` of these runs; `by`: the metric that decides, on validation, from METRICS. |
@@ -15,11 +15,11 @@
 | `confidence` | of the intervals                                                                                     |
 
 Each run is a `hf-cxr train` in a process and a folder of its own. Tuning runs never predict a test image
-(`measure_test: false`). A run that is finished with the same settings is not repeated and one that was stopped goes
-on, so the same command continues after a crash. A run that fails is named, with the end of its log; the rest run on.
+(`measure_test: false`). A finished run with the same settings is not repeated and a stopped one resumes, so the
+same command continues after a crash. A failed run is reported with the end of its log, and the rest continue.
 
 Refused, before anything is started: an unknown key (with the nearest), settings that contradict each other, an option
-that a method's loss does not take, two names for one folder, a baseline that is no method, fewer draws than a low
+that a method's loss does not take, two names for one folder, a baseline that is not a method, fewer draws than a low
 corrected p value needs, a folder whose runs were made with other settings.
 """
 
@@ -57,6 +57,7 @@ from hf_cxr.run.comparison_plan import Plan, folder_name, load_plan
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.scheduler import run_in_slots
 from hf_cxr.saved_models import read_json
+from hf_cxr.words import plural
 from hf_cxr.yaml_files import dump_yaml, read_yaml
 
 __all__ = [
@@ -84,11 +85,12 @@ try:
 except Timeout:
     sys.exit({BUSY})
 from hf_cxr.commands import run_command
+from hf_cxr.words import plural
 sys.exit(run_command("train", sys.argv[2:]))
 """
 
-# Of a launcher around this program, not of the runs.
-OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Set by a program that launched this one; the runs must not see them.
+SET_BY_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,11 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
     if not folders[plan.baseline]:
         logger.error("no run of the baseline %s is finished: there is nothing to compare with", plan.baseline)
         return None
-    logger.info("measuring %d runs in %s draws of patients", sum(map(len, folders.values())), f"{plan.resamples:,}")
+    logger.info(
+        "measuring %s in %s of patients",
+        plural(sum(map(len, folders.values())), "run"),
+        plural(plan.resamples, "draw"),
+    )
     results = compare_runs(
         plan.name,
         folders,
@@ -267,7 +273,7 @@ def work(runs: Sequence[Run], plan: Plan, jobs: int, devices: Sequence[str], bar
 
 def visible_devices() -> list[str]:
     """Names of the GPUs as CUDA_VISIBLE_DEVICES takes them; none on a machine without."""
-    count = torch.cuda.device_count()  # looks, and does not occupy one
+    count = torch.cuda.device_count()  # does not occupy one
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
@@ -281,7 +287,7 @@ def _run(out: Path, kind: str, method: str, label: str, values: dict[str, Any]) 
 
 
 def _start(run: Run, plan: Plan, environment: dict[str, str]) -> subprocess.Popen | None:
-    """The run's process; None if one of an earlier start, that outlived this program, is still at it."""
+    """The run's process; None while a process that an earlier start left behind is still doing the run."""
     run.log.parent.mkdir(parents=True, exist_ok=True)
     write_text(run.settings, dump_yaml(run.values))
     try:
@@ -299,7 +305,7 @@ def _start(run: Run, plan: Plan, environment: dict[str, str]) -> subprocess.Pope
 
 
 def _environment(slot: int, jobs: int, devices: Sequence[str]) -> dict[str, str]:
-    environment = {key: value for key, value in os.environ.items() if key not in OF_A_LAUNCHER}
+    environment = {key: value for key, value in os.environ.items() if key not in SET_BY_A_LAUNCHER}
     package = str(Path(__file__).parents[2])
     environment["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [environment.get("PYTHONPATH")])])
     if devices:
@@ -310,7 +316,7 @@ def _environment(slot: int, jobs: int, devices: Sequence[str]) -> dict[str, str]
 
 
 def _report_end(run: Run, status: int, minutes: float) -> dict[str, str]:
-    """Say how a run ended; {} or its name with the end of its log."""
+    """Log how a run ended. Returns {}, or the run's name with the end of its log if it failed."""
     result = run.read_result()
     if status == 0 and result is not None:
         validation = result["validation"]
@@ -340,6 +346,6 @@ def _check_folders(runs: Sequence[Run], plan: Plan) -> None:
         changed = changed_settings(read_yaml(config), now, free={*FREE_ON_RESUME, *FROM_DEVICES, *NOT_COMPARED})
         if changed:
             raise ValueError(
-                f"{run.folder} holds a run of {run.method} with other settings ({', '.join(changed[:5])}); give "
+                f"{run.folder} contains a run of {run.method} with other settings ({', '.join(changed[:5])}); give "
                 "another --out, or remove that folder to repeat the run"
             )

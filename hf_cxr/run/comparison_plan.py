@@ -11,8 +11,16 @@ import yaml
 
 from hf_cxr.arguments.components import KWARGS, flattened, merged
 from hf_cxr.arguments.spelling import current_spelling
-from hf_cxr.config import LossArguments, known_keys, text_keys, unknown_key, without_others_options
+from hf_cxr.config import (
+    EvaluationArguments,
+    LossArguments,
+    known_keys,
+    text_keys,
+    unknown_key,
+    without_replaced_options,
+)
 from hf_cxr.evaluation.kernels import metric_key
+from hf_cxr.words import plural
 from hf_cxr.yaml_files import read_yaml
 
 KEYS = ("base", "overrides", "methods", "baseline", "seeds", "tune", "tiers", "resamples", "confidence")
@@ -45,13 +53,13 @@ class Plan:
     tuning: Tuning | None = None
     tiers: dict[str, int] = field(default_factory=dict)
     resamples: int = 2000
-    confidence: float = 0.95
+    confidence: float = EvaluationArguments.confidence
     flags: tuple[str, ...] = ()
 
     def values(self, method: str, point: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The keys of a method's runs: the base's, without the options of another loss; its own; a point's."""
         own = self.methods[method]
-        return merged(merged(without_others_options(self.base, own), own), point or {})
+        return merged(merged(without_replaced_options(self.base, own), own), point or {})
 
 
 def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
@@ -103,34 +111,43 @@ def _check_plan(plan: Plan, path: Path) -> None:
     slugs: dict[str, str] = {}
     for method, own in plan.methods.items():
         slug = folder_name(method).casefold()
-        if not slug or slug in slugs:
-            raise ValueError(f"the method {method!r} in {path} has no folder of its own: {slugs.get(slug, 'no name')}")
+        if not slug:
+            raise ValueError(f"the method {method!r} in {path} has no letter or digit for a folder's name; rename it")
+        if slug in slugs:
+            raise ValueError(f"the method {method!r} in {path} would have the folder of {slugs[slug]!r}; rename one")
         slugs[slug] = method
         _check_run_keys(own, f"{method} in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
     grid = plan.tuning.grid if plan.tuning else {}
     for key in grid:
         users = [method for method, own in plan.methods.items() if key in flattened(own)]
         if users:
-            raise ValueError(f"{key} in {path} is tuned and also set by {', '.join(users)}; one of the two")
+            raise ValueError(f"{key} in {path} is tuned and also set by {', '.join(users)}; remove one of the two")
     if set(plan.tiers) - {"head", "tail"}:
         raise ValueError(unknown_key(min(set(plan.tiers) - {"head", "tail"}), f"tiers in {path}", ("head", "tail")))
     if not (isinstance(plan.resamples, int) and plan.resamples >= 100):
         raise ValueError(f"resamples in {path} is {plan.resamples}; it must be a whole number, at least 100")
     if not 0 < plan.confidence < 1:
         raise ValueError(f"confidence in {path} is {plan.confidence}; it must be between 0 and 1")
-    least = 2 * 3 * (len(plan.methods) - 1) / (plan.resamples + 1)  # of the corrected p values within three tiers
-    if least >= 1 - plan.confidence:
+    comparisons = 3 * (len(plan.methods) - 1)  # of methods within the three tiers: the most that p is corrected for
+    level = 1 - plan.confidence
+    if _least_p(comparisons, plan.resamples) >= level:
+        enough = next(draws for draws in itertools.count(100) if _least_p(comparisons, draws) < level)
         raise ValueError(
-            f"resamples in {path} is {plan.resamples}: after correction for {3 * (len(plan.methods) - 1)} comparisons "
-            f"within tiers no p value could be below {least:.3f}, and no difference could be shown at "
-            f"{1 - plan.confidence:.3g}; give more"
+            f"resamples in {path} is {plan.resamples}: after correction for {plural(comparisons, 'comparison')} "
+            f"within tiers no p value could be below {_least_p(comparisons, plan.resamples):.3f}, and no difference "
+            f"could be shown at {level:.3g}; give at least {enough}"
         )
     varied = [*grid, *(key for own in plan.methods.values() for key in flattened(own))]
     fixed = {*SET_BY_COMPARISON, *NOT_IN_COMPARISON, *varied, *(key.split(".")[0] for key in varied)}
     for word in plan.flags:
         key = word.lstrip("-").split("=")[0].replace("-", "_")  # argparse takes --weight-decay as well
         if word.startswith("--") and key in fixed:
-            raise ValueError(f"--{key} is not for all runs alike: the comparison sets it; change it in {path}")
+            raise ValueError(f"--{key} cannot be given to all runs: the comparison sets it; change it in {path}")
+
+
+def _least_p(comparisons: int, resamples: int) -> float:
+    """The least corrected p value that so many draws can give: two-sided, none of the draws beyond 0."""
+    return 2 * comparisons / (resamples + 1)
 
 
 def _base(values: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -146,7 +163,7 @@ def _base(values: dict[str, Any], path: Path) -> dict[str, Any]:
     base = current_spelling(_mapping(base, f"base in {where}"), f"base in {where}")
     _check_run_keys(base, f"base in {where}", NOT_IN_COMPARISON)
     _check_run_keys(over, f"overrides in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
-    base = without_others_options(base, over)
+    base = without_replaced_options(base, over)
     base = {key: value for key, value in base.items() if key not in SET_BY_COMPARISON}
     return {"loss": LossArguments.loss} | merged(base, over)
 
@@ -194,7 +211,7 @@ def _whole_numbers(values: Any, path: Path) -> tuple[int, ...]:
 
 def _mapping(values: Any, where: str) -> dict[str, Any]:
     if not isinstance(values, dict):
-        raise ValueError(f"{where} must hold one 'key: value' a line; it holds a {type(values).__name__}")
+        raise ValueError(f"{where} must contain one 'key: value' a line; it contains a {type(values).__name__}")
     return values
 
 

@@ -17,6 +17,7 @@ from hf_cxr.processing import PixelProcessor
 from hf_cxr.run.folder import on_main_process
 from hf_cxr.run.preflight import LeftOut, check_run, unreadable_ids
 from hf_cxr.run.resume import check_resume
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def open_data(
 
 def log_splits(splits: Mapping[str, datasets.Dataset], label_names: LabelSpace) -> None:
     """Log how many images each split has, and which findings cannot be learnt."""
-    logger.info("%s", ", ".join(f"{name}: {len(split):,} images" for name, split in splits.items()))
+    logger.info("%s", ", ".join(f"{name}: {plural(len(split), 'image')}" for name, split in splits.items()))
     positives_C = counts(label_matrix(splits["train"]))[0]
     without = [name for name, positives in zip(label_names, positives_C, strict=True) if positives == 0]
     if without:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_expit, logsumexp
 
-from hf_cxr.config import RunArguments
+from hf_cxr.config import EvaluationArguments, RunArguments
 from hf_cxr.evaluation import Calibration, EvaluationReport, PairedDifference, paired_difference
 from hf_cxr.files import plain, write_json
 from hf_cxr.inference.classifier import Classifier
@@ -123,8 +123,8 @@ def build_ensemble(
     members: Mapping[str, Pair],
     *,
     calibrate: bool = True,
-    resamples: int = 1000,
-    confidence: float = 0.95,
+    resamples: int = EvaluationArguments.bootstrap_resamples,
+    confidence: float = EvaluationArguments.confidence,
     seed: int = 0,
 ) -> Ensemble:
     """Average members, calibrate the average on validation, measure it and each difference on test.

@@ -35,6 +35,7 @@ from hf_cxr.run.result_folder import (
     write_whole,
 )
 from hf_cxr.saved_models import fingerprint, model_folder
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def in_the_findings_of(
     if classifier.label_names == tuple(label_names):
         return splits, {}
     mapped, shared, rest = map_labels(splits, label_names, classifier.label_names)
-    logger.warning("measured on the %d findings that model and data share", len(shared))
+    logger.warning("measured on %s that model and data share", plural(len(shared), "finding"))
     return mapped, {"findings_not_in_data": list(rest["target"]), "findings_not_in_model": list(rest["source"])}
 
 

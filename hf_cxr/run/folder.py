@@ -83,8 +83,9 @@ def _open(args: RunArguments, state: PartialState, locks: list[FileLock]) -> Pat
     locks.append(_locked(run_dir))
     _refuse_foreign(run_dir)  # once more: it may have changed until it was locked
     _check_existing_run(args, run_dir)
-    _remove_leftovers(run_dir)
-    checkpoint = _checkpoint(args, state, run_dir)
+    with logged_to(run_dir / "run.log", state):  # which checkpoints are set aside belongs in the log
+        _remove_leftovers(run_dir)
+        checkpoint = _checkpoint(args, state, run_dir)
     write_text(run_dir / "config.yaml", dump_yaml(settings_of(args)))
     return checkpoint
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 
-from hf_cxr.config import RunArguments
+from hf_cxr.config import EvaluationArguments, RunArguments
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.metrics import counts
@@ -94,7 +94,11 @@ def interval_settings(args: RunArguments) -> dict[str, Any]:
 
 
 def measure_predictions(
-    predictions: Predictions, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+    predictions: Predictions,
+    *,
+    resamples: int = EvaluationArguments.bootstrap_resamples,
+    confidence: float = EvaluationArguments.confidence,
+    seed: int = 0,
 ) -> EvaluationReport:
     """Every figure of a split, with patient-clustered intervals."""
     return evaluate_predictions(

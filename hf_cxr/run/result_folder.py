@@ -1,6 +1,6 @@
 """Folders that `evaluate` and `ensemble` write their results to: whole or absent, and never over other results.
 
-A place is looked at before the work, and held for its length with a lock, so that two commands never write there at
+A place is checked before the work, and locked while it lasts, so that two commands never write there at
 once. Results are written into a folder beside it and moved at the end; the JSON file comes last and says that the
 folder is complete.
 
@@ -8,7 +8,6 @@ Refused: a place that is not a folder, that cannot be written, that another comm
 anything else: a run, a checkpoint, prepared images, an ensemble, the figures of another model or of other data.
 """
 
-import json
 import os
 import shutil
 import uuid
@@ -17,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hf_cxr.files import check_output_folder
+from hf_cxr.files import check_output_folder, read_json
 from hf_cxr.locks import acquired
 from hf_cxr.predictions import Predictions
 
@@ -170,13 +169,7 @@ def _names(place: Path) -> set[str]:
 def _identity_of(place: Path) -> dict[str, Any] | None:
     """What the figures of a folder are of; without evaluation.json, after a write that was interrupted, its rows."""
     if (place / EVALUATION).is_file():
-        try:
-            value = json.loads((place / EVALUATION).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{place / EVALUATION} is not valid JSON; {REPAIR}") from error
-        if not isinstance(value, dict):
-            raise ValueError(f"{place / EVALUATION} is not an evaluation's; {REPAIR}")
-        return value
+        return read_json(place / EVALUATION, repair=REPAIR)
     if (place / PREDICTIONS).is_file():
         return Predictions.load(place / PREDICTIONS).metadata.get("measured") or {}
     return None

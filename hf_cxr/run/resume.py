@@ -93,11 +93,11 @@ def check_resume(
     unreadable: Collection[str] = (),
     trained: bool = False,
 ) -> dict[str, Any]:
-    """Refuse to resume on other data or from other initial weights; note both where a run starts.
+    """Refuse to resume on other data or from other initial weights; record both when a run starts.
 
     Args:
         args: of the run.
-        run_dir: the run folder; data.parquet is written there where a run starts.
+        run_dir: the run folder; data.parquet is written there when a run starts.
         checkpoint: to resume from; None to start.
         source: the data, with every row that was loaded.
         unreadable: ids of images that are left out and counted, so that it does not matter how their files changed.
@@ -168,7 +168,7 @@ def _check_state(
             )
         logger.warning("%s is missing or damaged: whether image files changed cannot be checked", run_dir / FILE)
         return []
-    found = changes(before, now, but_files_of=unreadable)
+    found = changes(before, now, ignore_files_of=unreadable)
     if found.rows:
         raise ValueError(
             f"{checkpoint} was trained on other data: {'; '.join(found.rows)}. Give the data it was started with, or "

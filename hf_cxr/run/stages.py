@@ -180,7 +180,7 @@ def measure(
     Args:
         run_dir: the run folder, calibrated.
         args: of the run; by default those in its config.yaml.
-        test_images: the test set with its images; without it the stock pipeline is not looked at.
+        test_images: the test set with its images; without it the stock pipeline is not checked.
 
     Returns:
         What the stock pipeline says, see `compare_with_stock_pipeline`; {} without images. Scores of a patient's

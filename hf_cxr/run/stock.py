@@ -1,4 +1,4 @@
-"""A look at law 1 of the design in each run: the stock pipeline gives what was evaluated."""
+"""A check that each run makes: the stock pipeline gives the probabilities that were evaluated."""
 
 import logging
 from pathlib import Path
@@ -17,9 +17,9 @@ PIPELINE_TOLERANCE = 1e-4  # in probability, for images that need no resizing; s
 
 
 def compare_with_stock_pipeline(run_dir: Path, split: datasets.Dataset, predictions: Predictions) -> dict[str, Any]:
-    """What the stock pipeline says of the first eight test images, beside what was evaluated.
+    """What the stock pipeline predicts for the first eight test images, compared with what was evaluated.
 
-    Law 1 of the design is checked in each run and not only in the tests. Files that the pipeline can't read alike
+    Each run checks this, and not only the tests. Files that the pipeline can't read alike
     (16 bits, DICOM) go in as the evaluation's 8-bit grey.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a run leaves that stops after validation (``measure_test: false``): validation.json and its checkpoints."""
+"""What a run that stops after validation (``measure_test: false``) leaves: validation.json and its checkpoints."""
 
 import logging
 import shutil

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_cxr.files import file_sha256, write_json, write_text
+from hf_cxr.files import file_sha256, read_json, write_json, write_text
 from hf_cxr.models.record import ModelRecord
 
 logger = logging.getLogger(__name__)
@@ -186,8 +186,8 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None if it is missing or damaged, which makes the checkpoint unusable."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, repair="resume from another checkpoint")
     except (OSError, ValueError):
         return None
-    return value if isinstance(value, dict) else None

@@ -65,7 +65,7 @@ def write_plan(folder, **changes):
         ({"confidence": 95}, "between 0 and 1"),
         (
             {"confidence": 0.99},
-            "3 comparisons .*tiers .*0.020, .* 0.01",
+            "3 comparisons .*tiers .*0.020, .* 0.01; give at least 599",
         ),
     ],
 )

@@ -52,6 +52,15 @@ def test_the_same_run_resumes_and_another_is_refused(checkpoint):
     assert yaml.safe_load((run_dir / "config.yaml").read_text())["seed"] == 42
 
 
+def test_a_checkpoint_that_is_set_aside_is_in_the_log(checkpoint):
+    (checkpoint / "model.safetensors").unlink()
+    assert opened(checkpoint.parent) is None
+    assert (checkpoint.parent / "damaged-checkpoint-4").is_dir()
+    log = (checkpoint.parent / "run.log").read_text()
+    assert "checkpoint-4 cannot be resumed from: model.safetensors is missing" in log
+    assert "damaged-checkpoint-4" in log
+
+
 def test_a_key_that_came_later_had_its_default_before(checkpoint):
     config = checkpoint.parent / "config.yaml"
     values = yaml.safe_load(config.read_text())
@@ -100,7 +109,7 @@ def test_a_run_that_was_killed_before_its_config_starts_again(tmp_path):
     opened(run_dir)
     (run_dir / "config.yaml").rename(run_dir / ".config-abcd_123.yaml")
     assert opened(run_dir) is None
-    assert sorted(path.name for path in run_dir.iterdir()) == [LOCK, "config.yaml"]
+    assert sorted(path.name for path in run_dir.iterdir()) == [LOCK, "config.yaml", "run.log"]
 
 
 def test_leavings_alone_make_no_folder_foreign(tmp_path):
@@ -207,7 +216,7 @@ class TestResume:
         rows["labels"][2] = [1.0 - cell for cell in rows["labels"][2]]
         rows["image"] = splits["train"].cast_column("image", datasets.Image(decode=False))["image"][:]
         splits["train"] = type(splits["train"]).from_dict(rows, features=splits["train"].features)
-        with pytest.raises(ValueError, match=r"trained on other data: labels of 1 images changed, such as"):
+        with pytest.raises(ValueError, match=r"trained on other data: labels of 1 image changed, such as"):
             self.resume(start, splits)
         (start[2] / "data.parquet").unlink()
         with pytest.raises(ValueError, match="trained on other data"):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import socket
 
 import pytest
@@ -12,6 +13,7 @@ from hf_cxr.files import (
     OutputError,
     check_output_file,
     check_output_folder,
+    read_json,
     replace_all,
     replacing,
     write_json,
@@ -249,3 +251,14 @@ def test_statistics_do_not_go_among_the_images(tmp_path, capsys):
     for out in (tmp_path, tmp_path / "images", tmp_path / "images" / "figures"):
         assert main(["describe", *table, "--out", str(out)]) == 2
         assert "input" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"[" * 99_999, b'{"a": "\xff"}'])
+def test_a_damaged_json_file_is_one_line_with_the_file_and_the_repair(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is not .*: write it again$") as error:
+        read_json(path, repair="write it again")
+    assert "\n" not in str(error.value)
+    write_json(path, {"a": [1.5, float("nan")]})
+    assert read_json(path, repair="") == {"a": [1.5, None]}

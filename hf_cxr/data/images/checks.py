@@ -5,7 +5,7 @@ decoding of everything, without the resize, is the price, and is paid once: `Sou
 be read, by path, size and time of change, for all runs of this user. What could not be read is not remembered, because
 a decoder may be installed or a disk mounted before the next try.
 
-Several processes share the rows: each looks at its part, and the caller puts the parts together.
+Several processes share the rows: each decodes its part, and the caller puts the parts together.
 """
 
 import functools
@@ -40,7 +40,7 @@ class Inspection:
 
     Attributes:
         unreadable: by split, row number -> what is wrong.
-        images: that were looked at, or known from before.
+        images: that were decoded, or known from before.
         unused_bits: of these, DICOM images that come out far too dark; see `dicom.unused_bits`.
         sound: digests of what is new and could be read, for `SoundFiles.add`.
     """
@@ -198,13 +198,13 @@ def _inspect(image: Mapping, image_id: str, memory: SoundFiles) -> tuple[ImageEr
         return error, False, []
     except MemoryError:
         return ImageError(name, "there is not enough memory to decode it"), False, []
-    # The state before the decoding, so that what is written meanwhile is looked at again.
+    # The state before the decoding, so that a file that is written meanwhile is decoded again.
     digests = [digest, _marked(digest)] if remarks else [digest]
     return None, bool(remarks), digests if digest else []
 
 
 def _digest(source: bytes | str | None) -> bytes:
-    """What the memory knows an image by; empty if the file cannot be looked at, which decoding will explain."""
+    """How the memory identifies an image; empty if the file cannot be read, which decoding will explain."""
     if isinstance(source, bytes):
         state: tuple = ("bytes", hashlib.blake2b(source).hexdigest())
     else:

@@ -1,7 +1,7 @@
 """Images decoded and resized in one process or several, in order and with little in memory.
 
-A decoding process leaves Ctrl-C to the main process, and ends with it even if that is killed. One that is killed
-itself, and an image for which the memory does not suffice, are one error; every other failure belongs to its image.
+A decoding process leaves Ctrl-C to the main process, and ends with it even if that is killed. A process
+that is killed, and an image that does not fit into memory, stop the work; any other failure belongs to its image.
 """
 
 import hashlib

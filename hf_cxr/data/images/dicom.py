@@ -42,6 +42,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image
 
+from hf_cxr.words import plural
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
@@ -226,7 +228,7 @@ def _check_header(dataset: "Dataset", max_pixels: int | None) -> np.ndarray | No
         return _palette_table(dataset)
     if photometric in COLOURS and samples == 3:
         return None
-    raise ValueError(f"its PhotometricInterpretation is {photometric} with {samples} sample(s) a pixel")
+    raise ValueError(f"its PhotometricInterpretation is {photometric} with {plural(samples, 'sample')} a pixel")
 
 
 def _whole(dataset: "Dataset", keyword: str, default: int | None = None) -> int:
@@ -370,7 +372,7 @@ def _palette_table(dataset: "Dataset") -> np.ndarray:
 
     stored_1V = (np.arange(1 << dataset.BitsStored) + _lowest(dataset))[None]
     colour_1VC = apply_color_lut(stored_1V, dataset)[..., :3]
-    # Entries of 8 bits are kept in 16 by some, and called 16 by others.
+    # Some writers keep entries of 8 bits in 16, and some call them 16 bits wide.
     bits = min(int(dataset.RedPaletteColorLookupTableDescriptor[2]), 8 * colour_1VC.itemsize)
     highest = int(colour_1VC.max())
     if not 1 <= bits <= MOST_BITS or highest >= 1 << bits:

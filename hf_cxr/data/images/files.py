@@ -29,6 +29,7 @@ from PIL import Image
 
 from hf_cxr.data.images import dicom
 from hf_cxr.data.images.grey import FORMATS
+from hf_cxr.words import plural
 
 HIDDEN, DIRECTORY, NO_SUFFIX = "hidden", "DICOMDIR", "no suffix"
 MEDIA_DIRECTORY = b"1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
@@ -42,7 +43,7 @@ class FoundImages:
     Attributes:
         paths: image files, each once.
         skipped: for each folder that was named, how many files in it were not taken, by suffix.
-        unreadable: folders and names that could not be looked at, as errors in words.
+        unreadable: folders and names that could not be read, as errors in words.
         repeated: entries that were reached more than once.
     """
 
@@ -61,11 +62,11 @@ class FoundImages:
         for folder, counts in self.skipped.items():
             if total := counts.total():
                 kinds = ", ".join(f"{kind} {count:,}" for kind, count in _most(counts))
-                files, were = ("file", "was") if total == 1 else ("files", "were")
-                lines.append(f"{total:,} other {files} in {folder} {were} skipped ({kinds})")
+                were = "was" if total == 1 else "were"
+                lines.append(f"{plural(total, 'other file')} in {folder} {were} skipped ({kinds})")
         if self.repeated:
-            times, are = ("image is", "it is") if self.repeated == 1 else ("images are", "each is")
-            lines.append(f"{self.repeated:,} {times} named more than once; {are} taken once")
+            images = plural(self.repeated, "image is", "images are")
+            lines.append(f"{images} named more than once; {'it is' if self.repeated == 1 else 'each is'} taken once")
         return lines
 
 
@@ -149,7 +150,7 @@ def _search_folder(root: Path, found: FoundImages, searched: set[tuple[int, int]
             names[:] = sorted(set(names) - hidden)
             links += [Path(folder, name) for name in names if os.path.islink(os.path.join(folder, name))]
             for name in files:
-                kind = _why_not(folder, name)
+                kind = _why_skipped(folder, name)
                 if kind is None:
                     taken.append(Path(folder, name))
                 else:
@@ -168,7 +169,7 @@ def _first_time(folder: str, searched: set[tuple[int, int]]) -> bool:
     return new
 
 
-def _why_not(folder: str, name: str) -> str | None:
+def _why_skipped(folder: str, name: str) -> str | None:
     """None for an image; for another file the word under which it is counted."""
     if _is_hidden(name):
         return HIDDEN

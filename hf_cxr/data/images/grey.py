@@ -24,7 +24,7 @@ Formats are those of `FORMATS` and DICOM, recognised by content, not by name; a 
 DICOM if it is called .dcm or .dicom.
 
 Refuses, as `ImageError` with the file's name and the reason: files that are missing, unreadable, folders, empty, cut
-short, broken or no image; several frames; floating-point, negative or wider than 16-bit pixels; more pixels than
+short, broken or not an image; several frames; floating-point, negative or wider than 16-bit pixels; more pixels than
 Pillow's `Image.MAX_IMAGE_PIXELS`, and files of more than eight bytes for each of those; DICOM that `dicom.py` refuses.
 
 H, W = height, width.
@@ -40,6 +40,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hf_cxr.data.images import dicom
+from hf_cxr.words import plural
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # not EPS, which runs Ghostscript
 BIT_DEPTHS = (8, 10, 12, 14, 16)
@@ -145,7 +146,7 @@ def resize_grey(image_HW: np.ndarray, size: int, resample: int) -> np.ndarray:
 def _name(source: str | os.PathLike | bytes | Image.Image) -> str:
     if isinstance(source, Image.Image):
         return str(getattr(source, "filename", "") or "an image in memory")
-    return f"{len(source)} bytes in memory" if isinstance(source, bytes) else os.fspath(source)
+    return f"{plural(len(source), 'byte')} in memory" if isinstance(source, bytes) else os.fspath(source)
 
 
 def _as_image_error(error: Exception, name: str) -> ImageError:
@@ -210,7 +211,7 @@ def _check_image(image: Image.Image, name: str) -> None:
         )
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        raise ImageError(name, f"it holds {frames} frames or pages; take them apart, a radiograph is one")
+        raise ImageError(name, f"it contains {frames} frames or pages; split them: a radiograph is one")
 
 
 def _is_ended(jpeg: bytes) -> bool:

@@ -33,6 +33,7 @@ from hf_cxr.data.sources.source import Arguments, Kind, Source, listed_ids, rule
 from hf_cxr.data.sources.table.paths import ImageFiles, near_miss_words, near_misses
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
 from hf_cxr.labels import NIH14
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ def _read_table(root: Path) -> tuple[pd.DataFrame, Path]:
     absent = [name for name in TABLE_COLUMNS if name not in raw.columns]
     if absent:
         raise ValueError(
-            f"{path} is missing the column(s) {', '.join(map(repr, absent))}; it has "
+            f"{path} has no column {', '.join(map(repr, absent))}; it has "
             f"{', '.join(map(repr, raw.columns))}. Take the table of the release: {RELEASE}"
         )
     if raw.empty:
@@ -211,7 +212,7 @@ def _refuse(culprits: Iterable[str], message: str) -> None:
     if culprits:
         examples = ", ".join(map(repr, culprits[:3]))
         raise ValueError(
-            f"{message} ({len(culprits)} row(s), such as {examples}). The release has none of this: "
+            f"{message} ({plural(len(culprits), 'row')}, such as {examples}). The release has none of this: "
             f"take the file from {RELEASE}, or correct these rows"
         )
 

@@ -39,7 +39,6 @@ from hf_cxr.data.manifest import (
     STATE,
     Recipe,
     digest_of_shards,
-    read_json,
     read_shards,
     shard_file,
     shard_key,
@@ -49,7 +48,7 @@ from hf_cxr.data.manifest import (
 from hf_cxr.data.prepared_folder import is_being_prepared
 from hf_cxr.data.sources.source import Arguments, Kind, Source
 from hf_cxr.data.splits import with_canonical_ids
-from hf_cxr.files import file_sha256
+from hf_cxr.files import file_sha256, read_json
 from hf_cxr.labels import LabelSpace
 from hf_cxr.words import error_words
 
@@ -105,8 +104,8 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
         state = "was not prepared completely" if unfinished else "is not a prepared folder"
         repair = AGAIN if unfinished else f"run hf-cxr prepare ... --out {folder}"
         raise FileNotFoundError(f"{folder} {state}: it has no {MANIFEST}; {repair}")
-    manifest = read_json(path)
-    if isinstance(manifest, dict) and isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
+    manifest = read_json(path, repair=AGAIN)
+    if isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
         raise LaterFormatError(
             f"{path} has format {manifest['format']}, but this version of hf_cxr reads format {FORMAT}: upgrade "
             "hf_cxr, or prepare into another folder"
@@ -248,17 +247,17 @@ def _check_small_files(folder: Path, manifest: Mapping[str, Any], entries: Seque
             raise FileNotFoundError(f"{folder / name} is missing: {AGAIN}, finished shards stay")
         if "files" in manifest and file_sha256(folder / name) != manifest["files"].get(name):
             raise ValueError(f"{folder / name} is damaged (its SHA-256 differs): {AGAIN}, finished shards stay")
-    listed = read_json(folder / DICT)
-    if not isinstance(listed, dict) or listed.get("splits") != list(manifest["splits"]):
+    listed = read_json(folder / DICT, repair=AGAIN)
+    if listed.get("splits") != list(manifest["splits"]):
         raise ValueError(f"{folder / DICT} is damaged (its splits are not those of {MANIFEST}): {AGAIN}")
     for split in manifest["splits"]:
-        info = read_json(folder / split / INFO)
-        if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
+        info = read_json(folder / split / INFO, repair=AGAIN)
+        if not isinstance(info.get("features"), dict):
             raise ValueError(f"{folder / split / INFO} is damaged (it describes no columns): {AGAIN}")
         path = folder / split / STATE
-        state = read_json(path)
+        state = read_json(path, repair=AGAIN)
         wanted = [{"filename": entry["file"]} for entry in entries if entry["split"] == split]
-        if not isinstance(state, dict) or state.get("_data_files") != wanted:
+        if state.get("_data_files") != wanted:
             raise ValueError(f"{path} is damaged (its files are not those of {SHARDS}): {AGAIN}")
 
 

@@ -124,9 +124,9 @@ class StreamedImages(IterableDataset):
         resample: Pillow's number of the filter, from the image processor.
         batch_size: images a process and batch; the DataLoader's own. Dataloader workers take whole batches in turn.
         step_size: images an optimizer step, over all processes and accumulation steps. Those of the last incomplete
-            step are left out, others in each epoch, as `ShuffleSampler` does. None, for evaluation: every row once;
-            where processes would have unequal numbers, the last ones get blank rows at the end, of number -1, whose
-            labels are all unknown.
+            step are left out, different ones in each epoch, as `ShuffleSampler` does. None, for evaluation: every row
+            once; where processes would have unequal numbers, the last ones get blank rows at the end, of number -1,
+            whose labels are all unknown.
         shuffle: row groups in random order, and images mixed in the buffer; otherwise in the split's order.
         buffer: images held to be mixed.
         seed: of the order, with the epoch.

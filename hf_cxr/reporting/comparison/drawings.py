@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.evaluation.metrics import roc_curve_points
 from hf_cxr.reporting.plots import BLUE, COLORS, GREY, ORANGE, finding_title, line_style
-from hf_cxr.words import in_figure, in_legend, in_title
+from hf_cxr.words import in_figure, in_legend, in_title, plural
 
 
 def loss_over_probability(
@@ -118,7 +118,7 @@ def roc_comparison(
                 axis.plot([], [], label=in_legend(method), **line_style(number))
         axis.set_title(finding_title(name, 28), fontsize=10)
         few = (
-            f"{int((label_N == 1).sum())} positives"
+            plural(int((label_N == 1).sum()), "positive")
             if len(np.unique(label_N)) == 2
             else "one label value only:\nno curve"
         )

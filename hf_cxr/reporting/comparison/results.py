@@ -13,6 +13,7 @@ import pandas as pd
 
 from hf_cxr.arguments.components import flattened
 from hf_cxr.arguments.spelling import modern_values
+from hf_cxr.config import EvaluationArguments
 from hf_cxr.evaluation.bootstrap import number_patients
 from hf_cxr.evaluation.comparison import Comparison, Difference, Estimate, MethodFigures, compare_methods
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
@@ -243,8 +244,8 @@ def compare_runs(
     tuned_by: str | None = None,
     missing: Mapping[str, str] | None = None,
     tiers: Mapping[str, int] | None = None,
-    resamples: int = 2000,
-    confidence: float = 0.95,
+    resamples: int,
+    confidence: float = EvaluationArguments.confidence,
     seed: int = 0,
 ) -> ComparisonResults:
     """Read finished run folders and compare them on test.

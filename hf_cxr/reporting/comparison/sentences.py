@@ -12,21 +12,24 @@ from hf_cxr.evaluation.metric import Metric
 from hf_cxr.reporting.comparison.results import LEAST_IN_TIER, TIERS, ComparisonResults
 from hf_cxr.reporting.numbers import join, p_value, signed
 from hf_cxr.reporting.protocol import NOT_A_DEVICE, data_cautions, few_patients
+from hf_cxr.words import plural
 
 FEW_SEEDS = 5
 
 
 def headline(results: ComparisonResults) -> str:
     return (
-        f"{len(results.runs)} methods, {sum(map(len, results.runs.values()))} runs, {results.test.n_images:,} test "
-        f"images of {results.test.n_patients:,} patients of {results.protocol['dataset']}"
+        f"{plural(len(results.runs), 'method')}, {plural(sum(map(len, results.runs.values())), 'run')}, "
+        f"{plural(results.test.n_images, 'test image')} of {plural(results.test.n_patients, 'patient')} of "
+        f"{results.protocol['dataset']}"
     )
 
 
 def conclusions(results: ComparisonResults) -> list[str]:
-    """What the numbers support, and what not."""
+    """What the numbers support, and what not: first whether models are better than chance, then which is better."""
     several = len(results.runs) > 1
-    sentences = [_conclusion(results, key) for key in headline_metrics()] if several else []
+    sentences = chance_conclusions(results)
+    sentences += [_conclusion(results, key) for key in headline_metrics()] if several else []
     for key, metric in headline_metrics().items():
         best = [method for method, rank in results.ranks(key).items() if rank == 1]
         sentences.append(f"{_best(metric)} {metric.macro_title} in this sample: {', '.join(best)}.")
@@ -42,6 +45,12 @@ def conclusions(results: ComparisonResults) -> list[str]:
         sentences.append(
             f"The intervals of all methods overlap, in {names}; the paired differences are the more sensitive test."
         )
+    return sentences
+
+
+def chance_conclusions(results: ComparisonResults) -> list[str]:
+    """For each metric, which methods are not shown to be better than chance."""
+    sentences = []
     for key, metric in headline_metrics().items():
         chance = _no_better_than_chance(results, key) if isinstance(metric.chance, float) else []
         if chance:
@@ -82,7 +91,7 @@ def cautions(results: ComparisonResults) -> list[str]:
     sentences = data_cautions(results.protocol)
     if results.missing:
         sentences.append(f"Runs that failed and are missing from the numbers: {'; '.join(results.missing)}.")
-    sentences.append(f"The test set has {test.n_images:,} images of {test.n_patients:,} patients.")
+    sentences.append(f"The test set has {plural(test.n_images, 'image')} of {plural(test.n_patients, 'patient')}.")
     sentences += few_patients(dict(zip(results.label_names, patients_C.tolist(), strict=True)))
     if test.undefined:
         names = ", ".join(results.label_names[column] for column in test.undefined)
@@ -90,8 +99,8 @@ def cautions(results: ComparisonResults) -> list[str]:
     draws = [difference.draws for key in headline_metrics() for difference in results.compared(key).values()]
     if draws and min(draws) < test.resamples:
         sentences.append(
-            f"{test.resamples - min(draws):,} of {test.resamples:,} draws had no positive of some finding and have no "
-            "mean; intervals and p values come from the rest."
+            f"Some finding had no positive in {test.resamples - min(draws):,} of {plural(test.resamples, 'draw')}: "
+            "these have no mean; intervals and p values come from the rest."
         )
     if len(results.runs) > 2:
         sentences.append(
@@ -118,8 +127,9 @@ def tuning(results: ComparisonResults) -> str:
     points = next(iter(results.tuned.values()))
     grid = " and ".join(points[0].values)
     words = (
-        f"Chosen for each method by validation {METRICS[results.tuned_by].macro_title}: {grid}, among {len(points)} "
-        f"combinations, one run each ({len(points) * len(results.tuned)} tuning runs, which predicted no test image)."
+        f"Chosen for each method by validation {METRICS[results.tuned_by].macro_title}: {grid}, among "
+        f"{plural(len(points), 'combination')}, one run each; no tuning run predicted a test image "
+        f"({plural(len(points) * len(results.tuned), 'tuning run')})."
     )
     if any(len({str(point.values[key]) for point in points}) == 2 for key in points[0].values):
         words += " Two values of a key are a coarse grid: a finer or wider one may suit a method better."
@@ -142,7 +152,7 @@ def _conclusion(results: ComparisonResults, key: str) -> str:
     """Which methods differ from the baseline by one metric."""
     baseline, count = results.baseline, len(results.other_methods)
     by, level = f"By {METRICS[key].macro_title},", f"{1 - results.test.confidence:.0%}"
-    comparisons = f"{count} comparison{'s' * (count > 1)}"
+    comparisons = plural(count, "comparison")
     different, testable = results.different(key), results.testable(key)
     if different:
         rest = [method for method in results.compared(key) if method not in different]
@@ -206,14 +216,14 @@ def _at_the_edge(results: ComparisonResults) -> list[str]:
 def _listing(differences: dict[str, Difference]) -> str:
     return "; ".join(
         f"{method} ({signed(one.value)}, interval {signed(one.low)} to {signed(one.high)}, corrected p "
-        f"{p_value(one.p_corrected)}, higher in {seeds_above(one)} seeds)"
+        f"{p_value(one.p_corrected)}, higher in {seeds_above(one)} of {plural(len(one.by_seed), 'seed')})"
         for method, one in differences.items()
     )
 
 
-def seeds_above(difference: Difference) -> str:
+def seeds_above(difference: Difference) -> int:
     """In how many seeds the method's number is above the baseline's."""
-    return f"{sum(value > 0 for value in difference.by_seed.values())} of {len(difference.by_seed)}"
+    return sum(value > 0 for value in difference.by_seed.values())
 
 
 def _one_sign(difference: Difference) -> bool:

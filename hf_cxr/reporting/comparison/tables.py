@@ -7,6 +7,7 @@ from hf_cxr.reporting.comparison.sentences import seeds_above, tiers, tuning
 from hf_cxr.reporting.document import Facts, Table
 from hf_cxr.reporting.numbers import interval, join, number, p_value, signed_interval, with_sd
 from hf_cxr.reporting.protocol import component, split_facts
+from hf_cxr.words import plural
 
 
 def methods(results: ComparisonResults) -> Table:
@@ -75,7 +76,7 @@ def differences_by_tier(results: ComparisonResults) -> Table:
         for method, tier in pairs
     ]
     caption = (
-        f"p corrected: by Holm for the {len(pairs)} comparisons of methods and tiers, for each metric. "
+        f"p corrected: by Holm for {plural(len(pairs), 'comparison')} of methods and tiers, for each metric. "
         f"{_bold_means(results)}"
     )
     return Table.of(head, rows, caption, _bold(results, pairs, first=2))
@@ -144,8 +145,9 @@ def protocol(results: ComparisonResults) -> Facts:
             ("seeds", seeds),
             (
                 "intervals and p values",
-                f"{results.test.resamples:,} bootstrap draws of patients, paired over all runs; p values two-sided, "
-                f"corrected by Holm for {len(results.other_methods)} comparisons, each metric by itself ({titles}); "
+                f"{plural(results.test.resamples, 'bootstrap draw')} of patients, paired over all runs; p values "
+                f"two-sided, corrected by Holm for {plural(len(results.other_methods), 'comparison')}, each metric by "
+                f"itself ({titles}); "
                 f"within tiers for {tier_comparisons}",
             ),
             ("software", f"hf_cxr {environment['hf_cxr']}, torch {environment['torch']}, {environment['device']}"),
@@ -160,7 +162,8 @@ def _difference_head() -> list[str]:
 
 def _difference_cells(difference: Difference) -> list[str]:
     value = signed_interval(difference.value, difference.low, difference.high)
-    return [value, p_value(difference.p), p_value(difference.p_corrected), seeds_above(difference)]
+    seeds = f"{seeds_above(difference)} of {len(difference.by_seed)}"
+    return [value, p_value(difference.p), p_value(difference.p_corrected), seeds]
 
 
 def _bold(results: ComparisonResults, pairs: list[tuple[str, str | None]], first: int) -> frozenset[tuple[int, int]]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hf_cxr.arguments.components import with_defaults
+from hf_cxr.arguments.components import ARCHITECTURES, architecture_options, with_defaults
 from hf_cxr.arguments.spelling import MOVED, OF_A_RUN, modern_values
 from hf_cxr.commands import main
 from hf_cxr.config import parse_arguments
@@ -98,6 +98,18 @@ def test_defaults_of_every_loss_can_be_given(name):
     assert with_defaults(args.to_dict())["loss_kwargs"] == options
 
 
+def test_training_needs_a_config(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(["--seed", "1"], prog="hf-cxr train", needs_config=True)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "configs/quickstart.yaml" in error
+    assert error.count("\n") == 1
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(["--help"], prog="hf-cxr train", needs_config=True)
+    assert stop.value.code == 0
+
+
 def test_help_lists_the_options_of_every_component(capsys):
     with pytest.raises(SystemExit) as stop:
         parse_arguments(["--help"])
@@ -106,7 +118,8 @@ def test_help_lists_the_options_of_every_component(capsys):
     for option in (
         *(option for name in LOSSES for option in loss_options(name)),
         *(option for name in SAMPLERS for option in sampler_options(name)),
-        "window_size",
+        *(option for name in ARCHITECTURES for option in architecture_options(name)),
+        *(f"{name}:" for name in ARCHITECTURES if name != "swin"),
     ):
         assert option in printed
 
@@ -187,6 +200,10 @@ def test_an_old_key_in_a_yaml_is_printed_as_it_is_spelled_now(write, capsys, lin
         ("--gamma-neg=2 --seed 3", "--gamma-neg 2 is now --loss_kwargs.gamma_neg 2"),
         ("--swin_depths 1 2 --seed 3", "--swin_depths 1 2 is now --model_kwargs.depths '[1, 2]'"),
         ("--decoupled --seed 3", "--decoupled is now --loss_kwargs.decoupled true"),
+        (
+            "--no-decoupled --seed 3 --tau=2",
+            "--no-decoupled is now --loss_kwargs.decoupled false; --tau 2 is now --loss_kwargs.tau 2",
+        ),
     ],
 )
 def test_an_old_flag_is_printed_as_it_is_spelled_now(write, capsys, flags, new):

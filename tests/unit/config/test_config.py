@@ -112,7 +112,7 @@ def test_bad_flags_are_one_clear_line(config, capsys, argv, expected):
         ("image_size:\n", "image_size in {path} is empty"),
         ("model_kwargs: 2\n", "model_kwargs in {path} is 2; it must be a mapping"),
         ("learning_rate: fast\n", "invalid float value: 'fast'"),
-        ("- loss\n", "must hold one 'key: value' a line"),
+        ("- loss\n", "must contain one 'key: value' a line"),
         ("seed: 2: 3\n", "{path} is not a YAML file: mapping values are not allowed here, line 1"),
     ],
 )

@@ -52,9 +52,7 @@ def test_the_order_and_the_repeats_of_rows_are_kept():
 @pytest.mark.parametrize("text", ["NA", "unknown", "adult", "58X", "5 8", "58,5", "1Y6M", "inf", "--5", "0x20", "५"])
 def test_what_is_not_an_age_is_refused_with_its_count(text):
     cells = pd.Series(["58", text, text, ""])
-    with pytest.raises(
-        ValueError, match=r"t\.csv: Age is not an age \(2 row\(s\), such as .*leave the cell empty"
-    ) as why:
+    with pytest.raises(ValueError, match=r"t\.csv: Age is not an age \(2 rows, such as .*leave the cell empty") as why:
         years(cells, "t.csv: Age")
     assert repr(text) in str(why.value)
 
@@ -62,8 +60,8 @@ def test_what_is_not_an_age_is_refused_with_its_count(text):
 def test_what_is_implausible_or_open_is_counted_in_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         years(pd.Series(["411", "-1", "58", "90+", "90+"]), "t")
-    assert "2 age(s) below 0 or above 120" in caplog.text
-    assert "2 age(s) without an upper limit, such as 90+" in caplog.text
+    assert "2 ages below 0 or above 120" in caplog.text
+    assert "2 ages without an upper limit, such as 90+" in caplog.text
 
 
 def test_both_readers_read_the_same(tmp_path):
@@ -98,7 +96,7 @@ def test_years_of_birth_that_are_none_are_refused(tmp_path):
     keys = {"files": "rows.csv", "image_column": "f", "patient_column": "p", "split_column": "s", "findings": ["Mass"]}
     keys |= {"birth_column": "b", "study_date_column": "d"}
     (tmp_path / "t.yaml").write_text(json.dumps(keys))
-    with pytest.raises(ValueError, match=r"'b' does not begin with a year \(1 row\(s\), such as 'born'\)"):
+    with pytest.raises(ValueError, match=r"'b' does not begin with a year \(1 row, such as 'born'\)"):
         load_table(tmp_path / "t.yaml", images=False)
     (tmp_path / "rows.csv").write_text((tmp_path / "rows.csv").read_text().replace("born", "2015"))
     splits, _ = load_table(tmp_path / "t.yaml", images=False)

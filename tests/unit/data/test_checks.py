@@ -14,7 +14,7 @@ from PIL import Image
 from tiny import SWIN
 
 from hf_cxr.commands import main
-from hf_cxr.config import parse_arguments
+from hf_cxr.config import CONFIGS, parse_arguments
 from hf_cxr.data import DecodedImages, load_source
 from hf_cxr.data.images.checks import SoundFiles, inspect_images
 from hf_cxr.data.images.grey import ImageError, read_grey
@@ -115,7 +115,7 @@ def test_a_truncated_jpeg_in_test_is_refused_before_training(tmp_path, capsys):
     table = write_table(tmp_path, suffix="jpg")
     broken = tmp_path / "img" / "test3.jpg"
     broken.write_bytes(broken.read_bytes()[:-40])
-    assert main(["train", *words(table, "--output_dir", tmp_path / "run")]) == 2
+    assert main(["train", str(CONFIGS / "quickstart.yaml"), *words(table, "--output_dir", tmp_path / "run")]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "1 of 24 image files cannot be read" in error
     assert "test3.jpg" in error

@@ -330,7 +330,7 @@ def test_the_good_part_of_these_archives_unpacks(tmp_path, caplog):
     archive.write_bytes(tar_gz({"d": device("images", tarfile.DIRTYPE)} | GOOD | {"images/._00000001_000.png": b"x"}))
     with caplog.at_level(logging.WARNING, logger="hf_cxr.data.archives"):
         assert unpack(archive, tmp_path) == 1
-    assert "1 file(s) skipped, such as images/._00000001_000.png" in caplog.text
+    assert "1 file skipped, such as images/._00000001_000.png" in caplog.text
     folder = tmp_path / "images_001"
     assert snapshot(folder).keys() == {".done", "images/00000001_000.png"}
     assert json.loads((folder / ".done").read_text()) == {"archive": ARCHIVE, "images": 1}

@@ -200,7 +200,7 @@ def test_across_splits_is_refused_by_name_and_within_one_is_counted():
     splits = {"train": table_of([a, b, a, b], name="train"), "test": table_of([c], name="test")}
     assert check_no_duplicates(splits) == {"train": 2, "test": 0}
     splits["test"] = table_of([c, flipped(b, [3])], name="test")
-    with pytest.raises(ValueError, match=r"1 image\(s\) are also in another split.*test-1 \(test\) is, but for 1 of"):
+    with pytest.raises(ValueError, match=r"1 image is also in another split.*test-1 \(test\) is, but for 1 of"):
         check_no_duplicates(splits)
     splits["test"]["file_sha256"][1] = "train-0"
     with pytest.raises(ValueError, match=r"test-1 \(test\) is byte for byte train-0 \(train\)"):
@@ -247,7 +247,7 @@ def test_image_files_are_hashed_and_broken_ones_named(tmp_path):
     assert hashed["train"]["perceptual_hash"] == [perceptual_hash(image)]
 
     (tmp_path / "b.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"2 image file\(s\) cannot be read: .*b\.png: .*d\.png: FileNotFoundError"):
+    with pytest.raises(ValueError, match=r"2 image files cannot be read: .*b\.png: .*d\.png: FileNotFoundError"):
         hash_images({"test": dataset_of([tmp_path / "b.png", tmp_path / "d.png"])})
 
 

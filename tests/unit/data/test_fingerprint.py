@@ -57,9 +57,9 @@ def test_nothing_changed_is_found_where_nothing_did(folder):
 @pytest.mark.parametrize(
     ("now", "named"),
     [
-        ({"labels": ((1, 0), (0, np.nan), (0, 0))}, ("labels of 1 images", "Effusion of c", "1 before, 0 now")),
+        ({"labels": ((1, 0), (0, np.nan), (0, 0))}, ("labels of 1 image changed", "Effusion of c", "1 before, 0 now")),
         ({"labels": ((1, 0), (0, 0), (0, 1))}, ("Effusion of b", "unknown before, 0 now")),
-        ({"patients": ("1", "2", "4")}, ("patients of 1 images", "that of c", "3 before, 4 now")),
+        ({"patients": ("1", "2", "4")}, ("the patient of 1 image changed", "that of c", "3 before, 4 now")),
         (
             {"train": ("b", "a", "c"), "labels": (LABELS[1], LABELS[0], LABELS[2]), "patients": "213"},
             ("another order",),

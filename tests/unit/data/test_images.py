@@ -218,10 +218,10 @@ BROKEN = {
     "float": (encode(Image.fromarray(np.ones((2, 2), dtype=np.float32)), "TIFF"), "floating-point"),
     "absurd tiff": (tiff_of_size(50_000, 50_000), "DecompressionBomb"),
     "half a tiff": (tiff(np.zeros(100, dtype=np.uint8), width=100, height=100), "truncated|cut|file"),
-    "two pages": (frames("TIFF"), "it holds 2 frames or pages"),
-    "animated gif": (frames("GIF"), "it holds 2 frames or pages"),
-    "animated png": (frames("PNG"), "it holds 2 frames or pages"),
-    "animated webp": (frames("WEBP"), "it holds 2 frames or pages"),
+    "two pages": (frames("TIFF"), "it contains 2 frames or pages"),
+    "animated gif": (frames("GIF"), "it contains 2 frames or pages"),
+    "animated png": (frames("PNG"), "it contains 2 frames or pages"),
+    "animated webp": (frames("WEBP"), "it contains 2 frames or pages"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image of a known"),
 }
 

@@ -121,7 +121,7 @@ def test_ages_of_the_oldest_table(tmp_path, caplog):
         rows = rows_by_image(load_nih(tmp_path, images=False))
     assert rows["00000002_000.png"]["age"] == 0.5
     assert rows["00000005_000.png"]["age"] == pytest.approx(14 / 365.25)
-    assert "1 age(s) below 0 or above 120 years are unknown, such as 411" in caplog.text
+    assert "1 age below 0 or above 120 years taken as unknown, such as 411" in caplog.text
 
 
 def test_missing_images_are_an_error_or_skipped_with_their_number(tmp_path, caplog):
@@ -166,7 +166,7 @@ CONTRADICTIONS = {  # what is wrong: file, old text, new text, message
     "odd age": (TABLE, ",81,", ",old,", "Patient Age is not an age .*'old'"),
     "odd view": (TABLE, ",AP,", ",LL,", "view is not PA, AP or empty .*3 row.*'LL'"),
     "odd sex": (TABLE, ",F,", ",X,", "sex is not M, F or empty .*'X'"),
-    "missing column": (TABLE, "View Position", "View", r"is missing the column\(s\) 'View Position'; it has .*'View'"),
+    "missing column": (TABLE, "View Position", "View", r"has no column 'View Position'; it has .*'View'"),
     "no rows": (TABLE, None, HEADER + "\n", "has no rows"),
     "no table": (TABLE, None, "", "is not a CSV table"),
     "odd box header": (BOX, "Bbox [x", "Box [x", "does not begin with"),

@@ -368,7 +368,7 @@ def test_a_picture_in_two_splits_is_refused_by_name_or_listed(source, tmp_path):
     images, out = tmp_path / "images", tmp_path / "out"
     shutil.copyfile(images / "04.png", images / "27.png")  # train and test: byte for byte
     Image.open(images / "00.png").save(images / "10.png", compress_level=0)  # within train: other bytes
-    with pytest.raises(ValueError, match=r"1 images are in two splits: 27.png \(test\) is byte for byte 04.png"):
+    with pytest.raises(ValueError, match=r"1 image is in two splits: 27.png \(test\) is byte for byte 04.png"):
         write(source(), out)
     manifest = write(source(), out, duplicates="list")
     assert [(twice["image_id"], twice["kind"]) for twice in manifest["duplicates"]] == [

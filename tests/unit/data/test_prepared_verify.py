@@ -436,7 +436,7 @@ def test_an_image_with_empty_bytes_is_unreadable_and_its_path_is_not_followed(im
 def test_the_command_verifies_without_a_source_and_training_by_an_option(out, capsys):
     words = [f"--prepared={out}", "--dataset=prepared", "--verify_prepared=true"]
     assert hf_cxr_main(["prepare", "--verify", "--out", str(out)]) == 0
-    assert "all 5 shards" in capsys.readouterr().out
+    assert "5 shards" in capsys.readouterr().out
     load_source(parse_arguments(words).data)
     flip(out / SHARD, os.path.getsize(out / SHARD) // 2)
     assert hf_cxr_main(["prepare", "--verify", "--out", str(out)]) == 2

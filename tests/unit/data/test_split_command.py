@@ -319,7 +319,7 @@ def test_check_names_images_that_two_splits_share(tmp_path, capsys):
     said = capsys.readouterr()
     assert "repeat one of another split: 2; of their own split: 1" in said.out
     assert "0005_1.png (train) is byte for byte 0005_0.png (train)" in said.out
-    assert "2 image(s) are also in another split" in said.err
+    assert "2 images are also in another split" in said.err
     assert "0004_0.png (test) is byte for byte 0000_0.png (train)" in said.err
     assert "0003_1.png (validation) is, but for" in said.err
 
@@ -346,7 +346,7 @@ def test_check_names_shared_patients(tmp_path, capsys):
     table = tmp_path / "source" / "table.csv"
     table.write_text(table.read_text().replace("0000_1.png,0000,1,0,train", "0000_1.png,0000,1,0,test"))
     assert main(["--check", *flags]) == 2
-    assert "train and test share 1 patient(s), such as 0000" in capsys.readouterr().err
+    assert "train and test share 1 patient, such as 0000" in capsys.readouterr().err
 
 
 def test_a_finding_without_a_training_image_is_named(source, tmp_path, capsys):

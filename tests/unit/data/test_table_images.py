@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from hf_cxr.commands import main
-from hf_cxr.config import DataArguments
+from hf_cxr.config import CONFIGS, DataArguments
 from hf_cxr.data import load_nih, load_streamed, load_table
 from hf_cxr.data.images.decoded import grey_of
 from hf_cxr.data.images.grey import ImageError
@@ -319,7 +319,11 @@ def test_a_row_without_bytes_is_refused_by_every_reader(tmp_path, secret, conten
         ):
             load_table(path, images=images)
     words = ["--dataset", "table", "--table", str(path)]
-    for command in ("train --output_dir", "prepare --resize_size 256 --out", "describe --out"):
+    for command in (
+        f"train {CONFIGS / 'quickstart.yaml'} --output_dir",
+        "prepare --resize_size 256 --out",
+        "describe --out",
+    ):
         assert main([*command.split(), str(tmp_path / "out"), *words]) == 2
         assert "1 of 3 rows have no image bytes" in capsys.readouterr().err
     if content is None:  # the footer counts these; the others are named when they are reached

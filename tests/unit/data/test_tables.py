@@ -196,7 +196,7 @@ def test_mimic_cxr_joins_three_tables(tmp_path, caplog):
     picture(root / "files/p10/p10000032/s50414267/02aa804e-bde0afdd.jpg")
     with caplog.at_level(logging.WARNING):
         splits, space = load_table("mimic_cxr", root, images=False)
-    assert "1 row(s)" in caplog.text
+    assert "1 row" in caplog.text
     assert "not in mimic-cxr-2.0.0-chexpert.csv" in caplog.text
     rows = by_image(splits)
     assert {image: row["split"] for image, row in rows.items()} == {
@@ -673,12 +673,12 @@ BAD = {
     "missing column": (
         {},
         ("patient", "Patient ID"),
-        r"missing .*'patient' .*did you mean 'Patient ID'",
+        r"no column 'patient' .*did you mean 'Patient ID'",
     ),
     "missing finding": (
         {},
         ("Nodule", "Nodules"),
-        r"missing .*'Nodule' .*did you mean 'Nodules'",
+        r"no column 'Nodule' .*did you mean 'Nodules'",
     ),
     "a label that is no number": (
         {},
@@ -706,7 +706,7 @@ BAD = {
     "another delimiter": (
         {"delimiter": ";"},
         None,
-        "missing .*'file,patient,part,Mass,Nodule'.*delimiter",
+        "no column 'file', .*'file,patient,part,Mass,Nodule'.*delimiter",
     ),
     "a stray comma": (
         {},

@@ -17,12 +17,12 @@ from transformers import (
 )
 
 import hf_cxr
-from hf_cxr.arguments.components import architecture_options
+from hf_cxr.arguments.components import ARCHITECTURES, architecture_options
 from hf_cxr.config import ModelArguments
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.inference.classifier import Classifier, stock_pipeline
 from hf_cxr.models import features, fresh, head
-from hf_cxr.models.architectures import ARCHITECTURES, check_batch_norm, checked_config
+from hf_cxr.models.architectures import CHECKS, check_batch_norm, checked_config
 from hf_cxr.models.build import build_model, check_model, load_weights
 from hf_cxr.models.head import check_head, fold_into_head, outputs_of
 from hf_cxr.processing import build_image_processor
@@ -31,7 +31,8 @@ NAMES = ("Mass", "Nodule", "Hernia")
 
 
 def test_the_tests_have_every_architecture():
-    assert MODELS.keys() == ARCHITECTURES.keys()
+    assert MODELS.keys() == set(ARCHITECTURES)
+    assert CHECKS.keys() <= set(ARCHITECTURES)
 
 
 @pytest.fixture(scope="module", params=sorted(MODELS))

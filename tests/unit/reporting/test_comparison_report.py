@@ -195,7 +195,7 @@ def test_a_method_that_differs_is_bold(found):
 def test_runs_on_other_images_are_refused(planted, tmp_path, other, message):
     folders = {"BCE": planted["BCE"], "Other": {0: run_folder(tmp_path / "other", **other)}}
     with pytest.raises(ValueError, match=message):
-        compare_runs("x", folders, baseline="BCE")
+        compare_runs("x", folders, baseline="BCE", resamples=10)
 
 
 def test_a_method_without_runs_is_left_out_and_named(planted):
@@ -204,7 +204,7 @@ def test_a_method_without_runs_is_left_out_and_named(planted):
     assert list(gone.runs) == ["BCE"]
     assert any("failed" in caution and "Gone, seed 0" in caution for caution in sentences.cautions(gone))
     with pytest.raises(ValueError, match="baseline Gone"):
-        compare_runs("x", folders, baseline="Gone")
+        compare_runs("x", folders, baseline="Gone", resamples=10)
 
 
 def test_curves_of_a_loss_are_the_functions_own():
@@ -304,7 +304,9 @@ def test_chance_is_told_from_what_is_undefined(planted, found, tmp_path):
     saved = Predictions.load(path)
     dataclasses.replace(saved, logits=np.random.default_rng(5).normal(size=saved.logits.shape)).save(path)
     guessing = compare_runs("x", {"BCE": planted["BCE"], "Guess": guess}, baseline="BCE", resamples=200)
-    assert re.search(r"macro AUC .*Guess .*0\.5", " ".join(sentences.conclusions(guessing)))
+    conclusions = sentences.conclusions(guessing)
+    assert re.search(r"macro AUC .*Guess .*0\.5", conclusions[0]), "before the sentences on which method is better"
+    assert re.search(r"differ from BCE .*1 comparison\).*Guess .*higher in 0 of 1 seed\)", conclusions[1])
     auc = found.test.figures["auc"]
     bce = dataclasses.replace(auc["BCE"].overall, low=math.nan, high=math.nan)
     auc = auc | {"BCE": dataclasses.replace(auc["BCE"], overall=bce)}

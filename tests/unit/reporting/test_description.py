@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from hf_cxr.data.statistics import describe_draws, describe_splits
 from hf_cxr.reporting import description_plots as plots
-from hf_cxr.reporting.description import description_document, draw
+from hf_cxr.reporting.description import NOT_CHECKED, description_document, draw
 from hf_cxr.reporting.document import TERMINAL_COLUMNS, Heading, Note, Table
 from hf_cxr.reporting.plots import save
 
@@ -97,6 +97,11 @@ def test_what_a_sampler_draws_stands_beside_what_there_is(described):
     assert "2 distinct ones (62.5 %), one at most 3 times" in document.to_terminal()
     assert json.loads(document.to_json())["sampler"] == draws.to_dict()
     assert "sampler" not in json.loads(description_document(described).to_json())
+
+
+def test_rows_that_may_lack_their_image_are_said_to_be_rows(described):
+    assert NOT_CHECKED not in description_document(described).to_markdown()
+    assert NOT_CHECKED in description_document(described, from_tables=True).to_markdown()
 
 
 def test_the_page_embeds_its_figures(described, tmp_path):

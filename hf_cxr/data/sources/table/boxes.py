@@ -25,6 +25,7 @@ from hf_cxr.data.images.grey import ImageError, image_size
 from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.data.sources.table.files import find_files, read_columns, refuse
 from hf_cxr.data.sources.table.labels import columns_of_names, is_placeholder
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def _from_file(rows: pd.DataFrame, description: TableDescription, root: Path) ->
         part = read_columns(path, set(wanted), description)
         absent = [name for name in wanted if name not in part]
         if absent:
-            raise ValueError(f"{path} is missing the column(s) {', '.join(map(repr, absent))}, which boxes asks for")
+            raise ValueError(f"{path} has no column {', '.join(map(repr, absent))}, which boxes asks for")
         parts.append(part)
     part = pd.concat(parts, ignore_index=True)
     part = part[(part[list(spec["corners"])] != "").any(axis=1)]  # a reader who found nothing has a row without a box
@@ -95,7 +96,8 @@ def _from_file(rows: pd.DataFrame, description: TableDescription, root: Path) ->
         refuse(part[spec["by"]], message, f"see by and file of boxes{hint}")
     if (image_K < 0).any():
         logger.warning(
-            "%s: %d box(es) are left out: their images are not in the table", description.name, (image_K < 0).sum()
+            "%s: %s left out: the table has no such images",
+            *(description.name, plural((image_K < 0).sum(), "box", "boxes")),
         )
     part, image_K = part[image_K >= 0], image_K[image_K >= 0]
     boxes = pd.DataFrame({"image": image_K, "finding": part[spec["finding"]].to_numpy()})
@@ -115,8 +117,9 @@ def _from_lists(rows: pd.DataFrame, description: TableDescription) -> pd.DataFra
         named = [(name, corner) for name, corner in zip(names, corners, strict=False) if not is_placeholder(name)]
         if len(names) != len(cells) or any(len(corner) != 4 for _, corner in named):
             raise ValueError(
-                f"{description.name}: {rows['image_id'].iloc[image]} has {len(names)} finding(s) and {len(cells)} "
-                f"box(es) in {spec['column']!r}; it must be a list of [left, top, right, bottom], one a finding"
+                f"{description.name}: {rows['image_id'].iloc[image]} has {plural(len(names), 'finding')} and "
+                f"{plural(len(cells), 'box', 'boxes')} in {spec['column']!r}; it must be a list of [left, top, right, "
+                "bottom], one a finding"
             )
         for name, corner in named:
             for key, value in zip(found, (image, name, *corner), strict=True):

@@ -345,7 +345,7 @@ def load_description(path_or_name: str | os.PathLike) -> TableDescription:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold one 'key: value' a line")
+        raise ValueError(f"{path} must contain one 'key: value' a line")
     known = [item.name for item in dataclasses.fields(TableDescription) if item.name != "path"]
     for key in values:
         if key not in known:

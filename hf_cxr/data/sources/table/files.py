@@ -38,6 +38,7 @@ from hf_cxr.data.ids import (
 )
 from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.data.sources.table.paths import leave_folder, strip_paths
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ def refuse(culprits: Iterable, message: str, repair: str) -> None:
     culprits = list(culprits)
     if culprits:
         examples = ", ".join(repr(str(culprit)) for culprit in culprits[:3])
-        raise ValueError(f"{message} ({len(culprits)} row(s), such as {examples}): {repair}")
+        raise ValueError(f"{message} ({plural(len(culprits), 'row')}, such as {examples}): {repair}")
 
 
 def wanted_columns(description: TableDescription) -> set[str]:
@@ -330,7 +331,7 @@ def _check_columns(
         hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
         shown = ", ".join(map(repr, header[:20])) + (f" and {len(header) - 20} more" if len(header) > 20 else "")
         raise ValueError(
-            f"{where} is missing the column(s) {', '.join(map(repr, absent))}{hint}; it has {shown}: correct "
+            f"{where} has no column {', '.join(map(repr, absent))}{hint}; it has {shown}: correct "
             f"{description.path or 'the description'} (and delimiter, if these are joined), or the table"
         )
 
@@ -341,9 +342,7 @@ def _joined(rows: pd.DataFrame, description: TableDescription, root: Path) -> pd
         part, _ = _read(path, {*on, *entry["columns"]}, description)
         absent = [name for name in (*on, *entry["columns"]) if name not in part.columns]
         if absent:
-            raise ValueError(
-                f"{path} is missing the column(s) {', '.join(map(repr, absent))}, which the join asks for"
-            )
+            raise ValueError(f"{path} has no column {', '.join(map(repr, absent))}, which the join asks for")
         spelled = _joined_keys(part[on], None)
         part = _in_one_spelling(part, path, description)
         key_N, key_K = _joined_keys(rows[on], path), _joined_keys(part[on], path)
@@ -395,7 +394,7 @@ def _report_unmatched(
         if found_N.any() and not pairs:
             repair = "add them, or unmatched: drop"
         refuse(lost, f"{path} has no row for {some} {on}", f"{alike}; {repair}")
-    logger.warning("%s: %d row(s) are left out: not in %s", name, len(lost), path.name)
+    logger.warning("%s: %s left out: not in %s", name, plural(len(lost), "row"), path.name)
     if pairs:
         logger.warning("%s: of rows left out in the join with %s by %s, %s", name, path.name, on, alike)
 

@@ -28,6 +28,7 @@ import pandas as pd
 from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.data.sources.table.files import EMPTY, refuse
 from hf_cxr.labels import LabelSpace
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -192,14 +193,14 @@ def _warn_of_ignored(
         counts.update(dict.fromkeys(ignored, count))
     most = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(5))
     logger.warning(
-        "%s: other_labels: ignore leaves out %s name(s) that are not findings, in %s of %s rows; most often %s%s",
-        *(column, f"{len(strange):,}", f"{rows:,}", f"{len(code_N):,}", most),
+        "%s: other_labels: ignore leaves out %s of no finding, in %s of %s rows; most often %s%s",
+        *(column, plural(len(strange), "name"), f"{rows:,}", f"{len(code_N):,}", most),
         "" if known else "; no name in the column is a finding, so no image has one: check label_column and findings",
     )
 
 
 def columns_of_names(names: set[str], description: TableDescription) -> dict[str, int | str | None]:
-    """Each name's column; "" for those that mean nothing was found or nothing is known; None for all others."""
+    """Each name's column; "" for those that mean nothing was found or nothing is known; None for any other name."""
     space = description.label_space
     renamed = {name.casefold(): finding for name, finding in description.rename.items()}
     silent = {name.casefold() for name in (description.no_finding, *description.unknown_labels) if name}

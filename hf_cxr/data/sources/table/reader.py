@@ -77,7 +77,7 @@ def load_table(
     Returns:
         The splits, in the columns of `hf_cxr.data.schema`, and the findings. ``boxes`` are those of the
         description's key. Splits that the
-        description names are taken as they are; others are cut from train by patient, stratified on findings, on the
+        description names are taken as they are; the rest are cut from train by patient, stratified on findings, on the
         whole table, whatever images are at hand.
 
     Raises:
