@@ -14,7 +14,7 @@ from PIL import Image
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import DecodedImages, label_matrix, load_nih, load_source, split_fingerprint
+from hf_cxr.data import DecodedImages, label_matrix, load_source, split_fingerprint
 from hf_cxr.data import prepare as module
 from hf_cxr.data.manifest import Recipe
 from hf_cxr.data.prepare import prepare
@@ -352,16 +352,6 @@ def test_another_size_than_the_models_is_refused_before_training(tmp_path, sourc
     for size, resample in ((36, RECIPE.resample), (32, int(Image.Resampling.BILINEAR))):
         with pytest.raises(ValueError, match="was prepared with size 32, resample 3"):
             prepared.check_pixels(size, resample)
-
-
-def test_real_images(release, tmp_path):
-    splits = load_nih(release, missing_images="skip")
-    few = datasets.DatasetDict({name: split.select(range(12)) for name, split in splits.items()})
-    prepare(Source(few, NIH14, "a few"), tmp_path / "out", Recipe(112, 3))
-    prepared, _ = load_prepared(tmp_path / "out")
-    for name, split in few.items():
-        raw, ready = DecodedImages(split, 112, 3), DecodedImages(prepared[name], 112, 3)
-        assert all((raw[row]["pixels"] == ready[row]["pixels"]).all() for row in range(12))
 
 
 def test_a_picture_in_two_splits_is_refused_by_name_or_listed(source, tmp_path):

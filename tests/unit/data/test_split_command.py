@@ -359,14 +359,3 @@ def test_a_finding_without_a_training_image_is_named(source, tmp_path, capsys):
     write_split_file(path, whole["image_id"][:], whole["patient_id"][:], sides.tolist(), column="split")
     assert main(["--check", *source, "--split_file", str(path)]) == 0
     assert "! train: no positive image of Effusion: it cannot be learnt" in capsys.readouterr().out
-
-
-def test_the_release_is_dealt_into_folds_and_checked(release, tmp_path, capsys):
-    nih = ["--dataset", "nih", "--nih_root", str(release)]
-    assert main([*nih, "--out", str(tmp_path / "k.csv"), "--folds", "5"]) == 0
-    said = capsys.readouterr().out
-    assert said.count("22,424") == 5
-    assert main(["--check", *nih]) == 0
-    said = capsys.readouterr().out
-    assert "fingerprint 16c10d3539b2561c" in said
-    assert "largest shift of test: Pneumothorax, 3.4" in said
