@@ -217,7 +217,7 @@ def test_datasets_and_frames_are_read_as_dicts_are():
     assert find_duplicates({"train": {name: [] for name in train}}) == []
 
 
-def test_columns_that_are_no_hashes_are_refused():
+def test_columns_without_valid_hashes_are_refused():
     [text] = random_hashes(np.random.default_rng(5), 1)
     for bad in (text[:-1], text + "0", "g" * 256):
         with pytest.raises(ValueError, match="perceptual_hash of train-0 in 'train' is not 256 hexadecimal digits"):

@@ -183,7 +183,7 @@ def test_images_that_can_be_read_now_are_read_though_their_files_are_the_same(sp
     assert content(out) == content(whole)
 
 
-def test_a_shard_that_was_replaced_is_not_taken_for_its_former_self(splits, whole, out, monkeypatch):
+def test_a_shard_that_was_replaced_before_a_kill_is_decoded_again(splits, whole, out, monkeypatch):
     real = module.append_shard
 
     def killed(folder, entry):
@@ -231,7 +231,7 @@ def test_room_is_looked_for_first(splits, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_other_peoples_folders_are_left_alone(splits, tmp_path):
+def test_a_folder_with_other_files_is_refused_and_unchanged(splits, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("x")
     with pytest.raises(ValueError, match="not a prepared dataset"):
@@ -332,7 +332,7 @@ def test_a_picture_in_two_splits_is_refused_by_name_or_listed(own, tmp_path):
     load_source(args)  # they were accepted when the folder was made, and its manifest lists them
 
 
-def test_a_split_file_may_not_deal_a_pictures_copies_to_two_splits(own, tmp_path):
+def test_a_split_file_may_not_put_copies_of_an_image_into_two_splits(own, tmp_path):
     out, listed = tmp_path / "out", tmp_path / "split.csv"
     Image.open(own / "00.png").save(own / "10.png", compress_level=0)  # within train, under another patient
     prepare_thirty(splits_of_thirty(own), out)

@@ -83,7 +83,7 @@ def loaded(folder, **options):
 def test_a_changed_or_cut_off_small_file_is_refused_or_harmless(whole, out, name):
     right, good = loaded(whole), (whole / name).read_bytes()
     rng, refused = random.Random(name), 0
-    for _ in range(200):
+    for _ in range(100):
         damaged = bytearray(good)
         if rng.random() < 0.3:
             del damaged[rng.randrange(len(damaged)) :]
@@ -97,7 +97,7 @@ def test_a_changed_or_cut_off_small_file_is_refused_or_harmless(whole, out, name
             assert "run the same hf-cxr prepare command again" in found or "format" in found
         else:
             assert found == right  # a blank between two values, or the seconds that it took
-    assert refused > 100
+    assert refused > 50
 
 
 @pytest.mark.parametrize("name", SMALL_FILES)
@@ -105,7 +105,7 @@ def test_in_a_folder_of_an_earlier_version_damage_is_never_a_traceback(out, name
     make_old(out)
     good = (out / name).read_bytes()
     rng, found = random.Random(name), set()
-    for _ in range(200):
+    for _ in range(100):
         damaged = bytearray(good)
         if rng.random() < 0.3:
             del damaged[rng.randrange(len(damaged)) :]
@@ -201,7 +201,7 @@ def test_what_is_missing_is_named_and_written_again(out, whole, images, name, ol
     assert content(out) == content(whole)
 
 
-def test_files_that_other_people_put_there_stay(out, whole, images):
+def test_files_that_the_command_did_not_write_stay(out, whole, images):
     (out / "notes.txt").write_text("mine")
     (out / "train" / "cache-1.arrow").write_text("of datasets")
     assert loaded(out) == loaded(whole)
@@ -403,7 +403,7 @@ def test_a_folder_that_is_prepared_again_while_it_is_opened_is_no_mixture(out, i
     assert loaded(out)[0]["train"]["labels"][0] == [1.0, 1.0]
 
 
-def test_nothing_is_left_where_a_call_ended_before_it_wrote(images, tmp_path, monkeypatch):
+def test_a_call_that_fails_before_it_writes_leaves_no_folder(images, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
     with pytest.raises(OSError, match="not enough disk space"):
         prepare_twelve(images, tmp_path / "new" / "out")

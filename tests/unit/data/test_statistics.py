@@ -169,7 +169,7 @@ def test_selected_rows_are_what_is_counted():
     assert part.to_dict() == describe_splits({"train": split_of([TRAIN[2], TRAIN[6]])}, NAMES).to_dict()
 
 
-def test_what_is_undefined_is_said():
+def test_undefined_values_are_named():
     label_NC = [[0, NAN], [1, NAN]]
     described = describe_splits({"train": labels_only(label_NC), "test": labels_only([[1, 1]])}, ("A", "B"))
     train = described.splits["train"]

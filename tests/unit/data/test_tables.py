@@ -387,7 +387,7 @@ def test_vindr_cxr_merges_its_readers(tmp_path, caplog):
     assert rows["0" * 32]["boxes"] == []
 
 
-def test_a_description_that_is_no_yaml_is_told_in_one_line(tmp_path):
+def test_a_description_that_is_not_yaml_is_refused_in_one_line(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text(": [\n")
     with pytest.raises(ValueError, match=r"\A[^\n]*own.yaml [^\n]*line 1, column 1[^\n]*\Z"):
@@ -539,7 +539,7 @@ def test_rules_for_several_readers(rule, expected):
     np.testing.assert_array_equal(merged, np.array([expected, [0] * 4], np.float32))
 
 
-def test_list_and_delimited_labels_say_the_same(tmp_path):
+def test_list_and_delimited_labels_are_equal(tmp_path):
     texts = {
         "list": ["\"['Mass', 'nodule']\"", '"[""NODULE""]"', "['clear']", ""],
         "delimited": ["Mass; nodule", "NODULE", "clear", ""],
@@ -656,7 +656,7 @@ def test_missing_images_are_skipped_with_their_number(tmp_path, caplog):
         load_table(tmp_path / "table.yaml", missing_images="skip")
 
 
-def test_no_positive_in_train_is_told(tmp_path, caplog):
+def test_no_positive_in_train_is_reported(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         own(tmp_path, ROWS.replace("a.png,1,train,1,", "a.png,1,train,0,"))
     assert "no positive training image of Mass" in caplog.text
