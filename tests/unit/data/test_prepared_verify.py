@@ -154,18 +154,18 @@ def test_json_of_another_shape_is_repaired_without_decoding(out, whole, images, 
 @pytest.mark.parametrize(
     "part", ["splits", "recipe", "label_names", "refused", "duplicates", "source_digest", "bytes"]
 )
-@pytest.mark.parametrize("value", [None, [], {}, 7, "x", ["x"], {"x": "y"}, [{"x": 1}], {"../../etc": 3}])
-def test_a_manifest_with_a_wrong_part_is_refused(out, part, value):
+def test_a_manifest_with_a_wrong_part_is_refused(out, part):
     make_old(out)
     manifest = json.loads((out / "manifest.json").read_text())
-    if manifest[part] == value:
-        return
-    (out / "manifest.json").write_text(json.dumps(manifest | {part: value}))
-    found = loaded(out)
-    if isinstance(found, str):
-        assert "manifest.json" in found
-    else:  # label names, the digest of the source: an old folder has nothing to compare these with
-        assert (part, value) in [("label_names", ["x"]), ("source_digest", "x")]
+    for value in (None, [], {}, 7, "x", ["x"], {"x": "y"}, [{"x": 1}], {"../../etc": 3}):
+        if manifest[part] == value:
+            continue
+        (out / "manifest.json").write_text(json.dumps(manifest | {part: value}))
+        found = loaded(out)
+        if isinstance(found, str):
+            assert "manifest.json" in found
+        else:  # label names, the digest of the source: an old folder has nothing to compare these with
+            assert (part, value) in [("label_names", ["x"]), ("source_digest", "x")]
 
 
 def test_a_later_format_is_refused_by_both_and_stays_as_it_is(out, images):
