@@ -77,6 +77,13 @@ def swin(**kwargs):
     return SWIN | {"model_kwargs": SWIN["model_kwargs"] | kwargs}
 
 
+def save_model(folder):
+    """A model folder: the tiny Swin of the 14 findings with its image processor."""
+    build_model(ModelArguments(**SWIN), NIH14).save_pretrained(folder)
+    build_image_processor(36, 32).save_pretrained(folder)
+    return folder
+
+
 def rows(n_images=40, seed=0):
     """Random images whose labels are partly unknown, and unevenly so: some rows wholly."""
     rng = np.random.default_rng(seed)

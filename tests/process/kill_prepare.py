@@ -78,7 +78,7 @@ def matrix(scenario: str, folder: Path, moments: int) -> int:
     for number, (what, before) in enumerate(plans[:moments] if moments >= 3 else plans):
         out = begin(start, folder / f"killed-{number}")
         status, _ = run(out, scenario, before=before)
-        says, left = opened(out), leavings(out)
+        says, left = opened(out), unfinished_files(out)
         again, message = run(out, scenario)
         same = again == 0 and content_of(out) == content_of(straight)
         right = status == -signal.SIGKILL and same
@@ -192,7 +192,7 @@ def opened(out: Path) -> str:
     return "whole"
 
 
-def leavings(out: Path) -> str:
+def unfinished_files(out: Path) -> str:
     """What is there that a finished folder has not."""
     if not out.exists():
         return "no folder"

@@ -92,7 +92,7 @@ def test_killed_comparison_goes_on_and_repeats_nothing(compared):
     assert "synthetic phantoms" in values["cautions"][0]
 
 
-def test_tuning_saw_no_test_image_and_its_choice_was_used(compared):
+def test_tuning_reads_no_test_image_and_its_choice_is_used(compared):
     _, out, _, _ = compared
     assert len(list(out.glob("tuning/*/*/validation.json"))) == 2
     assert not list(out.glob("tuning/*/*/predictions"))

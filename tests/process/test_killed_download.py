@@ -7,10 +7,7 @@ import sys
 import time
 
 import pytest
-from file_server import FileServer
-from huggingface_hub import constants
-from test_download import ARCHIVE, QUICK, publish, tar_gz
-from test_nih import write_release
+from nih_server import ARCHIVE, QUICK, published_release
 
 from hf_cxr.data import download
 from hf_cxr.data.download import DownloadError, download_nih
@@ -18,20 +15,7 @@ from hf_cxr.data.download import DownloadError, download_nih
 
 @pytest.fixture
 def release(tmp_path, monkeypatch):
-    """A server with a release of four tables and two archives; offline mode is off for the length of the test."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    folder = tmp_path / "published"
-    folder.mkdir()
-    write_release(folder, folders=2)
-    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    for number in (1, 2):
-        images = (folder / f"images_{number:03d}/images").iterdir()
-        packed = {f"images/{path.name}": path.read_bytes() for path in images}
-        # Noise that does not compress, outside images/: the archive is long enough to be cut anywhere.
-        files[f"images_{number:03d}.tar.gz"] = tar_gz(packed | {"note.txt": os.urandom(200_000)})
-    publish(monkeypatch, files)
-    with FileServer(files) as server:
+    with published_release(tmp_path / "published", monkeypatch) as server:
         yield server
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_prepare import files
+from prepared_folders import content
 
 from hf_cxr.data import prepare as module
 from hf_cxr.data.sources.prepared import load_prepared, read_manifest
@@ -49,7 +49,7 @@ def test_killed_and_run_again_it_is_whole(tmp_path):
     finished = len((tmp_path / "out" / "shards.jsonl").read_text().splitlines())
     kill_while_preparing(root, tmp_path / "out", after=None)
     kill_while_preparing(root, tmp_path / "straight", after=None)
-    assert files(tmp_path / "out") == files(tmp_path / "straight")
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
     assert read_manifest(tmp_path / "out")["decoded"] == 200 - 10 * finished
 
 

@@ -1,48 +1,11 @@
 """Prepared folders: killed at several moments, and two processes at once."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
-from PIL import Image
-from test_prepared_verify import write
-
-from hf_cxr.data import prepare as module
 from hf_cxr.data.sources.prepared import load_prepared
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for number in range(12):
-        Image.fromarray(rng.integers(0, 256, (20, 20), dtype=np.uint8)).save(folder / f"{number:02d}.png")
-    return folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _small_shards():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SHARD_BYTES", 3 * (16**2 + 512))  # three images a shard
-        yield
-
-
-@pytest.fixture(scope="module")
-def whole(images, tmp_path_factory):
-    """A finished folder, not to be changed."""
-    out = tmp_path_factory.mktemp("prepared") / "out"
-    write(images, out)
-    return out
-
-
-@pytest.fixture
-def out(whole, tmp_path):
-    return Path(shutil.copytree(whole, tmp_path / "out"))
-
 
 CALL = """
 import sys, time

@@ -9,20 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from test_saved_models import PACKAGE, edit
-from tiny import SWIN
-
-from hf_cxr.config import ModelArguments
-from hf_cxr.labels import NIH14
-from hf_cxr.models.build import build_model
-from hf_cxr.processing import build_image_processor
+from tiny import save_model
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("saved") / "model"
-    build_model(ModelArguments(**SWIN), NIH14).save_pretrained(folder)
-    build_image_processor(36, 32).save_pretrained(folder)
-    return folder
+    return save_model(tmp_path_factory.mktemp("saved") / "model")
 
 
 @pytest.fixture

@@ -2,18 +2,16 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
 import numpy as np
-import pandas
 import pytest
+from hub_runs import REPO, write_run
 from hub_server import USER
 from PIL import Image
-from test_hub import KEPT_HERE, REPO, SENT
 
 from hf_cxr.hub import push_run
 from hf_cxr.labels import NIH14
@@ -21,46 +19,7 @@ from hf_cxr.labels import NIH14
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory) -> Path:
-    """A run folder with a real, tiny Swin classifier of the 14 findings, and everything that stays at home."""
-    import torch
-    from transformers import DeiTImageProcessorPil, SwinConfig, SwinForImageClassification
-
-    run = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    config = SwinConfig(
-        image_size=32,
-        patch_size=2,
-        window_size=2,
-        embed_dim=8,
-        depths=(1, 1, 1, 1),
-        num_heads=(1, 1, 1, 1),
-        initializer_range=0.5,  # so that the scores differ
-        id2label=NIH14.id2label(),
-        label2id={name: column for column, name in enumerate(NIH14)},
-        problem_type="multi_label_classification",
-    )
-    SwinForImageClassification(config).save_pretrained(run)
-    DeiTImageProcessorPil(
-        size={"height": 36, "width": 36},
-        crop_size={"height": 32, "width": 32},
-        do_convert_rgb=True,
-        image_mean=[0.485, 0.456, 0.406],
-        image_std=[0.229, 0.224, 0.225],
-    ).save_pretrained(run)
-    for name, text in (SENT | KEPT_HERE).items():
-        (run / name).parent.mkdir(parents=True, exist_ok=True)
-        (run / name).write_text(text)
-    Image.new("L", (8, 8)).save(run / "figures/training.png")
-    (run / "predictions").mkdir()
-    for split in ("validation", "test"):
-        pandas.DataFrame({"patient_id": ["patient 13"]}).to_parquet(run / f"predictions/{split}.parquet")
-    return run
-
-
-@pytest.fixture
-def run(finished_run, tmp_path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+    return write_run(tmp_path_factory.mktemp("run"))
 
 
 LOAD = """

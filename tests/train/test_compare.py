@@ -74,7 +74,7 @@ def test_bad_plans_are_refused_at_the_door(tmp_path, changes, message):
         load_plan(write_plan(tmp_path, **changes))
 
 
-def test_a_name_that_stands_twice_is_refused(tmp_path):
+def test_a_repeated_name_is_refused(tmp_path):
     path = write_plan(tmp_path)
     path.write_text(path.read_text().replace("methods:\n", "methods:\n  BCE: {loss: focal}\n"))
     with pytest.raises(ValueError, match="BCE occurs twice"):

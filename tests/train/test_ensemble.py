@@ -189,7 +189,7 @@ def test_the_command_refuses_in_one_line(runs, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_run_that_is_not_finished_is_no_member(runs, tmp_path, capsys):
+def test_an_unfinished_run_cannot_be_a_member(runs, tmp_path, capsys):
     (tmp_path / "seed1" / "metrics.json").unlink()
     assert main(["ensemble", *runs, "--out", str(tmp_path / "new")]) == 2
     assert "seed1 is not a finished run" in capsys.readouterr().err

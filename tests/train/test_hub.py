@@ -6,88 +6,18 @@ import shutil
 from pathlib import Path
 
 import huggingface_hub
-import pandas
 import pytest
-from hub_server import READ_TOKEN, USER, WRITE_TOKEN
+from hub_runs import CARD, MODEL, REPO, SENT, write_run
+from hub_server import READ_TOKEN, WRITE_TOKEN
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-from PIL import Image
 
 from hf_cxr.hub import HubError, prepare_repo, push_run, run_files
-from hf_cxr.labels import NIH14
-
-REPO = f"{USER}/swin-nih"
-CARD = """---
-license: apache-2.0
-library_name: transformers
-pipeline_tag: image-classification
-tags: [chest-x-ray]
-model-index:
-- name: swin-nih
-  results:
-  - task: {type: image-classification}
-    dataset: {name: ChestX-ray14, type: nih}
-    metrics: [{type: roc_auc, value: 0.5}]
----
-
-# Swin on ChestX-ray14
-"""
-KEPT_HERE = {
-    "checkpoint-10/model.safetensors": "weights of step 10",
-    "checkpoint-10/optimizer.pt": "state",
-    "optimizer.pt": "state",
-    "training_args.bin": "pickle",
-    "train.log": "a line",
-    "logs/events.out.tfevents.1": "events",
-    "figures/notes.txt": "a note",
-    "figures/reliability.png": "a picture of another program",
-}
-SENT = {
-    "README.md": CARD,
-    "config.yaml": "loss: bce\nweight_decay: 0.05\n",
-    "metrics.json": "{}",
-    "report.html": "<html>report</html>",
-    "figures/training.png": "a picture",
-}
-MODEL = {"config.json", "model.safetensors", "preprocessor_config.json"}
 
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory) -> Path:
-    """A run folder with a real, tiny Swin classifier of the 14 findings, and everything that stays at home."""
-    import torch
-    from transformers import DeiTImageProcessorPil, SwinConfig, SwinForImageClassification
-
-    run = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    config = SwinConfig(
-        image_size=32,
-        patch_size=2,
-        window_size=2,
-        embed_dim=8,
-        depths=(1, 1, 1, 1),
-        num_heads=(1, 1, 1, 1),
-        initializer_range=0.5,  # so that the scores differ
-        id2label=NIH14.id2label(),
-        label2id={name: column for column, name in enumerate(NIH14)},
-        problem_type="multi_label_classification",
-    )
-    SwinForImageClassification(config).save_pretrained(run)
-    DeiTImageProcessorPil(
-        size={"height": 36, "width": 36},
-        crop_size={"height": 32, "width": 32},
-        do_convert_rgb=True,
-        image_mean=[0.485, 0.456, 0.406],
-        image_std=[0.229, 0.224, 0.225],
-    ).save_pretrained(run)
-    for name, text in (SENT | KEPT_HERE).items():
-        (run / name).parent.mkdir(parents=True, exist_ok=True)
-        (run / name).write_text(text)
-    Image.new("L", (8, 8)).save(run / "figures/training.png")
-    (run / "predictions").mkdir()
-    for split in ("validation", "test"):
-        pandas.DataFrame({"patient_id": ["patient 13"]}).to_parquet(run / f"predictions/{split}.parquet")
-    return run
+    return write_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture

@@ -268,7 +268,7 @@ def test_unreadable_images_are_named_before_training(tmp_path):
         check_images({"train": split})
 
 
-def test_missing_login_is_said_before_training(hub, tmp_path, monkeypatch, capsys):
+def test_a_missing_login_is_reported_before_training(hub, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("HF_TOKEN")
     push = ("--push_to_hub", "--hub_model_id", "tester/tiny")
     assert train(write_config(tmp_path), tmp_path / "tiny", *push) == 2

@@ -1,4 +1,4 @@
-"""The run folder: one run at a time, nothing of another lost, a killed run's leavings cleared, settings that moved."""
+"""The run folder: one run at a time, nothing of another lost, unfinished files removed, settings that moved."""
 
 import json
 import multiprocessing
@@ -96,7 +96,7 @@ def _try(folder, answer):
         answer.put(str(error))
 
 
-def test_a_lock_that_nobody_holds_is_no_obstacle(tmp_path):
+def test_a_lock_file_without_a_holder_is_ignored(tmp_path):
     lock = FileLock(tmp_path / "run" / LOCK)
     (tmp_path / "run").mkdir()
     lock.acquire()
@@ -112,7 +112,7 @@ def test_a_run_that_was_killed_before_its_config_starts_again(tmp_path):
     assert sorted(path.name for path in run_dir.iterdir()) == [LOCK, "config.yaml", "run.log"]
 
 
-def test_leavings_alone_make_no_folder_foreign(tmp_path):
+def test_unfinished_files_alone_do_not_make_a_folder_unusable(tmp_path):
     names = (".try-abcd1234", ".config-abcd1234.yaml")  # of a check of the place, and of a config.yaml half-written
     for name in names:
         (tmp_path / name).write_text("")
@@ -120,7 +120,7 @@ def test_leavings_alone_make_no_folder_foreign(tmp_path):
     assert not any((tmp_path / name).exists() for name in names)
 
 
-def test_leavings_of_a_killed_run_are_cleared_and_nothing_else(checkpoint):
+def test_unfinished_files_of_a_killed_run_are_removed_and_nothing_else(checkpoint):
     run_dir = checkpoint.parent
     for name in (".model-a1b2c3d4", ".uncalibrated"):
         (run_dir / name).mkdir()
@@ -174,7 +174,7 @@ def test_a_checkpoint_of_another_run_is_not_resumed_from(checkpoint, tmp_path):
     assert opened(checkpoint.parent, flag, str(checkpoint)) == checkpoint
 
 
-def test_settings_hold_no_path_that_depends_on_the_working_folder(tmp_path, monkeypatch):
+def test_settings_contain_no_path_relative_to_the_working_folder(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "folds.csv").write_text("x")
     (tmp_path / "b").mkdir()

@@ -72,7 +72,7 @@ def test_report_says_what_the_stages_were(first, second):
     assert "exponential moving average, decay 0.9" in (first / "README.md").read_text()
 
 
-def test_loss_is_told_what_the_sampler_draws(config, first, second):
+def test_the_loss_gets_the_counts_of_the_sampler(config, first, second):
     labels = label_matrix(load_source(parse_arguments([str(config)]).data).splits["train"])
     for folder, name in ((first, "shuffle"), (second[0], "class_aware")):
         told = json.loads((folder / "metrics.json").read_text())["protocol"]["loss"]["prevalence"]

@@ -35,7 +35,7 @@ def run(tmp_path, *auc, **settings):
     return made
 
 
-def test_an_undefined_figure_hinders_no_later_one(tmp_path):
+def test_an_undefined_value_does_not_block_a_later_one(tmp_path):
     made = run(tmp_path, NAN, 0.4, NAN, 0.6, 0.5)
     assert made.state.best_metric == 0.6
     assert claims.chosen_step(made.args, made.state) == 8

@@ -87,7 +87,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(predictions, tmp_pa
     assert [file.name for file in tmp_path.iterdir()] == ["p.parquet"]
 
 
-def test_foreign_files_are_refused_clearly(predictions, tmp_path, monkeypatch):
+def test_files_of_other_programs_are_refused(predictions, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="no predictions file"):
         Predictions.load(tmp_path / "absent.parquet")
     text = tmp_path / "text.parquet"

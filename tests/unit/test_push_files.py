@@ -324,21 +324,21 @@ def test_a_local_path_is_found_anywhere_in_a_picture(run, before):
     assert sent_names(run) == NAMES
 
 
-@pytest.mark.parametrize("path", [*PATHS, "data/nih", "../nih", "./nih/x", "nih\\images"])
 @pytest.mark.parametrize("key", ["nih_root", "prepared", "split_file", "table", "table_root", "model_name_or_path"])
-def test_settings_go_up_without_paths(run, key, path):
-    setting = yaml.safe_dump(SETTINGS | {key: path, "output_dir": path, "fsdp_config": {"file": path}})
-    (run / "config.yaml").write_text(setting)
-    (config,) = (file for file in collect(run) if file.path == "config.yaml")
-    settings = yaml.safe_load(config.content)
-    assert settings.items() >= SETTINGS.items()
-    assert "output_dir" not in settings
-    name = path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    assert settings.get(key) in (None, name)
-    assert path not in config.content.decode()
-    if key in ("prepared", "split_file", "model_name_or_path"):  # without it, the settings would be another run's
-        assert settings[key] == name
-    assert (run / "config.yaml").read_text() == setting  # the run's own keeps its paths: it can be repeated
+def test_settings_go_up_without_paths(run, key):
+    for path in [*PATHS, "data/nih", "../nih", "./nih/x", "nih\\images"]:
+        setting = yaml.safe_dump(SETTINGS | {key: path, "output_dir": path, "fsdp_config": {"file": path}})
+        (run / "config.yaml").write_text(setting)
+        (config,) = (file for file in collect(run) if file.path == "config.yaml")
+        settings = yaml.safe_load(config.content)
+        assert settings.items() >= SETTINGS.items(), path
+        assert "output_dir" not in settings, path
+        name = path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+        assert settings.get(key) in (None, name), path
+        assert path not in config.content.decode(), path
+        if key in ("prepared", "split_file", "model_name_or_path"):  # without it, the settings would be another run's
+            assert settings[key] == name, path
+        assert (run / "config.yaml").read_text() == setting  # the run's own keeps its paths: it can be repeated
 
 
 def test_a_hub_id_and_a_ready_table_stay_in_the_settings():

@@ -186,7 +186,7 @@ def test_oversampling_stops_at_its_share_or_at_the_mean_imbalance():
     np.testing.assert_allclose(drawn_C.max() / drawn_C[minority_C], mean, rtol=0.2)
 
 
-def test_undersampling_thins_images_without_a_finding_alone_and_anew_in_each_epoch():
+def test_undersampling_drops_only_images_without_a_finding_and_draws_again_each_epoch():
     labels = long_tail()
     found_N = (labels == 1).any(axis=1)
     draws_N = expected_draws("under", labels, undersample_ratio=0.5)

@@ -9,12 +9,29 @@ from accelerate.commands.config.config_args import load_config_from_file
 from hf_cxr.config import parse_arguments
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model
+from hf_cxr.run import compare
 from hf_cxr.run.compare import check_run, final_runs, load_plan, tuning_runs
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 COMPARISONS = sorted(CONFIGS.glob("compare_*.yaml"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _each_model_is_checked_once():
+    """Runs of a comparison share their model, and a check of it computes its outputs."""
+    check, checked = compare.check_model, set()
+
+    def once(arguments):
+        if repr(arguments) not in checked:
+            check(arguments)
+            checked.add(repr(arguments))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "check_model", once)
+        yield
+    assert checked
 
 
 @pytest.mark.parametrize("path", sorted(set(CONFIGS.glob("*.yaml")) - set(COMPARISONS)), ids=lambda path: path.name)

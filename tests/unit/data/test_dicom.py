@@ -264,7 +264,7 @@ def test_colour_is_luma():
     np.testing.assert_array_equal(read_grey(content(radiograph(numbers, bits=8, **palette))), expected)
 
 
-def test_an_icon_and_nested_sequences_before_the_pixels_play_no_part():
+def test_an_icon_and_nested_sequences_before_the_pixels_are_ignored():
     stored = values(12)
     plain = read_grey(content(radiograph(stored, bits=12)))
     icon = radiograph(values(8, shape=(8, 8)), bits=8)
@@ -421,7 +421,7 @@ def test_no_damaged_file_raises_anything_else():
     elements = {"WindowCenter": 2000, "WindowWidth": 3000, "VOILUTSequence": table("VOI", curve(12, 50), 10, 12)}
     refused = 0
     for whole in (content(radiograph(values(12), bits=12, **elements)), J2K):
-        for position in rng.integers(0, len(whole), 200):
+        for position in rng.integers(0, len(whole), 80):
             damaged = bytearray(whole)
             damaged[position] ^= 1 << int(rng.integers(8))
             for broken in (bytes(damaged), whole[:position]):
@@ -431,7 +431,7 @@ def test_no_damaged_file_raises_anything_else():
                     assert grey.dtype == np.uint8
                 except ImageError:
                     refused += 1
-    assert refused > 300
+    assert refused > 120
 
 
 def test_nothing_of_the_patient_is_parsed():
@@ -471,13 +471,11 @@ FILES = sorted(path for path in SHIPPED.rglob("*") if path.is_file() and path.su
 def test_every_file_that_pydicom_ships_is_read_as_pydicom_does_or_refused():
     read, reasons = 0, []
     for path in FILES:
-        broken = check_image(path)
         try:
             grey = read_grey(path)
         except ImageError as error:
             reasons.append(error.reason)
             continue
-        assert broken is None, broken
         dataset = pydicom.dcmread(path)
         expected = reference(dataset)
         assert grey.shape == (dataset.Rows, dataset.Columns)
@@ -504,7 +502,7 @@ def test_every_file_that_pydicom_ships_is_read_as_pydicom_does_or_refused():
         ("SC_rgb_rle_32bit.dcm", "BitsStored is 32"),
     ],
 )
-def test_shipped_files_that_are_no_radiograph_say_why(name, reason):
+def test_shipped_files_that_are_not_radiographs_are_refused_with_the_reason(name, reason):
     with pytest.raises(ImageError, match=reason):
         read_grey(SHIPPED / "test_files" / name)
 
@@ -562,7 +560,7 @@ def test_a_hospitals_folder_comes_in_by_its_spreadsheet(hospital, splits):
     assert found == sorted([f"{number}.dcm" for number in range(12) if number != 9] + ["9.png"])
 
 
-def test_images_that_cannot_be_reached_are_told_and_not_left_out(tmp_path, monkeypatch):
+def test_images_that_cannot_be_reached_are_an_error_and_not_skipped(tmp_path, monkeypatch):
     (tmp_path / "a.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "folder.png").mkdir()
     assert find_images([tmp_path]) == [tmp_path / "a.png"]  # read_grey says that it is not there

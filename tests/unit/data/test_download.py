@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import io
 import json
 import logging
 import os
@@ -12,52 +11,18 @@ from dataclasses import replace
 
 import filelock
 import pytest
-from file_server import FileServer
 from huggingface_hub import constants
-from test_nih import ROWS, TEST_IMAGES, write_release
+from nih_server import ARCHIVE, LIST, QUICK, published_release, tar_gz
+from test_nih import ROWS, TEST_IMAGES
 
 from hf_cxr.commands import main
 from hf_cxr.data import archives, download, load_nih
-from hf_cxr.data.download import DownloadError, RemoteFile, download_nih, unpack
-
-ARCHIVE, LIST = "images_001.tar.gz", "test_list.txt"
-QUICK = {"timeout": 0.4, "tries": 3, "backoff": 0.01}
-
-
-def tar_gz(members: dict[str, bytes | tarfile.TarInfo]) -> bytes:
-    """A packed archive: names to content, or to an entry without content."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, content in members.items():
-            entry = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
-            entry.size = 0 if entry is content else len(content)
-            tar.addfile(entry, None if entry is content else io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def publish(monkeypatch, files: dict[str, bytes]) -> None:
-    """Make these the release, with size and checksum."""
-    checksum = {name: "md5:" + hashlib.md5(content).hexdigest() for name, content in files.items()}
-    table = [RemoteFile(name, "http://nowhere.invalid", len(files[name]), checksum[name]) for name in files]
-    monkeypatch.setattr(download, "NIH_FILES", tuple(table))
+from hf_cxr.data.download import DownloadError, download_nih, unpack
 
 
 @pytest.fixture
 def release(tmp_path, monkeypatch):
-    """A server with a release of four tables and two archives; offline mode is off for the length of the test."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    folder = tmp_path / "published"
-    folder.mkdir()
-    write_release(folder, folders=2)
-    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    for number in (1, 2):
-        images = (folder / f"images_{number:03d}/images").iterdir()
-        packed = {f"images/{path.name}": path.read_bytes() for path in images}
-        # Noise that does not compress, outside images/: the archive is long enough to be cut anywhere.
-        files[f"images_{number:03d}.tar.gz"] = tar_gz(packed | {"note.txt": os.urandom(200_000)})
-    publish(monkeypatch, files)
-    with FileServer(files) as server:
+    with published_release(tmp_path / "published", monkeypatch) as server:
         yield server
 
 
@@ -350,7 +315,7 @@ def test_a_damaged_archive_leaves_nothing(tmp_path, content):
     assert [path.name for path in tmp_path.iterdir()] == [ARCHIVE]
 
 
-def test_too_little_space_is_said_before_the_first_request(release, tmp_path, monkeypatch):
+def test_too_little_space_is_reported_before_the_first_request(release, tmp_path, monkeypatch):
     sizes = {file.name: file.size for file in download.NIH_FILES}
     archives = [size for name, size in sizes.items() if name.endswith(".gz")]
     unpacked = sum(int(1.05 * size) for size in archives)

@@ -255,7 +255,7 @@ def test_a_missing_file_is_refused_with_its_path(tmp_path):
         read_grey(tmp_path / "absent.png")
 
 
-def test_what_is_no_file_is_refused_with_the_reason(tmp_path):
+def test_a_path_that_is_not_a_file_is_refused_with_the_reason(tmp_path):
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
     for name, reason in (("folder.png", "it is a folder"), ("pipe.png", "it is not a regular file")):

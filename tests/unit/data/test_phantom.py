@@ -121,7 +121,7 @@ def test_patients_never_cross_a_split():
     assert not any(one & other for one, other in itertools.combinations(patients, 2))
 
 
-def test_rendering_is_deterministic_and_knows_no_order():
+def test_rendering_is_deterministic_and_independent_of_the_order():
     first, boxes = render(["Mass", "Edema"], patient=5, image=2)
     render(patient=9)
     render(patient=5, image=0)

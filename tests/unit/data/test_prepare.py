@@ -11,88 +11,67 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
+from prepared_folders import (
+    RECIPE,
+    SIX_OF_THIRTY,
+    content,
+    encode,
+    prepare_thirty,
+    splits_of_thirty,
+    write_thirty,
+)
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
-from hf_cxr.data import DecodedImages, label_matrix, load_nih, load_source, split_fingerprint
+from hf_cxr.data import DecodedImages, label_matrix, load_source, split_fingerprint
 from hf_cxr.data import prepare as module
 from hf_cxr.data.manifest import Recipe
-from hf_cxr.data.prepare import prepare
-from hf_cxr.data.schema import features
-from hf_cxr.data.sources import Source
 from hf_cxr.data.sources.prepared import load_prepared, read_manifest
 from hf_cxr.data.split_files import write_split_file
-from hf_cxr.labels import NIH14, LabelSpace
-
-NAMES = ("Effusion", "Mass")
-RECIPE = Recipe(size=32, resample=int(Image.Resampling.BICUBIC))
+from hf_cxr.labels import NIH14
 
 
-def encode(path, image_HW, kind):
-    """One picture in each container that a folder may hold."""
-    image = Image.fromarray(image_HW)
-    if kind == "rgba":
-        image = image.convert("RGBA")
-    elif kind == "palette":
-        image = image.convert("P")
-    elif kind == "deep":
-        image = Image.fromarray((image_HW.astype(np.uint16) << 4) + 3)
-    image.save(path, format="JPEG" if kind == "jpeg" else "PNG")
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Thirty images, not to be changed."""
+    return write_thirty(tmp_path_factory.mktemp("thirty") / "images")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_shards():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SHARD_BYTES", SIX_OF_THIRTY)
+        yield
+
+
+@pytest.fixture(scope="module")
+def splits(images):
+    return splits_of_thirty(images)
+
+
+@pytest.fixture(scope="module")
+def whole(splits, tmp_path_factory):
+    """The thirty images prepared straight through, not to be changed."""
+    out = tmp_path_factory.mktemp("prepared") / "out"
+    assert prepare_thirty(splits, out)["decoded"] == 30
+    return out
 
 
 @pytest.fixture
-def source(tmp_path):
-    """A function that reads the splits again from the files of tmp_path/images, as a second call of the command."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    kinds = ("grey", "rgba", "palette", "deep", "jpeg")
-    for number in range(30):
-        encode(
-            folder / f"{number:02d}.png", rng.integers(0, 256, (50 + number, 60), dtype=np.uint8), kinds[number % 5]
-        )
-
-    def splits(label=0.0):
-        def part(numbers):
-            rows = {
-                "image": [{"path": str(folder / f"{n:02d}.png"), "bytes": None} for n in numbers],
-                "labels": [[label, float("nan")] for _ in numbers],
-                "image_id": [f"{n:02d}.png" for n in numbers],
-                "patient_id": [f"p{n}" for n in numbers],
-                "view": ["PA" if n % 2 else None for n in numbers],
-                "age": [float("nan") if n % 3 else 40.0 for n in numbers],
-                "sex": [None for _ in numbers],
-                "boxes": [[{"finding": "Mass", "bbox": [0.1, 0.2, 0.3, 0.4]}] if n == 2 else [] for n in numbers],
-            }
-            return datasets.Dataset.from_dict(rows, features(NAMES))
-
-        return datasets.DatasetDict(train=part(range(20)), validation=part(range(20, 25)), test=part(range(25, 30)))
-
-    return splits
+def out(whole, tmp_path):
+    """A finished folder that a test may change."""
+    return Path(shutil.copytree(whole, tmp_path / "out"))
 
 
-@pytest.fixture(autouse=True)
-def _small_shards(monkeypatch):
-    monkeypatch.setattr(module, "SHARD_BYTES", 6 * (32**2 + 512))  # six images a shard: 4 + 1 + 1 shards
+@pytest.fixture
+def own(images, tmp_path):
+    """A copy of the images that a test may change; the sizes and times of its files are those of the originals."""
+    return Path(shutil.copytree(images, tmp_path / "images"))
 
 
-def write(splits, out, recipe=RECIPE, **options):
-    missing = options.pop("missing", {})
-    return prepare(Source(splits, LabelSpace(NAMES), "thirty", missing=missing), out, recipe, **options)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"  # it has the seconds
-    }
-
-
-def test_pixels_and_columns_are_those_of_the_files(source, tmp_path):
-    write(source(), tmp_path / "out")
-    prepared, manifest = load_prepared(tmp_path / "out")
-    for name, split in source().items():
+def test_pixels_and_columns_are_those_of_the_files(splits, whole):
+    prepared, manifest = load_prepared(whole)
+    for name, split in splits.items():
         raw, ready = DecodedImages(split, 32, RECIPE.resample), DecodedImages(prepared[name], 32, RECIPE.resample)
         for row in range(len(split)):
             assert (raw[row]["pixels"] == ready[row]["pixels"]).all()
@@ -102,22 +81,20 @@ def test_pixels_and_columns_are_those_of_the_files(source, tmp_path):
             assert prepared[name][column][:] == split[column][:]
         np.testing.assert_array_equal(label_matrix(prepared[name]), label_matrix(split))
         np.testing.assert_array_equal(prepared[name]["age"][:], split["age"][:])
-    assert manifest["split_fingerprint"] == split_fingerprint(source())
+    assert manifest["split_fingerprint"] == split_fingerprint(splits)
     assert manifest["splits"] == {"train": 20, "validation": 5, "test": 5}
 
 
-def test_load_from_disk_opens_it_memory_mapped_and_sharded(source, tmp_path):
-    write(source(), tmp_path / "out")
-    train = datasets.load_from_disk(str(tmp_path / "out"))["train"]
+def test_load_from_disk_opens_it_memory_mapped_and_sharded(whole):
+    train = datasets.load_from_disk(str(whole))["train"]
     assert len(train.cache_files) == 4
     assert train.num_rows == 20
     assert train[7]["image"].size == (32, 32)
 
 
-def test_a_second_call_does_nothing(source, tmp_path):
-    assert write(source(), tmp_path / "out")["decoded"] == 30
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert write(source(), tmp_path / "out")["decoded"] == 0
+def test_a_second_call_does_nothing(splits, out):
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    assert prepare_thirty(splits, out)["decoded"] == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -134,34 +111,29 @@ def replace_file(folder):
         ("nothing", None, 0),
     ],
 )
-def test_a_changed_source_or_setting_is_noticed_and_only_what_changed_is_decoded(
-    source, tmp_path, change, said, decoded
-):
+def test_a_changed_source_or_setting_is_noticed_and_only_what_changed_is_decoded(own, tmp_path, change, said, decoded):
     out = tmp_path / "out"
-    write(source(), out)
+    prepare_thirty(splits_of_thirty(own), out)
     if change == "file":
-        replace_file(tmp_path / "images")
-    splits = source(label=1.0 if change == "label" else 0.0)
+        replace_file(own)
+    splits = splits_of_thirty(own, 1.0 if change == "label" else 0.0)
     recipe = Recipe(24, RECIPE.resample) if change == "size" else RECIPE
     if said:
         with pytest.raises(ValueError, match=said):
-            write(splits, out, recipe)
+            prepare_thirty(splits, out, recipe)
         load_prepared(out)  # the refusal leaves it as it was
-    assert write(splits, out, recipe, update=True)["decoded"] == decoded
+    assert prepare_thirty(splits, out, recipe, update=True)["decoded"] == decoded
     straight = tmp_path / "straight"
-    write(splits, straight, recipe)
-    assert files(out) == files(straight)
+    prepare_thirty(splits, straight, recipe)
+    assert content(out) == content(straight)
 
 
-def test_a_line_that_was_cut_off_costs_its_shard_only(source, tmp_path):
-    out = tmp_path / "out"
-    write(source(), out)
+def test_a_line_that_was_cut_off_costs_its_shard_only(splits, whole, out):
     (out / "manifest.json").unlink()
     shards = out / "shards.jsonl"
     shards.write_text(shards.read_text()[:-20])
-    assert write(source(), out)["decoded"] == 5
-    write(source(), tmp_path / "straight")
-    assert files(out) == files(tmp_path / "straight")
+    assert prepare_thirty(splits, out)["decoded"] == 5
+    assert content(out) == content(whole)
 
 
 def spoil(folder):
@@ -170,53 +142,49 @@ def spoil(folder):
     (folder / "27.png").unlink()
 
 
-def test_unreadable_images_are_all_named_and_by_choice_left_out_and_listed(source, tmp_path):
-    out = tmp_path / "out"
-    splits = source()
-    spoil(tmp_path / "images")
+def test_unreadable_images_are_all_named_and_by_choice_left_out_and_listed(own, tmp_path):
+    out, splits = tmp_path / "out", splits_of_thirty(own)
+    spoil(own)
     with pytest.raises(ValueError, match=r"3 of 30 images cannot be read: train 03.png: .*test 26.png: .*27.png"):
-        write(splits, out)
+        prepare_thirty(splits, out)
     with pytest.raises(FileNotFoundError, match="not prepared completely"):
         read_manifest(out)
-    manifest = write(splits, out, unreadable="skip")
+    manifest = prepare_thirty(splits, out, unreadable="skip")
     assert manifest["decoded"] == 0  # the others had been kept
     assert [entry["image_id"] for entry in manifest["refused"]] == ["03.png", "26.png", "27.png"]
     assert manifest["splits"] == {"train": 19, "validation": 5, "test": 3}
     prepared, _ = load_prepared(out)
     assert "03.png" not in prepared["train"]["image_id"][:]
     with pytest.raises(ValueError, match="3 of 30"):
-        write(splits, out)  # said without --unreadable skip, a finished folder does not hide them
+        prepare_thirty(splits, out)  # said without --unreadable skip, a finished folder does not hide them
 
 
-def test_fixed_files_are_read_again(source, tmp_path):
-    out, folder = tmp_path / "out", tmp_path / "images"
-    splits, good = source(), (folder / "03.png").read_bytes()
-    (folder / "03.png").write_bytes(good[:200])
+def test_fixed_files_are_read_again(own, tmp_path):
+    out, splits, good = tmp_path / "out", splits_of_thirty(own), (own / "03.png").read_bytes()
+    (own / "03.png").write_bytes(good[:200])
     with pytest.raises(ValueError, match="1 of 30"):
-        write(splits, out)
-    (folder / "03.png").write_bytes(good)
-    assert write(splits, out)["decoded"] == 6
+        prepare_thirty(splits, out)
+    (own / "03.png").write_bytes(good)
+    assert prepare_thirty(splits, out)["decoded"] == 6
     assert read_manifest(out)["splits"]["train"] == 20
 
 
-def test_images_that_can_be_read_now_are_read_though_their_files_are_the_same(source, tmp_path, monkeypatch):
+def test_images_that_can_be_read_now_are_read_though_their_files_are_the_same(splits, whole, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as small:
         small.setattr(Image, "MAX_IMAGE_PIXELS", 60 * 70)  # refused for now are those with 71 rows or more
         with pytest.raises(ValueError, match=r"9 of 30 images cannot be read: .*raise PIL.Image.MAX_IMAGE_PIXELS"):
-            write(source(), out)
-        assert write(source(), out, unreadable="skip")["decoded"] == 0
+            prepare_thirty(splits, out)
+        assert prepare_thirty(splits, out, unreadable="skip")["decoded"] == 0
     with pytest.raises(ValueError, match=r"images of 2 of 6 shards that were left out can be read now.*--update"):
-        write(source(), out, unreadable="skip")  # a finished folder does not change by itself
+        prepare_thirty(splits, out, unreadable="skip")  # a finished folder does not change by itself
     (out / "manifest.json").unlink()
-    assert write(source(), out)["decoded"] == 10
-    write(source(), tmp_path / "straight")
-    assert files(out) == files(tmp_path / "straight")
+    assert prepare_thirty(splits, out)["decoded"] == 10
+    assert content(out) == content(whole)
 
 
-def test_a_shard_that_was_replaced_is_not_taken_for_its_former_self(source, tmp_path, monkeypatch):
-    out, real = tmp_path / "out", module.append_shard
-    write(source(), out)
+def test_a_shard_that_was_replaced_before_a_kill_is_decoded_again(splits, whole, out, monkeypatch):
+    real = module.append_shard
 
     def killed(folder, entry):
         if "bytes" in entry:
@@ -226,21 +194,19 @@ def test_a_shard_that_was_replaced_is_not_taken_for_its_former_self(source, tmp_
     with monkeypatch.context() as kill:
         kill.setattr(module, "append_shard", killed)
         with pytest.raises(KeyboardInterrupt):  # between the first shard's file and its line
-            write(source(), out, Recipe(32, int(Image.Resampling.NEAREST)), update=True)
-    assert write(source(), out)["decoded"] == 6
-    write(source(), tmp_path / "straight")
-    assert files(out) == files(tmp_path / "straight")
+            prepare_thirty(splits, out, Recipe(32, int(Image.Resampling.NEAREST)), update=True)
+    assert prepare_thirty(splits, out)["decoded"] == 6
+    assert content(out) == content(whole)
 
 
-def test_a_whole_shard_may_be_unreadable(source, tmp_path):
-    splits = source()
+def test_a_whole_shard_may_be_unreadable(own, tmp_path):
     for number in range(6):
-        (tmp_path / "images" / f"{number:02d}.png").write_bytes(b"")
-    write(splits, tmp_path / "out", unreadable="skip")
+        (own / f"{number:02d}.png").write_bytes(b"")
+    prepare_thirty(splits_of_thirty(own), tmp_path / "out", unreadable="skip")
     assert load_prepared(tmp_path / "out")[0]["train"]["image_id"][:] == [f"{n:02d}.png" for n in range(6, 20)]
 
 
-def test_a_full_disk_leaves_what_was_finished(source, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_what_was_finished(splits, whole, tmp_path, monkeypatch):
     out = tmp_path / "out"
     real, written = module.ArrowWriter.finalize, []
 
@@ -252,62 +218,57 @@ def test_a_full_disk_leaves_what_was_finished(source, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module.ArrowWriter, "finalize", full)
     with pytest.raises(OSError, match=r"cannot write .*train.data-00002.*finished shards stay"):
-        write(source(), out)
+        prepare_thirty(splits, out)
     assert not [path for path in out.rglob("*.arrow") if path.name.startswith(".")]
-    assert write(source(), out)["decoded"] == 18
-    write(source(), tmp_path / "straight")
-    assert files(out) == files(tmp_path / "straight")
+    assert prepare_thirty(splits, out)["decoded"] == 18
+    assert content(out) == content(whole)
 
 
-def test_room_is_looked_for_first(source, tmp_path, monkeypatch):
+def test_room_is_looked_for_first(splits, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(OSError, match=r"GB are needed for 30 images and 0.00 GB are free"):
-        write(source(), tmp_path / "out")
+        prepare_thirty(splits, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_other_peoples_folders_are_left_alone(source, tmp_path):
+def test_a_folder_with_other_files_is_refused_and_unchanged(splits, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("x")
     with pytest.raises(ValueError, match="not a prepared dataset"):
-        write(source(), tmp_path / "thesis")
+        prepare_thirty(splits, tmp_path / "thesis")
     with pytest.raises(ValueError, match="is a file"):
-        write(source(), tmp_path / "thesis" / "chapter1.tex")
+        prepare_thirty(splits, tmp_path / "thesis" / "chapter1.tex")
 
 
-def test_two_at_once_are_refused(source, tmp_path):
+def test_two_at_once_are_refused(splits, tmp_path):
     from filelock import FileLock
 
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out" / ".lock"), pytest.raises(ValueError, match="another process is preparing"):
-        write(source(), tmp_path / "out")
+        prepare_thirty(splits, tmp_path / "out")
 
 
-def test_a_cut_off_or_missing_shard_is_reported_at_load_and_written_again(source, tmp_path):
-    out = tmp_path / "out"
-    write(source(), out)
+def test_a_cut_off_or_missing_shard_is_reported_at_load_and_written_again(splits, out):
     shard = out / "train" / "data-00001-of-00004.arrow"
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"data-00001-of-00004.arrow has .* bytes, but .* were written"):
         load_prepared(out)
-    assert write(source(), out)["decoded"] == 6
+    assert prepare_thirty(splits, out)["decoded"] == 6
     shard.unlink()
     with pytest.raises(FileNotFoundError, match=r"00001-of-00004.arrow is missing.*Run the same hf-cxr prepare"):
         load_prepared(out)
-    assert write(source(), out)["decoded"] == 6
+    assert prepare_thirty(splits, out)["decoded"] == 6
     load_prepared(out)
 
 
-def test_what_opening_refuses_prepare_repairs(source, tmp_path):
-    out = tmp_path / "out"
-    write(source(), out)
+def test_what_opening_refuses_prepare_repairs(splits, out):
     before = (out / "manifest.json").read_bytes()
     manifest = json.loads(before)
     manifest["splits"]["train"] += 1
     (out / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"manifest.json is damaged"):
         load_prepared(out)
-    assert write(source(), out)["decoded"] == 0
+    assert prepare_thirty(splits, out)["decoded"] == 0
     load_prepared(out)
 
 
@@ -345,47 +306,36 @@ def test_bad_lines_are_refused(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_another_size_than_the_models_is_refused_before_training(tmp_path, source):
-    write(source(), tmp_path / "out")
-    prepared = load_source(parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data)
+def test_another_size_than_the_models_is_refused_before_training(whole):
+    prepared = load_source(parse_arguments(["--dataset=prepared", f"--prepared={whole}"]).data)
     prepared.check_pixels(32, RECIPE.resample)
     for size, resample in ((36, RECIPE.resample), (32, int(Image.Resampling.BILINEAR))):
         with pytest.raises(ValueError, match="was prepared with size 32, resample 3"):
             prepared.check_pixels(size, resample)
 
 
-def test_real_images(release, tmp_path):
-    splits = load_nih(release, missing_images="skip")
-    few = datasets.DatasetDict({name: split.select(range(12)) for name, split in splits.items()})
-    prepare(Source(few, NIH14, "a few"), tmp_path / "out", Recipe(112, 3))
-    prepared, _ = load_prepared(tmp_path / "out")
-    for name, split in few.items():
-        raw, ready = DecodedImages(split, 112, 3), DecodedImages(prepared[name], 112, 3)
-        assert all((raw[row]["pixels"] == ready[row]["pixels"]).all() for row in range(12))
-
-
-def test_a_picture_in_two_splits_is_refused_by_name_or_listed(source, tmp_path):
-    images, out = tmp_path / "images", tmp_path / "out"
-    shutil.copyfile(images / "04.png", images / "27.png")  # train and test: byte for byte
-    Image.open(images / "00.png").save(images / "10.png", compress_level=0)  # within train: other bytes
+def test_a_picture_in_two_splits_is_refused_by_name_or_listed(own, tmp_path):
+    out, splits = tmp_path / "out", splits_of_thirty(own)
+    shutil.copyfile(own / "04.png", own / "27.png")  # train and test: byte for byte
+    Image.open(own / "00.png").save(own / "10.png", compress_level=0)  # within train: other bytes
     with pytest.raises(ValueError, match=r"1 image is in two splits: 27.png \(test\) is byte for byte 04.png"):
-        write(source(), out)
-    manifest = write(source(), out, duplicates="list")
+        prepare_thirty(splits, out)
+    manifest = prepare_thirty(splits, out, duplicates="list")
     assert [(twice["image_id"], twice["kind"]) for twice in manifest["duplicates"]] == [
         ("27.png", "identical"),
         ("10.png", "near"),
     ]
-    assert write(source(), out, duplicates="list")["decoded"] == 0
+    assert prepare_thirty(splits, out, duplicates="list")["decoded"] == 0
     with pytest.raises(ValueError, match="in two splits"):
-        write(source(), out)
+        prepare_thirty(splits, out)
     args = parse_arguments(["--dataset=prepared", f"--prepared={out}"]).data
     load_source(args)  # they were accepted when the folder was made, and its manifest lists them
 
 
-def test_a_split_file_may_not_deal_a_pictures_copies_to_two_splits(source, tmp_path):
-    images, out, listed = tmp_path / "images", tmp_path / "out", tmp_path / "split.csv"
-    Image.open(images / "00.png").save(images / "10.png", compress_level=0)  # within train, under another patient
-    write(source(), out)
+def test_a_split_file_may_not_put_copies_of_an_image_into_two_splits(own, tmp_path):
+    out, listed = tmp_path / "out", tmp_path / "split.csv"
+    Image.open(own / "00.png").save(own / "10.png", compress_level=0)  # within train, under another patient
+    prepare_thirty(splits_of_thirty(own), out)
     rows = {f"{n:02d}.png": "train" if n < 20 else "validation" if n < 25 else "test" for n in range(30)}
 
     def dealt(**change):
@@ -399,10 +349,9 @@ def test_a_split_file_may_not_deal_a_pictures_copies_to_two_splits(source, tmp_p
         dealt(**{"10.png": "test"})
 
 
-def test_what_the_source_lacked_and_what_was_refused_is_counted(source, tmp_path):
-    splits = source()
-    spoil(tmp_path / "images")
-    write(splits, tmp_path / "out", unreadable="skip", missing={"train": 5})
+def test_what_the_source_lacked_and_what_was_refused_is_counted(own, tmp_path):
+    spoil(own)
+    prepare_thirty(splits_of_thirty(own), tmp_path / "out", unreadable="skip", missing={"train": 5})
     args = parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data
     prepared = load_source(args)
     assert prepared.missing == {"train": 6, "test": 2}

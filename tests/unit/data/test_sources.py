@@ -112,7 +112,7 @@ def test_options_are_checked_by_the_kind(keys, message):
         DataArguments(**keys)
 
 
-def test_numbers_of_another_dataset_are_no_mistake():
+def test_options_of_another_dataset_are_allowed():
     """The config.yaml of every run has them, whatever its dataset."""
     assert DataArguments(dataset="nih", nih_root="/nih", phantom_train=3200, phantom_prevalence_floor=0.05)
 

@@ -1,10 +1,6 @@
-"""What a data set holds: an independent count, the laws of the figures, refusals, and the real table."""
+"""What a data set holds: an independent count, the laws of the figures, and refusals."""
 
-import csv
 import json
-import statistics
-from collections import Counter
-from itertools import pairwise
 
 import datasets
 import numpy as np
@@ -12,10 +8,8 @@ import pandas as pd
 import pytest
 
 from hf_cxr.commands import main
-from hf_cxr.data import load_nih
 from hf_cxr.data.schema import features
 from hf_cxr.data.statistics import co_occurrence, describe_draws, describe_splits
-from hf_cxr.labels import NIH14
 
 NAN = float("nan")
 NAMES = ("Effusion", "Mass", "Hernia")
@@ -175,7 +169,7 @@ def test_selected_rows_are_what_is_counted():
     assert part.to_dict() == describe_splits({"train": split_of([TRAIN[2], TRAIN[6]])}, NAMES).to_dict()
 
 
-def test_what_is_undefined_is_said():
+def test_undefined_values_are_named():
     label_NC = [[0, NAN], [1, NAN]]
     described = describe_splits({"train": labels_only(label_NC), "test": labels_only([[1, 1]])}, ("A", "B"))
     train = described.splits["train"]
@@ -228,93 +222,6 @@ def test_no_split_and_repeated_names_are_refused():
         describe_splits({"train": split_of(TRAIN)}, ("Mass", "Mass", "Hernia"))
 
 
-@pytest.fixture(scope="module")
-def described(release):
-    return describe_splits(load_nih(release, images=False), NIH14)
-
-
-@pytest.fixture(scope="module")
-def raw(release) -> dict[str, list[tuple[set[str], dict]]]:
-    """The rows of the release's table on each official list, by nothing but csv."""
-    lists = {name: set((release / f"{name}_list.txt").read_text().split()) for name in ("train_val", "test")}
-    raw = {name: [] for name in lists}
-    with next(release.glob("Data_Entry_2017*.csv")).open(newline="") as file:
-        for row in csv.DictReader(file):
-            name = "test" if row["Image Index"] in lists["test"] else "train_val"
-            assert row["Image Index"] in lists[name]
-            raw[name].append((set(row["Finding Labels"].split("|")), row))
-    return raw
-
-
-def test_the_release_is_counted_as_its_files_say(described, raw):
-    train, validation, test = described.splits.values()
-    assert (train.images + validation.images, test.images) == (len(raw["train_val"]), len(raw["test"]))
-    total = sum(split.positives_C for split in described.splits.values())
-    assert total[NIH14.index("Hernia")] == 227
-    for column, finding in enumerate(NIH14):
-        counts = {name: sum(finding in findings for findings, _ in rows) for name, rows in raw.items()}
-        assert train.positives_C[column] + validation.positives_C[column] == counts["train_val"]
-        assert test.positives_C[column] == counts["test"]
-        assert test.negatives_C[column] == len(raw["test"]) - counts["test"]
-        for other_column, other in enumerate(NIH14):
-            both = sum(finding in findings and other in findings for findings, _ in raw["test"])
-            assert test.co_occurrence.both_CC[column, other_column] == both
-            assert test.co_occurrence.conditional_CC[column, other_column] == pytest.approx(both / counts["test"])
-    none = {name: sum(findings == {"No Finding"} for findings, _ in rows) for name, rows in raw.items()}
-    assert sum(none.values()) == 60_361
-    assert (train.without_findings + validation.without_findings, test.without_findings) == tuple(none.values())
-    assert test.share_without_findings == pytest.approx(0.385, abs=0.0005)
-    assert train.share_without_findings == pytest.approx(0.584, abs=0.0005)
-
-
-def test_the_shift_of_the_release(described, raw):
-    share = {name: sum("Pneumothorax" in findings for findings, _ in rows) / len(rows) for name, rows in raw.items()}
-    column = NIH14.index("Pneumothorax")
-    # Validation is stratified, so that train has the prevalence of the train_val list.
-    assert described.shift["test"][column] == pytest.approx(share["test"] / share["train_val"], rel=0.01)
-    assert described.shift["test"][column] == pytest.approx(3.4, abs=0.05)
-    assert np.abs(described.shift["validation"] - 1).max() < 0.04
-    assert described.tiers["Infiltration"] == "head"
-    assert described.tiers["Hernia"] == "tail"
-    assert (described.shift["test"] > 1).all()
-
-
-def test_patients_views_and_ages_of_the_release(described, raw):
-    test = described.splits["test"]
-    patients = Counter(row["Patient ID"] for _, row in raw["test"])
-    assert test.patients == len(patients)
-    assert Counter(patients.values()) == {n: c for n, c in test.images_per_patient.histogram.items() if c}
-    assert test.images_per_patient.median == statistics.median(patients.values())
-    for column, counted in (("View Position", test.view), ("Patient Gender", test.sex)):
-        assert Counter(row[column] for _, row in raw["test"]) == {v: c for v, c in counted.items() if v != "unknown"}
-    ages = [int(row["Patient Age"]) for _, row in raw["test"]]
-    if max(ages) <= 120:  # the revised table
-        assert test.age_summary["mean"] == pytest.approx(statistics.mean(ages))
-        for low, high in pairwise(range(0, 100, 10)):
-            assert test.age[f"{low}-{high - 1}"] == sum(low <= age < high for age in ages)
-
-
-def test_the_command_needs_no_image(release, tmp_path, capsys):
-    root = tmp_path / "tables"
-    root.mkdir()
-    for file in release.iterdir():
-        if file.is_file():
-            (root / file.name).symlink_to(file)
-    flags = ["--dataset", "nih", "--nih_root", str(root)]
-    assert main(["describe", *flags, "--out", str(tmp_path / "out")]) == 0
-    printed = capsys.readouterr().out
-    assert "Hernia" in printed
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "statistics.json",
-        "description.html",
-        "finding_counts.png",
-        "findings_per_image.png",
-        *(f"co_occurrence_{split}.png" for split in ("train", "validation", "test")),
-    }
-    written = json.loads((tmp_path / "out" / "statistics.json").read_text())
-    assert sum(split["findings"]["Hernia"]["positives"] for split in written["splits"].values()) == 227
-
-
 def test_draws_are_counted_cell_by_cell():
     split = labels_only([[1, NAN], [0, 1], [0, 0], [NAN, NAN]])
     drawn = describe_draws(split, ("A", "B"), np.array([3.0, 1.0, 0.5, 0.0]))
@@ -334,15 +241,38 @@ def test_draws_are_counted_cell_by_cell():
     assert once["findings"]["A"]["drawn_prevalence"] == once["findings"]["A"]["prevalence"]
 
 
-def test_the_command_shows_what_a_sampler_draws(tmp_path, capsys):
-    flags = ["--phantom_train", "60", "--phantom_validation", "3", "--phantom_test", "3", "--phantom_size", "32"]
-    flags += ["--phantom_prevalence_floor", "0.05", "--out", str(tmp_path)]
+def test_the_command_needs_no_image_and_shows_what_a_sampler_draws(tmp_path, capsys):
+    cells = np.random.default_rng(0).integers(0, 2, (60, 3))
+    parts = np.repeat(["train", "validation", "test"], [50, 4, 6])
+    rows = [f"{n}.png,{n // 2},{parts[n]},{','.join(map(str, cells[n]))}" for n in range(60)]
+    (tmp_path / "rows.csv").write_text("\n".join(["file,patient,part," + ",".join(NAMES), *rows]))
+    description = {
+        "name": "rows",
+        "files": {"all": "rows.csv"},
+        "split_column": "part",
+        "image_column": "file",
+        "patient_column": "patient",
+        "findings": list(NAMES),
+    }
+    (tmp_path / "table.yaml").write_text(json.dumps(description))
+    flags = ["--dataset", "table", "--table", str(tmp_path / "table.yaml"), "--out", str(tmp_path / "out")]
     sampler = ["--sampler", "class_aware", "--sampler_kwargs.class_aware_no_finding", "false"]
     assert main(["describe", *flags, *sampler]) == 0
-    assert "as the sampler class_aware draws them" in capsys.readouterr().out
-    written = json.loads((tmp_path / "statistics.json").read_text())["sampler"]
-    assert written["without_findings"]["draws"] == 0 < written["without_findings"]["images"]
-    assert written["draws"] == pytest.approx(60, abs=0.01)
+    printed = capsys.readouterr().out
+    assert "Hernia" in printed
+    assert "as the sampler class_aware draws them" in printed
+    written = json.loads((tmp_path / "out" / "statistics.json").read_text())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "statistics.json",
+        "description.html",
+        "finding_counts.png",
+        "findings_per_image.png",
+        *(f"co_occurrence_{split}.png" for split in written["splits"]),
+    }
+    images = written["splits"]["train"]["images"]
+    drawn = written["sampler"]
+    assert drawn["without_findings"]["draws"] == 0 < drawn["without_findings"]["images"] < images
+    assert drawn["draws"] == pytest.approx(images, abs=0.01)
 
 
 def test_the_command_describes_phantoms_and_refuses_in_one_line(tmp_path, capsys):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from tiny import SWIN
+from tiny import save_model
 from torch.utils.data import DataLoader
 
 from hf_cxr.config import DataArguments, parse_arguments
@@ -83,10 +83,11 @@ def split(shards):
     return load_streamed(shards / "table.yaml")[0]["train"]
 
 
-@pytest.fixture
-def map_style(shards, tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
-    source = load_source(DataArguments(dataset="table", table=str(shards / "table.yaml")))
+@pytest.fixture(scope="module")
+def map_style(shards, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        source = load_source(DataArguments(dataset="table", table=str(shards / "table.yaml")))
     return source.splits, source.labels
 
 
@@ -103,7 +104,7 @@ def numbers(images, workers=0) -> list[int]:
 # --- the table, and rows without shuffling
 
 
-def test_the_table_is_that_of_the_map_style_road(shards, map_style):
+def test_the_table_is_that_of_the_map_style_dataset(shards, map_style):
     source = load_source(arguments(shards))
     streamed, space = source.splits, source.labels
     expected, same_space = map_style
@@ -118,7 +119,7 @@ def test_the_table_is_that_of_the_map_style_road(shards, map_style):
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
-def test_unshuffled_rows_are_those_of_the_map_style_road(shards, map_style, name):
+def test_unshuffled_rows_are_those_of_the_map_style_dataset(shards, map_style, name):
     expected = DecodedImages(map_style[0][name], *SIZE)
     rows = list(stream(load_streamed(shards / "table.yaml")[0][name], shuffle=False, step_size=None))
     assert len(rows) == len(expected) > 10
@@ -207,7 +208,7 @@ def test_evaluation_reads_each_row_once_and_fills_up_with_unknown_ones(split, wo
     assert np.isnan(blank[0]["labels"]).all()
 
 
-def test_workers_that_live_on_are_told_the_epoch(split):
+def test_persistent_workers_get_the_epoch(split):
     images = stream(split)
     loader = DataLoader(images, batch_size=4, collate_fn=collate, num_workers=2, persistent_workers=True)
     epochs = []
@@ -221,15 +222,10 @@ def test_workers_that_live_on_are_told_the_epoch(split):
 # --- the Trainer
 
 
-def test_predictions_are_those_of_the_map_style_road(tmp_path, shards, map_style, monkeypatch):
-    from hf_cxr.config import ModelArguments
+def test_predictions_are_those_of_the_map_style_dataset(tmp_path, shards, map_style, monkeypatch):
     from hf_cxr.inference.classifier import Classifier
-    from hf_cxr.models.build import build_model
-    from hf_cxr.processing import build_image_processor
 
-    build_model(ModelArguments(**SWIN), NIH14).save_pretrained(tmp_path / "model")
-    build_image_processor(36, 32).save_pretrained(tmp_path / "model")
-    classifier, read = Classifier(tmp_path / "model"), StreamedImages._read
+    classifier, read = Classifier(save_model(tmp_path / "model")), StreamedImages._read
     expected = classifier.predict_split(map_style[0]["test"], "test", batch_size=3)
     for workers in (0, 2):
         split = load_source(arguments(shards)).splits["test"]
@@ -253,7 +249,7 @@ def test_a_broken_image_is_named_when_it_comes(tmp_path):
         numbers(images)
 
 
-def test_broken_images_of_a_stream_are_found_by_their_rows_whoever_looks(tmp_path):
+def test_broken_images_of_a_stream_are_found_by_row_in_any_process(tmp_path):
     root = write_shards(tmp_path / "broken", row_7=png(np.random.default_rng(0), 40)[:200], row_6=b"no image")
     validation = load_streamed(root / "table.yaml")[0]["validation"]
     names = validation["image_id"][:]
@@ -276,7 +272,7 @@ def test_broken_images_of_a_stream_are_found_by_their_rows_whoever_looks(tmp_pat
         check_run(parse_arguments(line[:3]), source)
 
 
-def test_absent_images_are_told_before_anything_is_read(tmp_path):
+def test_missing_images_are_reported_before_anything_is_read(tmp_path):
     root = write_shards(tmp_path, row_7=None)
     with pytest.raises(ValueError, match=r"train-00000-of-00003.parquet: 1 of 40 rows have no image bytes"):
         load_streamed(root / "table.yaml")
@@ -303,7 +299,7 @@ def test_what_cannot_be_streamed_is_refused(tmp_path, shards, split):
 # --- memory, and the Hub
 
 
-def test_a_shard_that_is_cut_off_and_a_misspelt_column_are_told_by_name(tmp_path):
+def test_a_truncated_shard_and_a_misspelt_column_are_named(tmp_path):
     root = write_shards(tmp_path)
     description = json.loads((root / "table.yaml").read_text())
     (root / "misspelt.yaml").write_text(json.dumps({**description, "image_column": "picture"}))

@@ -225,7 +225,7 @@ def test_training_without_a_positive_is_refused_and_described_with_a_warning(tmp
     assert "warning: none of the 3 training images" in capsys.readouterr().err
 
 
-def test_a_limit_and_shuffled_labels_are_looked_at_too(tmp_path):
+def test_a_limit_and_shuffled_labels_are_checked_too(tmp_path):
     path = table_of(tmp_path, ["[]", "[]", "[]", "['Mass']", "[]", "[]", "['Mass']", "[]", "[]"], blank="zero")
     keys = {"dataset": "table", "table": str(path)}
     whole = load_source(DataArguments(**keys), images=False).splits

@@ -92,7 +92,7 @@ def test_copies_of_images_narrow_nothing_when_they_share_their_patient():
     assert sd_clustered == pytest.approx(2 * sd_naive, rel=0.15)
 
 
-def test_a_seed_fixes_the_result_whatever_the_chunks_and_the_order_of_rows(monkeypatch):
+def test_a_seed_fixes_the_result_for_any_chunks_and_order_of_rows(monkeypatch):
     score_NC, label_NC = draw(90, 3, decimals=1)
     patients = np.array([f"p{row // 3}" for row in range(90)])
     once = bootstrap_metrics(score_NC, label_NC, patients, resamples=29, rng=seeded(5))

@@ -108,7 +108,7 @@ def test_probabilities_are_those_of_each_image_alone(classifier, images, tmp_pat
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep"), ValueError("aspect"), KeyError("x")])
-def test_whatever_resizing_raises_is_the_files_own(classifier, images, monkeypatch, error):
+def test_an_error_while_resizing_names_the_file(classifier, images, monkeypatch, error):
     real = inference.resize_grey
 
     def fail(grey_HW, *rest):

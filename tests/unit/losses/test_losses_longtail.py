@@ -2,13 +2,15 @@
 
 import copy
 import re
+from functools import partial
 from pathlib import Path
 
+import loss_batches
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_losses import value_and_gradient
+from loss_batches import value_and_gradient
 
 from hf_cxr.losses import LOSSES, bce, build_loss, focal, loss_options
 from hf_cxr.losses.elementwise import (
@@ -64,11 +66,7 @@ def build(name, options=None, positives=POSITIVES, known=KNOWN, **kwargs):
     return build_loss(name, positives_C=positives, known_C=known, **(options or {}), **kwargs)
 
 
-def random_batch(rows=9, seed=0, unknown=0.25, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    logits = 3 * torch.randn(rows, 4, generator=generator, dtype=dtype)
-    targets = (torch.rand(rows, 4, generator=generator) < 0.4).to(dtype)
-    return logits, targets.masked_fill(torch.rand(rows, 4, generator=generator) < unknown, torch.nan)
+random_batch = partial(loss_batches.random_batch, rows=9, unknown=0.25, dtype=torch.float64)
 
 
 # ---- the equations, cell by cell and row by row, in extended precision and without a tensor
@@ -296,7 +294,7 @@ def test_hill_lets_go_of_certain_negatives():
 
 
 @in_every_case
-def test_unknown_cells_take_no_part(name, options):
+def test_unknown_cells_are_ignored(name, options):
     logits, targets = random_batch(rows=12)
     known = ~targets.isnan()
     loss = build(name, options)

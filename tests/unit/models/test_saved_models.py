@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny import SWIN
+from tiny import save_model
 
 import hf_cxr
 from hf_cxr.config import ModelArguments
 from hf_cxr.inference.classifier import Classifier, stock_pipeline
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model, check_model
-from hf_cxr.processing import build_image_processor, image_processor_for
+from hf_cxr.processing import image_processor_for
 
 PACKAGE = Path(hf_cxr.__file__).parent
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 45\n"
@@ -24,10 +24,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 45\
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("saved") / "model"
-    build_model(ModelArguments(**SWIN), NIH14).save_pretrained(folder)
-    build_image_processor(36, 32).save_pretrained(folder)
-    return folder
+    return save_model(tmp_path_factory.mktemp("saved") / "model")
 
 
 @pytest.fixture
@@ -85,7 +82,7 @@ def test_nested_code_and_a_kernel_from_the_hub_are_refused(model):
     refused(model, r"its own code \(auto_map in its processor_config", by=list(readers(model)))
 
 
-def test_every_loader_of_the_package_is_told_to_trust_no_code():
+def test_every_loader_of_the_package_gets_trust_remote_code_false():
     loaders, found = {"from_pretrained", "from_config", "pipeline", "load_dataset"}, 0
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -129,8 +126,14 @@ def test_pickled_weights_are_not_read(model, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("tensor", ["layernorm_before", "patch_embeddings.projection"])
+@pytest.mark.parametrize(
+    ("tensor", "value"),
+    [
+        ("layernorm_before", float("nan")),
+        ("patch_embeddings.projection", float("inf")),
+        ("layernorm_before", -float("inf")),
+    ],
+)
 def test_weights_that_are_not_finite_are_refused_by_name(model, value, tensor):
     tensors = load_file(model / "model.safetensors")
     key = next(name for name in tensors if tensor in name and name.endswith("weight"))

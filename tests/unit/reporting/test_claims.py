@@ -42,7 +42,7 @@ def test_a_checkpoint_is_the_best_only_by_a_figure_that_is_a_number(tmp_path, be
     assert claims.chosen_step(last, state) is None
 
 
-def test_only_what_was_calibrated_is_said_to_be():
+def test_only_calibrated_runs_are_called_calibrated():
     logit_NC = np.random.default_rng(0).normal(size=(200, 3))
     label_NC = (logit_NC + np.random.default_rng(1).normal(size=(200, 3)) > 0).astype(float)
     assert claims.calibration(fit_calibration(logit_NC, label_NC)).startswith("per finding, affine")
@@ -160,7 +160,7 @@ def test_calibration_exceptions_say_which_kind():
         (2, 2.0, None, "did not act: training ended before"),
     ],
 )
-def test_deferred_weights_are_said_to_act_only_where_they_did(start, epochs, best, words):
+def test_deferred_weights_are_mentioned_only_where_they_acted(start, epochs, best, words):
     stages = PROTOCOL["stages"] | {"reweight_from_epoch": start}
     made = report(stages=stages, training={"epochs": epochs, "best_epoch": best})
     said = dict(made.protocol_facts().pairs)["deferred re-weighting"]

@@ -1,4 +1,4 @@
-"""Figures: what is drawn is what was given, and what cannot be drawn is said."""
+"""Figures of a comparison: what is drawn is what was given, and what cannot be drawn is said."""
 
 import numpy as np
 import pytest
@@ -40,10 +40,10 @@ def test_losses_are_drawn_as_given_and_the_infinite_ends_are_cut():
 def test_methods_differ_in_dash_and_not_in_colour_alone():
     for number in range(8):
         for other in range(number):
-            one, two = plots.line_style(number), plots.line_style(other)
+            one, two = plots._line(number), plots._line(other)
             assert one["color"] != two["color"]
             assert one["linestyle"] != two["linestyle"]
-    assert plots.line_style(8) != plots.line_style(0)
+    assert plots._line(8) != plots._line(0)
 
 
 def test_mean_probabilities_are_placed_by_finding_frequent_first():
@@ -100,17 +100,17 @@ def test_differences_stand_beside_zero_with_their_intervals():
 HOSTILE = (r"$\frac{$", "_hidden", "a_b^c%|<b>&amp;\"'", "\N{LUNGS} 肺", "long " * 60, "$", r"\$x$ {", "two\nlines")
 
 
-def drawn(figure, tmp_path):
+def drawn(figure):
     """The figure's texts as they are drawn: a formula would raise or lose its dollars."""
     figure.set_layout_engine("none")  # it draws every text again and again to find the room that it needs
-    plots.save(figure, tmp_path / "figure.png", dpi=40)
+    figure.draw_without_rendering()
     texts = [text for text in figure.findobj(Text) if text.get_text()]
     assert not any(is_math_text(text.get_text()) for text in texts)
     return [text.get_text().replace(r"\$", "$") for text in texts]
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
-def test_every_figure_draws_any_name_as_it_is(tmp_path):
+def test_every_figure_draws_any_name_as_it_is():
     rng = np.random.default_rng(0)
     count, names = len(HOSTILE), list(HOSTILE)
     label_NC = (rng.random((60, count)) < 0.5).astype(float)
@@ -120,7 +120,6 @@ def test_every_figure_draws_any_name_as_it_is(tmp_path):
     pair = (np.linspace(0.1, 0.9, count), np.linspace(0.1, 0.5, count))
     curves = {name: (np.linspace(1, 2, 50), np.linspace(2, 1, 50)) for name in names}
     methods = {name: (0.1, 0.05, 0.2, [0.1]) for name in names}
-    both_CC = np.ones((count, count), int)
     title = r"$\frac{$ " + "long " * 60
     figures = {
         "roc": plots.roc_curves(score_NC, label_NC, names, ["caption"] * count, title),
@@ -129,14 +128,16 @@ def test_every_figure_draws_any_name_as_it_is(tmp_path):
         "loss": drawings.loss_over_probability(curves, np.linspace(0, 1, 50), title),
         "differences": drawings.differences({r"$\AUC": methods}, names[0], title),
         "training": drawings.training_comparison({name: [history] for name in names}),
-        "pairs": description_plots.co_occurrence(both_CC, both_CC / 2, names, title),
+        "pairs": description_plots.co_occurrence(
+            np.ones((count, count), int), np.full((count, count), 0.5), names, title
+        ),
         "images": description_plots.findings_per_image({name: {0: 1, 1: 2} for name in names}, title),
     }
     for kind, figure in figures.items():
-        texts = drawn(figure, tmp_path)
+        texts = drawn(figure)
         assert any(r"$\frac{$" in text for text in texts), kind
         assert not any("two\nlines" in text for text in texts), kind
     # A logarithmic axis labels its ticks with formulas of matplotlib's own.
     counts = description_plots.finding_counts({name: tuple(counts) for name in names[:2]}, names, title)
-    plots.save(counts, tmp_path / "a.png", dpi=40)
+    counts.draw_without_rendering()
     assert [text for text in legend(figures["methods"]) if text.endswith("_hidden")]
