@@ -21,7 +21,8 @@ from hf_cxr.files import check_output_folder
 from hf_cxr.locks import acquired
 from hf_cxr.predictions import Predictions
 
-EVALUATION, PREDICTIONS = "evaluation.json", "predictions.parquet"
+EVALUATION, PREDICTIONS, PAGE = "evaluation.json", "predictions.parquet", "evaluation.html"
+VALIDATION_PREDICTIONS, PAIRED = "validation_predictions.parquet", "paired.json"
 REPAIR = "give another --out"
 # What a folder of something else holds: nothing is written beside these.
 FOREIGN = (
