@@ -23,6 +23,7 @@ from typing import Any
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 
+KINDS = ("probabilities", "logits")
 SEED = 42  # as of a run whose config.yaml says nothing else
 OF_INTERVALS = ("bootstrap_resamples", "confidence", "seed")
 
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what is measured")
     parser.add_argument("--out", type=output_path, help="folder for evaluation.html, .json and predictions.parquet")
     parser.add_argument("--against", metavar="FILE_OR_RUN", help="another system's scores of the same images")
+    parser.add_argument("--against_scores", choices=KINDS, help="what these are, if the file does not say")
     tables = parser.add_argument_group("scores of any program")
     tables.add_argument(
         "--predictions", metavar="FILE_OR_RUN", help="CSV or Parquet, a column a finding; or a run folder"
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables.add_argument(
         "--labels", metavar="TABLE", help="CSV or Parquet with the labels and the patient of each image"
     )
-    tables.add_argument("--scores", choices=("probabilities", "logits"), help="what the scores are")
+    tables.add_argument("--scores", choices=KINDS, help="what the scores are, if the file does not say")
     tables.add_argument("--shared", action="store_true", help="measure the images and findings that both files have")
     tables.add_argument("--validation", metavar="FILE", help="the same program's scores of a validation split")
     tables.add_argument("--validation_labels", metavar="TABLE", help="their labels, if they are in another table")
@@ -82,6 +84,8 @@ def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
                 parser.error(
                     f"--{flag} goes with --predictions FILE; the labels of a model's images are the dataset's"
                 )
+    if own.against_scores and not own.against:
+        parser.error("--against_scores goes with --against FILE")
     if own.validation_labels and not own.validation:
         parser.error("--validation_labels goes with --validation FILE")
 
@@ -106,7 +110,13 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
     set_up_terminal(main_process=state.is_main_process)
     with place_for(own.out) if state.is_main_process else nullcontext() as place:
         evaluation = evaluate(
-            own.model, args, split=own.split, revision=own.revision, place=place, against=own.against
+            own.model,
+            args,
+            split=own.split,
+            revision=own.revision,
+            place=place,
+            against=own.against,
+            against_kind=own.against_scores,
         )
         if state.is_main_process:
             finish(evaluation, own.out, place)
@@ -115,24 +125,27 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
 
 def evaluate_predictions(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
     """Scores of any program, without torch."""
-    data, intervals = parse_without_model(own.predictions, rest)
+    data, intervals = parse_without_model(own.predictions, rest, also=list(parser._option_string_actions))
     from hf_cxr.run.evaluate_tables import Inputs, evaluate_tables
 
     set_up_terminal()
     names = {field.name for field in dataclasses.fields(Inputs)}
     given = {name: value for name, value in vars(own).items() if name in names}
-    inputs = Inputs(**given, kind=own.scores, data=data)
+    inputs = Inputs(**given, kind=own.scores, against_kind=own.against_scores, data=data)
     with place_for(own.out) as place:
         finish(evaluate_tables(inputs, place=place, **intervals), own.out, place)
     return 0
 
 
-def parse_without_model(predictions: str, words: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+def parse_without_model(
+    predictions: str, words: Sequence[str], *, also: Sequence[str] = ()
+) -> tuple[Any, dict[str, Any]]:
     """The data that flags name, and how intervals are drawn: those of the flags, of a run's config.yaml, or defaults.
 
     Args:
         predictions: file or run folder.
         words: flags of a dataset and of intervals; a YAML among them is one of a run, which names the data.
+        also: the command's own flags, for the message about a misspelt one.
 
     Returns:
         `DataArguments`, or None if no flag is of a dataset; and ``resamples``, ``confidence`` and ``seed``.
@@ -166,7 +179,7 @@ def parse_without_model(predictions: str, words: Sequence[str]) -> tuple[Any, di
         saved = Path(predictions) / "config.yaml"
         values = read_yaml(saved) if saved.is_file() else {}
         parser.set_defaults(**{key: values[key] for key in OF_INTERVALS if key in values})
-        data, evaluation, draws = parse_dataclasses(parser, flags)
+        data, evaluation, draws = parse_dataclasses(parser, flags, also)
         seed = draws.seed
         of_data = {f"--{field.name}" for field in dataclasses.fields(DataArguments)}
         if not any(word.split("=")[0].replace("-", "_").replace("__", "--", 1) in of_data for word in flags):
@@ -175,7 +188,7 @@ def parse_without_model(predictions: str, words: Sequence[str]) -> tuple[Any, di
     return data, how
 
 
-def parse_dataclasses(parser: Any, flags: Sequence[str]) -> tuple[Any, ...]:
+def parse_dataclasses(parser: Any, flags: Sequence[str], also: Sequence[str]) -> tuple[Any, ...]:
     """The dataclasses of a parser.
 
     Raises:
@@ -188,7 +201,7 @@ def parse_dataclasses(parser: Any, flags: Sequence[str]) -> tuple[Any, ...]:
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
     if unknown:
-        known = [flag for flag in parser._option_string_actions if flag.startswith("--")]
+        known = [flag for flag in (*also, *parser._option_string_actions) if flag.startswith("--")]
         nearest = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else "see hf-cxr evaluate --help"
         parser.error(f"unknown word {unknown[0]} in the command line; {hint}")

@@ -12,6 +12,7 @@ import csv
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,17 +187,30 @@ def _read_text(path: Path) -> pd.DataFrame:
     }
     try:
         header = [str(name) for name in pd.read_csv(path, header=None, nrows=1, **options).iloc[0]]
-        # With index_col=False pandas does not shift the columns of rows that end in a comma.
-        frame = pd.read_csv(path, index_col=False, skipinitialspace=True, **options)
-    except (ValueError, OSError, csv.Error) as error:  # empty, binary, another encoding, rows of unequal length
+        if len(header) == 1 and re.search(r"[;\t|]", header[0]):
+            raise ValueError(f"it has one column, {header[0]!r}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header: data would be lost
+            # With index_col=False pandas does not shift the columns of rows that end in a comma.
+            frame = pd.read_csv(path, index_col=False, skipinitialspace=True, **options)
+    except (
+        ValueError,
+        OSError,
+        csv.Error,
+        pd.errors.ParserWarning,
+    ) as error:  # empty, binary, another encoding, rows of unequal length
         if isinstance(error, PermissionError):
             raise
-        raise ValueError(f"{path} cannot be read as CSV ({error}); save it as UTF-8 with commas") from error
+        raise ValueError(
+            f"{path} cannot be read as CSV ({_reason(error)}); save it in UTF-8, columns separated by commas"
+        ) from error
     _check_names(path, header)
-    if len(header) == 1 and re.search(r"[;\t|]", header[0]):
-        raise ValueError(f"{path} has one column, {header[0]!r}; separate columns by commas")
     frame.columns = frame.columns.str.strip()
     return frame.fillna("")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).removeprefix("Error tokenizing data. C error:").split())
 
 
 def _check_names(path: Path, names: list[str]) -> None:

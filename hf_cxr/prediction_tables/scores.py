@@ -112,7 +112,7 @@ class ScoreTable:
             if where:
                 raise ValueError(
                     f"{where}, outside [0, 1], so the scores of {self.name} are not probabilities: if they are "
-                    "logits, say so with --scores logits"
+                    "logits, say so with --scores logits, or --against_scores logits for a second system"
                 )
             return score_NC, "probabilities: all are in [0, 1]"
         if (kind or self.stated) == "logits":

@@ -36,6 +36,7 @@ def evaluate(
     revision: str = "main",
     place: Path | None = None,
     against: str | None = None,
+    against_kind: str | None = None,
 ) -> Evaluation:
     """Measure a saved model; all processes share the work.
 
@@ -46,6 +47,7 @@ def evaluate(
         revision: branch, tag or commit of a Hub id.
         place: where the result is to be written, from `result_folder.held`: refused now if it holds something else.
         against: file or folder of another system's scores of the same images.
+        against_kind: "probabilities" or "logits", if the file does not say.
 
     Raises:
         ValueError, OSError: see the module's first lines.
@@ -81,7 +83,8 @@ def evaluate(
         **claims.split_source(source.split_origin, len(source.splits.get("test", ())), source.missing, {}),
     }
     report = measure_predictions(predictions, **interval_settings(args))
-    paired = against and compare_with(predictions, model, against, split=split, **interval_settings(args))
+    how = {"kind": against_kind, "split": split, **interval_settings(args)}
+    paired = against and compare_with(predictions, model, against, **how)
     return Evaluation(model, identity, trained_on, measured_on, report, predictions, paired=paired)
 
 

@@ -54,6 +54,7 @@ class Inputs:
         shared: measure the images and findings that scores and labels both have.
         split: which split is measured.
         against: file or folder of another system's scores of the same images.
+        against_kind: what they are, as ``kind``.
     """
 
     predictions: str
@@ -65,6 +66,7 @@ class Inputs:
     shared: bool = False
     split: str = "test"
     against: str | None = None
+    against_kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ def evaluate_tables(inputs: Inputs, *, resamples: int, confidence: float, seed: 
     elsewhere = images_of(validation_scores, labels) if one_table else ()
     matched = match(scores, labels, split=inputs.split, elsewhere=elsewhere, **how)
     predictions, validation = matched.predictions, None
+    if len(set(predictions.patient_ids)) < 2:
+        raise ValueError(
+            f"{inputs.predictions} has scores of {len(predictions):,} images of 1 patient by {labels.name}, and "
+            "intervals need at least 2 patients: give scores of more"
+        )
     if validation_scores is not None:
         elsewhere = images_of(scores, labels) if one_table else ()
         validation = match(validation_scores, validation_labels, split="validation", elsewhere=elsewhere, **how)
@@ -127,7 +134,9 @@ def evaluate_tables(inputs: Inputs, *, resamples: int, confidence: float, seed: 
     paired = None
     if inputs.against:
         how = {"resamples": resamples, "confidence": confidence, "seed": seed}
-        paired = compare_with(predictions, inputs.predictions, inputs.against, split=inputs.split, **how)
+        paired = compare_with(
+            predictions, inputs.predictions, inputs.against, kind=inputs.against_kind, split=inputs.split, **how
+        )
     trained_on = predictions.metadata.get("split")
     facts = {**labels.facts, "split": inputs.split, **matched.facts}
     return Evaluation(
@@ -172,6 +181,7 @@ def compare_with(
     first_name: str,
     against: str,
     *,
+    kind: str | None = None,
     split: str = "test",
     resamples: int,
     confidence: float,
@@ -182,7 +192,8 @@ def compare_with(
     Args:
         first: one system's predictions.
         first_name: what the report calls it.
-        against: file or folder of the other's scores; probabilities, or logits that the file calls so.
+        against: file or folder of the other's scores.
+        kind: what these are, if the file does not say.
         split: of a run folder.
         resamples, confidence, seed: of the intervals.
 
@@ -191,7 +202,7 @@ def compare_with(
     """
     scores = read_scores(find_predictions(against, split).test)
     labels = LabelTable.of_predictions(first_name, first)
-    both = match(scores, labels, shared=True, split=split)
+    both = match(scores, labels, kind=kind, shared=True, split=split)
     second = both.predictions
     if scores.has_labels:
         own = scores.own_labels()
