@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
-    parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what is measured")
+    parser.add_argument("--split", choices=("train", "validation", "test"), help="what is measured; by default test")
     parser.add_argument("--out", type=output_path, help="folder for evaluation.html, .json and predictions.parquet")
     parser.add_argument("--against", metavar="FILE_OR_RUN", help="another system's scores of the same images")
     parser.add_argument("--against_scores", choices=KINDS, help="what these are, if the file does not say")
@@ -112,7 +112,7 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
         evaluation = evaluate(
             own.model,
             args,
-            split=own.split,
+            split=own.split or "test",
             revision=own.revision,
             place=place,
             against=own.against,

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_cxr.evaluation import METRICS
 from hf_cxr.evaluation.bootstrap import PairedDifference, paired_difference
 from hf_cxr.evaluation.checks import Array, check_probabilities
 from hf_cxr.evaluation.comparison import holm
+from hf_cxr.evaluation.draws import CONFIDENCE, RESAMPLES
+from hf_cxr.evaluation.kernels import METRICS
 from hf_cxr.evaluation.metric import by_finding
 from hf_cxr.evaluation.metrics import counts, macro
 
@@ -103,8 +104,8 @@ def measure_paired(
     *,
     label_names: Sequence[str],
     names: tuple[str, str] = ("first", "second"),
-    resamples: int = 1000,
-    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
     seed: int = 0,
     left_out: Mapping[str, Any] | None = None,
 ) -> Paired:

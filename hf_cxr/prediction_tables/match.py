@@ -144,5 +144,5 @@ def _image_facts(
     facts = {"images_without_score": len(without_score), "images_without_label": len(without_label)}
     facts = {name: count for name, count in facts.items() if count}
     for name, count in facts.items():
-        logger.warning("%s: %s: left out", f"{count:,}", name.replace("_", " "))
+        logger.warning("%s: %s %s are left out", scores.name, f"{count:,}", name.replace("_", " "))
     return facts

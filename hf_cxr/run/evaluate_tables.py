@@ -52,7 +52,7 @@ class Inputs:
         data: the dataset that has the labels; None if none was named.
         kind: "probabilities" or "logits"; None leaves it to the file, see `ScoreTable.probabilities`.
         shared: measure the images and findings that scores and labels both have.
-        split: which split is measured.
+        split: which split is measured; None: that which the file says, else test.
         against: file or folder of another system's scores of the same images.
         against_kind: what they are, as ``kind``.
     """
@@ -64,7 +64,7 @@ class Inputs:
     data: DataArguments | None = None
     kind: str | None = None
     shared: bool = False
-    split: str = "test"
+    split: str | None = None
     against: str | None = None
     against_kind: str | None = None
 
@@ -91,14 +91,15 @@ def evaluate_tables(inputs: Inputs, *, resamples: int, confidence: float, seed: 
     """
     if place:
         check_evaluation_folder(place)
-    found = find_predictions(inputs.predictions, inputs.split)
+    found = find_predictions(inputs.predictions, inputs.split or "test")
     validation_file = Path(inputs.validation) if inputs.validation else found.validation
     scores, validation_scores = read_scores(found.test), validation_file and read_scores(validation_file)
-    labels, validation_labels = _labels(inputs, found, scores, validation_scores)
+    split = split_of(scores, inputs.split)
+    labels, validation_labels = _labels(inputs, split, found, scores, validation_scores)
     identity = {
         "model_sha256": file_sha256(found.test),
         "dataset": labels.facts["dataset"],
-        "split": inputs.split,
+        "split": split,
         "split_fingerprint": labels.facts.get("split_fingerprint"),
         "labels_sha256": inputs.labels and file_sha256(inputs.labels),
         "validation_sha256": validation_file and file_sha256(validation_file),
@@ -108,7 +109,7 @@ def evaluate_tables(inputs: Inputs, *, resamples: int, confidence: float, seed: 
     how = {"kind": inputs.kind, "shared": inputs.shared}
     one_table = validation_scores is not None and validation_labels is labels
     elsewhere = images_of(validation_scores, labels) if one_table else ()
-    matched = match(scores, labels, split=inputs.split, elsewhere=elsewhere, **how)
+    matched = match(scores, labels, split=split, elsewhere=elsewhere, **how)
     predictions, validation = matched.predictions, None
     if len(set(predictions.patient_ids)) < 2:
         raise ValueError(
@@ -135,10 +136,10 @@ def evaluate_tables(inputs: Inputs, *, resamples: int, confidence: float, seed: 
     if inputs.against:
         how = {"resamples": resamples, "confidence": confidence, "seed": seed}
         paired = compare_with(
-            predictions, inputs.predictions, inputs.against, kind=inputs.against_kind, split=inputs.split, **how
+            predictions, inputs.predictions, inputs.against, kind=inputs.against_kind, split=split, **how
         )
     trained_on = predictions.metadata.get("split")
-    facts = {**labels.facts, "split": inputs.split, **matched.facts}
+    facts = {**labels.facts, "split": split, **matched.facts}
     return Evaluation(
         inputs.predictions,
         identity,
@@ -174,6 +175,20 @@ def find_predictions(place: str, split: str = "test") -> Found:
         f"{place} is a folder without predictions of {split} (predictions/{split}.parquet, or {PREDICTIONS} of an "
         "evaluation); give the file of the scores, or measure a model with --model"
     )
+
+
+def split_of(scores: ScoreTable, wanted: str | None) -> str:
+    """The split that scores are of, if their file says so; else the one that is wanted, by default test.
+
+    Raises:
+        ValueError: another one is wanted.
+    """
+    stated = scores.predictions.split if scores.predictions else ""
+    if wanted and stated and wanted != stated:
+        raise ValueError(
+            f"{scores.name} has predictions of {stated}, not of {wanted}; leave out --split, or give another file"
+        )
+    return wanted or stated or "test"
 
 
 def compare_with(
@@ -318,7 +333,7 @@ def check_same_labels(first: Predictions, other: LabelTable, rows_N: np.ndarray)
 
 
 def _labels(
-    inputs: Inputs, found: Found, scores: ScoreTable, validation: ScoreTable | None
+    inputs: Inputs, split: str, found: Found, scores: ScoreTable, validation: ScoreTable | None
 ) -> tuple[LabelTable, LabelTable | None]:
     """Labels of the split, and of the validation scores if there are any; the facts say which data they are of."""
     if inputs.labels and inputs.data:
@@ -326,7 +341,7 @@ def _labels(
     other = None
     if inputs.data:
         source = load_source(inputs.data, images=False)
-        labels, other = labels_of_source(source, inputs.split), labels_of_source(source, "validation")
+        labels, other = labels_of_source(source, split), labels_of_source(source, "validation")
     elif inputs.labels:
         labels = read_labels(inputs.labels)
         labels = dataclasses.replace(labels, facts={"dataset": Path(inputs.labels).name})
