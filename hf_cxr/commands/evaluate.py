@@ -217,7 +217,8 @@ def place_for(out: Path | None) -> Any:
 
 def finish(evaluation: Any, out: Path | None, place: Path | None) -> None:
     """Print the figures, write them if there is a place, and say where they are."""
-    from hf_cxr.run.result_folder import EVALUATION, PAGE, PREDICTIONS
+    from hf_cxr.prediction_tables.folders import PREDICTIONS
+    from hf_cxr.run.result_folder import EVALUATION, PAGE
 
     print(evaluation.document().to_terminal())
     if place:

@@ -4,8 +4,9 @@
     scores, labels = read_scores("scores.csv"), read_labels("Data_Entry_2017.csv")
     matched = match(scores, labels, shared=True)              # matched.predictions, matched.facts
 
-`files` reads CSV and Parquet, `ids` matches images by name, `scores` and `labels` turn columns into numbers, `match`
-puts both together. docs/predictions.md is the format as a standard that other programs can write.
+`folders` finds the file in a run, `files` reads CSV and Parquet, `ids` matches images by name, `scores` and `labels`
+turn columns into numbers, `match` puts both together. docs/predictions.md is the format as a standard that other
+programs can write.
 
 Contract: nothing is guessed in silence. What was taken for what (probabilities or logits, ids by which part of their
 name, findings that only one side has) is in ``facts``, which every report prints.
@@ -13,12 +14,23 @@ name, findings that only one side has) is in ``facts``, which every report print
 
 import os
 
+from hf_cxr.prediction_tables.folders import Found, find_predictions
 from hf_cxr.prediction_tables.labels import LabelTable, read_labels
 from hf_cxr.prediction_tables.match import Matched, match
 from hf_cxr.prediction_tables.scores import ScoreTable, read_scores
 from hf_cxr.predictions import Predictions
 
-__all__ = ["LabelTable", "Matched", "ScoreTable", "match", "read_labels", "read_predictions", "read_scores"]
+__all__ = [
+    "Found",
+    "LabelTable",
+    "Matched",
+    "ScoreTable",
+    "find_predictions",
+    "match",
+    "read_labels",
+    "read_predictions",
+    "read_scores",
+]
 
 
 def read_predictions(

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from hf_cxr.data.findings import matching_column
+from hf_cxr.labels import LabelSpace
 from hf_cxr.prediction_tables.files import shown
 from hf_cxr.prediction_tables.ids import match_ids, unmatched
 from hf_cxr.prediction_tables.labels import LabelTable
@@ -89,6 +91,33 @@ def match(
         metadata = own.metadata if own is not None else {}
         predictions = Predictions.of_probabilities(prob_NC[score_rows], metadata=metadata, **fields)
     return Matched(predictions, {"scores": words, "ids_matched_by": ids.rule, **facts})
+
+
+def check_same_labels(first: Predictions, other: LabelTable) -> None:
+    """Refuse a second system whose file has other labels of the same images.
+
+    Args:
+        first: the first system's predictions.
+        other: the labels in the second system's file, of these images and perhaps of more.
+
+    Raises:
+        ValueError: how many labels differ, and an example.
+    """
+    names = {
+        name: matching_column(name, other.label_names, LabelSpace(first.label_names)) for name in first.label_names
+    }
+    rows_N = match_ids(first.image_ids, other.image_ids, names=("the first system", other.name)).rows_N
+    columns = {name: column for name, column in names.items() if column is not None}
+    mine_NC = first.labels[:, [first.label_names.index(name) for name in columns]]
+    other_NC = other.labels[np.ix_(rows_N, list(columns.values()))]
+    differs_NC = ~((mine_NC == other_NC) | (np.isnan(mine_NC) & np.isnan(other_NC)))
+    if differs_NC.any():
+        row, column = np.argwhere(differs_NC)[0]
+        raise ValueError(
+            f"{differs_NC.sum():,} labels of the same images differ in {other.name}, such as "
+            f"{list(columns)[column]} of {first.image_ids[row]} ({mine_NC[row, column]:g} and "
+            f"{other_NC[row, column]:g}): two systems are compared on the same labels"
+        )
 
 
 def _finding_facts(scores: ScoreTable, labels: LabelTable, found: dict[str, str], *, shared: bool) -> dict[str, Any]:

@@ -9,33 +9,23 @@ patient in validation and in test; a second system with other labels.
 
 import dataclasses
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hf_cxr.arguments.data import DataArguments
 from hf_cxr.data import Source, label_matrix, load_source
-from hf_cxr.data.findings import matching_column
 from hf_cxr.evaluation import evaluate_predictions
 from hf_cxr.evaluation.paired import Paired, measure_paired
 from hf_cxr.files import file_sha256
-from hf_cxr.labels import LabelSpace
-from hf_cxr.prediction_tables import LabelTable, ScoreTable, match, read_labels, read_scores
+from hf_cxr.prediction_tables import Found, LabelTable, ScoreTable, find_predictions, match, read_labels, read_scores
 from hf_cxr.prediction_tables.ids import match_ids
+from hf_cxr.prediction_tables.match import check_same_labels
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
 from hf_cxr.run.evaluation import Evaluation
-from hf_cxr.run.result_folder import (
-    EVALUATION,
-    PREDICTIONS,
-    VALIDATION_PREDICTIONS,
-    check_evaluation_folder,
-    check_same_evaluation,
-)
-from hf_cxr.saved_models import read_json
+from hf_cxr.run.result_folder import check_evaluation_folder, check_same_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -69,15 +59,6 @@ class Inputs:
     against_kind: str | None = None
 
 
-@dataclass(frozen=True)
-class Found:
-    """Where scores are read from: a file, the scores of validation beside it, and what the folder says of the data."""
-
-    test: Path
-    validation: Path | None = None
-    facts: Mapping[str, Any] | None = None
-
-
 def evaluate_tables(inputs: Inputs, *, resamples: int, confidence: float, seed: int, place: Path | None) -> Evaluation:
     """Measure scores of any program.
 
@@ -93,11 +74,11 @@ def evaluate_tables(inputs: Inputs, *, resamples: int, confidence: float, seed: 
         check_evaluation_folder(place)
     found = find_predictions(inputs.predictions, inputs.split or "test")
     validation_file = Path(inputs.validation) if inputs.validation else found.validation
-    scores, validation_scores = read_scores(found.test), validation_file and read_scores(validation_file)
+    scores, validation_scores = read_scores(found.scores), validation_file and read_scores(validation_file)
     split = split_of(scores, inputs.split)
     labels, validation_labels = _labels(inputs, split, found, scores, validation_scores)
     identity = {
-        "model_sha256": file_sha256(found.test),
+        "model_sha256": file_sha256(found.scores),
         "dataset": labels.facts["dataset"],
         "split": split,
         "split_fingerprint": labels.facts.get("split_fingerprint"),
@@ -152,31 +133,6 @@ def evaluate_tables(inputs: Inputs, *, resamples: int, confidence: float, seed: 
     )
 
 
-def find_predictions(place: str, split: str = "test") -> Found:
-    """The file of scores that a name stands for: itself, or that of a run folder or of an evaluation's.
-
-    Raises:
-        FileNotFoundError: there is no such place.
-        ValueError: a folder without predictions of the split.
-    """
-    path = Path(place)
-    if not path.is_dir():
-        folder = path.parent.parent
-        is_run = path.parent.name == "predictions" and (folder / "metrics.json").is_file()
-        return Found(path, facts=_run_facts(folder) if is_run else None)
-    for file, validation, facts in (
-        (path / "predictions" / f"{split}.parquet", path / "predictions" / "validation.parquet", _run_facts),
-        (path / PREDICTIONS, path / VALIDATION_PREDICTIONS, _evaluation_facts),
-    ):
-        if file.is_file():
-            others = validation if validation.is_file() and split == "test" else None
-            return Found(file, others, facts(path))
-    raise ValueError(
-        f"{place} is a folder without predictions of {split} (predictions/{split}.parquet, or {PREDICTIONS} of an "
-        "evaluation); give the file of the scores, or measure a model with --model"
-    )
-
-
 def split_of(scores: ScoreTable, wanted: str | None) -> str:
     """The split that scores are of, if their file says so; else the one that is wanted, by default test.
 
@@ -215,13 +171,12 @@ def compare_with(
     Raises:
         ValueError: nothing is shared; or the other file has labels, and they differ.
     """
-    scores = read_scores(find_predictions(against, split).test)
+    scores = read_scores(find_predictions(against, split).scores)
     labels = LabelTable.of_predictions(first_name, first)
     both = match(scores, labels, kind=kind, shared=True, split=split)
     second = both.predictions
     if scores.has_labels:
-        own = scores.own_labels()
-        check_same_labels(second, own, match_ids(second.image_ids, own.image_ids, names=(first_name, against)).rows_N)
+        check_same_labels(second, scores.own_labels())
     row = {one: number for number, one in enumerate(first.image_ids)}
     rows = [row[one] for one in second.image_ids]
     columns = [first.label_names.index(name) for name in second.label_names]
@@ -305,33 +260,6 @@ def in_the_findings_of(test: Predictions, validation: Predictions) -> Prediction
     )
 
 
-def check_same_labels(first: Predictions, other: LabelTable, rows_N: np.ndarray) -> None:
-    """Refuse a second system whose file has other labels of the same images.
-
-    Args:
-        first: the first system's predictions.
-        other: the labels in the second system's file.
-        rows_N: (N,) the row of each image there.
-
-    Raises:
-        ValueError: how many labels differ, and an example.
-    """
-    names = {
-        name: matching_column(name, other.label_names, LabelSpace(first.label_names)) for name in first.label_names
-    }
-    columns = {name: column for name, column in names.items() if column is not None}
-    mine_NC = first.labels[:, [first.label_names.index(name) for name in columns]]
-    other_NC = other.labels[np.ix_(rows_N, list(columns.values()))]
-    differs_NC = ~((mine_NC == other_NC) | (np.isnan(mine_NC) & np.isnan(other_NC)))
-    if differs_NC.any():
-        row, column = np.argwhere(differs_NC)[0]
-        raise ValueError(
-            f"{differs_NC.sum():,} labels of the same images differ in {other.name}, such as "
-            f"{list(columns)[column]} of {first.image_ids[row]} ({mine_NC[row, column]:g} and "
-            f"{other_NC[row, column]:g}): two systems are compared on the same labels"
-        )
-
-
 def _labels(
     inputs: Inputs, split: str, found: Found, scores: ScoreTable, validation: ScoreTable | None
 ) -> tuple[LabelTable, LabelTable | None]:
@@ -348,28 +276,10 @@ def _labels(
     else:
         labels = scores.own_labels()
         fingerprint = (scores.predictions.metadata if scores.predictions else {}).get("split")
-        facts = found.facts or {"dataset": f"labels in {found.test.name}", "split_fingerprint": fingerprint}
+        facts = found.facts or {"dataset": f"labels in {found.scores.name}", "split_fingerprint": fingerprint}
         labels = dataclasses.replace(labels, facts=facts)
     if validation is None:
         return labels, None
     if inputs.validation_labels:
         return labels, read_labels(inputs.validation_labels)
     return labels, other or (validation.own_labels() if validation.has_labels else labels)
-
-
-def _run_facts(folder: Path) -> dict[str, Any]:
-    """Which data a run's predictions are of."""
-    path = folder / "metrics.json"
-    protocol = read_json(path).get("protocol", {}) if path.is_file() else {}
-    return _data_facts(protocol, folder)
-
-
-def _evaluation_facts(folder: Path) -> dict[str, Any]:
-    """Which data an evaluation is of."""
-    path = folder / EVALUATION
-    return _data_facts(read_json(path) if path.is_file() else {}, folder)
-
-
-def _data_facts(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    keys = ("dataset", "synthetic", "split_fingerprint", "splits_from")
-    return {"dataset": f"labels in {folder}"} | {key: values[key] for key in keys if key in values}

@@ -8,6 +8,7 @@ from typing import Any
 from hf_cxr.evaluation import EvaluationReport
 from hf_cxr.evaluation.paired import Paired
 from hf_cxr.files import write_json, write_text
+from hf_cxr.prediction_tables.folders import PREDICTIONS, VALIDATION_PREDICTIONS
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.document import Document
 from hf_cxr.reporting.evaluation import evaluation_document
@@ -16,8 +17,6 @@ from hf_cxr.run.result_folder import (
     EVALUATION,
     PAGE,
     PAIRED,
-    PREDICTIONS,
-    VALIDATION_PREDICTIONS,
     write_whole,
 )
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from hf_cxr.files import check_output_folder
 from hf_cxr.locks import acquired
+from hf_cxr.prediction_tables.folders import PREDICTIONS
 from hf_cxr.predictions import Predictions
 
-EVALUATION, PREDICTIONS, PAGE = "evaluation.json", "predictions.parquet", "evaluation.html"
-VALIDATION_PREDICTIONS, PAIRED = "validation_predictions.parquet", "paired.json"
+EVALUATION, PAGE, PAIRED = "evaluation.json", "evaluation.html", "paired.json"
 REPAIR = "give another --out"
 # What a folder of something else holds: nothing is written beside these.
 FOREIGN = (
