@@ -5,21 +5,22 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-from transformers import TrainerState, TrainingArguments
+from typing import TYPE_CHECKING, Any
 
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.reporting.protocol import OFFICIAL_TEST
 from hf_cxr.words import plural
 
+if TYPE_CHECKING:  # transformers imports torch, which what is measured from a file does without
+    from transformers import TrainerState, TrainingArguments
+
 logger = logging.getLogger(__name__)
 
 NEVER_DEFINED = "was never defined"
 
 
-def chosen_step(args: TrainingArguments, state: TrainerState) -> int | None:
+def chosen_step(args: "TrainingArguments", state: "TrainerState") -> int | None:
     """The step of the checkpoint that was restored; None if the run ends with its last weights.
 
     A checkpoint is chosen only if its figure is a number: a figure that is NaN in every epoch has no best.
@@ -30,7 +31,7 @@ def chosen_step(args: TrainingArguments, state: TrainerState) -> int | None:
     return int(step.group(1)) if step else None
 
 
-def selection(args: TrainingArguments, state: TrainerState) -> str:
+def selection(args: "TrainingArguments", state: "TrainerState") -> str:
     """Which weights the run ends with, and why; a warning is logged where they are not those that were asked for."""
     if not args.load_best_model_at_end:
         return "last epoch, none was chosen"
@@ -44,7 +45,7 @@ def selection(args: TrainingArguments, state: TrainerState) -> str:
     return words
 
 
-def _is_defined(state: TrainerState) -> bool:
+def _is_defined(state: "TrainerState") -> bool:
     # The Trainer starts at minus (or plus) infinity, which stays where every figure is NaN.
     return state.best_metric is not None and math.isfinite(state.best_metric)
 

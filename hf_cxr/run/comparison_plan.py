@@ -20,6 +20,7 @@ from hf_cxr.config import (
     without_replaced_options,
 )
 from hf_cxr.evaluation.kernels import metric_key
+from hf_cxr.reporting.comparison.score_files import ScoreFile
 from hf_cxr.words import plural
 from hf_cxr.yaml_files import read_yaml
 
@@ -43,7 +44,10 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison's YAML, checked; see the module's table. ``flags`` are a run's flags, the same for every run."""
+    """A comparison's YAML, checked; see the module's table. ``flags`` are a run's flags, the same for every run.
+
+    ``methods`` are those that are trained; ``files`` are the rows that are only a file of predictions.
+    """
 
     name: str
     base: dict[str, Any]
@@ -55,6 +59,7 @@ class Plan:
     resamples: int = 2000
     confidence: float = EvaluationArguments.confidence
     flags: tuple[str, ...] = ()
+    files: dict[str, ScoreFile] = field(default_factory=dict)
 
     def values(self, method: str, point: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The keys of a method's runs: the base's, without the options of another loss; its own; a point's."""
@@ -86,6 +91,8 @@ def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
         name: _mapping({} if own is None else own, f"{name} in {path}")
         for name, own in _mapping(values["methods"], f"methods in {path}").items()
     }
+    files = {name: _score_file(own, name, path) for name, own in methods.items() if "predictions" in own}
+    methods = {name: own for name, own in methods.items() if name not in files}
     tuning = _tuning(values["tune"], path) if values.get("tune") else None
     tiers = _mapping(values.get("tiers", {}), f"tiers in {path}")
     plan = Plan(
@@ -97,6 +104,7 @@ def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
         tuning=tuning,
         tiers=tiers,
         flags=tuple(flags),
+        files=files,
         **{key: values[key] for key in ("resamples", "confidence") if key in values},
     )
     _check_plan(plan, path)
@@ -105,7 +113,12 @@ def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
 
 def _check_plan(plan: Plan, path: Path) -> None:
     if not plan.methods:
-        raise ValueError(f"{path} names no method")
+        raise ValueError(f"{path} names no method that is trained")
+    if plan.baseline in plan.files:
+        raise ValueError(
+            f"baseline {plan.baseline} in {path} is a file of predictions; the baseline must be trained here, because "
+            "the report describes the data and the protocol of its runs"
+        )
     if plan.baseline not in plan.methods:
         raise ValueError(f"baseline {plan.baseline} in {path} is not among the methods: {', '.join(plan.methods)}")
     slugs: dict[str, str] = {}
@@ -128,7 +141,7 @@ def _check_plan(plan: Plan, path: Path) -> None:
         raise ValueError(f"resamples in {path} is {plan.resamples}; it must be a whole number, at least 100")
     if not 0 < plan.confidence < 1:
         raise ValueError(f"confidence in {path} is {plan.confidence}; it must be between 0 and 1")
-    comparisons = 3 * (len(plan.methods) - 1)  # of methods within the three tiers: the most that p is corrected for
+    comparisons = 3 * (len(plan.methods) + len(plan.files) - 1)  # within three tiers: the most that p is corrected for
     level = 1 - plan.confidence
     if _least_p(comparisons, plan.resamples) >= level:
         enough = next(draws for draws in itertools.count(100) if _least_p(comparisons, draws) < level)
@@ -148,6 +161,23 @@ def _check_plan(plan: Plan, path: Path) -> None:
 def _least_p(comparisons: int, resamples: int) -> float:
     """The least corrected p value that so many draws can give: two-sided, none of the draws beyond 0."""
     return 2 * comparisons / (resamples + 1)
+
+
+def _score_file(own: Mapping[str, Any], name: str, path: Path) -> ScoreFile:
+    """A row that is only a file of predictions; its path is from the YAML's folder, or from here."""
+    where = f"{name} in {path}"
+    for key in own:
+        if key not in ("predictions", "scores"):
+            raise ValueError(
+                f"{key} of {where} is a key of training, but {name} is a file of predictions: leave out one"
+            )
+    if own.get("scores") not in (None, "probabilities", "logits"):
+        raise ValueError(f"scores of {where} is {own['scores']!r}; write probabilities or logits")
+    text = str(own["predictions"])
+    found = [place for place in (path.parent / text, Path(text)) if place.exists()]
+    if not found:
+        raise ValueError(f"predictions of {where}: no such file: {text}")
+    return ScoreFile(found[0], own.get("scores"))
 
 
 def _base(values: dict[str, Any], path: Path) -> dict[str, Any]:

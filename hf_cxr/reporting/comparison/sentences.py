@@ -18,8 +18,9 @@ FEW_SEEDS = 5
 
 
 def headline(results: ComparisonResults) -> str:
+    files = f" and {len(results.files)} not trained here" if results.files else ""
     return (
-        f"{plural(len(results.runs), 'method')}, {plural(sum(map(len, results.runs.values())), 'run')}, "
+        f"{plural(len(results.runs), 'method')}{files}, {plural(sum(map(len, results.runs.values())), 'run')}, "
         f"{plural(results.test.n_images, 'test image')} of {plural(results.test.n_patients, 'patient')} of "
         f"{results.protocol['dataset']}"
     )
@@ -27,7 +28,7 @@ def headline(results: ComparisonResults) -> str:
 
 def conclusions(results: ComparisonResults) -> list[str]:
     """What the numbers support, and what not: first whether models are better than chance, then which is better."""
-    several = len(results.runs) > 1
+    several = len(results.methods) > 1
     sentences = chance_conclusions(results)
     sentences += [_conclusion(results, key) for key in headline_metrics()] if several else []
     for key, metric in headline_metrics().items():
@@ -77,7 +78,7 @@ def tier_conclusions(results: ComparisonResults) -> list[str]:
             else:
                 sentences.append(f"{within} no method differs from {results.baseline}, after correction.")
     untested = [tier for tier in results.tiers if tier not in results.tested_tiers()]
-    if untested and len(results.runs) > 1:
+    if untested and len(results.methods) > 1:
         sentences.append(
             f"Not tested, because fewer than {LEAST_IN_TIER} test patients have them, all findings of the tier added "
             f"up: {', '.join(untested)} findings."
@@ -102,7 +103,7 @@ def cautions(results: ComparisonResults) -> list[str]:
             f"Some finding had no positive in {test.resamples - min(draws):,} of {plural(test.resamples, 'draw')}: "
             "these have no mean; intervals and p values come from the rest."
         )
-    if len(results.runs) > 2:
+    if len(results.methods) > 2:
         sentences.append(
             f"Each method was tested against {results.baseline} only: between any two of the rest, a better number "
             "shows nothing by itself. The highest of several is partly luck and tends to be lower in new patients."
@@ -114,7 +115,7 @@ def cautions(results: ComparisonResults) -> list[str]:
             f"The methods took different numbers of optimizer steps ({listing}): a difference may be due to more or "
             "less training."
         )
-    return [*sentences, _seeds(results), tuning(results), NOT_A_DEVICE]
+    return [*sentences, *_files(results), _seeds(results), tuning(results), NOT_A_DEVICE]
 
 
 def tuning(results: ComparisonResults) -> str:
@@ -179,6 +180,15 @@ def _conclusion(results: ComparisonResults, key: str) -> str:
     )
 
 
+def _files(results: ComparisonResults) -> list[str]:
+    """What is not known of rows that were not trained here."""
+    return [
+        f"{name} was not trained here: its scores were read from {path.name}. Its training data, its tuning and its "
+        "seeds are not known to this comparison, nor whether it has seen these test patients."
+        for name, path in results.files.items()
+    ]
+
+
 def _seeds(results: ComparisonResults) -> str:
     most = max(map(len, results.runs.values()))
     if most == 1:
@@ -216,9 +226,15 @@ def _at_the_edge(results: ComparisonResults) -> list[str]:
 def _listing(differences: dict[str, Difference]) -> str:
     return "; ".join(
         f"{method} ({signed(one.value)}, interval {signed(one.low)} to {signed(one.high)}, corrected p "
-        f"{p_value(one.p_corrected)}, higher in {seeds_above(one)} of {plural(len(one.by_seed), 'seed')})"
+        f"{p_value(one.p_corrected)}{_in_seeds(one)})"
         for method, one in differences.items()
     )
+
+
+def _in_seeds(difference: Difference) -> str:
+    if not difference.by_seed:
+        return ""
+    return f", higher in {seeds_above(difference)} of {plural(len(difference.by_seed), 'seed')}"
 
 
 def seeds_above(difference: Difference) -> int:
