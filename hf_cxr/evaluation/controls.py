@@ -32,9 +32,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from hf_cxr.evaluation.bootstrap import Sample, check_confidence
+from hf_cxr.evaluation.bootstrap import Sample
 from hf_cxr.evaluation.checks import Array, check_labels, check_scores
-from hf_cxr.evaluation.draws import PatientDraws, two_sided_p
+from hf_cxr.evaluation.draws import PatientDraws, check_confidence, two_sided_p
 from hf_cxr.evaluation.metric import Measured, by_finding
 from hf_cxr.evaluation.metrics import macro
 from hf_cxr.evaluation.same_draws import sample_metrics

@@ -49,6 +49,7 @@ class Attribute:
     @classmethod
     def of(cls, group_N: Sequence[str], order: Sequence[str] = (), *, from_labels: bool = False) -> "Attribute":
         """Groups in the given order, then the rest in alphabetical order, then "unknown"."""
+        group_N = [str(group) for group in group_N]
         found = set(group_N)
         last = {UNKNOWN} & found
         first = [group for group in order if group in found]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_cxr.evaluation.bootstrap import number_patients
 from hf_cxr.evaluation.checks import check_scores
+from hf_cxr.evaluation.draws import number_patients
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,15 @@ N = images, C = findings, R = draws, M = patients.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from hf_cxr.evaluation.bootstrap import Sample
+from hf_cxr.evaluation.bootstrap import Sample, draw_samples
 from hf_cxr.evaluation.checks import Array
 from hf_cxr.evaluation.draws import PatientDraws
-from hf_cxr.evaluation.kernels import WeightedCells, rank
-from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.kernels import METRICS
 
 
 def sample_metrics(
@@ -31,26 +29,11 @@ def sample_metrics(
     Args:
         pairs: scores and labels.
         draws: of the patients of these N images.
-        keys: of `METRICS`.
+        keys: of ranking metrics in `METRICS`.
     """
-    rankings = []
-    for score_NC, label_NC in pairs:
-        ranked = [rank(*column) for column in zip(score_NC.T, label_NC.T, strict=True)]
-        rankings.append([replace(one, order_K=draws.patient_N[one.order_K]) for one in ranked])
-    # Row 0 is the full sample: every patient once.
-    value_RC = [{key: np.empty((1 + draws.resamples, len(ranking_C))) for key in keys} for ranking_C in rankings]
-
-    def fill(rows: slice, weight_RM: NDArray[np.int64]) -> None:
-        for by_key, ranking_C in zip(value_RC, rankings, strict=True):
-            for column, ranking in enumerate(ranking_C):
-                cells = WeightedCells(ranking, weight_RM)
-                for key, value in by_key.items():
-                    value[rows, column] = METRICS[key].kernel(cells)
-
-    fill(slice(0, 1), np.ones((1, draws.n_patients), dtype=np.int64))
-    for rows, weight_RM in draws.blocks():
-        fill(slice(rows.start + 1, rows.stop + 1), weight_RM)
-    return [{key: Sample(value[0], value[1:]) for key, value in by_key.items()} for by_key in value_RC]
+    metrics = {key: METRICS[key] for key in keys}
+    rng = np.random.default_rng(draws.seed)
+    return draw_samples(pairs, draws.patient_N, draws.n_patients, draws.resamples, rng, metrics=metrics)
 
 
 def sample_errors(
@@ -73,10 +56,10 @@ def sample_errors(
         positive_NC, negative_NC = label_NC == 1, label_NC == 0
         cells += [positive_NC & ~called_NC, positive_NC, negative_NC & called_NC, negative_NC]
     # (M, sets x 4 x C): how many of each patient's cells are of each kind. Counts are exact in float64.
-    count_MX = of_patient @ np.concatenate(cells, axis=1).astype(np.float64) if cells else np.zeros((0, 0))
+    count_MX = of_patient @ np.concatenate(cells, axis=1).astype(np.float64)
     sum_RX = np.empty((1 + draws.resamples, count_MX.shape[1]))
     sum_RX[0] = count_MX.sum(axis=0)
-    for rows, weight_RM in draws.blocks() if cells else ():
+    for rows, weight_RM in draws.blocks():
         sum_RX[rows.start + 1 : rows.stop + 1] = weight_RM.astype(np.float64) @ count_MX
     sum_RSKC = sum_RX.reshape(1 + draws.resamples, len(labels), 2, 2, n_findings)
     with np.errstate(invalid="ignore"):

@@ -9,12 +9,11 @@ Group and rest are measured in the same draws of patients, and their macro means
 enough patients have, and enough do not, in both. A gap is the group's value minus the rest's. The gap of a group and
 that of its complement are one question, and count once in the correction.
 
-The p value of a gap is two-sided, from a normal distribution with the standard deviation of the gap over the draws.
-(The share of 1,000 draws beyond zero is never below 0.002 in steps of 0.002, which the correction for a hundred
-gaps would lift above any limit.) All macro gaps of all groups and measures are one family for Holm's correction, all
-gaps of single findings another. Two kinds of gap have an interval, but no p value, because they would not be zero for
-a model that is alike for all: those between groups that the labels themselves make, and those in AP, which rises with
-the prevalence alone.
+The p value of a gap is two-sided, by Student's t with the standard deviation of the gap over the draws. (The share of
+1,000 draws beyond zero is never below 0.002, which the correction for a hundred gaps would lift above any limit.) All
+macro gaps of all groups and measures are one family for Holm's correction, all gaps of single findings another. Two
+kinds of gap have an interval, but no p value, because they would not be zero for a model that is alike for all: those
+between groups that the labels themselves make, and those in AP, which rises with the prevalence alone.
 
 The widest gap of an attribute is that between its best and its worst group. It is above zero even if all groups are
 alike, so its p value is the share of draws in which the centred values of the groups lie as far apart.
@@ -34,14 +33,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.stats import t
 
-from hf_cxr.evaluation.bootstrap import Sample, check_confidence, mean_over
+from hf_cxr.evaluation.bootstrap import Sample, mean_over
 from hf_cxr.evaluation.checks import Array, check_probabilities
 from hf_cxr.evaluation.comparison import holm
-from hf_cxr.evaluation.draws import PatientDraws, percentile_interval
+from hf_cxr.evaluation.draws import PatientDraws, check_confidence, percentile_interval
 from hf_cxr.evaluation.groups import UNKNOWN, Attribute
-from hf_cxr.evaluation.metric import METRICS, by_finding
+from hf_cxr.evaluation.kernels import METRICS, headline_metrics
+from hf_cxr.evaluation.metric import by_finding
 from hf_cxr.evaluation.report import Counts
 from hf_cxr.evaluation.same_draws import sample_errors, sample_metrics
 from hf_cxr.labels import LabelSpace
@@ -53,7 +53,7 @@ CROSSED = {"bpsn": "BPSN AUC", "bnsp": "BNSP AUC"}
 """AUC of the rest's positives against the group's negatives, and of the group's positives against the rest's
 negatives: a low BPSN AUC says that scores of the group are too high, a low BNSP AUC that they are too low."""
 
-HEADLINE = ("auc", "ap")
+ROUNDING = 1e-12
 
 
 def is_tested(key: str) -> bool:
@@ -348,9 +348,9 @@ def _sample(
         for first, second in (plan.sides, reversed(plan.sides)):
             side_N = sides[first][:, None]
             crossed[first, second] = np.where(label_NC == np.where(side_N, 0, 1), label_NC, np.nan)
-    keyed = sample_metrics([(prob_NC, one_NC) for one_NC in labels.values()], draws, HEADLINE)
+    keyed = sample_metrics([(prob_NC, one_NC) for one_NC in labels.values()], draws, list(headline_metrics()))
     sampled = dict(zip(labels, keyed, strict=True))
-    keyed = sample_metrics([(prob_NC, one_NC) for one_NC in crossed.values()], draws, HEADLINE[:1])
+    keyed = sample_metrics([(prob_NC, one_NC) for one_NC in crossed.values()], draws, ["auc"])
     sampled |= dict(zip(crossed, keyed, strict=True))
     if threshold_C is not None:
         known_C = ~np.isnan(threshold_C)
@@ -380,7 +380,7 @@ def _group(
             )
             gap_X, gap_RX = value_X - other_X, draw_RX - other_RX
             tested = plan.tested and is_tested(key)
-            p_X = normal_p(gap_X, gap_RX) if tested else np.full(len(gap_X), np.nan)
+            p_X = gap_p(gap_X, gap_RX) if tested else np.full(len(gap_X), np.nan)
             estimates = (
                 Estimates.of(*pair, confidence) for pair in ((value_X, draw_RX), (other_X, other_RX), (gap_X, gap_RX))
             )
@@ -404,8 +404,8 @@ def _group(
     )
 
 
-def normal_p(gap_X: Array, draw_RX: Array) -> Array:
-    """Two-sided p of each gap, normal with the standard deviation of its draws; NaN where fewer than two define it.
+def gap_p(gap_X: Array, draw_RX: Array) -> Array:
+    """Two-sided p of each gap, by Student's t with the standard deviation of its draws; NaN where undefined.
 
     Draws that are all alike say only that the share of draws beyond zero is below one in R: 2 / (R + 1) then.
     """
@@ -413,9 +413,9 @@ def normal_p(gap_X: Array, draw_RX: Array) -> Array:
     spread = zip(draw_RX.T, defined_X, strict=True)
     sd_X = np.array([np.nanstd(draw_R, ddof=1) if defined > 1 else np.nan for draw_R, defined in spread])
     with np.errstate(divide="ignore", invalid="ignore"):
-        p_X = 2 * norm.sf(np.abs(gap_X) / sd_X)
-    constant_X = np.where(gap_X == 0, 1.0, 2 / (len(draw_RX) + 1))
-    return np.where(np.isnan(gap_X) | np.isnan(sd_X), np.nan, np.where(sd_X == 0, constant_X, p_X))
+        p_X = 2 * t.sf(np.abs(gap_X) / sd_X, defined_X - 1)
+    constant_X = np.where(np.abs(gap_X) <= ROUNDING, 1.0, 2 / (len(draw_RX) + 1))
+    return np.where(np.isnan(gap_X) | np.isnan(sd_X), np.nan, np.where(sd_X <= ROUNDING, constant_X, p_X))
 
 
 def _correct(groups: dict[str, dict[str, Group]], plans: Mapping[tuple[str, str], _Plan]) -> tuple[int, int]:

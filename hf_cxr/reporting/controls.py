@@ -9,7 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure as Drawing
 
-from hf_cxr.evaluation.metric import METRICS, as_number
+from hf_cxr.evaluation.kernels import METRICS
+from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text, last_row
 from hf_cxr.reporting.numbers import number, p_value, signed_interval, with_interval
 from hf_cxr.reporting.plots import BLUE, GREY, ORANGE

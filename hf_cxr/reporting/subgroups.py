@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from hf_cxr.evaluation.metric import METRICS, as_number
+from hf_cxr.evaluation.kernels import METRICS
+from hf_cxr.evaluation.metric import as_number
 from hf_cxr.evaluation.subgroups import CROSSED, ERRORS, is_tested
 from hf_cxr.reporting.document import Block, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.numbers import number, p_value, signed_interval, with_interval
@@ -209,7 +210,7 @@ def _groups_table(values: Mapping[str, Any], measures: Sequence[str]) -> Table:
     caption = (
         f"Means over the findings that at least {values['least_positive_patients']} patients of the group and of the "
         "rest have, and as many do not: the same findings on both sides. A gap is the group minus all other images. "
-        f"Intervals are from {values['resamples']:,} draws of patients. p is two-sided, normal with the standard "
+        f"Intervals are from {values['resamples']:,} draws of patients. p is two-sided, by t with the standard "
         f"deviation over the draws, and corrected by Holm for all {values['gaps']:,} tested gaps of the table that "
         "are not the same question twice. Gaps in mAP are not tested: it rises with the prevalence alone."
     )
