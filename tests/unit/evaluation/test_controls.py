@@ -71,15 +71,17 @@ def test_the_difference_is_model_minus_control_in_the_same_draws(controls):
 
 
 def test_cross_fitting_scores_no_patient_by_its_own_labels():
-    # Age is the patient's number: a fit that knew the patients could tell them apart. Labels follow nothing else.
+    # The view names the patient, and all images of a patient have the same labels.
     rng = np.random.default_rng(0)
-    patient_N = np.repeat(np.arange(120), 4)
-    label_NC = np.repeat((rng.random((120, 3)) < 0.5) + 0.0, 4, axis=0)
-    known = Known(age=patient_N / 1.5)
-    crossed = measure(rng.normal(size=label_NC.shape), label_NC, patient_N, known)
-    seen = measure(rng.normal(size=label_NC.shape), label_NC, patient_N, known, fit=(label_NC, known))
+    patient_N = np.repeat(np.arange(100), 4)
+    label_NC = np.repeat((rng.random((100, 3)) < 0.5) + 0.0, 4, axis=0)
+    score_NC = rng.normal(size=label_NC.shape)
+    known = Known(view=[f"room {patient}" for patient in patient_N])
+    crossed = measure(score_NC, label_NC, patient_N, known)
+    seen = measure(score_NC, label_NC, patient_N, known, fit=(label_NC, known))
     assert crossed.fitted_on == "test, cross-fitted"
-    assert crossed.without_pixels["age"].control.macro < 0.53 < seen.without_pixels["age"].control.macro
+    assert crossed.without_pixels["view"].control.macro == pytest.approx(0.5, abs=0.1)
+    assert seen.without_pixels["view"].control.macro > 0.95
 
 
 def test_a_finding_too_rare_to_fit_on_is_named_and_left_out_of_both_means():
@@ -105,9 +107,8 @@ def test_unknown_views_ages_and_sexes_are_values_of_their_own():
 
 def test_shuffled_labels_are_chance_and_keep_their_number():
     score_NC, label_NC, patient_N, _ = cohort()
-    shuffled = shuffle_labels(
-        score_NC, label_NC, patient_N, shuffles=99, confidence=0.95, rng=np.random.default_rng(0)
-    )
+    options = {"shuffles": 99, "confidence": 0.95}
+    shuffled = shuffle_labels(score_NC, label_NC, patient_N, rng=np.random.default_rng(0), **options)
     assert shuffled.value == pytest.approx(macro(METRICS["auc"].measure(score_NC, label_NC)), abs=1e-12)
     assert shuffled.low < 0.5 < shuffled.high < shuffled.value
     assert shuffled.mean == pytest.approx(0.5, abs=0.01)
