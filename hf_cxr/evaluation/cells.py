@@ -5,8 +5,8 @@ all 1; a bootstrap draw is the number of times each patient was drawn. `rank` so
 measures it under all weights at once, so a kernel must not sort again. What two kernels need is a cached property of
 `WeightedCells`, computed once for both.
 
-N = images, K = known cells of one finding in descending order of score, P = its positives, G = groups of equal scores
-that hold a positive, E = groups of equal scores, R = sets of weights.
+N = images, K = known cells of one finding in descending order of score, G = groups of equal scores that hold a
+positive, E = groups of equal scores, R = sets of weights.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from hf_cxr.evaluation.checks import Array
 
@@ -27,27 +28,20 @@ class Ranking:
     Attributes:
         order_K: the column of the weights that belongs to each cell: its image's row, or its image's patient.
         score_K: the scores.
-        positive_P: the places in that order that hold a positive, ascending.
-        last_G: for each group of equal scores that holds a positive, the place in positive_P of its last one.
-        start_G: the group's first place in the order.
-        end_G: the group's last place in the order.
+        positive_K: the labels, 1 or 0, float64.
         end_E: the last place in the order of each group of equal scores.
+        stretch_K: which stretch of the order a cell belongs to. The G groups of equal scores that hold a positive cut
+            the order: 3 g is what lies between the group before and group g, 3 g + 1 its negatives, 3 g + 2 its
+            positives, and 3 G what lies below the last.
+        stretches: 3 G + 1.
     """
 
     order_K: Integers
     score_K: Array
-    positive_P: Integers
-    last_G: Integers
-    start_G: Integers
-    end_G: Integers
+    positive_K: Array
     end_E: Integers
-
-    @cached_property
-    def positive_K(self) -> Array:
-        """The labels: 1 or 0, float64."""
-        label_K = np.zeros(len(self.order_K))
-        label_K[self.positive_P] = 1
-        return label_K
+    stretch_K: Integers
+    stretches: int
 
 
 def rank(score_N: Array, label_N: Array) -> Ranking:
@@ -55,14 +49,14 @@ def rank(score_N: Array, label_N: Array) -> Ranking:
     known = np.flatnonzero(~np.isnan(label_N))
     order_K = known[np.argsort(-score_N[known], kind="stable")]
     score_K = score_N[order_K]
+    positive_K = (label_N[order_K] == 1).astype(np.float64)
     new_group_K = np.append(True, score_K[1:] != score_K[:-1])[: len(order_K)]
-    start = np.flatnonzero(new_group_K)
-    end = np.append(start[1:] - 1, len(order_K) - 1)[: len(start)]
-    positive_P = np.flatnonzero(label_N[order_K] == 1)
-    group_P = (np.cumsum(new_group_K) - 1)[positive_P]
-    last_G = np.flatnonzero(np.append(group_P[1:] != group_P[:-1], True)[: len(group_P)])
-    with_positive = group_P[last_G]
-    return Ranking(order_K, score_K, positive_P, last_G, start[with_positive], end[with_positive], end)
+    group_K = np.cumsum(new_group_K) - 1
+    end_E = np.append(np.flatnonzero(new_group_K)[1:], len(order_K))[: new_group_K.sum()] - 1
+    with_positive_E = np.bincount(group_K, weights=positive_K, minlength=len(end_E)) > 0
+    before_E = np.cumsum(with_positive_E) - with_positive_E  # groups with a positive above each group
+    stretch_K = 3 * before_E[group_K] + np.where(with_positive_E[group_K], 1 + positive_K, 0).astype(np.int64)
+    return Ranking(order_K, score_K, positive_K, end_E, stretch_K, 3 * int(with_positive_E.sum()) + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +76,16 @@ class WeightedCells:
     counts: tuple[Array, Array, Array, Array] | None = None
 
     def total(self, value_K: Array) -> Array:
-        """The weighted sum of a value of each cell, (R,)."""
-        by_column = np.bincount(self.ranking.order_K, weights=value_K, minlength=self.weights.shape[1])
-        return self.weights @ by_column
+        """The weighted sum of a value of each cell, (R,) float64.
+
+        One product with the sums of each column of the weights: of patients, many times fewer than cells.
+        """
+        columns = self.weights.shape[1]
+        return self._float_weights @ np.bincount(self.ranking.order_K, weights=value_K, minlength=columns)
+
+    @cached_property
+    def _float_weights(self) -> Array:
+        return self.weights.astype(np.float64)
 
     @cached_property
     def weight_RK(self) -> Integers:
@@ -97,48 +98,53 @@ class WeightedCells:
         return np.cumsum(self.weight_RK, axis=1)
 
     @cached_property
-    def gained_RP(self) -> Integers:
-        """Weight of the positives up to and including each one."""
-        # take() keeps each row contiguous, where [:, index] may not; the order of summation, and so the last bit of
-        # the average precision, then does not depend on R.
-        return np.cumsum(np.take(self.weight_RK, self.ranking.positive_P, axis=1), axis=1)
+    def _stretch_R3G(self) -> Integers:
+        """For each group: negatives between the group before and this one, negatives in it, positives in it.
 
-    @cached_property
-    def true_RG(self) -> Integers:
-        """True positives if all cells down to the end of each group are called positive."""
-        return np.take(self.gained_RP, self.ranking.last_G, axis=1)
+        A sparse product: each draw reads the weight of a cell once, and for all draws at a time.
+        """
+        columns = (self.ranking.stretches, self.weights.shape[1])
+        one_K = np.ones(len(self.ranking.order_K))
+        place = (self.ranking.stretch_K, self.ranking.order_K)
+        of_stretch_SR = csr_array((one_K, place), shape=columns) @ np.ascontiguousarray(self._float_weights.T)
+        # Rows must be contiguous: the order of summation, and so the last bit of the average precision, then does not
+        # depend on R.
+        return np.ascontiguousarray(of_stretch_SR.T.astype(np.int64))[:, :-1].reshape(len(self.weights), -1, 3)
 
     @cached_property
     def hits_RG(self) -> Integers:
         """Positives in each group."""
-        return np.diff(self.true_RG, axis=1, prepend=0)
+        return np.ascontiguousarray(self._stretch_R3G[..., 2])
 
     @cached_property
-    def called_RG(self) -> Integers:
-        """Cells called positive down to the end of each group."""
-        return np.take(self.above_RK, self.ranking.end_G, axis=1)
-
-    @cached_property
-    def false_before_RG(self) -> Integers:
-        """Negatives above each group."""
-        start_G = self.ranking.start_G
-        called_before_RG = np.take(self.above_RK, start_G, axis=1) - np.take(self.weight_RK, start_G, axis=1)
-        return called_before_RG - (self.true_RG - self.hits_RG)
+    def true_RG(self) -> Integers:
+        """True positives if all cells down to the end of each group are called positive."""
+        return np.cumsum(self.hits_RG, axis=1)
 
     @cached_property
     def false_after_RG(self) -> Integers:
         """Negatives above each group and in it."""
-        return self.called_RG - self.true_RG
+        return np.cumsum(self._stretch_R3G[..., 0] + self._stretch_R3G[..., 1], axis=1)
+
+    @cached_property
+    def false_before_RG(self) -> Integers:
+        """Negatives above each group."""
+        return self.false_after_RG - self._stretch_R3G[..., 1]
+
+    @cached_property
+    def called_RG(self) -> Integers:
+        """Cells called positive down to the end of each group."""
+        return self.true_RG + self.false_after_RG
 
     @cached_property
     def positives_R(self) -> Integers:
         """Weight of the positives."""
-        return self.true_RG[:, -1] if self.true_RG.shape[1] else np.zeros(len(self.weights), np.int64)
+        return self.total(self.ranking.positive_K).astype(np.int64)
 
     @cached_property
     def cells_R(self) -> Integers:
         """Weight of all cells."""
-        return self.above_RK[:, -1] if self.above_RK.shape[1] else self.positives_R
+        return self.total(np.ones(len(self.ranking.order_K))).astype(np.int64)
 
     @cached_property
     def negatives_R(self) -> Integers:
@@ -160,9 +166,7 @@ class WeightedCells:
             return self.counts
         if np.isnan(self.threshold):
             return (np.full(len(self.weights), np.nan),) * 4
-        called = np.searchsorted(-self.ranking.score_K, -self.threshold, side="right")
-        hits = np.searchsorted(self.ranking.positive_P, called)
-        called_R = self.above_RK[:, called - 1] if called else np.zeros(len(self.weights))
-        true_R = self.gained_RP[:, hits - 1] if hits else np.zeros(len(self.weights))
-        counts = (true_R, called_R - true_R, self.negatives_R - (called_R - true_R), self.positives_R - true_R)
-        return tuple(np.asarray(count_R, dtype=np.float64) for count_R in counts)
+        called_K = self.ranking.score_K >= self.threshold
+        true_R = self.total(called_K * self.ranking.positive_K)
+        false_R = self.total(called_K * (1 - self.ranking.positive_K))
+        return true_R, false_R, self.negatives_R - false_R, self.positives_R - true_R
