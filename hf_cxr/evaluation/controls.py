@@ -34,7 +34,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hf_cxr.evaluation.bootstrap import Sample
 from hf_cxr.evaluation.checks import Array, check_labels, check_scores
-from hf_cxr.evaluation.draws import PatientDraws, check_confidence, two_sided_p
+from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_confidence, two_sided_p
 from hf_cxr.evaluation.metric import Measured, by_finding
 from hf_cxr.evaluation.metrics import macro
 from hf_cxr.evaluation.same_draws import sample_metrics
@@ -159,7 +159,7 @@ def measure_controls(
     *,
     fit: tuple[ArrayLike, Known] | None = None,
     label_names: Sequence[str] | None = None,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     shuffles: int = 200,
     rng: np.random.Generator,
 ) -> Controls:

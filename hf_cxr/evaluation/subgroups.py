@@ -38,7 +38,7 @@ from scipy.stats import t
 from hf_cxr.evaluation.bootstrap import Sample, mean_over
 from hf_cxr.evaluation.checks import Array, check_probabilities
 from hf_cxr.evaluation.comparison import holm
-from hf_cxr.evaluation.draws import PatientDraws, check_confidence, percentile_interval
+from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_confidence, percentile_interval
 from hf_cxr.evaluation.groups import UNKNOWN, Attribute
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import by_finding
@@ -232,7 +232,7 @@ def measure_subgroups(
     *,
     label_names: Sequence[str] | None = None,
     threshold_C: ArrayLike | None = None,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     least_patients: int = 20,
     least_positive_patients: int = 5,
 ) -> Subgroups:
