@@ -96,7 +96,7 @@ def image_attributes(
         "sex": None if sex is None else Attribute.of([_text(value) for value in sex]),
         "age": None if age is None else age_bands(age, age_starts),
         "view": None if view is None else Attribute.of([_text(value) for value in view]),
-        "follow-up": None if follow_up is None else _follow_up(follow_up),
+        "study": None if follow_up is None else _follow_up(follow_up),
         NUMBER_OF_FINDINGS: _number_of_findings(label_NC),
     }
     for name, values in (columns or {}).items():

@@ -26,6 +26,7 @@ SHOWN = ("auc", "fnr", "fpr")
 """Measures with a forest plot; every measure has its columns in the table."""
 
 MOST_FINDINGS = 15
+LEAST_SPAN = 0.02  # of an axis: differences that matter to nobody do not fill it
 CASE_MIX = (
     "A gap is not yet unfairness of the model: AUC depends on how hard the cases of a group are, AP also rises with "
     "the prevalence alone and is not tested, and labels can be worse for one group than for another."
@@ -101,7 +102,11 @@ def forest(values: Mapping[str, Any], key: str) -> Drawing:
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
+        low, high = axis.get_xlim()
+        missing = max(0.0, LEAST_SPAN - (high - low)) / 2
+        axis.set_xlim(low - missing, high + missing)
         axis.locator_params(axis="x", nbins=6)
+        axis.ticklabel_format(axis="x", useOffset=False, style="plain")
         for row, (_, one) in enumerate(rows):
             if row and one is None:
                 axis.axhline(row - 0.5, color="#E5E5E5", linewidth=0.7)

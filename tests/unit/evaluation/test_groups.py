@@ -27,7 +27,7 @@ def test_every_image_is_in_exactly_one_group_of_each_attribute():
     assert left_out == {}
     assert attributes["sex"].groups == ("F", "M", "unknown")
     assert attributes["age"].group_N == ("0-17", "18-39", "80+", "unknown", "18-39")
-    assert attributes["follow-up"].group_N == ("first study", "follow-up", "first study", "unknown", "follow-up")
+    assert attributes["study"].group_N == ("first study", "follow-up", "first study", "unknown", "follow-up")
     assert attributes["scanner"].group_N == ("b", "a", "unknown", "unknown", "b")
     assert attributes["sex and view"].group_N == ("F, AP", "M, PA", "unknown", "F, AP", "unknown")
     for attribute in attributes.values():
