@@ -1,0 +1,126 @@
+"""The section on controls: what view, age and sex reach without a pixel, and the model on shuffled labels.
+
+From the plain values of `evaluation.controls.Controls.to_dict`; None is undefined.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from matplotlib.figure import Figure as Drawing
+
+from hf_cxr.evaluation.kernels import METRICS
+from hf_cxr.evaluation.metric import as_number
+from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text, last_row
+from hf_cxr.reporting.numbers import number, p_value, signed_interval, with_interval
+from hf_cxr.reporting.plots import BLUE, GREY, ORANGE
+from hf_cxr.reporting.section import Section
+from hf_cxr.words import in_figure, in_legend
+
+PICTURE = "figures/controls.png"
+METRIC = METRICS["auc"]
+SHORTCUT = (
+    "The view is a known shortcut: patients who are too ill to stand are imaged in bed (AP), and they have more "
+    "findings, in ChestX-ray14 as elsewhere. A model that tells the views apart scores above chance without a look at "
+    "the lungs. A difference to the control that is clearly above zero says that the model uses more than these "
+    "three; it does not say that it does not use them."
+)
+
+
+def controls_section(values: Mapping[str, Any]) -> Section:
+    """Blocks and a figure, from the values of `Controls.to_dict`."""
+    name, full = next(iter(values["without_pixels"].items()))
+    control, model = (_macro(full[part]) for part in ("control", "model"))
+    shuffled = {key: as_number(values["shuffled"][key]) for key in ("value", "mean", "low", "high", "p")}
+    left_out = [f"{finding} ({reason})" for finding, reason in values["left_out"].items()]
+    cautions = [SHORTCUT] + ([f"Without a control: {'; '.join(left_out)}."] if left_out else [])
+    blocks = (
+        Heading("Controls: what is reached without a pixel"),
+        Text(
+            f"From {name} alone, a logistic regression reaches {METRIC.macro_title} {with_interval(*control)} on the "
+            f"same images; the model reaches {with_interval(*model)}, "
+            f"{signed_interval(*_macro(full['difference']))} above it.",
+            strong=True,
+        ),
+        Text(
+            f"On labels shuffled between patients ({values['shuffled']['shuffles']:,} times) the model's "
+            f"{METRIC.macro_title} is {number(shuffled['mean'])} on average, between {number(shuffled['low'])} and "
+            f"{number(shuffled['high'])} in {values['confidence']:.0%} of them; on the true labels it is "
+            f"{number(shuffled['value'])} (p {p_value(shuffled['p'])}). Here every finding with both labels counts."
+        ),
+        Note(tuple(cautions)),
+        _table(values),
+        Figure(
+            PICTURE,
+            f"{METRIC.title} of each finding, of the model and of a score from {name}",
+            f"Filled: the model. Open: {name} without a pixel. Bars are {values['confidence']:.0%} intervals.",
+        ),
+        _findings_table(name, full),
+    )
+    return Section(blocks, {PICTURE: partial(findings_figure, name, full)})
+
+
+def findings_figure(name: str, full: Mapping[str, Any]) -> Drawing:
+    """The model and the control, finding by finding."""
+    names = [finding for finding, value in full["model"]["value"].items() if value is not None]
+    names.sort(key=lambda finding: -as_number(full["control"]["value"][finding]))
+    figure = Drawing(figsize=(9, 1.6 + 0.36 * len(names)), layout="constrained")
+    axis = figure.subplots()
+    for part, label, shift, style in (
+        ("model", "the model", -0.13, {"color": BLUE}),
+        ("control", f"{name}, no pixel", 0.17, {"color": ORANGE, "markerfacecolor": "white"}),
+    ):
+        for row, finding in enumerate(names):
+            value, low, high = (as_number(full[part][key][finding]) for key in ("value", "low", "high"))
+            axis.plot([low, high], [row + shift] * 2, color=style["color"], linewidth=1.7)
+            axis.plot(value, row + shift, "o", markersize=6, label=in_legend(label) if row == 0 else None, **style)
+    axis.axvline(0.5, color=GREY, linewidth=1, linestyle="--")
+    axis.set_yticks(range(len(names)), [in_figure(finding.replace("_", " "), 40) for finding in names])
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.set_xlabel(METRIC.title)
+    axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def _table(values: Mapping[str, Any]) -> Table:
+    rows = [
+        [
+            name,
+            with_interval(*_macro(one["control"])),
+            with_interval(*_macro(one["model"])),
+            signed_interval(*_macro(one["difference"])),
+            p_value(as_number(one["macro_p"])),
+        ]
+        for name, one in values["without_pixels"].items()
+    ]
+    how = {"validation": "fitted on validation"}.get(values["fitted_on"], "cross-fitted by patient on these images")
+    title = METRIC.macro_title
+    caption = (
+        f"A logistic regression for each finding, {how}: views and sexes as they are, age as a spline. Model and "
+        f"control in the same {values['resamples']:,} draws of patients, over the same findings; p two-sided, not "
+        "corrected."
+    )
+    return Table.of(["known", f"{title}\nof the control", f"{title}\nof the model", "difference", "p"], rows, caption)
+
+
+def _findings_table(name: str, full: Mapping[str, Any]) -> Table:
+    rows = []
+    for finding in full["model"]["value"]:
+        cells = [[as_number(full[part][key][finding]) for key in ("value", "low", "high")] for part in PARTS]
+        texts = [*(with_interval(*one) for one in cells[:2]), signed_interval(*cells[2])]
+        rows.append([finding, *texts, p_value(as_number(full["p"][finding]))])
+    macros = [_macro(full[part]) for part in PARTS]
+    total = ["macro mean", *(with_interval(*one) for one in macros[:2]), signed_interval(*macros[2])]
+    rows.append([*total, p_value(as_number(full["macro_p"]))])
+    head = ["finding", f"{name},\nno pixel", "the model", "difference", "p"]
+    return Table.of(head, rows, f"{METRIC.title} of each finding; p not corrected.", last_row(rows, len(head)))
+
+
+PARTS = ("control", "model", "difference")
+
+
+def _macro(one: Mapping[str, Any]) -> tuple[float, float, float]:
+    return as_number(one["macro"]), as_number(one["macro_low"]), as_number(one["macro_high"])

@@ -1,0 +1,300 @@
+"""The section on groups of images: a forest plot, every gap with its test, and what a gap does not say.
+
+From the plain values of `evaluation.subgroups.Subgroups.to_dict` (and ``left_out``, attribute -> why it is not
+divided, if the caller adds it); None is undefined.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+
+from hf_cxr.evaluation.kernels import METRICS
+from hf_cxr.evaluation.metric import as_number
+from hf_cxr.evaluation.subgroups import CROSSED, ERRORS, is_tested
+from hf_cxr.reporting.document import Block, Figure, Heading, Note, Table, Text
+from hf_cxr.reporting.numbers import number, p_value, signed_interval, with_interval
+from hf_cxr.reporting.plots import BLUE, GREY, ORANGE
+from hf_cxr.reporting.section import Section
+from hf_cxr.words import in_figure
+
+LEVEL = 0.05
+SHOWN = ("auc", "fnr", "fpr")
+"""Measures with a forest plot; every measure has its columns in the table."""
+
+MOST_FINDINGS = 15
+LEAST_SPAN = 0.02  # of an axis: differences that matter to nobody do not fill it
+CASE_MIX = (
+    "A gap is not yet unfairness of the model: AUC depends on how hard the cases of a group are, AP also rises with "
+    "the prevalence alone and is not tested, and labels can be worse for one group than for another."
+)
+FROM_LABELS = (
+    "Groups by number of findings are made by the labels themselves: an image with several findings has other "
+    "negatives around it. Their gaps are shown and not tested."
+)
+
+
+def subgroups_section(values: Mapping[str, Any]) -> Section:
+    """Blocks and forest plots, from the values of `Subgroups.to_dict`."""
+    measures = list(_measures(values))
+    if not measures:
+        reasons = tuple(f"{attribute}: {name}: {reason}." for attribute, name, reason in _unmeasured(values))
+        blocks = (Heading("For whom it fails"), Text("No group could be compared with the rest."), Note(reasons))
+        return Section(blocks if reasons else blocks[:2])
+    drawings = {f"figures/subgroups_{key}.png": partial(forest, values, key) for key in SHOWN if key in measures}
+    figures = [
+        Figure(
+            f"figures/subgroups_{key}.png",
+            f"Forest plot of the {title_of(key)} of each group, and of its gap to all other images",
+            f"Left, the {title_of(key)} of the group (filled) and of all other images (open), over the same findings. "
+            f"Right, group minus rest with its p value after correction. {_better(key)}",
+        )
+        for key in SHOWN
+        if key in measures
+    ]
+    blocks: tuple[Block, ...] = (
+        Heading("For whom it fails"),
+        Text(_headline(values), strong=True),
+        Note(tuple(_cautions(values))),
+        *figures,
+        _groups_table(values, measures),
+        *_widest_table(values, measures),
+        *_findings_table(values),
+        _crossed_table(values),
+    )
+    return Section(blocks, drawings)
+
+
+def title_of(key: str) -> str:
+    """A measure's macro mean in print."""
+    return ERRORS[key] if key in ERRORS else METRICS[key].macro_title
+
+
+def forest(values: Mapping[str, Any], key: str) -> Drawing:
+    """One row a group: the measure of the group and of the rest, and the gap, with intervals and p."""
+    rows = list(_forest_rows(values, key))
+    names = [name for name, _ in rows]
+    figure = Drawing(figsize=(11, 1.3 + 0.34 * len(rows)), layout="constrained")
+    value_axis, gap_axis = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
+    for row, (_, one) in enumerate(rows):
+        if one is None:
+            continue
+        own, rest, gap = (list(map(as_number, one[part]["macro"])) for part in ("group", "rest", "gap"))
+        _point(value_axis, row - 0.14, own, BLUE, filled=True)
+        _point(value_axis, row + 0.17, rest, GREY, filled=False)
+        p = as_number(one["p_corrected"]["macro"])
+        _point(gap_axis, row, gap, ORANGE if p < LEVEL else BLUE, filled=True)
+        words = "not tested" if math.isnan(p) else f"p {p_value(p)}".replace("p <", "p < ")
+        gap_axis.annotate(
+            words,
+            (1.01, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8.5,
+            fontweight="bold" if p < LEVEL else "normal",
+        )
+    gap_axis.axvline(0, color="black", linewidth=0.9)
+    for axis, label in ((value_axis, title_of(key)), (gap_axis, "group minus all other images")):
+        axis.set_xlabel(label)
+        axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        low, high = axis.get_xlim()
+        missing = max(0.0, LEAST_SPAN - (high - low)) / 2
+        axis.set_xlim(low - missing, high + missing)
+        axis.locator_params(axis="x", nbins=6)
+        axis.ticklabel_format(axis="x", useOffset=False, style="plain")
+        for row, (_, one) in enumerate(rows):
+            if row and one is None:
+                axis.axhline(row - 0.5, color="#E5E5E5", linewidth=0.7)
+    value_axis.set_yticks(range(len(rows)), names)
+    for label, (_, one) in zip(value_axis.get_yticklabels(), rows, strict=True):
+        label.set_fontsize(9.5)
+        label.set_fontweight("bold" if one is None else "normal")
+    value_axis.set_ylim(len(rows) - 0.4, -0.6)
+    return figure
+
+
+def _point(axis, row: float, interval: Sequence[float], color: str, *, filled: bool) -> None:
+    value, low, high = interval
+    axis.plot([low, high], [row, row], color=color, linewidth=1.8 if filled else 1.1, solid_capstyle="butt")
+    axis.plot(
+        value, row, "o", color=color, markersize=6 if filled else 4.5, markerfacecolor=color if filled else "white"
+    )
+
+
+def _forest_rows(values: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    """The attributes, and their measured groups."""
+    for attribute, content in values["attributes"].items():
+        measured = {name: group for name, group in content["groups"].items() if key in group["measures"]}
+        if measured:
+            yield in_figure(attribute, 40), None
+        for name, group in measured.items():
+            yield f"{in_figure(name, 32)} ({group['images']:,})", group["measures"][key]
+
+
+def _groups(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for attribute, content in values["attributes"].items():
+        for name, group in content["groups"].items():
+            yield attribute, name, group
+
+
+def _unmeasured(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for attribute, name, group in _groups(values):
+        if group["not_measured"]:
+            yield attribute, name, group["not_measured"]
+
+
+def _measures(values: Mapping[str, Any]) -> dict[str, None]:
+    """Keys of the measures of any group, in order."""
+    return {key: None for _, _, group in _groups(values) for key in group["measures"]}
+
+
+def _better(key: str) -> str:
+    return "Lower is better." if key in ERRORS or not METRICS[key].higher_is_better else "Higher is better."
+
+
+def _headline(values: Mapping[str, Any]) -> str:
+    """How many groups and gaps there are, and which macro AUC gaps remain after correction."""
+    measured = [(attribute, name, group) for attribute, name, group in _groups(values) if group["measures"]]
+    key = next(iter(measured[0][2]["measures"]))
+    worse = []
+    for attribute, name, group in measured:
+        one = group["measures"][key]
+        gap = list(map(as_number, one["gap"]["macro"]))
+        if as_number(one["p_corrected"]["macro"]) < LEVEL and gap[0] < 0:
+            worse.append((gap, f"{attribute} {name}: {signed_interval(*gap)}"))
+    words = (
+        f"{len(measured)} groups were compared with all other images in {values['gaps']:,} different gaps of macro "
+        f"means, with {values['confidence']:.0%} intervals. "
+    )
+    if not worse:
+        return (
+            words + f"After Holm's correction no group's {title_of(key)} is lower than that of the rest (p < {LEVEL})."
+        )
+    shown = [text for _, text in sorted(worse)[:4]]
+    more = f", and {len(worse) - len(shown)} more" if len(worse) > len(shown) else ""
+    return words + f"After Holm's correction (p < {LEVEL}) {title_of(key)} is lower for {'; '.join(shown)}{more}."
+
+
+def _cautions(values: Mapping[str, Any]) -> Iterator[str]:
+    yield CASE_MIX
+    if any(content["from_labels"] for content in values["attributes"].values()):
+        yield FROM_LABELS
+    unmeasured = [f"{attribute} {name} ({reason})" for attribute, name, reason in _unmeasured(values)]
+    if unmeasured:
+        yield f"Not measured, and so not known to be safe: {'; '.join(unmeasured)}."
+    missing = [f"{name} ({reason})" for name, reason in (values.get("left_out") or {}).items()]
+    if missing:
+        yield f"Images could not be divided by: {'; '.join(missing)}."
+
+
+def _groups_table(values: Mapping[str, Any], measures: Sequence[str]) -> Table:
+    head = ["group", "images", "patients", "findings\nin means", "mean\nprevalence", "of the\nrest"]
+    for key in measures:
+        title = title_of(key)
+        head += [title, f"{title}\nof the rest", f"{title}\ngap (interval)"]
+        head += [f"{title}\np corrected"] * is_tested(key)
+    rows = []
+    for attribute, name, group in _groups(values):
+        cells = [f"{attribute}: {name}", f"{group['images']:,}", f"{group['patients']:,}", str(len(group["findings"]))]
+        if not group["measures"]:
+            rows.append([*cells, *["–"] * (len(head) - len(cells))])
+            continue
+        for side in ("prevalence", "rest_prevalence"):
+            cells.append(number(float(np.mean([group[side][finding] for finding in group["findings"]]))))
+        for key in measures:
+            one = group["measures"][key]
+            own, rest, gap = (list(map(as_number, one[part]["macro"])) for part in ("group", "rest", "gap"))
+            cells += [with_interval(*own), number(rest[0]), signed_interval(*gap)]
+            cells += [_p(one["p_corrected"]["macro"])] * is_tested(key)
+        rows.append(cells)
+    caption = (
+        f"Means over the findings that at least {values['least_positive_patients']} patients of the group and of the "
+        "rest have, and as many do not: the same findings on both sides. A gap is the group minus all other images. "
+        f"Intervals are from {values['resamples']:,} draws of patients. p is two-sided, by t with the standard "
+        f"deviation over the draws, and corrected by Holm for all {values['gaps']:,} tested gaps of the table that "
+        "are not the same question twice. Gaps in mAP are not tested: it rises with the prevalence alone."
+    )
+    return Table.of(head, rows, caption)
+
+
+def _widest_table(values: Mapping[str, Any], measures: Sequence[str]) -> Iterator[Table]:
+    rows = []
+    for attribute, content in values["attributes"].items():
+        for key in measures:
+            one = content["widest"].get(key)
+            if one:
+                interval = [as_number(one[name]) for name in ("value", "low", "high")]
+                groups = f"{one['high_group']} above {one['low_group']}"
+                p = [_p(one["p"]), _p(one["p_corrected"])]
+                rows.append(
+                    [attribute, title_of(key), groups, with_interval(*interval), *p, str(len(one["findings"]))]
+                )
+    if rows:
+        head = ["divided by", "measure", "widest gap", "size (interval)", "p", "p corrected", "findings"]
+        caption = (
+            "The two groups that lie farthest apart, over the findings that all groups share. Some gap is always the "
+            "widest: the interval does not account for the choice, p does (share of draws in which the centred groups "
+            "lie as far apart). The larger of the false negative and the false positive gap is the difference in "
+            "equalised odds."
+        )
+        yield Table.of(head, rows, caption)
+
+
+def _findings_table(values: Mapping[str, Any]) -> Iterator[Block]:
+    """Single findings whose AUC gap remains after correction, the widest first."""
+    found = []
+    for attribute, name, group in _groups(values):
+        for key, one in list(group["measures"].items())[:1]:
+            for finding, gap in one["gap"]["findings"].items():
+                p = as_number(one["p_corrected"]["findings"][finding])
+                if p < LEVEL:
+                    own, rest = one["group"]["findings"][finding], one["rest"]["findings"][finding]
+                    patients = group["positive_patients"][finding]
+                    found.append((key, finding, f"{attribute}: {name}", own, rest, gap, p, patients))
+    if not found:
+        yield Text(
+            f"No gap of a single finding remains after correction for {values['finding_gaps']:,} of them; that is not "
+            "proof of equality: the intervals in analysis.json say how large a gap could be."
+        )
+        return
+    found.sort(key=lambda one: -abs(as_number(one[5][0])))
+    title = METRICS[found[0][0]].title
+    head = ["finding", "group", "positive\npatients", title, f"{title}\nof the rest", "gap (interval)", "p corrected"]
+    rows = [
+        [
+            finding,
+            group,
+            f"{patients:,}",
+            with_interval(*map(as_number, own)),
+            number(as_number(rest[0])),
+            signed_interval(*map(as_number, gap)),
+            p_value(p),
+        ]
+        for _, finding, group, own, rest, gap, p, patients in found[:MOST_FINDINGS]
+    ]
+    more = f" The widest {MOST_FINDINGS} of {len(found)}." if len(found) > MOST_FINDINGS else ""
+    caption = f"Single findings whose gap remains after correction for {values['finding_gaps']:,} gaps.{more}"
+    yield Table.of(head, rows, caption)
+
+
+def _crossed_table(values: Mapping[str, Any]) -> Table:
+    rows = [
+        [f"{attribute}: {name}", *(with_interval(*map(as_number, group["crossed"][key]["macro"])) for key in CROSSED)]
+        for attribute, name, group in _groups(values)
+        if group["crossed"]
+    ]
+    caption = (
+        "Scores of the group against those of the rest. BPSN: positives of the rest against negatives of the group; "
+        "if it is low, the group gets scores that are too high. BNSP: positives of the group against negatives of the "
+        "rest; if it is low, scores that are too low."
+    )
+    return Table.of(["group", *CROSSED.values()], rows, caption)
+
+
+def _p(value: float | None) -> str:
+    return "not tested" if value is None or math.isnan(value) else p_value(value)
