@@ -76,7 +76,7 @@ def test_a_calibrated_model_has_slope_one_and_a_distorted_one_does_not(rng):
     draws = PatientDraws.of(patient_N, resamples=200)
     for distorted_NC, slope, over in ((true_NC, 1.0, None), (2 * true_NC, 0.5, None), (true_NC + 1, 1.0, -1.0)):
         for curve in measure_reliability(expit(distorted_NC), label_NC, draws, ("a", "b")).curves:
-            value, low, high = curve.summary["slope"]
+            _, low, high = curve.summary["slope"]
             assert low < slope < high
             assert high - low < 0.25
             if over is not None:
