@@ -39,6 +39,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 
 from hf_cxr.evaluation.checks import Array, check_probabilities
 from hf_cxr.evaluation.draws import PatientDraws
@@ -176,11 +177,14 @@ class ConformalLevel:
         fitted: the thresholds.
         shares_C: by name in ``MEASURES``, the share of each finding with its interval, float64 (C,).
         macro: the same as mean over the findings for which both thresholds are finite and the share is defined.
+        below_C: by "positive_coverage" and "negative_coverage", whether the share is below the stated coverage by more
+            than the draws of test patients and the scatter of validation explain together, at this confidence.
     """
 
     fitted: ConformalSets
     shares_C: dict[str, Estimate]
     macro: dict[str, Estimate]
+    below_C: dict[str, NDArray[np.bool_]]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: a finding's thresholds, patients of validation, and shares."""
@@ -196,6 +200,7 @@ class ConformalLevel:
                     "positive_patients": int(self.fitted.positive_patients_C[column]),
                     "negative_patients": int(self.fitted.negative_patients_C[column]),
                     **{key: share.at(column).to_dict() for key, share in self.shares_C.items()},
+                    "below": [key for key, below_C in self.below_C.items() if below_C[column]],
                 }
                 for column, name in enumerate(names)
             },
@@ -294,7 +299,8 @@ def _measured(
 ) -> ConformalLevel:
     drawn = draw_sums(draws, [sum_MC for pair in pairs.values() for sum_MC in pair])
     finite_C = np.isfinite(fitted.present_C) & np.isfinite(fitted.absent_C)
-    shares_C, macro = {}, {}
+    patients_C = {"positive_coverage": fitted.positive_patients_C, "negative_coverage": fitted.negative_patients_C}
+    shares_C, macro, below_C = {}, {}, {}
     for number, (name, (part_MC, of_MC)) in enumerate(pairs.items()):
         value_C, draw_RC = ratio(part_MC.sum(axis=0), of_MC.sum(axis=0)), ratio(*drawn[2 * number : 2 * number + 2])
         counts = {"images_X": of_MC.sum(axis=0), "patients_X": (of_MC > 0).sum(axis=0)}
@@ -305,4 +311,8 @@ def _measured(
         )
         mean = value_C[kept_C].mean() if kept_C.any() else np.nan
         macro[name] = Estimate.of([mean], mean_R1, confidence).at(0)
-    return ConformalLevel(fitted, shares_C, macro)
+        if name in patients_C:
+            scatter_C = fitted.coverage * (1 - fitted.coverage) / np.maximum(patients_C[name], 1)
+            test_C = ((shares_C[name].high - value_C) / ndtri((1 + confidence) / 2)) ** 2
+            below_C[name] = value_C + ndtri((1 + confidence) / 2) * np.sqrt(test_C + scatter_C) < fitted.coverage
+    return ConformalLevel(fitted, shares_C, macro, below_C)
