@@ -42,7 +42,7 @@ from scipy.special import expit, logit
 from hf_cxr.evaluation.calibration import fit_calibration
 from hf_cxr.evaluation.checks import Array, check_scores
 from hf_cxr.evaluation.comparison import holm
-from hf_cxr.evaluation.draws import PatientDraws, two_sided_p
+from hf_cxr.evaluation.draws import PatientDraws, check_confidence, two_sided_p
 from hf_cxr.evaluation.estimates import Estimate, draw_sums, patient_sums, ratio
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
@@ -147,6 +147,7 @@ def compare_calibration_maps(
     Raises:
         ValueError: see the module's first lines.
     """
+    check_confidence(confidence)
     logit_NC, label_NC = check_scores(logit_NC, label_NC)
     names = LabelSpace(label_names)
     if len(draws.patient_N) != len(logit_NC) or len(names) != logit_NC.shape[1]:

@@ -42,7 +42,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from hf_cxr.evaluation.checks import Array, check_probabilities
-from hf_cxr.evaluation.draws import PatientDraws
+from hf_cxr.evaluation.draws import PatientDraws, check_confidence
 from hf_cxr.evaluation.estimates import Estimate, draw_sums, patient_sums, ratio, share_interval
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
@@ -251,6 +251,7 @@ def measure_conformal(
     Raises:
         ValueError: see the module's first lines.
     """
+    check_confidence(confidence)
     prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
     if len(draws.patient_N) != len(prob_NC):
         raise ValueError(f"{len(draws.patient_N)} patient ids for probabilities of shape {prob_NC.shape}")

@@ -33,7 +33,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from hf_cxr.evaluation.checks import Array, check_scores
-from hf_cxr.evaluation.draws import PatientDraws
+from hf_cxr.evaluation.draws import PatientDraws, check_confidence
 from hf_cxr.evaluation.estimates import Estimate, draw_sums, patient_sums, ratio
 from hf_cxr.evaluation.metric import by_finding
 from hf_cxr.files import plain
@@ -212,6 +212,7 @@ def measure_prevalence_shift(
     Raises:
         ValueError: see the module's first lines.
     """
+    check_confidence(confidence)
     logit_NC, label_NC = check_scores(logit_NC, label_NC)
     names, source_C = LabelSpace(label_names), np.asarray(source_C, dtype=np.float64)
     if len(draws.patient_N) != len(logit_NC) or not len(names) == len(source_C) == logit_NC.shape[1]:

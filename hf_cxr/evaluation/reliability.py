@@ -37,7 +37,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from hf_cxr.evaluation.checks import Array, check_probabilities
-from hf_cxr.evaluation.draws import PatientDraws
+from hf_cxr.evaluation.draws import PatientDraws, check_confidence
 from hf_cxr.evaluation.estimates import Estimate, draw_sums, patient_sums, ratio, share_interval
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
@@ -155,6 +155,7 @@ def measure_reliability(
     Raises:
         ValueError: see the module's first lines.
     """
+    check_confidence(confidence)
     prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
     names = LabelSpace(label_names)
     if bins < 1:

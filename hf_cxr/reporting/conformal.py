@@ -119,7 +119,8 @@ def draw_conformal(level: Mapping[str, Any]) -> Drawing:
         left.plot(value_C, row_C + offset, marker, color=color, markersize=5, label=side, linestyle="")
     left.axvline(100 * level["coverage"], color="black", linewidth=1)
     left.set_xlabel("covered on test (%)")
-    left.legend(loc="lower left", fontsize=9)
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 4, "fontsize": 9, "frameon": False}
+    left.legend(**above)
     start_C = np.zeros(len(findings))
     for key, color in (("present", ORANGE), ("either", "#DDDDDD"), ("empty", GREY), ("absent", "#BBD4E6")):
         share_C = np.array([100 * (one[key]["value"] or 0.0) for one in findings.values()])
@@ -128,7 +129,7 @@ def draw_conformal(level: Mapping[str, Any]) -> Drawing:
         start_C += share_C
     right.set_xlim(0, 100)
     right.set_xlabel("images on test (%)")
-    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=9, frameon=False)
+    right.legend(**above)
     left.set_yticks(row_C, [in_figure(name.replace("_", " "), 28) for name in findings])
     left.set_ylim(len(findings) - 0.4, -0.6)
     for axis in (left, right):
