@@ -67,7 +67,7 @@ def write_copy(parser: OneLineParser, model: Path, own: argparse.Namespace, flag
     set_up_terminal()
     done = write_shifted_model(model, own.out, prevalence=own.prevalence, prevalence_from=own.prevalence_from)
     blocks = [Heading(f"{own.out}: a copy of {model} with other prevalences")]
-    blocks.append(shift_table(done.source, done.target.prevalence))
+    blocks.append(shift_table(done.source, done.target.prevalence, done.target.intervals))
     blocks += [Text(f"{name} stays as it was: {reason}") for name, reason in done.target.not_estimated.items()]
     print(Document("", tuple(blocks)).to_terminal())
     return 0

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import expit, logit
+from scipy.special import expit, logit, ndtri
 
 from hf_cxr.evaluation.checks import Array, check_scores
 from hf_cxr.evaluation.draws import PatientDraws, check_confidence
@@ -50,11 +50,11 @@ class PrevalenceEstimate:
     """The prevalence of each finding in images without labels.
 
     Attributes:
-        prevalence_C: in (0, 1); NaN where there is no estimate.
+        prevalence_C: in (0, 1), with its interval; NaN where there is no estimate.
         reasons: finding -> why there is none.
     """
 
-    prevalence_C: Array
+    prevalence_C: Estimate
     reasons: dict[str, str]
 
 
@@ -137,14 +137,28 @@ def prevalence_bias(source_C: ArrayLike, target_C: ArrayLike) -> Array:
     return np.where(moved_C, logit(np.where(moved_C, target_C, 0.5)) - logit(np.where(moved_C, source_C, 0.5)), 0.0)
 
 
-def estimate_prevalence(logit_NC: ArrayLike, source_C: ArrayLike, label_names: Sequence[str]) -> PrevalenceEstimate:
+def estimate_prevalence(
+    logit_NC: ArrayLike,
+    source_C: ArrayLike,
+    label_names: Sequence[str],
+    patient_ids: Sequence[Any] | None = None,
+    *,
+    confidence: float = 0.95,
+) -> PrevalenceEstimate:
     """The prevalences that make the images most likely, without a label.
+
+    The interval is that of a maximum likelihood estimate whose images are clustered by patient (the sandwich of White,
+    Econometrica 50, 1982), normal in the logit of the prevalence.
 
     Args:
         logit_NC: calibrated for ``source_C``, finite.
         source_C: prevalence that the logits assume; NaN where unknown.
         label_names: C findings.
+        patient_ids: of the N images; without them each image counts as a patient of its own, and the interval is too
+            narrow where patients have several.
+        confidence: of the interval, in (0, 1).
     """
+    check_confidence(confidence)
     logit_NC = np.asarray(logit_NC, dtype=np.float64)
     check_scores(logit_NC, np.full(logit_NC.shape, np.nan))
     source_C = np.asarray(source_C, dtype=np.float64)
@@ -152,11 +166,26 @@ def estimate_prevalence(logit_NC: ArrayLike, source_C: ArrayLike, label_names: S
         raise ValueError(
             f"{len(label_names)} names and {len(source_C)} prevalences for logits of shape {logit_NC.shape}"
         )
+    patients = np.arange(len(logit_NC)) if patient_ids is None else np.unique(patient_ids, return_inverse=True)[1]
     found = [_estimate(logit_N, source) for logit_N, source in zip(logit_NC.T, source_C, strict=True)]
+    value_C = np.array([value for value, _ in found], dtype=np.float64)
+    slope_NC = slopes(logit_NC, source_C, value_C)
+    squares_C = (patient_sums(slope_NC, patients, len(logit_NC)) ** 2).sum(axis=0)
+    error_C = ratio(np.sqrt(squares_C), (slope_NC**2).sum(axis=0) * value_C * (1 - value_C))
+    width_C = ndtri((1 + confidence) / 2) * error_C
     return PrevalenceEstimate(
-        np.array([value for value, _ in found], dtype=np.float64),
+        Estimate(value_C, *(expit(logit(value_C) + sign * width_C) for sign in (-1, 1))),
         {name: reason for name, (_, reason) in zip(label_names, found, strict=True) if reason},
     )
+
+
+def slopes(logit_NC: Array, source_C: Array, prevalence_C: Array) -> Array:
+    """The slope of each image's log-likelihood in the prevalence, (N, C); 0 where that is NaN."""
+    columns = [
+        np.zeros(len(logit_N)) if np.isnan(prevalence) else _gradient(logit_N, source, prevalence)
+        for logit_N, source, prevalence in zip(logit_NC.T, source_C, prevalence_C, strict=True)
+    ]
+    return np.stack(columns, axis=1)
 
 
 def _estimate(logit_N: Array, source: float) -> tuple[float, str]:
@@ -221,12 +250,13 @@ def measure_prevalence_shift(
             f"shape {logit_NC.shape}"
         )
     estimate = estimate_prevalence(logit_NC, source_C, names)
+    estimated_C = estimate.prevalence_C.value
     known_NC = ~np.isnan(label_NC)
     observed_C = ratio((label_NC == 1).sum(axis=0), known_NC.sum(axis=0))
     inside_C = (observed_C > 0) & (observed_C < 1) & (source_C > 0) & (source_C < 1)
     targets = {
         **{name: np.asarray(target_C, dtype=np.float64) for name, target_C in (given or {}).items()},
-        "estimated": estimate.prevalence_C,
+        "estimated": estimated_C,
         "observed": np.where(inside_C, observed_C, np.nan),
     }
     biases = {"as calibrated": np.zeros(len(names))} | {
@@ -235,13 +265,7 @@ def measure_prevalence_shift(
     cells = [known_NC, label_NC == 1]
     for bias_C in biases.values():
         cells += _scores(logit_NC + bias_C, label_NC)
-    gradient_NC = np.stack(
-        [
-            np.zeros(len(logit_N)) if np.isnan(target) else _gradient(logit_N, source, target)
-            for logit_N, source, target in zip(logit_NC.T, source_C, estimate.prevalence_C, strict=True)
-        ],
-        axis=1,
-    )
+    gradient_NC = slopes(logit_NC, source_C, estimated_C)
     sums = [patient_sums(np.where(known_NC, cell_NC, 0.0), draws.patient_N, draws.n_patients) for cell_NC in cells] + [
         patient_sums(cell_NC, draws.patient_N, draws.n_patients) for cell_NC in (gradient_NC, gradient_NC**2)
     ]
@@ -262,14 +286,14 @@ def measure_prevalence_shift(
     }
     # One Newton step from the estimate in each draw, in the logit of the prevalence, where the estimates are nearly
     # normal; the second derivative of the log-likelihood is minus the sum of the squared slopes.
-    scale_C = estimate.prevalence_C * (1 - estimate.prevalence_C)
-    estimated_RC = expit(logit(estimate.prevalence_C) + ratio(slope_RC, curvature_RC) / scale_C)
+    scale_C = estimated_C * (1 - estimated_C)
+    estimated_RC = expit(logit(estimated_C) + ratio(slope_RC, curvature_RC) / scale_C)
     return PrevalenceShift(
         label_names=names,
         source_C=source_C,
         observed_C=Estimate.of(observed_C, ratio(positive_RC, known_RC), confidence),
         targets=targets,
-        estimated_C=Estimate.of(estimate.prevalence_C, estimated_RC, confidence),
+        estimated_C=Estimate.of(estimated_C, estimated_RC, confidence),
         reasons=estimate.reasons,
         scores={
             target: {score: Estimate.of(*pair, confidence) for score, pair in by_score.items()}

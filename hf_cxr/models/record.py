@@ -35,7 +35,8 @@ class ModelRecord:
         licence_note: what the licence of the data says about models trained on them.
         prevalence_shift: of a copy that assumes other prevalences than validation's, what was done: "method" ("given"
             or "estimated"), "images" that an estimate is from, "not_estimated" (finding -> reason), "findings"
-            (finding -> "source", "target", and "bias" added to the logit), and "copied_from_sha256", the fingerprint
+            (finding -> "source", "target", an estimate's "low" and "high", and "bias" added to the logit), and
+            "copied_from_sha256", the fingerprint
             of the model before. None for a model as its run wrote it.
     """
 

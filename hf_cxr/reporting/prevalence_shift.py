@@ -68,20 +68,31 @@ def prevalence_shift_section(values: Mapping[str, Any]) -> Section:
     return Section(tuple(blocks))
 
 
-def shift_table(source: Mapping[str, float], target: Mapping[str, float]) -> Table:
+def shift_table(
+    source: Mapping[str, float], target: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
+) -> Table:
     """What a shift does to each finding.
 
     Args:
         source: finding -> prevalence before, of the findings in ``target``.
         target: finding -> prevalence after.
+        intervals: finding -> low and high end of an estimated prevalence's interval; empty for given ones.
     """
     bias = prevalence_bias([source[name] for name in target], list(target.values()))
     rows = [
-        [name.replace("_", " "), percent(source[name]), percent(target[name]), f"{one:+.3f}".replace("-", "−")]
-        for name, one in zip(target, bias, strict=True)
+        [
+            name.replace("_", " "),
+            percent(source[name]),
+            percent_with_interval(dict(zip(("value", "low", "high"), (now, *intervals[name]), strict=True)))
+            if name in intervals
+            else percent(now),
+            f"{one:+.3f}".replace("-", "−"),
+        ]
+        for (name, now), one in zip(target.items(), bias, strict=True)
     ]
     return Table.of(
         ("finding", "prevalence before", "prevalence now", "added to the logit"),
         rows,
-        "Findings that are not listed are as they were.",
+        "Findings that are not listed are as they were."
+        + (" In brackets: the 95 % interval of the estimate." if intervals else ""),
     )

@@ -20,7 +20,7 @@ import dataclasses
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,15 @@ class Target:
         prevalence: finding -> share, above 0 and below 1; findings that are not named stay as they are.
         method: "given" or "estimated".
         images: that the estimate is from; None for given prevalences.
+        intervals: finding -> low and high end of the estimate's 95 % interval.
         not_estimated: finding -> why it has no estimate.
     """
 
     prevalence: Mapping[str, float]
     method: str
     images: int | None = None
-    not_estimated: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    not_estimated: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,17 @@ def assumed_prevalence(model: Path, record: ModelRecord, names: LabelSpace) -> A
     """The prevalence of each finding that the model's probabilities assume, (C,); NaN where unknown.
 
     Raises:
-        ValueError: the model's outputs are not calibrated.
+        ValueError: the model's outputs are not calibrated, or its record has no prevalence.
     """
-    if record.calibration is None or record.prevalence is None:
+    if record.calibration is None:
         raise ValueError(
             f"{model} is not calibrated, so there is no prevalence that its outputs assume; calibrate the run first: "
             "hf-cxr calibrate RUN --calibrate true"
+        )
+    if record.prevalence is None:
+        raise ValueError(
+            f"{model} does not say which prevalence its outputs assume: an earlier version of hf_cxr wrote it; where "
+            "the run has its uncalibrated predictions, hf-cxr calibrate RUN adds it"
         )
     return np.array([record.prevalence.get(name, np.nan) for name in names], dtype=np.float64)
 
@@ -194,21 +201,19 @@ def estimate_target(path: Path, names: LabelSpace, source_C: Array, model_sha256
     Raises:
         ValueError: see the module's first lines.
     """
-    logit_NC = read_logits(path, names, model_sha256)
-    estimate = estimate_prevalence(logit_NC, source_C, names)
-    found = {
-        name: float(value)
-        for name, value in zip(names, estimate.prevalence_C, strict=True)
-        if name not in estimate.reasons
-    }
+    logit_NC, patient_ids = read_logits(path, names, model_sha256)
+    estimate = estimate_prevalence(logit_NC, source_C, names, patient_ids)
+    ends = {name: estimate.prevalence_C.at(column) for column, name in enumerate(names)}
+    found = {name: one.value for name, one in ends.items() if name not in estimate.reasons}
     if not found:
         name, reason = next(iter(estimate.reasons.items()))
         raise ValueError(f"{path}: no finding's prevalence can be estimated; {name}: {reason}")
-    return Target(found, "estimated", len(logit_NC), estimate.reasons)
+    intervals = {name: (ends[name].low, ends[name].high) for name in found}
+    return Target(found, "estimated", len(logit_NC), intervals, estimate.reasons)
 
 
-def read_logits(path: Path, names: LabelSpace, model_sha256: str) -> Array:
-    """Logits (N, C) of a model's predictions, in the order of its findings.
+def read_logits(path: Path, names: LabelSpace, model_sha256: str) -> tuple[Array, tuple[str, ...] | None]:
+    """Logits (N, C) of a model's predictions, in the order of its findings; and patient ids, which a CSV lacks.
 
     Raises:
         FileNotFoundError, ValueError: the file is not readable, lacks a finding, or is of another model.
@@ -227,7 +232,8 @@ def read_logits(path: Path, names: LabelSpace, model_sha256: str) -> Array:
             )
         _check_findings(path, names, predictions.label_names)
         own = LabelSpace(predictions.label_names)
-        return predictions.logits[:, [own.index(name) for name in names]].astype(np.float64)
+        columns = [own.index(name) for name in names]
+        return predictions.logits[:, columns].astype(np.float64), predictions.patient_ids
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
@@ -242,7 +248,7 @@ def read_logits(path: Path, names: LabelSpace, model_sha256: str) -> Array:
             row = int(np.argmax(wrong_N))
             raise ValueError(f"{path}: row {row + 1} has no probability between 0 and 1 for {name}")
         prob_NC[:, column] = values
-    return logit(np.clip(prob_NC, SIX_DECIMALS, 1 - SIX_DECIMALS))
+    return logit(np.clip(prob_NC, SIX_DECIMALS, 1 - SIX_DECIMALS)), None
 
 
 def shifted_record(
@@ -260,6 +266,7 @@ def shifted_record(
             "source": before.get(name, {}).get("source", float(source_C[column])),
             "target": float(target_C[column]),
             "bias": float(bias_C[column]) + before.get(name, {}).get("bias", 0.0),
+            **dict(zip(("low", "high"), target.intervals.get(name, ()), strict=False)),
         }
         for column, name in enumerate(names)
         if not same_C[column]
@@ -323,11 +330,10 @@ def shifted_card(path: Path, done: ShiftedModel) -> str:
             "A shift is right where each finding looks as it did on validation and only its frequency differs.",
         )
     )
-    block = f"{block_markdown(note)}\n\n{block_markdown(shift_table(done.source, done.target.prevalence))}\n"
-    head, title, rest = (
-        re.split(r"(?m)^(# .*\n)", text, maxsplit=1) if re.search(r"(?m)^# .*\n", text) else (text, "", "")
-    )
-    return f"{head}{title}\n{block}{rest}"
+    table = shift_table(done.source, done.target.prevalence, done.target.intervals)
+    added = f"\n{block_markdown(note)}\n\n{block_markdown(table)}\n"
+    # Below the title, which comes after the Hub's metadata.
+    return re.sub(r"(?m)^# .*\n", lambda title: title[0] + added, text, count=1)
 
 
 def _aliases(names: tuple[str, ...]) -> dict[str, str]:

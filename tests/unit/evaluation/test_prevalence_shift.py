@@ -54,7 +54,7 @@ def test_the_bias_is_bayes_rule(rng):
 def test_the_estimate_is_where_em_ends(rng, source, target, separation):
     logit_N1, _ = draw(rng, source, target, 400, separation)
     estimate = estimate_prevalence(logit_N1, [source], ["a"])
-    assert estimate.prevalence_C[0] == pytest.approx(em(expit(logit_N1[:, 0]), source), rel=1e-6)
+    assert estimate.prevalence_C.value[0] == pytest.approx(em(expit(logit_N1[:, 0]), source), rel=1e-6)
     assert estimate.reasons == {}
 
 
@@ -90,12 +90,20 @@ def test_the_interval_is_that_of_an_estimate_in_each_draw(rng):
     draws = PatientDraws.of(np.arange(900) // 3, resamples=80)
     measured = measure_prevalence_shift(logit_N1, label_N1, draws, ["a"], [0.1])
     again = [
-        estimate_prevalence(np.repeat(logit_N1, weight_N, axis=0), [0.1], ["a"]).prevalence_C[0]
+        estimate_prevalence(np.repeat(logit_N1, weight_N, axis=0), [0.1], ["a"]).prevalence_C.value[0]
         for _, weight_RM in draws.blocks()
         for weight_N in draws.per_image(weight_RM)
     ]
     low, high = np.quantile(again, [0.025, 0.975])
     assert measured.estimated_C.at(0)[1:] == pytest.approx((low, high), abs=0.1 * (high - low))
+    by_formula = estimate_prevalence(logit_N1, [0.1], ["a"], np.arange(900) // 3).prevalence_C.at(0)
+    assert by_formula[1:] == pytest.approx((low, high), abs=0.15 * (high - low))
+    whole = np.repeat(logit_N1[:300], 3, axis=0)  # three equal images of each patient say no more than one
+    one, three = (
+        estimate_prevalence(whole, [0.1], ["a"], ids).prevalence_C for ids in (None, np.repeat(np.arange(300), 3))
+    )
+    width = [float(logit(ends.high[0]) - logit(ends.low[0])) for ends in (one, three)]
+    assert width[1] == pytest.approx(np.sqrt(3) * width[0])
 
 
 def test_the_scores_are_those_of_scikit_learn_and_the_ranking_stays(rng):
