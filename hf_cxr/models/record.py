@@ -36,6 +36,11 @@ class ModelRecord:
         prevalence: finding -> share of positives that the calibrated probabilities assume, 0 to 1: that of validation;
             None for a model whose outputs are not calibrated.
         licence_note: what the licence of the data says about models trained on them.
+        prevalence_shift: of a copy that assumes other prevalences than validation's, what was done: "method" ("given"
+            or "estimated"), "images" that an estimate is from, "not_estimated" (finding -> reason), "findings"
+            (finding -> "source", "target", an estimate's "low" and "high", and "bias" added to the logit), and
+            "copied_from_sha256", the fingerprint
+            of the model before. None for a model as its run wrote it.
     """
 
     version: str | None = None
@@ -50,6 +55,7 @@ class ModelRecord:
     operating_points: Mapping[str, Mapping[str, Any] | None] | None = None
     prevalence: Mapping[str, float] | None = None
     licence_note: str | None = None
+    prevalence_shift: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, config: PreTrainedConfig | Mapping[str, Any]) -> "ModelRecord | None":

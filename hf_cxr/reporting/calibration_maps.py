@@ -1,0 +1,105 @@
+"""The section that compares calibration maps: which is best on new patients, and whether that matters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hf_cxr.reporting.document import Heading, Table, Text
+from hf_cxr.reporting.numbers import p_value
+from hf_cxr.reporting.section import Section
+from hf_cxr.reporting.shares import change_with_interval
+
+TITLES = {
+    "none": "none",
+    "temperature": "temperature, one",
+    "temperature_per_finding": "temperature, by finding",
+    "affine": "affine (Platt), by finding",
+    "isotonic": "isotonic, by finding",
+}
+
+
+def calibration_maps_section(values: Mapping[str, Any]) -> Section:
+    """From the values of `evaluation.calibration_maps.CalibrationMaps.to_dict`."""
+    level, maps = f"{100 * values['confidence']:g} %", values["maps"]
+    heading = Heading("Which calibration map")
+    if values["best"] is None:
+        return Section((heading, Text(f"No map can be compared. {_excluded(values)}")))
+    rows = [
+        [
+            TITLES[key],
+            f"{one['log_loss']:.4f}",
+            "" if key == values["baseline"] else change_with_interval(one["difference"]),
+            "" if key == values["baseline"] else p_value(one["p"]),
+            "no" if key == "isotonic" else "yes",
+        ]
+        for key, one in maps.items()
+    ]
+    best = list(maps).index(values["best"])
+    findings = list(maps["affine"]["findings"])
+    others = [key for key in maps if key not in ("none", values["baseline"])]
+    by_finding = [
+        [
+            name.replace("_", " "),
+            f"{maps['none']['findings'][name]['log_loss']:.4f}",
+            f"{maps['affine']['findings'][name]['log_loss']:.4f}",
+            *(change_with_interval(maps[key]["findings"][name]["difference"]) for key in others),
+        ]
+        for name in findings
+    ]
+    blocks = [
+        heading,
+        Text(calibration_verdict(values), strong=True),
+        Table.of(
+            ("map", "log loss", "minus affine", "p", "can be folded"),
+            rows,
+            f"Mean log loss in nats over {len(findings)} findings, on validation patients left out of the fit "
+            f"({values['folds']} folds by patient); lower is better. {level} patient-clustered intervals; p is "
+            "corrected for the comparisons (Holm).",
+            bold=frozenset({(best, 0), (best, 1)}),
+        ),
+        Text(
+            "A map that is affine in the logit is one more linear step, so it goes into the model's last layer and "
+            "every program that loads the model gets calibrated probabilities. An isotonic map is a step function: it "
+            "cannot be folded, and it gives equal probabilities to images that the model ranks. A temperature is an "
+            "affine map without an intercept: it cannot correct probabilities that are too high or too low on average."
+        ),
+        Table.of(
+            ("finding", "log loss,\nno map", "log loss,\naffine", *(f"{TITLES[key]}\nminus affine" for key in others)),
+            by_finding,
+            "Each finding on the left-out patients.",
+        ),
+    ]
+    if values["folds_without_slope"]:
+        names = ", ".join(
+            f"{name.replace('_', ' ')} ({folds} of {values['folds']})"
+            for name, folds in values["folds_without_slope"].items()
+        )
+        blocks.append(
+            Text(
+                f"In some folds the scores did not rank a finding, and the affine map was an intercept alone: {names}."
+            )
+        )
+    if values["excluded"]:
+        blocks.append(Text(_excluded(values)))
+    return Section(tuple(blocks))
+
+
+def calibration_verdict(values: Mapping[str, Any]) -> str:
+    """Which map is best, and whether the difference to the affine map matters: one or two sentences."""
+    best, baseline = values["best"], values["baseline"]
+    affine = values["maps"][baseline]["log_loss"]
+    if best == baseline:
+        return "No other map has a lower log loss on new patients than the affine map, which the model has."
+    one = values["maps"][best]
+    share = 100 * -one["difference"]["value"] / affine
+    start = (
+        f"The map of lowest log loss is {TITLES[best]}, {share:.2g} % below the affine map "
+        f"({change_with_interval(one['difference'])} nats)"
+    )
+    if one["p"] >= 1 - values["confidence"]:
+        return f"{start}; that is within what chance explains (p {p_value(one['p'])}), so it does not matter."
+    return f"{start}, and chance does not explain it (p {p_value(one['p'])}). The affine map gives that away."
+
+
+def _excluded(values: Mapping[str, Any]) -> str:
+    reasons = (f"{name.replace('_', ' ')}: {reason}" for name, reason in values["excluded"].items())
+    return f"Not compared: {'; '.join(reasons)}."

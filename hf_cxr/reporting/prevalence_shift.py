@@ -1,0 +1,98 @@
+"""The section on prevalence shift: what other prevalences do to the probabilities; and the table of one shift."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hf_cxr.evaluation.prevalence_shift import prevalence_bias
+from hf_cxr.reporting.document import Heading, Table, Text
+from hf_cxr.reporting.section import Section
+from hf_cxr.reporting.shares import change_with_interval, percent, percent_with_interval
+
+NAMES = {"estimated": "estimated, without labels", "observed": "observed, from the labels"}
+
+
+def prevalence_shift_section(values: Mapping[str, Any]) -> Section:
+    """From the values of `evaluation.prevalence_shift.PrevalenceShift.to_dict`."""
+    level = f"{100 * values['confidence']:g} %"
+    findings = list(values["source"])
+    scores = values["scores"]
+    columns = [name for name in scores if name != "observed"]
+    rows = [
+        [
+            name.replace("_", " "),
+            percent(values["source"][name]),
+            percent_with_interval(values["observed"][name]),
+            percent_with_interval(values["estimated"][name]) if name not in values["not_estimated"] else "no estimate",
+            *(percent(scores[target]["mean_probability"][name]["value"]) for target in columns),
+            *(change_with_interval(values["changes"][target]["log_loss"][name]) for target in columns[1:]),
+        ]
+        for name in findings
+    ]
+    head = (
+        *("finding", "assumed", "observed", "estimated\nwithout labels"),
+        *(f"mean p,\n{target}" for target in columns),
+        *(f"log loss,\n{target} − as calibrated" for target in columns[1:]),
+    )
+    macro = [
+        [
+            NAMES.get(target, f"given: {target}"),
+            *(change_with_interval(by_score[score]) for score in ("log_loss", "brier")),
+        ]
+        for target, by_score in values["macro_changes"].items()
+    ]
+    unknown = {name.replace("_", " "): reason for name, reason in values["not_estimated"].items()}
+    blocks = [
+        Heading("Other prevalences"),
+        Text(
+            "Calibrated probabilities assume the prevalences of validation. Where findings are more or less frequent "
+            "but look the same, probabilities are right after a shift of each finding's logit. The table shows what "
+            "shifts would do on test: to the prevalences estimated from the scores alone (Saerens et al., 2002), and "
+            "to those observed there, which need the labels and bound what an estimate can gain. The reported figures "
+            "of this model are those without a shift."
+        ),
+        Table.of(
+            ("prevalences", "change of mean log loss", "change of mean Brier score"),
+            macro,
+            f"Mean over the findings that are shifted; below 0 is better. {level} patient-clustered intervals.",
+        ),
+        Table.of(
+            head,
+            rows,
+            "Assumed: share of positives on validation. Observed: on test. A shift changes no ranking, so AUC and AP "
+            "stay. If the estimate's interval is far from the observed prevalence, the findings do not look as they "
+            "did on validation, and an estimate must not be trusted for this model.",
+        ),
+    ]
+    if unknown:
+        blocks.append(Text("No estimate: " + "; ".join(f"{name}: {why}" for name, why in unknown.items()) + "."))
+    return Section(tuple(blocks))
+
+
+def shift_table(
+    source: Mapping[str, float], target: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
+) -> Table:
+    """What a shift does to each finding.
+
+    Args:
+        source: finding -> prevalence before, of the findings in ``target``.
+        target: finding -> prevalence after.
+        intervals: finding -> low and high end of an estimated prevalence's interval; empty for given ones.
+    """
+    bias = prevalence_bias([source[name] for name in target], list(target.values()))
+    rows = [
+        [
+            name.replace("_", " "),
+            percent(source[name]),
+            percent_with_interval(dict(zip(("value", "low", "high"), (now, *intervals[name]), strict=True)))
+            if name in intervals
+            else percent(now),
+            f"{one:+.3f}".replace("-", "−"),
+        ]
+        for (name, now), one in zip(target.items(), bias, strict=True)
+    ]
+    return Table.of(
+        ("finding", "prevalence before", "prevalence now", "added to the logit"),
+        rows,
+        "Findings that are not listed are as they were."
+        + (" In brackets: the 95 % interval of the estimate." if intervals else ""),
+    )
