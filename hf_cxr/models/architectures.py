@@ -11,6 +11,7 @@ Refused: an architecture that is not in `ARCHITECTURES`, other than three channe
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,19 +31,34 @@ from hf_cxr.options import check_options
 from hf_cxr.saved_models import reading
 from hf_cxr.words import error_words
 
-# Name, as config.json has it (model_type) -> check of the architecture's own values, or None where the common checks
-# and the pass on the meta device are enough.
-ARCHITECTURES: dict[str, Callable[[Mapping[str, Any], str], None] | None] = {
-    "beit": check_patches,
-    "convnext": None,
-    "convnextv2": None,
-    "deit": check_patches,
-    "dinov2": check_patches,
-    "dinov2_with_registers": check_patches,
-    "focalnet": None,
-    "swin": check_swin,
-    "swinv2": None,
-    "vit": check_patches,
+
+@dataclass(frozen=True)
+class Architecture:
+    """What this package must know of an architecture that transformers builds.
+
+    Args:
+        map_layer: the layer whose output a heat map is made of, as a path below the backbone (a number is a place in
+            a list, -1 the last); `map_layer` reads it.
+        check: of the architecture's own values; None where the common checks and the pass on the meta device are
+            enough.
+    """
+
+    map_layer: str
+    check: Callable[[Mapping[str, Any], str], None] | None = None
+
+
+# Name, as config.json has it (model_type) -> what must be known of it.
+ARCHITECTURES: dict[str, Architecture] = {
+    "beit": Architecture("layers.-1.layernorm_before", check_patches),
+    "convnext": Architecture("encoder.stages.-1"),
+    "convnextv2": Architecture("encoder.stages.-1"),
+    "deit": Architecture("layers.-1.layernorm_before", check_patches),
+    "dinov2": Architecture("encoder.layer.-1.norm1", check_patches),
+    "dinov2_with_registers": Architecture("encoder.layer.-1.norm1", check_patches),
+    "focalnet": Architecture("encoder.stages.-1.layers.-1"),
+    "swin": Architecture("encoder.layers.-1.blocks.-1.layernorm_after", check_swin),
+    "swinv2": Architecture("encoder.layers.-1.blocks.-1"),
+    "vit": Architecture("layers.-1.layernorm_before", check_patches),
 }
 
 IMAGE_SIZE, PATCH_SIZE = (1, 4096), (1, 256)  # least and most, in pixels
@@ -87,7 +103,7 @@ def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
     defaults = kind()
     filled = {key: getattr(defaults, key) for key in kind.__dataclass_fields__} | dict(values)
     _check_common(filled, where)
-    own_check = ARCHITECTURES[name]
+    own_check = ARCHITECTURES[name].check
     if own_check is not None:
         own_check(filled, where)
     # Where an architecture has two classifiers, transformers chooses by this list and takes the first without it.
