@@ -23,8 +23,8 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from hf_cxr.evaluation import METRICS, modern_figures
-from hf_cxr.evaluation.metric import OLD_KEYS
+from hf_cxr.evaluation import headline_metrics, modern_figures
+from hf_cxr.evaluation.kernels import OLD_KEYS
 from hf_cxr.files import file_sha256
 from hf_cxr.models.head import outputs_of
 from hf_cxr.models.record import ModelRecord
@@ -448,7 +448,7 @@ def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: _Weights) -> 
         if value is not None and expected is not None and value != expected
     ]
     claimed = _claimed(parsed["README.md"], protocol.get("dataset"))
-    for key, metric in METRICS.items():
+    for key, metric in headline_metrics().items():
         value = test.get("all", {}).get(key, {}).get("macro")
         if not isinstance(value, float):
             continue

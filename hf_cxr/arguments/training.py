@@ -19,7 +19,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from hf_cxr.arguments import check
 from hf_cxr.arguments.schedules import resolve_schedule
 from hf_cxr.arguments.trackers import check_trackers
-from hf_cxr.evaluation.metric import METRICS, metric_key
+from hf_cxr.evaluation.kernels import headline_metrics, metric_key
 from hf_cxr.yaml_files import parse_yaml
 
 LANGUAGE = "it is for language models"
@@ -225,7 +225,9 @@ class CXRTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Go back to the best checkpoint at the end."})
     metric_for_best_model: str = field(
         default="auc",
-        metadata={"help": f"Validation figure that picks the best checkpoint: {', '.join(METRICS)} or loss."},
+        metadata={
+            "help": f"Validation figure that picks the best checkpoint: {', '.join(headline_metrics())} or loss."
+        },
     )
     images_per_step: int | None = field(
         default=None,
@@ -271,7 +273,7 @@ class CXRTrainingArguments(TrainingArguments):
             self.metric_for_best_model = metric_key(self.metric_for_best_model, also=("loss",))
         except ValueError as error:
             raise ValueError(f"metric_for_best_model: {error}") from error
-        metric = METRICS.get(self.metric_for_best_model)
+        metric = headline_metrics().get(self.metric_for_best_model)
         better = metric is not None and metric.higher_is_better
         check(self.greater_is_better in (None, better), "greater_is_better", self.greater_is_better, "left out")
         self.lr_scheduler_kwargs = resolve_schedule(

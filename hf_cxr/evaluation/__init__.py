@@ -3,16 +3,18 @@
     report = evaluate_predictions(predictions.probabilities, predictions.labels, predictions.patient_ids)
     report.measured["all"]["auc"].macro_interval
 
-Arrays in, values out; nothing here knows a model or needs torch. `metric` is the table of metrics, `kernels` their
-arithmetic, `bootstrap` their intervals, `report` all figures of a set of predictions, `comparison` several methods
-with several seeds, `calibration` the map that makes probabilities of scores.
+Arrays in, values out; nothing here knows a model or needs torch. `kernels` is the table of metrics and their
+arithmetic, `draws` the draws of patients, `bootstrap` the metrics' intervals, `report` all figures of a set of
+predictions, `comparison` several methods with several seeds, `calibration` the map that makes probabilities of scores.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from hf_cxr.evaluation.bootstrap import BootstrapResult, PairedDifference, bootstrap_metrics, paired_difference
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
-from hf_cxr.evaluation.metric import METRICS, Measured, Metric
+from hf_cxr.evaluation.draws import PatientDraws
+from hf_cxr.evaluation.kernels import METRICS, headline_metrics
+from hf_cxr.evaluation.metric import Average, Measured, Metric
 from hf_cxr.evaluation.older import modern_figures
 from hf_cxr.evaluation.report import (
     Counts,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METRICS",
+    "Average",
     "BootstrapResult",
     "Calibration",
     "Counts",
@@ -33,9 +36,11 @@ __all__ = [
     "Metric",
     "MultiLabelMetric",
     "PairedDifference",
+    "PatientDraws",
     "bootstrap_metrics",
     "evaluate_predictions",
     "fit_calibration",
+    "headline_metrics",
     "modern_figures",
     "paired_difference",
 ]

@@ -1,11 +1,9 @@
-"""Patient-clustered bootstrap intervals of every metric in `METRICS`, and paired comparison of two models.
+"""Patient-clustered bootstrap intervals of every metric in `kernels.METRICS`, and paired comparison of two models.
 
-Images of one patient are not independent, so patients are drawn with replacement, never images; a patient that is
-drawn twice counts twice with all their images. An image's weight is the number of times its patient was drawn. The
-patients are drawn once, and every metric, model and subset is measured under the same weights, by the kernel that
-measures the full sample.
+The patients are drawn once (see `draws`), and every metric, model and subset is measured under the same weights, by
+the kernel that measures the full sample.
 
-N = images, C = findings, M = patients, R = resamples (draws).
+N = images, C = findings, M = patients, R = resamples (draws), G = groups of patients left out in turn.
 
 Draws without a positive or without a negative of a finding leave that finding undefined (NaN), which is likely only
 below about five positive patients. Percentiles are taken over the defined draws and their number is reported. The
@@ -13,59 +11,123 @@ macro mean is taken over the findings that are defined in the full sample, the s
 one of them is undefined has no macro mean, because a mean over fewer findings is another quantity.
 
 Refused: a missing patient id, fewer than two patients.
-
-Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), percentile intervals; Field and Welsh, Journal
-of the Royal Statistical Society B 69 (2007), resampling whole clusters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hf_cxr.evaluation.cells import Ranking, WeightedCells, rank
 from hf_cxr.evaluation.checks import Array, check_scores
-from hf_cxr.evaluation.kernels import Ranking, WeightedCells, rank
-from hf_cxr.evaluation.metric import METRICS, Measured
+from hf_cxr.evaluation.draws import (
+    CONFIDENCE,
+    RESAMPLES,
+    bca_interval,
+    check_confidence,
+    draw_blocks,
+    left_out_blocks,
+    number_patients,
+    percentile_interval,
+    two_sided_p,
+)
+from hf_cxr.evaluation.kernels import headline_metrics
+from hf_cxr.evaluation.metric import Average, Measured, Metric
 from hf_cxr.evaluation.metrics import macro
 
-CELLS_AT_ONCE = 2**19
-"""Weights gathered at a time: 4 MiB, small enough for the processor's cache, which is what makes this quick."""
+Interval = Literal["percentile", "bca"]
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A metric on the full sample, ``value_C``, and in each draw of patients, ``draw_RC``; NaN where undefined."""
+    """A metric of some columns (findings, or a mean over some): NaN where undefined.
+
+    Attributes:
+        value_C: on the full sample.
+        draw_RC: in each draw of patients.
+        left_out_GC: with each group of patients left out in turn, for BCa intervals; None for percentile intervals.
+        positives: how many of each finding, the weights of the weighted mean; None where they are not counted.
+        pooled: the metric of all cells together, a sample of one column; None where it is not measured.
+    """
 
     value_C: Array
     draw_RC: Array
+    left_out_GC: Array | None = None
+    positives: "Sample | None" = None
+    pooled: "Sample | None" = None
+
+    def mean(self, columns: Sequence[int], weights: "Sample | None" = None) -> "Sample":
+        """The mean over some findings, a sample of one column; in each draw weighted by another sample, if given."""
+
+        def averaged(value_XC: Array, weight_XC: Array | None) -> Array:
+            if not len(columns):
+                return np.full((len(value_XC), 1), np.nan)
+            if weight_XC is None:
+                return value_XC[:, columns].mean(axis=1, keepdims=True)
+            weight_XC = weight_XC[:, columns]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return ((value_XC[:, columns] * weight_XC).sum(axis=1) / weight_XC.sum(axis=1))[:, None]
+
+        parts = (self.value_C[None], self.draw_RC, self.left_out_GC)
+        by = (None,) * 3 if weights is None else (weights.value_C[None], weights.draw_RC, weights.left_out_GC)
+        value, draw, left_out = (None if one is None else averaged(one, w) for one, w in zip(parts, by, strict=True))
+        return Sample(value[0], draw, left_out)
+
+    @property
+    def defined(self) -> NDArray[np.int64]:
+        """The columns that are defined in the full sample."""
+        return np.flatnonzero(~np.isnan(self.value_C))
 
     @property
     def macro_R(self) -> Array:
         """The macro mean in each draw, over the findings that are defined in the full sample."""
-        return mean_over(self.draw_RC, np.flatnonzero(~np.isnan(self.value_C)))
+        return self.mean(self.defined).draw_RC[:, 0]
 
-    def measured(self, confidence: float) -> Measured:
-        """Values with percentile intervals."""
-        low_C, high_C = percentile_interval(self.draw_RC, confidence)
-        macro_R = self.macro_R
-        (macro_low,), (macro_high,) = percentile_interval(macro_R[:, None], confidence)
+    def interval(self, confidence: float) -> tuple[Array, Array]:
+        """Low and high of each column, (C,)."""
+        if self.left_out_GC is None:
+            return percentile_interval(self.draw_RC, confidence)
+        return bca_interval(self.value_C, self.draw_RC, self.left_out_GC, confidence)
+
+    def average(self, confidence: float) -> Average:
+        """Of a sample of one column."""
+        (low,), (high,) = self.interval(confidence)
+        return Average(float(self.value_C[0]), float(low), float(high), int((~np.isnan(self.draw_RC)).sum()))
+
+    def measured(self, confidence: float, tiers: Mapping[str, Sequence[int]] | None = None) -> Measured:
+        """Values with intervals, the macro mean, and as far as the sample has them the micro and weighted mean.
+
+        Args:
+            confidence: in (0, 1).
+            tiers: name -> columns of findings whose mean is wanted as well.
+        """
+        low_C, high_C = self.interval(confidence)
+        mean = self.mean(self.defined).average(confidence)
+        averages = {}
+        if self.pooled is not None:
+            averages["micro"] = self.pooled.average(confidence)
+        if self.positives is not None:
+            averages["weighted"] = self.mean(self.defined, self.positives).average(confidence)
+        for name, columns in (tiers or {}).items():
+            averages[name] = self.mean([c for c in columns if c in self.defined]).average(confidence)
         return Measured(
             value_C=self.value_C,
             low_C=low_C,
             high_C=high_C,
             draws_C=(~np.isnan(self.draw_RC)).sum(axis=0),
             macro=macro(self.value_C),
-            macro_low=float(macro_low),
-            macro_high=float(macro_high),
-            macro_draws=int((~np.isnan(macro_R)).sum()),
+            macro_low=mean.low,
+            macro_high=mean.high,
+            macro_draws=mean.draws,
+            averages=averages,
         )
 
 
 @dataclass(frozen=True, eq=False)
 class BootstrapResult:
-    """Every metric by its key, with its interval (``measured``) and its draws (``samples``)."""
+    """Every headline metric by its key, with its interval (``measured``) and its draws (``samples``)."""
 
     measured: dict[str, Measured]
     samples: dict[str, Sample]
@@ -96,11 +158,11 @@ def bootstrap_metrics(
     label_NC: ArrayLike,
     patient_ids_N: Sequence[Any],
     *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
     rng: np.random.Generator,
 ) -> BootstrapResult:
-    """Percentile intervals of every metric, per finding and macro.
+    """Percentile intervals of every headline metric, per finding and macro.
 
     Args:
         score_NC: any finite real numbers; the ranking metrics of logits and probabilities are the same.
@@ -126,8 +188,8 @@ def paired_difference(
     label_NC: ArrayLike,
     patient_ids_N: Sequence[Any],
     *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
     rng: np.random.Generator,
 ) -> PairedDifference:
     """First model minus second on the same images: the difference, its interval and a two-sided p value.
@@ -158,74 +220,110 @@ def _measured(samples: dict[str, Sample], confidence: float) -> dict[str, Measur
     return {key: sample.measured(confidence) for key, sample in samples.items()}
 
 
-def check_confidence(confidence: float) -> None:
-    """Refuse a confidence that is not in (0, 1)."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1; got {confidence}")
-
-
-def number_patients(patient_ids_N: Sequence[Any], n_images: int) -> tuple[NDArray[np.int64], int]:
-    """Number every patient, in sorted order, so that the draws do not depend on the order of the rows."""
-    # tolist() turns numpy scalars into plain ones, which hash and compare alike.
-    ids = np.asarray(patient_ids_N, dtype=object).tolist()
-    if len(ids) != n_images:
-        raise ValueError(f"{len(ids)} patient ids for {n_images} images")
-    missing = [row for row, patient in enumerate(ids) if _is_missing(patient)]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} images have no patient id, the first at row {missing[0]}; "
-            "intervals need every image's patient: give each image of an unknown patient an id of its own"
-        )
-    number = {patient: code for code, patient in enumerate(sorted(set(ids), key=str))}
-    if len(number) < 2:
-        raise ValueError(f"intervals need at least two patients; got {len(number)}")
-    return np.array([number[patient] for patient in ids], dtype=np.int64), len(number)
-
-
-def _is_missing(patient: Any) -> bool:
-    if patient is None or (isinstance(patient, str) and not patient):
-        return True
-    try:
-        return bool(patient != patient)  # NaN and NaT are unequal to themselves
-    except TypeError:  # pandas.NA: its comparisons have no truth value
-        return True
-
-
 def draw_samples(
     pairs: Sequence[tuple[Array, Array]],
     patient_N: NDArray[np.int64],
     n_patients: int,
     resamples: int,
     rng: np.random.Generator,
+    *,
+    metrics: Mapping[str, Metric] | None = None,
+    threshold_C: Array | None = None,
+    averages: bool = False,
+    interval: Interval = "percentile",
 ) -> list[dict[str, Sample]]:
-    """Every metric of each pair of scores and labels (N, C), by key; all in the same draws of patients.
+    """Metrics of each pair of scores and labels (N, C), by key; all in the same draws of patients.
 
     Memory does not grow with R. The arrays are taken as checked.
+
+    Args:
+        pairs: scores and labels, each (N, C).
+        patient_N, n_patients: from `number_patients`.
+        resamples: R.
+        rng: of the draws.
+        metrics: by key; by default the headline metrics.
+        threshold_C: of the decision metrics.
+        averages: measure all cells together as well, and count the positives of each draw.
+        interval: "bca" measures every metric with groups of patients left out, too.
     """
     if resamples < 2:
         raise ValueError(f"resamples must be at least 2; got {resamples}")
-    kernels = {key: metric.kernel for key, metric in METRICS.items()}
-    rankings = [
-        [_patient_ranking(*column, patient_N) for column in zip(score_NC.T, label_NC.T, strict=True)]
-        for score_NC, label_NC in pairs
-    ]
-    # Row 0 is the full sample: every patient once.
-    value_RC = [{key: np.empty((1 + resamples, len(ranking_C))) for key in kernels} for ranking_C in rankings]
+    metrics = headline_metrics() if metrics is None else metrics
+    jackknife = list(left_out_blocks(patient_N, n_patients)) if interval == "bca" else []
+    groups = sum(map(len, jackknife))
+    measurers = [_Measurer(*pair, patient_N, metrics, threshold_C, averages, 1 + resamples + groups) for pair in pairs]
 
     def fill(rows: slice, weight_RM: NDArray[np.int64]) -> None:
-        for by_key, ranking_C in zip(value_RC, rankings, strict=True):
-            for column, ranking in enumerate(ranking_C):
-                cells = WeightedCells(ranking, weight_RM)
-                for key, kernel in kernels.items():
-                    by_key[key][rows, column] = kernel(cells)
+        for measurer in measurers:
+            measurer.fill(rows, weight_RM)
 
+    # Row 0 is the full sample: every patient once.
     fill(slice(0, 1), np.ones((1, n_patients), dtype=np.int64))
-    at_once = max(1, min(resamples, CELLS_AT_ONCE // len(patient_N)))
-    for start in range(1, 1 + resamples, at_once):
-        rows = slice(start, min(start + at_once, 1 + resamples))
-        draws = [rng.integers(n_patients, size=n_patients) for _ in range(rows.start, rows.stop)]
-        fill(rows, np.stack([np.bincount(draw_M, minlength=n_patients) for draw_M in draws]))
-    return [{key: Sample(value[0], value[1:]) for key, value in by_key.items()} for by_key in value_RC]
+    for rows, weight_RM in draw_blocks(patient_N, n_patients, resamples, rng):
+        fill(slice(1 + rows.start, 1 + rows.stop), weight_RM)
+    start = 1 + resamples
+    for weight_GM in jackknife:
+        fill(slice(start, start + len(weight_GM)), weight_GM)
+        start += len(weight_GM)
+    return [measurer.samples(resamples, bool(groups)) for measurer in measurers]
+
+
+class _Measurer:
+    """One pair of scores and labels: its rankings, and the values under all weights, X rows of them."""
+
+    def __init__(
+        self,
+        score_NC: Array,
+        label_NC: Array,
+        patient_N: NDArray[np.int64],
+        metrics: Mapping[str, Metric],
+        threshold_C: Array | None,
+        averages: bool,
+        rows: int,
+    ) -> None:
+        self.metrics = metrics
+        findings = label_NC.shape[1]
+        self.threshold_C = np.full(findings, np.nan) if threshold_C is None else threshold_C
+        columns = zip(score_NC.T, label_NC.T, strict=True)
+        self.rankings = [_patient_ranking(score_N, label_N, patient_N) for score_N, label_N in columns]
+        # A column more for all cells together.
+        if averages:
+            patients = np.repeat(patient_N, findings)
+            self.rankings.append(_patient_ranking(score_NC.ravel(), label_NC.ravel(), patients))
+        self.averages = averages
+        self.findings = findings
+        self.value_XC = {key: np.full((rows, len(self.rankings)), np.nan) for key in metrics}
+        self.positives_XC = np.zeros((rows, findings))
+
+    def fill(self, rows: slice, weight_RM: NDArray[np.int64]) -> None:
+        confusions = []
+        for column, ranking in enumerate(self.rankings):
+            if column < self.findings:
+                cells = WeightedCells(ranking, weight_RM, self.threshold_C[column])
+                self.positives_XC[rows, column] = cells.positives_R
+                if not np.isnan(cells.threshold):
+                    confusions.append(cells.confusion)
+            else:
+                # Each finding has a threshold of its own, so the counts are added up and not taken from the pool.
+                counts = tuple(np.sum(confusions, axis=0)) if confusions else None
+                cells = WeightedCells(ranking, weight_RM, counts=counts)
+            for key, metric in self.metrics.items():
+                self.value_XC[key][rows, column] = metric.kernel(cells)
+
+    def samples(self, resamples: int, jackknife: bool) -> dict[str, Sample]:
+        def sample(value_XC: Array, **more: Sample | None) -> Sample:
+            left_out_GC = value_XC[1 + resamples :] if jackknife else None
+            return Sample(value_XC[0], value_XC[1 : 1 + resamples], left_out_GC, **more)
+
+        positives = sample(self.positives_XC) if self.averages else None
+        return {
+            key: sample(
+                value_XC[:, : self.findings],
+                positives=positives,
+                pooled=sample(value_XC[:, self.findings :]) if self.averages else None,
+            )
+            for key, value_XC in self.value_XC.items()
+        }
 
 
 def _patient_ranking(score_N: Array, label_N: Array, patient_N: NDArray[np.int64]) -> Ranking:
@@ -237,18 +335,3 @@ def _patient_ranking(score_N: Array, label_N: Array, patient_N: NDArray[np.int64
 def mean_over(draw_RC: Array, columns: Sequence[int]) -> Array:
     """The mean over some findings in each draw, (R,); NaN if there is none."""
     return draw_RC[:, columns].mean(axis=1) if len(columns) else np.full(len(draw_RC), np.nan)
-
-
-def percentile_interval(draw_RC: Array, confidence: float) -> tuple[Array, Array]:
-    low_C, high_C = np.full((2, draw_RC.shape[1]), np.nan)
-    for column, draw_R in enumerate(draw_RC.T):
-        defined = draw_R[~np.isnan(draw_R)]
-        if len(defined):
-            low_C[column], high_C[column] = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return low_C, high_C
-
-
-def two_sided_p(draw_RC: Array) -> Array:
-    defined_C = (~np.isnan(draw_RC)).sum(axis=0)
-    smaller_C = np.minimum((draw_RC <= 0).sum(axis=0), (draw_RC >= 0).sum(axis=0))
-    return np.where(defined_C > 0, np.minimum(1.0, 2 * (smaller_C + 1) / (defined_C + 1)), np.nan)

@@ -1,6 +1,6 @@
 """The table of metrics as an `evaluate.Metric`: what the Trainer uses, and other code that expects one.
 
-Every number comes from `metric.METRICS`; this module holds no computation. It needs no network: the metric is this
+Every number comes from `kernels.METRICS`; this module holds no computation. It needs no network: the metric is this
 class and is not looked up on the Hub. Predictions and references stay in memory: concurrent processes share no file.
 
     metric = MultiLabelMetric(NIH14)
@@ -15,7 +15,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.evaluation.metrics import macro
 from hf_cxr.labels import NIH14, LabelSpace
 
@@ -25,8 +25,8 @@ Args:
     references: N lists of C labels: 1, 0, or NaN for unknown.
 
 Returns:
-    For each metric in the table, "<key>": its mean over the findings that are defined, and "<key>_<finding>": NaN
-    where undefined, as every ranking metric is for a finding whose known labels have one value only; "undefined": the
+    For each headline metric, "<key>": its mean over the findings that are defined, and "<key>_<finding>": NaN where
+    undefined, as every ranking metric is for a finding whose known labels have one value only; "undefined": the
     names of the findings that some metric does not define.
 """
 
@@ -50,7 +50,7 @@ class MultiLabelMetric(evaluate.Metric):
         return os.path.join(self._data_dir_root, self.name, self.config_name)
 
     def _info(self) -> evaluate.MetricInfo:
-        titles = ", ".join(metric.title for metric in METRICS.values())
+        titles = ", ".join(metric.title for metric in headline_metrics().values())
         # float64, so that no score is rounded on its way to the metric and ties stay as they were.
         row = datasets.List(datasets.Value("float64"), length=len(self.label_names))
         return evaluate.MetricInfo(
@@ -62,7 +62,7 @@ class MultiLabelMetric(evaluate.Metric):
 
     def _compute(self, *, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, Any]:
         score_NC, label_NC = np.asarray(predictions, np.float64), np.asarray(references, np.float64)
-        value_C = {key: metric.measure(score_NC, label_NC) for key, metric in METRICS.items()}
+        value_C = {key: metric.measure(score_NC, label_NC) for key, metric in headline_metrics().items()}
         result: dict[str, Any] = {key: macro(array_C) for key, array_C in value_C.items()}
         for key, array_C in value_C.items():
             result |= {f"{key}_{name}": float(value) for name, value in zip(self.label_names, array_C, strict=True)}

@@ -1,133 +1,68 @@
-"""Metric kernels: one finding in, its value under R sets of row weights out.
+"""`METRICS`, the table of metrics, and their kernels: one finding in, its value under R sets of row weights out.
 
     kernel(cells: WeightedCells) -> (R,) float64, NaN where the weighted cells do not define the metric
 
-A kernel sees the order of the scores and not their values, so logits and probabilities give the same; figures of the
-probabilities themselves are in `report.RELIABILITY`. A weight of k is the same as k copies of a row, and 0 the same as
-its absence. The full sample is one set of weights, all 1; a bootstrap draw is the number of times each patient was
-drawn. `rank` sorts a finding once, and every kernel then measures it under all weights at once, so a kernel must not
-sort again. What two kernels need is a cached property of `WeightedCells`, computed once for both.
+Adding a metric is one kernel and one line in `METRICS`, at the end of this file: evaluation and its JSON, tables,
+report and intervals loop over this table; with ``headline`` the model card, validation during training, the choice of
+the best checkpoint, comparison and ensemble do too.
 
-N = images, C = findings, K = known cells of one finding in descending order of score, P = its positives, G = groups of
-equal scores that hold a positive, R = sets of weights.
+    METRICS["ap"].measure(score_NC, label_NC)        # (C,), on the full sample
+    report.measured["all"]["ap"].macro               # of `evaluate_predictions`, with intervals
+
+A metric is one of three kinds. A "ranking" metric sees the order of the scores and not their values, so logits and
+probabilities give the same. A "probability" metric reads the values, in [0, 1]. A "decision" metric counts what is
+called positive at the finding's threshold.
+
+R = sets of weights, K = known cells, G = groups of equal scores that hold a positive, E = groups of equal scores.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hf_cxr.evaluation import decision
+from hf_cxr.evaluation.cells import Ranking, WeightedCells, rank
 from hf_cxr.evaluation.checks import Array
+from hf_cxr.evaluation.metric import Kernel, Metric, on_full_sample
 
-Integers = NDArray[np.int64]
+__all__ = ["METRICS", "Ranking", "WeightedCells", "headline_metrics", "metric_key", "on_full_sample", "rank"]
 
+PARTIAL_RATE = 0.1
+"""False positive rate up to which the partial AUC is measured."""
 
-@dataclass(frozen=True, eq=False)
-class Ranking:
-    """The known cells of one finding in descending order of score.
-
-    Attributes:
-        order_K: the column of the weights that belongs to each cell: its image's row, or its image's patient.
-        positive_P: the places in that order that hold a positive, ascending.
-        last_G: for each group of equal scores that holds a positive, the place in positive_P of its last one.
-        start_G: the group's first place in the order.
-        end_G: the group's last place in the order.
-    """
-
-    order_K: Integers
-    positive_P: Integers
-    last_G: Integers
-    start_G: Integers
-    end_G: Integers
-
-
-def rank(score_N: Array, label_N: Array) -> Ranking:
-    """Sort the known cells of one finding; the arguments are taken as checked."""
-    known = np.flatnonzero(~np.isnan(label_N))
-    order_K = known[np.argsort(-score_N[known], kind="stable")]
-    score_K = score_N[order_K]
-    new_group_K = np.append(True, score_K[1:] != score_K[:-1])[: len(order_K)]
-    start = np.flatnonzero(new_group_K)
-    end = np.append(start[1:] - 1, len(order_K) - 1)[: len(start)]
-    positive_P = np.flatnonzero(label_N[order_K] == 1)
-    group_P = (np.cumsum(new_group_K) - 1)[positive_P]
-    last_G = np.flatnonzero(np.append(group_P[1:] != group_P[:-1], True)[: len(group_P)])
-    return Ranking(order_K, positive_P, last_G, start[group_P[last_G]], end[group_P[last_G]])
-
-
-@dataclass(frozen=True, eq=False)
-class WeightedCells:
-    """The known cells of one finding under R sets of weights: what a kernel gets.
-
-    Attributes:
-        ranking: from `rank`; its ``order_K`` indexes the columns of ``weights``.
-        weights: (R, N) or (R, patients), non-negative integers.
-    """
-
-    ranking: Ranking
-    weights: Integers
-
-    @cached_property
-    def weight_RK(self) -> Integers:
-        """The weight of each cell."""
-        return np.take(self.weights, self.ranking.order_K, axis=1)
-
-    @cached_property
-    def above_RK(self) -> Integers:
-        """Weight of the cells up to and including each place in the order."""
-        return np.cumsum(self.weight_RK, axis=1)
-
-    @cached_property
-    def true_RG(self) -> Integers:
-        """True positives if all cells down to the end of each group are called positive."""
-        # take() keeps each row contiguous, where [:, index] may not; the order of summation, and so the last bit of
-        # the average precision, then does not depend on R.
-        gained_RP = np.cumsum(np.take(self.weight_RK, self.ranking.positive_P, axis=1), axis=1)
-        return np.take(gained_RP, self.ranking.last_G, axis=1)
-
-    @cached_property
-    def hits_RG(self) -> Integers:
-        """Positives in each group."""
-        return np.diff(self.true_RG, axis=1, prepend=0)
-
-    @cached_property
-    def called_RG(self) -> Integers:
-        """Cells called positive down to the end of each group."""
-        return np.take(self.above_RK, self.ranking.end_G, axis=1)
-
-    @cached_property
-    def positives_R(self) -> Integers:
-        """Weight of the positives."""
-        return self.true_RG[:, -1] if self.true_RG.shape[1] else np.zeros(len(self.weights), np.int64)
-
-    @cached_property
-    def negatives_R(self) -> Integers:
-        """Weight of the negatives."""
-        return (self.above_RK[:, -1] if self.above_RK.shape[1] else self.positives_R) - self.positives_R
-
-    @cached_property
-    def both_R(self) -> NDArray[np.bool_]:
-        """Whether there are positives and negatives, without which no ranking metric is defined."""
-        return (self.positives_R > 0) & (self.negatives_R > 0)
-
-
-Kernel = Callable[[WeightedCells], Array]
+BINS = 15
+"""Of the expected calibration error."""
 
 
 def auc(cells: WeightedCells) -> Array:
     """Area under the ROC curve (Mann-Whitney form, ties count one half), (R,); NaN where a side has no weight."""
-    true_RG, hits_RG, ranking = cells.true_RG, cells.hits_RG, cells.ranking
     # Twice the negatives below a group, its own counting half: integers, so the sum over groups is exact.
-    false_after_RG = cells.called_RG - true_RG
-    called_before_RG = np.take(cells.above_RK, ranking.start_G, axis=1)
-    called_before_RG = called_before_RG - np.take(cells.weight_RK, ranking.start_G, axis=1)
-    false_before_RG = called_before_RG - (true_RG - hits_RG)
-    twice_pairs_R = (hits_RG * (2 * cells.negatives_R[:, None] - false_before_RG - false_after_RG)).sum(axis=1)
+    below_RG = 2 * cells.negatives_R[:, None] - cells.false_before_RG - cells.false_after_RG
+    twice_pairs_R = (cells.hits_RG * below_RG).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         auc_R = twice_pairs_R / (2 * cells.positives_R * cells.negatives_R)
     return np.where(cells.both_R, auc_R, np.nan)
+
+
+def partial_auc(cells: WeightedCells) -> Array:
+    """Area under the ROC curve up to a false positive rate of 0.1, scaled so that chance is 0.5 and the best 1, (R,).
+
+    Source: McClish, Medical Decision Making 9 (1989), as in scikit-learn's ``roc_auc_score(max_fpr=0.1)``.
+    """
+    limit_R1 = PARTIAL_RATE * cells.negatives_R[:, None]
+    before_RG, after_RG = cells.false_before_RG, cells.false_after_RG
+    # Each positive of a group lies somewhere between its first and last negative; the mean of what is left of the
+    # limit, over that stretch.
+    width_RG = np.maximum(after_RG - before_RG, 1)
+    left_of_RG = np.where(
+        after_RG <= limit_R1,
+        limit_R1 - (before_RG + after_RG) / 2,
+        np.maximum(limit_R1 - before_RG, 0) ** 2 / (2 * width_RG),
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area_R = (cells.hits_RG * left_of_RG).sum(axis=1) / (cells.positives_R * cells.negatives_R)
+    chance = PARTIAL_RATE**2 / 2
+    return np.where(cells.both_R, (1 + (area_R - chance) / (PARTIAL_RATE - chance)) / 2, np.nan)
 
 
 def ap(cells: WeightedCells) -> Array:
@@ -138,8 +73,145 @@ def ap(cells: WeightedCells) -> Array:
     return np.where(cells.both_R, ap_R, np.nan)
 
 
-def on_full_sample(kernel: Kernel, score_NC: Array, label_NC: Array) -> Array:
-    """A kernel's value of each finding with every row counted once, (C,); the arguments are taken as checked."""
-    one_1N = np.ones((1, len(score_NC)), dtype=np.int64)
-    value_C = [kernel(WeightedCells(rank(*pair), one_1N))[0] for pair in zip(score_NC.T, label_NC.T, strict=True)]
-    return np.array(value_C, dtype=np.float64)
+def ap_lift(cells: WeightedCells) -> Array:
+    """Average precision over prevalence, (R,): how many times better than a scorer that knows nothing."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return ap(cells) * cells.cells_R / cells.positives_R
+
+
+def log_loss(cells: WeightedCells) -> Array:
+    """Mean negative log-likelihood in nats, (R,); NaN where no cell has weight.
+
+    Probabilities are clipped to 2.2e-16 from 0 and 1, as in scikit-learn, so that one certain error stays finite.
+    """
+    clip = np.finfo(np.float64).eps
+    prob_K, label_K = np.clip(cells.ranking.score_K, clip, 1 - clip), cells.ranking.positive_K
+    return _per_cell(cells, -np.where(label_K == 1, np.log(prob_K), np.log1p(-prob_K)))
+
+
+def brier(cells: WeightedCells) -> Array:
+    """Mean squared difference of probability and label, (R,); NaN where no cell has weight.
+
+    Always giving the prevalence reaches prevalence x (1 - prevalence), so values of rare findings are small by nature.
+
+    Source: Brier, Monthly Weather Review 78 (1950).
+    """
+    return _per_cell(cells, (cells.ranking.score_K - cells.ranking.positive_K) ** 2)
+
+
+def brier_skill(cells: WeightedCells) -> Array:
+    """1 minus Brier score over that of always giving the prevalence, (R,): 0 knows nothing, 1 is perfect.
+
+    NaN where a side has no weight. The prevalence is that of the same images.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share_R = cells.positives_R / cells.cells_R
+        return np.where(cells.both_R, 1 - brier(cells) / (share_R * (1 - share_R)), np.nan)
+
+
+def ece(cells: WeightedCells, bins: int = BINS) -> Array:
+    """Expected calibration error over bins of equal mass, (R,); see `metrics.expected_calibration_error`."""
+    ranking = cells.ranking
+    if not len(ranking.end_E):
+        return np.full(len(cells.weights), np.nan)
+    gap_K = ranking.score_K - ranking.positive_K
+    edge_B = np.arange(1, bins + 1)  # from above: the part of the weight above the edge, times the number of bins
+    error_R = np.zeros(len(cells.weights))
+    for row, (total, above_K) in enumerate(zip(cells.cells_R, cells.above_RK, strict=True)):
+        end_E = above_K[ranking.end_E]
+        # A group belongs to the bin of its middle: those that end above the edge, and one more if its middle does.
+        groups_B = np.searchsorted(end_E, total * edge_B // bins, side="right")
+        next_B = np.minimum(groups_B, len(end_E) - 1)
+        start_B = np.where(next_B > 0, end_E[next_B - 1], 0)
+        groups_B += (groups_B < len(end_E)) & (bins * (start_B + end_E[next_B]) <= 2 * total * edge_B)
+        upto_K = np.cumsum(cells.weight_RK[row] * gap_K)
+        gap_B = np.where(groups_B > 0, upto_K[ranking.end_E[groups_B - 1]], 0.0)
+        error_R[row] = np.abs(np.diff(gap_B, prepend=0.0)).sum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return error_R / cells.cells_R
+
+
+def mean_probability_positives(cells: WeightedCells) -> Array:
+    """Mean probability that the positives get, (R,); NaN where they have no weight."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return cells.total(cells.ranking.score_K * cells.ranking.positive_K) / cells.positives_R
+
+
+def mean_probability_negatives(cells: WeightedCells) -> Array:
+    """Mean probability that the negatives get, (R,); NaN where they have no weight."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return cells.total(cells.ranking.score_K * (1 - cells.ranking.positive_K)) / cells.negatives_R
+
+
+def _per_cell(cells: WeightedCells, value_K: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return cells.total(value_K) / cells.cells_R
+
+
+def at_threshold(formula: decision.Decision) -> Kernel:
+    """The kernel of a formula of the four counts at the finding's threshold."""
+    return lambda cells: formula(*cells.confusion)
+
+
+def _probability(
+    key: str,
+    title: str,
+    kernel: Kernel,
+    higher: bool,
+    range: tuple[float, float] = (0, 1),
+    chance: float | None = None,
+) -> Metric:
+    return Metric(key, title, f"mean {title}", kernel, range, higher, chance, kind="probability")
+
+
+METRICS: dict[str, Metric] = {
+    metric.key: metric
+    for metric in (
+        Metric("auc", "AUC", "macro AUC", auc, chance=0.5, headline=True),
+        Metric("ap", "AP", "mAP", ap, chance="prevalence", headline=True),
+        Metric("partial_auc", "partial AUC", "macro partial AUC", partial_auc, chance=0.5),
+        Metric("ap_lift", "AP lift", "mean AP lift", ap_lift, (0, np.inf), chance=1.0),
+        _probability("log_loss", "log loss", log_loss, False, (0, np.inf)),
+        _probability("brier", "Brier", brier, False),
+        _probability("brier_skill", "Brier skill", brier_skill, True, (-np.inf, 1), 0.0),
+        _probability("ece", "ECE", ece, False),
+        _probability("mean_probability_positives", "mean p, positive", mean_probability_positives, True),
+        _probability("mean_probability_negatives", "mean p, negative", mean_probability_negatives, False),
+        *(
+            Metric(key, title, f"mean {title}", at_threshold(decision.DECISIONS[key]), kind="decision")
+            for key, title in (
+                ("sensitivity", "sensitivity"),
+                ("specificity", "specificity"),
+                ("ppv", "PPV"),
+                ("npv", "NPV"),
+                ("f1", "F1"),
+                ("accuracy", "accuracy"),
+            )
+        ),
+    )
+}
+
+# What earlier versions called them.
+OLD_KEYS = {"macro_auc": "auc", "roc_auc": "auc", "mean_average_precision": "ap", "average_precision": "ap"}
+
+
+def headline_metrics() -> dict[str, Metric]:
+    """The metrics that every table of findings, the model card, validation during training and comparisons show."""
+    return {key: metric for key, metric in METRICS.items() if metric.headline}
+
+
+def metric_key(name: str, *, also: Sequence[str] = ()) -> str:
+    """The key of a headline metric, or one of ``also``, from the key or the Trainer's ``eval_<key>``.
+
+    Raises:
+        ValueError: the name is unknown; the message gives the names to choose from, or the new name of an old one.
+
+    >>> metric_key("eval_ap"), metric_key("loss", also=("loss",))
+    ('ap', 'loss')
+    """
+    key = str(name).removeprefix("eval_")
+    known = (*headline_metrics(), *also)
+    if key in known:
+        return key
+    hint = f"its name is now {OLD_KEYS[key]}" if key in OLD_KEYS else f"choose from {', '.join(known)}"
+    raise ValueError(f"{name} is not a metric: {hint}")

@@ -1,28 +1,25 @@
-"""`METRICS`, the table of metrics, and `Measured`, what one of them is on one set of images.
-
-Adding a metric is one kernel (`kernels`) and one line in `METRICS`: evaluation, its JSON, tables, cards, validation
-during training, the choice of the best checkpoint, comparison and ensemble all loop over this table.
-
-    METRICS["ap"].measure(score_NC, label_NC)        # (C,), on the full sample
-    report.measured["all"]["ap"].macro               # of `evaluate_predictions`, with intervals
+"""`Metric`, a line of the table `kernels.METRICS`, and `Measured`, what one of them is on one set of images.
 
 N = images, C = findings.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_cxr.evaluation import kernels
-from hf_cxr.evaluation.checks import Array, check_scores
+from hf_cxr.evaluation.cells import WeightedCells, rank
+from hf_cxr.evaluation.checks import Array, check_probabilities, check_scores
+
+Kernel = Callable[[WeightedCells], Array]
+"""One finding's value under R sets of weights, (R,); NaN where undefined. See `kernels`."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of how the scores of one finding rank its images.
+    """A figure of the scores and labels of one finding.
 
     Attributes:
         key: its one name: in JSON, in the config, in the Trainer's logs (``eval_<key>``) and on the model card.
@@ -32,23 +29,36 @@ class Metric:
         range: least and greatest value.
         higher_is_better: False for an error.
         chance: what a scorer that knows nothing reaches: a number, "prevalence", or None if there is no such level.
+        kind: whether it reads the order of the scores, their values as probabilities, or the calls at a threshold.
+        headline: shown in every table of findings, on the card, in comparisons and during training; the rest are
+            shown in the report's own sections.
     """
 
     key: str
     title: str
     macro_title: str
-    kernel: kernels.Kernel
+    kernel: Kernel
     range: tuple[float, float] = (0.0, 1.0)
     higher_is_better: bool = True
     chance: float | Literal["prevalence"] | None = None
+    kind: Literal["ranking", "probability", "decision"] = "ranking"
+    headline: bool = False
 
-    def measure(self, score_NC: ArrayLike, label_NC: ArrayLike) -> Array:
+    def measure(self, score_NC: ArrayLike, label_NC: ArrayLike, threshold_C: ArrayLike | None = None) -> Array:
         """Each finding's value on the full sample, (C,) float64; NaN where undefined.
 
+        Args:
+            score_NC: finite; probabilities, unless it is a ranking metric.
+            label_NC: 1, 0 or NaN.
+            threshold_C: for a decision metric: a score of at least this is called positive; NaN for no threshold.
+
         Raises:
-            ValueError: shapes differ, a score is not finite, or a label is not 0, 1 or NaN.
+            ValueError: shapes differ, a score is not finite or not a probability, or a label is not 0, 1 or NaN.
         """
-        return kernels.on_full_sample(self.kernel, *check_scores(score_NC, label_NC))
+        check = check_scores if self.kind == "ranking" else check_probabilities
+        if threshold_C is not None:
+            threshold_C = np.asarray(threshold_C, dtype=np.float64)
+        return on_full_sample(self.kernel, *check(score_NC, label_NC), threshold_C)
 
     def chance_C(self, prevalence_C: Array) -> Array:
         """The chance level of each finding, (C,); NaN if there is none."""
@@ -57,46 +67,47 @@ class Metric:
         return np.full(len(prevalence_C), np.nan if self.chance is None else self.chance)
 
 
-METRICS: dict[str, Metric] = {
-    metric.key: metric
-    for metric in (
-        Metric("auc", "AUC", "macro AUC", kernels.auc, chance=0.5),
-        Metric("ap", "AP", "mAP", kernels.ap, chance="prevalence"),
-    )
-}
-
-# What earlier versions called them.
-OLD_KEYS = {"macro_auc": "auc", "roc_auc": "auc", "mean_average_precision": "ap", "average_precision": "ap"}
+def on_full_sample(kernel: Kernel, score_NC: Array, label_NC: Array, threshold_C: Array | None = None) -> Array:
+    """A kernel's value of each finding with every row counted once, (C,); the arguments are taken as checked."""
+    one_1N = np.ones((1, len(score_NC)), dtype=np.int64)
+    threshold_C = np.full(score_NC.shape[1], np.nan) if threshold_C is None else threshold_C
+    columns = zip(score_NC.T, label_NC.T, threshold_C, strict=True)
+    value_C = [kernel(WeightedCells(rank(score, label), one_1N, threshold))[0] for score, label, threshold in columns]
+    return np.array(value_C, dtype=np.float64)
 
 
-def metric_key(name: str, *, also: Sequence[str] = ()) -> str:
-    """The key of a metric in `METRICS`, or one of ``also``, from the key or the Trainer's ``eval_<key>``.
+@dataclass(frozen=True)
+class Average:
+    """A metric over several findings, with its interval, and the number of draws that define it."""
 
-    Raises:
-        ValueError: the name is unknown; the message gives the names to choose from, or the new name of an old one.
+    value: float
+    low: float
+    high: float
+    draws: int
 
-    >>> metric_key("eval_ap"), metric_key("loss", also=("loss",))
-    ('ap', 'loss')
-    """
-    key = str(name).removeprefix("eval_")
-    known = (*METRICS, *also)
-    if key in known:
-        return key
-    hint = f"its name is now {OLD_KEYS[key]}" if key in OLD_KEYS else f"choose from {', '.join(known)}"
-    raise ValueError(f"{name} is not a metric: {hint}")
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """Value, low, high."""
+        return self.value, self.low, self.high
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Average":
+        """The inverse of ``dataclasses.asdict``; None is read as NaN."""
+        return cls(*(as_number(values[name]) for name in ("value", "low", "high")), values["draws"])
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
     """One metric of one set of images: each finding and the macro mean, with percentile intervals.
 
-    The macro mean is over the findings that are defined in the full sample.
+    A mean is over the findings that are defined in the full sample.
 
     Attributes:
         value_C: on the full sample; NaN where undefined.
         low_C, high_C: percentile interval over draws of patients; NaN where no draw is defined.
         draws_C: number of draws that define the finding, int64.
         macro, macro_low, macro_high, macro_draws: the same for the macro mean.
+        averages: further means by name, see `report.evaluate_predictions`.
     """
 
     value_C: Array
@@ -107,6 +118,7 @@ class Measured:
     macro_low: float
     macro_high: float
     macro_draws: int
+    averages: Mapping[str, "Average"] = field(default_factory=dict)
 
     @property
     def undefined_C(self) -> NDArray[np.bool_]:
@@ -123,14 +135,15 @@ class Measured:
         return tuple(float(array_C[column]) for array_C in (self.value_C, self.low_C, self.high_C))
 
     def to_dict(self, label_names: Sequence[str]) -> dict[str, Any]:
-        """For JSON: macro figures, then ``value``, ``low``, ``high`` and ``draws`` by finding, then ``undefined``.
+        """For JSON: macro figures, ``value``, ``low``, ``high`` and ``draws`` by finding, ``undefined``, ``averages``.
 
         NaN stays NaN here; `files.plain` makes it None.
         """
         macro = {name: getattr(self, name) for name in ("macro", "macro_low", "macro_high", "macro_draws")}
         findings = {name: by_finding(getattr(self, f"{name}_C"), label_names) for name in PER_FINDING}
         undefined = [name for name, missing in zip(label_names, self.undefined_C, strict=True) if missing]
-        return {**macro, **findings, "undefined": undefined}
+        averages = {name: asdict(average) for name, average in self.averages.items()}
+        return {**macro, **findings, "undefined": undefined} | ({"averages": averages} if averages else {})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], label_names: Sequence[str]) -> "Measured":
@@ -138,7 +151,8 @@ class Measured:
         macro = {name: as_number(values[name]) for name in ("macro", "macro_low", "macro_high")}
         findings = {f"{name}_C": from_findings(values[name], label_names) for name in PER_FINDING}
         findings["draws_C"] = findings["draws_C"].astype(np.int64)
-        return cls(**findings, **macro, macro_draws=values["macro_draws"])
+        averages = {name: Average.from_dict(average) for name, average in (values.get("averages") or {}).items()}
+        return cls(**findings, **macro, macro_draws=values["macro_draws"], averages=averages)
 
 
 PER_FINDING = ("value", "low", "high", "draws")

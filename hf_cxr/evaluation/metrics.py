@@ -6,14 +6,15 @@ no ranking metric: its value is NaN, never 0 or 0.5.
 
 Refused: see `checks`.
 
-The ranking metrics are those of the table `metric.METRICS`, here with their references and limit cases.
+The figures are those of the table `kernels.METRICS`, here with their references and limit cases.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hf_cxr.evaluation.checks import Array, check_labels, check_probabilities, check_scores
-from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.kernels import BINS, METRICS, ece
+from hf_cxr.evaluation.metric import on_full_sample
 
 
 def roc_auc(score_NC: ArrayLike, label_NC: ArrayLike) -> Array:
@@ -70,8 +71,9 @@ def mean_predicted_probability(prob_NC: ArrayLike, label_NC: ArrayLike) -> tuple
     Returns:
         positives (C,), negatives (C,), float64; NaN where there are none.
     """
-    prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
-    return _mean_where(prob_NC, label_NC == 1), _mean_where(prob_NC, label_NC == 0)
+    sides = (METRICS[f"mean_probability_{side}"] for side in ("positives", "negatives"))
+    positives_C, negatives_C = (metric.measure(prob_NC, label_NC) for metric in sides)
+    return positives_C, negatives_C
 
 
 def brier(prob_NC: ArrayLike, label_NC: ArrayLike) -> Array:
@@ -84,12 +86,10 @@ def brier(prob_NC: ArrayLike, label_NC: ArrayLike) -> Array:
 
     Source: Brier, Monthly Weather Review 78 (1950).
     """
-    prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
-    known_NC = ~np.isnan(label_NC)
-    return _mean_where((prob_NC - np.where(known_NC, label_NC, 0.0)) ** 2, known_NC)
+    return METRICS["brier"].measure(prob_NC, label_NC)
 
 
-def expected_calibration_error(prob_NC: ArrayLike, label_NC: ArrayLike, *, bins: int = 15) -> Array:
+def expected_calibration_error(prob_NC: ArrayLike, label_NC: ArrayLike, *, bins: int = BINS) -> Array:
     """Mean absolute gap of mean probability and observed frequency over bins of equal mass, per finding.
 
     The known cells of a finding, sorted by probability, are cut into ``bins`` bins of the same number of images;
@@ -109,17 +109,7 @@ def expected_calibration_error(prob_NC: ArrayLike, label_NC: ArrayLike, *, bins:
     """
     if bins < 1:
         raise ValueError(f"bins must be at least 1; got {bins}")
-    prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
-    error_C = np.full(prob_NC.shape[1], np.nan)
-    for column, known_N in enumerate(~np.isnan(label_NC).T):
-        prob_K, label_K = prob_NC[known_N, column], label_NC[known_N, column]
-        if len(prob_K) == 0:
-            continue
-        _, group_K, size_G = np.unique(prob_K, return_inverse=True, return_counts=True)
-        middle_G = np.cumsum(size_G) - size_G / 2
-        bin_K = np.floor(middle_G * bins / len(prob_K)).astype(np.int64)[group_K]
-        error_C[column] = np.abs(np.bincount(bin_K, weights=prob_K - label_K)).sum() / len(prob_K)
-    return error_C
+    return on_full_sample(lambda cells: ece(cells, bins), *check_probabilities(prob_NC, label_NC))
 
 
 def counts(label_NC: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -159,8 +149,3 @@ def roc_curve_points(score_N: ArrayLike, label_N: ArrayLike) -> tuple[Array, Arr
     from sklearn.metrics import roc_curve  # here, because it takes longer to import than this whole package
 
     return roc_curve(label_K, score_K)
-
-
-def _mean_where(value_NC: Array, where_NC: NDArray[np.bool_]) -> Array:
-    with np.errstate(invalid="ignore"):
-        return np.where(where_NC, value_NC, 0.0).sum(axis=0) / where_NC.sum(axis=0)

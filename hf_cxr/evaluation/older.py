@@ -1,9 +1,13 @@
-"""Figures as earlier versions wrote them, in today's form: metrics.json and validation.json of old run folders."""
+"""Figures as earlier versions wrote them, in today's form: metrics.json and validation.json of old run folders.
+
+Two forms are read: a list of findings with one field for each metric, and, after it, metrics by key with the figures
+of the probabilities apart, as "reliability" without intervals.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-from hf_cxr.evaluation.metric import OLD_KEYS
+from hf_cxr.evaluation.kernels import OLD_KEYS
 
 COUNTS = ("positives", "positive_patients", "negatives", "unknown", "prevalence")
 RELIABILITY = ("mean_probability_positives", "mean_probability_negatives", "brier", "ece")
@@ -19,7 +23,7 @@ def modern_figures(values: Mapping[str, Any]) -> dict[str, Any]:
     for split in ("test", "validation"):
         figures = values.get(split)
         if isinstance(figures, Mapping):
-            values[split] = _report(figures) if "findings" in figures else _renamed(figures)
+            values[split] = modern_report(figures) if "findings" in figures or "all" in figures else _renamed(figures)
     if "history" in values:
         values["history"] = [_renamed(entry) for entry in values["history"]]
     return values
@@ -28,6 +32,32 @@ def modern_figures(values: Mapping[str, Any]) -> dict[str, Any]:
 def _renamed(figures: Mapping[str, Any]) -> dict[str, Any]:
     new = {f"{prefix}{old}": f"{prefix}{key}" for old, key in OLD_KEYS.items() for prefix in ("", "eval_")}
     return {new.get(name, name): value for name, value in figures.items()}
+
+
+def modern_report(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """An `EvaluationReport` as JSON, as this version writes it; a modern one is unchanged."""
+    figures = _report(figures) if "findings" in figures else figures
+    return {key: _with_reliability(value) if isinstance(value, Mapping) else value for key, value in figures.items()}
+
+
+def _with_reliability(subset: Mapping[str, Any]) -> dict[str, Any]:
+    """A subset with the figures of its probabilities among the metrics; they have no intervals."""
+    if "reliability" not in subset:
+        return dict(subset)
+    metrics = {}
+    for key, value in subset["reliability"].items():
+        defined = [one for one in value.values() if one is not None]
+        none = dict.fromkeys(value)
+        metrics[key] = {
+            "macro": sum(defined) / len(defined) if defined else None,
+            **dict.fromkeys(("macro_low", "macro_high")),
+            "macro_draws": 0,
+            "value": value,
+            **{"low": none, "high": none, "draws": dict.fromkeys(value, 0)},
+            "undefined": [name for name, one in value.items() if one is None],
+        }
+    rest = {key: value for key, value in subset.items() if key not in ("counts", "reliability")}
+    return {**rest, **metrics, "counts": subset["counts"]}
 
 
 def _report(old: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ and comes first. All subsets and metrics are measured in the same draws of patie
 
 N = images, C = findings.
 
-Refused: scores outside [0, 1], because Brier score, calibration error and the mean predicted probability have no
-meaning on logits; a missing patient id; a subset of fewer than two patients.
+Refused: scores outside [0, 1], because log loss, Brier score, calibration error and a threshold have no meaning on
+logits; a missing patient id; a subset of fewer than two patients; a threshold outside [0, 1].
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,19 +21,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hf_cxr.evaluation import metrics
-from hf_cxr.evaluation.bootstrap import check_confidence, draw_samples, number_patients
+from hf_cxr.evaluation.bootstrap import Interval, draw_samples
 from hf_cxr.evaluation.checks import Array, check_probabilities
-from hf_cxr.evaluation.metric import METRICS, Measured, by_finding, from_findings
+from hf_cxr.evaluation.draws import CONFIDENCE, RESAMPLES, check_confidence, number_patients
+from hf_cxr.evaluation.kernels import METRICS
+from hf_cxr.evaluation.metric import Measured, by_finding, from_findings
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
 
-# What the probabilities of a finding say beside its ranking: key -> title, function of probabilities and labels.
-RELIABILITY = {
-    "mean_probability_positives": ("mean p, positive", lambda p, y: metrics.mean_predicted_probability(p, y)[0]),
-    "mean_probability_negatives": ("mean p, negative", lambda p, y: metrics.mean_predicted_probability(p, y)[1]),
-    "brier": ("Brier", metrics.brier),
-    "ece": ("ECE", metrics.expected_calibration_error),
-}
 PER_FINDING = ("positives", "positive_patients", "negatives", "unknown")
 SETTINGS = ("confidence", "resamples", "method")
 
@@ -96,7 +91,6 @@ class EvaluationReport:
         label_names: of the C findings, in the order of every ``_C`` array.
         measured: subset -> key of a metric -> its values and intervals.
         counts: subset -> what it holds.
-        reliability: subset -> key in `RELIABILITY` -> (C,) float64, NaN where undefined.
         confidence: of the intervals.
         resamples: draws of patients.
         method: in words, how the figures and the intervals were obtained.
@@ -105,10 +99,13 @@ class EvaluationReport:
     label_names: LabelSpace
     measured: dict[str, dict[str, Measured]]
     counts: dict[str, Counts]
-    reliability: dict[str, dict[str, Array]]
     confidence: float
     resamples: int
     method: str
+
+    def headline(self, subset: str = "all") -> dict[str, Measured]:
+        """The headline metrics of a subset, by key."""
+        return {key: one for key, one in self.measured[subset].items() if METRICS[key].headline}
 
     def undefined(self, subset: str = "all") -> tuple[str, ...]:
         """The findings whose known cells hold one label value only: no ranking metric is defined for them."""
@@ -123,13 +120,12 @@ class EvaluationReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain Python for JSON, NaN as None: ``label_names`` and the method, then each subset.
 
-        A subset holds each metric by its key (`Measured.to_dict`), ``counts`` and ``reliability``.
+        A subset holds each metric by its key (`Measured.to_dict`) and ``counts``.
         """
         subsets = {
             subset: {
                 **{key: measured.to_dict(self.label_names) for key, measured in by_key.items()},
                 "counts": self.counts[subset].to_dict(self.label_names),
-                "reliability": {k: by_finding(v, self.label_names) for k, v in self.reliability[subset].items()},
             }
             for subset, by_key in self.measured.items()
         }
@@ -144,18 +140,10 @@ class EvaluationReport:
         return cls(
             label_names=names,
             measured={
-                subset: {
-                    key: Measured.from_dict(value, names)
-                    for key, value in figures.items()
-                    if key not in ("counts", "reliability")
-                }
+                subset: {key: Measured.from_dict(value, names) for key, value in figures.items() if key != "counts"}
                 for subset, figures in subsets.items()
             },
             counts={subset: Counts.from_dict(figures["counts"], names) for subset, figures in subsets.items()},
-            reliability={
-                subset: {key: from_findings(value, names) for key, value in figures["reliability"].items()}
-                for subset, figures in subsets.items()
-            },
             **{name: values[name] for name in SETTINGS},
         )
 
@@ -167,11 +155,17 @@ def evaluate_predictions(
     *,
     label_names: Sequence[str] | None = None,
     subsets: Mapping[str, ArrayLike] | None = None,
-    resamples: int = 1000,
-    confidence: float = 0.95,
+    thresholds: ArrayLike | None = None,
+    tiers: Mapping[str, Sequence[int]] | None = None,
+    interval: Interval = "percentile",
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> EvaluationReport:
-    """Measure predictions: every metric in `METRICS` with patient-clustered intervals, and calibration figures.
+    """Measure predictions: every metric in `METRICS` with patient-clustered intervals.
+
+    Beside the macro mean, each metric has the averages "micro" (all cells together; for decision metrics the sums of
+    the counts), "weighted" (each finding by its number of positives) and those of ``tiers``.
 
     Args:
         scores: (N, C) probabilities in [0, 1].
@@ -180,6 +174,10 @@ def evaluate_predictions(
         label_names: C unique names; "finding_0", ... if left out.
         subsets: name -> (N,) bool, the rows of a subset that is measured as well, such as {"view=AP": view == "AP"}.
             Their figures come from the same draws of patients as those of all images.
+        thresholds: (C,) operating points in [0, 1], NaN where a finding has none: a probability of at least this is
+            called positive. Without them there are no decision metrics.
+        tiers: name -> columns of the findings whose mean is wanted too, such as those that are rare in training.
+        interval: "percentile", or "bca" for bias-corrected and accelerated intervals, at some 40 % more time.
         resamples: draws of patients.
         confidence: of the intervals, in (0, 1).
         seed: of the draws; the same seed gives the same report.
@@ -199,22 +197,29 @@ def evaluate_predictions(
     }
     # A cell outside the subset is as if its row were absent.
     pairs = [(prob_NC, np.where(rows_N[:, None], label_NC, np.nan)) for rows_N in rows.values()]
-    samples = draw_samples(pairs, patient_N, n_patients, resamples, np.random.default_rng(seed))
+    threshold_C = None if thresholds is None else _thresholds(thresholds, names)
+    samples = draw_samples(
+        pairs,
+        patient_N,
+        n_patients,
+        resamples,
+        np.random.default_rng(seed),
+        metrics={key: one for key, one in METRICS.items() if one.kind != "decision" or threshold_C is not None},
+        threshold_C=threshold_C,
+        averages=True,
+        interval=interval,
+    )
     measured = {
-        subset: {key: sample.measured(confidence) for key, sample in by_key.items()}
+        subset: {key: sample.measured(confidence, tiers) for key, sample in by_key.items()}
         for subset, by_key in zip(rows, samples, strict=True)
     }
     return EvaluationReport(
         label_names=names,
         measured=measured,
         counts={subset: Counts.of(label_NC[rows_N], patient_N[rows_N]) for subset, rows_N in rows.items()},
-        reliability={
-            subset: {key: measure(prob_NC[rows_N], label_NC[rows_N]) for key, (_, measure) in RELIABILITY.items()}
-            for subset, rows_N in rows.items()
-        },
         confidence=confidence,
         resamples=resamples,
-        method=_method(measured["all"], confidence, resamples, seed),
+        method=_method(measured["all"], interval, confidence, resamples, seed),
     )
 
 
@@ -230,11 +235,23 @@ def _subset(name: str, rows_N: ArrayLike, patient_N: NDArray[np.int64]) -> NDArr
     return rows_N
 
 
-def _method(measured: Mapping[str, Measured], confidence: float, resamples: int, seed: int) -> str:
-    incomplete = resamples - min(one.macro_draws for one in measured.values())
+def _thresholds(thresholds: ArrayLike, label_names: LabelSpace) -> Array:
+    threshold_C = np.asarray(thresholds, dtype=np.float64)
+    if threshold_C.shape != (len(label_names),):
+        raise ValueError(f"thresholds have shape {threshold_C.shape}; expected ({len(label_names)},), one a finding")
+    for name, threshold in zip(label_names, threshold_C, strict=True):
+        if threshold < 0 or threshold > 1:
+            raise ValueError(f"the threshold of {name} is {threshold:g}; it must be a probability in [0, 1]")
+    return threshold_C
+
+
+def _method(measured: Mapping[str, Measured], interval: Interval, confidence: float, resamples: int, seed: int) -> str:
+    headline = [one for key, one in measured.items() if METRICS[key].headline]
+    incomplete = resamples - min(one.macro_draws for one in headline)
     note = f" {incomplete:,} draws lacked a side of some finding and have no macro mean." if incomplete else ""
+    kind = {"percentile": "percentile", "bca": "bias-corrected and accelerated (BCa)"}[interval]
     return (
-        f"Intervals are {100 * confidence:g} % percentile intervals over {resamples:,} draws of patients with "
+        f"Intervals are {100 * confidence:g} % {kind} intervals over {resamples:,} draws of patients with "
         f"replacement, seed {seed}.{note} AP is step-wise average precision. The macro mean weighs findings equally. "
         "ECE has 15 bins of equal mass. Unknown labels are left out."
     )

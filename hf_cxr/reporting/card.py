@@ -60,7 +60,7 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
             metric_name=METRICS[key].macro_title,
             metric_value=round(measured.macro, 4),
         )
-        for key, measured in report.test.measured["all"].items()
+        for key, measured in report.test.headline().items()
         if measured.macro == measured.macro and not _is_partial(report)
     ]
     return ModelCardData(
@@ -68,7 +68,7 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["chest-x-ray", "multi-label", config.model_type, "hf-cxr", "medical", *["synthetic"] * synthetic],
-        metrics=list(report.test.measured["all"]),
+        metrics=list(report.test.headline()),
         base_model=report.protocol.get("base_model"),
         eval_results=results or None,
     )

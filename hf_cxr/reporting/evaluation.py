@@ -1,6 +1,6 @@
 """What a reader sees of one set of predictions, and of an ensemble: tables and sentences for every metric.
 
-Columns follow the table `METRICS`; no metric is named here.
+Columns follow the table `kernels.METRICS`; no metric is named here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from hf_cxr.evaluation import METRICS, EvaluationReport, PairedDifference
-from hf_cxr.evaluation.report import RELIABILITY
 from hf_cxr.reporting.document import Block, Document, Facts, Heading, Note, Table, Text, last_row
 from hf_cxr.reporting.numbers import number, p_value, signed_interval, with_interval
 from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC, few_patients
@@ -19,8 +18,7 @@ def headline(report: EvaluationReport, split: str = "test") -> str:
     """Every macro metric with its interval, in one line."""
     counts = report.counts["all"]
     macros = (
-        f"{METRICS[key].macro_title} {with_interval(*one.macro_interval)}"
-        for key, one in report.measured["all"].items()
+        f"{METRICS[key].macro_title} {with_interval(*one.macro_interval)}" for key, one in report.headline().items()
     )
     return (
         f"{', '.join(macros)} ({counts.images:,} {split} images of {counts.patients:,} patients, "
@@ -30,13 +28,14 @@ def headline(report: EvaluationReport, split: str = "test") -> str:
 
 def findings_table(report: EvaluationReport, subset: str = "all") -> Table:
     """A row a finding, and the means over those that are defined."""
-    measured, counts, reliability = report.measured[subset], report.counts[subset], report.reliability[subset]
+    measured, counts = report.headline(subset), report.counts[subset]
+    values = {key: one for key, one in report.measured[subset].items() if METRICS[key].kind == "probability"}
     by_chance = [key for key in measured if METRICS[key].chance == "prevalence"]
     head = ["finding", "positives\n(patients)", "negatives", "unknown"]
     for key in measured:
         head += [f"{METRICS[key].title}\n({report.confidence:.0%} interval)"]
         head += [f"chance level\nof {METRICS[key].title}"] * (key in by_chance)
-    head += [RELIABILITY[key][0].replace(", ", ",\n") for key in reliability]
+    head += [METRICS[key].title.replace(", ", ",\n") for key in values]
     chance = {key: report.chance(key, subset) for key in by_chance}
     rows = []
     for column, name in enumerate(report.label_names):
@@ -45,26 +44,26 @@ def findings_table(report: EvaluationReport, subset: str = "all") -> Table:
         for key, one in measured.items():
             cells += [with_interval(*one.interval(column))]
             cells += [number(chance[key][0][column])] if key in chance else []
-        rows.append([*cells, *(number(value_C[column]) for value_C in reliability.values())])
+        rows.append([*cells, *(number(one.value_C[column]) for one in values.values())])
     mean = ["macro mean", "", "", ""]
     for key, one in measured.items():
         mean += [with_interval(*one.macro_interval)] + ([number(chance[key][1])] if key in chance else [])
-    rows.append([*mean, *[""] * len(reliability)])
+    rows.append([*mean, *[""] * len(values)])
     return Table.of(head, rows, _method(report, subset), last_row(rows, len(head)))
 
 
 def subsets_table(report: EvaluationReport) -> Table:
     """A row a subset of the images, with its macro metrics."""
-    head = ["subset", "images", "patients", *(METRICS[key].macro_title for key in report.measured["all"]), "undefined"]
+    head = ["subset", "images", "patients", *(METRICS[key].macro_title for key in report.headline()), "undefined"]
     rows = [
         [
             subset,
             f"{report.counts[subset].images:,}",
             f"{report.counts[subset].patients:,}",
-            *(with_interval(*one.macro_interval) for one in measured.values()),
+            *(with_interval(*one.macro_interval) for one in report.headline(subset).values()),
             ", ".join(report.undefined(subset)) or "none",
         ]
-        for subset, measured in report.measured.items()
+        for subset in report.measured
     ]
     caption = (
         "Each subset has its own mix of patients and its own undefined findings, which its means leave out: a "
@@ -81,7 +80,7 @@ def evaluation_blocks(report: EvaluationReport) -> tuple[Block, ...]:
 
 def panel_captions(report: EvaluationReport) -> list[str]:
     """For each finding's ROC panel: the first metric with its interval, and the number of positives."""
-    key, first = next(iter(report.measured["all"].items()))
+    key, first = next(iter(report.headline().items()))
     counts, undefined = report.counts["all"], report.undefined()
     return [
         "one label value only:\nno curve"
@@ -104,7 +103,7 @@ def records(report: EvaluationReport, subset: str = "all") -> pd.DataFrame:
         columns[name] = getattr(counts, f"{name}_C")
     for key, one in report.measured[subset].items():
         columns |= {key: one.value_C, f"{key}_low": one.low_C, f"{key}_high": one.high_C, f"{key}_draws": one.draws_C}
-    return pd.DataFrame(columns | report.reliability[subset])
+    return pd.DataFrame(columns)
 
 
 def evaluation_document(
@@ -169,7 +168,7 @@ def _method(report: EvaluationReport, subset: str) -> str:
         f"{METRICS[key].title} must be read against its chance level, the prevalence."
         if METRICS[key].chance == "prevalence"
         else f"The chance level of {METRICS[key].title} is {METRICS[key].chance:g}."
-        for key in report.measured[subset]
+        for key in report.headline(subset)
         if METRICS[key].chance is not None
     ]
     return (

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.evaluation.metrics import roc_curve_points
 from hf_cxr.files import replacing
 from hf_cxr.words import in_figure, in_legend, in_title
@@ -72,11 +72,11 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: float | No
     _curve(loss_axis, history, "loss", "training (with augmentation)", GREY, "-")
     _curve(loss_axis, history, "eval_loss", "validation", BLUE, "o-")
     loss_axis.set_ylabel("loss (nats, mean over known cells)")
-    for number, metric in enumerate(METRICS.values()):
+    for number, metric in enumerate(headline_metrics().values()):
         style = METRIC_STYLES[number % len(METRIC_STYLES)]
         _curve(metric_axis, history, f"eval_{metric.key}", metric.macro_title, *style)
     metric_axis.set_ylabel("validation")
-    low_M, high_M = zip(*(metric.range for metric in METRICS.values()), strict=True)
+    low_M, high_M = zip(*(metric.range for metric in headline_metrics().values()), strict=True)
     metric_axis.set_ylim(min(low_M), max(high_M))
     for axis in (loss_axis, metric_axis):
         if best_epoch is not None:
@@ -321,8 +321,8 @@ def training_comparison(histories: Mapping[str, Sequence[Sequence[Mapping[str, A
     rows = -(-len(histories) // columns)
     figure = Figure(figsize=(11, 4.2 + 2.3 * rows), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(3.6, 0.6 + 2.3 * rows))
-    metric_axes = upper.subplots(1, len(METRICS), squeeze=False)[0]
-    for axis, metric in zip(metric_axes, METRICS.values(), strict=True):
+    metric_axes = upper.subplots(1, len(headline_metrics()), squeeze=False)[0]
+    for axis, metric in zip(metric_axes, headline_metrics().values(), strict=True):
         for number, (method, runs) in enumerate(histories.items()):
             curves = [_points(history, f"eval_{metric.key}") for history in runs]
             for points in curves:

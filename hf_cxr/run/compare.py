@@ -47,7 +47,7 @@ from hf_cxr.config import (
     RunArguments,
     parse_arguments,
 )
-from hf_cxr.evaluation import METRICS, modern_figures
+from hf_cxr.evaluation import METRICS, headline_metrics, modern_figures
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import write_text
 from hf_cxr.models.build import check_model
@@ -201,7 +201,7 @@ def tuned_points(plan: Plan, out: Path, method: str) -> list[TunedPoint]:
         [run for run in tuning_runs(plan, out) if run.method == method], plan.tuning.points(), strict=True
     ):
         figures = (run.read_result() or {}).get("validation", {})
-        values = {key: as_number(figures.get(key)) for key in METRICS}
+        values = {key: as_number(figures.get(key)) for key in headline_metrics()}
         points.append(TunedPoint(point, values, values[plan.tuning.by]))
     return points
 
@@ -315,7 +315,9 @@ def _report_end(run: Run, status: int, minutes: float) -> dict[str, str]:
     if status == 0 and result is not None:
         validation = result["validation"]
         # A tuning run has the macro mean alone, a final run every figure of it.
-        macro = {k: validation["all"][k]["macro"] if "all" in validation else validation.get(k) for k in METRICS}
+        macro = {
+            k: validation["all"][k]["macro"] if "all" in validation else validation.get(k) for k in headline_metrics()
+        }
         figures = ", ".join(f"{METRICS[k].macro_title} {number(as_number(v))}" for k, v in macro.items())
         logger.info("%s: validation %s, %.1f minutes", run.name, figures, minutes)
         if run.result == "validation.json":  # its figures and curves stay; a checkpoint is as large as the model

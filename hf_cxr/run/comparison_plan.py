@@ -12,7 +12,7 @@ import yaml
 from hf_cxr.arguments.components import KWARGS, flattened, merged
 from hf_cxr.arguments.spelling import current_spelling
 from hf_cxr.config import LossArguments, known_keys, text_keys, unknown_key, without_others_options
-from hf_cxr.evaluation.metric import metric_key
+from hf_cxr.evaluation.kernels import metric_key
 from hf_cxr.yaml_files import read_yaml
 
 KEYS = ("base", "overrides", "methods", "baseline", "seeds", "tune", "tiers", "resamples", "confidence")

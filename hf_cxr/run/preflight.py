@@ -22,7 +22,7 @@ from hf_cxr.config import RunArguments
 from hf_cxr.data import Source, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.checks import Inspection, SoundFiles, inspect_images, refusal
 from hf_cxr.data.images.grey import ImageError
-from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.labels import LabelSpace
 
@@ -115,7 +115,7 @@ def _has_both(label_NC: np.ndarray) -> np.ndarray:
 
 def _warn_of_one_value(name: str, label_NC: np.ndarray, label_names: LabelSpace) -> None:
     both_C, known_C = _has_both(label_NC), ~np.isnan(label_NC).all(axis=0)
-    no_metric = f"no {' or '.join(metric.title for metric in METRICS.values())}"
+    no_metric = f"no {' or '.join(metric.title for metric in headline_metrics().values())}"
     consequence = no_metric + (", and at most a shift for calibration" * (name == "validation"))
     for chosen_C, what in ((~both_C & known_C, "one label value only"), (~known_C, "no known label")):
         names = [finding for finding, chosen in zip(label_names, chosen_C, strict=True) if chosen]

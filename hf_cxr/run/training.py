@@ -17,7 +17,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 import hf_cxr
 from hf_cxr.config import CXRTrainingArguments, RunArguments
 from hf_cxr.data import DecodedImages, Source, StreamedImages, is_streamed, label_matrix
-from hf_cxr.evaluation import METRICS
+from hf_cxr.evaluation import headline_metrics
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
@@ -225,11 +225,11 @@ def build_interpolation(
 
 
 def validation_metrics(label_names: LabelSpace) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Every macro metric of `METRICS`, for choosing the checkpoint; intervals come at the end."""
+    """Every headline metric, as a macro mean, for choosing the checkpoint; intervals come at the end."""
     metric = MultiLabelMetric(label_names)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         result = metric.compute(predictions=prediction.predictions, references=prediction.label_ids)
-        return {name: result[name] for name in METRICS}
+        return {name: result[name] for name in headline_metrics()}
 
     return compute

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_cxr.config import RunArguments
-from hf_cxr.evaluation import METRICS
+from hf_cxr.evaluation import headline_metrics
 from hf_cxr.files import write_json
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.data import RunData
@@ -16,7 +16,7 @@ from hf_cxr.saved_models import read_json
 
 logger = logging.getLogger(__name__)
 
-FIGURES = ("loss", *METRICS)
+FIGURES = ("loss", *headline_metrics())
 
 
 def write_validation(run_dir: Path, args: RunArguments, data: RunData) -> None:

@@ -20,6 +20,7 @@ HISTORY = {  # in metrics.json -> name here
     "eval_ap": "validation_ap",
 }
 METRICS = ("auc", "ap")
+OF_PROBABILITIES = ("mean_probability_positives", "mean_probability_negatives", "brier", "ece")
 OF_FINDINGS = ("value", "low", "high", "draws")  # of a metric
 
 
@@ -34,8 +35,10 @@ def figures(report: dict) -> dict[str, Any]:
         for part in OF_FINDINGS:
             name, macro = (metric, "macro") if part == "value" else (f"{metric}_{part}", f"macro_{part}")
             numbers |= prefixed(name, {"macro": measured[metric][macro]} | measured[metric][part])
-    for part, by_finding in (counts | measured["reliability"]).items():
+    for part, by_finding in counts.items():
         numbers |= prefixed(part, by_finding)
+    for part in OF_PROBABILITIES:
+        numbers |= prefixed(part, measured[part]["value"])
     return numbers
 
 

@@ -32,7 +32,9 @@ SETTINGS = {
 
 @pytest.fixture
 def toy(monkeypatch):
-    metric = Metric("toy", "Toy", "mean toy", lambda cells: 1 - kernels.auc(cells), higher_is_better=False)
+    metric = Metric(
+        "toy", "Toy", "mean toy", lambda cells: 1 - kernels.auc(cells), higher_is_better=False, headline=True
+    )
     monkeypatch.setitem(METRICS, metric.key, metric)
 
 

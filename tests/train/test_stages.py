@@ -15,7 +15,7 @@ from transformers import AutoConfig
 
 from hf_cxr.commands import main
 from hf_cxr.config import parse_arguments
-from hf_cxr.evaluation import METRICS
+from hf_cxr.evaluation import headline_metrics
 from hf_cxr.files import file_sha256
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
@@ -182,12 +182,12 @@ def test_a_run_that_stops_after_validation_keeps_no_model(straight, run_dir):
     validation = json.loads((run_dir / "validation.json").read_text())
     protocol = figures(straight)["protocol"]
     assert validation["protocol"] == protocol | {"calibration": None, "calibration_exceptions": {}}
-    assert validation["validation"].keys() == {"loss", *METRICS}
+    assert validation["validation"].keys() == {"loss", *headline_metrics()}
     assert all(math.isfinite(value) for value in validation["validation"].values())
 
 
 def test_tuning_is_judged_by_the_weights_that_a_run_ends_with():
-    names = ("loss", *METRICS)
+    names = ("loss", *headline_metrics())
     history = [{"epoch": e, **{f"eval_{name}": e + 0.1 * i for i, name in enumerate(names)}} for e in (1, 2)]
     for best_epoch, expected in ((1, 1), (None, 2)):
         figures = chosen_figures(history, best_epoch)

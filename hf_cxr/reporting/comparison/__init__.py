@@ -6,7 +6,7 @@ sentences.py: what the numbers support, and cautions. tables.py, figures.py: how
 from collections.abc import Collection
 from pathlib import Path
 
-from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.files import write_text
 from hf_cxr.reporting import plots
 from hf_cxr.reporting.comparison import sentences, tables
@@ -48,7 +48,7 @@ def comparison_document(results: ComparisonResults, drawn: Collection[str] = ())
     if results.other_methods and results.tested_tiers():
         title = f"Differences to {results.baseline}, head, medium and tail"
         blocks += [Heading(title), tables.differences_by_tier(results)]
-    for key, metric in METRICS.items():
+    for key, metric in headline_metrics().items():
         blocks += [Heading(f"{metric.title} of each finding"), tables.by_finding(results, key)]
     blocks += [Heading("Settings"), tables.settings(results), *published(results.protocol["dataset"])]
     for name, (heading, caption) in FIGURES.items():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hf_cxr.evaluation.calibration import Calibration
-from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.evaluation.metrics import mean_predicted_probability
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.reporting import plots
@@ -99,7 +99,7 @@ def _differences(results: ComparisonResults) -> matplotlib.figure.Figure:
             method: (one.value, one.low, one.high, list(one.by_seed.values()))
             for method, one in results.compared(key).items()
         }
-        for key, metric in METRICS.items()
+        for key, metric in headline_metrics().items()
     }
     title = (
         f"Difference to {results.baseline}, {results.test.confidence:.0%} intervals over patients, not corrected "

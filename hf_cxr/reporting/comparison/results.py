@@ -15,7 +15,7 @@ from hf_cxr.arguments.components import flattened
 from hf_cxr.arguments.spelling import modern_values
 from hf_cxr.evaluation.bootstrap import number_patients
 from hf_cxr.evaluation.comparison import Comparison, Difference, Estimate, MethodFigures, compare_methods
-from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metrics import macro
 from hf_cxr.evaluation.older import modern_figures
 from hf_cxr.evaluation.report import Counts
@@ -159,7 +159,7 @@ class ComparisonResults:
         runs = [run.validation for run in self.runs[method].values()]
         return {
             key: float(np.mean([macro(metric.measure(run.logits, run.labels)) for run in runs]))
-            for key, metric in METRICS.items()
+            for key, metric in headline_metrics().items()
         }
 
     def counts(self) -> Counts:
@@ -182,7 +182,7 @@ class ComparisonResults:
         """Plain values for JSON; what is undefined is NaN."""
         methods = {}
         for method in self.runs:
-            measured = {key: self.metric(key)[method] for key in METRICS}
+            measured = {key: self.metric(key)[method] for key in headline_metrics()}
             methods[method] = {
                 key: {
                     **_with_text_seeds(figures.overall),
@@ -217,7 +217,7 @@ class ComparisonResults:
         rows = []
         for method in self.runs:
             row = {"method": method, "seeds": len(self.runs[method])}
-            for key in METRICS:
+            for key in headline_metrics():
                 figures = self.metric(key)[method]
                 row |= {f"{key}_{part}": getattr(figures.overall, part) for part in ("mean", "sd", "low", "high")}
                 row[f"{key}_rank"] = self.ranks(key)[method]

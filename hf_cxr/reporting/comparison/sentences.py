@@ -7,7 +7,8 @@ none does; and what a reader must keep in mind.
 from collections.abc import Sequence
 
 from hf_cxr.evaluation.comparison import Difference, Estimate
-from hf_cxr.evaluation.metric import METRICS, Metric
+from hf_cxr.evaluation.kernels import METRICS, headline_metrics
+from hf_cxr.evaluation.metric import Metric
 from hf_cxr.reporting.comparison.results import LEAST_IN_TIER, TIERS, ComparisonResults
 from hf_cxr.reporting.numbers import join, p_value, signed
 from hf_cxr.reporting.protocol import NOT_A_DEVICE, data_cautions, few_patients
@@ -25,23 +26,23 @@ def headline(results: ComparisonResults) -> str:
 def conclusions(results: ComparisonResults) -> list[str]:
     """What the numbers support, and what not."""
     several = len(results.runs) > 1
-    sentences = [_conclusion(results, key) for key in METRICS] if several else []
-    for key, metric in METRICS.items():
+    sentences = [_conclusion(results, key) for key in headline_metrics()] if several else []
+    for key, metric in headline_metrics().items():
         best = [method for method, rank in results.ranks(key).items() if rank == 1]
         sentences.append(f"{_best(metric)} {metric.macro_title} in this sample: {', '.join(best)}.")
-    if several and not any(map(results.different, METRICS)):
+    if several and not any(map(results.different, headline_metrics())):
         sentences.append(
             "So this comparison does not show which method is better. The order in the table is that of this sample: "
             "other patients or other seeds may give a different one. Nor does it show that the methods are equally "
             "good."
         )
     sentences += tier_conclusions(results)
-    names = join([metric.macro_title for metric in METRICS.values()])
-    if several and all(_overlap([f.overall for f in results.metric(key).values()]) for key in METRICS):
+    names = join([metric.macro_title for metric in headline_metrics().values()])
+    if several and all(_overlap([f.overall for f in results.metric(key).values()]) for key in headline_metrics()):
         sentences.append(
             f"The intervals of all methods overlap, in {names}; the paired differences are the more sensitive test."
         )
-    for key, metric in METRICS.items():
+    for key, metric in headline_metrics().items():
         chance = _no_better_than_chance(results, key) if isinstance(metric.chance, float) else []
         if chance:
             side = "above" if metric.higher_is_better else "below"
@@ -56,7 +57,7 @@ def tier_conclusions(results: ComparisonResults) -> list[str]:
     """For each tier and metric, which methods differ from the baseline within it."""
     sentences = []
     for tier in results.tested_tiers():
-        for key, metric in METRICS.items():
+        for key, metric in headline_metrics().items():
             within = f"On {tier} findings by {metric.macro_title},"
             different = results.different(key, tier)
             if not results.testable(key, tier):
@@ -86,7 +87,7 @@ def cautions(results: ComparisonResults) -> list[str]:
     if test.undefined:
         names = ", ".join(results.label_names[column] for column in test.undefined)
         sentences.append(f"One label value only in the test set, so left out of every mean: {names}.")
-    draws = [difference.draws for key in METRICS for difference in results.compared(key).values()]
+    draws = [difference.draws for key in headline_metrics() for difference in results.compared(key).values()]
     if draws and min(draws) < test.resamples:
         sentences.append(
             f"{test.resamples - min(draws):,} of {test.resamples:,} draws had no positive of some finding and have no "

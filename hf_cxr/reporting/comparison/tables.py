@@ -1,7 +1,7 @@
-"""The tables of a comparison, one function each; columns for every metric of the table `METRICS`."""
+"""The tables of a comparison, one function each; columns for every headline metric."""
 
 from hf_cxr.evaluation.comparison import Difference
-from hf_cxr.evaluation.metric import METRICS
+from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.reporting.comparison.results import ComparisonResults
 from hf_cxr.reporting.comparison.sentences import seeds_above, tiers, tuning
 from hf_cxr.reporting.document import Facts, Table
@@ -12,18 +12,18 @@ from hf_cxr.reporting.protocol import component, split_facts
 def methods(results: ComparisonResults) -> Table:
     """Each method's macro metrics, with both spreads."""
     head = ["method", "seeds"]
-    for metric in METRICS.values():
+    for metric in headline_metrics().values():
         title = metric.macro_title
         head += [f"{title} ± sd", f"{title}\n{results.test.confidence:.0%} interval", f"{title}\nrank"]
     rows = []
     for method, runs in results.runs.items():
         cells = [method, str(len(runs))]
-        for key in METRICS:
+        for key in headline_metrics():
             overall = results.metric(key)[method].overall
             cells += [with_sd(overall.mean, overall.sd), interval(overall.low, overall.high)]
             cells.append(str(results.ranks(key)[method]))
         rows.append(cells)
-    leaning = [metric.macro_title for metric in METRICS.values() if metric.chance == "prevalence"]
+    leaning = [metric.macro_title for metric in headline_metrics().values() if metric.chance == "prevalence"]
     caption = (
         "Mean over seeds ± standard deviation over seeds (n - 1); the interval is over test patients. With few "
         f"positives that of {join(leaning)} leans upwards: a patient who is drawn twice is two hits in a row."
@@ -35,7 +35,7 @@ def differences(results: ComparisonResults) -> Table:
     """Each method minus the baseline, over all findings."""
     head = [f"minus {results.baseline}", *_difference_head()]
     rows = [
-        [method, *(cell for key in METRICS for cell in _difference_cells(results.compared(key)[method]))]
+        [method, *(cell for key in headline_metrics() for cell in _difference_cells(results.compared(key)[method]))]
         for method in results.other_methods
     ]
     caption = (
@@ -49,13 +49,13 @@ def differences(results: ComparisonResults) -> Table:
 def by_tier(results: ComparisonResults) -> Table:
     """Each method's macro metrics over head, medium and tail findings."""
     head = ["method", "tier"]
-    for metric in METRICS.values():
+    for metric in headline_metrics().values():
         head += [f"{metric.macro_title} ± sd", f"{metric.macro_title}\n{results.test.confidence:.0%} interval"]
     rows = []
     for tier in results.tiers:
         for method in results.runs:
             cells = [method, tier]
-            for key in METRICS:
+            for key in headline_metrics():
                 one = results.metric(key)[method].groups[tier]
                 cells += [with_sd(one.mean, one.sd), interval(one.low, one.high)]
             rows.append(cells)
@@ -67,7 +67,11 @@ def differences_by_tier(results: ComparisonResults) -> Table:
     head = [f"minus {results.baseline}", "tier", *_difference_head()]
     pairs = [(method, tier) for tier in results.tested_tiers() for method in results.other_methods]
     rows = [
-        [method, tier, *(cell for key in METRICS for cell in _difference_cells(results.compared(key, tier)[method]))]
+        [
+            method,
+            tier,
+            *(cell for key in headline_metrics() for cell in _difference_cells(results.compared(key, tier)[method])),
+        ]
         for method, tier in pairs
     ]
     caption = (
@@ -106,14 +110,14 @@ def settings(results: ComparisonResults) -> Table:
     keys = results.tuned_keys()
     own = {method: results.own_settings(method) for method in results.runs}
     more = [f"different from {results.baseline}"] if any(own.values()) else []
-    titles = [f"validation {metric.macro_title}" for metric in METRICS.values()]
+    titles = [f"validation {metric.macro_title}" for metric in headline_metrics().values()]
     rows = []
     for method in results.runs:
         run, validation = results.first(method), results.validation(method)
         loss = run.metrics["protocol"]["loss"]
         cells = [method, component(loss["name"], loss["options"]), str(loss["class_weights_kind"])]
         cells += [*(str(run.settings.get(key)) for key in keys), *([own[method] or "–"] * len(more))]
-        rows.append([*cells, *(number(validation[key]) for key in METRICS)])
+        rows.append([*cells, *(number(validation[key]) for key in headline_metrics())])
     caption = "Validation metrics chose checkpoints and settings: they are optimistic."
     if results.tuned:
         caption += f" {tuning(results)}"
@@ -127,7 +131,7 @@ def protocol(results: ComparisonResults) -> Facts:
     same = not any(results.own_settings(method) for method in results.runs)
     tier_comparisons = len(results.other_methods) * len(results.tested_tiers())
     seeds = "; ".join(f"{method}: {', '.join(map(str, runs))}" for method, runs in results.runs.items())
-    titles = ", ".join(metric.macro_title for metric in METRICS.values())
+    titles = ", ".join(metric.macro_title for metric in headline_metrics().values())
     return Facts(
         (
             ("settings", "of every run" if same else f"of {results.baseline}; what methods change: see Settings"),
@@ -151,7 +155,7 @@ def protocol(results: ComparisonResults) -> Facts:
 
 def _difference_head() -> list[str]:
     parts = ("difference (interval)", "p", "p corrected", "seeds above")
-    return [f"{metric.macro_title}\n{part}" for metric in METRICS.values() for part in parts]
+    return [f"{metric.macro_title}\n{part}" for metric in headline_metrics().values() for part in parts]
 
 
 def _difference_cells(difference: Difference) -> list[str]:
@@ -164,7 +168,7 @@ def _bold(results: ComparisonResults, pairs: list[tuple[str, str | None]], first
     return frozenset(
         (row, first + 4 * place + offset)
         for row, (method, tier) in enumerate(pairs)
-        for place, key in enumerate(METRICS)
+        for place, key in enumerate(headline_metrics())
         if method in results.different(key, tier)
         for offset in (0, 2)
     )

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from hf_cxr.evaluation import bootstrap as bootstrap_module
 from hf_cxr.evaluation import bootstrap_metrics, kernels, metrics, paired_difference
+from hf_cxr.evaluation import draws as draws_module
 
 NAN = float("nan")
 
@@ -98,7 +98,7 @@ def test_a_seed_fixes_the_result_whatever_the_chunks_and_the_order_of_rows(monke
     once = bootstrap_metrics(score_NC, label_NC, patients, resamples=29, rng=seeded(5))
     shuffled = seeded(6).permutation(90)
     # 7 draws at a time, and 1 in the last chunk
-    monkeypatch.setattr(bootstrap_module, "CELLS_AT_ONCE", 7 * 90)
+    monkeypatch.setattr(draws_module, "CELLS_AT_ONCE", 7 * 90)
     again = bootstrap_metrics(score_NC[shuffled], label_NC[shuffled], patients[shuffled], resamples=29, rng=seeded(5))
     other = bootstrap_metrics(score_NC, label_NC, patients, resamples=29, rng=seeded(7))
     np.testing.assert_array_equal(once.samples["auc"].draw_RC, again.samples["auc"].draw_RC)

@@ -9,7 +9,7 @@ import pytest
 from tiny import PROTOCOL
 from transformers import SwinConfig
 
-from hf_cxr.evaluation import METRICS, Metric, evaluate_predictions, paired_difference
+from hf_cxr.evaluation import METRICS, Metric, evaluate_predictions, headline_metrics, paired_difference
 from hf_cxr.push_files import FIGURES
 from hf_cxr.reporting.card import render
 from hf_cxr.reporting.document import Table
@@ -43,7 +43,7 @@ def cell(table, row, name):
 def test_cells_are_the_measured_values():
     report, (_, label_NC, _) = measured()
     table = findings_table(report)
-    for key, metric in METRICS.items():
+    for key, metric in headline_metrics().items():
         value, low, high = report.measured["all"][key].interval(2)
         assert cell(table, 2, f"{metric.title}\n(95% interval)") == f"{value:.3f} ({low:.3f}–{high:.3f})"
         assert cell(table, 1, f"{metric.title}\n(95% interval)") == "undefined"
@@ -57,7 +57,9 @@ def test_cells_are_the_measured_values():
 
 
 def test_a_new_metric_has_its_column_in_report_and_card_without_a_change_here(monkeypatch):
-    monkeypatch.setitem(METRICS, "toy", Metric("toy", "Toy", "macro Toy", METRICS["auc"].kernel, chance=0.5))
+    monkeypatch.setitem(
+        METRICS, "toy", Metric("toy", "Toy", "macro Toy", METRICS["auc"].kernel, chance=0.5, headline=True)
+    )
     result, _ = measured()
     report = Report(
         name="run",
@@ -122,6 +124,6 @@ def test_an_ensemble_stands_beside_its_members():
     document = ensemble_document(["a", "b"], report, {"a": difference})
     table = document.blocks[-1]
     assert cell(table, 0, "member") == "a"
-    for key, metric in METRICS.items():
+    for key, metric in headline_metrics().items():
         shown = cell(table, 0, f"{metric.macro_title}\ndifference (interval)")
         assert shown.startswith(f"{difference.measured[key].macro:+.3f} (")

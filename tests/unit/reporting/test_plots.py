@@ -6,7 +6,7 @@ from matplotlib.cbook import is_math_text
 from matplotlib.text import Text
 from sklearn.metrics import roc_auc_score
 
-from hf_cxr.evaluation import METRICS
+from hf_cxr.evaluation import headline_metrics
 from hf_cxr.reporting import plots
 
 NAMES = ("Effusion", "Hernia")
@@ -81,7 +81,7 @@ def test_training_curves_are_means_over_the_epochs_that_all_runs_have():
     assert [list(curve) for curve in curves[:2]] == [[0.5, 0.7, 1], [0.6, 0.5]]
     np.testing.assert_allclose(curves[2], [0.55, 0.6])
     assert len(curves[-1]) == 0
-    losses = [list(curve) for curve in lines(figure.axes[len(METRICS)])]
+    losses = [list(curve) for curve in lines(figure.axes[len(headline_metrics())])]
     assert sorted(losses) == [[], [], [1.0], [2.0]]
 
 

@@ -1,0 +1,205 @@
+"""Draws of patients: what every interval of this package is made of, and the intervals.
+
+Images of one patient are not independent, so patients are drawn with replacement, never images; a patient that is
+drawn twice counts twice with all their images. An image's weight is the number of times its patient was drawn.
+
+    draws = PatientDraws.of(predictions.patient_ids, resamples=1000, seed=0)
+    for rows, weight_RM in draws.blocks():
+        ratio_R[rows] = (weight_RM @ hits_M) / (weight_RM @ cells_M)
+    low, high = percentile_interval(ratio_R, 0.95)
+
+All figures of one report are measured in the same draws, so differences between two of them are paired.
+
+N = images, M = patients, R = resamples (draws), X = any further axes.
+
+Refused: a missing patient id, fewer than two patients, fewer than two draws.
+
+Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), percentile intervals; Field and Welsh, Journal
+of the Royal Statistical Society B 69 (2007), resampling whole clusters; Efron, Journal of the American Statistical
+Association 82 (1987), bias-corrected and accelerated (BCa) intervals.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
+
+from hf_cxr.evaluation.checks import Array
+
+CELLS_AT_ONCE = 2**19
+"""Weights of images at a time: 4 MiB, small enough for the processor's cache, which is what makes this quick."""
+
+RESAMPLES, CONFIDENCE = 1000, 0.95
+"""By default: 1,000 draws put a 95 % limit within about 0.1 standard deviations."""
+
+JACKKNIFE_GROUPS = 400
+"""At most as many groups of patients are left out in turn for BCa; more change the acceleration by about 0.002."""
+
+
+@dataclass(frozen=True, eq=False)
+class PatientDraws:
+    """How often each patient was drawn, in each of R draws; drawn anew, and alike, at each iteration.
+
+    The draws depend on the seed and the set of patients, not on the order of the images.
+
+    Attributes:
+        patient_N: the number of each image's patient, 0 to n_patients - 1, int64.
+        n_patients: M.
+        resamples: R.
+        seed: of the draws.
+    """
+
+    patient_N: NDArray[np.int64]
+    n_patients: int
+    resamples: int
+    seed: int | Sequence[int]
+
+    def __post_init__(self) -> None:
+        if self.resamples < 2:
+            raise ValueError(f"resamples must be at least 2; got {self.resamples}")
+
+    @classmethod
+    def of(
+        cls, patient_ids: Sequence[Any], *, resamples: int = RESAMPLES, seed: int | Sequence[int] = 0
+    ) -> "PatientDraws":
+        """From the patient id of each image.
+
+        Raises:
+            ValueError: an id is missing, there are fewer than two patients, or fewer than two draws.
+        """
+        patient_N, n_patients = number_patients(patient_ids, len(patient_ids))
+        return cls(patient_N, n_patients, resamples, seed)
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+        """The draws, some at a time: which of the R, and how often each patient was drawn, (r, M) int64."""
+        return draw_blocks(self.patient_N, self.n_patients, self.resamples, np.random.default_rng(self.seed))
+
+    def per_image(self, weight_RM: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The weight of each image, (r, N)."""
+        return np.take(weight_RM, self.patient_N, axis=1)
+
+    def per_patient(self, value_NX: ArrayLike) -> Array:
+        """The sum of an image's value over each patient's images, (M, X) float64: `weight_RM @` it is a draw's sum."""
+        value_NX = np.asarray(value_NX, dtype=np.float64)
+        sum_MX = np.zeros((self.n_patients, *value_NX.shape[1:]))
+        np.add.at(sum_MX, self.patient_N, value_NX)
+        return sum_MX
+
+
+def draw_blocks(
+    patient_N: NDArray[np.int64], n_patients: int, resamples: int, rng: np.random.Generator
+) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+    """As `PatientDraws.blocks`, from a random generator."""
+    at_once = max(1, min(resamples, CELLS_AT_ONCE // max(1, len(patient_N))))
+    for start in range(0, resamples, at_once):
+        rows = slice(start, min(start + at_once, resamples))
+        draws = [rng.integers(n_patients, size=n_patients) for _ in range(rows.start, rows.stop)]
+        yield rows, np.stack([np.bincount(draw_M, minlength=n_patients) for draw_M in draws])
+
+
+def left_out_blocks(patient_N: NDArray[np.int64], n_patients: int) -> Iterator[NDArray[np.int64]]:
+    """The weights of the patients with each group of them left out in turn, (r, M) int64; for BCa.
+
+    Each patient is a group, up to `JACKKNIFE_GROUPS`; of more patients, groups of equal size, formed at random.
+    """
+    groups = min(n_patients, JACKKNIFE_GROUPS)
+    group_M = np.random.default_rng(0).permutation(n_patients) % groups
+    at_once = max(1, min(groups, CELLS_AT_ONCE // max(1, len(patient_N))))
+    for start in range(0, groups, at_once):
+        left_out = np.arange(start, min(start + at_once, groups))
+        yield (group_M[None, :] != left_out[:, None]).astype(np.int64)
+
+
+def check_confidence(confidence: float) -> None:
+    """Refuse a confidence that is not in (0, 1)."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1; got {confidence}")
+
+
+def number_patients(patient_ids_N: Sequence[Any], n_images: int) -> tuple[NDArray[np.int64], int]:
+    """Number every patient, in sorted order, so that the draws do not depend on the order of the rows.
+
+    Returns:
+        The number of each image's patient, and how many patients there are.
+    """
+    # tolist() turns numpy scalars into plain ones, which hash and compare alike.
+    ids = np.asarray(patient_ids_N, dtype=object).tolist()
+    if len(ids) != n_images:
+        raise ValueError(f"{len(ids)} patient ids for {n_images} images")
+    missing = [row for row, patient in enumerate(ids) if _is_missing(patient)]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} images have no patient id, the first at row {missing[0]}; "
+            "intervals need every image's patient: give each image of an unknown patient an id of its own"
+        )
+    number = {patient: code for code, patient in enumerate(sorted(set(ids), key=str))}
+    if len(number) < 2:
+        raise ValueError(f"intervals need at least two patients; got {len(number)}")
+    return np.array([number[patient] for patient in ids], dtype=np.int64), len(number)
+
+
+def _is_missing(patient: Any) -> bool:
+    if patient is None or (isinstance(patient, str) and not patient):
+        return True
+    try:
+        return bool(patient != patient)  # NaN and NaT are unequal to themselves
+    except TypeError:  # pandas.NA: its comparisons have no truth value
+        return True
+
+
+def percentile_interval(draw_RX: Array, confidence: float) -> tuple[Array, Array]:
+    """The percentile interval over the draws that are defined, low and high, each (X,); NaN where none is."""
+    flat_RX = draw_RX.reshape(len(draw_RX), -1)
+    low_X, high_X = np.full((2, flat_RX.shape[1]), np.nan)
+    for column, draw_R in enumerate(flat_RX.T):
+        defined = draw_R[~np.isnan(draw_R)]
+        if len(defined):
+            low_X[column], high_X[column] = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return low_X.reshape(draw_RX.shape[1:]), high_X.reshape(draw_RX.shape[1:])
+
+
+def bca_interval(value_C: Array, draw_RC: Array, left_out_GC: Array, confidence: float) -> tuple[Array, Array]:
+    """The bias-corrected and accelerated interval over the draws that are defined, low and high, each (C,).
+
+    Unlike percentiles it stays in place when a metric's draws lie on one side of its value, or are skewed, as the AUC
+    of a rare finding near 1 is. Draws equal to the value count one half on either side.
+
+    Args:
+        value_C: on the full sample.
+        draw_RC: in each draw.
+        left_out_GC: with each group of patients left out in turn, from the weights of `left_out_blocks`.
+        confidence: in (0, 1).
+
+    Returns:
+        NaN where no draw is defined, and where every draw lies on one side of the value.
+
+    Source: Efron (1987), equations 2.3 and 6.6 (the acceleration by the jackknife).
+    """
+    low_C, high_C = np.full((2, len(value_C)), np.nan)
+    normal_2 = norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    for column, value in enumerate(value_C):
+        draw_R = draw_RC[~np.isnan(draw_RC[:, column]), column]
+        below = ((draw_R < value).sum() + (draw_R <= value).sum()) / (2 * max(1, len(draw_R)))
+        if not 0 < below < 1:
+            continue
+        bias = norm.ppf(below)
+        left_out_G = left_out_GC[~np.isnan(left_out_GC[:, column]), column]
+        influence_G = left_out_G.mean() - left_out_G if len(left_out_G) else np.zeros(1)
+        spread = (influence_G**2).sum() ** 1.5
+        acceleration = (influence_G**3).sum() / (6 * spread) if spread > 0 else 0.0
+        moved_2 = bias + normal_2
+        low_C[column], high_C[column] = np.quantile(draw_R, norm.cdf(bias + moved_2 / (1 - acceleration * moved_2)))
+    return low_C, high_C
+
+
+def two_sided_p(draw_RC: Array) -> Array:
+    """Twice the smaller share of draws on either side of zero, (C,); NaN where no draw is defined.
+
+    Draws at zero count for both sides, and one is added to numerator and denominator: never below 2 / (R + 1).
+    """
+    defined_C = (~np.isnan(draw_RC)).sum(axis=0)
+    smaller_C = np.minimum((draw_RC <= 0).sum(axis=0), (draw_RC >= 0).sum(axis=0))
+    return np.where(defined_C > 0, np.minimum(1.0, 2 * (smaller_C + 1) / (defined_C + 1)), np.nan)
