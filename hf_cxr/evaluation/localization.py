@@ -91,7 +91,8 @@ class Localization:
         findings: C names with boxes.
         boxes_C, pairs_C, patients_C: how many there are.
         images, patients: how many there are in all.
-        value_ASG, low_ASG, high_ASG: the statistics and their intervals; NaN where undefined.
+        value_ASG, low_ASG, high_ASG: the statistics and their intervals; NaN where undefined, as the interval of a
+            finding of one patient is.
         difference_ASG, difference_low_ASG, difference_high_ASG, p_ASG: the explained map minus each map, in the same
             draws; of the explained map itself it is 0.
         similarity_G3: rank correlation of the explained map with the same method on random weights, and its interval;
@@ -213,12 +214,18 @@ def measure_localization(
     parts_PA2 = _parts([scores[key] for key in maps], similarity)
     value_XG, draw_RXG = _sampled(parts_PA2, column_P, len(names), draws)
     low_XG, high_XG = percentile_interval(draw_RXG, confidence)
+    by_finding = [column_P == column for column in range(len(names))]
+    patients_C = np.array([len(np.unique(draws.patient_N[rows])) for rows in by_finding])
+    alone_G = np.append(patients_C < 2, [False, False])  # one patient has no interval
+    low_XG[:, alone_G], high_XG[:, alone_G] = np.nan, np.nan
     shape = (len(maps), len(STATISTICS), len(names) + 2)
     value_ASG, low_ASG, high_ASG = (x[:-1].reshape(shape) for x in (value_XG, low_XG, high_XG))
     gain_RASG = draw_RXG[:, :-1].reshape(-1, *shape)
     gain_RASG = gain_RASG[:, :1] - gain_RASG
     gain_low_ASG, gain_high_ASG = percentile_interval(gain_RASG, confidence)
-    by_finding = [column_P == column for column in range(len(names))]
+    p_ASG = two_sided_p(gain_RASG)
+    for part_ASG in (gain_low_ASG, gain_high_ASG, p_ASG):
+        part_ASG[..., alone_G] = np.nan
     first = scores[explained]
     return Localization(
         explained=explained,
@@ -226,7 +233,7 @@ def measure_localization(
         findings=names,
         boxes_C=np.array([sum(len(first[row].iobb_K) for row in np.flatnonzero(rows)) for rows in by_finding]),
         pairs_C=np.array([rows.sum() for rows in by_finding]),
-        patients_C=np.array([len(np.unique(draws.patient_N[rows])) for rows in by_finding]),
+        patients_C=patients_C,
         images=len(set(image_ids)),
         patients=draws.n_patients,
         value_ASG=value_ASG,
@@ -235,7 +242,7 @@ def measure_localization(
         difference_ASG=value_ASG[:1] - value_ASG,
         difference_low_ASG=gain_low_ASG,
         difference_high_ASG=gain_high_ASG,
-        p_ASG=two_sided_p(gain_RASG),
+        p_ASG=p_ASG,
         similarity_G3=np.stack([value_XG[-1], low_XG[-1], high_XG[-1]], axis=-1),
         flat_A=np.array([sum(score.flat for score in scores[key]) for key in maps]),
         covered=float(np.mean([score.covered for score in first])),

@@ -87,7 +87,9 @@ def _class_activation(
     activation = as_grid(model, trace.output.detach(), trace.side)
     maps = []
     for column in columns:
-        (gradient,) = torch.autograd.grad(trace.logits[:, column].sum(), trace.output, retain_graph=True)
+        with torch.enable_grad():
+            logit = trace.logits[:, column].sum()
+        (gradient,) = torch.autograd.grad(logit, trace.output, retain_graph=True)
         weight_BK = weigh(activation, as_grid(model, gradient, trace.side))
         maps.append(torch.einsum("bk,bkhw->bhw", weight_BK, activation).relu())
     return torch.stack(maps, dim=1).float()

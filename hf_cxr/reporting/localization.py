@@ -206,8 +206,8 @@ def _convention(values: Mapping[str, Any]) -> str:
         "a box that is too small counts too; IoU divides by the union. Pointing game (Zhang et al. 2016): the "
         "map's highest value lies inside a box, without tolerance. Energy: the share of the map's sum that "
         "lies inside the boxes; for a map that is equal everywhere it is the share that they cover, "
-        f"{values['covered']:.3f} on average. The limit of the grid is the map that has, at each place, the share of it that the drawn "
-        "boxes cover: what so coarse a map can reach."
+        f"{values['covered']:.3f} on average. The limit of the grid is the map that has, at each place, the "
+        "share of it that the drawn boxes cover: what so coarse a map can reach."
     )
 
 
