@@ -87,7 +87,14 @@ def _images(own, paths: Sequence[str], method: str) -> int:
         raise ValueError("the name of an image or a folder is empty; give files or folders")
     from hf_cxr.data.images.files import search_images
     from hf_cxr.inference.classifier import Classifier
-    from hf_cxr.run.explain import Explainer, check_empty, check_method, chosen_findings, explain_files
+    from hf_cxr.run.explain import (
+        Explainer,
+        check_empty,
+        check_method,
+        chosen_findings,
+        explain_files,
+        name_of,
+    )
     from hf_cxr.run.result_folder import held
 
     set_up_terminal()
@@ -95,7 +102,7 @@ def _images(own, paths: Sequence[str], method: str) -> int:
     found = search_images(paths)
     with held(own.out) as place:
         check_empty(place)
-        explainer = Explainer(Classifier(own.model, revision=own.revision), own.model, method, own.layer)
+        explainer = Explainer(Classifier(own.model, revision=own.revision), name_of(own.model), method, own.layer)
         findings = chosen_findings(explainer.predictor, own.findings.split(",")) if own.findings else ()
         phantoms = explainer.about()["trained_on_phantoms"]
         for note in (*found.notes(), *found.unreadable, *[explainer.about()["note"]] * phantoms):
@@ -116,7 +123,7 @@ def _score(own, words: Sequence[str], only: frozenset[str], methods: Sequence[st
     from hf_cxr.inference.classifier import Classifier
     from hf_cxr.reporting.document import Document
     from hf_cxr.reporting.localization import localization_section
-    from hf_cxr.run.explain import Explainer, check_empty, check_method
+    from hf_cxr.run.explain import Explainer, check_empty, check_method, name_of
     from hf_cxr.run.localize import LOCALIZATION, PAGE, localize
     from hf_cxr.run.result_folder import held
 
@@ -126,7 +133,7 @@ def _score(own, words: Sequence[str], only: frozenset[str], methods: Sequence[st
     with held(own.out) as place:
         check_empty(place)
         classifier = Classifier(own.model, revision=own.revision)
-        explainers = [Explainer(classifier, own.model, method, own.layer) for method in methods]
+        explainers = [Explainer(classifier, name_of(own.model), method, own.layer) for method in methods]
         values = localize(explainers, args, place, split=own.split, pictures=own.pictures)
     print(Document("", localization_section(values).blocks).to_terminal())
     print(f"wrote {printable(own.out)}: {LOCALIZATION}, {PAGE}, figures/ and pictures/")

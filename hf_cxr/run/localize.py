@@ -41,7 +41,7 @@ from hf_cxr.run.result_folder import write_whole
 
 LOCALIZATION, PAGE, PICTURES = "localization.json", "localization.html", "pictures"
 SCORED_AT = 256  # pixels along a side of the frame in which maps and boxes are compared; boxes are fractions of it
-BOXES_NOTE = "Solid: drawn by a reader. Dotted: around the map where it is above 60 and above 180 of 255."
+BOXES_NOTE = "Solid: the boxes of the data. Dotted: around the map where it is above 60 and above 180 of 255."
 
 Boxes = dict[str, list[list[float]]]
 """The model's name of a finding -> its boxes in one image, x, y, width, height as fractions."""
@@ -105,8 +105,7 @@ def localize(
         (folder / "figures").mkdir()
         for path, draw in section.drawings.items():
             plots.save(draw(), folder / path)
-        title = f"Where {Path(first.name).name or first.name} looks"
-        write_text(folder / PAGE, Document(title, section.blocks).to_html(folder))
+        write_text(folder / PAGE, Document(f"Where {first.name} looks", section.blocks).to_html(folder))
         if pictures:
             (folder / PICTURES).mkdir()
             for name, figure in _pictures(first, rows, known, pictures):
