@@ -20,19 +20,20 @@ from hf_cxr.sampling import SAMPLERS, sampler_options
 # Key that chooses a component -> key of its options.
 KWARGS = {"loss": "loss_kwargs", "sampler": "sampler_kwargs", "architecture": "model_kwargs"}
 
-# What ``architecture`` may be, as transformers names it (model_type). `hf_cxr.models.architectures` checks its values.
-ARCHITECTURES = (
-    "beit",
-    "convnext",
-    "convnextv2",
-    "deit",
-    "dinov2",
-    "dinov2_with_registers",
-    "focalnet",
-    "swin",
-    "swinv2",
-    "vit",
-)
+# What ``architecture`` may be, as transformers names it (model_type) -> the layer that a heat map is made of: a path
+# below the backbone; a number is a place in a list, -1 the last. `hf_cxr.models.architectures` checks its values.
+ARCHITECTURES = {
+    "beit": "layers.-1.layernorm_before",
+    "convnext": "encoder.stages.-1",
+    "convnextv2": "encoder.stages.-1",
+    "deit": "layers.-1.layernorm_before",
+    "dinov2": "encoder.layer.-1.norm1",
+    "dinov2_with_registers": "encoder.layer.-1.norm1",
+    "focalnet": "encoder.stages.-1.layers.-1",
+    "swin": "encoder.layers.-1.blocks.-1.layernorm_after",
+    "swinv2": "encoder.layers.-1.blocks.-1",
+    "vit": "layers.-1.layernorm_before",
+}
 
 # Keyword arguments of an architecture's config that a run sets itself, beside those that every config has.
 SET_BY_THE_RUN = ("image_size", "num_channels", "num_labels")

@@ -23,6 +23,7 @@ COMMANDS = {
     "ensemble": "average the probabilities of several runs and measure them as one model",
     "compare": "train several methods with several seeds, tuned alike, and write one table",
     "predict": "probabilities of each finding for image files",
+    "explain": "heat maps of findings over image files; or their score on boxes, next to controls",
     "push": "send a finished run folder to the Hub",
 }
 
