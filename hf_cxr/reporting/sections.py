@@ -10,23 +10,33 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_cxr.reporting.calibration_maps import calibration_maps_section
+from hf_cxr.reporting.conformal import conformal_section
+from hf_cxr.reporting.controls import controls_section
 from hf_cxr.reporting.curves import curves_section
+from hf_cxr.reporting.decision_curves import decision_curves_section
 from hf_cxr.reporting.document import Block
+from hf_cxr.reporting.localization import localization_section
+from hf_cxr.reporting.operating_points import operating_points_section
 from hf_cxr.reporting.plots import save
+from hf_cxr.reporting.prevalence_shift import prevalence_shift_section
+from hf_cxr.reporting.reliability import reliability_section
 from hf_cxr.reporting.section import Section
+from hf_cxr.reporting.stress import stress_section
+from hf_cxr.reporting.subgroups import subgroups_section
 
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
     "curves": curves_section,
-    # "reliability": reliability_section,
-    # "calibration_maps": calibration_maps_section,
-    # "prevalence_shift": prevalence_shift_section,
-    # "operating_points": operating_points_section,
-    # "decision_curves": decision_curves_section,
-    # "subgroups": subgroups_section,
-    # "controls": controls_section,
-    # "localization": localization_section,
-    # "stress": stress_section,
-    # "conformal": conformal_section,
+    "reliability": reliability_section,
+    "calibration_maps": calibration_maps_section,
+    "prevalence_shift": prevalence_shift_section,
+    "operating_points": operating_points_section,
+    "decision_curves": decision_curves_section,
+    "subgroups": subgroups_section,
+    "controls": controls_section,
+    "localization": localization_section,
+    "stress": stress_section,
+    "conformal": conformal_section,
 }
 """Key in analysis.json -> the function that makes its section; in the order of the page."""
 

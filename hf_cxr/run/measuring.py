@@ -96,17 +96,19 @@ def interval_settings(args: RunArguments) -> dict[str, Any]:
 
 def measure_predictions(
     predictions: Predictions,
+    points: OperatingPoints | None = None,
     *,
     resamples: int = EvaluationArguments.bootstrap_resamples,
     confidence: float = EvaluationArguments.confidence,
     seed: int = 0,
 ) -> EvaluationReport:
-    """Every figure of a split, with patient-clustered intervals."""
+    """Every figure of a split, with patient-clustered intervals; with operating points the decision metrics too."""
     return evaluate_predictions(
         predictions.probabilities,
         predictions.labels,
         predictions.patient_ids,
         label_names=predictions.label_names,
+        thresholds=None if points is None else points.threshold_C(predictions.label_names),
         resamples=resamples,
         confidence=confidence,
         seed=seed,

@@ -19,6 +19,7 @@ from transformers import AutoConfig
 
 from hf_cxr.config import RunArguments
 from hf_cxr.evaluation.calibration import Calibration
+from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.hub import push_run as push  # the last stage
 from hf_cxr.models.build import check_model, describe_initial_weights
@@ -30,6 +31,7 @@ from hf_cxr.push_files import FIGURES
 from hf_cxr.reporting import card
 from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
+from hf_cxr.run.analysis import ANALYSIS, analyse, write_analysis
 from hf_cxr.run.data import RunData, open_data
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
 from hf_cxr.run.measuring import (
@@ -192,20 +194,31 @@ def measure(
     calibration = record.calibration and Calibration.from_dict(record.calibration)
     described = describe_calibration(calibration) | describe_operating_points(record.operating_points)
     validation, test = files.load_pair(run_dir / "predictions")
+    points = record.operating_points and OperatingPoints.from_dict(record.operating_points)
     files.forget(run_dir, "measure")
     stock = {} if test_images is None else compare_with_stock_pipeline(run_dir, test_images, test)
     report = Report(
         name=run_dir.absolute().name,
         model_id=".",
         protocol=read_json(run_dir / files.PROTOCOL) | described,
-        test=measure_predictions(test, **interval_settings(args)),
-        validation=measure_predictions(validation, **interval_settings(args)),
+        test=measure_predictions(test, points, **interval_settings(args)),
+        validation=measure_predictions(validation, points, **interval_settings(args)),
         calibration=calibration and calibration.to_dict(),
         training=trained["training"],
         history=trained["history"],
         environment=trained["environment"],
         stock_pipeline=stock,
     )
+    uncalibrated, _ = files.load_pair(run_dir / files.STAGES)
+    analysis = analyse(
+        test,
+        validation=validation,
+        uncalibrated=uncalibrated,
+        points=points,
+        prevalence=record.prevalence,
+        **interval_settings(args),
+    )
+    write_analysis(run_dir, analysis)
     metrics = report.to_dict() | {"model_sha256": file_sha256(run_dir / WEIGHTS)}
     write_json(run_dir / files.LAST_FILE["measure"], metrics)
     return stock
@@ -224,7 +237,7 @@ def document(run_dir: Path, model_id: str | None = None) -> Report:
     measured = run_dir / files.LAST_FILE["measure"]
     finished = run_dir / files.LAST_FILE["document"]
     metrics = read_json(measured if measured.is_file() else finished)
-    analysis = read_json(run_dir / "analysis.json") if (run_dir / "analysis.json").is_file() else {}
+    analysis = read_json(run_dir / ANALYSIS) if (run_dir / ANALYSIS).is_file() else {}
     report = Report.from_dict(metrics, model_id=model_id or card.model_id(run_dir / "README.md"), analysis=analysis)
     test = Predictions.load(run_dir / "predictions" / "test.parquet")
     drawn = report.draw(run_dir, test.probabilities, test.labels)
