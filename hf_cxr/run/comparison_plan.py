@@ -127,7 +127,7 @@ def _check_plan(plan: Plan, path: Path) -> None:
         if not slug:
             raise ValueError(f"the method {method!r} in {path} has no letter or digit for a folder's name; rename it")
         if slug in slugs:
-            raise ValueError(f"the method {method!r} in {path} would have the folder of {slugs[slug]!r}; rename one")
+            raise ValueError(f"the method {method!r} in {path} would have the folder of {slugs[slug]}; rename one")
         slugs[slug] = method
         _check_run_keys(own, f"{method} in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
     grid = plan.tuning.grid if plan.tuning else {}

@@ -7,6 +7,7 @@ import pytest
 from test_checks import words, write_table
 
 from hf_cxr.commands import main
+from hf_cxr.config import CONFIGS
 
 
 @pytest.fixture(autouse=True)
@@ -16,10 +17,19 @@ def own_memory(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """A table, and the folder of a run on it that was trained to its end and has not looked at the test set."""
+    """A table, and the folder of a run on it that was trained to its end and has not measured the test set."""
     folder = tmp_path_factory.mktemp("stopped")
     table = write_table(folder)
-    assert main(["train", *words(table, "--output_dir", folder / "run", "--measure_test", "false")]) == 0
+    assert (
+        main(
+            [
+                "train",
+                str(CONFIGS / "quickstart.yaml"),
+                *words(table, "--output_dir", folder / "run", "--measure_test", "false"),
+            ]
+        )
+        == 0
+    )
     return table, folder / "run"
 
 
@@ -32,7 +42,7 @@ def test_a_trained_run_is_finished_when_images_are_lost(stopped, capsys):
     images.joinpath("test4.png").unlink()  # gone
     images.joinpath("train5.png").write_bytes(b"")
     images.joinpath("validation0.png").write_bytes(b"")
-    line = ["train", *words(table, "--output_dir", run)]
+    line = ["train", str(CONFIGS / "quickstart.yaml"), *words(table, "--output_dir", run)]
     assert main(line) == 2
     assert main([*line, "--unreadable_images", "skip"]) == 0
     metrics = json.loads((run / "metrics.json").read_text())
