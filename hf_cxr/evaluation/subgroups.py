@@ -487,4 +487,4 @@ def _thresholds(threshold_C: ArrayLike | None, n_findings: int) -> Array | None:
     threshold_C = np.asarray(threshold_C, dtype=np.float64)
     if threshold_C.shape != (n_findings,) or ((threshold_C < 0) | (threshold_C > 1)).any():
         raise ValueError(f"thresholds are {threshold_C}; give {n_findings} probabilities, NaN for none")
-    return threshold_C
+    return None if np.isnan(threshold_C).all() else threshold_C

@@ -33,7 +33,7 @@ def predictions():
     label_NC = (rng.random((N, 2)) < 0.5).astype(np.float32)
     ids = [f"{row:03}.png" for row in range(N)]
     patients = [f"p{row // 2}" for row in range(N)]
-    age = np.where(np.arange(N) == 3, np.nan, 40 + np.arange(N))
+    age = np.where(np.arange(N) % 2, np.nan, 40 + np.arange(N))
     return Predictions(rng.normal(size=(N, 2)), label_NC, ids, patients, NAMES, view=["AP", None] * 6, age=age)
 
 
