@@ -106,12 +106,17 @@ def _table(values: Mapping[str, Any]) -> Table:
         ]
         for name, one in values["without_pixels"].items()
     ]
-    how = {"validation": "fitted on validation"}.get(values["fitted_on"], "cross-fitted by patient on these images")
+    how = "fitted on validation" if values["fitted_on"] == "validation" else "cross-fitted by patient on these images"
+    below = (
+        ""
+        if values["fitted_on"] == "validation"
+        else (" Cross-fitting puts a control that knows nothing below 0.5, and clearly so where there are few images.")
+    )
     title = METRIC.macro_title
     caption = (
         f"A logistic regression for each finding, {how}: views and sexes as they are, age as a spline. Model and "
         f"control in the same {values['resamples']:,} draws of patients, over the same findings; p two-sided, not "
-        "corrected."
+        f"corrected.{below}"
     )
     return Table.of(["known", f"{title}\nof the control", f"{title}\nof the model", "difference", "p"], rows, caption)
 

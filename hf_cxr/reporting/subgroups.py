@@ -167,10 +167,11 @@ def _headline(values: Mapping[str, Any]) -> str:
         gap = list(map(as_number, one["gap"]["macro"]))
         if as_number(one["p_corrected"]["macro"]) < LEVEL and gap[0] < 0:
             worse.append((gap, f"{attribute} {name}: {signed_interval(*gap)}"))
-    words = (
-        f"{len(measured)} groups were compared with all other images in {values['gaps']:,} different gaps of macro "
-        f"means, with {values['confidence']:.0%} intervals. "
-    )
+    groups = "1 group was" if len(measured) == 1 else f"{len(measured)} groups were"
+    if not values["gaps"]:
+        return f"{groups} compared with all other images; no gap is of a kind that is tested."
+    gaps = "1 gap" if values["gaps"] == 1 else f"{values['gaps']:,} different gaps"
+    words = f"{groups} compared with all other images in {gaps} of macro means. "
     if not worse:
         return (
             words + f"After Holm's correction no group's {title_of(key)} is lower than that of the rest (p < {LEVEL})."
