@@ -15,16 +15,16 @@ import dataclasses
 import difflib
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import HfArgumentParser
 
-from hf_cxr.arguments import check
 from hf_cxr.arguments.command_line import OneLineParser, positionals_and_flags, take_mappings
 from hf_cxr.arguments.components import KWARGS, help_text, merged, with_defaults
 from hf_cxr.arguments.data import DATA_PATHS, SOURCE_OPTIONS, DataArguments
+from hf_cxr.arguments.evaluation import EvaluationArguments
 from hf_cxr.arguments.method import LossArguments, SamplingArguments, StageArguments
 from hf_cxr.arguments.model import ModelArguments
 from hf_cxr.arguments.spelling import check_flags, current_spelling
@@ -59,29 +59,6 @@ __all__ = [
 CONFIGS = Path(__file__).parent / "configs"
 if not CONFIGS.is_dir():  # a checkout keeps them at its top, a wheel inside the package
     CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-@dataclass
-class EvaluationArguments:
-    """Calibration, intervals, and whether the test set is measured."""
-
-    bootstrap_resamples: int = field(default=1000, metadata={"help": "Resamples of patients behind each interval."})
-    confidence: float = field(default=0.95, metadata={"help": "Coverage of the intervals, between 0 and 1."})
-    calibrate: bool = field(
-        default=True,
-        metadata={"help": "Fit an affine map of each logit on validation and fold it into the saved classifier."},
-    )
-    measure_test: bool = field(
-        default=True,
-        metadata={
-            "help": "False stops after validation: no test image is predicted; for tuning. The same run with true "
-            "continues to the test set."
-        },
-    )
-
-    def __post_init__(self):
-        check(self.bootstrap_resamples >= 10, "bootstrap_resamples", self.bootstrap_resamples, "at least 10")
-        check(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
 
 
 # What measuring a model takes from a run's config.yaml: which data and how they are measured, nothing of the training

@@ -1,38 +1,100 @@
-"""`hf-cxr evaluate [CONFIG.yaml] --model RUN_OR_HUB_ID [--split test]`: measure a saved model on radiographs.
+"""`hf-cxr evaluate`: measure a saved model on radiographs, or the scores of any program on labelled images.
 
-The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR); without a YAML, a run
-folder's own config.yaml is taken, of which only the data and the way of measuring matter here. Flags that choose
-another --dataset leave the run's own behind. Nothing is fitted: the model is measured as it is. Data with other
-findings (such as --dataset table --table chexpert) are measured on those that both have, by name and alias.
+A model: `hf-cxr evaluate [CONFIG.yaml] --model RUN_OR_HUB_ID`. The source is described as in training (YAML and flags
+such as --dataset nih --nih_root DIR); without a YAML, a run folder's own config.yaml is taken, of which only the data
+and the way of measuring matter here. Flags that choose another --dataset leave the run's own behind. Nothing is
+fitted: the model is measured as it is. Data with other findings (such as --dataset table --table chexpert) are
+measured on those that both have, by name and alias.
+
+Scores of any program: `hf-cxr evaluate --predictions FILE --labels TABLE`, without a model and without images. FILE is
+a CSV or Parquet with a column a finding (docs/predictions.md), or a run folder, whose predictions have their labels.
+The labels may also be those of a dataset: --dataset nih --nih_root DIR in place of --labels.
 """
 
+import argparse
+import dataclasses
+import difflib
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.config import MEASURING, parse_arguments, take_config
+
+KINDS = ("probabilities", "logits")
+SEED = 42  # as of a run whose config.yaml says nothing else
+OF_INTERVALS = ("bootstrap_resamples", "confidence", "seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; what it raises, `run_command` prints as one line."""
     parser = OneLineParser(
         prog="hf-cxr evaluate",
-        usage="hf-cxr evaluate [CONFIG.yaml] --model RUN_OR_HUB_ID [--split NAME] [--out DIR] [--key value ...]",
+        usage="hf-cxr evaluate [CONFIG.yaml] --model RUN_OR_HUB_ID [--split NAME] [--out DIR] [--key value ...]\n"
+        "       hf-cxr evaluate --predictions FILE_OR_RUN [--labels TABLE] [--out DIR] [--key value ...]",
         description=__doc__,
         epilog="All other flags are those of `hf-cxr train --help`.",
         allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, help="run folder or Hub id")
+    parser.add_argument("--model", help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
-    parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what is measured")
-    parser.add_argument("--out", type=output_path, help="folder for evaluation.json and predictions.parquet")
+    parser.add_argument("--split", choices=("train", "validation", "test"), help="what is measured; by default test")
+    parser.add_argument("--out", type=output_path, help="folder for evaluation.html, .json and predictions.parquet")
+    parser.add_argument("--against", metavar="FILE_OR_RUN", help="another system's scores of the same images")
+    parser.add_argument("--against_scores", choices=KINDS, help="what these are, if the file does not say")
+    tables = parser.add_argument_group("scores of any program")
+    tables.add_argument(
+        "--predictions", metavar="FILE_OR_RUN", help="CSV or Parquet, a column a finding; or a run folder"
+    )
+    tables.add_argument(
+        "--labels", metavar="TABLE", help="CSV or Parquet with the labels and the patient of each image"
+    )
+    tables.add_argument("--scores", choices=KINDS, help="what the scores are, if the file does not say")
+    tables.add_argument("--shared", action="store_true", help="measure the images and findings that both files have")
+    tables.add_argument("--validation", metavar="FILE", help="the same program's scores of a validation split")
+    tables.add_argument("--validation_labels", metavar="TABLE", help="their labels, if they are in another table")
     own, rest = parser.parse_known_args(argv)
-    config, flags = take_config(rest)
+    check_own(parser, own)
     if own.out and os.path.exists(own.out / "config.json"):  # False for a name that is too long
         parser.error(f"{own.out} is a run folder, and its figures stay as they are; give another --out")
+    return evaluate_predictions(parser, own, rest) if own.predictions else evaluate_model(parser, own, rest)
+
+
+def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
+    """Refuse flags that contradict each other; status 2 with one line."""
+    if own.model and own.predictions:
+        parser.error("--model and --predictions are two things to measure; give one, and the other with --against")
+    if not own.model and not own.predictions:
+        given = [flag for flag in ("labels", "validation", "scores") if getattr(own, flag)]
+        also = f" (--{given[0]} goes with --predictions)" if given else ""
+        misspelt = [
+            w for w in parser.words if difflib.get_close_matches(w.split("=")[0], ["--model", "--predictions"])
+        ]
+        parser.error(
+            f"unknown word {misspelt[0]} in the command line; did you mean --model or --predictions?"
+            if misspelt
+            else f"say what to measure: --model RUN_OR_HUB_ID, or --predictions FILE{also}"
+        )
+    if own.model:
+        for flag in ("labels", "scores", "shared", "validation", "validation_labels"):
+            if getattr(own, flag):
+                parser.error(
+                    f"--{flag} goes with --predictions FILE; the labels of a model's images are the dataset's"
+                )
+    if own.against_scores and not own.against:
+        parser.error("--against_scores goes with --against FILE")
+    if own.validation_labels and not own.validation:
+        parser.error("--validation_labels goes with --validation FILE")
+
+
+def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
+    """A saved model on images."""
+    from hf_cxr.config import MEASURING, parse_arguments, take_config
+
+    config, flags = take_config(rest)
     only = MEASURING | {"use_cpu"}
     if config is None:
         config = str(Path(own.model) / "config.yaml")
@@ -43,15 +105,123 @@ def main(argv: Sequence[str] | None = None) -> int:
     from accelerate import PartialState
 
     from hf_cxr.run.evaluate import evaluate
-    from hf_cxr.run.result_folder import EVALUATION, PREDICTIONS, held
 
     state = PartialState()
     set_up_terminal(main_process=state.is_main_process)
-    with held(own.out) if own.out and state.is_main_process else nullcontext() as place:
-        evaluation = evaluate(own.model, args, split=own.split, revision=own.revision, place=place)
+    with place_for(own.out) if state.is_main_process else nullcontext() as place:
+        evaluation = evaluate(
+            own.model,
+            args,
+            split=own.split or "test",
+            revision=own.revision,
+            place=place,
+            against=own.against,
+            against_kind=own.against_scores,
+        )
         if state.is_main_process:
-            print(evaluation.document().to_terminal())
-        if place:
-            evaluation.write(place)
-            print(f"wrote {own.out}/{EVALUATION} and {PREDICTIONS}")
+            finish(evaluation, own.out, place)
     return 0
+
+
+def evaluate_predictions(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Scores of any program, without torch."""
+    data, intervals = parse_without_model(own.predictions, rest, also=list(parser._option_string_actions))
+    from hf_cxr.run.evaluate_tables import Inputs, evaluate_tables
+
+    set_up_terminal()
+    names = {field.name for field in dataclasses.fields(Inputs)}
+    given = {name: value for name, value in vars(own).items() if name in names}
+    inputs = Inputs(**given, kind=own.scores, against_kind=own.against_scores, data=data)
+    with place_for(own.out) as place:
+        finish(evaluate_tables(inputs, place=place, **intervals), own.out, place)
+    return 0
+
+
+def parse_without_model(
+    predictions: str, words: Sequence[str], *, also: Sequence[str] = ()
+) -> tuple[Any, dict[str, Any]]:
+    """The data that flags name, and how intervals are drawn: those of the flags, of a run's config.yaml, or defaults.
+
+    Args:
+        predictions: file or run folder.
+        words: flags of a dataset and of intervals; a YAML among them is one of a run, which names the data.
+        also: the command's own flags, for the message about a misspelt one.
+
+    Returns:
+        `DataArguments`, or None if no flag is of a dataset; and ``resamples``, ``confidence`` and ``seed``.
+
+    Raises:
+        SystemExit: status 2 with one line.
+    """
+    from transformers import HfArgumentParser
+
+    from hf_cxr.arguments.command_line import positionals_and_flags
+    from hf_cxr.arguments.data import DataArguments
+    from hf_cxr.arguments.evaluation import EvaluationArguments
+    from hf_cxr.yaml_files import read_yaml
+
+    @dataclasses.dataclass
+    class Draws:
+        seed: int = SEED
+
+    class Parser(OneLineParser, HfArgumentParser):
+        pass
+
+    kinds = (DataArguments, EvaluationArguments, Draws)
+    parser = Parser(kinds, prog="hf-cxr evaluate", allow_abbrev=False)
+    positionals, flags = positionals_and_flags(parser, words)
+    if positionals:  # the YAML of a run has keys of every kind, and the parser of all needs torch
+        from hf_cxr.config import MEASURING, parse_arguments
+
+        args = parse_arguments(list(words), prog="hf-cxr evaluate", only=MEASURING)
+        data, evaluation, seed = args.data, args.evaluation, args.training.seed
+    else:
+        saved = Path(predictions) / "config.yaml"
+        values = read_yaml(saved) if saved.is_file() else {}
+        parser.set_defaults(**{key: values[key] for key in OF_INTERVALS if key in values})
+        data, evaluation, draws = parse_dataclasses(parser, flags, also)
+        seed = draws.seed
+        of_data = {f"--{field.name}" for field in dataclasses.fields(DataArguments)}
+        if not any(word.split("=")[0].replace("-", "_").replace("__", "--", 1) in of_data for word in flags):
+            data = None
+    how = {"resamples": evaluation.bootstrap_resamples, "confidence": evaluation.confidence, "seed": seed}
+    return data, how
+
+
+def parse_dataclasses(parser: Any, flags: Sequence[str], also: Sequence[str]) -> tuple[Any, ...]:
+    """The dataclasses of a parser.
+
+    Raises:
+        SystemExit: status 2 with one line.
+    """
+    try:
+        *parts, unknown = parser.parse_args_into_dataclasses(
+            list(flags), return_remaining_strings=True, look_for_args_file=False
+        )
+    except (ValueError, TypeError, OSError) as error:
+        parser.error(str(error))
+    if unknown:
+        known = [flag for flag in (*also, *parser._option_string_actions) if flag.startswith("--")]
+        nearest = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "see hf-cxr evaluate --help"
+        parser.error(f"unknown word {unknown[0]} in the command line; {hint}")
+    return tuple(parts)
+
+
+def place_for(out: Path | None) -> Any:
+    """The folder for results, held; None without one."""
+    from hf_cxr.run.result_folder import held
+
+    return held(out) if out else nullcontext()
+
+
+def finish(evaluation: Any, out: Path | None, place: Path | None) -> None:
+    """Print the figures, write them if there is a place, and say where they are."""
+    from hf_cxr.prediction_tables.folders import PREDICTIONS
+    from hf_cxr.run.result_folder import EVALUATION, PAGE
+
+    print(evaluation.document().to_terminal())
+    if place:
+        evaluation.write(place)
+        print(f"wrote {out}/{EVALUATION} and {PREDICTIONS}")
+        print(f"report: {out}/{PAGE}")

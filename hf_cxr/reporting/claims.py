@@ -5,11 +5,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-from transformers import TrainerState, TrainingArguments
+from typing import TYPE_CHECKING, Any
 
 from hf_cxr.evaluation.calibration import Calibration
+
+if TYPE_CHECKING:  # transformers imports torch, which what is measured from a file does without
+    from transformers import TrainerState, TrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ OFFICIAL_TEST = 25_596  # images in the test list of ChestX-ray14
 NEVER_DEFINED = "was never defined"
 
 
-def chosen_step(args: TrainingArguments, state: TrainerState) -> int | None:
+def chosen_step(args: "TrainingArguments", state: "TrainerState") -> int | None:
     """The step of the checkpoint that was gone back to; None if the run ends with its last weights.
 
     A checkpoint is chosen only if its figure is a number: of a figure that is NaN in every epoch none is the best.
@@ -28,7 +29,7 @@ def chosen_step(args: TrainingArguments, state: TrainerState) -> int | None:
     return int(step.group(1)) if step else None
 
 
-def selection(args: TrainingArguments, state: TrainerState) -> str:
+def selection(args: "TrainingArguments", state: "TrainerState") -> str:
     """Which weights the run ends with, and why; a warning is logged where they are not those that were asked for."""
     if not args.load_best_model_at_end:
         return "last epoch, none was chosen"
@@ -42,7 +43,7 @@ def selection(args: TrainingArguments, state: TrainerState) -> str:
     return words
 
 
-def _is_defined(state: TrainerState) -> bool:
+def _is_defined(state: "TrainerState") -> bool:
     # The Trainer starts at minus (or plus) infinity, which stays where every figure is NaN.
     return state.best_metric is not None and math.isfinite(state.best_metric)
 

@@ -4,7 +4,8 @@
 |--------------|------------------------------------------------------------------------------------------------------|
 | `base`       | a run's keys, or the path of a run's YAML (from this file's folder, or from here)                    |
 | `overrides`  | with a path: keys that go over it                                                                    |
-| `methods`    | printed name -> keys in which the method differs, such as {loss: focal, gamma: 2}                    |
+| `methods`    | printed name -> keys in which the method differs, such as {loss: focal, gamma: 2}; or {predictions:  |
+|              | FILE_OR_RUN}, another program's scores of the test images, which are measured beside the runs        |
 | `baseline`   | the name of the method that the others are compared with                                             |
 | `seeds`      | one run of each method for each                                                                      |
 | `tune`       | `grid`: key -> values (also an option, such as loss_kwargs.gamma: [1, 2]), each method tried on      |
@@ -47,6 +48,7 @@ from hf_cxr.config import (
     RunArguments,
     parse_arguments,
 )
+from hf_cxr.data import load_source
 from hf_cxr.evaluation import METRICS, headline_metrics, modern_figures
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import write_text
@@ -54,6 +56,7 @@ from hf_cxr.models.build import check_model
 from hf_cxr.reporting.comparison import ComparisonResults, TunedPoint, compare_runs, write_comparison
 from hf_cxr.reporting.numbers import number
 from hf_cxr.run.comparison_plan import Plan, folder_name, load_plan
+from hf_cxr.run.evaluate_tables import labels_of_source
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.scheduler import run_in_slots
 from hf_cxr.saved_models import read_json
@@ -134,6 +137,7 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
     for run in (*tuning, *final):
         check_run(run, plan)
     _check_folders(tuning, plan)
+    _check_score_files(plan, check_run(final_runs(plan, out, {})[0], plan))
     count = len(tuning) + len(final)
     with tqdm(total=count, desc="Runs", unit="run") as bar:
         failed = work(tuning, plan, jobs, devices, bar)
@@ -160,6 +164,7 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
         tuned=tuned,
         tuned_by=plan.tuning.by if plan.tuning else None,
         missing=failed,
+        files=plan.files,
         tiers=plan.tiers,
         resamples=plan.resamples,
         confidence=plan.confidence,
@@ -328,6 +333,17 @@ def _report_end(run: Run, status: int, minutes: float) -> dict[str, str]:
     end = " | ".join([line for line in lines if line][-3:])
     logger.error("%s failed with status %d after %.1f minutes: %s (%s)", run.name, status, minutes, end, run.log)
     return {run.name: end}
+
+
+def _check_score_files(plan: Plan, args: RunArguments) -> None:
+    """Refuse, before anything is trained, files that do not have scores of the test images and all findings."""
+    if plan.files:
+        source = load_source(args.data, seed=args.training.seed, images=False)
+        labels = labels_of_source(source, "test")
+        for name, file in plan.files.items():
+            file.scores_of(
+                labels, name, all_images="skip" not in (args.data.missing_images, args.data.unreadable_images)
+            )
 
 
 def _check_folders(runs: Sequence[Run], plan: Plan) -> None:

@@ -13,6 +13,7 @@ from hf_cxr.arguments.components import KWARGS, flattened, merged
 from hf_cxr.arguments.spelling import current_spelling
 from hf_cxr.config import LossArguments, known_keys, text_keys, unknown_key, without_others_options
 from hf_cxr.evaluation.kernels import metric_key
+from hf_cxr.reporting.comparison.score_files import ScoreFile
 from hf_cxr.yaml_files import read_yaml
 
 KEYS = ("base", "overrides", "methods", "baseline", "seeds", "tune", "tiers", "resamples", "confidence")
@@ -35,7 +36,10 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison's YAML, checked; see the module's table. ``flags`` are a run's flags, the same for every run."""
+    """A comparison's YAML, checked; see the module's table. ``flags`` are a run's flags, the same for every run.
+
+    ``methods`` are those that are trained; ``files`` are the rows that are only a file of predictions.
+    """
 
     name: str
     base: dict[str, Any]
@@ -47,6 +51,7 @@ class Plan:
     resamples: int = 2000
     confidence: float = 0.95
     flags: tuple[str, ...] = ()
+    files: dict[str, ScoreFile] = field(default_factory=dict)
 
     def values(self, method: str, point: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The keys of a method's runs: the base's, without the options of another loss; its own; a point's."""
@@ -78,6 +83,8 @@ def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
         name: _mapping({} if own is None else own, f"{name} in {path}")
         for name, own in _mapping(values["methods"], f"methods in {path}").items()
     }
+    files = {name: _score_file(own, name, path) for name, own in methods.items() if "predictions" in own}
+    methods = {name: own for name, own in methods.items() if name not in files}
     tuning = _tuning(values["tune"], path) if values.get("tune") else None
     tiers = _mapping(values.get("tiers", {}), f"tiers in {path}")
     plan = Plan(
@@ -89,6 +96,7 @@ def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
         tuning=tuning,
         tiers=tiers,
         flags=tuple(flags),
+        files=files,
         **{key: values[key] for key in ("resamples", "confidence") if key in values},
     )
     _check_plan(plan, path)
@@ -97,7 +105,12 @@ def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
 
 def _check_plan(plan: Plan, path: Path) -> None:
     if not plan.methods:
-        raise ValueError(f"{path} names no method")
+        raise ValueError(f"{path} names no method that is trained")
+    if plan.baseline in plan.files:
+        raise ValueError(
+            f"baseline {plan.baseline} in {path} is a file of predictions; the baseline must be trained here, because "
+            "the report describes the data and the protocol of its runs"
+        )
     if plan.baseline not in plan.methods:
         raise ValueError(f"baseline {plan.baseline} in {path} is not among the methods: {', '.join(plan.methods)}")
     slugs: dict[str, str] = {}
@@ -118,10 +131,11 @@ def _check_plan(plan: Plan, path: Path) -> None:
         raise ValueError(f"resamples in {path} is {plan.resamples}; it must be a whole number, at least 100")
     if not 0 < plan.confidence < 1:
         raise ValueError(f"confidence in {path} is {plan.confidence}; it must be between 0 and 1")
-    least = 2 * 3 * (len(plan.methods) - 1) / (plan.resamples + 1)  # of the corrected p values within three tiers
+    others = len(plan.methods) + len(plan.files) - 1
+    least = 2 * 3 * others / (plan.resamples + 1)  # of the corrected p values within three tiers
     if least >= 1 - plan.confidence:
         raise ValueError(
-            f"resamples in {path} is {plan.resamples}: after correction for {3 * (len(plan.methods) - 1)} comparisons "
+            f"resamples in {path} is {plan.resamples}: after correction for {3 * others} comparisons "
             f"within tiers no p value could be below {least:.3f}, and no difference could be shown at "
             f"{1 - plan.confidence:.3g}; give more"
         )
@@ -131,6 +145,23 @@ def _check_plan(plan: Plan, path: Path) -> None:
         key = word.lstrip("-").split("=")[0].replace("-", "_")  # argparse takes --weight-decay as well
         if word.startswith("--") and key in fixed:
             raise ValueError(f"--{key} is not for all runs alike: the comparison sets it; change it in {path}")
+
+
+def _score_file(own: Mapping[str, Any], name: str, path: Path) -> ScoreFile:
+    """A row that is only a file of predictions; its path is from the YAML's folder, or from here."""
+    where = f"{name} in {path}"
+    for key in own:
+        if key not in ("predictions", "scores"):
+            raise ValueError(
+                f"{key} of {where} is a key of training, but {name} is a file of predictions: leave out one"
+            )
+    if own.get("scores") not in (None, "probabilities", "logits"):
+        raise ValueError(f"scores of {where} is {own['scores']!r}; write probabilities or logits")
+    text = str(own["predictions"])
+    found = [place for place in (path.parent / text, Path(text)) if place.exists()]
+    if not found:
+        raise ValueError(f"predictions of {where}: no such file: {text}")
+    return ScoreFile(found[0], own.get("scores"))
 
 
 def _base(values: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -4,10 +4,8 @@ Refused before any image is predicted: data without a finding of the model's, im
 one patient, and a place for results that holds something else.
 """
 
-import dataclasses
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,81 +13,30 @@ import datasets
 
 from hf_cxr.config import RunArguments
 from hf_cxr.data import map_labels
-from hf_cxr.evaluation import EvaluationReport
-from hf_cxr.files import write_json, write_text
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import LabelSpace
 from hf_cxr.models.record import ModelRecord
-from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
-from hf_cxr.reporting.document import Document
-from hf_cxr.reporting.evaluation import evaluation_document
 from hf_cxr.run.data import load
+from hf_cxr.run.evaluate_tables import compare_with
+from hf_cxr.run.evaluation import Evaluation
 from hf_cxr.run.measuring import interval_settings, measure_predictions, predict_split
 from hf_cxr.run.preflight import check_patients, readable
-from hf_cxr.run.result_folder import (
-    EVALUATION,
-    PREDICTIONS,
-    check_evaluation_folder,
-    check_same_evaluation,
-    write_whole,
-)
+from hf_cxr.run.result_folder import check_evaluation_folder, check_same_evaluation
 from hf_cxr.saved_models import fingerprint, model_folder
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The figures of a saved model on a split.
-
-    Attributes:
-        model: run folder or Hub id, as it was given.
-        identity: what the figures are of, see `result_folder.check_same_evaluation`.
-        trained_on: the fingerprint of the split that the model was trained on, if it says.
-        measured_on: which data, and what of them is missing.
-        report: every figure with its interval.
-        predictions: in the order of the split.
-    """
-
-    model: str
-    identity: dict[str, Any]
-    trained_on: str | None
-    measured_on: dict[str, Any]
-    report: EvaluationReport
-    predictions: Predictions
-
-    def to_dict(self) -> dict[str, Any]:
-        """The content of evaluation.json."""
-        model = {
-            "model": self.model,
-            "model_sha256": self.identity["model_sha256"],
-            "trained_on_split": self.trained_on,
-        }
-        return {**model, **self.measured_on, **self.report.to_dict()}
-
-    def document(self) -> Document:
-        """What a reader sees of it."""
-        return evaluation_document(self.model, self.report, facts=self.measured_on, split=self.measured_on["split"])
-
-    def write(self, place: Path) -> None:
-        """predictions.parquet and, last, evaluation.json.
-
-        Args:
-            place: from `result_folder.held`.
-        """
-        metadata = {**self.predictions.metadata, "measured": self.identity}
-
-        def write(folder: Path) -> None:
-            dataclasses.replace(self.predictions, metadata=metadata).save(folder / PREDICTIONS)
-            write_text(folder / "evaluation.html", self.document().to_html(folder))
-            write_json(folder / EVALUATION, self.to_dict())
-
-        write_whole(place, write, last=EVALUATION)
-
-
 def evaluate(
-    model: str, args: RunArguments, *, split: str = "test", revision: str = "main", place: Path | None = None
+    model: str,
+    args: RunArguments,
+    *,
+    split: str = "test",
+    revision: str = "main",
+    place: Path | None = None,
+    against: str | None = None,
+    against_kind: str | None = None,
 ) -> Evaluation:
     """Measure a saved model; all processes share the work.
 
@@ -99,6 +46,8 @@ def evaluate(
         split: "train", "validation" or "test".
         revision: branch, tag or commit of a Hub id.
         place: where the result is to be written, from `result_folder.held`: refused now if it holds something else.
+        against: file or folder of another system's scores of the same images.
+        against_kind: "probabilities" or "logits", if the file does not say.
 
     Raises:
         ValueError, OSError: see the module's first lines.
@@ -134,7 +83,9 @@ def evaluate(
         **claims.split_source(source.split_origin, len(source.splits.get("test", ())), source.missing, {}),
     }
     report = measure_predictions(predictions, **interval_settings(args))
-    return Evaluation(model, identity, trained_on, measured_on, report, predictions)
+    how = {"kind": against_kind, "split": split, **interval_settings(args)}
+    paired = against and compare_with(predictions, model, against, **how)
+    return Evaluation(model, identity, trained_on, measured_on, report, predictions, paired=paired)
 
 
 def in_the_findings_of(
@@ -143,7 +94,8 @@ def in_the_findings_of(
     """The splits with the model's findings for labels, unknown where the data lack one; and what is not shared.
 
     Returns:
-        The splits, and {} for the same findings, else {"findings_not_in_data": [...], "findings_not_in_model": [...]}.
+        The splits; and {} for the same findings, else ``shared_findings`` and ``model_findings`` (numbers),
+        ``findings_not_in_data`` and ``findings_not_in_model`` (names).
 
     Raises:
         ValueError: no finding is shared.
@@ -152,7 +104,12 @@ def in_the_findings_of(
         return splits, {}
     mapped, shared, rest = map_labels(splits, label_names, classifier.label_names)
     logger.warning("measured on the %d findings that model and data share", len(shared))
-    return mapped, {"findings_not_in_data": list(rest["target"]), "findings_not_in_model": list(rest["source"])}
+    return mapped, {
+        "shared_findings": len(shared),
+        "model_findings": len(classifier.label_names),
+        "findings_not_in_data": list(rest["target"]),
+        "findings_not_in_model": list(rest["source"]),
+    }
 
 
 def warn_of_other_split(classifier: Classifier, data_fingerprint: str, split: str) -> str | None:

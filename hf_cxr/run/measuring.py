@@ -47,6 +47,7 @@ def calibrated(predictions: Predictions, calibration: Calibration) -> Prediction
     return dataclasses.replace(
         predictions,
         logits=calibration.apply(predictions.logits),
+        exact_probabilities=None,
         metadata={**predictions.metadata, "calibrated": True},
     )
 

@@ -19,9 +19,10 @@ from typing import Any
 
 from hf_cxr.files import check_output_folder
 from hf_cxr.locks import acquired
+from hf_cxr.prediction_tables.folders import PREDICTIONS
 from hf_cxr.predictions import Predictions
 
-EVALUATION, PREDICTIONS = "evaluation.json", "predictions.parquet"
+EVALUATION, PAGE, PAIRED = "evaluation.json", "evaluation.html", "paired.json"
 REPAIR = "give another --out"
 # What a folder of something else holds: nothing is written beside these.
 FOREIGN = (

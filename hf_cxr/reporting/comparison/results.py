@@ -4,7 +4,7 @@ Refused: runs that were not measured on the same images, labels and split, or no
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from hf_cxr.evaluation.metrics import macro
 from hf_cxr.evaluation.older import modern_figures
 from hf_cxr.evaluation.report import Counts
 from hf_cxr.labels import TIER_THRESHOLDS, LabelSpace
+from hf_cxr.prediction_tables import LabelTable
 from hf_cxr.predictions import Predictions
+from hf_cxr.reporting.comparison.score_files import ScoreFile
 from hf_cxr.saved_models import read_json
 from hf_cxr.yaml_files import read_yaml
 
 TIERS = ("head", "medium", "tail")
 LEAST_IN_TIER = 50  # positive test patients of a tier's findings, added up, before methods are compared within it
+FILE = "file"  # in place of a seed, of a row that was not trained here
 LEAST_DRAWS = 0.5  # share of draws that must define a difference before it is tested
 
 # What all runs must share, beside images and labels.
@@ -93,6 +96,7 @@ class ComparisonResults:
         tuned: method -> points of its grid; empty if nothing was tuned.
         tuned_by: key of the validation metric that chose among them.
         missing: name of a run that failed -> why.
+        files: rows that were not trained here -> their file of predictions.
     """
 
     name: str
@@ -104,6 +108,12 @@ class ComparisonResults:
     tuned: dict[str, list[TunedPoint]]
     tuned_by: str | None
     missing: dict[str, str]
+    files: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        """Every row: those that were trained, then the files."""
+        return [*self.runs, *self.files]
 
     @property
     def baseline(self) -> str:
@@ -112,7 +122,7 @@ class ComparisonResults:
     @property
     def other_methods(self) -> list[str]:
         """All methods but the baseline."""
-        return [method for method in self.runs if method != self.baseline]
+        return [method for method in self.methods if method != self.baseline]
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -181,7 +191,7 @@ class ComparisonResults:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is undefined is NaN."""
         methods = {}
-        for method in self.runs:
+        for method in self.methods:
             measured = {key: self.metric(key)[method] for key in headline_metrics()}
             methods[method] = {
                 key: {
@@ -194,6 +204,9 @@ class ComparisonResults:
                 }
                 for key, figures in measured.items()
             }
+            if method in self.files:
+                methods[method]["predictions"] = str(self.files[method])
+                continue
             methods[method]["validation"] = self.validation(method)
             methods[method]["runs"] = {str(seed): str(run.folder) for seed, run in self.runs[method].items()}
         return {
@@ -215,8 +228,8 @@ class ComparisonResults:
     def records(self) -> pd.DataFrame:
         """A row a method, plain numbers, NaN where undefined."""
         rows = []
-        for method in self.runs:
-            row = {"method": method, "seeds": len(self.runs[method])}
+        for method in self.methods:
+            row = {"method": method, "seeds": len(self.runs.get(method, ()))}
             for key in headline_metrics():
                 figures = self.metric(key)[method]
                 row |= {f"{key}_{part}": getattr(figures.overall, part) for part in ("mean", "sd", "low", "high")}
@@ -242,6 +255,7 @@ def compare_runs(
     tuned: Mapping[str, list[TunedPoint]] | None = None,
     tuned_by: str | None = None,
     missing: Mapping[str, str] | None = None,
+    files: Mapping[str, ScoreFile] | None = None,
     tiers: Mapping[str, int] | None = None,
     resamples: int = 2000,
     confidence: float = 0.95,
@@ -254,6 +268,7 @@ def compare_runs(
         folders: method -> seed -> run folder; a method without any is left out.
         baseline: the method that every other one is compared with.
         tuned, tuned_by, missing: see `ComparisonResults`.
+        files: name of a row -> the file of predictions that it is.
         tiers: `head` and `tail` of `LabelSpace.tiers`.
         resamples, confidence, seed: of the bootstrap.
 
@@ -278,8 +293,11 @@ def compare_runs(
     # Draws of a handful of patients do not measure what other patients would show, however small their p value.
     patients_C = first.counts().positive_patients_C
     tested = {tier for tier, columns in members.items() if patients_C[columns].sum() >= LEAST_IN_TIER}
+    labels = LabelTable.of_predictions("the test set", first.test)
+    scores = {method: {seed: run.test.logits for seed, run in by_seed.items()} for method, by_seed in runs.items()}
+    scores |= {name: {FILE: file.scores_of(labels, name)} for name, file in (files or {}).items()}
     test = compare_methods(
-        {method: {seed: run.test.logits for seed, run in by_seed.items()} for method, by_seed in runs.items()},
+        scores,
         first.test.labels,
         first.test.patient_ids,
         baseline=baseline,
@@ -299,6 +317,7 @@ def compare_runs(
         tuned=dict(tuned or {}),
         tuned_by=tuned_by,
         missing=dict(missing or {}),
+        files={name: file.path for name, file in (files or {}).items()},
     )
 
 

@@ -17,15 +17,17 @@ FEW_SEEDS = 5
 
 
 def headline(results: ComparisonResults) -> str:
+    files = f" and {len(results.files)} not trained here" if results.files else ""
     return (
-        f"{len(results.runs)} methods, {sum(map(len, results.runs.values()))} runs, {results.test.n_images:,} test "
-        f"images of {results.test.n_patients:,} patients of {results.protocol['dataset']}"
+        f"{len(results.runs)} methods{files}, {sum(map(len, results.runs.values()))} runs, "
+        f"{results.test.n_images:,} test images of {results.test.n_patients:,} patients of "
+        f"{results.protocol['dataset']}"
     )
 
 
 def conclusions(results: ComparisonResults) -> list[str]:
     """What the numbers support, and what not."""
-    several = len(results.runs) > 1
+    several = len(results.methods) > 1
     sentences = [_conclusion(results, key) for key in headline_metrics()] if several else []
     for key, metric in headline_metrics().items():
         best = [method for method, rank in results.ranks(key).items() if rank == 1]
@@ -68,7 +70,7 @@ def tier_conclusions(results: ComparisonResults) -> list[str]:
             else:
                 sentences.append(f"{within} no method differs from {results.baseline}, after correction.")
     untested = [tier for tier in results.tiers if tier not in results.tested_tiers()]
-    if untested and len(results.runs) > 1:
+    if untested and len(results.methods) > 1:
         sentences.append(
             f"Not tested, because fewer than {LEAST_IN_TIER} test patients have them, all findings of the tier added "
             f"up: {', '.join(untested)} findings."
@@ -93,7 +95,7 @@ def cautions(results: ComparisonResults) -> list[str]:
             f"{test.resamples - min(draws):,} of {test.resamples:,} draws had no positive of some finding and have no "
             "mean; intervals and p values come from the rest."
         )
-    if len(results.runs) > 2:
+    if len(results.methods) > 2:
         sentences.append(
             f"Each method was tested against {results.baseline} only: between any two of the rest, a better number "
             "shows nothing by itself. The highest of several is partly luck and tends to be lower in new patients."
@@ -105,7 +107,7 @@ def cautions(results: ComparisonResults) -> list[str]:
             f"The methods took different numbers of optimizer steps ({listing}): a difference may be due to more or "
             "less training."
         )
-    return [*sentences, _seeds(results), tuning(results), NOT_A_DEVICE]
+    return [*sentences, *_files(results), _seeds(results), tuning(results), NOT_A_DEVICE]
 
 
 def tuning(results: ComparisonResults) -> str:
@@ -169,6 +171,15 @@ def _conclusion(results: ComparisonResults, key: str) -> str:
     )
 
 
+def _files(results: ComparisonResults) -> list[str]:
+    """What is not known of rows that were not trained here."""
+    return [
+        f"{name} was not trained here: its scores were read from {path.name}. Its training data, its tuning and its "
+        "seeds are not known to this comparison, nor whether it has seen these test patients."
+        for name, path in results.files.items()
+    ]
+
+
 def _seeds(results: ComparisonResults) -> str:
     most = max(map(len, results.runs.values()))
     if most == 1:
@@ -206,13 +217,19 @@ def _at_the_edge(results: ComparisonResults) -> list[str]:
 def _listing(differences: dict[str, Difference]) -> str:
     return "; ".join(
         f"{method} ({signed(one.value)}, interval {signed(one.low)} to {signed(one.high)}, corrected p "
-        f"{p_value(one.p_corrected)}, higher in {seeds_above(one)} seeds)"
+        f"{p_value(one.p_corrected)}{_in_seeds(one)})"
         for method, one in differences.items()
     )
 
 
+def _in_seeds(difference: Difference) -> str:
+    return f", higher in {seeds_above(difference)} seeds" if difference.by_seed else ""
+
+
 def seeds_above(difference: Difference) -> str:
-    """In how many seeds the method's number is above the baseline's."""
+    """In how many seeds the method's number is above the baseline's; a dash where it has none."""
+    if not difference.by_seed:
+        return "–"
     return f"{sum(value > 0 for value in difference.by_seed.values())} of {len(difference.by_seed)}"
 
 

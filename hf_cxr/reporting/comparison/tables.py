@@ -8,6 +8,8 @@ from hf_cxr.reporting.document import Facts, Table
 from hf_cxr.reporting.numbers import interval, join, number, p_value, signed_interval, with_sd
 from hf_cxr.reporting.protocol import component, split_facts
 
+NOT_TRAINED = "file"
+
 
 def methods(results: ComparisonResults) -> Table:
     """Each method's macro metrics, with both spreads."""
@@ -16,8 +18,8 @@ def methods(results: ComparisonResults) -> Table:
         title = metric.macro_title
         head += [f"{title} ± sd", f"{title}\n{results.test.confidence:.0%} interval", f"{title}\nrank"]
     rows = []
-    for method, runs in results.runs.items():
-        cells = [method, str(len(runs))]
+    for method in results.methods:
+        cells = [method, str(len(results.runs[method])) if method in results.runs else NOT_TRAINED]
         for key in headline_metrics():
             overall = results.metric(key)[method].overall
             cells += [with_sd(overall.mean, overall.sd), interval(overall.low, overall.high)]
@@ -28,6 +30,8 @@ def methods(results: ComparisonResults) -> Table:
         "Mean over seeds ± standard deviation over seeds (n - 1); the interval is over test patients. With few "
         f"positives that of {join(leaning)} leans upwards: a patient who is drawn twice is two hits in a row."
     )
+    if results.files:
+        caption += f" {NOT_TRAINED}: scores that were read from a file and not trained here."
     return Table.of(head, rows, caption)
 
 
@@ -53,7 +57,7 @@ def by_tier(results: ComparisonResults) -> Table:
         head += [f"{metric.macro_title} ± sd", f"{metric.macro_title}\n{results.test.confidence:.0%} interval"]
     rows = []
     for tier in results.tiers:
-        for method in results.runs:
+        for method in results.methods:
             cells = [method, tier]
             for key in headline_metrics():
                 one = results.metric(key)[method].groups[tier]
@@ -85,14 +89,14 @@ def by_finding(results: ComparisonResults, key: str) -> Table:
     """One metric of each finding for every method."""
     metric, counts = METRICS[key], results.counts()
     chance = ["chance"] if metric.chance == "prevalence" else []
-    head = ["finding", "train +", "test + (patients)", *chance, *results.runs]
+    head = ["finding", "train +", "test + (patients)", *chance, *results.methods]
     rows = [
         [
             name,
             f"{results.protocol['training_positives'][column]:,}",
             f"{counts.positives_C[column]:,} ({counts.positive_patients_C[column]:,})",
             *([number(counts.prevalence_C[column])] * len(chance)),
-            *(number(results.metric(key)[method].finding_C[column]) for method in results.runs),
+            *(number(results.metric(key)[method].finding_C[column]) for method in results.methods),
         ]
         for column, name in enumerate(results.label_names)
     ]

@@ -25,9 +25,9 @@ from io import StringIO
 import numpy as np
 import pandas as pd
 
+from hf_cxr.data.findings import column_of
 from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.data.sources.table.files import EMPTY, refuse
-from hf_cxr.labels import LabelSpace
 
 logger = logging.getLogger(__name__)
 
@@ -208,14 +208,6 @@ def columns_of_names(names: set[str], description: TableDescription) -> dict[str
         folded = name.casefold()
         columns[name] = "" if folded in silent else column_of(renamed.get(folded, name), space)
     return columns
-
-
-def column_of(name: str, space: LabelSpace) -> int | None:
-    """Column of a finding by name or alias; None if it is not there."""
-    try:
-        return space.index(name)
-    except ValueError:
-        return None
 
 
 def _vector(entries: list[str], description: TableDescription) -> list[float] | None:

@@ -24,6 +24,7 @@ import pandas as pd
 import pyarrow as pa
 
 from hf_cxr.data import ages
+from hf_cxr.data.findings import matching_column
 from hf_cxr.data.ids import canonical_codes, canonical_ids, code_values
 from hf_cxr.data.schema import features, label_matrix
 from hf_cxr.data.sources.source import listed_ids
@@ -32,30 +33,11 @@ from hf_cxr.data.sources.table.description import READY, SPLITS, TableDescriptio
 from hf_cxr.data.sources.table.embedded import holds_images, open_pictures, with_pictures
 from hf_cxr.data.sources.table.files import FILE, ROW, SPLIT, read_rows, refuse
 from hf_cxr.data.sources.table.images import PATH, image_files, image_paths, present, with_ids
-from hf_cxr.data.sources.table.labels import column_of, labels_of, merge_rows
+from hf_cxr.data.sources.table.labels import labels_of, merge_rows
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
 from hf_cxr.labels import LabelSpace
 
 logger = logging.getLogger(__name__)
-
-
-SYNONYMS = (
-    ("Effusion", "Pleural Effusion"),
-    ("Cardiomegaly", "Enlarged Heart", "Enlarged Cardiac Silhouette"),
-    ("Edema", "Pulmonary Edema", "Oedema", "Pulmonary Oedema"),
-    ("Fibrosis", "Pulmonary Fibrosis"),
-    ("Hernia", "Hiatal Hernia", "Hiatus Hernia"),
-    ("Infiltration", "Infiltrate", "Infiltrates"),
-    ("Pleural Thickening",),
-    ("Pneumoperitoneum", "Pneumoperitoneo"),
-    ("Calcification of the Aorta", "Aortic Calcification"),
-    ("Tortuous Aorta", "Aortic Tortuosity"),
-    ("Bulla", "Bullae", "Bullas"),
-    ("Lung Opacity", "Airspace Opacity"),
-    ("Round(ed) Atelectasis", "Round Atelectasis", "Rounded Atelectasis"),
-    ("No Finding", "No Findings", "Normal"),
-)
-"""Other names of the same finding, over data sets. Parts and subtypes are not here: Rib Fracture is not Fracture."""
 
 
 def load_table(
@@ -141,7 +123,7 @@ def described(
 def map_labels(
     splits: Mapping[str, datasets.Dataset], source: Sequence[str], target: Sequence[str]
 ) -> tuple[datasets.DatasetDict, tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """Labels of one vocabulary in the columns of another, by name, alias and `SYNONYMS`, for external validation.
+    """Labels of one vocabulary in the columns of another, by name, alias and synonym, for external validation.
 
     Args:
         splits: datasets of the schema with the findings of ``source``.
@@ -156,7 +138,7 @@ def map_labels(
         ValueError: nothing is shared, or two findings of the source are the same one of the target.
     """
     source, target = _as_space(source), _as_space(target)
-    column_C = [_matching(name, source, target) for name in target]
+    column_C = [matching_column(name, source, target) for name in target]
     shared = tuple(name for name, column in zip(target, column_C, strict=True) if column is not None)
     if not shared:
         raise ValueError(
@@ -176,24 +158,6 @@ def map_labels(
 
 def _as_space(names) -> LabelSpace:
     return names if isinstance(names, LabelSpace) else LabelSpace(names)
-
-
-def _matching(name: str, source: LabelSpace, target: LabelSpace) -> int | None:
-    """Column of the source that is the target's finding: by name, else by either's alias, else by a synonym."""
-    exact = column_of(name, LabelSpace(source))
-    if exact is not None:
-        return exact
-    synonyms = {alias for alias, known in target.aliases.items() if known == name}
-    single = LabelSpace((name,))
-    for group in SYNONYMS:
-        if any(column_of(word, single) is not None or word in synonyms for word in group):
-            synonyms |= set(group)
-    found = {column_of(word, source) for word in (name, *synonyms)} - {None}
-    if len(found) > 1:
-        raise ValueError(
-            f"{' and '.join(source[column] for column in sorted(found))} are both {name}: merge them first"
-        )
-    return found.pop() if found else None
 
 
 def _with_labels(split: datasets.Dataset, column_C: list[int | None]) -> datasets.Dataset:

@@ -1,0 +1,102 @@
+"""What a reader sees of two systems on the same images: the difference in the mean, and of each finding."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hf_cxr.evaluation import METRICS
+from hf_cxr.evaluation.metric import as_number
+from hf_cxr.reporting.document import Heading, Note, Table, Text, last_row
+from hf_cxr.reporting.numbers import number, p_value, signed, signed_interval
+from hf_cxr.reporting.section import Section
+
+LEAST_DRAWS = 0.5  # share of draws that must define a difference before a sentence is made of it
+
+
+def paired_section(values: Mapping[str, Any]) -> Section:
+    """The section of `evaluation.paired`, from its plain values; undefined may be NaN or None."""
+    blocks = [
+        Heading(f"{values['first']} minus {values['second']}"),
+        Text(" ".join(_macro_sentence(values, key) for key in values["metrics"]), strong=True),
+        Note((*_left_out(values), *_finding_sentences(values)), warning=False),
+        _table(values),
+    ]
+    return Section(tuple(block for block in blocks if not isinstance(block, Note) or block.sentences))
+
+
+def _macro_sentence(values: Mapping[str, Any], key: str) -> str:
+    """Whether the means differ, in one sentence."""
+    title, macro = (
+        METRICS[key].macro_title,
+        {name: as_number(v) for name, v in values["metrics"][key]["macro"].items()},
+    )
+    if not macro["draws"] >= LEAST_DRAWS * values["resamples"]:
+        return f"{title}: nothing can be said, because most draws of patients lack a side of some finding."
+    level = 1 - values["confidence"]
+    what = signed_interval(macro["difference"], macro["low"], macro["high"])
+    both = f"{number(macro['first'])} and {number(macro['second'])}"
+    verdict = "differ" if macro["p"] < level else "are not shown to differ"
+    return f"{title} {both} {verdict}: {what}, p {p_value(macro['p'])}."
+
+
+def _finding_sentences(values: Mapping[str, Any]) -> list[str]:
+    """Which findings differ after correction."""
+    sentences, level = [], 1 - values["confidence"]
+    for key, figures in values["metrics"].items():
+        findings = {name: {k: as_number(v) for k, v in column.items()} for name, column in figures["findings"].items()}
+        least = LEAST_DRAWS * values["resamples"]
+        better = {
+            name: difference
+            for name, difference in findings["difference"].items()
+            if findings["p_corrected"][name] < level and findings["draws"][name] >= least
+        }
+        title = METRICS[key].title
+        if better:
+            listing = ", ".join(f"{name} {signed(difference)}" for name, difference in better.items())
+            sentences.append(f"By {title}, these findings differ after Holm's correction: {listing}.")
+        else:
+            sentences.append(f"By {title}, no single finding differs after Holm's correction.")
+    return sentences
+
+
+def _left_out(values: Mapping[str, Any]) -> list[str]:
+    out = values["left_out"]
+    parts = [f"{len(entry) if isinstance(entry, list) else entry:,} {name}" for name, entry in out.items() if entry]
+    names = [name for entry in out.values() if isinstance(entry, list) for name in entry]
+    sentences = [
+        f"Both were measured on the same {values['images']:,} images of {values['patients']:,} patients and on "
+        f"{len(values['label_names'])} findings."
+    ]
+    if parts:
+        listed = f" ({', '.join(names)})" if names else ""
+        sentences.append(f"Left out, because only one of the two has them: {', '.join(parts)}{listed}.")
+    return sentences
+
+
+def _table(values: Mapping[str, Any]) -> Table:
+    head = ["finding", "positives"]
+    for key in values["metrics"]:
+        title = METRICS[key].title
+        head += [f"{title}\nfirst", f"{title}\nsecond", f"{title}\ndifference (interval)"]
+        head += [f"{title}\np", f"{title}\np corrected"]
+    rows = []
+    for name in values["label_names"]:
+        cells = [name, f"{values['positives'][name]:,}"]
+        for figures in values["metrics"].values():
+            one = {part: as_number(column[name]) for part, column in figures["findings"].items()}
+            cells += [*_cells(one), p_value(one["p_corrected"])]
+        rows.append(cells)
+    mean = ["macro mean", ""]
+    for figures in values["metrics"].values():
+        mean += [*_cells({part: as_number(value) for part, value in figures["macro"].items()}), ""]
+    rows.append(mean)
+    caption = (
+        f"First: {values['first']}. Second: {values['second']}. {values['confidence']:.0%} intervals and two-sided p "
+        f"values from {values['resamples']:,} draws of patients, the same for both systems. Corrected: by Holm, over "
+        "the findings, each metric by itself. The mean of each metric is over the findings that it defines."
+    )
+    return Table.of(head, rows, caption, last_row(rows, len(head)))
+
+
+def _cells(one: Mapping[str, float]) -> list[str]:
+    difference = signed_interval(one["difference"], one["low"], one["high"])
+    return [number(one["first"]), number(one["second"]), difference, p_value(one["p"])]
