@@ -1,7 +1,7 @@
 """Groups and controls of predictions: what `evaluation.subgroups` and `evaluation.controls` need, taken from them.
 
     draws = PatientDraws.of(test.patient_ids)
-    values = subgroup_values(test, draws, columns={"scanner": [...]}, crossings=[("sex", "view")])
+    values = subgroup_values(test, draws, crossings=[("sex", "view")])
     Document("page", subgroups_section(values).blocks)
 
 Both return the plain values that a section of a report is made from.
@@ -41,7 +41,7 @@ def subgroup_values(
         predictions: sex, age and view are theirs; the number of the study is read from ids like ChestX-ray14's.
         draws: of their patients.
         threshold_C: an operating point, NaN for a finding without one.
-        columns: further columns of N values.
+        columns: further columns of N values; by default those of the predictions.
         age_starts: the first year of each age band.
         crossings: pairs of attributes whose combinations are groups too; one that is known of no image is named.
         confidence: of the intervals.
@@ -55,7 +55,7 @@ def subgroup_values(
         age=predictions.age,
         view=predictions.view,
         follow_up=follow_up_numbers(predictions.image_ids),
-        columns=columns,
+        columns=predictions.extra if columns is None else columns,
         age_starts=age_starts,
         crossings=crossings,
     )

@@ -28,17 +28,10 @@ def predictions(seed=0, patients=90, first=0, **columns):
 
 
 def test_groups_are_those_of_the_predictions_and_become_a_page():
-    test = predictions()
+    test = predictions(extra={"scanner": ["a", "b"] * 90})
     draws = PatientDraws.of(test.patient_ids, resamples=20)
-    scanner = ["a", "b"] * 90
-    values = subgroup_values(
-        test,
-        draws,
-        columns={"scanner": scanner},
-        crossings=[("sex", "view")],
-        age_starts=(0, 50),
-        threshold_C=[0.5] * 2,
-    )
+    options = {"crossings": [("sex", "view")], "age_starts": (0, 50)}
+    values = subgroup_values(test, draws, threshold_C=[0.5, 0.5], **options)
     attributes = values["attributes"]
     assert list(attributes) == ["sex", "age", "study", "number of findings", "scanner"]
     assert values["left_out"]["view"] == "unknown for every image"
