@@ -2,7 +2,9 @@
 
     draws = PatientDraws.of(predictions.patient_ids)
     attributes, left_out = image_attributes(predictions.labels, sex=predictions.sex, view=predictions.view)
-    subgroups = measure_subgroups(predictions.probabilities, predictions.labels, draws, attributes)
+    subgroups = measure_subgroups(
+        predictions.probabilities, predictions.labels, draws, attributes, left_out=left_out
+    )
     subgroups.groups["sex"]["F"].compared["auc"].gap.macro          # macro AUC of F minus that of the rest
 
 Group and rest are measured in the same draws of patients, and their macro means are over the same findings: those that
@@ -190,6 +192,7 @@ class Subgroups:
         widest: attribute -> measure -> the gap between its groups; attributes of fewer than two measured groups,
             "unknown" aside, are not in it.
         from_labels: attributes that the labels themselves make.
+        left_out: attribute -> why the images could not be divided by it.
         gaps, finding_gaps: how many different gaps were corrected for, of macro means and of findings.
     """
 
@@ -197,6 +200,7 @@ class Subgroups:
     groups: dict[str, dict[str, Group]]
     widest: dict[str, dict[str, Widest]]
     from_labels: tuple[str, ...]
+    left_out: dict[str, str]
     gaps: int
     finding_gaps: int
     least_patients: int
@@ -210,6 +214,7 @@ class Subgroups:
         return {
             "label_names": list(self.label_names),
             **{name: getattr(self, name) for name in settings},
+            "left_out": self.left_out,
             "attributes": {
                 attribute: {
                     "from_labels": attribute in self.from_labels,
@@ -230,6 +235,7 @@ def measure_subgroups(
     draws: PatientDraws,
     attributes: Mapping[str, Attribute],
     *,
+    left_out: Mapping[str, str] | None = None,
     label_names: Sequence[str] | None = None,
     threshold_C: ArrayLike | None = None,
     confidence: float = CONFIDENCE,
@@ -242,7 +248,7 @@ def measure_subgroups(
         prob_NC: probabilities in [0, 1].
         label_NC: 1, 0 or NaN.
         draws: of the patients of these images.
-        attributes: from `groups.image_attributes`.
+        attributes, left_out: from `groups.image_attributes`; ``left_out`` is for the reader.
         label_names: C names; "finding_0", ... if left out.
         threshold_C: an operating point: a probability at or above it is called positive; NaN for a finding without
             one. With it, false negative and false positive rates are measured too.
@@ -282,6 +288,7 @@ def measure_subgroups(
         groups=groups,
         widest=_widest(plans, sampled, names, confidence),
         from_labels=tuple(name for name, attribute in attributes.items() if attribute.from_labels),
+        left_out=dict(left_out or {}),
         gaps=gaps,
         finding_gaps=finding_gaps,
         least_patients=least_patients,

@@ -1,7 +1,6 @@
 """The section on groups of images: a forest plot, every gap with its test, and what a gap does not say.
 
-From the plain values of `evaluation.subgroups.Subgroups.to_dict` (and ``left_out``, attribute -> why it is not
-divided, if the caller adds it); None is undefined.
+From the plain values of `evaluation.subgroups.Subgroups.to_dict`; None is undefined.
 """
 
 import math
@@ -188,7 +187,7 @@ def _cautions(values: Mapping[str, Any]) -> Iterator[str]:
     unmeasured = [f"{attribute} {name} ({reason})" for attribute, name, reason in _unmeasured(values)]
     if unmeasured:
         yield f"Not measured, and so not known to be safe: {'; '.join(unmeasured)}."
-    missing = [f"{name} ({reason})" for name, reason in (values.get("left_out") or {}).items()]
+    missing = [f"{name} ({reason})" for name, reason in values["left_out"].items()]
     if missing:
         yield f"Images could not be divided by: {'; '.join(missing)}."
 
