@@ -41,6 +41,7 @@ def subgroups_section(values: Mapping[str, Any]) -> Section:
     measures = list(_measures(values))
     if not measures:
         reasons = tuple(f"{attribute}: {name}: {reason}." for attribute, name, reason in _unmeasured(values))
+        reasons += tuple(f"{attribute}: {reason}." for attribute, reason in values["left_out"].items())
         blocks = (Heading("For whom it fails"), Text("No group could be compared with the rest."), Note(reasons))
         return Section(blocks if reasons else blocks[:2])
     drawings = {f"figures/subgroups_{key}.png": partial(forest, values, key) for key in SHOWN if key in measures}

@@ -85,4 +85,5 @@ def test_without_a_measured_group_it_says_why(values):
     assert section.drawings == {}
     assert "4 patients in the group" in blocks_of(section, Note)[0].sentences[0]
     nothing = subgroups_section(values | {"attributes": {}})
-    assert len(nothing.blocks) == 2
+    assert blocks_of(nothing, Note)[0].sentences == ("sex: unknown for every image.",)
+    assert len(subgroups_section(values | {"attributes": {}, "left_out": {}}).blocks) == 2
