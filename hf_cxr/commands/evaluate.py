@@ -45,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=output_path, help="folder for evaluation.html, .json and predictions.parquet")
     parser.add_argument("--against", metavar="FILE_OR_RUN", help="another system's scores of the same images")
     parser.add_argument("--against_scores", choices=KINDS, help="what these are, if the file does not say")
+    parser.add_argument(
+        "--mistakes",
+        metavar="N",
+        type=int,
+        help="also write OUT/local/mistakes.html: the N most confident mistakes of each finding and kind, with the "
+        "patients' images; for this machine alone, never pushed",
+    )
     tables = parser.add_argument_group("scores of any program")
     tables.add_argument(
         "--predictions", metavar="FILE_OR_RUN", help="CSV or Parquet, a column a finding; or a run folder"
@@ -84,6 +91,10 @@ def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
                 parser.error(
                     f"--{flag} goes with --predictions FILE; the labels of a model's images are the dataset's"
                 )
+    if own.mistakes is not None and own.mistakes < 1:
+        parser.error(f"--mistakes is {own.mistakes}; give how many to show in each list, at least 1")
+    if own.mistakes is not None and not (own.model and own.out):
+        parser.error("--mistakes shows the images of --model and is written to --out DIR; give both")
     if own.against_scores and not own.against:
         parser.error("--against_scores goes with --against FILE")
     if own.validation_labels and not own.validation:
@@ -117,6 +128,7 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
             place=place,
             against=own.against,
             against_kind=own.against_scores,
+            mistakes=own.mistakes,
         )
         if state.is_main_process:
             finish(evaluation, own.out, place)
@@ -218,6 +230,7 @@ def place_for(out: Path | None) -> Any:
 def finish(evaluation: Any, out: Path | None, place: Path | None) -> None:
     """Print the figures, write them if there is a place, and say where they are."""
     from hf_cxr.prediction_tables.folders import PREDICTIONS
+    from hf_cxr.reporting.mistakes import SHEET
     from hf_cxr.run.result_folder import EVALUATION, PAGE
 
     print(evaluation.document().to_terminal())
@@ -225,3 +238,5 @@ def finish(evaluation: Any, out: Path | None, place: Path | None) -> None:
         evaluation.write(place)
         print(f"wrote {out}/{EVALUATION} and {PREDICTIONS}")
         print(f"report: {out}/{PAGE}")
+        if evaluation.mistakes is not None:
+            print(f"{out}/{SHEET} contains patients' images: do not share it")

@@ -16,7 +16,9 @@ with this many patients and this prevalence, and the model's must lie beyond it.
 
 Scores are without the intercept, on centred columns, so that those of different folds are comparable.
 
-Refused: no known view, age and sex at all; columns of another length than the labels.
+Where view, age and sex are all unknown, or have one value alone, there is no control, and ``reason`` says so.
+
+Refused: columns of another length than the labels.
 
 Sources: Zech et al., PLoS Medicine 15 (2018), and DeGrave, Janizek and Lee, Nature Machine Intelligence 3 (2021), on
 shortcuts; Good, Permutation, Parametric and Bootstrap Tests (2005).
@@ -114,6 +116,7 @@ class Controls:
 
     Attributes:
         without_pixels: what the score knew -> its figures. The first knew everything that is known.
+        reason: why ``without_pixels`` is empty; "" if it is not.
         left_out: finding -> why it has no control.
         fitted_on: "validation", or "test, cross-fitted".
         shuffled: see `Shuffled`.
@@ -121,6 +124,7 @@ class Controls:
 
     label_names: LabelSpace
     without_pixels: dict[str, Control]
+    reason: str
     left_out: dict[str, str]
     fitted_on: str
     shuffled: Shuffled
@@ -135,6 +139,7 @@ class Controls:
             "fitted_on": self.fitted_on,
             "confidence": self.confidence,
             "resamples": self.resamples,
+            "not_measured": self.reason or None,
             "left_out": self.left_out,
             "without_pixels": {
                 name: {
@@ -184,16 +189,16 @@ def measure_controls(
         raise ValueError(f"shuffles must be at least 1; got {shuffles}")
     score_NC, label_NC = check_scores(score_NC, label_NC)
     names = LabelSpace(label_names or [f"finding_{column}" for column in range(label_NC.shape[1])])
+    if len(draws.patient_N) != len(label_NC):
+        raise ValueError(f"the draws are of {len(draws.patient_N)} images, the labels of {len(label_NC)}")
     fit_label_NC, fit_known = (label_NC, known) if fit is None else (check_labels(fit[0]), fit[1])
     if fit_label_NC.shape[1] != len(names):
         raise ValueError(f"the labels to fit on are of {fit_label_NC.shape[1]} findings; expected {len(names)}")
     frame, fit_frame = known.frame(len(label_NC)), fit_known.frame(len(fit_label_NC))
     shared = [name for name in COLUMNS if min(one[name].nunique(dropna=False) for one in (frame, fit_frame)) > 1]
-    if not shared:
-        raise ValueError("no view, age or sex is known with more than one value: there is nothing to control for")
     left_out = _left_out(fit_label_NC, names)
     kept_C = np.array([name not in left_out for name in names])
-    knowing = [shared] + [[name] for name in shared] * (len(shared) > 1)
+    knowing = [shared] * bool(shared) + [[name] for name in shared] * (len(shared) > 1)
     scores = []
     for columns in knowing:
         fit_NF, design_NF = _design(fit_frame[columns], frame[columns])
@@ -202,14 +207,15 @@ def measure_controls(
         else:
             scores.append(_fitted(fit_NF, fit_label_NC, kept_C, design_NF))
     label_kept_NC = np.where(kept_C, label_NC, np.nan)
-    pairs = [(one_NC, label_kept_NC) for one_NC in (score_NC, *scores)]
-    model, *controls = (sample[KEY] for sample in sample_metrics(pairs, draws, [KEY]))
+    pairs = [(one_NC, label_kept_NC) for one_NC in (score_NC, *scores)] if shared else []
+    model, *controls = (sample[KEY] for sample in sample_metrics(pairs, draws, [KEY])) if shared else (None,)
     return Controls(
         label_names=names,
         without_pixels={
             _and(columns): _compare(model, control, confidence)
             for columns, control in zip(knowing, controls, strict=True)
         },
+        reason="" if shared else "view, age and sex are unknown, or have one value alone",
         left_out=left_out,
         fitted_on="validation" if fit is not None else "test, cross-fitted",
         shuffled=shuffle_labels(
@@ -246,7 +252,7 @@ def shuffle_labels(
         draw_S[number] = macro(_auc_in_order(sorted_NC, np.take_along_axis(dealt_NC, order_NC, axis=0)))
     value = macro(_auc_in_order(sorted_NC, np.take_along_axis(label_NC, order_NC, axis=0)))
     low, high = np.quantile(draw_S, [(1 - confidence) / 2, (1 + confidence) / 2])
-    p = (1 + int((draw_S >= value).sum())) / (shuffles + 1)
+    p = (1 + int((draw_S >= value).sum())) / (shuffles + 1) if value == value else float("nan")
     return Shuffled(value, draw_S, float(draw_S.mean()), float(low), float(high), p)
 
 

@@ -80,7 +80,8 @@ def image_attributes(
         sex, view: N values, None for unknown; None as a whole if not known of any image.
         age: N years, NaN for unknown.
         follow_up: N numbers of the study, 0 for a patient's first (see `follow_up_numbers`), None for unknown.
-        columns: further columns of N values, such as {"scanner": [...]}; None, NaN and "" are unknown.
+        columns: further columns of N values, such as {"scanner": [...]}; None, NaN and "" are unknown. One with the
+            name of an attribute becomes "NAME (column)".
         age_starts: the first year of each age band, ascending; the last band has no end.
         crossings: pairs of attributes, such as ("sex", "view"), whose combinations are groups too.
 
@@ -100,8 +101,7 @@ def image_attributes(
         NUMBER_OF_FINDINGS: _number_of_findings(label_NC),
     }
     for name, values in (columns or {}).items():
-        if name in given:
-            raise ValueError(f"a further column cannot be named {name!r}: that is an attribute already; rename it")
+        name = f"{name} (column)" if name in given else name
         given[name] = Attribute.of([_text(value) for value in values])
     attributes, left_out = {}, {}
     for name, attribute in given.items():
@@ -185,4 +185,6 @@ def _cross(first: Attribute, second: Attribute) -> Attribute:
 def _text(value: Any) -> str:
     if value is None or value != value or not str(value).strip():  # NaN is unequal to itself
         return UNKNOWN
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return str(value).strip()

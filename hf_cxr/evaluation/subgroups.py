@@ -2,7 +2,9 @@
 
     draws = PatientDraws.of(predictions.patient_ids)
     attributes, left_out = image_attributes(predictions.labels, sex=predictions.sex, view=predictions.view)
-    subgroups = measure_subgroups(predictions.probabilities, predictions.labels, draws, attributes)
+    subgroups = measure_subgroups(
+        predictions.probabilities, predictions.labels, draws, attributes, left_out=left_out
+    )
     subgroups.groups["sex"]["F"].compared["auc"].gap.macro          # macro AUC of F minus that of the rest
 
 Group and rest are measured in the same draws of patients, and their macro means are over the same findings: those that
@@ -33,12 +35,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t
 
 from hf_cxr.evaluation.bootstrap import Sample, mean_over
 from hf_cxr.evaluation.checks import Array, check_probabilities
 from hf_cxr.evaluation.comparison import holm
 from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_confidence, percentile_interval
+from hf_cxr.evaluation.gaps import Compared, Estimates, gap_p
 from hf_cxr.evaluation.groups import UNKNOWN, Attribute
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import by_finding
@@ -53,57 +55,10 @@ CROSSED = {"bpsn": "BPSN AUC", "bnsp": "BNSP AUC"}
 """AUC of the rest's positives against the group's negatives, and of the group's positives against the rest's
 negatives: a low BPSN AUC says that scores of the group are too high, a low BNSP AUC that they are too low."""
 
-ROUNDING = 1e-12
-
 
 def is_tested(key: str) -> bool:
     """Whether a gap in a measure is tested: not where prevalence alone makes one, as it does for AP."""
     return key in ERRORS or METRICS[key].chance != "prevalence"
-
-
-@dataclass(frozen=True, eq=False)
-class Estimates:
-    """A value for each finding and then for the macro mean, with percentile interval; all (C + 1,), NaN undefined."""
-
-    value_X: Array
-    low_X: Array
-    high_X: Array
-
-    @classmethod
-    def of(cls, value_X: Array, draw_RX: Array, confidence: float) -> "Estimates":
-        """From the full sample and its draws; no interval where there is no value."""
-        low_X, high_X = percentile_interval(np.where(np.isnan(value_X), np.nan, draw_RX), confidence)
-        return cls(value_X, low_X, high_X)
-
-    @property
-    def macro(self) -> tuple[float, float, float]:
-        """Of the macro mean: value, low, high."""
-        return self.at(-1)
-
-    def at(self, place: int) -> tuple[float, float, float]:
-        """Of a finding: value, low, high."""
-        return float(self.value_X[place]), float(self.low_X[place]), float(self.high_X[place])
-
-    def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """``macro`` and ``findings``, each as [value, low, high]."""
-        return {"macro": list(self.macro), "findings": {name: list(self.at(row)) for row, name in enumerate(names)}}
-
-
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """One measure of a group and of all other images, over the same findings and draws.
-
-    Attributes:
-        group, rest, gap: the gap is group minus rest.
-        p_X: two-sided p value of each gap; NaN where undefined or not tested.
-        p_corrected_X: by Holm, see the module's first lines.
-    """
-
-    group: Estimates
-    rest: Estimates
-    gap: Estimates
-    p_X: Array
-    p_corrected_X: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +145,7 @@ class Subgroups:
         widest: attribute -> measure -> the gap between its groups; attributes of fewer than two measured groups,
             "unknown" aside, are not in it.
         from_labels: attributes that the labels themselves make.
+        left_out: attribute -> why the images could not be divided by it.
         gaps, finding_gaps: how many different gaps were corrected for, of macro means and of findings.
     """
 
@@ -197,6 +153,7 @@ class Subgroups:
     groups: dict[str, dict[str, Group]]
     widest: dict[str, dict[str, Widest]]
     from_labels: tuple[str, ...]
+    left_out: dict[str, str]
     gaps: int
     finding_gaps: int
     least_patients: int
@@ -210,6 +167,7 @@ class Subgroups:
         return {
             "label_names": list(self.label_names),
             **{name: getattr(self, name) for name in settings},
+            "left_out": self.left_out,
             "attributes": {
                 attribute: {
                     "from_labels": attribute in self.from_labels,
@@ -230,6 +188,7 @@ def measure_subgroups(
     draws: PatientDraws,
     attributes: Mapping[str, Attribute],
     *,
+    left_out: Mapping[str, str] | None = None,
     label_names: Sequence[str] | None = None,
     threshold_C: ArrayLike | None = None,
     confidence: float = CONFIDENCE,
@@ -242,7 +201,7 @@ def measure_subgroups(
         prob_NC: probabilities in [0, 1].
         label_NC: 1, 0 or NaN.
         draws: of the patients of these images.
-        attributes: from `groups.image_attributes`.
+        attributes, left_out: from `groups.image_attributes`; ``left_out`` is for the reader.
         label_names: C names; "finding_0", ... if left out.
         threshold_C: an operating point: a probability at or above it is called positive; NaN for a finding without
             one. With it, false negative and false positive rates are measured too.
@@ -282,6 +241,7 @@ def measure_subgroups(
         groups=groups,
         widest=_widest(plans, sampled, names, confidence),
         from_labels=tuple(name for name, attribute in attributes.items() if attribute.from_labels),
+        left_out=dict(left_out or {}),
         gaps=gaps,
         finding_gaps=finding_gaps,
         least_patients=least_patients,
@@ -404,20 +364,6 @@ def _group(
     )
 
 
-def gap_p(gap_X: Array, draw_RX: Array) -> Array:
-    """Two-sided p of each gap, by Student's t with the standard deviation of its draws; NaN where undefined.
-
-    Draws that are all alike say only that the share of draws beyond zero is below one in R: 2 / (R + 1) then.
-    """
-    defined_X = (~np.isnan(draw_RX)).sum(axis=0)
-    spread = zip(draw_RX.T, defined_X, strict=True)
-    sd_X = np.array([np.nanstd(draw_R, ddof=1) if defined > 1 else np.nan for draw_R, defined in spread])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p_X = 2 * t.sf(np.abs(gap_X) / sd_X, defined_X - 1)
-    constant_X = np.where(np.abs(gap_X) <= ROUNDING, 1.0, 2 / (len(draw_RX) + 1))
-    return np.where(np.isnan(gap_X) | np.isnan(sd_X), np.nan, np.where(sd_X <= ROUNDING, constant_X, p_X))
-
-
 def _correct(groups: dict[str, dict[str, Group]], plans: Mapping[tuple[str, str], _Plan]) -> tuple[int, int]:
     """Fill in ``p_corrected_X``; a group and its complement are one hypothesis. Returns how many there are."""
     p: dict[tuple[Any, ...], float] = {}
@@ -487,4 +433,4 @@ def _thresholds(threshold_C: ArrayLike | None, n_findings: int) -> Array | None:
     threshold_C = np.asarray(threshold_C, dtype=np.float64)
     if threshold_C.shape != (n_findings,) or ((threshold_C < 0) | (threshold_C > 1)).any():
         raise ValueError(f"thresholds are {threshold_C}; give {n_findings} probabilities, NaN for none")
-    return threshold_C
+    return None if np.isnan(threshold_C).all() else threshold_C

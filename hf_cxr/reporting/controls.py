@@ -29,35 +29,45 @@ SHORTCUT = (
 
 def controls_section(values: Mapping[str, Any]) -> Section:
     """Blocks and a figure, from the values of `Controls.to_dict`."""
+    heading = Heading("Controls: what is reached without a pixel")
+    if not values["without_pixels"]:
+        text = f"There is no control without a pixel: {values['not_measured']}."
+        return Section((heading, Text(text), Text(_shuffled(values))))
     name, full = next(iter(values["without_pixels"].items()))
     control, model = (_macro(full[part]) for part in ("control", "model"))
-    shuffled = {key: as_number(values["shuffled"][key]) for key in ("value", "mean", "low", "high", "p")}
     left_out = [f"{finding} ({reason})" for finding, reason in values["left_out"].items()]
     cautions = [SHORTCUT] + ([f"Without a control: {'; '.join(left_out)}."] if left_out else [])
+    headline = (
+        f"From {name} alone, a logistic regression reaches {METRIC.macro_title} {with_interval(*control)} on the same "
+        f"images; the model reaches {with_interval(*model)}. The difference is "
+        f"{signed_interval(*_macro(full['difference']))}."
+    )
+    figure = Figure(
+        PICTURE,
+        f"{METRIC.title} of each finding, of the model and of a score from {name}",
+        f"Filled: the model. Open: {name} without a pixel. Bars are {values['confidence']:.0%} intervals.",
+    )
+    drawn = any(value is not None for value in full["model"]["value"].values())
     blocks = (
-        Heading("Controls: what is reached without a pixel"),
-        Text(
-            f"From {name} alone, a logistic regression reaches {METRIC.macro_title} {with_interval(*control)} on the "
-            f"same images; the model reaches {with_interval(*model)}, "
-            f"{signed_interval(*_macro(full['difference']))} above it.",
-            strong=True,
-        ),
-        Text(
-            f"On labels shuffled between patients ({values['shuffled']['shuffles']:,} times) the model's "
-            f"{METRIC.macro_title} is {number(shuffled['mean'])} on average, between {number(shuffled['low'])} and "
-            f"{number(shuffled['high'])} in {values['confidence']:.0%} of them; on the true labels it is "
-            f"{number(shuffled['value'])} (p {p_value(shuffled['p'])}). Here every finding with both labels counts."
-        ),
+        heading,
+        Text(headline, strong=True),
+        Text(_shuffled(values)),
         Note(tuple(cautions)),
         _table(values),
-        Figure(
-            PICTURE,
-            f"{METRIC.title} of each finding, of the model and of a score from {name}",
-            f"Filled: the model. Open: {name} without a pixel. Bars are {values['confidence']:.0%} intervals.",
-        ),
+        *([figure] * drawn),
         _findings_table(name, full),
     )
-    return Section(blocks, {PICTURE: partial(findings_figure, name, full)})
+    return Section(blocks, {PICTURE: partial(findings_figure, name, full)} if drawn else {})
+
+
+def _shuffled(values: Mapping[str, Any]) -> str:
+    one = {key: as_number(values["shuffled"][key]) for key in ("value", "mean", "low", "high", "p")}
+    return (
+        f"On labels shuffled between patients ({values['shuffled']['shuffles']:,} times) the model's "
+        f"{METRIC.macro_title} is {number(one['mean'])} on average, between {number(one['low'])} and "
+        f"{number(one['high'])} in {values['confidence']:.0%} of them; on the true labels it is "
+        f"{number(one['value'])} (p {p_value(one['p'])}). Here every finding with both labels counts."
+    )
 
 
 def findings_figure(name: str, full: Mapping[str, Any]) -> Drawing:
@@ -96,12 +106,17 @@ def _table(values: Mapping[str, Any]) -> Table:
         ]
         for name, one in values["without_pixels"].items()
     ]
-    how = {"validation": "fitted on validation"}.get(values["fitted_on"], "cross-fitted by patient on these images")
+    how = "fitted on validation" if values["fitted_on"] == "validation" else "cross-fitted by patient on these images"
+    below = (
+        ""
+        if values["fitted_on"] == "validation"
+        else (" Cross-fitting puts a control that knows nothing below 0.5, and clearly so where there are few images.")
+    )
     title = METRIC.macro_title
     caption = (
         f"A logistic regression for each finding, {how}: views and sexes as they are, age as a spline. Model and "
         f"control in the same {values['resamples']:,} draws of patients, over the same findings; p two-sided, not "
-        "corrected."
+        f"corrected.{below}"
     )
     return Table.of(["known", f"{title}\nof the control", f"{title}\nof the model", "difference", "p"], rows, caption)
 

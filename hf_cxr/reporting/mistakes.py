@@ -17,6 +17,9 @@ from PIL import Image
 from hf_cxr.words import one_line
 
 TEMPLATES = Path(__file__).with_name("templates")
+SHEET = Path("local") / "mistakes.html"
+"""Its place below a folder of results: a folder of its own, which no list of files to push contains."""
+
 CAUTIONS = (
     "This page contains patients' images and their ids. Keep it on this machine: do not share, publish or push it.",
     "A mistake here is a disagreement with the label. Labels mined from reports are often the error, above all among "

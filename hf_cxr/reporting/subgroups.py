@@ -1,7 +1,6 @@
 """The section on groups of images: a forest plot, every gap with its test, and what a gap does not say.
 
-From the plain values of `evaluation.subgroups.Subgroups.to_dict` (and ``left_out``, attribute -> why it is not
-divided, if the caller adds it); None is undefined.
+From the plain values of `evaluation.subgroups.Subgroups.to_dict`; None is undefined.
 """
 
 import math
@@ -42,6 +41,7 @@ def subgroups_section(values: Mapping[str, Any]) -> Section:
     measures = list(_measures(values))
     if not measures:
         reasons = tuple(f"{attribute}: {name}: {reason}." for attribute, name, reason in _unmeasured(values))
+        reasons += tuple(f"{attribute}: {reason}." for attribute, reason in values["left_out"].items())
         blocks = (Heading("For whom it fails"), Text("No group could be compared with the rest."), Note(reasons))
         return Section(blocks if reasons else blocks[:2])
     drawings = {f"figures/subgroups_{key}.png": partial(forest, values, key) for key in SHOWN if key in measures}
@@ -167,10 +167,11 @@ def _headline(values: Mapping[str, Any]) -> str:
         gap = list(map(as_number, one["gap"]["macro"]))
         if as_number(one["p_corrected"]["macro"]) < LEVEL and gap[0] < 0:
             worse.append((gap, f"{attribute} {name}: {signed_interval(*gap)}"))
-    words = (
-        f"{len(measured)} groups were compared with all other images in {values['gaps']:,} different gaps of macro "
-        f"means, with {values['confidence']:.0%} intervals. "
-    )
+    groups = "1 group was" if len(measured) == 1 else f"{len(measured)} groups were"
+    if not values["gaps"]:
+        return f"{groups} compared with all other images; no gap is of a kind that is tested."
+    gaps = "1 gap" if values["gaps"] == 1 else f"{values['gaps']:,} different gaps"
+    words = f"{groups} compared with all other images in {gaps} of macro means. "
     if not worse:
         return (
             words + f"After Holm's correction no group's {title_of(key)} is lower than that of the rest (p < {LEVEL})."
@@ -187,7 +188,7 @@ def _cautions(values: Mapping[str, Any]) -> Iterator[str]:
     unmeasured = [f"{attribute} {name} ({reason})" for attribute, name, reason in _unmeasured(values)]
     if unmeasured:
         yield f"Not measured, and so not known to be safe: {'; '.join(unmeasured)}."
-    missing = [f"{name} ({reason})" for name, reason in (values.get("left_out") or {}).items()]
+    missing = [f"{name} ({reason})" for name, reason in values["left_out"].items()]
     if missing:
         yield f"Images could not be divided by: {'; '.join(missing)}."
 

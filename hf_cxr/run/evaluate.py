@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from accelerate import PartialState
 
 from hf_cxr.config import RunArguments
 from hf_cxr.data import map_labels
@@ -21,6 +22,7 @@ from hf_cxr.run.data import load
 from hf_cxr.run.evaluate_tables import compare_with
 from hf_cxr.run.evaluation import Evaluation
 from hf_cxr.run.measuring import interval_settings, measure_predictions, predict_split
+from hf_cxr.run.mistakes import mistakes_page
 from hf_cxr.run.preflight import check_patients, readable
 from hf_cxr.run.result_folder import check_evaluation_folder, check_same_evaluation
 from hf_cxr.saved_models import fingerprint, model_folder
@@ -38,6 +40,7 @@ def evaluate(
     place: Path | None = None,
     against: str | None = None,
     against_kind: str | None = None,
+    mistakes: int | None = None,
 ) -> Evaluation:
     """Measure a saved model; all processes share the work.
 
@@ -49,6 +52,7 @@ def evaluate(
         place: where the result is to be written, from `result_folder.held`: refused now if it holds something else.
         against: file or folder of another system's scores of the same images.
         against_kind: "probabilities" or "logits", if the file does not say.
+        mistakes: how many of the most confident mistakes the contact sheet shows in each list; None for no sheet.
 
     Raises:
         ValueError, OSError: see the module's first lines.
@@ -86,7 +90,11 @@ def evaluate(
     report = measure_predictions(predictions, **interval_settings(args))
     how = {"kind": against_kind, "split": split, **interval_settings(args)}
     paired = against and compare_with(predictions, model, against, **how)
-    return Evaluation(model, identity, trained_on, measured_on, report, predictions, paired=paired)
+    sheet = None
+    if mistakes is not None and PartialState().is_main_process:
+        title = f"Most confident mistakes of {model} on {source.name}, {split}"
+        sheet = mistakes_page(title, predictions, images, most=mistakes)
+    return Evaluation(model, identity, trained_on, measured_on, report, predictions, paired=paired, mistakes=sheet)
 
 
 def in_the_findings_of(

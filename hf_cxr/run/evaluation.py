@@ -12,6 +12,7 @@ from hf_cxr.prediction_tables.folders import PREDICTIONS, VALIDATION_PREDICTIONS
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.document import Document
 from hf_cxr.reporting.evaluation import evaluation_document
+from hf_cxr.reporting.mistakes import SHEET
 from hf_cxr.reporting.paired import paired_section
 from hf_cxr.run.result_folder import (
     EVALUATION,
@@ -35,6 +36,7 @@ class Evaluation:
         validation: predictions of the validation split, if they were given: what calibration and operating points are
             fitted on.
         paired: the difference to another system on the same images, if one was given.
+        mistakes: the contact sheet of the most confident mistakes (`mistakes.mistakes_page`), if it was asked for.
     """
 
     model: str
@@ -45,6 +47,7 @@ class Evaluation:
     predictions: Predictions
     validation: Predictions | None = None
     paired: Paired | None = None
+    mistakes: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The content of evaluation.json."""
@@ -66,7 +69,7 @@ class Evaluation:
         return dataclasses.replace(document, blocks=(*document.blocks, *paired_section(self.paired.to_dict()).blocks))
 
     def write(self, place: Path) -> None:
-        """The predictions, the page and, last, evaluation.json.
+        """The predictions, the page and, last, evaluation.json; then the contact sheet, in a folder of its own.
 
         Args:
             place: from `result_folder.held`.
@@ -83,3 +86,5 @@ class Evaluation:
             write_json(folder / EVALUATION, self.to_dict())
 
         write_whole(place, write, last=EVALUATION)
+        if self.mistakes is not None:
+            write_text(place / SHEET, self.mistakes)

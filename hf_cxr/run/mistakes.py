@@ -1,22 +1,16 @@
 """The contact sheet of the most confident mistakes, of predictions and the images that they are of. Local only.
 
-It is written to a folder of its own, ``local/``, which no list of files to push contains (`push_files`).
-
 Refused: data without images; images that are not those of the predictions.
 """
-
-from pathlib import Path
 
 import datasets
 
 from hf_cxr.data import is_streamed, with_images
 from hf_cxr.data.images.decoded import grey_of
 from hf_cxr.evaluation.mistakes import confident_mistakes
-from hf_cxr.files import write_text
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.mistakes import Tile, contact_sheet, thumbnail
 
-SHEET = Path("local") / "mistakes.html"
 SIDE = 224  # pixels of a picture's longer side
 
 
@@ -51,12 +45,6 @@ def mistakes_page(title: str, predictions: Predictions, images: datasets.Dataset
             for column, (name, one) in enumerate(zip(predictions.label_names, found, strict=True))
         },
     )
-
-
-def write_mistakes(folder: Path, page: str) -> Path:
-    """Write the page to its place below a folder of results, whole or not at all; returns the path."""
-    write_text(folder / SHEET, page)
-    return folder / SHEET
 
 
 def _tile(predictions: Predictions, row: int, column: int, png: str) -> Tile:

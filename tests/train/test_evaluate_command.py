@@ -19,6 +19,7 @@ from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import build_image_processor
+from hf_cxr.reporting.mistakes import SHEET
 from hf_cxr.run.result_folder import held, write_whole
 
 DATA = {
@@ -96,6 +97,8 @@ def test_the_config_may_stand_anywhere(run, tmp_path, capsys, words):
         (["--phantom_sed", "3"], "phantom_seed"),
         (["a.yaml", "b.yaml"], "two configs are given, a.yaml and b.yaml"),
         (["a.yaml"], "no such config: a.yaml"),
+        (["--mistakes", "3"], "written to --out DIR"),
+        (["--mistakes", "0", "--out", "out"], "at least 1"),
     ],
 )
 def test_a_wrong_word_is_named(run, capsys, words, message):
@@ -162,6 +165,15 @@ def test_a_split_of_one_patient_is_refused_first(run, table, capsys):
     path.write_text(path.read_text().replace("p4,", "p0,"))
     assert evaluate("--model", run, *table, "--split", "train") == 2
     assert "train has images of 1 patient" in capsys.readouterr().err
+
+
+def test_the_contact_sheet_of_mistakes_is_in_a_folder_of_its_own(run, out, capsys):
+    before = contents(out)
+    assert evaluate("--model", run, "--out", out, "--mistakes", 2) == 0
+    after = contents(out)
+    assert set(after) - set(before) == {SHEET}
+    assert b"data:image/png;base64" in after[SHEET]
+    assert f"{out}/{SHEET} contains patients' images" in capsys.readouterr().out
 
 
 def test_what_is_of_the_training_and_its_machine_does_not_matter(tmp_path):

@@ -21,7 +21,7 @@ def test_every_image_is_in_exactly_one_group_of_each_attribute():
         age=[3, 18, 85, np.nan, 39.9],
         view=["AP", "PA", "PA", "AP", "AP"],
         follow_up=[0, 1, 0, None, 7],
-        columns={"scanner": ["b", "a", np.nan, None, "b"]},
+        columns={"scanner": ["b", "a", np.nan, None, "b"], "age": [1.0, 2.5, 1, 1, 1]},
         crossings=[("sex", "view")],
     )
     assert left_out == {}
@@ -29,6 +29,7 @@ def test_every_image_is_in_exactly_one_group_of_each_attribute():
     assert attributes["age"].group_N == ("0-17", "18-39", "80+", "unknown", "18-39")
     assert attributes["study"].group_N == ("first study", "follow-up", "first study", "unknown", "follow-up")
     assert attributes["scanner"].group_N == ("b", "a", "unknown", "unknown", "b")
+    assert attributes["age (column)"].group_N == ("1", "2.5", "1", "1", "1")
     assert attributes["sex and view"].group_N == ("F, AP", "M, PA", "unknown", "F, AP", "unknown")
     for attribute in attributes.values():
         assert np.sum([attribute.rows(group) for group in attribute.groups], axis=0).tolist() == [1] * 5
@@ -70,8 +71,6 @@ def test_what_does_not_divide_the_images_is_named():
 def test_bad_columns_are_refused_by_name():
     with pytest.raises(ValueError, match="sex has 2 values for 5 images"):
         image_attributes(LABELS, sex=["F", "M"])
-    with pytest.raises(ValueError, match="cannot be named 'age'"):
-        image_attributes(LABELS, columns={"age": [1] * 5})
     with pytest.raises(ValueError, match="cannot cross sex and scaner"):
         image_attributes(LABELS, sex=list("FMFMF"), crossings=[("sex", "scaner")])
 

@@ -8,8 +8,9 @@ from scipy.stats import norm, t
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hf_cxr.evaluation.draws import PatientDraws
+from hf_cxr.evaluation.gaps import gap_p
 from hf_cxr.evaluation.groups import Attribute, image_attributes
-from hf_cxr.evaluation.subgroups import gap_p, measure_subgroups
+from hf_cxr.evaluation.subgroups import measure_subgroups
 from hf_cxr.files import plain
 
 

@@ -46,3 +46,10 @@ def test_the_figure_has_a_row_for_every_finding_with_a_control(values, tmp_path)
     figure.savefig(tmp_path / "controls.png")
     assert len(figure.axes[0].get_yticklabels()) == 2
     Document("x", section.blocks).to_latex()
+
+
+def test_without_view_age_and_sex_it_says_so(values):
+    section = controls_section(values | {"without_pixels": {}, "not_measured": "view is unknown"})
+    assert section.drawings == {}
+    assert "view is unknown" in section.blocks[1].text
+    assert f"{values['shuffled']['value']:.3f}" in section.blocks[2].text

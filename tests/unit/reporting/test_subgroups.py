@@ -25,6 +25,7 @@ def values():
     attributes = {"scanner": Attribute.of(scanner_N)}
     draws = PatientDraws.of(list(patient_N), resamples=200)
     options = {"label_names": ["Mass", "Hernia"], "threshold_C": [0.55, np.nan]}
+    options |= {"left_out": {"sex": "unknown for every image"}}
     return plain(measure_subgroups(prob_NC, label_NC, draws, attributes, **options).to_dict())
 
 
@@ -47,7 +48,7 @@ def test_the_table_has_a_row_a_group_and_the_measured_values(values):
 
 
 def test_what_was_not_measured_and_what_fails_is_said(values):
-    section = subgroups_section(values | {"left_out": {"sex": "unknown for every image"}})
+    section = subgroups_section(values)
     cautions = " ".join(blocks_of(section, Note)[0].sentences)
     assert "scanner c (4 patients in the group, fewer than 20)" in cautions
     assert "sex (unknown for every image)" in cautions
@@ -84,4 +85,5 @@ def test_without_a_measured_group_it_says_why(values):
     assert section.drawings == {}
     assert "4 patients in the group" in blocks_of(section, Note)[0].sentences[0]
     nothing = subgroups_section(values | {"attributes": {}})
-    assert len(nothing.blocks) == 2
+    assert blocks_of(nothing, Note)[0].sentences == ("sex: unknown for every image.",)
+    assert len(subgroups_section(values | {"attributes": {}, "left_out": {}}).blocks) == 2
