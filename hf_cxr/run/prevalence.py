@@ -30,7 +30,8 @@ from scipy.special import expit, logit
 
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.checks import Array
-from hf_cxr.evaluation.prevalence_shift import estimate_prevalence, prevalence_bias
+from hf_cxr.evaluation.draws import PatientDraws
+from hf_cxr.evaluation.prevalence_shift import estimate_prevalence, measure_prevalence_shift, prevalence_bias
 from hf_cxr.files import check_output_folder, write_text
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14, LabelSpace
@@ -40,6 +41,7 @@ from hf_cxr.predictions import Predictions
 from hf_cxr.push_files import FIGURES
 from hf_cxr.reporting.document import Note, block_markdown
 from hf_cxr.reporting.prevalence_shift import shift_table
+from hf_cxr.run.measuring import is_calibrated
 from hf_cxr.run.result_folder import check_ensemble_place, held, write_whole
 from hf_cxr.saved_models import CONFIG, PROCESSOR, WEIGHTS, fingerprint
 from hf_cxr.yaml_files import read_yaml
@@ -134,6 +136,27 @@ def write_shifted_model(
     return done
 
 
+def effect_on_test(model: Path, done: ShiftedModel) -> dict[str, Any] | None:
+    """What the shift does to the probabilities of the run's own test set, as `PrevalenceShift.to_dict` gives it.
+
+    Returns:
+        With the target "copy"; None for a model folder without calibrated test predictions.
+    """
+    path = model / "predictions" / "test.parquet"
+    if not path.is_file():
+        return None
+    test = Predictions.load(path)
+    source_C, target_C = (
+        np.array([shares.get(name, np.nan) for name in test.label_names], dtype=np.float64)
+        for shares in (done.source, done.target.prevalence)
+    )
+    if not is_calibrated(test) or np.isnan(target_C).all():
+        return None
+    draws = PatientDraws.of(test.patient_ids)
+    given = {"copy": target_C}
+    return measure_prevalence_shift(test.logits, test.labels, draws, test.label_names, source_C, given=given).to_dict()
+
+
 def fingerprint_of(model: Path) -> str:
     """SHA-256 of what determines the outputs; refuses what is not a folder with a model.
 
@@ -226,7 +249,7 @@ def read_logits(path: Path, names: LabelSpace, model_sha256: str) -> tuple[Array
         other = measured.get("model_sha256")
         if other is not None and other != model_sha256:
             raise ValueError(f"{path} has the predictions of another model; make them with this one: hf-cxr evaluate")
-        if not predictions.metadata.get("calibrated"):
+        if not is_calibrated(predictions):
             raise ValueError(
                 f"{path} has uncalibrated predictions; give those in RUN/predictions, or hf-cxr evaluate's"
             )
