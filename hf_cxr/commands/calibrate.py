@@ -63,13 +63,16 @@ def write_copy(parser: OneLineParser, model: Path, own: argparse.Namespace, flag
     if flags:
         parser.error(f"{flags[0]} is not about a copy with other prevalences; leave it out")
     from hf_cxr.reporting.document import Document, Heading, Text
-    from hf_cxr.reporting.prevalence_shift import shift_table
-    from hf_cxr.run.prevalence import write_shifted_model
+    from hf_cxr.reporting.prevalence_shift import effect_table, shift_table
+    from hf_cxr.run.prevalence import effect_on_test, write_shifted_model
 
     set_up_terminal()
     done = write_shifted_model(model, own.out, prevalence=own.prevalence, prevalence_from=own.prevalence_from)
     blocks = [Heading(f"{own.out}: a copy of {model} with other prevalences")]
     blocks.append(shift_table(done.source, done.target.prevalence, done.target.intervals))
     blocks += [Text(f"{name} stays as it was: {reason}") for name, reason in done.target.not_estimated.items()]
+    effect = effect_on_test(model, done)
+    if effect is not None:
+        blocks.append(effect_table(effect, "copy"))
     print(Document("", tuple(blocks)).to_terminal())
     return 0

@@ -34,7 +34,7 @@ from scipy.special import expit, logit, ndtri
 
 from hf_cxr.evaluation.checks import Array, check_scores
 from hf_cxr.evaluation.draws import PatientDraws, check_confidence
-from hf_cxr.evaluation.estimates import Estimate, draw_sums, patient_sums, ratio
+from hf_cxr.evaluation.estimates import Estimate, draw_sums, patient_sums, ratio, share_interval
 from hf_cxr.evaluation.metric import by_finding
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
@@ -291,7 +291,13 @@ def measure_prevalence_shift(
     return PrevalenceShift(
         label_names=names,
         source_C=source_C,
-        observed_C=Estimate.of(observed_C, ratio(positive_RC, known_RC), confidence),
+        observed_C=share_interval(
+            observed_C,
+            ratio(positive_RC, known_RC),
+            images_X=known_C,
+            patients_X=(sums[0] > 0).sum(axis=0),
+            confidence=confidence,
+        ),
         targets=targets,
         estimated_C=Estimate.of(estimated_C, estimated_RC, confidence),
         reasons=estimate.reasons,

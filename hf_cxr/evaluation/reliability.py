@@ -260,21 +260,23 @@ def _curve(cells: _Cells, draw_RX: Array, confidence: float) -> ReliabilityCurve
     mean_R, share_R = ratio(prob_R, known_R), ratio(positive_R, known_R)
     values = {
         "mean_probability": (mean, mean_R),
-        "prevalence": (share, share_R),
         "difference": (mean - share, mean_R - share_R),
         "expected_over_observed": (ratio(mean, share), ratio(mean_R, share_R)),
         "intercept": (cells.intercept, np.where(one_label_R, np.nan, intercept_R)),
         "slope": (cells.line[1], np.where(one_label_R, np.nan, slope_R)),
     }
+    summary = {
+        name: Estimate.of([value], draw_R[:, None], confidence).at(0) for name, (value, draw_R) in values.items()
+    }
+    sizes = {"images_X": [len(cells.prob_K)], "patients_X": [len(np.unique(cells.patient_K))]}
+    summary["prevalence"] = share_interval([share], share_R[:, None], **sizes, confidence=confidence).at(0)
     return ReliabilityCurve(
         mean_probability_B=ratio(np.bincount(cells.bin_K, weights=cells.prob_K, minlength=n_bins), counts_B[1]),
         observed_B=observed_B,
         images_B=counts_B[1].astype(np.int64),
         positives_B=counts_B[0].astype(np.int64),
         patients_B=patients_B,
-        summary={
-            name: Estimate.of([value], draw_R[:, None], confidence).at(0) for name, (value, draw_R) in values.items()
-        },
+        summary={name: summary[name] for name in SUMMARY},
         reasons=cells.reasons,
     )
 

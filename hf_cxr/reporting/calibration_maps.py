@@ -52,8 +52,8 @@ def calibration_maps_section(values: Mapping[str, Any]) -> Section:
             ("map", "log loss", "minus affine", "p", "can be folded"),
             rows,
             f"Mean log loss in nats over {len(findings)} findings, on validation patients left out of the fit "
-            f"({values['folds']} folds by patient); lower is better. {level} patient-clustered intervals; p is "
-            "corrected for the comparisons (Holm).",
+            f"({values['folds']} folds by patient); lower is better. {level} patient-clustered intervals of these "
+            "fitted maps, which are not fitted again in the draws; p is corrected for the comparisons (Holm).",
             bold=frozenset({(best, 0), (best, 1)}),
         ),
         Text(
@@ -84,11 +84,11 @@ def calibration_maps_section(values: Mapping[str, Any]) -> Section:
 
 
 def calibration_verdict(values: Mapping[str, Any]) -> str:
-    """Which map is best, and whether the difference to the affine map matters: one or two sentences."""
+    """Which map is best, by how much, and whether the draw of patients explains it: one or two sentences."""
     best, baseline = values["best"], values["baseline"]
     affine = values["maps"][baseline]["log_loss"]
     if best == baseline:
-        return "No other map has a lower log loss on new patients than the affine map, which the model has."
+        return "No other map has a lower log loss on new patients than the affine map."
     one = values["maps"][best]
     share = 100 * -one["difference"]["value"] / affine
     start = (
@@ -96,8 +96,8 @@ def calibration_verdict(values: Mapping[str, Any]) -> str:
         f"({change_with_interval(one['difference'])} nats)"
     )
     if one["p"] >= 1 - values["confidence"]:
-        return f"{start}; that is within what chance explains (p {p_value(one['p'])}), so it does not matter."
-    return f"{start}, and chance does not explain it (p {p_value(one['p'])}). The affine map gives that away."
+        return f"{start}. The draw of patients explains a difference of this size (p {p_value(one['p'])})."
+    return f"{start}. The draw of patients does not explain it (p {p_value(one['p'])})."
 
 
 def _excluded(values: Mapping[str, Any]) -> str:

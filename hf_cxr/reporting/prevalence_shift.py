@@ -50,6 +50,7 @@ def prevalence_shift_section(values: Mapping[str, Any]) -> Section:
             "to those observed there, which need the labels and bound what an estimate can gain. The reported figures "
             "of this model are those without a shift."
         ),
+        Text(shift_verdict(values), strong=True),
         Table.of(
             ("prevalences", "change of mean log loss", "change of mean Brier score"),
             macro,
@@ -66,6 +67,46 @@ def prevalence_shift_section(values: Mapping[str, Any]) -> Section:
     if unknown:
         blocks.append(Text("No estimate: " + "; ".join(f"{name}: {why}" for name, why in unknown.items()) + "."))
     return Section(tuple(blocks))
+
+
+def effect_table(values: Mapping[str, Any], target: str) -> Table:
+    """What one shift does to the probabilities of a labelled set, a row for each finding that it shifts.
+
+    Args:
+        values: of `PrevalenceShift.to_dict`.
+        target: a key of its "targets".
+    """
+    before, after, changes = values["scores"]["as calibrated"], values["scores"][target], values["changes"][target]
+    rows = [
+        [
+            name.replace("_", " "),
+            percent_with_interval(values["observed"][name]),
+            percent_with_interval(before["mean_probability"][name]),
+            percent_with_interval(after["mean_probability"][name]),
+            *(change_with_interval(changes[score][name]) for score in ("log_loss", "brier")),
+        ]
+        for name, share in values["targets"][target].items()
+        if share is not None
+    ]
+    head = ("finding", "prevalence", "mean p before", "mean p now", "change of log loss", "change of Brier score")
+    return Table.of(
+        head,
+        rows,
+        "On the run's own test set, whose prevalences are its own: the log loss falls where they are nearer to the "
+        f"new ones than to those of validation. {100 * values['confidence']:g} % patient-clustered intervals.",
+    )
+
+
+def shift_verdict(values: Mapping[str, Any]) -> str:
+    """Whether a shift to the estimated prevalences would improve the probabilities on test: one sentence."""
+    change = values["macro_changes"]["estimated"]["log_loss"]
+    if change["value"] is None:
+        return "No finding's prevalence can be estimated, so nothing can be said of a shift."
+    words = f"the mean log loss on test changes by {change_with_interval(change)}"
+    if change["low"] < 0 < change["high"]:
+        return f"With the estimated prevalences {words}: it is open whether a shift would help."
+    way = "better" if change["value"] < 0 else "worse"
+    return f"With the estimated prevalences {words}: the probabilities would be {way}."
 
 
 def shift_table(

@@ -35,7 +35,9 @@ def test_the_copy_gives_the_shifted_probabilities_and_the_run_stays_as_it_is(fin
     run_dir, copy = finished[0], tmp_path / "copy"
     before = contents(run_dir)
     assert calibrate(run_dir, "--prevalence", prevalence, "--out", copy) == 0
-    assert "40.0 %" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "40.0 %" in printed
+    assert "change of log loss" in printed
     assert contents(run_dir) == before
     old, new = (ModelRecord.of(AutoConfig.from_pretrained(folder)) for folder in (run_dir, copy))
     bias_C = np.zeros(14)

@@ -99,6 +99,17 @@ def test_each_label_is_covered_at_each_level_on_test_like_data(rng):
     assert measured.levels[1].macro["accuracy_decided"].value > measured.levels[0].macro["accuracy_decided"].value
 
 
+def test_coverage_below_what_was_stated_is_named_where_patients_differ_from_validation(rng):
+    validation, (prob_NC, label_NC, patient_N) = clustered(rng, 300), clustered(rng, 300)
+    draws = PatientDraws.of(patient_N, resamples=100)
+    below = [
+        measure_conformal(validation, shifted_NC, label_NC, draws, ["a"]).levels[1].below_C
+        for shifted_NC in (prob_NC, prob_NC * np.where(label_NC == 1, 0.6, 1.0))
+    ]
+    assert [bool(one["positive_coverage"][0]) for one in below] == [False, True]
+    assert [bool(one["negative_coverage"][0]) for one in below] == [False, False]
+
+
 def test_the_shares_are_counts():
     validation = np.array([[0.1], [0.3], [0.5], [0.7], [0.2], [0.4], [0.6], [0.8]]), np.repeat([[0], [1]], 4, axis=0)
     prob_N1 = np.array([[0.1], [0.35], [0.5], [0.9], [0.9], [0.15], [0.9]])

@@ -8,16 +8,8 @@ from hf_cxr.evaluation import Calibration
 from hf_cxr.labels import LabelSpace
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
-from hf_cxr.run.prevalence import (
-    ShiftedModel,
-    Target,
-    assumed_prevalence,
-    estimate_target,
-    read_target,
-    shifted_card,
-    shifted_points,
-    shifted_record,
-)
+from hf_cxr.run.prevalence import ShiftedModel, assumed_prevalence, shifted_card, shifted_points, shifted_record
+from hf_cxr.run.target_prevalence import Target, estimate_target, read_target
 
 NAMES = LabelSpace(("Effusion", "Mass", "Hernia"), aliases={"Pleural Effusion": "Effusion"})
 SOURCE_C = np.array([0.1, 0.05, np.nan])
