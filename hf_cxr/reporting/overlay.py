@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from hf_cxr.words import in_figure, in_title
 
 DRAWN, DETECTED = "#56B4E9", "#FFFFFF"  # boxes: drawn by a reader, and put around the map
 STRONGEST = 0.55  # opacity of a map where it is highest
+UNSEEN = 0.55  # brightness of what the model did not see
 LONGEST = 1024  # pixels; a larger radiograph is drawn with every second, third, ... pixel
 COLUMNS = 4
 WARNING = (
@@ -63,18 +64,13 @@ def overlay(
     for axis in axes:
         axis.set_axis_off()
     for axis, caption in zip(axes, ("original", *captions), strict=False):
-        axis.imshow(grey_HW, cmap="gray", vmin=0, vmax=255, extent=(0, 1, 1, 0), aspect=height / width)
         axis.set_title(in_figure(caption, 44), fontsize=8.5)
+    _draw(axes[0], np.repeat(grey_HW[..., None], 3, axis=2))
     x, y, wide, high = seen
     if (wide, high) != (1.0, 1.0):
         axes[0].add_patch(Rectangle((x, y), wide, high, fill=False, edgecolor="#E69F00", linewidth=0.8))
     for number, (axis, map_HW) in enumerate(zip(axes[1:], map_CHW, strict=False)):
-        scaled_HW = _scaled(map_HW)
-        unseen_HW = np.isnan(map_HW)
-        opacity_HW = np.where(unseen_HW, 0, STRONGEST * np.sqrt(np.nan_to_num(scaled_HW)))
-        place = {"extent": (0, 1, 1, 0), "aspect": height / width, "interpolation": "nearest"}
-        axis.imshow(np.nan_to_num(scaled_HW), cmap="inferno", vmin=0, vmax=1, alpha=opacity_HW, **place)
-        axis.imshow(np.ones_like(map_HW), cmap=ListedColormap(["black"]), alpha=np.where(unseen_HW, 0.45, 0), **place)
+        _draw(axis, under_map(grey_HW, map_HW))
         _rectangles(axis, (detected or {}).get(number, ()), DETECTED, ":")
         _rectangles(axis, (drawn or {}).get(number, ()), DRAWN, "-")
     below = [note] * bool(note) + [WARNING]
@@ -82,11 +78,29 @@ def overlay(
     return figure
 
 
-def _scaled(map_HW: NDArray[np.float32]) -> NDArray[np.float64]:
+def under_map(grey_HW: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The radiograph as seen through its map: (H, W, 3) uint8.
+
+    It is unchanged where the map is lowest, most coloured where it is highest, and darker where the map is NaN.
+    """
+    scaled_HW = scaled(map_HW)
+    opacity_HW = STRONGEST * np.sqrt(np.nan_to_num(scaled_HW))[..., None]
+    colour_HW3 = 255 * colormaps["inferno"](np.nan_to_num(scaled_HW))[..., :3]
+    mixed_HW3 = (1 - opacity_HW) * grey_HW[..., None] + opacity_HW * colour_HW3
+    mixed_HW3[np.isnan(map_HW)] *= UNSEEN
+    return np.round(mixed_HW3).astype(np.uint8)
+
+
+def scaled(map_HW: NDArray[np.float32]) -> NDArray[np.float64]:
     """From 0 to 1, NaN as it is; zeros where all values are equal."""
     low, high = np.nanmin(map_HW), np.nanmax(map_HW)
     values = np.asarray(map_HW, dtype=np.float64)
     return (values - low) / (high - low) if high > low else np.where(np.isnan(values), np.nan, 0.0)
+
+
+def _draw(axis, picture_HW3: NDArray[np.uint8]) -> None:
+    height, width = picture_HW3.shape[:2]
+    axis.imshow(picture_HW3, extent=(0, 1, 1, 0), aspect=height / width, interpolation="nearest")
 
 
 def _rectangles(axis, boxes: Sequence[Sequence[float]], color: str, line: str) -> None:
