@@ -185,7 +185,7 @@ def test_an_evaluation_says_on_what_and_warns():
 
 
 def test_the_figures_of_a_run_are_those_that_are_pushed():
-    report, (score_NC, label_NC, patients) = measured()
+    _, (score_NC, label_NC, patients) = measured()
     values = measure_curves(score_NC, label_NC, PatientDraws.of(patients, resamples=5), label_names=NAMES).to_dict()
     drawings = [path for section in sections_of({"curves": values}).values() for path in section.drawings]
     assert {ROC_CURVES.path, TRAINING_CURVES.path, *drawings} == set(FIGURES)
