@@ -281,12 +281,13 @@ def _reading(measured: Mapping[str, Measured], confidence: float) -> str:
 
 def _beside(measured: Mapping[str, Measured]) -> str:
     """What to think of intervals that do not hold their value, which has to be said where there are any."""
+    rounding = 1e-9
     titles = [
         METRICS[key].title
         for key, one in measured.items()
-        if not np.all((one.low_C <= one.value_C) & (one.value_C <= one.high_C) | np.isnan(one.low_C))
-        or one.macro < one.macro_low
-        or one.macro > one.macro_high
+        if (one.value_C < one.low_C - rounding).any()
+        or (one.value_C > one.high_C + rounding).any()
+        or (not one.macro_low - rounding <= one.macro <= one.macro_high + rounding and not np.isnan(one.macro_low))
     ]
     if not titles:
         return ""

@@ -32,6 +32,7 @@ from hf_cxr.reporting.numbers import number, with_interval
 from hf_cxr.reporting.protocol import (
     NOT_A_DEVICE,
     OFFICIAL_LIST,
+    OFFICIAL_TEST,
     component,
     data_cautions,
     few_patients,
@@ -258,7 +259,7 @@ class Report:
         protocol, macro = self.protocol, self.test.headline().get("auc")
         part = protocol["missing_images"] or protocol.get("unreadable_images") or protocol["labels_shuffled"]
         official = (protocol["splits_from"] or "").startswith(OFFICIAL_LIST) and not protocol.get("split_file")
-        if part or not official or macro is None:
+        if part or not official or macro is None or self.test.counts["all"].images != OFFICIAL_TEST:
             return None
         network = f"{self.training['parameters'] / 1e6:.0f} M parameters" if "parameters" in self.training else "–"
         return (f"this run ({self.name})", network, protocol["initial_weights"], with_interval(*macro.macro_interval))

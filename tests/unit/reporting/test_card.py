@@ -58,7 +58,7 @@ class Words(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.add(tag)
-        if tag in ("td", "th", "h1", "li", "p"):
+        if tag in ("td", "th", "h1", "li", "p", "summary"):
             self.blocks.append("")
 
     def handle_data(self, data):
@@ -155,7 +155,7 @@ def test_a_run_or_dataset_of_any_name_gives_valid_metadata(report, name):
 
 def test_the_report_page_shows_names_and_runs_nothing(report, tmp_path):
     page = dataclasses.replace(report, name="<script>alert(1)</script>").document().to_html(tmp_path)
-    assert "<script" not in page
+    assert page.count("<script") == 1  # the page's own
     words = Words()
     words.feed(page)
     shown = {block.strip() for block in words.blocks}

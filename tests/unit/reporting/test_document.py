@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 
 from hf_cxr.reporting.document import (
     TERMINAL_COLUMNS,
+    Details,
     Document,
     Facts,
     Figure,
@@ -80,6 +81,60 @@ def test_html_shows_every_cell_and_runs_nothing(document, tmp_path):
     assert 'alt="a picture"' in page
     assert not re.search(r"(src|href)=\"(http|//)|url\(|@import", page)  # nothing from a network
     assert "figures/a.png" in document.to_html(tmp_path / "elsewhere")  # named, where it is missing
+
+
+def test_a_page_has_contents_links_and_keys_to_sort_by(tmp_path):
+    rows = [
+        ["A", "1,234 (56)", "−0.1 (−0.2 to 0.1)"],
+        ["B", "7", "undefined"],
+        ["C", "–", "<0.001"],
+        ["mean", "", "1"],
+    ]
+    blocks = [
+        Heading("Same"),
+        Text("See https://doi.org/10.1/x, and <b>."),
+        Heading("Under it", 3),
+        Heading("Same"),
+        Heading("肺"),
+        Heading("Last"),
+        Table.of(("finding", "n", "x"), rows, totals=1),
+        Details("More", (Heading("Inside", 3), Table.of(("a", "b"), [["x", "y"]]))),
+    ]
+    page = Document("Title", tuple(blocks)).to_html(tmp_path)
+    targets = re.findall(r'<li><a href="#([^"]+)"', page)
+    assert targets == ["same", "same--2", "part", "last"]  # of level 2; not of level 3
+    assert all(page.count(f' id="{target}"') == 1 for target in targets)
+    assert '<h3 id="under-it">Under it</h3>' in page
+    assert '<a href="https://doi.org/10.1/x">https://doi.org/10.1/x</a>, and &lt;b&gt;.' in page
+    assert re.findall(r'data-sort="([^"]*)"', page) == ["1234.0", "-0.1", "7.0", "", "", "0.001", "", "1.0"]
+    body, foot = page.split("<tbody>")[1].split("<tfoot>")
+    assert "mean" in foot.split("</tfoot>")[0]
+    assert "mean" not in body
+    assert page.count('<table class="sortable">') == 1  # one row is in order already
+    assert "<summary>More</summary>" in page
+    assert "<h3>Inside</h3>" in page
+    short = Document("Title", (Heading("One"), Heading("Two"))).to_html(tmp_path)
+    assert "<nav" not in short
+
+
+def test_details_are_in_every_form_but_the_terminals():
+    table = Table.of(("a", "b"), [["x", "y<"]], "caption")
+    document = Document("", (Heading("Folded"), Details("More & <more>", (Text("words"), table)), Text("end")))
+    assert "<summary>More &amp; &lt;more&gt;</summary>\n\nwords\n\n| a | b |" in document.to_markdown()
+    assert "<summary>More &amp; &lt;more&gt;</summary>" in document.to_html("nowhere")
+    assert r"\caption{More \& $<$more$>$. caption.}" in document.to_latex()
+    assert document.to_terminal() == "Folded\nend"
+    nothing = Document("", (Heading("A"), Heading("Below", 3), Details("More", ()), Heading("B"), Text("words")))
+    assert nothing.to_terminal() == "B\nwords"
+    assert Document("", (Heading("A"), Heading("Below", 3), Text("x"))).to_terminal() == "A\nBelow\nx"
+    assert "### Below" in nothing.to_markdown()
+
+
+def test_a_picture_has_its_size_on_the_page(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x03\xe8\0\0\1\0")
+    page = Document("", (Figure("a.png", "alt <text>"),)).to_html(tmp_path)
+    assert 'width="1000" height="256"' in page
+    assert 'alt="alt &lt;text&gt;"' in page
 
 
 def test_markdown_shows_every_cell(document):

@@ -9,18 +9,30 @@ import pytest
 from tiny import PROTOCOL
 from transformers import SwinConfig
 
-from hf_cxr.evaluation import METRICS, Metric, evaluate_predictions, headline_metrics, paired_difference
+from hf_cxr.evaluation import (
+    METRICS,
+    Metric,
+    PatientDraws,
+    evaluate_predictions,
+    headline_metrics,
+    paired_difference,
+)
+from hf_cxr.evaluation.curves import measure_curves
 from hf_cxr.push_files import FIGURES
 from hf_cxr.reporting.card import render
-from hf_cxr.reporting.document import Table
+from hf_cxr.reporting.document import Details, Heading, Table
 from hf_cxr.reporting.evaluation import (
+    averages_table,
     ensemble_document,
     evaluation_document,
     findings_table,
+    further_blocks,
     headline,
+    metrics_table,
     subsets_table,
 )
 from hf_cxr.reporting.run import ROC_CURVES, TRAINING_CURVES, Report
+from hf_cxr.reporting.sections import sections_of
 
 NAMES = ("Mass", "Hernia", "Edema")
 
@@ -56,6 +68,62 @@ def test_cells_are_the_measured_values():
     assert "120 test images of 60 patients" in headline(report)
 
 
+def tables(blocks):
+    """All tables, those in details too."""
+    inside = [block for one in blocks if isinstance(one, Details) for block in one.blocks]
+    return [block for block in (*blocks, *inside) if isinstance(block, Table)]
+
+
+def test_a_mean_of_some_findings_says_so_in_the_first_line():
+    report, _ = measured()
+    assert "mean of 2 of the model's 3 findings (120 external images" in headline(report, "external")
+    rng = np.random.default_rng(0)
+    label_NC = (rng.random((60, 2)) < 0.4).astype(float)
+    whole = evaluate_predictions(rng.random((60, 2)), label_NC, np.arange(60), resamples=10)
+    assert "findings" not in headline(whole)
+    first = evaluation(report, findings_not_in_data=["Hernia"]).blocks[0]
+    assert first.strong
+    assert "mean of 2 of the model's 3 findings" in first.text
+
+
+def test_metrics_that_are_no_headline_have_tables_of_their_own():
+    report, _ = measured(tiers={"tail": [0, 1], "head": [2]})
+    table = averages_table(report, tier_of={"Mass": "tail", "Hernia": "tail", "Edema": "head"})
+    assert list(table.frame.columns) == ["metric", "macro", "micro", "weighted", "head", "tail"]
+    average = report.measured["all"]["brier"].averages["weighted"]
+    row = table.frame["metric"].tolist().index("Brier")
+    assert cell(table, row, "weighted") == f"{average.value:.3f} ({average.low:.3f}–{average.high:.3f})"
+    assert "Tail: Mass and Hernia." in table.caption
+    folded = {block.summary: block.blocks[0] for block in further_blocks(report) if isinstance(block, Details)}
+    assert len(folded) == 2
+    (probabilities,) = (one for summary, one in folded.items() if summary.startswith("Probabilities"))
+    for key, metric in METRICS.items():
+        shown = metric.title.replace(", ", ",\n") in probabilities.frame
+        assert shown == (metric.kind == "probability"), key
+        assert metric.headline == (f"{metric.title}\n(95% interval)" in findings_table(report).frame)
+    assert probabilities.totals == 1
+
+
+def test_an_interval_that_does_not_hold_its_value_is_explained():
+    label_NC = np.tile([[1.0], [0.0]], (100, 1))
+    perfectly_calibrated = np.full((200, 1), 0.5)
+    report = evaluate_predictions(perfectly_calibrated, label_NC, np.arange(200), label_names=("A",), resamples=50)
+    ece = report.measured["all"]["ece"]
+    assert ece.value_C[0] < ece.low_C[0]
+    assert "ECE do not hold their value" in metrics_table(report, ["ece"]).caption
+    assert "do not hold" not in metrics_table(report, ["log_loss", "brier"]).caption
+
+
+def test_the_page_shows_tiers_and_analyses_at_their_place():
+    report, (score_NC, label_NC, patients) = measured()
+    values = measure_curves(score_NC, label_NC, PatientDraws.of(patients, resamples=5), label_names=NAMES).to_dict()
+    blocks = evaluation(report, analysis={"curves": values, "unknown": {}}).blocks
+    headings = [block.text for block in blocks if isinstance(block, Heading)]
+    assert headings[:1] + headings[-2:] == ["What was measured", "ROC and precision-recall curves", "Limits"]
+    table = findings_table(report, tier_of=dict.fromkeys(NAMES, "tail"))
+    assert table.frame["tier"].tolist() == ["tail", "tail", "tail", ""]
+
+
 def test_a_new_metric_has_its_column_in_report_and_card_without_a_change_here(monkeypatch):
     monkeypatch.setitem(
         METRICS, "toy", Metric("toy", "Toy", "macro Toy", METRICS["auc"].kernel, chance=0.5, headline=True)
@@ -74,8 +142,9 @@ def test_a_new_metric_has_its_column_in_report_and_card_without_a_change_here(mo
         environment={"hf_cxr": "1", "device": "cpu"},
     )  # fmt: skip
     document = report.document()
-    tables = [block for block in document.blocks if isinstance(block, Table)]
-    assert all("Toy\n(95% interval)" in table.frame for table in tables)
+    of_findings = [table for table in tables(document.blocks) if "negatives" in table.frame]
+    assert len(of_findings) == 2  # test and validation
+    assert all("Toy\n(95% interval)" in table.frame for table in of_findings)
     assert "macro Toy 0." in report.headline()
     assert json.loads(document.to_json())["test"]["all"]["toy"]["macro"] == result.measured["all"]["auc"].macro
     card = render(report, SwinConfig())
@@ -98,8 +167,10 @@ def test_subsets_have_a_table_of_their_own():
     assert not any("subset" in getattr(block, "frame", ()) for block in evaluation(alone).blocks)
 
 
-def evaluation(report, **facts):
-    return evaluation_document("a model", report, facts={"dataset": "d", "synthetic": False} | facts)
+def evaluation(report, analysis=None, **facts):
+    return evaluation_document(
+        "a model", report, facts={"dataset": "d", "synthetic": False} | facts, analysis=analysis
+    )
 
 
 def test_an_evaluation_says_on_what_and_warns():
@@ -114,7 +185,10 @@ def test_an_evaluation_says_on_what_and_warns():
 
 
 def test_the_figures_of_a_run_are_those_that_are_pushed():
-    assert list(FIGURES) == [ROC_CURVES.path, TRAINING_CURVES.path]
+    _, (score_NC, label_NC, patients) = measured()
+    values = measure_curves(score_NC, label_NC, PatientDraws.of(patients, resamples=5), label_names=NAMES).to_dict()
+    drawings = [path for section in sections_of({"curves": values}).values() for path in section.drawings]
+    assert {ROC_CURVES.path, TRAINING_CURVES.path, *drawings} == set(FIGURES)
 
 
 def test_an_ensemble_stands_beside_its_members():
