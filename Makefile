@@ -17,8 +17,9 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 test: $(BIN)/.dev ## run all tests (HF_CXR_NIH_ROOT=DIR adds those on real images)
 	$(PYTEST) --doctest-modules
 
+# In their own order the folders with the longest files come first, so that both workers end together.
 test-unit: $(BIN)/.dev ## run the tests that train nothing and start no process, and the examples in docstrings
-	$(PYTEST) --doctest-modules tests/unit hf_cxr
+	$(PYTEST) --no-loadscope-reorder --doctest-modules tests/unit hf_cxr
 
 test-train: $(BIN)/.dev ## run the tests that train a tiny model
 	$(PYTEST) tests/train

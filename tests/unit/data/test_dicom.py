@@ -136,9 +136,18 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize(
-    ("bits", "signed"), [(8, False), (10, False), (12, False), (16, False), (12, True), (16, True)]
+    ("photometric", "bits", "signed"),
+    [
+        ("MONOCHROME2", 8, False),
+        ("MONOCHROME2", 10, False),
+        ("MONOCHROME2", 12, False),
+        ("MONOCHROME2", 16, False),
+        ("MONOCHROME2", 12, True),
+        ("MONOCHROME2", 16, True),
+        ("MONOCHROME1", 12, False),
+        ("MONOCHROME1", 16, True),
+    ],
 )
 @pytest.mark.parametrize("steps", STEPS)
 def test_grey_is_what_pydicom_computes(steps, bits, signed, photometric):
