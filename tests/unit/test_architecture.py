@@ -19,7 +19,7 @@ BARS = (
     ("arguments",),  # built from what each dataset says of its options
     ("config",),
     ("processing", "models", "predictions"),
-    ("training", "inference"),
+    ("training", "inference", "prediction_tables"),
     ("reporting", "push_files"),
     ("hub",),
     ("run",),
