@@ -24,6 +24,7 @@ _HOME = {
     "load_phantom": "hf_cxr.data",
     "load_table": "hf_cxr.data",
     "map_labels": "hf_cxr.data",
+    "read_predictions": "hf_cxr.prediction_tables",
 }
 
 __all__ = sorted(_HOME)

@@ -19,7 +19,7 @@ COMMANDS = {
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "calibrate": "fit the calibration of a run again from its predictions, and measure and report it again",
     "report": "write the report, the figures and the card of a finished run again",
-    "evaluate": "measure a saved model on a test or validation set",
+    "evaluate": "measure a saved model, or the scores of any program, on a test or validation set",
     "ensemble": "average the probabilities of several runs and measure them as one model",
     "compare": "train several methods with several seeds, tuned alike, and write one table",
     "predict": "probabilities of each finding for image files",

@@ -49,6 +49,8 @@ def sample_errors(
     Returns:
         For each set, the rates on the full sample and in every draw; NaN without a positive, or without a negative.
     """
+    if not labels:
+        return []
     n_images, n_findings = called_NC.shape
     of_patient = csr_array((np.ones(n_images), (draws.patient_N, np.arange(n_images))), (draws.n_patients, n_images))
     cells = []

@@ -95,6 +95,9 @@ def labels_of_columns(file: Columns) -> LabelTable:
             f"{file.path} has no column of labels (columns: {shown(file.frame.columns)}); write a column of 1, 0, -1 "
             "or nothing for each finding, or NIH's 'Finding Labels'"
         )
+    alike = [name for name in findings if [fold(one) for one in findings].count(fold(name)) > 1]
+    if alike:
+        raise ValueError(f"{file.path}: the columns {' and '.join(map(repr, alike))} are the same finding; keep one")
     follow_up = file.named("follow_up")
     extra = {"follow_up": _further(file, follow_up)} if follow_up else {}
     extra |= {name.removeprefix("meta/"): _further(file, name) for name in others}

@@ -80,6 +80,10 @@ class ScoreTable:
             ValueError: several columns are the same finding, or one is several.
         """
         names = LabelSpace(self.columns)
+        for one in findings:
+            same = [name for name in names if matching_column(one, LabelSpace((name,)), findings) is not None]
+            if len(same) > 1:
+                raise ValueError(f"{self.name}: the columns {' and '.join(map(repr, same))} are both {one}; keep one")
         found = {one: matching_column(one, names, findings) for one in findings}
         found = {one: names[column] for one, column in found.items() if column is not None}
         twice = [name for name in names if list(found.values()).count(name) > 1]

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from hf_cxr.evaluation import METRICS
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Heading, Note, Table, Text, last_row
@@ -17,7 +19,7 @@ def paired_section(values: Mapping[str, Any]) -> Section:
     blocks = [
         Heading(f"{values['first']} minus {values['second']}"),
         Text(" ".join(_macro_sentence(values, key) for key in values["metrics"]), strong=True),
-        Note((*_left_out(values), *_finding_sentences(values)), warning=False),
+        Note((*_left_out(values), *_finding_sentences(values), *_too_few_draws(values)), warning=False),
         _table(values),
     ]
     return Section(tuple(block for block in blocks if not isinstance(block, Note) or block.sentences))
@@ -56,6 +58,19 @@ def _finding_sentences(values: Mapping[str, Any]) -> list[str]:
         else:
             sentences.append(f"By {title}, no single finding differs after Holm's correction.")
     return sentences
+
+
+def _too_few_draws(values: Mapping[str, Any]) -> list[str]:
+    """A caution where no difference of a finding could be shown, however large."""
+    level, figures = 1 - values["confidence"], next(iter(values["metrics"].values()))
+    tested = sum(not np.isnan(as_number(p)) for p in figures["findings"]["p"].values())
+    least = 2 * tested / (values["resamples"] + 1)
+    if least < level:
+        return []
+    return [
+        f"After correction for {tested} findings, no corrected p value can be below {least:.3f}: no finding can "
+        f"be shown to differ. Give more than {int(2 * tested / level):,} draws (bootstrap_resamples)."
+    ]
 
 
 def _left_out(values: Mapping[str, Any]) -> list[str]:

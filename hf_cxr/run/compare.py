@@ -346,10 +346,9 @@ def _check_score_files(plan: Plan, args: RunArguments) -> None:
     if plan.files:
         source = load_source(args.data, seed=args.training.seed, images=False)
         labels = labels_of_source(source, "test")
+        all_there = "skip" not in (args.data.missing_images, args.data.unreadable_images)
         for name, file in plan.files.items():
-            file.scores_of(
-                labels, name, all_images="skip" not in (args.data.missing_images, args.data.unreadable_images)
-            )
+            file.scores_of(labels, name, all_images=all_there)
 
 
 def _check_folders(runs: Sequence[Run], plan: Plan) -> None:

@@ -71,6 +71,12 @@ def open_data(
         ValueError: a split, a label or an image is refused, or the data are not those the run was started with.
     """
     loaded = load(args)
+    empty = [name for name, split in loaded.splits.items() if not len(split)]
+    if empty:
+        raise ValueError(
+            f"{loaded.name} has no image in {' and '.join(empty)}: models can be measured on it (hf-cxr evaluate), "
+            "and none is trained on it; its description needs files or fractions for these splits"
+        )
     log_splits(loaded.splits, loaded.labels)
     check_positives(loaded.splits["train"])
     loaded.check_pixels(pixels.resize_size, int(pixels.resample))

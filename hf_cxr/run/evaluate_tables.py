@@ -213,8 +213,24 @@ def check_patients_apart(test: Predictions, validation: Predictions) -> None:
         )
 
 
+def check_split(source: Source, split: str) -> None:
+    """Refuse a split without images.
+
+    Raises:
+        ValueError: with the splits that have some.
+    """
+    if not len(source.splits[split]):
+        others = [name for name, rows in source.splits.items() if len(rows)]
+        raise ValueError(f"{source.name} has no {split} images; measure --split {' or '.join(others)}")
+
+
 def labels_of_source(source: Source, split: str) -> LabelTable:
-    """The labels of a split of any dataset."""
+    """The labels of a split of any dataset.
+
+    Raises:
+        ValueError: it has no image.
+    """
+    check_split(source, split)
     rows = source.splits[split]
     return LabelTable(
         f"the {split} split of {source.name}",
@@ -269,7 +285,9 @@ def _labels(
     other = None
     if inputs.data:
         source = load_source(inputs.data, images=False)
-        labels, other = labels_of_source(source, split), labels_of_source(source, "validation")
+        labels = labels_of_source(source, split)
+        if validation is not None and not inputs.validation_labels:
+            other = labels_of_source(source, "validation")
     elif inputs.labels:
         labels = read_labels(inputs.labels)
         labels = dataclasses.replace(labels, facts={"dataset": Path(inputs.labels).name})

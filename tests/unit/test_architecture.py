@@ -20,7 +20,7 @@ BARS = (
     ("arguments",),  # built from what each dataset says of its options
     ("config",),
     ("processing", "models", "predictions"),
-    ("training", "inference", "explain", "push_checks"),
+    ("training", "inference", "explain", "prediction_tables", "push_checks"),
     ("reporting", "push_files"),
     ("hub",),
     ("run",),

@@ -128,3 +128,31 @@ def test_files_of_other_programs_are_refused(predictions, tmp_path, monkeypatch)
 def test_bad_fields_are_refused(predictions, change, message):
     with pytest.raises(ValueError, match=message):
         replace(predictions, **change)
+
+
+def test_exact_probabilities_come_back_to_the_bit_and_new_logits_need_a_word(predictions, tmp_path):
+    prob_NC = np.random.default_rng(0).random((6, 3))
+    prob_NC[0] = [0, 1, 5e-324]
+    fields = {name: getattr(predictions, name) for name in ("labels", "image_ids", "patient_ids", "label_names")}
+    exact = Predictions.of_probabilities(prob_NC, **fields)
+    assert exact.probabilities.tobytes() == prob_NC.tobytes()
+    assert np.isfinite(exact.logits).all()
+    assert exact.logits.dtype == np.float32
+    assert Predictions.load(exact.save(tmp_path / "a.parquet")).probabilities.tobytes() == prob_NC.tobytes()
+    with pytest.raises(ValueError, match="exact_probabilities are not those of the logits"):
+        replace(exact, logits=exact.logits + 1)
+    moved = replace(exact, logits=exact.logits + 1, exact_probabilities=None)
+    assert not np.allclose(moved.probabilities, prob_NC)
+    with pytest.raises(ValueError, match=r"1.5 is not a probability"):
+        Predictions.of_probabilities(np.full((6, 3), 1.5), **fields)
+
+
+def test_further_columns_come_back(predictions, tmp_path):
+    extra = {"scanner": ("a", None, "b", "b", "", "a"), "dose": (1, 2.5, NAN, None, 0, 3), "nothing": (None,) * 6}
+    kept = replace(predictions, extra=extra)
+    assert kept.extra["dose"] == (1.0, 2.5, None, None, 0.0, 3.0)
+    assert_equal(kept, Predictions.load(kept.save(tmp_path / "a.parquet")))
+    with pytest.raises(ValueError, match="extra scanner has shape"):
+        replace(predictions, extra={"scanner": ("a",)})
+    with pytest.raises(ValueError, match="extra mixed must hold numbers or strings"):
+        replace(predictions, extra={"mixed": ("a", 1.0, None, None, None, None)})

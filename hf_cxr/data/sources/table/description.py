@@ -3,7 +3,8 @@
 | key                 | meaning                                                                                       |
 |---------------------|-----------------------------------------------------------------------------------------------|
 | name, source        | what the report calls the data; paper, licence, address                                       |
-| files               | train / validation / test / all -> a file or several: CSV, TSV, Parquet, JSON, JSON lines     |
+| files               | train / validation / test / all -> a file or several: CSV, TSV, Parquet, JSON, JSON lines;    |
+|                     | test alone: data on which models are measured, and none is trained                            |
 | hub                 | instead of files: Hub id, or `save_to_disk` folder below the root; hub_config, hub_revision   |
 | encoding, delimiter | of text files; UTF-8 and by suffix unless given                                               |
 | join                | further files: {file, by: [key columns], columns: [taken over], unmatched: error or drop}     |
@@ -198,6 +199,11 @@ class TableDescription:
         return LabelSpace(self.findings, aliases=self.aliases)
 
     @property
+    def test_alone(self) -> bool:
+        """Whether all images are test images: for measuring a model that was trained elsewhere, not for training."""
+        return not self.split_column and set(self.files) == {"test"}
+
+    @property
     def template_fields(self) -> tuple[str, ...]:
         """Columns that the image's path is made of."""
         if self.image_path is None:
@@ -290,7 +296,7 @@ class TableDescription:
             _check_choice("join: unmatched", entry["unmatched"], ("error", "drop"))
         named = set(self.split_values.values()) if self.split_column else set(self.files)
         for split, fraction in (("validation", self.validation_fraction), ("test", self.test_fraction)):
-            if not self.hub and split not in named and fraction is None:
+            if not self.hub and split not in named and fraction is None and not self.test_alone:
                 raise ValueError(f"no key says which images are {split}; add {split}_fraction: 0.1, or name the split")
             if not self.hub and split in named and fraction is not None:
                 raise ValueError(f"{split}_fraction is given, and so is the split {split}; leave one of them out")
