@@ -46,6 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--against", metavar="FILE_OR_RUN", help="another system's scores of the same images")
     parser.add_argument("--against_scores", choices=KINDS, help="what these are, if the file does not say")
     parser.add_argument(
+        "--controls", action="store_true", help="also measure what view, age and sex reach without a pixel"
+    )
+    parser.add_argument(
+        "--stress",
+        metavar="KIND[,KIND]",
+        help="also measure the model on worse and worse images: noise, blur, contrast, underexposed, overexposed, "
+        "jpeg, rotation, resolution, or all",
+    )
+    parser.add_argument(
         "--mistakes",
         metavar="N",
         type=int,
@@ -95,6 +104,8 @@ def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
         parser.error(f"--mistakes is {own.mistakes}; give how many to show in each list, at least 1")
     if own.mistakes is not None and not (own.model and own.out):
         parser.error("--mistakes shows the images of --model and is written to --out DIR; give both")
+    if own.stress and not own.model:
+        parser.error("--stress makes the images of --model worse; scores in a file have no images: give --model")
     if own.against_scores and not own.against:
         parser.error("--against_scores goes with --against FILE")
     if own.validation_labels and not own.validation:
@@ -116,6 +127,9 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
     from accelerate import PartialState
 
     from hf_cxr.run.evaluate import evaluate
+    from hf_cxr.run.stress import check_kinds
+
+    stress = check_kinds(own.stress.split(",")) if own.stress else ()
 
     state = PartialState()
     set_up_terminal(main_process=state.is_main_process)
@@ -128,6 +142,8 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
             place=place,
             against=own.against,
             against_kind=own.against_scores,
+            controls=own.controls,
+            stress=stress,
             mistakes=own.mistakes,
         )
         if state.is_main_process:
@@ -145,7 +161,7 @@ def evaluate_predictions(parser: OneLineParser, own: argparse.Namespace, rest: S
     given = {name: value for name, value in vars(own).items() if name in names}
     inputs = Inputs(**given, kind=own.scores, against_kind=own.against_scores, data=data)
     with place_for(own.out) as place:
-        finish(evaluate_tables(inputs, place=place, **intervals), own.out, place)
+        finish(evaluate_tables(inputs, place=place, controls=own.controls, **intervals), own.out, place)
     return 0
 
 
@@ -196,7 +212,13 @@ def parse_without_model(
         of_data = {f"--{field.name}" for field in dataclasses.fields(DataArguments)}
         if not any(word.split("=")[0].replace("-", "_").replace("__", "--", 1) in of_data for word in flags):
             data = None
-    how = {"resamples": evaluation.bootstrap_resamples, "confidence": evaluation.confidence, "seed": seed}
+    how = {
+        "resamples": evaluation.bootstrap_resamples,
+        "confidence": evaluation.confidence,
+        "seed": seed,
+        "rule": evaluation.operating_point,
+        "target": evaluation.operating_target,
+    }
     return data, how
 
 

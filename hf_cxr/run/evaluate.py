@@ -14,10 +14,14 @@ from accelerate import PartialState
 
 from hf_cxr.config import RunArguments
 from hf_cxr.data import map_labels
+from hf_cxr.evaluation.operating_points import OperatingPoints
+from hf_cxr.files import plain
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import LabelSpace
 from hf_cxr.models.record import ModelRecord
+from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
+from hf_cxr.run.analysis import analyse
 from hf_cxr.run.data import load
 from hf_cxr.run.evaluate_tables import check_split, compare_with
 from hf_cxr.run.evaluation import Evaluation
@@ -25,6 +29,7 @@ from hf_cxr.run.measuring import interval_settings, measure_predictions, predict
 from hf_cxr.run.mistakes import mistakes_page
 from hf_cxr.run.preflight import check_patients, readable
 from hf_cxr.run.result_folder import check_evaluation_folder, check_same_evaluation
+from hf_cxr.run.stress import stress as measure_stress
 from hf_cxr.saved_models import fingerprint, model_folder
 from hf_cxr.words import plural
 
@@ -41,6 +46,8 @@ def evaluate(
     against: str | None = None,
     against_kind: str | None = None,
     mistakes: int | None = None,
+    controls: bool = False,
+    stress: tuple[str, ...] = (),
 ) -> Evaluation:
     """Measure a saved model; all processes share the work.
 
@@ -52,6 +59,8 @@ def evaluate(
         place: where the result is to be written, from `result_folder.held`: refused now if it holds something else.
         against: file or folder of another system's scores of the same images.
         against_kind: "probabilities" or "logits", if the file does not say.
+        controls: measure what view, age and sex reach without a pixel, too.
+        stress: kinds of `inference.perturbations` under which the model is measured, too.
         mistakes: how many of the most confident mistakes the contact sheet shows in each list; None for no sheet.
 
     Raises:
@@ -88,14 +97,47 @@ def evaluate(
         "labels_shuffled": args.data.shuffle_labels,
         **claims.split_source(source.split_origin, len(source.splits.get("test", ())), source.missing, {}),
     }
-    report = measure_predictions(predictions, **interval_settings(args))
+    record = ModelRecord.of(classifier.model.config) or ModelRecord()
+    points = record.operating_points and OperatingPoints.from_dict(record.operating_points)
+    report = measure_predictions(predictions, points, **interval_settings(args))
+    analysis = {}
+    if PartialState().is_main_process:
+        analysis = analyse(
+            predictions,
+            validation=validation_of(model, predictions),
+            points=points,
+            prevalence=record.prevalence,
+            without=("calibration_maps", *(() if controls else ("controls",))),
+            **interval_settings(args),
+        )
+    if stress:
+        measured = measure_stress(
+            classifier,
+            images,
+            stress,
+            batch_size=args.training.per_device_eval_batch_size,
+            workers=args.training.dataloader_num_workers,
+            **interval_settings(args),
+        )
+        analysis["stress"] = plain(measured.to_dict())
     how = {"kind": against_kind, "split": split, **interval_settings(args)}
     paired = against and compare_with(predictions, model, against, **how)
     sheet = None
     if mistakes is not None and PartialState().is_main_process:
         title = f"Most confident mistakes of {model} on {source.name}, {split}"
         sheet = mistakes_page(title, predictions, images, most=mistakes)
-    return Evaluation(model, identity, trained_on, measured_on, report, predictions, paired=paired, mistakes=sheet)
+    more = {"analysis": analysis, "paired": paired, "mistakes": sheet}
+    return Evaluation(model, identity, trained_on, measured_on, report, predictions, **more)
+
+
+def validation_of(model: str, test: Predictions) -> Predictions | None:
+    """The predictions of a run folder's own validation split, if it has them and they are of other patients."""
+    path = Path(model) / "predictions" / "validation.parquet"
+    if test.split == "validation" or not path.is_file():
+        return None
+    validation = Predictions.load(path)
+    apart = not set(validation.patient_ids) & set(test.patient_ids)
+    return validation if apart and validation.label_names == test.label_names else None
 
 
 def in_the_findings_of(

@@ -17,6 +17,7 @@ import numpy as np
 from hf_cxr.arguments.data import DataArguments
 from hf_cxr.data import Source, label_matrix, load_source
 from hf_cxr.evaluation import evaluate_predictions
+from hf_cxr.evaluation.operating_points import choose_operating_points
 from hf_cxr.evaluation.paired import Paired, measure_paired
 from hf_cxr.files import file_sha256
 from hf_cxr.prediction_tables import Found, LabelTable, ScoreTable, find_predictions, match, read_labels, read_scores
@@ -24,6 +25,7 @@ from hf_cxr.prediction_tables.ids import match_ids
 from hf_cxr.prediction_tables.match import check_same_labels
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
+from hf_cxr.run.analysis import analyse
 from hf_cxr.run.evaluation import Evaluation
 from hf_cxr.run.result_folder import check_evaluation_folder, check_same_evaluation
 
@@ -59,13 +61,25 @@ class Inputs:
     against_kind: str | None = None
 
 
-def evaluate_tables(inputs: Inputs, *, resamples: int, confidence: float, seed: int, place: Path | None) -> Evaluation:
+def evaluate_tables(
+    inputs: Inputs,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+    place: Path | None,
+    rule: str = "f1",
+    target: float | None = None,
+    controls: bool = False,
+) -> Evaluation:
     """Measure scores of any program.
 
     Args:
         inputs: what is measured.
         resamples, confidence, seed: of the intervals.
         place: where the result is to be written, from `result_folder.held`: refused now if it holds something else.
+        rule, target: how operating points are chosen on the validation scores, see `evaluation.threshold_rules`.
+        controls: measure what view, age and sex reach without a pixel, too.
 
     Raises:
         ValueError, OSError: see the module's first lines.
@@ -102,11 +116,25 @@ def evaluate_tables(inputs: Inputs, *, resamples: int, confidence: float, seed: 
         validation = match(validation_scores, validation_labels, split="validation", elsewhere=elsewhere, **how)
         validation = in_the_findings_of(predictions, validation.predictions)
         check_patients_apart(predictions, validation)
+    points = None
+    if validation is not None:
+        chosen = {"rule": rule, "target": target, "label_names": predictions.label_names}
+        points = choose_operating_points(validation.probabilities, validation.labels, **chosen)
     report = evaluate_predictions(
         predictions.probabilities,
         predictions.labels,
         predictions.patient_ids,
         label_names=predictions.label_names,
+        thresholds=None if points is None else points.threshold_C(predictions.label_names),
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
+    )
+    analysis = analyse(
+        predictions,
+        validation=validation,
+        points=points,
+        without=() if controls else ("controls",),
         resamples=resamples,
         confidence=confidence,
         seed=seed,
@@ -129,6 +157,7 @@ def evaluate_tables(inputs: Inputs, *, resamples: int, confidence: float, seed: 
         report,
         predictions,
         validation=validation,
+        analysis=analysis,
         paired=paired,
     )
 

@@ -1,6 +1,7 @@
 """`Evaluation`: the figures of a model, or of a file of scores, on a split of any data; and its folder. No torch."""
 
 import dataclasses
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from hf_cxr.reporting.document import Document
 from hf_cxr.reporting.evaluation import evaluation_document
 from hf_cxr.reporting.mistakes import SHEET
 from hf_cxr.reporting.paired import paired_section
+from hf_cxr.reporting.sections import draw_sections
+from hf_cxr.run.analysis import write_analysis
 from hf_cxr.run.result_folder import (
     EVALUATION,
     PAGE,
@@ -35,6 +38,7 @@ class Evaluation:
         predictions: in the order of the split.
         validation: predictions of the validation split, if they were given: what calibration and operating points are
             fitted on.
+        analysis: what was measured beside the metrics, see `run.analysis`.
         paired: the difference to another system on the same images, if one was given.
         mistakes: the contact sheet of the most confident mistakes (`mistakes.mistakes_page`), if it was asked for.
     """
@@ -46,6 +50,7 @@ class Evaluation:
     report: EvaluationReport
     predictions: Predictions
     validation: Predictions | None = None
+    analysis: dict[str, Any] = dataclasses.field(default_factory=dict)
     paired: Paired | None = None
     mistakes: str | None = None
 
@@ -62,7 +67,11 @@ class Evaluation:
     def document(self) -> Document:
         """What a reader sees of it."""
         document = evaluation_document(
-            self.model, self.report, facts=self.measured_on, split=self.measured_on["split"]
+            self.model,
+            self.report,
+            facts=self.measured_on,
+            split=self.measured_on["split"],
+            analysis=self.analysis,
         )
         if self.paired is None:
             return document
@@ -82,7 +91,10 @@ class Evaluation:
                 self.validation.save(folder / VALIDATION_PREDICTIONS)
             if self.paired is not None:
                 write_json(folder / PAIRED, self.paired.to_dict())
-            write_text(folder / PAGE, self.document().to_html(folder))
+            write_analysis(folder, self.analysis)
+            with tempfile.TemporaryDirectory() as pictures:  # the page embeds them
+                draw_sections(self.analysis, Path(pictures))
+                write_text(folder / PAGE, self.document().to_html(pictures))
             write_json(folder / EVALUATION, self.to_dict())
 
         write_whole(place, write, last=EVALUATION)

@@ -153,7 +153,7 @@ def test_card_parses_and_names_what_it_is(finished):
 
 def test_report_is_one_page_with_every_finding(finished):
     page = (finished[0] / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == len(list((finished[0] / "figures").glob("*.png"))) > 5
     assert "synthetic phantoms" in page
     assert "{" not in page.split("</style>")[1].split("<script>")[0]
     for name in NIH14:
