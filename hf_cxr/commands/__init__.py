@@ -17,7 +17,7 @@ COMMANDS = {
     "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
     "split": "re-split the images by patient into a file; check splits for patients and images in common",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
-    "calibrate": "fit the calibration of a run again from its predictions, and measure and report it again",
+    "calibrate": "fit the calibration of a run again, then measure and report it; or copy it for other prevalences",
     "report": "write the report, the figures and the card of a finished run again",
     "evaluate": "measure a saved model, or the scores of any program, on a test or validation set",
     "ensemble": "average the probabilities of several runs and measure them as one model",

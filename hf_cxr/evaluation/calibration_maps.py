@@ -19,8 +19,9 @@ equal probabilities to images that the model ranks. So the affine map is what a 
 that costs.
 
 Isotonic regression gives 0 to every image below the lowest positive. Its probabilities are clipped to
-[1 / (K + 2), 1 - 1 / (K + 2)], K being the finding's known cells that it was fitted on: what one image more of the
-other kind would make of a bin of all. Without the clip one such positive makes the log loss infinite.
+[1 / (K + 2), 1 - 1 / (K + 2)], K being the finding's known cells that it was fitted on: the share of positives when K
+images have one label and one image of each label is added. Without the clip one positive among the images of
+probability 0 makes the log loss infinite.
 
 N = images, C = findings, K = known cells of one finding, F = folds, V = maps, R = draws.
 

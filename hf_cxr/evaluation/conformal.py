@@ -33,6 +33,7 @@ N = images, C = findings, K = patients with an image of a label, M = patients, R
 Refused: see `checks`; a coverage outside (0, 1).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from hf_cxr.evaluation.checks import Array, check_probabilities
-from hf_cxr.evaluation.draws import PatientDraws, check_confidence
+from hf_cxr.evaluation.draws import PatientDraws, check_confidence, number_patients
 from hf_cxr.evaluation.estimates import Estimate, draw_sums, patient_sums, ratio, share_interval
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
@@ -91,27 +92,24 @@ class ConformalSets:
     @property
     def too_few(self) -> dict[str, str]:
         """The findings of which a label is in every set, and why."""
-        least = int(np.ceil(self.coverage / (1 - self.coverage) - 1e-9))
-        reasons = {}
-        for name, *patients in zip(self.label_names, self.positive_patients_C, self.negative_patients_C, strict=True):
-            few = [
-                f"{count} patients {side} it"
-                for count, side, threshold in zip(patients, ("with", "without"), self._at(name), strict=True)
-                if np.isinf(threshold)
+        least = math.ceil(self.coverage / (1 - self.coverage) - 1e-9)
+        sides = (
+            ("with", self.positive_patients_C, self.present_C),
+            ("without", self.negative_patients_C, self.absent_C),
+        )
+        few = {
+            name: [
+                f"{count_C[c]} patients {side} it" for side, count_C, threshold_C in sides if np.isinf(threshold_C[c])
             ]
-            if few:
-                reasons[name] = f"{' and '.join(few)}; at least {least} are needed"
-        return reasons
-
-    def _at(self, name: str) -> tuple[float, float]:
-        column = self.label_names.index(name)
-        return self.present_C[column], self.absent_C[column]
+            for c, name in enumerate(self.label_names)
+        }
+        return {name: f"{' and '.join(why)}; at least {least} are needed" for name, why in few.items() if why}
 
 
 def fit_conformal(
     prob_NC: ArrayLike,
     label_NC: ArrayLike,
-    patient_N: ArrayLike,
+    patient_ids: Sequence[Any],
     label_names: Sequence[str],
     *,
     coverage: float = 0.9,
@@ -121,7 +119,7 @@ def fit_conformal(
     Args:
         prob_NC: in [0, 1]; any rising function of them gives the same sets.
         label_NC: 1, 0 or NaN.
-        patient_N: the patient of each image: any values that can be compared.
+        patient_ids: of the N images; none may be missing. At least two patients.
         label_names: C findings.
         coverage: in (0, 1).
 
@@ -131,9 +129,9 @@ def fit_conformal(
     if not 0 < coverage < 1:
         raise ValueError(f"coverage must be above 0 and below 1; got {coverage}")
     prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
-    names, patient_N = LabelSpace(label_names), np.unique(np.asarray(patient_N), return_inverse=True)[1]
-    if len(patient_N) != len(prob_NC) or len(names) != prob_NC.shape[1]:
-        raise ValueError(f"{len(patient_N)} patient ids and {len(names)} names for shape {prob_NC.shape}")
+    names, (patient_N, _) = LabelSpace(label_names), number_patients(patient_ids, len(prob_NC))
+    if len(names) != prob_NC.shape[1]:
+        raise ValueError(f"{len(names)} names for probabilities of shape {prob_NC.shape}")
     columns = []
     for prob_N, label_N in zip(prob_NC.T, label_NC.T, strict=True):
         present_N, absent_N = label_N == 1, label_N == 0

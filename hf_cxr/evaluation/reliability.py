@@ -42,7 +42,6 @@ from hf_cxr.evaluation.estimates import Estimate, draw_sums, patient_sums, ratio
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
 
-POOLED = "all findings pooled"
 LEAST_PROBABILITY = 1e-15
 SUMMARY = ("mean_probability", "prevalence", "difference", "expected_over_observed", "intercept", "slope")
 

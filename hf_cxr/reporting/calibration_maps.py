@@ -92,8 +92,8 @@ def calibration_verdict(values: Mapping[str, Any]) -> str:
     one = values["maps"][best]
     share = 100 * -one["difference"]["value"] / affine
     start = (
-        f"The map of lowest log loss is {TITLES[best]}, {share:.2g} % below the affine map "
-        f"({change_with_interval(one['difference'])} nats)"
+        f"The map of lowest log loss is {TITLES[best]}, {share:.2g} % below the affine map: "
+        f"{change_with_interval(one['difference'])} nats"
     )
     if one["p"] >= 1 - values["confidence"]:
         return f"{start}. The draw of patients explains a difference of this size (p {p_value(one['p'])})."

@@ -101,7 +101,8 @@ def _panel(axis: Axes, bins: Sequence[Mapping[str, Any]], color: str) -> None:
     axis.plot([floor, top], [floor, top], color=GREY, linewidth=0.9, linestyle="--")
     x_B = np.maximum(mean_B, floor * 1.05)
     axis.vlines(x_B, np.maximum(low_B, floor), high_B, color=color, linewidth=1.6, alpha=0.75)
-    axis.plot(x_B[shown_B], share_B[shown_B], "o-", color=color, markersize=4, linewidth=0.8)
+    # The line is interrupted at a bin without a positive.
+    axis.plot(x_B, np.where(shown_B, share_B, np.nan), "o-", color=color, markersize=4, linewidth=0.8)
     axis.plot(
         x_B[~shown_B], np.full((~shown_B).sum(), floor * 1.12), "v", color=color, markersize=5, markerfacecolor="white"
     )

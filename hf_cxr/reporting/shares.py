@@ -10,14 +10,16 @@ from hf_cxr.evaluation.metric import as_number
 def percent(value: float | None) -> str:
     """One decimal; two digits that tell it from 0 or 100 %, up to three decimals; "undefined" for NaN and None.
 
-    >>> percent(0.1234), percent(0.00214), percent(0.99957), percent(0.0), percent(None)
-    ('12.3 %', '0.21 %', '99.957 %', '0 %', 'undefined')
+    >>> percent(0.1234), percent(0.00214), percent(0.99957), percent(1e-7), percent(0.0), percent(None)
+    ('12.3 %', '0.21 %', '99.957 %', '<0.001 %', '0 %', 'undefined')
     """
     share = 100 * as_number(value)
     if math.isnan(share):
         return "undefined"
     if share == 0 or share == 100:
         return f"{share:.0f} %"
+    if min(share, 100 - share) < 5e-4:
+        return "<0.001 %" if share < 50 else ">99.999 %"
     if min(share, 100 - share) >= 1:
         return f"{share:.1f} %"
     digits = min(3, 1 - math.floor(math.log10(min(share, 100 - share))))

@@ -120,17 +120,17 @@ def test_a_share_of_none_has_an_upper_limit_above_zero_and_frequent_ones_have_th
     assert (ends.low[0], ends.high[0]) == pytest.approx(exact, abs=2e-3)
 
 
-def test_images_of_one_patient_widen_the_interval(rng):
-    label_N = np.repeat((rng.random(200) < 0.3).astype(float), 10)
-    prob_N = np.full(2_000, 0.3)
-    one = measure_reliability(
-        prob_N[:, None], label_N[:, None], PatientDraws.of(np.repeat(np.arange(200), 10), resamples=300), ("a",)
-    ).curves[0]
-    many = measure_reliability(
-        prob_N[:, None], label_N[:, None], PatientDraws.of(np.arange(2_000), resamples=300), ("a",)
-    ).curves[0]
-    width = [curve.observed_B.high[0] - curve.observed_B.low[0] for curve in (one, many)]
-    assert width[0] > 2.5 * width[1]
+def test_images_of_one_patient_widen_the_interval_only_if_they_are_alike(rng):
+    prob_N1, patient_N = np.full((2_000, 1), 0.3), np.repeat(np.arange(200), 10)
+    alike_N = np.repeat((rng.random(200) < 0.3).astype(float), 10)
+    unlike_N = (rng.random(2_000) < 0.3).astype(float)
+    width = []
+    for label_N, ids in ((alike_N, patient_N), (unlike_N, patient_N), (unlike_N, np.arange(2_000))):
+        draws = PatientDraws.of(ids, resamples=300)
+        observed_B = measure_reliability(prob_N1, label_N[:, None], draws, ("a",)).curves[0].observed_B
+        width.append(observed_B.high[0] - observed_B.low[0])
+    assert width[0] > 2.5 * width[2]
+    assert width[1] == pytest.approx(width[2], rel=0.2)
 
 
 def test_what_is_undefined_is_named_and_the_rest_is_there(rng):
