@@ -70,9 +70,12 @@ class Group:
         positives_C, positive_patients_C: images and patients with each finding, int64.
         prevalence_C, rest_prevalence_C: share of positives among known labels in the group and in the rest.
         reason: why it is not measured; "" if it is.
-        findings: names of those in its macro means.
+        findings: names of those in its macro means. Error rates need one kind of label alone: the false negative rate
+            is over the findings with enough positive patients, the false positive rate over those with enough
+            negative ones.
         left_out: finding -> why it is not among them.
-        compared: "auc", "ap" and, at an operating point, "fnr" and "fpr" -> the comparison with the rest.
+        compared: "auc", "ap" and, at an operating point, "fnr" and "fpr" -> the comparison with the rest, as far as
+            there are findings for it.
         crossed: "bpsn" and "bnsp" -> see `CROSSED`.
     """
 
@@ -226,7 +229,13 @@ def measure_subgroups(
     threshold_C = _thresholds(threshold_C, len(names))
     plans = {
         (attribute, group): _plan(
-            label_NC, one.rows(group), draws, names, (least_patients, least_positive_patients), not one.from_labels
+            label_NC,
+            one.rows(group),
+            draws,
+            names,
+            (least_patients, least_positive_patients),
+            not one.from_labels,
+            threshold_C is not None,
         )
         for attribute, one in attributes.items()
         for group in one.groups
@@ -253,13 +262,24 @@ def measure_subgroups(
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """What is measured of a group: its rows and the columns of its macro means, or the reason why it is not."""
+    """What is measured of a group: its rows, and the columns of the findings that enough patients of the group and of
+    the rest have (``positive``), and do not have (``negative``); or the reason why it is not."""
 
     rows_N: NDArray[np.bool_]
-    columns: list[int]
+    positive: list[int]
+    negative: list[int]
     left_out: dict[str, str]
     reason: str
     tested: bool
+
+    @property
+    def both(self) -> list[int]:
+        """The columns with enough positive and enough negative patients."""
+        return [column for column in self.positive if column in self.negative]
+
+    def columns(self, key: str) -> list[int]:
+        """Those of a measure's macro means: a false negative rate needs positives alone."""
+        return {"fnr": self.positive, "fpr": self.negative}.get(key, self.both)
 
     @property
     def sides(self) -> dict[bytes, NDArray[np.bool_]]:
@@ -274,23 +294,29 @@ def _plan(
     names: LabelSpace,
     least: tuple[int, int],
     tested: bool,
+    errors: bool,
 ) -> _Plan:
     least_patients, least_positive_patients = least
     reason, left_out = "", {}
+    columns = {"positive": list(range(len(names))), "negative": list(range(len(names)))}
     for side, side_N in {"in the group": rows_N, "among all other images": ~rows_N}.items():
         patients = len(np.unique(draws.patient_N[side_N]))
         if patients < least_patients and not reason:
             found = f"{patients} patients {side}, fewer than {least_patients}"
             reason = found if patients else f"there is no image {side}"
         for word, value in (("positive", 1), ("negative", 0)):
-            for name, label_N in zip(names, label_NC.T, strict=True):
-                found = len(np.unique(draws.patient_N[side_N & (label_N == value)]))
-                if found < least_positive_patients and name not in left_out:
-                    left_out[name] = f"{found} {word} patients {side}, fewer than {least_positive_patients}"
-    columns = [column for column, name in enumerate(names) if name not in left_out]
-    if not columns and not reason:
-        reason = f"no finding has {least_positive_patients} positive and negative patients both here and elsewhere"
-    return _Plan(rows_N, columns, left_out, reason, tested)
+            for column, name in enumerate(names):
+                found = len(np.unique(draws.patient_N[side_N & (label_NC[:, column] == value)]))
+                if found < least_positive_patients:
+                    columns[word] = [kept for kept in columns[word] if kept != column]
+                    left_out.setdefault(name, f"{found} {word} patients {side}, fewer than {least_positive_patients}")
+    plan = _Plan(rows_N, columns["positive"], columns["negative"], left_out, reason, tested)
+    if reason or plan.both or (errors and (plan.positive or plan.negative)):
+        return plan
+    return replace(
+        plan,
+        reason=f"no finding has {least_positive_patients} positive and negative patients both here and elsewhere",
+    )
 
 
 _Sampled = dict[tuple[bytes, ...], dict[str, Sample]]
@@ -335,18 +361,23 @@ def _group(
     if not plan.reason:
         own, rest = plan.sides
         for key in sampled[own,]:
+            columns = plan.columns(key)
+            if not columns:
+                continue
             (value_X, draw_RX), (other_X, other_RX) = (
-                _macro_last(sampled[side,][key], plan.columns) for side in (own, rest)
+                _macro_last(sampled[side,][key], columns) for side in (own, rest)
             )
             gap_X, gap_RX = value_X - other_X, draw_RX - other_RX
-            tested = plan.tested and is_tested(key)
-            p_X = gap_p(gap_X, gap_RX) if tested else np.full(len(gap_X), np.nan)
+            p_X = np.full(len(gap_X), np.nan)
+            if plan.tested and is_tested(key):  # of few positives, all draws are much alike, and p is far too small
+                enough = [*columns, -1]
+                p_X[enough] = gap_p(gap_X[enough], gap_RX[:, enough])
             estimates = (
                 Estimates.of(*pair, confidence) for pair in ((value_X, draw_RX), (other_X, other_RX), (gap_X, gap_RX))
             )
             compared[key] = Compared(*estimates, p_X, np.full(len(p_X), np.nan))
-        for key, pair in zip(CROSSED, ((own, rest), (rest, own)), strict=True):
-            crossed[key] = Estimates.of(*_macro_last(sampled[pair]["auc"], plan.columns), confidence)
+        for key, pair in zip(CROSSED, ((own, rest), (rest, own)), strict=True) if plan.both else ():
+            crossed[key] = Estimates.of(*_macro_last(sampled[pair]["auc"], plan.both), confidence)
     rows_N = plan.rows_N
     counted = Counts.of(label_NC[rows_N], draws.patient_N[rows_N])
     return Group(
@@ -357,7 +388,7 @@ def _group(
         prevalence_C=counted.prevalence_C,
         rest_prevalence_C=Counts.of(label_NC[~rows_N], draws.patient_N[~rows_N]).prevalence_C,
         reason=plan.reason,
-        findings=() if plan.reason else tuple(names[column] for column in plan.columns),
+        findings=() if plan.reason else tuple(names[column] for column in plan.both),
         left_out=plan.left_out,
         compared=compared,
         crossed=crossed,
@@ -394,13 +425,13 @@ def _widest(
         if not plan.reason and group != UNKNOWN:
             by_attribute.setdefault(attribute, {})[group] = plan
     widest: dict[str, dict[str, Widest]] = {}
-    for attribute, groups in by_attribute.items():
-        shared = sorted(set.intersection(*(set(plan.columns) for plan in groups.values())))
-        if len(groups) < 2 or not shared:
-            continue
-        own = {group: next(iter(plan.sides)) for group, plan in groups.items()}
-        for key in sampled[next(iter(own.values())),]:
-            pairs = [_macro_last(sampled[side,][key], shared) for side in own.values()]
+    for attribute, every in by_attribute.items():
+        for key in sampled[next(iter(next(iter(every.values())).sides)),]:
+            groups = {group: plan for group, plan in every.items() if plan.columns(key)}
+            shared = sorted(set.intersection(*(set(plan.columns(key)) for plan in groups.values()))) if groups else []
+            if len(groups) < 2 or not shared:
+                continue
+            pairs = [_macro_last(sampled[next(iter(plan.sides)),][key], shared) for plan in groups.values()]
             value_G = np.array([value_X[-1] for value_X, _ in pairs])
             draw_RG = np.stack([draw_RX[:, -1] for _, draw_RX in pairs], axis=1)
             if np.isnan(value_G).any():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from hf_cxr.evaluation.kernels import METRICS
+from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.evaluation.subgroups import CROSSED, ERRORS, is_tested
 from hf_cxr.reporting.document import Block, Figure, Heading, Note, Table, Text
@@ -21,7 +21,8 @@ from hf_cxr.reporting.section import Section
 from hf_cxr.words import in_figure
 
 LEVEL = 0.05
-SHOWN = ("auc", "fnr", "fpr")
+MAIN = "auc"
+SHOWN = (MAIN, *ERRORS)
 """Measures with a forest plot; every measure has its columns in the table."""
 
 MOST_FINDINGS = 15
@@ -60,7 +61,7 @@ def subgroups_section(values: Mapping[str, Any]) -> Section:
         Text(_headline(values), strong=True),
         Note(tuple(_cautions(values))),
         *figures,
-        _groups_table(values, measures),
+        *_groups_tables(values, measures),
         *_widest_table(values, measures),
         *_findings_table(values),
         _crossed_table(values),
@@ -148,9 +149,10 @@ def _unmeasured(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield attribute, name, group["not_measured"]
 
 
-def _measures(values: Mapping[str, Any]) -> dict[str, None]:
-    """Keys of the measures of any group, in order."""
-    return {key: None for _, _, group in _groups(values) for key in group["measures"]}
+def _measures(values: Mapping[str, Any]) -> Iterator[str]:
+    """Keys of the measures of any group, headline metrics first."""
+    found = {key for _, _, group in _groups(values) for key in group["measures"]}
+    return (key for key in (*headline_metrics(), *ERRORS) if key in found)
 
 
 def _better(key: str) -> str:
@@ -160,10 +162,12 @@ def _better(key: str) -> str:
 def _headline(values: Mapping[str, Any]) -> str:
     """How many groups and gaps there are, and which macro AUC gaps remain after correction."""
     measured = [(attribute, name, group) for attribute, name, group in _groups(values) if group["measures"]]
-    key = next(iter(measured[0][2]["measures"]))
+    key = MAIN
     worse = []
     for attribute, name, group in measured:
-        one = group["measures"][key]
+        one = group["measures"].get(key)
+        if one is None:
+            continue
         gap = list(map(as_number, one["gap"]["macro"]))
         if as_number(one["p_corrected"]["macro"]) < LEVEL and gap[0] < 0:
             worse.append((gap, f"{attribute} {name}: {signed_interval(*gap)}"))
@@ -193,34 +197,63 @@ def _cautions(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"Images could not be divided by: {'; '.join(missing)}."
 
 
-def _groups_table(values: Mapping[str, Any], measures: Sequence[str]) -> Table:
+def _groups_tables(values: Mapping[str, Any], measures: Sequence[str]) -> Iterator[Table]:
+    """The groups with their sizes and the main measure, and then with all other measures."""
     head = ["group", "images", "patients", "findings\nin means", "mean\nprevalence", "of the\nrest"]
-    for key in measures:
-        title = title_of(key)
-        head += [title, f"{title}\nof the rest", f"{title}\ngap (interval)"]
-        head += [f"{title}\np corrected"] * is_tested(key)
-    rows = []
-    for attribute, name, group in _groups(values):
-        cells = [f"{attribute}: {name}", f"{group['images']:,}", f"{group['patients']:,}", str(len(group["findings"]))]
-        if not group["measures"]:
-            rows.append([*cells, *["–"] * (len(head) - len(cells))])
-            continue
-        for side in ("prevalence", "rest_prevalence"):
-            cells.append(number(float(np.mean([group[side][finding] for finding in group["findings"]]))))
-        for key in measures:
-            one = group["measures"][key]
-            own, rest, gap = (list(map(as_number, one[part]["macro"])) for part in ("group", "rest", "gap"))
-            cells += [with_interval(*own), number(rest[0]), signed_interval(*gap)]
-            cells += [_p(one["p_corrected"]["macro"])] * is_tested(key)
-        rows.append(cells)
+    rows = [
+        [
+            f"{attribute}: {name}",
+            f"{group['images']:,}",
+            f"{group['patients']:,}",
+            str(len(group["findings"])),
+            *(_mean_share(group, side) for side in ("prevalence", "rest_prevalence")),
+            *_cells(group, MAIN),
+        ]
+        for attribute, name, group in _groups(values)
+    ]
     caption = (
         f"Means over the findings that at least {values['least_positive_patients']} patients of the group and of the "
         "rest have, and as many do not: the same findings on both sides. A gap is the group minus all other images. "
-        f"Intervals are from {values['resamples']:,} draws of patients. p is two-sided, by t with the standard "
-        f"deviation over the draws, and corrected by Holm for all {values['gaps']:,} tested gaps of the table that "
-        "are not the same question twice. Gaps in mAP are not tested: it rises with the prevalence alone."
+        f"Intervals are {values['confidence']:.0%} intervals from {values['resamples']:,} draws of patients. p is "
+        "two-sided, by t with the standard deviation over the draws, and corrected by Holm for all "
+        f"{values['gaps']:,} tested gaps of macro means, of every measure, that are not the same question twice."
     )
-    return Table.of(head, rows, caption)
+    yield Table.of([*head, *_head(MAIN)], rows, caption)
+    more = [key for key in measures if key != MAIN]
+    caption = "Gaps in mAP are not tested: it rises with the prevalence alone."
+    if set(more) & set(ERRORS):
+        caption += (
+            " Error rates are at the operating points, over the findings with enough patients who have them (false "
+            "negative) or do not (false positive)."
+        )
+    rows = [
+        [f"{attribute}: {name}", *(cell for key in more for cell in _cells(group, key))]
+        for attribute, name, group in _groups(values)
+        if group["measures"]
+    ]
+    yield Table.of(["group", *(name for key in more for name in _head(key))], rows, caption)
+
+
+def _head(key: str) -> list[str]:
+    title = title_of(key)
+    names = [title, f"{title}\nof the rest", f"{title}\ngap (interval)"]
+    return [*names, f"{title}\np corrected"] if is_tested(key) else names
+
+
+def _cells(group: Mapping[str, Any], key: str) -> list[str]:
+    """What `_head` names, of one group."""
+    one = group["measures"].get(key)
+    if one is None:
+        return ["–"] * len(_head(key))
+    own, rest, gap = (list(map(as_number, one[part]["macro"])) for part in ("group", "rest", "gap"))
+    cells = [with_interval(*own), number(rest[0]), signed_interval(*gap)]
+    return [*cells, _p(one["p_corrected"]["macro"])] if is_tested(key) else cells
+
+
+def _mean_share(group: Mapping[str, Any], side: str) -> str:
+    """The mean prevalence of the findings in the means; "–" if there are none."""
+    shares = [group[side][finding] for finding in group["findings"]]
+    return number(float(np.mean(shares))) if shares else "–"
 
 
 def _widest_table(values: Mapping[str, Any], measures: Sequence[str]) -> Iterator[Table]:
@@ -250,8 +283,8 @@ def _findings_table(values: Mapping[str, Any]) -> Iterator[Block]:
     """Single findings whose AUC gap remains after correction, the widest first."""
     found = []
     for attribute, name, group in _groups(values):
-        for key, one in list(group["measures"].items())[:1]:
-            for finding, gap in one["gap"]["findings"].items():
+        for key, one in group["measures"].items():
+            for finding, gap in one["gap"]["findings"].items() if key == MAIN else ():
                 p = as_number(one["p_corrected"]["findings"][finding])
                 if p < LEVEL:
                     own, rest = one["group"]["findings"][finding], one["rest"]["findings"][finding]

@@ -171,6 +171,31 @@ def test_both_sides_of_a_gap_are_over_the_same_findings():
     assert np.isnan(one.gap.value_X[2])
 
 
+def test_images_without_a_finding_have_a_false_positive_rate():
+    prob_NC, label_NC, patient_N, group_N = cohort()
+    label_NC[group_N == "a"] = 0
+    result = measure(prob_NC, label_NC, patient_N, {"g": group_N}, threshold_C=[0.5, 0.5])
+    healthy, rest = result.groups["g"].values()
+    assert list(healthy.compared) == ["fpr"]
+    assert healthy.findings == ()
+    expected = (prob_NC[group_N == "a"] >= 0.5).mean(axis=0)
+    assert healthy.compared["fpr"].group.value_X == pytest.approx([*expected, expected.mean()])
+    assert list(rest.compared) == ["fpr"]
+    assert list(result.widest["g"]) == ["fpr"]
+    assert "no finding" in measure(prob_NC, label_NC, patient_N, {"g": group_N}).groups["g"]["a"].reason
+
+
+def test_a_finding_of_few_patients_is_not_tested():
+    prob_NC, label_NC, patient_N, group_N = cohort()
+    label_NC[:, 1] = 0
+    label_NC[np.flatnonzero(group_N == "a")[:2], 1] = 1
+    label_NC[np.flatnonzero(group_N == "b")[::3], 1] = 1
+    one = measure(prob_NC, label_NC, patient_N, {"g": group_N}).groups["g"]["a"].compared["auc"]
+    assert not np.isnan(one.gap.value_X).any()
+    assert np.isnan(one.p_X).tolist() == [False, True, False]
+    assert np.isnan(one.p_corrected_X).tolist() == [False, True, False]
+
+
 def test_groups_that_labels_make_have_gaps_without_a_test():
     prob_NC, label_NC, patient_N, _ = cohort(findings=3)
     attributes, _ = image_attributes(label_NC)

@@ -43,8 +43,14 @@ def test_the_table_has_a_row_a_group_and_the_measured_values(values):
     assert rows["scanner: b"]["macro AUC"] == f"{value:.3f} ({low:.3f}–{high:.3f})"
     assert rows["scanner: b"]["images"] == str(group["images"])
     assert rows["scanner: c"]["macro AUC"] == "–"
-    assert "mAP\ngap (interval)" in head
-    assert "mAP\np corrected" not in head
+    other = blocks_of(subgroups_section(values), Table)[1]
+    assert [row[0] for row in other.rows] == [f"scanner: {LONG}", "scanner: b"]
+    assert "mAP\ngap (interval)" in other.frame.columns
+    assert "mAP\np corrected" not in other.frame.columns
+    rate = group["measures"]["fnr"]["group"]["macro"][0]
+    assert dict(zip(other.frame.columns, other.rows[1], strict=True))["false negative rate"].startswith(
+        f"{rate:.3f} ("
+    )
 
 
 def test_what_was_not_measured_and_what_fails_is_said(values):
@@ -55,7 +61,7 @@ def test_what_was_not_measured_and_what_fails_is_said(values):
     headline = blocks_of(section, Text)[0].text
     assert "scanner b: −" in headline
     assert LONG not in headline  # that group is the better one
-    findings = blocks_of(section, Table)[2]
+    findings = blocks_of(section, Table)[3]
     assert ["Mass", "scanner: b"] in [row[:2] for row in findings.rows]
     assert "Hernia" not in [row[0] for row in findings.rows]
 
