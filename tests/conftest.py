@@ -4,6 +4,7 @@ A test in ``test_*.py`` runs with HF_HUB_OFFLINE=1, set here before huggingface_
 environment at import. ``hub`` opens the way to the loopback server, and to nothing else, for the length of one test.
 """
 
+import gc
 import logging
 import os
 from contextlib import redirect_stdout
@@ -17,6 +18,16 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import pytest
 from hub_server import WRITE_TOKEN, HubServer
+
+
+def pytest_collection(session):
+    """Collection imports torch and all test modules: garbage collection finds nothing in that and costs seconds."""
+    gc.disable()
+
+
+def pytest_collection_finish(session):
+    gc.freeze()  # what is imported stays, and is not scanned again
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

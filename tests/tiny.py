@@ -77,10 +77,17 @@ def swin(**kwargs):
     return SWIN | {"model_kwargs": SWIN["model_kwargs"] | kwargs}
 
 
-def save_model(folder):
-    """A model folder: the tiny Swin of the 14 findings with its image processor."""
-    build_model(ModelArguments(**SWIN), NIH14).save_pretrained(folder)
-    build_image_processor(36, 32).save_pretrained(folder)
+def save_model(folder, names=NIH14, *, spread=None, seed=0):
+    """A model folder: a Swin of one block for these findings, with its image processor.
+
+    ``spread``: standard deviation of the head's weights, so that other pixels have other probabilities.
+    """
+    torch.manual_seed(seed)
+    model = build_model(ModelArguments(**swin(depths=[1], num_heads=[1])), names)
+    if spread is not None:
+        torch.nn.init.normal_(model.classifier.weight, std=spread)
+    model.save_pretrained(folder)
+    build_image_processor(SWIN["resize_size"], SWIN["image_size"]).save_pretrained(folder)
     return folder
 
 

@@ -10,17 +10,15 @@ import datasets
 import numpy as np
 import pydicom
 import pytest
-import torch
 from decoding import check_image, check_images
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
-from tiny import SWIN
+from tiny import save_model
 
 from hf_cxr.commands import main
-from hf_cxr.config import ModelArguments
 from hf_cxr.data import DecodedImages, load_table
 from hf_cxr.data.images.checks import SoundFiles, inspect_images
 from hf_cxr.data.images.dicom import TAGS
@@ -32,8 +30,6 @@ from hf_cxr.data.sources import Source
 from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.inference.classifier import Classifier, find_images, stock_images
 from hf_cxr.labels import LabelSpace
-from hf_cxr.models.build import build_model
-from hf_cxr.processing import build_image_processor
 from hf_cxr.run.stock import PIPELINE_TOLERANCE, compare_with_stock_pipeline
 
 SHIPPED = Path(pydicom.__file__).parent / "data"
@@ -599,13 +595,7 @@ def test_a_broken_file_is_named_before_training(hospital, splits, tmp_path):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
-    network = build_model(ModelArguments(**SWIN), ("Effusion", "Edema"))
-    torch.nn.init.normal_(network.classifier.weight, std=2.0)  # so that other pixels have other probabilities
-    network.save_pretrained(folder)
-    build_image_processor(SWIN["resize_size"], SWIN["image_size"]).save_pretrained(folder)
-    return folder
+    return save_model(tmp_path_factory.mktemp("model"), ("Effusion", "Edema"), spread=2.0)
 
 
 def test_the_stock_pipeline_gets_what_it_can_read(hospital, splits, model):

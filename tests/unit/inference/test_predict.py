@@ -6,42 +6,34 @@ import os
 import shutil
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
-from tiny import SWIN
 
 from hf_cxr.commands import main
-from hf_cxr.config import ModelArguments
 from hf_cxr.data.images.files import find_images, search_images
 from hf_cxr.data.images.grey import ImageError
 from hf_cxr.files import OutputError
 from hf_cxr.inference import classifier as inference
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.prediction_rows import PredictionRows
-from hf_cxr.models.build import build_model
-from hf_cxr.processing import build_image_processor
 
 FINDINGS = ("Effusion", "=Edema", "-Mass")
 DICOM = bytes(128) + b"DICM" + b"\x02\0\x02\0UI\x1a\x001.2.840.10008.5.1.4.1.1.1\0"
 MEDIA_DIRECTORY = bytes(128) + b"DICM" + b"\x02\0\x02\0UI\x14\x001.2.840.10008.1.3.10"
 
 
-def save_model(folder: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
-    network = build_model(ModelArguments(**SWIN), FINDINGS)
-    torch.nn.init.normal_(network.classifier.weight, std=2.0)  # so that other pixels have other probabilities
-    network.save_pretrained(folder)
-    build_image_processor(SWIN["resize_size"], SWIN["image_size"]).save_pretrained(folder)
-    return folder
+save_model = partial(tiny.save_model, names=FINDINGS, spread=2.0)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model"), 0)
+    return save_model(tmp_path_factory.mktemp("model"), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +196,7 @@ def test_rows_of_another_model_are_refused_and_stay(model, classifier, images, t
     out = tmp_path / "out.csv"
     partial = stopped(out, classifier, [images / "0.png"], [0.5])
     before = partial.read_bytes()
-    other = save_model(tmp_path / "other", 1)
+    other = save_model(tmp_path / "other", seed=1)
     assert predict(images, "--model", other, "--csv", out) == 2
     assert "another model" in capsys.readouterr().err
     assert partial.read_bytes() == before
