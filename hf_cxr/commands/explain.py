@@ -21,7 +21,12 @@ from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import MEASURING, parse_arguments, split_words
 from hf_cxr.words import printable
 
-METHODS = ("grad_cam", "grad_cam_plus_plus", "occlusion")  # of explain.maps, which imports torch; a test compares them
+METHODS = (
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "layer_cam",
+    "occlusion",
+)  # of explain.maps, which imports torch; a test compares them
 DEFAULT_METHOD = "grad_cam"
 
 

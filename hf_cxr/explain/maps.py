@@ -69,20 +69,37 @@ def grad_cam_plus_plus(
     return _class_activation(model, pixel_values, columns, layer, _plus_plus)
 
 
+def layer_cam(
+    model: PreTrainedModel, pixel_values: torch.Tensor, columns: Sequence[int], *, layer: str | None = None
+) -> torch.Tensor:
+    """LayerCAM: each place is weighed by its own positive gradient, so that a finer, earlier layer can be read.
+
+    Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE Transactions on Image
+    Processing 30 (2021), equations 4 to 6. Grad-CAM's mean gradient is only right where all places count alike, as
+    before a mean pooling. Arguments and result as `grad_cam`.
+    """
+    return _class_activation(model, pixel_values, columns, layer, _own_gradient)
+
+
 def _mean_gradient(activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    return gradient.mean(dim=(2, 3))
+    return gradient.mean(dim=(2, 3), keepdim=True)
 
 
 def _plus_plus(activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     square = gradient**2
     denominator = 2 * square + (activation.sum(dim=(2, 3), keepdim=True) * gradient**3)
     alpha = torch.where(denominator != 0, square / torch.where(denominator != 0, denominator, 1), 0)
-    return (alpha * gradient.relu()).sum(dim=(2, 3))
+    return (alpha * gradient.relu()).sum(dim=(2, 3), keepdim=True)
+
+
+def _own_gradient(activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.relu()
 
 
 def _class_activation(
     model: PreTrainedModel, pixel_values: torch.Tensor, columns: Sequence[int], layer: str | None, weigh: Weigh
 ) -> torch.Tensor:
+    """ReLU of the weighted sum of channels; ``weigh`` gives weights (B, K, 1, 1), or (B, K, h, w)."""
     trace = traced(model, pixel_values, layer)
     activation = as_grid(model, trace.output.detach(), trace.side)
     maps = []
@@ -90,14 +107,15 @@ def _class_activation(
         with torch.enable_grad():
             logit = trace.logits[:, column].sum()
         (gradient,) = torch.autograd.grad(logit, trace.output, retain_graph=True)
-        weight_BK = weigh(activation, as_grid(model, gradient, trace.side))
-        maps.append(torch.einsum("bk,bkhw->bhw", weight_BK, activation).relu())
+        weight = weigh(activation, as_grid(model, gradient, trace.side))
+        maps.append((weight * activation).sum(dim=1).relu())
     return torch.stack(maps, dim=1).float()
 
 
 METHODS: dict[str, Method] = {
     "grad_cam": Method("Grad-CAM", "Selvaraju et al., ICCV 2017", grad_cam),
     "grad_cam_plus_plus": Method("Grad-CAM++", "Chattopadhay et al., WACV 2018", grad_cam_plus_plus),
+    "layer_cam": Method("LayerCAM", "Jiang et al., IEEE TIP 2021", layer_cam),
     "occlusion": Method("Occlusion (captum)", "Zeiler and Fergus, ECCV 2014", occlusion, False, check_captum),
 }
 

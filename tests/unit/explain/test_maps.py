@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import MODELS
 
-from hf_cxr.explain.maps import METHODS, grad_cam, grad_cam_plus_plus, heat_maps
+from hf_cxr.explain.maps import METHODS, grad_cam, grad_cam_plus_plus, heat_maps, layer_cam
 from hf_cxr.explain.occlusion import check_captum, occlusion
 from hf_cxr.models import fresh
 from hf_cxr.models.map_layer import as_grid, map_layer, traced
@@ -34,7 +34,7 @@ def model(request):
 
 def test_maps_are_finite_at_least_0_and_differ_between_images_and_findings(model):
     pixels = images(3)
-    for method in (grad_cam, grad_cam_plus_plus):
+    for method in (grad_cam, grad_cam_plus_plus, layer_cam):
         maps = method(model, pixels, [2, 0])
         assert maps.shape == (3, 2, 4, 4)
         assert maps.dtype == torch.float32
@@ -107,6 +107,18 @@ def test_grad_cam_plus_plus_is_the_papers_formula():
     actual = grad_cam_plus_plus(model, pixels, [2])[0, 0].numpy()
     np.testing.assert_allclose(actual, np.maximum(expected, 0), rtol=1e-4, atol=1e-6)
     assert actual.max() > 0
+
+
+def test_layer_cam_weighs_each_place_by_its_own_gradient():
+    model, pixels, layer = model_of("swin").double(), images(1).double(), "encoder.layers.0.blocks.0"
+    trace = traced(model, pixels, layer)
+    (gradient,) = torch.autograd.grad(trace.logits[:, 2].sum(), trace.output)
+    a_Khw, g_Khw = (as_grid(model, x.detach(), 32)[0].numpy() for x in (trace.output, gradient))
+    expected = np.maximum((np.maximum(g_Khw, 0) * a_Khw).sum(axis=0), 0)
+    assert expected.max() > 0
+    np.testing.assert_allclose(
+        layer_cam(model, pixels, [2], layer=layer)[0, 0].numpy(), expected, rtol=1e-4, atol=1e-7
+    )
 
 
 def test_a_map_leaves_the_model_as_it_was(model):
