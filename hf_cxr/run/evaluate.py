@@ -18,7 +18,7 @@ from hf_cxr.labels import LabelSpace
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.reporting import claims
 from hf_cxr.run.data import load
-from hf_cxr.run.evaluate_tables import check_split, compare_with
+from hf_cxr.run.evaluate_tables import check_against, check_split, compare_with, labels_of_source
 from hf_cxr.run.evaluation import Evaluation
 from hf_cxr.run.measuring import interval_settings, measure_predictions, predict_split
 from hf_cxr.run.preflight import check_patients, readable
@@ -57,6 +57,8 @@ def evaluate(
     classifier = Classifier(model, revision=revision)  # first: it is quick to refuse, and data are not
     source = load(args)
     check_split(source, split)
+    if against:
+        check_against(labels_of_source(source, split), model, against, kind=against_kind, split=split)
     source.check_pixels(classifier.pixels.resize_size, classifier.pixels.resample)
     identity = {
         "model_sha256": fingerprint(model_folder(model, revision)),

@@ -213,6 +213,29 @@ def check_patients_apart(test: Predictions, validation: Predictions) -> None:
         )
 
 
+def check_against(
+    labels: LabelTable, name: str, against: str, *, kind: str | None = None, split: str = "test"
+) -> None:
+    """Refuse a second system that cannot be compared, before the first one predicts.
+
+    Args:
+        labels: of the images that will be predicted.
+        name: of the first system.
+        against, kind, split: as in `compare_with`.
+
+    Raises:
+        ValueError: see `compare_with`.
+    """
+    if name == against:
+        raise ValueError(
+            f"--against {against} is the model itself, and a system compared with itself has no difference"
+        )
+    scores = read_scores(find_predictions(against, split).scores)
+    both = match(scores, labels, kind=kind, shared=True, split=split)
+    if scores.has_labels:
+        check_same_labels(both.predictions, scores.own_labels())
+
+
 def check_split(source: Source, split: str) -> None:
     """Refuse a split without images.
 

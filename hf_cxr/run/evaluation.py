@@ -82,4 +82,4 @@ class Evaluation:
             write_text(folder / PAGE, self.document().to_html(folder))
             write_json(folder / EVALUATION, self.to_dict())
 
-        write_whole(place, write, last=EVALUATION)
+        write_whole(place, write, last=EVALUATION, optional=(PAIRED, VALIDATION_PREDICTIONS))

@@ -108,6 +108,9 @@ def test_two_systems_are_compared_on_what_both_have(files, tmp_path, capsys):
     assert paired["left_out"]["findings of the first"] == ["Edema"]
     assert paired["metrics"]["auc"]["macro"]["difference"] > 0
     assert "minus poor_test.csv" in (tmp_path / "out" / "evaluation.html").read_text()
+    assert evaluate(*words[:4], "--out", "out") == 0  # the same without the second system: nothing of it stays
+    assert not (tmp_path / "out" / "paired.json").exists()
+    assert "minus poor_test.csv" not in (tmp_path / "out" / "evaluation.html").read_text()
 
 
 def test_a_second_system_with_other_labels_is_refused(files, capsys):
