@@ -10,9 +10,10 @@ from hf_cxr.evaluation.paired import Paired
 from hf_cxr.files import write_json, write_text
 from hf_cxr.prediction_tables.folders import PREDICTIONS, VALIDATION_PREDICTIONS
 from hf_cxr.predictions import Predictions
+from hf_cxr.reporting import plots
 from hf_cxr.reporting.document import Document
 from hf_cxr.reporting.evaluation import evaluation_document
-from hf_cxr.reporting.paired import paired_section
+from hf_cxr.reporting.paired import PICTURE, paired_section
 from hf_cxr.run.result_folder import (
     EVALUATION,
     PAGE,
@@ -79,7 +80,9 @@ class Evaluation:
                 self.validation.save(folder / VALIDATION_PREDICTIONS)
             if self.paired is not None:
                 write_json(folder / PAIRED, self.paired.to_dict())
+                for path, draw in paired_section(self.paired.to_dict()).drawings.items():
+                    plots.save(draw(), folder / path)
             write_text(folder / PAGE, self.document().to_html(folder))
             write_json(folder / EVALUATION, self.to_dict())
 
-        write_whole(place, write, last=EVALUATION, optional=(PAIRED, VALIDATION_PREDICTIONS))
+        write_whole(place, write, last=EVALUATION, optional=(PAIRED, PICTURE, VALIDATION_PREDICTIONS))
