@@ -10,10 +10,11 @@ from hf_cxr.evaluation import METRICS
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text, last_row
 from hf_cxr.reporting.numbers import number, p_value, signed, signed_interval
+from hf_cxr.reporting.plots import BLUE
 from hf_cxr.reporting.section import Section
 from hf_cxr.words import in_figure
 
-PICTURE, BLUE = "figures/paired.png", "#0072B2"
+PICTURE = "figures/paired.png"
 LEAST_DRAWS = 0.5  # share of draws that must define a difference before a sentence is made of it
 
 
@@ -26,8 +27,8 @@ def paired_section(values: Mapping[str, Any]) -> Section:
         Figure(
             PICTURE,
             f"Difference of each finding, {values['first']} minus {values['second']}, with intervals",
-            "Each finding, and the macro mean below. Right of 0 the first system is better. Filled: shown to differ (of "
-            "a finding, after correction). Undefined findings have no dot.",
+            "Each finding, and the macro mean below. Right of 0 the first system is better. Filled: shown to differ ("
+            "of a finding, after correction). Undefined findings have no dot.",
         ),
         _table(values),
     ]
