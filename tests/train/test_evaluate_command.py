@@ -160,6 +160,25 @@ def test_a_table_of_test_images_alone_is_measured_and_trains_nothing(run, table,
     assert "has no image in train and validation" in capsys.readouterr().err
 
 
+@pytest.mark.skipif("HF_CXR_NIH_ROOT" not in os.environ, reason="HF_CXR_NIH_ROOT names no NIH release")
+def test_a_run_on_phantoms_is_measured_on_the_nih_release_and_its_scores_again_without_it(run, tmp_path, capsys):
+    nih = ["--dataset", "nih", "--nih_root", os.environ["HF_CXR_NIH_ROOT"]]
+    words = [*nih, "--missing_images", "skip", "--out", tmp_path / "out"]
+    assert evaluate(run / "config.yaml", "--model", run, *words) == 0
+    first = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert (first["dataset"], first["synthetic"], "shared_findings" in first) == ("ChestX-ray14", False, False)
+    again = ["--predictions", tmp_path / "out", *nih, "--out", tmp_path / "again", "--bootstrap_resamples", "10"]
+    if first["missing_images"]:
+        capsys.readouterr()
+        assert evaluate(*again) == 2  # the official list has more images than the folder
+        assert "have no score" in capsys.readouterr().err
+        again.append("--shared")
+    assert evaluate(*again) == 0
+    second = json.loads((tmp_path / "again" / "evaluation.json").read_text())
+    assert second["all"]["auc"]["value"] == first["all"]["auc"]["value"]
+    assert second["all"]["counts"] == first["all"]["counts"]
+
+
 def test_a_model_is_compared_with_another_systems_file(run, table, tmp_path, capsys):
     (tmp_path / "theirs.csv").write_text("file,Mass\n2,0.9\n3,0.2\n6,0.4\n7,0.1\n")
     words = ["--model", run, *table, "--against", tmp_path / "theirs.csv"]
