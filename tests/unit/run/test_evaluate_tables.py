@@ -188,7 +188,7 @@ def test_the_labels_may_be_those_of_a_dataset(tmp_path, capsys):
     [
         ([], "say what to measure: --model RUN_OR_HUB_ID, or --predictions FILE"),
         (["--labels", "l.csv"], "--labels goes with --predictions"),
-        (["--predictons", "s.csv"], "did you mean --model or --predictions?"),
+        (["--predictons", "s.csv"], "did you mean --predictions?"),
         (["--predictions", "good_test.csv", "--lables", "l.csv"], "did you mean --labels?"),
         (["--predictions", "good_test.csv", "--model", "run"], "two things to measure"),
         (["--model", "run", "--shared"], "--shared goes with --predictions"),
