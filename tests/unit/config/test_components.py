@@ -169,7 +169,11 @@ def test_a_misspelt_required_flag_is_named(capsys):
     assert "unknown word --modle in the command line; did you mean --model?" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["evaluate", "--nih_root", "data"])
-    assert "required: --model" in capsys.readouterr().err
+    assert "say what to measure: --model" in capsys.readouterr().err
+    for words, message in ((["--modle", "runs/x"], "did you mean --model?"), ([], "required: --model")):
+        with pytest.raises(SystemExit):
+            main(["predict", "a.png", *words])
+        assert message in capsys.readouterr().err
 
 
 # Keys of an earlier version
