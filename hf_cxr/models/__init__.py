@@ -5,6 +5,7 @@
   freezing, starting again.
 - `architectures`: which architectures there are, and what is checked before one is built; `swin` and `vit` hold the
   checks of a family. To add an architecture that transformers knows, add its line to `architectures.ARCHITECTURES`.
+- `map_layer`: the layer that heat maps are made of, which that line names, as a grid of places.
 - `record`: what a model was trained on, as its config.json says.
 """
 
