@@ -75,7 +75,8 @@ def usual_place(
 def randomised(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     """A model of the same architecture whose every weight is drawn again, as for training from scratch.
 
-    A run that began with this seed did not begin with these weights. The state of the process's random generators is left as it was.
+    A run that began with this seed did not begin with these weights. The process's random generators are left as they
+    were.
     """
     config = copy.deepcopy(model.config)
     with torch.random.fork_rng():
