@@ -63,6 +63,11 @@ def curves_section(values: Mapping[str, Any]) -> Section:
             "would be too good."
         ),
     }
+    heading = Heading("ROC and precision-recall curves")
+    undefined = [name for name, band in values["roc"]["findings"].items() if not _is_defined(band)]
+    without = f"One label value only, so no curve: {', '.join(undefined)}."
+    if len(undefined) == len(values["findings"]):
+        return Section((heading, Text(without)))
     words = (
         f"Line: all {values['images']:,} images. Band: {interval} interval at each point, over "
         f"{values['resamples']:,} draws of the {values['patients']:,} patients; the whole curve lies in its band less "
@@ -73,34 +78,33 @@ def curves_section(values: Mapping[str, Any]) -> Section:
         for key, kind in KINDS.items()
     )
     return Section(
-        (Heading("ROC and precision-recall curves"), Text(words), *figures),
+        (heading, Text(words), *([Text(without)] if undefined else []), *figures),
         {kind.path: functools.partial(draw_curves, values, key) for key, kind in KINDS.items()},
     )
 
 
 def draw_curves(values: Mapping[str, Any], kind: str) -> matplotlib.figure.Figure:
-    """A panel a finding, the mean of the findings first; above each its area under the curve.
+    """A panel a finding that has a curve, the mean of the findings first; above each its area under the curve.
 
     Args:
-        values: of `evaluation.curves.Curves.to_dict`.
+        values: of `evaluation.curves.Curves.to_dict`, with at least one curve.
         kind: of `KINDS`.
     """
-    style, bands, findings = KINDS[kind], values[kind], values["findings"]
-    defined = [name for name, band in bands["findings"].items() if band["area"][0] is not None]
-    panels = [(f"mean of {len(defined)} findings", bands["mean"], None), *(
-        (name, band, findings[name]) for name, band in bands["findings"].items()
-    )]  # fmt: skip
-    rows = -(-len(panels) // COLUMNS)
-    figure = matplotlib.figure.Figure(figsize=(11, 0.6 + 2.95 * rows), layout="constrained")
+    style, bands = KINDS[kind], values[kind]
+    panels = [(name, band, values["findings"][name]) for name, band in bands["findings"].items() if _is_defined(band)]
+    if len(panels) > 1:
+        panels.insert(0, (f"mean of {len(panels)} findings", bands["mean"], None))
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = matplotlib.figure.Figure(figsize=(0.4 + 2.65 * columns, 0.6 + 2.95 * rows), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1, 0.99))
-    axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     grid_K = np.array(values["grid"])
-    for axis, (name, band, counts) in zip(axes, panels, strict=False):
+    for place, (axis, (name, band, counts)) in enumerate(zip(axes, panels, strict=False)):
         _panel(axis, grid_K, band, kind, counts)
         axis.set_title(finding_title(name, 30), fontsize=10.5, fontweight="bold", loc="left", pad=17)
         axis.text(0, 1.035, _words(band["area"], style.area, counts), transform=axis.transAxes, fontsize=9, color=SOFT)
-    for number_, axis in enumerate(axes[: len(panels)]):
-        axis.tick_params(labelbottom=number_ + COLUMNS >= len(panels))  # the last panel of each column
+        axis.tick_params(labelbottom=place + columns >= len(panels))  # the last panel of each column
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     figure.supxlabel(style.x)
@@ -108,20 +112,21 @@ def draw_curves(values: Mapping[str, Any], kind: str) -> matplotlib.figure.Figur
     return figure
 
 
+def _is_defined(band: Mapping[str, Any]) -> bool:
+    return band["area"][0] is not None
+
+
 def _panel(
     axis: Axes, grid_K: np.ndarray, band: Mapping[str, Any], kind: str, counts: Mapping[str, Any] | None
 ) -> None:
     if kind == "roc":
         axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
-    elif counts is not None and counts["prevalence"] is not None:
+    elif counts is not None:
         axis.axhline(counts["prevalence"], color=GREY, linewidth=0.8, linestyle="--")
-    if band["area"][0] is not None:
-        low_K, value_K, high_K = (_numbers(band[name]) for name in ("low", "value", "high"))
-        axis.fill_between(grid_K, low_K, high_K, color=BLUE, alpha=0.22, linewidth=0)
-        start = [0] if kind == "roc" else []  # of a ROC curve, which rises at false positive rate 0
-        axis.plot([*start, *grid_K], [*start, *value_K], color=BLUE, linewidth=1.6)
-    else:
-        axis.text(0.5, 0.5, "one label value only:\nno curve", ha="center", va="center", fontsize=9, color=SOFT)
+    low_K, value_K, high_K = (_numbers(band[name]) for name in ("low", "value", "high"))
+    axis.fill_between(grid_K, low_K, high_K, color=BLUE, alpha=0.22, linewidth=0)
+    start = [0] if kind == "roc" else []  # of a ROC curve, which rises at false positive rate 0
+    axis.plot([*start, *grid_K], [*start, *value_K], color=BLUE, linewidth=1.6)
     axis.set_xlim(-0.02, 1.02)
     axis.set_ylim(-0.02, 1.02)
     axis.set_xticks([0, 0.5, 1])

@@ -40,10 +40,10 @@ def test_losses_are_drawn_as_given_and_the_infinite_ends_are_cut():
 def test_methods_differ_in_dash_and_not_in_colour_alone():
     for number in range(8):
         for other in range(number):
-            one, two = plots._line(number), plots._line(other)
+            one, two = plots.line_style(number), plots.line_style(other)
             assert one["color"] != two["color"]
             assert one["linestyle"] != two["linestyle"]
-    assert plots._line(8) != plots._line(0)
+    assert plots.line_style(8) != plots.line_style(0)
 
 
 def test_mean_probabilities_are_placed_by_finding_frequent_first():

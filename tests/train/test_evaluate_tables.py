@@ -55,6 +55,7 @@ def test_scores_and_labels_become_an_evaluation(files, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "out/evaluation.html" in printed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "analysis.json",
         "evaluation.html",
         "evaluation.json",
         "predictions.parquet",
