@@ -48,7 +48,7 @@ DIGITS = 5
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """A curve of each finding on the grid, with its band; NaN where undefined.
+    """A curve of each finding on the grid, and in the last row their mean, with bands; NaN where undefined.
 
     Attributes:
         value_CK: on the full sample.
