@@ -6,7 +6,7 @@ none does; and what a reader must keep in mind.
 
 from collections.abc import Sequence
 
-from hf_cxr.evaluation.comparison import Difference, Estimate
+from hf_cxr.evaluation.comparison import Difference, OverSeeds
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import Metric
 from hf_cxr.reporting.comparison.results import LEAST_IN_TIER, TIERS, ComparisonResults
@@ -257,7 +257,7 @@ def _best(metric: Metric) -> str:
     return "Highest" if metric.higher_is_better else "Lowest"
 
 
-def _overlap(estimates: Sequence[Estimate]) -> bool:
+def _overlap(estimates: Sequence[OverSeeds]) -> bool:
     return max(estimate.low for estimate in estimates) <= min(estimate.high for estimate in estimates)
 
 
