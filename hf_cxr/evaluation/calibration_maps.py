@@ -271,7 +271,7 @@ def _compared(loss_VNC, draws, names, kept, affine_folds_C, excluded, folds, con
         loss_VC=value_VC,
         loss={key: float(one.mean(kept).value_C[0]) for key, one in sample.items()},
         difference_VC={key: one.estimates(confidence) for key, one in gap.items()},
-        difference={key: one.estimates(confidence).at(0) for key, one in mean_gap.items()},
+        difference={key: one.average(confidence) for key, one in mean_gap.items()},
         p={key: p.get(key, 1.0) for key in MAPS},
         affine_folds_C=affine_folds_C,
         excluded=excluded,

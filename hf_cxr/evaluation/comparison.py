@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hf_cxr.evaluation.bootstrap import (
+    CONFIDENCE,
     Sample,
     check_confidence,
     draw_samples,
@@ -111,7 +112,7 @@ def compare_methods(
     groups: Mapping[str, Sequence[int]] | None = None,
     tested: Collection[str] | None = None,
     resamples: int = 2000,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     rng: np.random.Generator,
 ) -> Comparison:
     """Measure methods with several seeds each, and each one's difference to the baseline.

@@ -301,7 +301,7 @@ def _measured(
         counts = {"images_X": of_MC.sum(axis=0), "patients_X": (of_MC > 0).sum(axis=0)}
         shares_C[name] = share_interval(value_C, draw_RC, **counts, confidence=confidence)
         kept = np.flatnonzero(finite_C & ~np.isnan(value_C))
-        macro[name] = Sample(value_C, draw_RC).mean(kept).estimates(confidence).at(0)
+        macro[name] = Sample(value_C, draw_RC).mean(kept).average(confidence)
         if name in patients_C:
             scatter_C = fitted.coverage * (1 - fitted.coverage) / np.maximum(patients_C[name], 1)
             test_C = ((shares_C[name].high_X - value_C) / ndtri((1 + confidence) / 2)) ** 2

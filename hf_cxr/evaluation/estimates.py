@@ -17,7 +17,7 @@ from hf_cxr.evaluation.draws import percentile_interval
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and the ends of its interval, NaN where undefined; and the number of draws that define it, if counted."""
+    """A value and the ends of its interval, NaN where undefined; and the number of draws that define it, if known."""
 
     value: float
     low: float

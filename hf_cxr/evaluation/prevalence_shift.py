@@ -239,7 +239,7 @@ def measure_prevalence_shift(
     logit_NC, label_NC, names = check_measured(logit_NC, label_NC, draws, label_names, confidence, check_scores)
     source_C = np.asarray(source_C, dtype=np.float64)
     estimate = estimate_prevalence(logit_NC, source_C, label_names=names)
-    estimated_C = estimate.prevalence_C.value
+    estimated_C = estimate.prevalence_C.value_X
     known_NC = ~np.isnan(label_NC)
     observed_C = ratio((label_NC == 1).sum(axis=0), known_NC.sum(axis=0))
     inside_C = (observed_C > 0) & (observed_C < 1) & (source_C > 0) & (source_C < 1)
@@ -268,7 +268,7 @@ def measure_prevalence_shift(
     changes = {
         target: {score: scores[target][score] - before[score] for score in ("log_loss", "brier")} for target in targets
     }
-    shifted = {target: ~np.isnan(target_C) for target, target_C in targets.items()}
+    shifted = {target: np.flatnonzero((known_C > 0) & ~np.isnan(target_C)) for target, target_C in targets.items()}
     # One Newton step from the estimate in each draw, in the logit of the prevalence, where the estimates are nearly
     # normal; the second derivative of the log-likelihood is minus the sum of the squared slopes.
     scale_C = estimated_C * (1 - estimated_C)
@@ -295,10 +295,7 @@ def measure_prevalence_shift(
             for target, by_score in changes.items()
         },
         macro_changes={
-            target: {
-                score: one.mean([column for column in one.defined if shifted[target][column]]).estimates(confidence).at(0)
-                for score, one in by_score.items()
-            }
+            target: {score: one.mean(shifted[target]).average(confidence) for score, one in by_score.items()}
             for target, by_score in changes.items()
         },
         confidence=confidence,

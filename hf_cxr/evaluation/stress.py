@@ -112,7 +112,8 @@ def measure_stress(
     """
     if not worse:
         raise ValueError("no level of any perturbation was given")
-    checked = [check_measured(one_NC, label_NC, draws, label_names, confidence) for one_NC in (clean_NC, *worse.values())]
+    every = (clean_NC, *worse.values())
+    checked = [check_measured(prob_NC, label_NC, draws, label_names, confidence) for prob_NC in every]
     clean, *samples = sample_metrics([pair for *pair, _ in checked], draws, MEASURED)
     figures: dict[str, dict[float, dict[str, Level]]] = {}
     for (kind, level), by_key in zip(worse, samples, strict=True):
