@@ -52,8 +52,8 @@ def calibration_maps_section(values: Mapping[str, Any]) -> Section:
             rows,
             f"Mean log loss in nats over {len(findings)} findings, on validation patients left out of the fit "
             f"({values['folds']} folds by patient); lower is better. {in_percent(values['confidence'])} "
-            "patient-clustered intervals of these fitted maps, which are not fitted again in the draws; p is corrected for the "
-            "comparisons (Holm).",
+            "patient-clustered intervals of these fitted maps, which are not fitted again in the draws; p is "
+            "corrected for the comparisons (Holm).",
             bold=frozenset({(best, 0), (best, 1)}),
         ),
         Text(

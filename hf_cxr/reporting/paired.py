@@ -106,8 +106,8 @@ def _table(values: Mapping[str, Any]) -> Table:
     rows.append(mean)
     caption = (
         f"First: {values['first']}. Second: {values['second']}. {in_percent(values['confidence'])} intervals and "
-        f"two-sided p values from {values['resamples']:,} draws of patients, the same for both systems. Corrected: by Holm, over "
-        "the findings, each metric by itself. The mean of each metric is over the findings that it defines."
+        f"two-sided p values from {values['resamples']:,} draws of patients, the same for both systems. Corrected: by "
+        "Holm, over the findings, each metric by itself. The mean of each metric is over the findings that it defines."
     )
     return Table.of(head, rows, caption, last_row(rows, len(head)))
 

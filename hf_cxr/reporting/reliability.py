@@ -51,9 +51,9 @@ def reliability_section(values: Mapping[str, Any]) -> Section:
             head,
             rows,
             f"{confidence} patient-clustered intervals over {values['resamples']:,} draws. Expected / observed is "
-            "mean probability over prevalence: 1 if probabilities are right on average. The intercept is what the logits "
-            "lack (0 if calibrated), with slope 1. A slope below 1 says that probabilities are too extreme, above 1 "
-            "that they are too timid.",
+            "mean probability over prevalence: 1 if probabilities are right on average. The intercept is what the "
+            "logits lack (0 if calibrated), with slope 1. A slope below 1 says that probabilities are too extreme, "
+            "above 1 that they are too timid.",
             bold=frozenset((len(rows) - 1, column) for column in range(len(head))),
         ),
         *_undefined(values["findings"]),

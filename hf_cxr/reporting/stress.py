@@ -10,7 +10,7 @@ from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.inference.perturbations import PERTURBATIONS
 from hf_cxr.reporting.document import Figure, Heading, Table, Text
-from hf_cxr.reporting.numbers import in_percent, p_value, triple
+from hf_cxr.reporting.numbers import in_percent, p_value, signed_interval, triple, with_interval
 from hf_cxr.reporting.plots import BLUE, GREY, frame, panel_title, panels
 from hf_cxr.reporting.section import Section
 
