@@ -86,14 +86,11 @@ def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
     if not own.model and not own.predictions:
         given = [flag for flag in ("labels", "validation", "scores") if getattr(own, flag)]
         also = f" (--{given[0]} goes with --predictions)" if given else ""
-        misspelt = [
-            w for w in parser.words if difflib.get_close_matches(w.split("=")[0], ["--model", "--predictions"])
-        ]
-        parser.error(
-            f"unknown word {misspelt[0]} in the command line; did you mean --model or --predictions?"
-            if misspelt
-            else f"say what to measure: --model RUN_OR_HUB_ID, or --predictions FILE{also}"
-        )
+        for word in parser.words:
+            meant = difflib.get_close_matches(word.split("=")[0], ["--model", "--predictions"], n=1)
+            if meant:
+                parser.error(f"unknown word {word} in the command line; did you mean {meant[0]}?")
+        parser.error(f"say what to measure: --model RUN_OR_HUB_ID, or --predictions FILE{also}")
     if own.model:
         for flag in ("labels", "scores", "shared", "validation", "validation_labels"):
             if getattr(own, flag):

@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--layer",
-        help="layer of Grad-CAM, as a path below the backbone, such as encoder.layers.-1.blocks.-1; by default the "
-        "architecture's own",
+        help="layer that the CAM methods read, as a path below the backbone, such as encoder.layers.-1.blocks.-1; the "
+        "default is the architecture's own",
     )
     parser.add_argument("--findings", help="findings that are explained, with commas between them, in place of --top")
     parser.add_argument("--top", type=int, default=3, help="findings of an image, most probable first (default: 3)")

@@ -9,7 +9,7 @@ N = images, K = known cells of one finding in descending order of score, G = gro
 positive, E = groups of equal scores, R = sets of weights.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -42,6 +42,14 @@ class Ranking:
     end_E: Integers
     stretch_K: Integers
     stretches: int
+    _matrices: dict[int, csr_array] = field(default_factory=dict, init=False, repr=False)  # a copy starts without
+
+    def stretch_matrix(self, columns: int) -> csr_array:
+        """How many cells of each stretch belong to each column of the weights, (3 G + 1, columns); made once."""
+        if columns not in self._matrices:
+            ones_and_places = (np.ones(len(self.order_K)), (self.stretch_K, self.order_K))
+            self._matrices[columns] = csr_array(ones_and_places, shape=(self.stretches, columns))
+        return self._matrices[columns]
 
 
 def rank(score_N: Array, label_N: Array) -> Ranking:
@@ -103,10 +111,9 @@ class WeightedCells:
 
         A sparse product: each draw reads the weight of a cell once, and for all draws at a time.
         """
-        columns = (self.ranking.stretches, self.weights.shape[1])
-        one_K = np.ones(len(self.ranking.order_K))
-        place = (self.ranking.stretch_K, self.ranking.order_K)
-        of_stretch_SR = csr_array((one_K, place), shape=columns) @ np.ascontiguousarray(self._float_weights.T)
+        of_stretch_SR = self.ranking.stretch_matrix(self.weights.shape[1]) @ np.ascontiguousarray(
+            self._float_weights.T
+        )
         # Rows must be contiguous: the order of summation, and so the last bit of the average precision, then does not
         # depend on R.
         return np.ascontiguousarray(of_stretch_SR.T.astype(np.int64))[:, :-1].reshape(len(self.weights), -1, 3)

@@ -75,11 +75,12 @@ def usual_place(
 def randomised(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     """A model of the same architecture whose every weight is drawn again, as for training from scratch.
 
-    The state of the process's random generators is left as it was.
+    A run that began with this seed did not begin with these weights. The process's random generators are left as they
+    were.
     """
     config = copy.deepcopy(model.config)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
         fresh = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     parameter = next(model.parameters())
     return fresh.to(device=parameter.device, dtype=parameter.dtype).eval()

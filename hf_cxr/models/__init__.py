@@ -4,7 +4,8 @@
 - `head`: the only module that knows where the head is: `head(model)`, `features(model, pixel_values)`, folding,
   freezing, starting again.
 - `architectures`: what is checked before a model is built; `swin` and `vit` have the checks of a family. To add an
-  architecture that transformers knows, add its name to `hf_cxr.arguments.components.ARCHITECTURES`.
+  architecture that transformers knows, add its line to `hf_cxr.arguments.components.ARCHITECTURES`.
+- `map_layer`: the layer that heat maps are made of, which that line names, as a grid of places.
 - `record`: what a model was trained on, as its config.json says.
 """
 

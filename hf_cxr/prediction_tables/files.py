@@ -164,7 +164,8 @@ def shown(names: Any, most: int = 5) -> str:
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
         with pq.ParquetFile(path) as file:
-            table = file.read()
+            flat = [entry.name for entry in file.schema_arrow if not pa.types.is_nested(entry.type)]  # no embeddings
+            table = file.read(columns=flat)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
     _check_names(path, table.column_names)

@@ -123,7 +123,8 @@ def is_known_finding(name: str) -> bool:
 
 def _aliases(findings: Mapping[str, Any]) -> dict[str, str]:
     """Aliases of ChestX-ray14's findings, for those that a table spells in the same way."""
-    return {alias: name for alias, name in NIH14.aliases.items() if name in findings and alias not in findings}
+    taken = {fold(name) for name in findings}
+    return {alias: name for alias, name in NIH14.aliases.items() if name in findings and fold(alias) not in taken}
 
 
 def _patients(file: Columns) -> tuple[str, ...]:

@@ -192,7 +192,7 @@ def score_table(name: str, predictions: Predictions) -> ScoreTable:
 
 def _columns_of(file: Columns) -> tuple[dict[str, str], list[Any]]:
     """Name of a finding -> column, and what their prefixes say."""
-    names = [name for name in file.rest() if not name.startswith(NOT_SCORES)]
+    names = [name for name in file.rest() if not name.startswith(NOT_SCORES) and _has_numbers(file, name)]
     prefixed = {name: prefix for name in names for prefix in PREFIXES if name.startswith(prefix)}
     if "probability/" in prefixed.values() and "logit/" in prefixed.values():  # of one model: the exact ones
         names = [name for name in names if prefixed.get(name) != "logit/"]
@@ -207,6 +207,22 @@ def _columns_of(file: Columns) -> tuple[dict[str, str], list[Any]]:
             "finding"
         )
     return columns, [PREFIXES[prefix] for prefix in prefixed.values()]
+
+
+def _has_numbers(file: Columns, name: str) -> bool:
+    """Whether any cell of a column is a number; a name of a split or of a hospital is not a score."""
+    cells = file.frame[name]
+    if pd.api.types.is_numeric_dtype(cells.dtype):
+        return True
+    return any(_is_number(cell) for cell in cells if not is_empty(cell)) or cells.map(is_empty).all()
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _column(file: Columns, name: str) -> NDArray[np.float64]:

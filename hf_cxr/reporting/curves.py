@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Figure, Heading, Text
 from hf_cxr.reporting.numbers import in_percent, number, triple, with_interval
-from hf_cxr.reporting.plots import BLUE, GREY, empty_panel, frame, panel_title, panels
+from hf_cxr.reporting.plots import BLUE, GREY, frame, panel_title, panels
 from hf_cxr.reporting.section import Section
 
 
@@ -60,6 +60,11 @@ def curves_section(values: Mapping[str, Any]) -> Section:
             "would be too good."
         ),
     }
+    heading = Heading("ROC and precision-recall curves")
+    undefined = [name for name, band in values["roc"]["findings"].items() if not _is_defined(band)]
+    without = f"One label value only, so no curve: {', '.join(undefined)}."
+    if len(undefined) == len(values["findings"]):
+        return Section((heading, Text(without)))
     words = (
         f"Line: all {values['images']:,} images. Band: {interval} interval at each point, over "
         f"{values['resamples']:,} draws of the {values['patients']:,} patients; the whole curve lies in its band less "
@@ -70,24 +75,23 @@ def curves_section(values: Mapping[str, Any]) -> Section:
         for key, kind in KINDS.items()
     )
     return Section(
-        (Heading("ROC and precision-recall curves"), Text(words), *figures),
+        (heading, Text(words), *([Text(without)] if undefined else []), *figures),
         {kind.path: functools.partial(draw_curves, values, key) for key, kind in KINDS.items()},
     )
 
 
 def draw_curves(values: Mapping[str, Any], kind: str) -> matplotlib.figure.Figure:
-    """A panel a finding, the mean of the findings first; above each its area under the curve.
+    """A panel a finding that has a curve, the mean of the findings first; above each its area under the curve.
 
     Args:
-        values: of `evaluation.curves.Curves.to_dict`.
+        values: of `evaluation.curves.Curves.to_dict`, with at least one curve.
         kind: of `KINDS`.
     """
-    style, bands, findings = KINDS[kind], values[kind], values["findings"]
-    defined = [name for name, band in bands["findings"].items() if band["area"]["value"] is not None]
-    shown = [(f"mean of {len(defined)} findings", bands["mean"], None), *(
-        (name, band, findings[name]) for name, band in bands["findings"].items()
-    )]  # fmt: skip
-    figure, axes = panels(len(shown), 2.95, sharex=True, sharey=True)
+    style, bands = KINDS[kind], values[kind]
+    shown = [(name, band, values["findings"][name]) for name, band in bands["findings"].items() if _is_defined(band)]
+    if len(shown) > 1:
+        shown.insert(0, (f"mean of {len(shown)} findings", bands["mean"], None))
+    figure, axes = panels(len(shown), 2.95, columns=min(4, len(shown)), sharex=True, sharey=True)
     grid_K = np.array(values["grid"])
     for axis, (name, band, counts) in zip(axes, shown, strict=True):
         _panel(axis, grid_K, band, kind, counts)
@@ -97,20 +101,21 @@ def draw_curves(values: Mapping[str, Any], kind: str) -> matplotlib.figure.Figur
     return figure
 
 
+def _is_defined(band: Mapping[str, Any]) -> bool:
+    return band["area"]["value"] is not None
+
+
 def _panel(
     axis: Axes, grid_K: np.ndarray, band: Mapping[str, Any], kind: str, counts: Mapping[str, Any] | None
 ) -> None:
     if kind == "roc":
         axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
-    elif counts is not None and counts["prevalence"] is not None:
+    elif counts is not None:
         axis.axhline(counts["prevalence"], color=GREY, linewidth=0.8, linestyle="--")
-    if band["area"]["value"] is not None:
-        low_K, value_K, high_K = (np.array(band[name], dtype=np.float64) for name in ("low", "value", "high"))
-        axis.fill_between(grid_K, low_K, high_K, color=BLUE, alpha=0.22, linewidth=0)
-        start = [0] if kind == "roc" else []  # of a ROC curve, which rises at false positive rate 0
-        axis.plot([*start, *grid_K], [*start, *value_K], color=BLUE, linewidth=1.6)
-    else:
-        empty_panel(axis)
+    low_K, value_K, high_K = (np.array(band[name], dtype=np.float64) for name in ("low", "value", "high"))
+    axis.fill_between(grid_K, low_K, high_K, color=BLUE, alpha=0.22, linewidth=0)
+    start = [0] if kind == "roc" else []  # of a ROC curve, which rises at false positive rate 0
+    axis.plot([*start, *grid_K], [*start, *value_K], color=BLUE, linewidth=1.6)
     axis.set_xlim(-0.02, 1.02)
     axis.set_ylim(-0.02, 1.02)
     axis.set_xticks([0, 0.5, 1])

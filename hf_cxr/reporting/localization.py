@@ -125,17 +125,13 @@ def _conclusions(values: Mapping[str, Any]) -> list[str]:
     sentences = []
     name = title_of(values["explained"], values)
     for control in (key for key in values["maps"] if key in CONTROLS):
-        above, not_above = [], []
+        parts: dict[str, list[str]] = {"above": [], "below": [], "not clearly above or below": []}
         for statistic in JUDGED:
-            low = _nan(values["differences"][control][statistic][ALL][1])
-            (above if low > 0 else not_above).append(STATISTICS[statistic].title)
-        versus = title_of(control, values)
-        if not not_above:
-            sentences.append(f"{name} is above the {versus} by {join(above)}.")
-        elif above:
-            sentences.append(f"{name} is above the {versus} by {join(above)}, but not clearly by {join(not_above)}.")
-        else:
-            sentences.append(f"{name} is not clearly above the {versus} by {join(not_above)}.")
+            low, high = map(_nan, values["differences"][control][statistic][ALL][1:3])
+            part = "above" if low > 0 else "below" if high < 0 else "not clearly above or below"
+            parts[part].append(STATISTICS[statistic].title)
+        said = [f"{part} it by {join(titles)}" for part, titles in parts.items() if titles]
+        sentences.append(f"{name} and the {title_of(control, values)}: {'; '.join(said)}.")
     value, low, high = map(_nan, values["similarity"][ALL])
     if not math.isnan(value):
         sentences.append(
@@ -235,6 +231,7 @@ def found_curves(values: Mapping[str, Any]) -> Drawing:
             else:
                 _whiskers(axis, thresholds, value, low, high, style["color"], place)
         axis.set_xlabel(in_figure(f"{'IoBB' if name == 'iobb' else 'IoU'} that is asked for, T"))
+        axis.set_xticks(thresholds)
         axis.set_ylim(0, 1)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(color="#E5E5E5", linewidth=0.7)

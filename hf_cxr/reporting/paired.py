@@ -3,14 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
 
 from hf_cxr.evaluation import METRICS
 from hf_cxr.evaluation.metric import as_number
-from hf_cxr.reporting.document import Heading, Note, Table, Text, last_row
+from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text, last_row
 from hf_cxr.reporting.numbers import in_percent, number, p_value, signed, signed_interval
+from hf_cxr.reporting.plots import BLUE
 from hf_cxr.reporting.section import Section
+from hf_cxr.words import in_figure
 
+PICTURE = "figures/paired.png"
 LEAST_DRAWS = 0.5  # share of draws that must define a difference before a sentence is made of it
 
 
@@ -20,9 +24,44 @@ def paired_section(values: Mapping[str, Any]) -> Section:
         Heading(f"{values['first']} minus {values['second']}"),
         Text(" ".join(_macro_sentence(values, key) for key in values["metrics"]), strong=True),
         Note((*_left_out(values), *_finding_sentences(values), *_too_few_draws(values)), warning=False),
+        Figure(
+            PICTURE,
+            f"Difference of each finding, {values['first']} minus {values['second']}, with intervals",
+            "Each finding, and the macro mean below. Right of 0 the first system is better. Filled: shown to differ ("
+            "of a finding, after correction). Undefined findings have no dot.",
+        ),
         _table(values),
     ]
-    return Section(tuple(block for block in blocks if not isinstance(block, Note) or block.sentences))
+    return Section(tuple(blocks), {PICTURE: lambda: forest(values)})
+
+
+def forest(values: Mapping[str, Any]) -> matplotlib.figure.Figure:
+    """The differences of the findings and of the mean with their intervals, a panel a metric."""
+    level, names = 1 - values["confidence"], list(values["label_names"])
+    rows = [*names, "macro mean"]
+    figure = matplotlib.figure.Figure(figsize=(11, 1.5 + 0.32 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, len(values["metrics"]), sharey=True, squeeze=False)[0]
+    for axis, (key, figures) in zip(axes, values["metrics"].items(), strict=True):
+        for row, name in enumerate(rows):
+            one = (
+                {k: column[name] for k, column in figures["findings"].items()}
+                if row < len(names)
+                else figures["macro"]
+            )
+            low, high, value = (as_number(one[part]) for part in ("low", "high", "difference"))
+            differs = as_number(one.get("p_corrected", one["p"])) < level
+            axis.plot([low, high], [row, row], color=BLUE, linewidth=2)
+            axis.plot(value, row, "o", color=BLUE, markersize=6, markerfacecolor=BLUE if differs else "white")
+        axis.axvline(0, color="black", linewidth=1)
+        axis.axhline(len(names) - 0.5, color="#BBBBBB", linewidth=0.7)
+        axis.set_xlabel(f"{METRICS[key].title}: first minus second")
+        axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        axis.locator_params(axis="x", nbins=5)
+    axes[0].set_yticks(range(len(rows)), [in_figure(name.replace("_", " "), 40) for name in rows])
+    axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    return figure
 
 
 def _macro_sentence(values: Mapping[str, Any], key: str) -> str:

@@ -18,6 +18,7 @@ from hf_cxr.reporting.decision_curves import decision_curves_section
 from hf_cxr.reporting.document import Block
 from hf_cxr.reporting.localization import localization_section
 from hf_cxr.reporting.operating_points import operating_points_section
+from hf_cxr.reporting.paired import paired_section
 from hf_cxr.reporting.plots import save
 from hf_cxr.reporting.prevalence_shift import prevalence_shift_section
 from hf_cxr.reporting.reliability import reliability_section
@@ -26,6 +27,7 @@ from hf_cxr.reporting.stress import stress_section
 from hf_cxr.reporting.subgroups import subgroups_section
 
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
+    "paired": paired_section,
     "curves": curves_section,
     "reliability": reliability_section,
     "calibration_maps": calibration_maps_section,

@@ -164,18 +164,20 @@ def decision_curves(given: Given) -> Any:
 
 def subgroups(given: Given) -> Any:
     test = given.test
-    attributes, _ = image_attributes(
+    attributes, left_out = image_attributes(
         test.labels,
         sex=test.sex,
         age=test.age,
         view=test.view,
         follow_up=follow_up_numbers(test.image_ids),
         columns=test.extra,
+        crossings=[("sex", "view")],
     )
     return measure_subgroups(
         *given.scores,
         given.draws,
         attributes,
+        left_out=left_out,
         label_names=given.names,
         threshold_C=None if given.points is None else given.points.threshold_C(given.names),
         confidence=given.confidence,

@@ -23,7 +23,7 @@ from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
 from hf_cxr.run.analysis import analyse
 from hf_cxr.run.data import load
-from hf_cxr.run.evaluate_tables import check_split, compare_with
+from hf_cxr.run.evaluate_tables import check_against, check_split, compare_with, labels_of_source
 from hf_cxr.run.evaluation import Evaluation
 from hf_cxr.run.measuring import interval_settings, measure_predictions, predict_split
 from hf_cxr.run.mistakes import mistakes_page
@@ -71,6 +71,8 @@ def evaluate(
     classifier = Classifier(model, revision=revision)  # first: it is quick to refuse, and data are not
     source = load(args)
     check_split(source, split)
+    if against:
+        check_against(labels_of_source(source, split), model, against, kind=against_kind, split=split)
     source.check_pixels(classifier.pixels.resize_size, classifier.pixels.resample)
     identity = {
         "model_sha256": fingerprint(model_folder(model, revision)),
@@ -121,12 +123,13 @@ def evaluate(
         )
         analysis["stress"] = plain(measured.to_dict())
     how = {"kind": against_kind, "split": split, **interval_settings(args)}
-    paired = against and compare_with(predictions, model, against, **how)
+    if against:
+        analysis["paired"] = plain(compare_with(predictions, model, against, **how).to_dict())
     sheet = None
     if mistakes is not None and PartialState().is_main_process:
         title = f"Most confident mistakes of {model} on {source.name}, {split}"
         sheet = mistakes_page(title, predictions, images, most=mistakes)
-    more = {"analysis": analysis, "paired": paired, "mistakes": sheet}
+    more = {"analysis": analysis, "mistakes": sheet}
     return Evaluation(model, identity, trained_on, measured_on, report, predictions, **more)
 
 

@@ -19,7 +19,7 @@ from hf_cxr.data import Source, label_matrix, load_source
 from hf_cxr.evaluation import evaluate_predictions
 from hf_cxr.evaluation.operating_points import choose_operating_points
 from hf_cxr.evaluation.paired import Paired, measure_paired
-from hf_cxr.files import file_sha256
+from hf_cxr.files import file_sha256, plain
 from hf_cxr.prediction_tables import Found, LabelTable, ScoreTable, find_predictions, match, read_labels, read_scores
 from hf_cxr.prediction_tables.ids import match_ids
 from hf_cxr.prediction_tables.match import check_same_labels
@@ -141,12 +141,12 @@ def evaluate_tables(
     )
     if report.undefined():
         logger.warning("one label value only, so no AUC and no AP, of %s", ", ".join(report.undefined()))
-    paired = None
     if inputs.against:
         how = {"resamples": resamples, "confidence": confidence, "seed": seed}
         paired = compare_with(
             predictions, inputs.predictions, inputs.against, kind=inputs.against_kind, split=split, **how
         )
+        analysis["paired"] = plain(paired.to_dict())
     trained_on = predictions.metadata.get("split")
     facts = {**labels.facts, "split": split, **matched.facts}
     return Evaluation(
@@ -158,7 +158,6 @@ def evaluate_tables(
         predictions,
         validation=validation,
         analysis=analysis,
-        paired=paired,
     )
 
 
@@ -240,6 +239,29 @@ def check_patients_apart(test: Predictions, validation: Predictions) -> None:
             f"{len(both):,} patients are in the validation scores and in the {test.split} scores, such as "
             f"{', '.join(both[:3])}; give validation scores of other patients"
         )
+
+
+def check_against(
+    labels: LabelTable, name: str, against: str, *, kind: str | None = None, split: str = "test"
+) -> None:
+    """Refuse a second system that cannot be compared, before the first one predicts.
+
+    Args:
+        labels: of the images that will be predicted.
+        name: of the first system.
+        against, kind, split: as in `compare_with`.
+
+    Raises:
+        ValueError: see `compare_with`.
+    """
+    if name == against:
+        raise ValueError(
+            f"--against {against} is the model itself, and a system compared with itself has no difference"
+        )
+    scores = read_scores(find_predictions(against, split).scores)
+    both = match(scores, labels, kind=kind, shared=True, split=split)
+    if scores.has_labels:
+        check_same_labels(both.predictions, scores.own_labels())
 
 
 def check_split(source: Source, split: str) -> None:

@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from hf_cxr.evaluation import EvaluationReport
-from hf_cxr.evaluation.paired import Paired
 from hf_cxr.files import write_json, write_text
 from hf_cxr.prediction_tables.folders import PREDICTIONS, VALIDATION_PREDICTIONS
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.document import Document
 from hf_cxr.reporting.evaluation import evaluation_document
 from hf_cxr.reporting.mistakes import SHEET
-from hf_cxr.reporting.paired import paired_section
 from hf_cxr.reporting.sections import draw_sections
 from hf_cxr.run.analysis import write_analysis
 from hf_cxr.run.result_folder import (
     EVALUATION,
     PAGE,
-    PAIRED,
     write_whole,
 )
 
@@ -39,7 +36,6 @@ class Evaluation:
         validation: predictions of the validation split, if they were given: what calibration and operating points are
             fitted on.
         analysis: what was measured beside the metrics, see `run.analysis`.
-        paired: the difference to another system on the same images, if one was given.
         mistakes: the contact sheet of the most confident mistakes (`mistakes.mistakes_page`), if it was asked for.
     """
 
@@ -51,7 +47,6 @@ class Evaluation:
     predictions: Predictions
     validation: Predictions | None = None
     analysis: dict[str, Any] = dataclasses.field(default_factory=dict)
-    paired: Paired | None = None
     mistakes: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,16 +61,13 @@ class Evaluation:
 
     def document(self) -> Document:
         """What a reader sees of it."""
-        document = evaluation_document(
+        return evaluation_document(
             self.model,
             self.report,
             facts=self.measured_on,
             split=self.measured_on["split"],
             analysis=self.analysis,
         )
-        if self.paired is None:
-            return document
-        return dataclasses.replace(document, blocks=(*document.blocks, *paired_section(self.paired.to_dict()).blocks))
 
     def write(self, place: Path) -> None:
         """The predictions, the page and, last, evaluation.json; then the contact sheet, in a folder of its own.
@@ -89,14 +81,12 @@ class Evaluation:
             dataclasses.replace(self.predictions, metadata=metadata).save(folder / PREDICTIONS)
             if self.validation is not None:
                 self.validation.save(folder / VALIDATION_PREDICTIONS)
-            if self.paired is not None:
-                write_json(folder / PAIRED, self.paired.to_dict())
             write_analysis(folder, self.analysis)
             with tempfile.TemporaryDirectory() as pictures:  # the page embeds them
                 draw_sections(self.analysis, Path(pictures))
                 write_text(folder / PAGE, self.document().to_html(pictures))
             write_json(folder / EVALUATION, self.to_dict())
 
-        write_whole(place, write, last=EVALUATION)
+        write_whole(place, write, last=EVALUATION, optional=(VALIDATION_PREDICTIONS,))
         if self.mistakes is not None:
             write_text(place / SHEET, self.mistakes)

@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from hf_cxr.config import RunArguments
 from hf_cxr.data import Source, is_streamed, map_labels
@@ -189,8 +190,8 @@ def _score(explainers: Sequence[Explainer], rows: datasets.Dataset, boxes_N: Seq
     for row, boxes in enumerate(tqdm(boxes_N, "Scoring maps", unit="image", disable=None)):
         with image_errors_explained():
             explained = first.explain(grey_of(undecoded[row]), findings=tuple(boxes))
-        maps, unlearnt_Chw = _maps(explainers, explained, boxes, unlearnt, rng)
-        maps["usual_place"] = np.stack([usual[patients[row], name] for name in boxes])
+        usual_CHW = np.stack([usual[patients[row], name] for name in boxes])
+        maps, unlearnt_Chw = _maps(explainers, explained, boxes, usual_CHW, unlearnt, rng)
         for number, (name, box_K4) in enumerate(boxes.items()):
             for key, map_CHW in maps.items():
                 measured.scores.setdefault(key, []).append(score_map(map_CHW[number], box_K4))
@@ -202,23 +203,33 @@ def _score(explainers: Sequence[Explainer], rows: datasets.Dataset, boxes_N: Seq
 
 
 def _maps(
-    explainers: Sequence[Explainer], explained: Explained, boxes: Boxes, unlearnt: Any, rng: np.random.Generator
+    explainers: Sequence[Explainer],
+    explained: Explained,
+    boxes: Boxes,
+    usual_CHW: NDArray[np.float32],
+    unlearnt: PreTrainedModel,
+    rng: np.random.Generator,
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
-    """Maps of one image in the frame of scoring, by key; and those of random weights on the grid."""
+    """Maps of one image in the frame of scoring, by key, controls last; and those of random weights on the grid."""
     first, geometry, grid = explainers[0], explained.geometry, explained.raw_Chw.shape[1:]
     pixels, names = first.predictor.pixels, first.predictor.label_names
     pixel_11SS = torch.from_numpy(resize_grey(explained.grey_HW, pixels.resize_size, pixels.resample))[None, None]
     columns = [names.index(name) for name in boxes]
     unlearnt_Chw = first.raw_maps(pixel_11SS, columns, model=unlearnt)
-    raw = {_key(first): explained.raw_Chw}
-    raw |= {_key(other): other.raw_maps(pixel_11SS, columns) for other in explainers[1:]}
-    raw |= {
-        "random": random_maps((len(boxes), *grid), rng),
-        "centre": np.stack([centre_map(geometry, SCORED_AT)] * len(boxes)),
-        "randomised_weights": unlearnt_Chw,
-        GRID_LIMIT: np.stack([coverage(box_K4, geometry, *grid) for box_K4 in boxes.values()]),
+
+    def framed(raw_Chw: NDArray[np.float32]) -> NDArray[np.float32]:
+        return geometry.resample(raw_Chw, SCORED_AT, SCORED_AT)
+
+    maps = {_key(first): framed(explained.raw_Chw)}
+    maps |= {_key(other): framed(other.raw_maps(pixel_11SS, columns)) for other in explainers[1:]}
+    maps |= {
+        "random": framed(random_maps((len(boxes), *grid), rng)),
+        "centre": framed(np.stack([centre_map(geometry, SCORED_AT)] * len(boxes))),
+        "usual_place": usual_CHW,
+        "randomised_weights": framed(unlearnt_Chw),
+        GRID_LIMIT: framed(np.stack([coverage(box_K4, geometry, *grid) for box_K4 in boxes.values()])),
     }
-    return {key: geometry.resample(maps, SCORED_AT, SCORED_AT) for key, maps in raw.items()}, unlearnt_Chw
+    return maps, unlearnt_Chw
 
 
 def _key(explainer: Explainer) -> str:

@@ -11,7 +11,7 @@ anything else: a run, a checkpoint, prepared images, an ensemble, the figures of
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from hf_cxr.locks import acquired
 from hf_cxr.prediction_tables.folders import PREDICTIONS
 from hf_cxr.predictions import Predictions
 
-EVALUATION, PAGE, PAIRED = "evaluation.json", "evaluation.html", "paired.json"
+EVALUATION, PAGE = "evaluation.json", "evaluation.html"
 REPAIR = "give another --out"
 # What a folder of something else holds: nothing is written beside these.
 FOREIGN = (
@@ -123,7 +123,7 @@ def check_ensemble_place(place: Path) -> None:
         raise ValueError(f"{place} is not empty (it holds {min(names)}); {REPAIR}")
 
 
-def write_whole(place: Path, write: Callable[[Path], None], *, last: str) -> None:
+def write_whole(place: Path, write: Callable[[Path], None], *, last: str, optional: Collection[str] = ()) -> None:
     """Write a folder beside its place, then give it its name.
 
     Where an earlier result of the same kind stands, its ``last`` file goes first and the new one comes at the very
@@ -133,6 +133,7 @@ def write_whole(place: Path, write: Callable[[Path], None], *, last: str) -> Non
         place: from `held`.
         write: writes all files into the folder it is given.
         last: the file that says that the folder is complete.
+        optional: files that a result need not have: those of an earlier result that this one lacks are removed.
     """
     beside = _beside(place)
     beside.mkdir()
@@ -140,8 +141,13 @@ def write_whole(place: Path, write: Callable[[Path], None], *, last: str) -> Non
         write(beside)
         if place.is_dir():
             (place / last).unlink(missing_ok=True)
-            for file in sorted(beside.iterdir(), key=lambda file: file.name == last):
-                os.replace(file, place / file.name)
+            for name in optional:
+                if not (beside / name).exists():
+                    (place / name).unlink(missing_ok=True)
+            files = [file.relative_to(beside) for file in beside.rglob("*") if file.is_file()]
+            for file in sorted(files, key=lambda file: file == Path(last)):
+                (place / file).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(beside / file, place / file)
         else:
             os.replace(beside, place)
     finally:

@@ -62,6 +62,13 @@ def write_plan(folder, **changes):
         ({"tune": {"grid": {"loss": ["bce"]}}}, "loss .*tuned .*BCE"),
         ({"tiers": {"body": 3}}, "body in tiers"),
         ({"resamples": 5}, "at least 100"),
+        ({"methods": METHODS | {"T": {"predictions": "gone.csv"}}}, "predictions of T .*no such file: gone.csv"),
+        ({"methods": METHODS | {"T": {"predictions": ".", "loss": "bce"}}}, "loss of T .*file of predictions"),
+        (
+            {"methods": METHODS | {"T": {"predictions": ".", "scores": "odds"}}},
+            "scores of T .*probabilities or logits",
+        ),
+        ({"methods": METHODS | {"BCE": {"predictions": "."}}}, "baseline BCE .*must be trained"),
         ({"confidence": 95}, "between 0 and 1"),
         (
             {"confidence": 0.99},
@@ -72,6 +79,17 @@ def write_plan(folder, **changes):
 def test_bad_plans_are_refused_at_the_door(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         load_plan(write_plan(tmp_path, **changes))
+
+
+def test_a_row_may_be_a_file_which_is_checked_before_anything_is_trained(tmp_path, capsys):
+    (tmp_path / "theirs.csv").write_text("image,Mass\nsynthetic_99999_000.png,0.5\n")
+    path = write_plan(tmp_path, methods=METHODS | {"Theirs": {"predictions": "theirs.csv", "scores": "logits"}})
+    plan = load_plan(path)
+    assert (list(plan.methods), list(plan.files)) == (list(METHODS), ["Theirs"])
+    assert (plan.files["Theirs"].path, plan.files["Theirs"].kind) == (tmp_path / "theirs.csv", "logits")
+    assert hf_cxr_main(["compare", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "no image of the scores in" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()
 
 
 def test_a_repeated_name_is_refused(tmp_path):

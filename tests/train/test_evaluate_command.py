@@ -147,6 +147,57 @@ def test_another_dataset_leaves_the_runs_own_behind(tmp_path, table, own):
     assert np.isnan(predictions.labels).sum() == 4 * 13
 
 
+def test_a_table_of_test_images_alone_is_measured_and_trains_nothing(run, table, tmp_path, capsys):
+    (tmp_path / "t.yaml").write_text(
+        "files: {test: table.csv}\nimage_path: '{image}'\npatient_column: patient\n"
+        "label_format: columns\nfindings: {Mass: Mass}\n"
+    )
+    assert evaluate(run / "config.yaml", "--model", run, *table, "--out", tmp_path / "out") == 0
+    assert f"{tmp_path / 'out'}/evaluation.html" in capsys.readouterr().out
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert written["all"]["counts"]["images"] == 8
+    assert (written["shared_findings"], written["model_findings"]) == (1, 14)
+    assert evaluate("--model", run, *table, "--split", "validation") == 2
+    assert "has no validation images; measure --split test" in capsys.readouterr().err
+    assert main(["train", *map(str, table), "--output_dir", str(tmp_path / "trained")]) == 2
+    assert "has no image in train and validation" in capsys.readouterr().err
+
+
+@pytest.mark.skipif("HF_CXR_NIH_ROOT" not in os.environ, reason="HF_CXR_NIH_ROOT names no NIH release")
+def test_a_run_on_phantoms_is_measured_on_the_nih_release_and_its_scores_again_without_it(run, tmp_path, capsys):
+    nih = ["--dataset", "nih", "--nih_root", os.environ["HF_CXR_NIH_ROOT"]]
+    words = [*nih, "--missing_images", "skip", "--out", tmp_path / "out"]
+    assert evaluate(run / "config.yaml", "--model", run, *words) == 0
+    first = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert (first["dataset"], first["synthetic"], "shared_findings" in first) == ("ChestX-ray14", False, False)
+    again = ["--predictions", tmp_path / "out", *nih, "--out", tmp_path / "again", "--bootstrap_resamples", "10"]
+    if first["missing_images"]:
+        capsys.readouterr()
+        assert evaluate(*again) == 2  # the official list has more images than the folder
+        assert "have no score" in capsys.readouterr().err
+        again.append("--shared")
+    assert evaluate(*again) == 0
+    second = json.loads((tmp_path / "again" / "evaluation.json").read_text())
+    assert second["all"]["auc"]["value"] == first["all"]["auc"]["value"]
+    assert second["all"]["counts"] == first["all"]["counts"]
+
+
+def test_a_model_is_compared_with_another_systems_file(run, table, tmp_path, capsys):
+    (tmp_path / "theirs.csv").write_text("file,Mass\n2,0.9\n3,0.2\n6,0.4\n7,0.1\n")
+    words = ["--model", run, *table, "--against", tmp_path / "theirs.csv"]
+    assert evaluate(*words, "--out", tmp_path / "out") == 0
+    paired = json.loads((tmp_path / "out" / "analysis.json").read_text())["paired"]
+    assert (paired["images"], paired["label_names"]) == (4, ["Mass"])
+    assert paired["metrics"]["auc"]["macro"]["second"] == 0.75
+    for content, message in (("file,Mass\nx,0.9\n", "no image of the scores"), ("file,Mass\n2,9\n", "outside")):
+        (tmp_path / "theirs.csv").write_text(content)
+        capsys.readouterr()
+        assert evaluate(*words) == 2
+        printed = capsys.readouterr().err
+        assert message in printed
+        assert "Predicting" not in printed
+
+
 def test_an_image_that_cannot_be_read_is_refused_first_or_counted_once(run, tmp_path, table, capsys):
     (tmp_path / "2.png").write_bytes(b"not an image")
     words = ["--model", run, *table, "--out", tmp_path / "out"]

@@ -89,11 +89,11 @@ def test_each_label_is_covered_at_each_level_on_test_like_data(rng):
     either = []
     for one in measured.levels:
         for side in ("positive_coverage", "negative_coverage"):
-            assert one.shares_C[side].value == pytest.approx([one.fitted.coverage] * 2, abs=0.04)
-            assert (one.shares_C[side].low < one.shares_C[side].value).all()
-        shares = sum(one.shares_C[name].value for name in ("present", "absent", "either", "empty"))
+            assert one.shares_C[side].value_X == pytest.approx([one.fitted.coverage] * 2, abs=0.04)
+            assert (one.shares_C[side].low_X < one.shares_C[side].value_X).all()
+        shares = sum(one.shares_C[name].value_X for name in ("present", "absent", "either", "empty"))
         assert shares == pytest.approx([1, 1])
-        assert one.macro["either"].value == pytest.approx(one.shares_C["either"].value.mean())
+        assert one.macro["either"].value == pytest.approx(one.shares_C["either"].value_X.mean())
         either.append(one.macro["either"].value)
     assert either[1] > either[0] + 0.1, "more coverage, more abstention"
     assert measured.levels[1].macro["accuracy_decided"].value > measured.levels[0].macro["accuracy_decided"].value

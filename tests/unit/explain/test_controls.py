@@ -44,7 +44,7 @@ def test_the_usual_place_is_that_of_other_patients():
 
 
 def test_randomised_weights_share_nothing_with_the_trained_ones():
-    torch.manual_seed(5)
+    torch.manual_seed(0)  # the seed that is asked for below: a run's own initial weights are not drawn again
     model = fresh("swin", MODELS["swin"], ("Mass", "Nodule"), 32).eval()
     state = torch.random.get_rng_state()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

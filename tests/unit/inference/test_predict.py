@@ -319,7 +319,7 @@ def test_cells_that_begin_like_a_formula_are_quoted_by_flag(model, images, tmp_p
 @pytest.fixture(scope="module")
 def calling(tmp_path_factory) -> Path:
     """A model that has operating points for two of its findings."""
-    folder = save_model(tmp_path_factory.mktemp("calling"), 0)
+    folder = save_model(tmp_path_factory.mktemp("calling"), seed=0)
     config = json.loads((folder / "config.json").read_text())
     reached = {"sensitivity": 0.9, "specificity": 0.6, "positives": 12, "negatives": 80}
     points = {

@@ -171,6 +171,15 @@ def test_findings_are_matched_by_alias_and_synonym_and_the_rest_is_listed():
         read(scores(), labels().rename(columns={"Mass": "Hernia"}))
 
 
+def test_columns_of_text_and_of_lists_are_no_findings(tmp_path):
+    labels().to_csv("labels.csv", index=False)
+    wide = scores(split=["test"] * 4, embedding=[[0.1, 0.2]] * 4)
+    wide.to_parquet("scores.parquet")
+    matched = match(read_scores("scores.parquet"), read_labels("labels.csv"))
+    assert "model_findings" not in matched.facts
+    np.testing.assert_array_equal(matched.predictions.probabilities[:, 0], [0.9, 0.2, 0.6, 0.1])
+
+
 # Labels
 
 
@@ -206,6 +215,15 @@ def test_uncertain_and_empty_cells_are_unknown_and_other_columns_are_kept():
     assert found.sex == ("M", "F", "F", None)
     assert found.extra == {"ward": ("A", "B", None, "C"), "dose": (1.5, 2.0, None, 3.0)}
     assert Predictions.load(found.save("p.parquet")).extra == found.extra
+
+
+def test_a_table_with_two_synonyms_keeps_them_apart():
+    table = labels(**{"Effusion": [1, 0, 0, 0], "pleural_effusion": [0, 1, 0, 0]})
+    table.to_csv("labels.csv", index=False)
+    found = read_labels("labels.csv")
+    assert [found.label_names.index(name) for name in found.label_names] == [0, 1, 2]
+    with pytest.raises(ValueError, match="matches several findings of the labels"):
+        read(scores(**{"Pleural Effusion": [0.1] * 4}), table, shared=True)
 
 
 def test_labels_may_be_in_the_file_of_the_scores():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from hf_cxr.evaluation.calibration_maps import compare_calibration_maps
+from hf_cxr.evaluation.calibration_maps import measure_calibration_maps
 from hf_cxr.evaluation.conformal import measure_conformal
 from hf_cxr.evaluation.draws import PatientDraws
 from hf_cxr.evaluation.prevalence_shift import measure_prevalence_shift
@@ -42,11 +42,13 @@ def values():
     draws = PatientDraws.of(patient_N, resamples=50)
     validation = data(1)
     measured = {
-        "reliability": measure_reliability(expit(logit_NC), label_NC, draws, NAMES),
-        "calibration_maps": compare_calibration_maps(3 * logit_NC + 1, label_NC, draws, NAMES),
-        "prevalence_shift": measure_prevalence_shift(logit_NC, label_NC, draws, NAMES, [0.2, 0.05, 0.0, np.nan]),
+        "reliability": measure_reliability(expit(logit_NC), label_NC, draws, label_names=NAMES),
+        "calibration_maps": measure_calibration_maps(3 * logit_NC + 1, label_NC, draws, label_names=NAMES),
+        "prevalence_shift": measure_prevalence_shift(
+            logit_NC, label_NC, draws, [0.2, 0.05, 0.0, np.nan], label_names=NAMES
+        ),
         "conformal": measure_conformal(
-            (expit(validation[0]), *validation[1:]), expit(logit_NC), label_NC, draws, NAMES
+            expit(logit_NC), label_NC, draws, (expit(validation[0]), *validation[1:]), label_names=NAMES
         ),
     }
     return json.loads(json.dumps({key: one.to_dict() for key, one in measured.items()}, allow_nan=False))

@@ -8,6 +8,7 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -26,6 +27,7 @@ from hf_cxr.reporting.comparison import (
     tables,
 )
 from hf_cxr.reporting.comparison.figures import has_loss_of_a_cell, loss_curves
+from hf_cxr.reporting.comparison.score_files import ScoreFile
 
 
 def run_folder(path, *, gain=0.0, seed=0, images=240, method="bce", fingerprint="f", turn=False, missing=None):
@@ -397,3 +399,62 @@ def test_method_names_are_shown_literally_in_markdown(planted):
     assert rows
     assert all(row.startswith("| a\\|b \\*c\\* |") for row in rows)
     assert "*c*" not in text
+
+
+# Rows that are only a file of predictions
+
+
+@pytest.fixture
+def theirs(planted, tmp_path):
+    """Another program's CSV: the better method's first run, in another order."""
+    test = Predictions.load(planted["Better"][0] / "predictions" / "test.parquet")
+    frame = pd.DataFrame(test.probabilities, columns=NIH14).assign(path=[f"/x/{one}.png" for one in test.image_ids])
+    frame.sample(frac=1, random_state=0).to_csv(tmp_path / "theirs.csv", index=False)
+    return tmp_path / "theirs.csv"
+
+
+def test_a_file_is_measured_like_the_run_it_is_of(planted, theirs):
+    runs = {name: {0: by_seed[0]} for name, by_seed in planted.items()}
+    files = {"Theirs": ScoreFile(theirs)}
+    both = compare_runs("both", runs, baseline="BCE", resamples=200, files=files)
+    for key in headline_metrics():
+        own, file = both.metric(key)["Better"], both.metric(key)["Theirs"]
+        np.testing.assert_allclose(file.finding_C, own.finding_C, rtol=0, atol=1e-6)
+        assert file.difference.value == pytest.approx(own.difference.value, abs=1e-6)
+        assert file.difference.by_seed == {}
+        assert own.difference.by_seed
+    document = comparison_document(both)
+    page = document.to_markdown()
+    assert "Theirs was not trained here: its scores were read from theirs.csv" in page
+    assert "3 methods and 1 not trained here, 3 runs" in page
+    assert "higher in – seeds" not in page
+    row = next(row for row in tables.methods(both).rows if row[0] == "Theirs")
+    assert row[1] == "file"
+    assert json.loads(document.to_json())["methods"]["Theirs"]["predictions"] == str(theirs)
+    assert set(figures.draw(both)) >= {"differences", "roc"}
+    # It is one more comparison to correct for
+    alone = compare_runs("alone", runs, baseline="BCE", resamples=200)
+    assert both.compared("auc")["Better"].p_corrected > alone.compared("auc")["Better"].p_corrected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame[5:], "Theirs: .*theirs.csv has no score of 5 of the 240 test images"),
+        (lambda frame: frame.drop(columns="Hernia"), "Theirs: .*theirs.csv has no score of Hernia"),
+        (lambda frame: frame.assign(Mass=2.0), "column 'Mass' is 2 .*outside"),
+    ],
+)
+def test_files_that_cannot_stand_beside_the_runs_are_refused(planted, theirs, change, message):
+    change(pd.read_csv(theirs)).to_csv(theirs, index=False)
+    with pytest.raises(ValueError, match=message):
+        compare_runs("both", planted, baseline="BCE", resamples=200, files={"Theirs": ScoreFile(theirs)})
+
+
+def test_a_run_with_other_labels_is_refused_as_a_row(planted, tmp_path):
+    other = run_folder(tmp_path / "other", gain=0.6)
+    path = other / "predictions" / "test.parquet"
+    test = Predictions.load(path)
+    dataclasses.replace(test, labels=1 - test.labels).save(path)
+    with pytest.raises(ValueError, match="3,360 labels of the same images differ"):
+        compare_runs("both", planted, baseline="BCE", resamples=200, files={"Other": ScoreFile(other)})

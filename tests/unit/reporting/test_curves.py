@@ -8,9 +8,9 @@ import pytest
 from hf_cxr.evaluation import PatientDraws
 from hf_cxr.evaluation.curves import measure_curves
 from hf_cxr.reporting.curves import KINDS, curves_section, draw_curves
-from hf_cxr.reporting.document import Figure, Heading
+from hf_cxr.reporting.document import Figure, Heading, Text
 
-NAMES = ("Mass", r"$\frac{$ _x_", "Pleural_Thickening")
+NAMES = ("Mass", "Hernia", r"Pleural_Thickening $\frac{$")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def values():
 
 def test_lines_and_bands_are_those_that_were_measured(values):
     for kind, style in KINDS.items():
-        mean, mass, undefined, thickening, *_ = draw_curves(values, kind).axes
+        mean, mass, thickening = draw_curves(values, kind).axes
         band = values[kind]["findings"]["Mass"]
         line = mass.get_lines()[-1]
         np.testing.assert_array_equal(line.get_ydata()[-101:], band["value"])
@@ -36,18 +36,29 @@ def test_lines_and_bands_are_those_that_were_measured(values):
         np.testing.assert_array_equal(mean.get_lines()[-1].get_ydata()[-101:], values[kind]["mean"]["value"])
         assert "mean of 2 findings" in mean.get_title(loc="left")
         assert f"{style.area} {band['area'][0]:.3f} (" in mass.texts[0].get_text()
-        assert "no curve" in undefined.texts[0].get_text()
-        assert not undefined.collections
-        assert thickening.get_title(loc="left") == "Pleural Thickening"
+        assert thickening.get_title(loc="left").startswith("Pleural Thickening")
     chance = draw_curves(values, "precision_recall").axes[1].get_lines()[0]
     assert set(chance.get_ydata()) == {values["findings"]["Mass"]["prevalence"]}
 
 
 def test_every_figure_of_the_section_is_drawn_and_any_name_is_text(values, tmp_path):
     section = curves_section(values)
+    assert any(NAMES[1] in block.text for block in section.blocks if isinstance(block, Text))  # has no curve
     assert isinstance(section.blocks[0], Heading)
     assert {block.path for block in section.blocks if isinstance(block, Figure)} == set(section.drawings)
     for draw in section.drawings.values():
         figure = draw()
         figure.set_layout_engine("none")
         figure.savefig(tmp_path / "a.png", dpi=30)  # a formula in a name would raise
+
+
+def test_one_finding_has_no_mean_and_none_has_no_figure():
+    label_NC = np.column_stack([np.arange(20) % 2, np.zeros(20)]).astype(float)
+    score_NC = np.random.default_rng(0).random((20, 2))
+    draws = PatientDraws.of(np.arange(20), resamples=5)
+    one = measure_curves(score_NC, label_NC, draws, label_names=NAMES[:2]).to_dict()
+    (axis,) = draw_curves(one, "roc").axes
+    assert axis.get_title(loc="left") == "Mass"
+    none = curves_section(measure_curves(score_NC, 0 * label_NC, draws, label_names=NAMES[:2]).to_dict())
+    assert not none.drawings
+    assert "Mass, Hernia" in none.blocks[1].text

@@ -42,9 +42,16 @@ def values_of(good: bool, **kwargs):
 def test_a_map_is_above_a_control_where_the_interval_of_the_difference_is(good):
     section = localization_section(values_of(good))
     text = Document("Page", section.blocks).to_markdown()
-    assert ("is above the random map" in text) is good
-    assert ("is not clearly above the random map" in text) is not good
+    rows = {control: text.split(f"the {title}: ")[1].split("\n")[0] for control, title in CONTROLS.items()}
+    assert all(row.startswith("above it by pointing game, energy") is good for row in rows.values())
     assert "weights: 0.10 (0.10 to 0.10)" in text
+
+
+def test_a_map_below_a_control_is_said_to_be_below():
+    values = values_of(True)
+    values["differences"]["centre"]["pointing"]["all boxes"] = [-0.2, -0.3, -0.1, 0.002]
+    text = Document("Page", localization_section(values).blocks).to_markdown()
+    assert "; below it by pointing game" in text
 
 
 def test_every_map_and_every_finding_has_its_row_in_every_form():

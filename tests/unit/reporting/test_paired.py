@@ -7,7 +7,7 @@ import pytest
 
 from hf_cxr.evaluation.paired import measure_paired
 from hf_cxr.files import plain
-from hf_cxr.reporting.document import Document, Note, Table, Text
+from hf_cxr.reporting.document import Document, Figure, Note, Table, Text
 from hf_cxr.reporting.paired import paired_section
 
 
@@ -47,6 +47,22 @@ def test_a_difference_is_said_with_its_finding_and_undefined_is_named(label_NC):
     assert [row[0] for row in table.rows] == ["finding 0", "finding 1", "finding 2", "macro mean"]
     assert "undefined" in table.rows[2]
     assert "finding 0" in Document("page", blocks).to_markdown()
+
+
+def test_the_picture_has_a_dot_for_each_defined_finding_and_fills_those_that_differ(label_NC):
+    rng = np.random.default_rng(1)
+    good_NC = np.clip(0.5 * label_NC + 0.5 * rng.random((120, 3)), 0, 1)
+    poor_NC = good_NC.copy()
+    poor_NC[:, 0] = rng.random(120)
+    found = section(good_NC, poor_NC, label_NC)
+    [picture] = [block for block in found.blocks if isinstance(block, Figure)]
+    figure = found.drawings[picture.path]()
+    for axis in figure.axes:
+        dots = [line for line in axis.lines if line.get_marker() == "o"]
+        filled = [dot.get_markerfacecolor() != "white" for dot in dots]
+        defined = [not np.isnan(float(np.squeeze(dot.get_xdata()))) for dot in dots]
+        assert defined == [True, True, False, True]
+        assert filled == [True, False, False, True]
 
 
 def test_no_difference_is_not_called_equal(label_NC):

@@ -40,10 +40,10 @@ def test_losses_are_drawn_as_given_and_the_infinite_ends_are_cut():
 def test_methods_differ_in_dash_and_not_in_colour_alone():
     for number in range(8):
         for other in range(number):
-            one, two = plots._line(number), plots._line(other)
+            one, two = plots.line_style(number), plots.line_style(other)
             assert one["color"] != two["color"]
             assert one["linestyle"] != two["linestyle"]
-    assert plots._line(8) != plots._line(0)
+    assert plots.line_style(8) != plots.line_style(0)
 
 
 def test_mean_probabilities_are_placed_by_finding_frequent_first():
@@ -122,7 +122,6 @@ def test_every_figure_draws_any_name_as_it_is():
     methods = {name: (0.1, 0.05, 0.2, [0.1]) for name in names}
     title = r"$\frac{$ " + "long " * 60
     figures = {
-        "roc": plots.roc_curves(score_NC, label_NC, names, ["caption"] * count, title),
         "methods": drawings.roc_comparison({name: [score_NC] for name in names}, label_NC, names, title),
         "probability": drawings.mean_probability(dict.fromkeys(names, pair), pair[0], names, title),
         "loss": drawings.loss_over_probability(curves, np.linspace(0, 1, 50), title),

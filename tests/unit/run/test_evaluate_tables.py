@@ -55,6 +55,7 @@ def test_scores_and_labels_become_an_evaluation(files, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "out/evaluation.html" in printed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "analysis.json",
         "evaluation.html",
         "evaluation.json",
         "predictions.parquet",
@@ -102,12 +103,15 @@ def test_two_systems_are_compared_on_what_both_have(files, tmp_path, capsys):
     assert evaluate(*words, "--out", "out") == 0
     printed = capsys.readouterr().out
     assert "good_test.csv minus poor_test.csv" in printed
-    paired = json.loads((tmp_path / "out" / "paired.json").read_text())
+    paired = json.loads((tmp_path / "out" / "analysis.json").read_text())["paired"]
     assert (paired["images"], paired["label_names"]) == (35, ["Mass", "Nodule"])
     assert paired["left_out"]["images of the first"] == 5
     assert paired["left_out"]["findings of the first"] == ["Edema"]
     assert paired["metrics"]["auc"]["macro"]["difference"] > 0
     assert "minus poor_test.csv" in (tmp_path / "out" / "evaluation.html").read_text()
+    assert evaluate(*words[:4], "--out", "out") == 0  # the same without the second system: nothing of it stays
+    assert [path.name for path in (tmp_path / "out").rglob("pair*")] == []
+    assert "minus poor_test.csv" not in (tmp_path / "out" / "evaluation.html").read_text()
 
 
 def test_a_second_system_with_other_labels_is_refused(files, capsys):
@@ -185,7 +189,7 @@ def test_the_labels_may_be_those_of_a_dataset(tmp_path, capsys):
     [
         ([], "say what to measure: --model RUN_OR_HUB_ID, or --predictions FILE"),
         (["--labels", "l.csv"], "--labels goes with --predictions"),
-        (["--predictons", "s.csv"], "did you mean --model or --predictions?"),
+        (["--predictons", "s.csv"], "did you mean --predictions?"),
         (["--predictions", "good_test.csv", "--lables", "l.csv"], "did you mean --labels?"),
         (["--predictions", "good_test.csv", "--model", "run"], "two things to measure"),
         (["--model", "run", "--shared"], "--shared goes with --predictions"),
