@@ -169,8 +169,8 @@ def check_measured(
     names = LabelSpace(label_names)
     if (len(draws.patient_N), len(names)) != score_NC.shape:
         raise ValueError(
-            f"scores have shape {score_NC.shape}; expected {len(draws.patient_N)} images, of which the draws are, and "
-            f"{len(names)} findings, of which the names are"
+            f"scores have shape {score_NC.shape}; expected {len(draws.patient_N)} images of the draws and "
+            f"{len(names)} findings"
         )
     return score_NC, label_NC, names
 

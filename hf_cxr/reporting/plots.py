@@ -51,7 +51,8 @@ def panels(count: int, height: float, *, columns: int = 4, **share: bool) -> tup
 def panel_title(axis: Axes, name: str, words: str = "") -> None:
     """The name of a finding above its panel, and below it some words in grey."""
     axis.set_title(in_figure(name, 30), fontsize=10.5, fontweight="bold", loc="left", pad=17 if words else 6)
-    axis.text(0, 1.035, words, transform=axis.transAxes, fontsize=9, color=SOFT)
+    if words:
+        axis.text(0, 1.035, words, transform=axis.transAxes, fontsize=9, color=SOFT)
 
 
 def empty_panel(axis: Axes, words: str = "one label value only:\nno curve") -> None:

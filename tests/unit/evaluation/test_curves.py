@@ -72,21 +72,23 @@ def test_bands_are_percentiles_over_drawn_patients(sample, curves):
     for kind, values in found.items():
         band, value_RCX = getattr(curves, kind), np.array(values)
         shown = np.concatenate([value_RCX, value_RCX.mean(axis=1, keepdims=True)], axis=1)  # and the mean of findings
-        for end, quantile, column in (("low_CK", 0.05, 1), ("high_CK", 0.95, 2)):
+        for end, quantile in (("low_X", 0.05), ("high_X", 0.95)):
             expected = np.quantile(shown, quantile, axis=0)
-            np.testing.assert_allclose(getattr(band, end)[[0, 2, 3]], expected[:, :-1], atol=1e-12, err_msg=kind)
-            np.testing.assert_allclose(band.area_C3[[0, 2, 3], column], expected[:, -1], atol=1e-12)
+            np.testing.assert_allclose(
+                getattr(band.curve_CK, end)[[0, 2, 3]], expected[:, :-1], atol=1e-12, err_msg=kind
+            )
+            np.testing.assert_allclose(getattr(band.area_C, end)[[0, 2, 3]], expected[:, -1], atol=1e-12)
         assert band.draws_C.tolist() == [12, 0, 12, 12]
 
 
 def test_the_mean_is_over_the_findings_that_are_defined(curves):
     for band in (curves.roc, curves.precision_recall):
         assert np.isnan(band.curve_CK.value_X[1]).all()
-        assert np.isnan(band.area_C3[1]).all()
+        assert np.isnan(band.area_C.at(1).interval).all()
         np.testing.assert_allclose(band.curve_CK.value_X[3], band.curve_CK.value_X[[0, 2]].mean(axis=0))
         assert band.area_C.value_X[3] == pytest.approx(band.area_C.value_X[[0, 2]].mean())
     values = json.loads(json.dumps(curves.to_dict(), allow_nan=False))
-    assert values["roc"]["findings"]["Hernia"]["area"] == [None, None, None]
+    assert values["roc"]["findings"]["Hernia"]["area"] == dict.fromkeys(("value", "low", "high"))
     assert values["roc"]["mean"]["area"]["value"] == pytest.approx(curves.roc.area_C.value_X[3], abs=1e-5)
     assert values["findings"]["Hernia"]["positives"] == 0
     assert (values["images"], values["patients"], len(values["grid"])) == (150, 50, 101)
@@ -111,7 +113,7 @@ def test_a_perfect_a_useless_and_a_reversed_ranking():
 def test_what_does_not_fit_is_refused(sample):
     score_NC, label_NC, patients = sample
     draws = PatientDraws.of(patients, resamples=5)
-    with pytest.raises(ValueError, match="150 images and there are 2 label names"):
+    with pytest.raises(ValueError, match="150 images of the draws and 2 findings"):
         measure_curves(score_NC, label_NC, draws, label_names=NAMES[:2])
     with pytest.raises(ValueError, match="every score must be finite"):
         measure_curves(score_NC * np.nan, label_NC, draws, label_names=NAMES)

@@ -91,7 +91,7 @@ def test_laws_of_net_benefit():
     # An oracle's net benefit is the prevalence, whatever the threshold.
     oracle = measure_decision_curves(label_NC, label_NC, draws, label_names=("a", "b"))
     np.testing.assert_allclose(
-        oracle.benefit_CT.value_X, np.broadcast_to(prevalence[:, None], oracle.benefit_CT.shape)
+        oracle.benefit_CT.value_X, np.broadcast_to(prevalence[:, None], oracle.benefit_CT.value_X.shape)
     )
     assert oracle.useful_range(0, sure=True) == (THRESHOLDS[0], THRESHOLDS[-1])
     # The observed prevalence, given, is as if none were given, on the full sample.
@@ -126,7 +126,7 @@ def test_a_finding_of_one_label_is_undefined_and_named():
     values = measure_decision_curves(prob_NC, label_NC, draws, label_names=("a", "b")).to_dict()
     json.dumps(values, allow_nan=False)
     assert values["undefined"] == ["b"]
-    assert set(values["findings"]["b"]["net_benefit"]) == {None}
+    assert set(values["findings"]["b"]["net_benefit"]["value"]) == {None}
     assert values["findings"]["b"]["useful"] is None
     assert None not in values["findings"]["a"]["net_benefit"]
 

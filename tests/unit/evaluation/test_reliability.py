@@ -106,10 +106,10 @@ def test_one_newton_step_gives_the_interval_of_fits_in_each_draw(rng):
 def test_a_share_of_none_has_an_upper_limit_above_zero_and_frequent_ones_have_the_bootstrap_interval(rng):
     share_X, draw_RX = np.array([0.0, 1.0, NAN]), np.array([[0.0, 1.0, NAN]] * 5)
     ends = share_interval(share_X, draw_RX, images_X=[900] * 3, patients_X=[100] * 3, confidence=0.9)
-    assert ends.high[0] == pytest.approx(1 - 0.05 ** (1 / 100))
-    assert ends.low[1] == pytest.approx(0.05 ** (1 / 100))
-    assert (ends.low[0], ends.high[1]) == (0, 1)
-    assert np.isnan([ends.low[2], ends.high[2]]).all()
+    assert ends.high_X[0] == pytest.approx(1 - 0.05 ** (1 / 100))
+    assert ends.low_X[1] == pytest.approx(0.05 ** (1 / 100))
+    assert (ends.low_X[0], ends.high_X[1]) == (0, 1)
+    assert np.isnan([ends.low_X[2], ends.high_X[2]]).all()
     # of independent images: Clopper and Pearson's own interval, up to the noise of the draws
     label_N = (rng.random(800) < 0.1).astype(float)
     draws = PatientDraws.of(np.arange(800), resamples=4_000)
@@ -119,7 +119,7 @@ def test_a_share_of_none_has_an_upper_limit_above_zero_and_frequent_ones_have_th
     ends = share_interval([label_N.mean()], share_R1, images_X=[800], patients_X=[800], confidence=0.95)
     k = label_N.sum()
     exact = beta.ppf(0.025, k, 801 - k), beta.ppf(0.975, k + 1, 800 - k)
-    assert (ends.low[0], ends.high[0]) == pytest.approx(exact, abs=2e-3)
+    assert (ends.low_X[0], ends.high_X[0]) == pytest.approx(exact, abs=2e-3)
 
 
 def test_images_of_one_patient_widen_the_interval_only_if_they_are_alike(rng):
@@ -162,8 +162,8 @@ def test_bad_input_is_one_line(rng):
     for prob_NC, label_NC, names, bins, message in (
         (logit(good[0]) - 1, good[1], ("a",), 5, "outside"),
         (np.full((4, 1), NAN), good[1], ("a",), 5, "finite"),
-        (good[0][:3], good[1][:3], ("a",), 5, "4 patient ids"),
-        (*good, ("a", "b"), 5, "2 names"),
+        (good[0][:3], good[1][:3], ("a",), 5, "4 images of the draws and 1 findings"),
+        (*good, ("a", "b"), 5, "and 2 findings"),
         (*good, ("a",), 0, "bins must be"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -52,7 +52,7 @@ def test_the_section_shows_every_level_and_its_picture(measured):
     assert [row[0] for row in table.rows] == ["clean", "Noise 4", "Noise 32", "Lower contrast 0.5"]
     (path,) = section.drawings
     axes = section.drawings[path]().axes
-    assert [axis.get_title() for axis in axes] == ["Noise", "Lower contrast"]
+    assert [axis.get_title(loc="left") for axis in axes] == ["Noise", "Lower contrast"]
     assert axes[0].lines[1].get_ydata()[-1] == values["kinds"]["noise"][-1]["auc"]["macro"]["value"]
 
 

@@ -60,7 +60,7 @@ def test_a_section_is_made_from_json_and_shows_what_it_draws(values, key, tmp_pa
     assert isinstance(section.blocks[0], Heading)
     document = Document("x", section.blocks)
     terminal = document.to_terminal()
-    assert "Pleural Thickening" in terminal
+    assert "Pleural_Thickening" in terminal
     assert "nan" not in terminal.lower().replace("finding", "")
     assert "None" not in terminal
     for path, draw in section.drawings.items():
@@ -110,7 +110,7 @@ def test_the_verdicts_follow_the_figures(values):
     findings = {name: {**one, "below": []} for name, one in level["findings"].items()}
     assert "no finding's coverage is below 90 %" in coverage_verdict({**level, "findings": findings})
     findings["Pleural_Thickening"]["below"] = ["negative_coverage"]
-    assert "below 90 % of negatives for Pleural Thickening" in coverage_verdict({**level, "findings": findings})
+    assert "below 90 % of negatives for Pleural_Thickening" in coverage_verdict({**level, "findings": findings})
 
 
 def test_the_table_of_a_shift_says_what_is_added_to_the_logit():
@@ -123,7 +123,7 @@ def test_the_table_of_a_shift_says_what_is_added_to_the_logit():
 def test_the_effect_of_a_shift_has_a_row_for_each_finding_that_is_shifted(values):
     shift = values["prevalence_shift"]
     (row,) = effect_table(shift, "observed").rows[:1]
-    assert row[0] == "Pleural Thickening"
+    assert row[0] == "Pleural_Thickening"
     change = shift["changes"]["observed"]["log_loss"]["Pleural_Thickening"]["value"]
     assert row[4].startswith(f"{change:+.4f}".replace("-", "−"))
     assert len(effect_table(shift, "observed").rows) == sum(
