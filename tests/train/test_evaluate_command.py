@@ -159,7 +159,7 @@ def test_a_table_of_test_images_alone_is_measured_and_trains_nothing(run, table,
     assert (written["shared_findings"], written["model_findings"]) == (1, 14)
     assert evaluate("--model", run, *table, "--split", "validation") == 2
     assert "has no validation images; measure --split test" in capsys.readouterr().err
-    assert main(["train", *map(str, table), "--output_dir", str(tmp_path / "trained")]) == 2
+    assert main(["train", "configs/quickstart.yaml", *map(str, table), "--output_dir", str(tmp_path / "trained")]) == 2
     assert "has no image in train and validation" in capsys.readouterr().err
 
 
@@ -350,7 +350,7 @@ def test_a_link_to_a_folder_is_written_through(run, tmp_path):
     assert evaluate("--model", run, "--out", tmp_path / "link") == 0
     assert (tmp_path / "link").is_symlink()
     names = {file.name for file in (tmp_path / "real").iterdir()}
-    assert names == {"evaluation.json", "evaluation.html", "predictions.parquet"}
+    assert names == {"analysis.json", "evaluation.json", "evaluation.html", "predictions.parquet"}
 
 
 def test_nothing_is_left_where_nothing_came_of_it(run, tmp_path, capsys):

@@ -155,7 +155,7 @@ def test_report_is_one_page_with_every_finding(finished):
     page = (finished[0] / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(list((finished[0] / "figures").glob("*.png"))) > 5
     assert "synthetic phantoms" in page
-    assert "{" not in page.split("</style>")[1].split("<script>")[0]
+    assert "{{" not in page.split("</style>")[1].split("<script>")[0]
     for name in NIH14:
         assert name in page
 
@@ -200,9 +200,10 @@ def test_predict_writes_a_row_an_image(finished, test_split, tmp_path, capsys):
     table = tmp_path / "out.csv"
     assert hf_cxr_main(["predict", str(tmp_path / "images"), "--model", str(run_dir), "--csv", str(table)]) == 0
     lines = [line.split(",") for line in table.read_text().splitlines()]
-    assert lines[0] == ["image", *NIH14]
+    assert lines[0][: 1 + len(NIH14)] == ["image", *NIH14]
+    assert all(name.startswith("called/") for name in lines[0][1 + len(NIH14) :])
     expected = Predictions.load(run_dir / "predictions" / "test.parquet").probabilities[:2]
-    np.testing.assert_allclose(np.array([line[1:] for line in lines[1:]], float), expected, atol=1e-5)
+    np.testing.assert_allclose(np.array([line[1 : 1 + len(NIH14)] for line in lines[1:]], float), expected, atol=1e-5)
     assert capsys.readouterr().out.count(".png") >= 2
 
 
