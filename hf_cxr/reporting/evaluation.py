@@ -153,19 +153,6 @@ def further_blocks(report: EvaluationReport, tier_of: Mapping[str, str] | None =
     return tuple(blocks)
 
 
-def panel_captions(report: EvaluationReport) -> list[str]:
-    """For each finding's ROC panel: the first metric with its interval, and the number of positives."""
-    key, first = next(iter(report.headline().items()))
-    counts, undefined = report.counts["all"], report.undefined()
-    return [
-        "one label value only:\nno curve"
-        if name in undefined
-        else f"{METRICS[key].title} {with_interval(*first.interval(column))}\n"
-        f"{counts.positives_C[column]} positives, {counts.positive_patients_C[column]} patients"
-        for column, name in enumerate(report.label_names)
-    ]
-
-
 def positive_patients(report: EvaluationReport) -> dict[str, int]:
     """By finding, how many patients have it."""
     return dict(zip(report.label_names, report.counts["all"].positive_patients_C.tolist(), strict=True))

@@ -52,7 +52,8 @@ def panel_title(axis: Axes, name: str, words: str = "") -> None:
     """The name of a finding above its panel, and below it some words in grey."""
     axis.set_title(in_figure(name, 30), fontsize=10.5, fontweight="bold", loc="left", pad=17 if words else 6)
     if words:
-        axis.text(0, 1.035, words, transform=axis.transAxes, fontsize=9, color=SOFT)
+        text = axis.text(0, 1.035, words, transform=axis.transAxes, fontsize=8, color=SOFT)
+        text.set_in_layout(False)  # panels stay as large as their number allows
 
 
 def empty_panel(axis: Axes, words: str = "one label value only:\nno curve") -> None:

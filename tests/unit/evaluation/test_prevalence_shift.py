@@ -96,11 +96,16 @@ def test_the_interval_is_that_of_an_estimate_in_each_draw(rng):
     ]
     low, high = np.quantile(again, [0.025, 0.975])
     assert measured.estimated_C.at(0).interval[1:] == pytest.approx((low, high), abs=0.1 * (high - low))
-    by_formula = estimate_prevalence(logit_N1, [0.1], np.arange(900) // 3, label_names=["a"]).prevalence_C.at(0).interval
+    by_formula = (
+        estimate_prevalence(logit_N1, [0.1], np.arange(900) // 3, label_names=["a"]).prevalence_C.at(0).interval
+    )
     assert by_formula[1:] == pytest.approx((low, high), abs=0.15 * (high - low))
     whole = np.repeat(logit_N1[:300], 3, axis=0)  # three equal images of each patient say no more than one
-    one, three = (estimate_prevalence(whole, [0.1], ids).prevalence_C for ids in (None, np.repeat(np.arange(300), 3)))
-    width = [float(logit(ends.high[0]) - logit(ends.low[0])) for ends in (one, three)]
+    one, three = (
+        estimate_prevalence(whole, [0.1], ids, label_names=["a"]).prevalence_C
+        for ids in (None, np.repeat(np.arange(300), 3))
+    )
+    width = [float(logit(ends.high_X[0]) - logit(ends.low_X[0])) for ends in (one, three)]
     assert width[1] == pytest.approx(np.sqrt(3) * width[0])
 
 
@@ -121,7 +126,7 @@ def test_the_scores_are_those_of_scikit_learn_and_the_ranking_stays(rng):
     for score in ("log_loss", "brier"):
         change = measured.changes["clinic"][score]
         assert change.value_X[0] == pytest.approx(scores[score][0] - before[score].value_X[0])
-        assert change.at(1) == (0, 0, 0), "a finding without a target is as it was"
+        assert change.at(1).interval == (0, 0, 0), "a finding without a target is as it was"
         assert measured.macro_changes["clinic"][score].value == pytest.approx(change.value_X[0])
     np.testing.assert_array_equal(
         metrics.roc_auc(shifted_N[:, None], label_NC[:, :1]), metrics.roc_auc(logit_NC[:, :1], label_NC[:, :1])
