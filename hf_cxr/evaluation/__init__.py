@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from hf_cxr.evaluation.bootstrap import BootstrapResult, PairedDifference, bootstrap_metrics, paired_difference
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.draws import PatientDraws
+from hf_cxr.evaluation.estimates import Estimate, Estimates
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
-from hf_cxr.evaluation.metric import Average, Measured, Metric
+from hf_cxr.evaluation.metric import Measured, Metric
 from hf_cxr.evaluation.older import modern_figures
 from hf_cxr.evaluation.operating_points import OperatingPoint, OperatingPoints, choose_operating_points
 from hf_cxr.evaluation.report import (
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METRICS",
-    "Average",
     "BootstrapResult",
     "Calibration",
     "Counts",
+    "Estimate",
+    "Estimates",
     "EvaluationReport",
     "Measured",
     "Metric",

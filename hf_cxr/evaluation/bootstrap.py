@@ -33,8 +33,9 @@ from hf_cxr.evaluation.draws import (
     percentile_interval,
     two_sided_p,
 )
+from hf_cxr.evaluation.estimates import Estimate, Estimates
 from hf_cxr.evaluation.kernels import headline_metrics
-from hf_cxr.evaluation.metric import Average, Measured, Metric
+from hf_cxr.evaluation.metric import Measured, Metric
 from hf_cxr.evaluation.metrics import macro
 
 Interval = Literal["percentile", "bca"]
@@ -57,6 +58,10 @@ class Sample:
     left_out_GC: Array | None = None
     positives: "Sample | None" = None
     pooled: "Sample | None" = None
+
+    def __sub__(self, other: "Sample") -> "Sample":
+        """The paired difference, of samples in the same draws."""
+        return Sample(self.value_C - other.value_C, self.draw_RC - other.draw_RC)
 
     def mean(self, columns: Sequence[int], weights: "Sample | None" = None) -> "Sample":
         """The mean over some findings, a sample of one column; in each draw weighted by another sample, if given."""
@@ -81,9 +86,14 @@ class Sample:
         return np.flatnonzero(~np.isnan(self.value_C))
 
     @property
-    def macro_R(self) -> Array:
-        """The macro mean in each draw, over the findings that are defined in the full sample."""
-        return self.mean(self.defined).draw_RC[:, 0]
+    def macro(self) -> "Sample":
+        """The mean over the findings that are defined in the full sample, a sample of one column."""
+        return self.mean(self.defined)
+
+    @property
+    def p_C(self) -> Array:
+        """Two-sided p value of each column, for a difference; see `draws.two_sided_p`."""
+        return two_sided_p(self.draw_RC)
 
     def interval(self, confidence: float) -> tuple[Array, Array]:
         """Low and high of each column, (C,)."""
@@ -91,10 +101,14 @@ class Sample:
             return percentile_interval(self.draw_RC, confidence)
         return bca_interval(self.value_C, self.draw_RC, self.left_out_GC, confidence)
 
-    def average(self, confidence: float) -> Average:
+    def estimates(self, confidence: float) -> Estimates:
+        """Each column with its interval; NaN where the value itself is NaN."""
+        return Estimates.of(self.value_C, self.draw_RC, confidence)
+
+    def average(self, confidence: float) -> Estimate:
         """Of a sample of one column."""
         (low,), (high,) = self.interval(confidence)
-        return Average(float(self.value_C[0]), float(low), float(high), int((~np.isnan(self.draw_RC)).sum()))
+        return Estimate(float(self.value_C[0]), float(low), float(high), int((~np.isnan(self.draw_RC)).sum()))
 
     def measured(self, confidence: float, tiers: Mapping[str, Sequence[int]] | None = None) -> Measured:
         """Values with intervals, the macro mean, and as far as the sample has them the micro and weighted mean.
@@ -104,7 +118,7 @@ class Sample:
             tiers: name -> columns of findings whose mean is wanted as well.
         """
         low_C, high_C = self.interval(confidence)
-        mean = self.mean(self.defined).average(confidence)
+        mean = self.macro.average(confidence)
         averages = {}
         if self.pooled is not None:
             averages["micro"] = self.pooled.average(confidence)
@@ -201,18 +215,15 @@ def paired_difference(
     pairs = [check_scores(score_NC, label_NC) for score_NC in (first_score_NC, second_score_NC)]
     patient_N, n_patients = number_patients(patient_ids_N, len(pairs[0][1]))
     first, second = draw_samples(pairs, patient_N, n_patients, resamples, rng)
-    samples = {
-        key: Sample(first[key].value_C - second[key].value_C, first[key].draw_RC - second[key].draw_RC)
-        for key in first
-    }
+    samples = {key: first[key] - second[key] for key in first}
     return PairedDifference(
         measured=_measured(samples, confidence),
         samples=samples,
         confidence=confidence,
         resamples=resamples,
         n_patients=n_patients,
-        p_C={key: two_sided_p(sample.draw_RC) for key, sample in samples.items()},
-        macro_p={key: float(two_sided_p(sample.macro_R[:, None])[0]) for key, sample in samples.items()},
+        p_C={key: sample.p_C for key, sample in samples.items()},
+        macro_p={key: float(sample.macro.p_C[0]) for key, sample in samples.items()},
     )
 
 

@@ -40,11 +40,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
+from hf_cxr.evaluation.bootstrap import Sample
 from hf_cxr.evaluation.calibration import fit_calibration
 from hf_cxr.evaluation.checks import Array, check_scores
 from hf_cxr.evaluation.comparison import holm
-from hf_cxr.evaluation.draws import PatientDraws, check_confidence, two_sided_p
-from hf_cxr.evaluation.estimates import Estimate, draw_sums, patient_sums, ratio
+from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_measured
+from hf_cxr.evaluation.estimates import Estimate, Estimates, ratio
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
 
@@ -74,7 +75,7 @@ class CalibrationMaps:
     label_names: LabelSpace
     loss_VC: dict[str, Array]
     loss: dict[str, float]
-    difference_VC: dict[str, Estimate]
+    difference_VC: dict[str, Estimates]
     difference: dict[str, Estimate]
     p: dict[str, float]
     affine_folds_C: NDArray[np.int64]
@@ -122,15 +123,15 @@ class CalibrationMaps:
         )
 
 
-def compare_calibration_maps(
+def measure_calibration_maps(
     logit_NC: ArrayLike,
     label_NC: ArrayLike,
     draws: PatientDraws,
-    label_names: Sequence[str],
     *,
+    label_names: Sequence[str],
     folds: int = 5,
     min_positives: int = 10,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> CalibrationMaps:
     """Mean log loss of each map on patients that it was not fitted on, with paired differences to the affine map.
@@ -148,13 +149,7 @@ def compare_calibration_maps(
     Raises:
         ValueError: see the module's first lines.
     """
-    check_confidence(confidence)
-    logit_NC, label_NC = check_scores(logit_NC, label_NC)
-    names = LabelSpace(label_names)
-    if len(draws.patient_N) != len(logit_NC) or len(names) != logit_NC.shape[1]:
-        raise ValueError(
-            f"{len(draws.patient_N)} patient ids and {len(names)} names for logits of shape {logit_NC.shape}"
-        )
+    logit_NC, label_NC, names = check_measured(logit_NC, label_NC, draws, label_names, confidence, check_scores)
     if not 2 <= folds <= draws.n_patients:
         raise ValueError(f"folds must be between 2 and the number of patients, {draws.n_patients}; got {folds}")
     from sklearn.model_selection import GroupKFold  # here, because it takes longer to import than this package
@@ -261,28 +256,22 @@ def _excluded(label_parts: Sequence[Array], names: LabelSpace, least: int) -> di
 
 def _compared(loss_VNC, draws, names, kept, affine_folds_C, excluded, folds, confidence) -> CalibrationMaps:
     known_NC = ~np.isnan(loss_VNC[BASELINE])
-    count_MC = patient_sums(known_NC, draws.patient_N, draws.n_patients)
-    sums = [
-        patient_sums(np.where(known_NC, loss, 0.0), draws.patient_N, draws.n_patients) for loss in loss_VNC.values()
-    ]
-    count_RC, *loss_VRC = draw_sums(draws, [count_MC, *sums])
+    count_MC = draws.per_patient(known_NC)
+    sums = [draws.per_patient(np.where(known_NC, loss, 0.0)) for loss in loss_VNC.values()]
+    count_RC, *loss_VRC = draws.sums(count_MC, *sums)
     value_VC = {key: ratio(sum_MC.sum(axis=0), count_MC.sum(axis=0)) for key, sum_MC in zip(MAPS, sums, strict=True)}
     draw_VRC = {key: ratio(loss_RC, count_RC) for key, loss_RC in zip(MAPS, loss_VRC, strict=True)}
-
-    def mean(value_XC: Array) -> Array:
-        return value_XC[..., kept].mean(axis=-1) if kept else np.full(value_XC.shape[:-1], np.nan)
-
-    gap_VC = {key: value_VC[key] - value_VC[BASELINE] for key in MAPS}
-    gap_VRC = {key: draw_VRC[key] - draw_VRC[BASELINE] for key in MAPS}
-    gap_VR = {key: mean(gap_RC)[:, None] for key, gap_RC in gap_VRC.items()}
+    sample = {key: Sample(value_VC[key], draw_VRC[key]) for key in MAPS}
+    gap = {key: one - sample[BASELINE] for key, one in sample.items()}
+    mean_gap = {key: one.mean(kept) for key, one in gap.items()}
     others = [key for key in MAPS if key != BASELINE]
-    p = dict(zip(others, holm([float(two_sided_p(gap_VR[key])[0]) for key in others]), strict=True))
+    p = dict(zip(others, holm([float(mean_gap[key].p_C[0]) for key in others]), strict=True))
     return CalibrationMaps(
         label_names=names,
         loss_VC=value_VC,
-        loss={key: float(mean(value_C)) for key, value_C in value_VC.items()},
-        difference_VC={key: Estimate.of(gap_VC[key], gap_VRC[key], confidence) for key in MAPS},
-        difference={key: Estimate.of([mean(gap_VC[key])], gap_VR[key], confidence).at(0) for key in MAPS},
+        loss={key: float(one.mean(kept).value_C[0]) for key, one in sample.items()},
+        difference_VC={key: one.estimates(confidence) for key, one in gap.items()},
+        difference={key: one.average(confidence) for key, one in mean_gap.items()},
         p={key: p.get(key, 1.0) for key in MAPS},
         affine_folds_C=affine_folds_C,
         excluded=excluded,

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hf_cxr.evaluation.bootstrap import (
+    CONFIDENCE,
     Sample,
     check_confidence,
     draw_samples,
@@ -38,7 +39,7 @@ from hf_cxr.evaluation.metrics import counts, macro
 
 
 @dataclass(frozen=True)
-class Estimate:
+class OverSeeds:
     """Mean over seeds, its standard deviation over seeds (n - 1; NaN for one seed) and its interval over patients."""
 
     mean: float
@@ -77,8 +78,8 @@ class MethodFigures:
     ``group_differences``, of the groups that were tested, are empty.
     """
 
-    overall: Estimate
-    groups: dict[str, Estimate]
+    overall: OverSeeds
+    groups: dict[str, OverSeeds]
     finding_C: Array
     difference: Difference | None
     group_differences: dict[str, Difference]
@@ -111,7 +112,7 @@ def compare_methods(
     groups: Mapping[str, Sequence[int]] | None = None,
     tested: Collection[str] | None = None,
     resamples: int = 2000,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     rng: np.random.Generator,
 ) -> Comparison:
     """Measure methods with several seeds each, and each one's difference to the baseline.
@@ -193,7 +194,7 @@ def _figures(
     value_C = {key: sample.value_C for key, sample in samples.items()}
     defined = np.flatnonzero(~np.isnan(next(iter(value_C.values()))))
 
-    def measured(columns: Sequence[int]) -> dict[str, tuple[Estimate, Array]]:
+    def measured(columns: Sequence[int]) -> dict[str, tuple[OverSeeds, Array]]:
         """Each method's estimate over some findings, and its draws."""
         known = [column for column in columns if column in defined]
         result = {}
@@ -221,7 +222,7 @@ def _figures(
 
 
 def _differences(
-    groups: Mapping[str, Mapping[str, tuple[Estimate, Array]]], baseline: str, confidence: float
+    groups: Mapping[str, Mapping[str, tuple[OverSeeds, Array]]], baseline: str, confidence: float
 ) -> dict[tuple[str, str], Difference]:
     """(group, method) -> its difference to the baseline; the p values of all of them are one family."""
     keys = [(group, method) for group, methods in groups.items() for method in methods if method != baseline]
@@ -245,8 +246,8 @@ def _differences(
     return result
 
 
-def _estimate(by_seed: dict[Hashable, float], draw_R: Array, confidence: float) -> Estimate:
+def _estimate(by_seed: dict[Hashable, float], draw_R: Array, confidence: float) -> OverSeeds:
     values = np.array(list(by_seed.values()))
     (low,), (high,) = percentile_interval(draw_R[:, None], confidence)
     sd = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-    return Estimate(float(values.mean()), sd, float(low), float(high), by_seed)
+    return OverSeeds(float(values.mean()), sd, float(low), float(high), by_seed)

@@ -42,9 +42,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from hf_cxr.evaluation.bootstrap import Sample
 from hf_cxr.evaluation.checks import Array, check_probabilities
-from hf_cxr.evaluation.draws import PatientDraws, check_confidence, number_patients
-from hf_cxr.evaluation.estimates import Estimate, draw_sums, patient_sums, ratio, share_interval
+from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_measured, number_patients
+from hf_cxr.evaluation.estimates import Estimate, Estimates, ratio, share_interval
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
 
@@ -110,8 +111,8 @@ def fit_conformal(
     prob_NC: ArrayLike,
     label_NC: ArrayLike,
     patient_ids: Sequence[Any],
-    label_names: Sequence[str],
     *,
+    label_names: Sequence[str],
     coverage: float = 0.9,
 ) -> ConformalSets:
     """Fit the thresholds of each finding.
@@ -180,7 +181,7 @@ class ConformalLevel:
     """
 
     fitted: ConformalSets
-    shares_C: dict[str, Estimate]
+    shares_C: dict[str, Estimates]
     macro: dict[str, Estimate]
     below_C: dict[str, NDArray[np.bool_]]
 
@@ -225,23 +226,23 @@ class Conformal:
 
 
 def measure_conformal(
-    validation: tuple[ArrayLike, ArrayLike, Sequence[Any]],
     prob_NC: ArrayLike,
     label_NC: ArrayLike,
     draws: PatientDraws,
-    label_names: Sequence[str],
+    validation: tuple[ArrayLike, ArrayLike, Sequence[Any]],
     *,
+    label_names: Sequence[str],
     coverages: Sequence[float] = COVERAGES,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
 ) -> Conformal:
     """Fit label sets on validation and measure them on test, with patient-clustered intervals.
 
     The intervals are those of the test set: the thresholds are not fitted again in the draws.
 
     Args:
-        validation: probabilities in [0, 1], labels, and the patient of each image.
         prob_NC, label_NC: of test.
         draws: of the patients of the N images of test.
+        validation: probabilities in [0, 1], labels, and the patient of each image.
         label_names: C findings.
         coverages: each in (0, 1).
         confidence: of the intervals, in (0, 1).
@@ -249,15 +250,10 @@ def measure_conformal(
     Raises:
         ValueError: see the module's first lines.
     """
-    check_confidence(confidence)
-    prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
-    if len(draws.patient_N) != len(prob_NC):
-        raise ValueError(f"{len(draws.patient_N)} patient ids for probabilities of shape {prob_NC.shape}")
+    prob_NC, label_NC, names = check_measured(prob_NC, label_NC, draws, label_names, confidence)
     levels = []
     for coverage in sorted(coverages):
-        fitted = fit_conformal(*validation, label_names, coverage=coverage)
-        if len(fitted.label_names) != prob_NC.shape[1]:
-            raise ValueError(f"{len(fitted.label_names)} names for probabilities of shape {prob_NC.shape}")
+        fitted = fit_conformal(*validation, label_names=names, coverage=coverage)
         levels.append(_measured(fitted, _pairs(fitted, prob_NC, label_NC, draws), draws, confidence))
     return Conformal(tuple(levels), confidence, draws.resamples)
 
@@ -274,7 +270,7 @@ def _pairs(
     right_NC = (only_present_NC & positive_NC) | (only_absent_NC & negative_NC)
 
     def sums(cell_NC: Array, of_NC: Array) -> tuple[Array, Array]:
-        return tuple(patient_sums(part_NC, draws.patient_N, draws.n_patients) for part_NC in (cell_NC & of_NC, of_NC))
+        return draws.per_patient(cell_NC & of_NC), draws.per_patient(of_NC)
 
     pairs = {
         "positive_images_covered": sums(present_NC, positive_NC),
@@ -296,7 +292,7 @@ def _pairs(
 def _measured(
     fitted: ConformalSets, pairs: Mapping[str, tuple[Array, Array]], draws: PatientDraws, confidence: float
 ) -> ConformalLevel:
-    drawn = draw_sums(draws, [sum_MC for pair in pairs.values() for sum_MC in pair])
+    drawn = draws.sums(*(sum_MC for pair in pairs.values() for sum_MC in pair))
     finite_C = np.isfinite(fitted.present_C) & np.isfinite(fitted.absent_C)
     patients_C = {"positive_coverage": fitted.positive_patients_C, "negative_coverage": fitted.negative_patients_C}
     shares_C, macro, below_C = {}, {}, {}
@@ -304,14 +300,10 @@ def _measured(
         value_C, draw_RC = ratio(part_MC.sum(axis=0), of_MC.sum(axis=0)), ratio(*drawn[2 * number : 2 * number + 2])
         counts = {"images_X": of_MC.sum(axis=0), "patients_X": (of_MC > 0).sum(axis=0)}
         shares_C[name] = share_interval(value_C, draw_RC, **counts, confidence=confidence)
-        kept_C = finite_C & ~np.isnan(value_C)
-        mean_R1 = (
-            draw_RC[:, kept_C].mean(axis=1, keepdims=True) if kept_C.any() else np.full((len(draw_RC), 1), np.nan)
-        )
-        mean = value_C[kept_C].mean() if kept_C.any() else np.nan
-        macro[name] = Estimate.of([mean], mean_R1, confidence).at(0)
+        kept = np.flatnonzero(finite_C & ~np.isnan(value_C))
+        macro[name] = Sample(value_C, draw_RC).mean(kept).average(confidence)
         if name in patients_C:
             scatter_C = fitted.coverage * (1 - fitted.coverage) / np.maximum(patients_C[name], 1)
-            test_C = ((shares_C[name].high - value_C) / ndtri((1 + confidence) / 2)) ** 2
+            test_C = ((shares_C[name].high_X - value_C) / ndtri((1 + confidence) / 2)) ** 2
             below_C[name] = value_C + ndtri((1 + confidence) / 2) * np.sqrt(test_C + scatter_C) < fitted.coverage
     return ConformalLevel(fitted, shares_C, macro, below_C)

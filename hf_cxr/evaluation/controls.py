@@ -36,7 +36,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hf_cxr.evaluation.bootstrap import Sample
 from hf_cxr.evaluation.checks import Array, check_labels, check_scores
-from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_confidence, two_sided_p
+from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_measured
 from hf_cxr.evaluation.metric import Measured, by_finding
 from hf_cxr.evaluation.metrics import macro
 from hf_cxr.evaluation.same_draws import sample_metrics
@@ -162,8 +162,8 @@ def measure_controls(
     draws: PatientDraws,
     known: Known,
     *,
+    label_names: Sequence[str],
     fit: tuple[ArrayLike, Known] | None = None,
-    label_names: Sequence[str] | None = None,
     confidence: float = CONFIDENCE,
     shuffles: int = 200,
     rng: np.random.Generator,
@@ -175,8 +175,8 @@ def measure_controls(
         label_NC: 1, 0 or NaN.
         draws: of the patients of these images.
         known: view, age and sex of these images.
+        label_names: C names.
         fit: labels (N', C) and what is known of the images to fit on, of other patients; None to cross-fit.
-        label_names: C names; "finding_0", ... if left out.
         confidence: of intervals and of the range of the shuffles, in (0, 1).
         shuffles: S, at least 1.
         rng: deals the folds and the shuffled labels.
@@ -184,13 +184,9 @@ def measure_controls(
     Raises:
         ValueError: see the module's first lines; bad scores or labels (see `checks`).
     """
-    check_confidence(confidence)
+    score_NC, label_NC, names = check_measured(score_NC, label_NC, draws, label_names, confidence, check_scores)
     if shuffles < 1:
         raise ValueError(f"shuffles must be at least 1; got {shuffles}")
-    score_NC, label_NC = check_scores(score_NC, label_NC)
-    names = LabelSpace(label_names or [f"finding_{column}" for column in range(label_NC.shape[1])])
-    if len(draws.patient_N) != len(label_NC):
-        raise ValueError(f"the draws are of {len(draws.patient_N)} images, the labels of {len(label_NC)}")
     fit_label_NC, fit_known = (label_NC, known) if fit is None else (check_labels(fit[0]), fit[1])
     if fit_label_NC.shape[1] != len(names):
         raise ValueError(f"the labels to fit on are of {fit_label_NC.shape[1]} findings; expected {len(names)}")
@@ -337,11 +333,11 @@ def _cross_fitted(
 
 
 def _compare(model: Sample, control: Sample, confidence: float) -> Control:
-    difference = Sample(model.value_C - control.value_C, model.draw_RC - control.draw_RC)
+    difference = model - control
     return Control(
         *(one.measured(confidence) for one in (control, model, difference)),
-        p_C=two_sided_p(difference.draw_RC),
-        macro_p=float(two_sided_p(difference.macro_R[:, None])[0]),
+        p_C=difference.p_C,
+        macro_p=float(difference.macro.p_C[0]),
     )
 
 

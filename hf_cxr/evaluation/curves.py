@@ -35,7 +35,8 @@ from numpy.typing import ArrayLike, NDArray
 from hf_cxr.evaluation import kernels
 from hf_cxr.evaluation.cells import Ranking, WeightedCells, rank
 from hf_cxr.evaluation.checks import Array, check_scores
-from hf_cxr.evaluation.draws import PatientDraws, check_confidence, percentile_interval
+from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_measured, percentile_interval
+from hf_cxr.evaluation.estimates import Estimates, ratio
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
 
@@ -51,24 +52,20 @@ class Band:
     """A curve of each finding on the grid, and in the last row their mean, with bands; NaN where undefined.
 
     Attributes:
-        value_CK: on the full sample.
-        low_CK, high_CK: percentiles over the draws that define the finding.
-        area_C3: the area under the curve, AUC or average precision, with its interval: value, low, high.
+        curve_CK: on the full sample, and percentiles over the draws that define the finding.
+        area_C: the area under the curve, AUC or average precision.
         draws_C: number of draws that define the finding, int64.
     """
 
-    value_CK: Array
-    low_CK: Array
-    high_CK: Array
-    area_C3: Array
+    curve_CK: Estimates
+    area_C: Estimates
     draws_C: NDArray[np.int64]
 
     def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """By finding: ``value``, ``low``, ``high``, each of K numbers, ``area`` and ``draws``."""
-        curves = {"value": self.value_CK, "low": self.low_CK, "high": self.high_CK, "area": self.area_C3}
-        rounded = {name: array.round(DIGITS).tolist() for name, array in curves.items()}
+        curve_CK, area_C = self.curve_CK.round(DIGITS), self.area_C.round(DIGITS)
         return {
-            name: {key: values[row] for key, values in rounded.items()} | {"draws": int(self.draws_C[row])}
+            name: {**curve_CK.row(row), "area": area_C.at(row).to_dict(), "draws": int(self.draws_C[row])}
             for row, name in enumerate(names)
         }
 
@@ -130,7 +127,7 @@ def measure_curves(
     draws: PatientDraws,
     *,
     label_names: Sequence[str],
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
 ) -> Curves:
     """The ROC and precision-recall curves of every finding, with pointwise bands.
 
@@ -144,25 +141,16 @@ def measure_curves(
     Raises:
         ValueError: bad scores or labels (see `checks`), or another number of images or findings.
     """
-    check_confidence(confidence)
-    score_NC, label_NC = check_scores(score_NC, label_NC)
-    names = LabelSpace(label_names)
-    if label_NC.shape != (len(draws.patient_N), len(names)):
-        raise ValueError(
-            f"labels have shape {label_NC.shape}; the draws are of {len(draws.patient_N)} images and there are "
-            f"{len(names)} label names"
-        )
+    score_NC, label_NC, names = check_measured(score_NC, label_NC, draws, label_names, confidence, check_scores)
     rankings = [rank(*column) for column in zip(score_NC.T, label_NC.T, strict=True)]
     positives_C, known_C = (label_NC == 1).sum(axis=0), (~np.isnan(label_NC)).sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        prevalence_C = positives_C / known_C
     return Curves(
         label_names=names,
         grid_K=np.arange(STEPS + 1) / STEPS,
         **_bands(rankings, draws, confidence),
         positives_C=positives_C,
         positive_patients_C=np.array([len(np.unique(draws.patient_N[present_N])) for present_N in (label_NC == 1).T]),
-        prevalence_C=prevalence_C,
+        prevalence_C=ratio(positives_C, known_C),
         images=len(label_NC),
         patients=draws.n_patients,
         confidence=confidence,
@@ -234,8 +222,9 @@ def _bands(rankings: Sequence[Ranking], draws: PatientDraws, confidence: float) 
         value = np.vstack([value, value[defined].sum(axis=0) * share])
         ends[kind].append(_ends(sum_RX[kind] * share, confidence))
         low_CX, high_CX, draws_C = map(np.array, zip(*ends[kind], strict=True))
-        area_C3 = np.stack([value[:, -1], low_CX[:, -1], high_CX[:, -1]], axis=1)
-        bands[kind] = Band(value[:, :-1], low_CX[:, :-1], high_CX[:, :-1], area_C3, draws_C)
+        columns = (value, low_CX, high_CX)
+        curve_CK, area_C = (Estimates(*(one[:, part] for one in columns)) for part in (slice(-1), -1))
+        bands[kind] = Band(curve_CK, area_C, draws_C)
     return bands
 
 

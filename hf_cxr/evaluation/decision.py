@@ -6,18 +6,20 @@ An image is called positive where its probability is at least the threshold. The
 of weights, non-negative, in arrays of any one shape X; the value has the same shape, float64. An unknown cell is in
 none of the four. A ratio whose denominator is 0 is NaN: it is undefined, and neither 0 nor 1.
 
-X = any shape, such as (R, C), draws by findings.
+N = images, C = findings, R = draws, X = any shape, such as (R, C), draws by findings.
 
 Where they are defined, all equal scikit-learn's confusion_matrix, recall_score, precision_score, f1_score and
 accuracy_score with ``sample_weight``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hf_cxr.evaluation.checks import Array
+from hf_cxr.evaluation.draws import PatientDraws
+from hf_cxr.evaluation.estimates import ratio
 
 Decision = Callable[[ArrayLike, ArrayLike, ArrayLike, ArrayLike], Array]
 
@@ -80,6 +82,16 @@ def calls_per_positive(tp_X: ArrayLike, fp_X: ArrayLike, tn_X: ArrayLike, fn_X: 
     return ratio(np.add(tp_X, fp_X), np.add(tp_X, fn_X))
 
 
+def miss_rate(tp_X: ArrayLike, fp_X: ArrayLike, tn_X: ArrayLike, fn_X: ArrayLike) -> Array:
+    """FN / (TP + FN), the false negative rate: the share of the positives that are missed. NaN without a positive."""
+    return ratio(fn_X, np.add(tp_X, fn_X))
+
+
+def false_alarm_rate(tp_X: ArrayLike, fp_X: ArrayLike, tn_X: ArrayLike, fn_X: ArrayLike) -> Array:
+    """FP / (TN + FP), the false positive rate: the share of the negatives that are called. NaN without a negative."""
+    return ratio(fp_X, np.add(tn_X, fp_X))
+
+
 DECISIONS: dict[str, Decision] = {
     "sensitivity": sensitivity,
     "specificity": specificity,
@@ -95,7 +107,25 @@ def total(tp_X: ArrayLike, fp_X: ArrayLike, tn_X: ArrayLike, fn_X: ArrayLike) ->
     return np.add(np.add(tp_X, fp_X), np.add(tn_X, fn_X))
 
 
-def ratio(part_X: ArrayLike, whole_X: ArrayLike) -> Array:
-    """part / whole as float64, NaN where the whole is 0."""
-    part_X, whole_X = np.broadcast_arrays(np.asarray(part_X, np.float64), np.asarray(whole_X, np.float64))
-    return np.divide(part_X, whole_X, out=np.full(part_X.shape, np.nan), where=whole_X != 0)
+def confusion_cells(called_NC: NDArray[np.bool_], label_NC: ArrayLike) -> NDArray[np.bool_]:
+    """Which cells are TP, FP, TN and FN, (4, N, C), or (4, N) of one finding; an unknown cell is none of them."""
+    positive_NC, negative_NC = np.equal(label_NC, 1), np.equal(label_NC, 0)
+    return np.stack(
+        [called_NC & positive_NC, called_NC & negative_NC, ~called_NC & negative_NC, ~called_NC & positive_NC]
+    )
+
+
+def count_calls(
+    called_NC: NDArray[np.bool_], labels: Sequence[Array], draws: PatientDraws
+) -> list[tuple[Array, Array]]:
+    """The four counts under each of several sets of labels (N, C), in the same draws.
+
+    Returns:
+        For each, TP, FP, TN and FN on the full sample, (4, C), and in each draw, (4, R, C); float64.
+    """
+    cells = [confusion_cells(called_NC, label_NC) for label_NC in labels]
+    drawn = draws.sums(*(draws.per_patient(np.moveaxis(cell_4NC, 0, 1)) for cell_4NC in cells))
+    return [
+        (cell_4NC.sum(axis=1).astype(np.float64), np.moveaxis(draw_R4C, 1, 0))
+        for cell_4NC, draw_R4C in zip(cells, drawn, strict=True)
+    ]

@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_cxr.evaluation.checks import Array, check_probabilities
-from hf_cxr.evaluation.decision import ratio
-from hf_cxr.evaluation.draws import PatientDraws, check_confidence, percentile_interval
+from hf_cxr.evaluation.checks import Array
+from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_measured, percentile_interval
+from hf_cxr.evaluation.estimates import Estimates, ratio
 from hf_cxr.files import plain
+from hf_cxr.labels import LabelSpace
 
 THRESHOLDS = tuple(
     round(start + step * number, 3)
@@ -48,26 +49,20 @@ class DecisionCurves:
         given_prevalence: whether it was given.
         positives_C, negatives_C: known cells, int64.
         benefit_CT: net benefit of the model, in true positives per image; NaN where undefined.
-        low_CT, high_CT: its interval.
         all_CT: net benefit of calling every image.
-        gain_CT: the model's minus the better of "all" and "none".
-        gain_low_CT, gain_high_CT: its interval, in the same draws.
+        gain_CT: the model's minus the better of "all" and "none", in the same draws.
         images, patients, confidence, resamples: of the measurement.
     """
 
-    label_names: tuple[str, ...]
+    label_names: LabelSpace
     threshold_T: Array
     prevalence_C: Array
     given_prevalence: bool
     positives_C: NDArray[np.int64]
     negatives_C: NDArray[np.int64]
-    benefit_CT: Array
-    low_CT: Array
-    high_CT: Array
+    benefit_CT: Estimates
     all_CT: Array
-    gain_CT: Array
-    gain_low_CT: Array
-    gain_high_CT: Array
+    gain_CT: Estimates
     images: int
     patients: int
     confidence: float
@@ -84,7 +79,7 @@ class DecisionCurves:
             The first and last threshold of the grid in the unbroken stretch around the greatest gain (with ``sure``,
             around its greatest lower limit); None if there is none.
         """
-        return _stretch(self.threshold_T, (self.gain_low_CT if sure else self.gain_CT)[column])
+        return _stretch(self.threshold_T, (self.gain_CT.low_X if sure else self.gain_CT.value_X)[column])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: settings, and by finding the curves and the useful ranges."""
@@ -93,13 +88,9 @@ class DecisionCurves:
                 "prevalence": float(self.prevalence_C[column]),
                 "positives": int(self.positives_C[column]),
                 "negatives": int(self.negatives_C[column]),
-                "net_benefit": self.benefit_CT[column].tolist(),
-                "low": self.low_CT[column].tolist(),
-                "high": self.high_CT[column].tolist(),
+                "net_benefit": self.benefit_CT.row(column),
                 "treat_all": self.all_CT[column].tolist(),
-                "gain": self.gain_CT[column].tolist(),
-                "gain_low": self.gain_low_CT[column].tolist(),
-                "gain_high": self.gain_high_CT[column].tolist(),
+                "gain": self.gain_CT.row(column),
                 "useful": self.useful_range(column),
                 "surely_useful": self.useful_range(column, sure=True),
             }
@@ -126,7 +117,7 @@ def measure_decision_curves(
     draws: PatientDraws,
     *,
     label_names: Sequence[str],
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     thresholds: Sequence[float] = THRESHOLDS,
     prevalence: Mapping[str, float] | None = None,
 ) -> DecisionCurves:
@@ -149,20 +140,14 @@ def measure_decision_curves(
     Raises:
         ValueError: see the module's first lines; lengths that differ; a finding without a given prevalence.
     """
-    check_confidence(confidence)
-    prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
-    names = tuple(label_names)
-    if (len(draws.patient_N), len(names)) != prob_NC.shape:
-        raise ValueError(
-            f"probabilities have shape {prob_NC.shape}; expected {len(draws.patient_N)} images of the draws and "
-            f"{len(names)} findings"
-        )
+    prob_NC, label_NC, names = check_measured(prob_NC, label_NC, draws, label_names, confidence)
     threshold_T = _check_thresholds(thresholds)
     given_C = None if prevalence is None else _check_prevalence(prevalence, names)
-    curves = [
+    benefit_7CT = [
         _measure(prob_N, label_N, draws, threshold_T, None if given_C is None else given_C[column], confidence)
         for column, (prob_N, label_N) in enumerate(zip(prob_NC.T, label_NC.T, strict=True))
     ]
+    benefit_7CT = np.stack(benefit_7CT, axis=1)
     positives_C, negatives_C = (label_NC == 1).sum(axis=0), (label_NC == 0).sum(axis=0)
     observed_C = ratio(positives_C, positives_C + negatives_C)
     both_C = (positives_C > 0) & (negatives_C > 0)
@@ -173,7 +158,9 @@ def measure_decision_curves(
         given_C is not None,
         positives_C,
         negatives_C,
-        *(np.stack(part_CT) for part_CT in zip(*curves, strict=True)),
+        Estimates(*benefit_7CT[:3]),
+        benefit_7CT[3],
+        Estimates(*benefit_7CT[4:]),
         images=len(prob_NC),
         patients=draws.n_patients,
         confidence=confidence,

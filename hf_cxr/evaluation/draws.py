@@ -4,9 +4,12 @@ Images of one patient are not independent, so patients are drawn with replacemen
 drawn twice counts twice with all their images. An image's weight is the number of times its patient was drawn.
 
     draws = PatientDraws.of(predictions.patient_ids, resamples=1000, seed=0)
-    for rows, weight_RM in draws.blocks():
-        ratio_R[rows] = (weight_RM @ hits_M) / (weight_RM @ cells_M)
-    low, high = percentile_interval(ratio_R, 0.95)
+    hits_R, cells_R = draws.sums(draws.per_patient(hits_N), draws.per_patient(cells_N))
+    low, high = percentile_interval(hits_R / cells_R, 0.95)
+
+A mean, a share, or a mean over a subset is a ratio of two sums over images. The sums are taken once for each patient;
+a draw is then one product of a row of weights and a matrix, whatever the number of images. What is no ratio of sums
+takes its weights from `PatientDraws.blocks`.
 
 All figures of one report are measured in the same draws, so differences between two of them are paired.
 
@@ -19,15 +22,17 @@ of the Royal Statistical Society B 69 (2007), resampling whole clusters; Efron, 
 Association 82 (1987), bias-corrected and accelerated (BCa) intervals.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 from scipy.stats import norm
 
-from hf_cxr.evaluation.checks import Array
+from hf_cxr.evaluation.checks import Array, check_probabilities
+from hf_cxr.labels import LabelSpace
 
 CELLS_AT_ONCE = 2**19
 """Weights of images at a time: 4 MiB, small enough for the processor's cache, which is what makes this quick."""
@@ -82,11 +87,35 @@ class PatientDraws:
         return np.take(weight_RM, self.patient_N, axis=1)
 
     def per_patient(self, value_NX: ArrayLike) -> Array:
-        """The sum of an image's value over each patient's images, (M, X) float64: `weight_RM @` it is a draw's sum."""
-        value_NX = np.asarray(value_NX, dtype=np.float64)
-        sum_MX = np.zeros((self.n_patients, *value_NX.shape[1:]))
-        np.add.at(sum_MX, self.patient_N, value_NX)
-        return sum_MX
+        """The sum of an image's value over each patient's images, (M, X) float64, see `patient_sums`."""
+        return patient_sums(value_NX, self.patient_N, self.n_patients)
+
+    def sums(self, *sum_MX: Array) -> list[Array]:
+        """Each of several arrays of sums per patient (M, X), under each draw: (R, X) float64. One pass."""
+        out = [np.empty((self.resamples, *one_MX.shape[1:])) for one_MX in sum_MX]
+        for rows, weight_RM in self.blocks():
+            weight_RM = weight_RM.astype(np.float64)
+            for draw_RX, one_MX in zip(out, sum_MX, strict=True):
+                draw_RX[rows] = (weight_RM @ one_MX.reshape(len(one_MX), -1)).reshape(-1, *one_MX.shape[1:])
+        return out
+
+
+def patient_sums(value_NX: ArrayLike, patient_N: NDArray[np.int64], n_patients: int) -> Array:
+    """The sum over each patient's images, (M, X) float64; a patient without an image here has sum 0.
+
+    Args:
+        value_NX: of each image; X is any shape.
+        patient_N: the number of each image's patient, 0 to M - 1.
+        n_patients: M.
+
+    >>> patient_sums([1, 2, 4], np.array([0, 2, 2]), 3).tolist()
+    [1.0, 0.0, 6.0]
+    """
+    value_NX = np.asarray(value_NX, dtype=np.float64)
+    place = (patient_N, np.arange(len(patient_N)))
+    of_patient_MN = csr_array((np.ones(len(patient_N)), place), shape=(n_patients, len(patient_N)))
+    columns = value_NX.reshape(len(value_NX), int(np.prod(value_NX.shape[1:])))
+    return (of_patient_MN @ columns).reshape(n_patients, *value_NX.shape[1:])
 
 
 def draw_blocks(
@@ -117,6 +146,33 @@ def check_confidence(confidence: float) -> None:
     """Refuse a confidence that is not in (0, 1)."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1; got {confidence}")
+
+
+def check_measured(
+    score_NC: ArrayLike,
+    label_NC: ArrayLike,
+    draws: PatientDraws,
+    label_names: Sequence[str],
+    confidence: float,
+    check: Callable[[ArrayLike, ArrayLike], tuple[Array, Array]] = check_probabilities,
+) -> tuple[Array, Array, LabelSpace]:
+    """What every ``measure_...`` function refuses: see `checks`, a confidence, and lengths that differ.
+
+    Args:
+        check: `check_scores` where any finite number is a score.
+
+    Returns:
+        Scores and labels, (N, C) float64, and the C names.
+    """
+    check_confidence(confidence)
+    score_NC, label_NC = check(score_NC, label_NC)
+    names = LabelSpace(label_names)
+    if (len(draws.patient_N), len(names)) != score_NC.shape:
+        raise ValueError(
+            f"scores have shape {score_NC.shape}; expected {len(draws.patient_N)} images of the draws and "
+            f"{len(names)} findings"
+        )
+    return score_NC, label_NC, names
 
 
 def number_patients(patient_ids_N: Sequence[Any], n_images: int) -> tuple[NDArray[np.int64], int]:

@@ -1,70 +1,71 @@
-"""A value with its interval, and ratios of sums under the draws of patients.
+"""A value with its interval: `Estimate`, and `Estimates` for arrays of them; ratios and shares.
 
-A mean, a share, or a mean over a subset is a ratio of two sums over images. The sums are taken once for each patient;
-a draw of patients is then one product of a row of weights and a matrix, whatever the number of images.
-
-N = images, M = patients, R = draws, X = any number of quantities.
+R = draws, X = any number of quantities.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import betaincinv
 
 from hf_cxr.evaluation.checks import Array
-from hf_cxr.evaluation.draws import PatientDraws, percentile_interval
+from hf_cxr.evaluation.draws import percentile_interval
 
 
-class Estimate(NamedTuple):
-    """A value and the ends of its interval; floats, or float64 arrays of one shape. NaN where undefined."""
+@dataclass(frozen=True)
+class Estimate:
+    """A value and the ends of its interval, NaN where undefined; and the number of draws that define it, if known."""
 
-    value: Any
-    low: Any
-    high: Any
+    value: float
+    low: float
+    high: float
+    draws: int | None = None
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """Value, low, high."""
+        return self.value, self.low, self.high
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: value, low, high, and draws if they were counted."""
+        values = dict(zip(("value", "low", "high"), self.interval, strict=True))
+        return values if self.draws is None else {**values, "draws": self.draws}
+
+
+@dataclass(frozen=True, eq=False)
+class Estimates:
+    """Values and the ends of their intervals, float64 arrays of one shape; NaN where undefined."""
+
+    value_X: Array
+    low_X: Array
+    high_X: Array
 
     @classmethod
-    def of(cls, value_X: ArrayLike, draw_RX: Array, confidence: float) -> "Estimate":
-        """The percentile interval over the draws that define the quantity; NaN where the value itself is NaN."""
+    def of(cls, value_X: ArrayLike, draw_RX: Array, confidence: float) -> "Estimates":
+        """Percentile intervals over the draws that define a quantity; NaN where the value itself is NaN."""
         value_X = np.asarray(value_X, dtype=np.float64)
         low_X, high_X = (np.where(np.isnan(value_X), np.nan, end) for end in percentile_interval(draw_RX, confidence))
         return cls(value_X, low_X, high_X)
 
-    def at(self, place: int) -> "Estimate":
-        """One of several, as floats."""
-        return Estimate(*(float(end[place]) for end in self))
+    def at(self, place: int | tuple[int, ...]) -> Estimate:
+        """One of them."""
+        return Estimate(*(float(end[place]) for end in (self.value_X, self.low_X, self.high_X)))
 
-    def to_dict(self) -> dict[str, float]:
-        """For JSON: value, low, high."""
-        return {name: float(end) for name, end in zip(self._fields, self, strict=True)}
+    def by_name(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """For JSON: name -> value, low, high."""
+        return {name: self.at(place).to_dict() for place, name in enumerate(names)}
 
+    def row(self, place: int) -> dict[str, list[float]]:
+        """For JSON: value, low and high of one row, such as a curve, each a list."""
+        ends = {"value": self.value_X, "low": self.low_X, "high": self.high_X}
+        return {name: end_XK[place].tolist() for name, end_XK in ends.items()}
 
-def patient_sums(value_NX: ArrayLike, patient_N: NDArray[np.int64], n_patients: int) -> Array:
-    """The sum over each patient's images, (M, X) float64.
-
-    Args:
-        value_NX: of each image; (N,) is one quantity.
-        patient_N: the number of each image's patient, 0 to M - 1. A patient without an image here has sum 0.
-        n_patients: M.
-
-    >>> patient_sums([1, 2, 4], np.array([0, 2, 2]), 3).tolist()
-    [[1.0], [0.0], [6.0]]
-    """
-    value_NX = np.asarray(value_NX, dtype=np.float64)
-    value_NX = value_NX[:, None] if value_NX.ndim == 1 else value_NX
-    columns = [np.bincount(patient_N, weights=value_N, minlength=n_patients) for value_N in value_NX.T]
-    return np.stack(columns, axis=1)
-
-
-def draw_sums(draws: PatientDraws, sums: Sequence[Array]) -> list[Array]:
-    """Each of several matrices of sums per patient (M, X), under each draw of patients: (R, X). One pass."""
-    out = [np.empty((draws.resamples, sum_MX.shape[1])) for sum_MX in sums]
-    for rows, weight_RM in draws.blocks():
-        weight_RM = np.asarray(weight_RM, dtype=np.float64)
-        for draw_RX, sum_MX in zip(out, sums, strict=True):
-            draw_RX[rows] = weight_RM @ sum_MX
-    return out
+    def round(self, digits: int) -> "Estimates":
+        """For values that are for drawing alone."""
+        return Estimates(*(end_X.round(digits) for end_X in (self.value_X, self.low_X, self.high_X)))
 
 
 def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
@@ -80,7 +81,7 @@ def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
 
 def share_interval(
     share_X: ArrayLike, draw_RX: Array, *, images_X: ArrayLike, patients_X: ArrayLike, confidence: float
-) -> Estimate:
+) -> Estimates:
     """The interval of a share of images that stays honest near 0 and 1, where all draws are alike.
 
     Clopper and Pearson's exact limits for n trials with n * share successes, where n is the number of independent
@@ -105,4 +106,4 @@ def share_interval(
     with np.errstate(invalid="ignore"):
         low_X = np.where(present_X > 0, betaincinv(present_X, absent_X + 1, tail), 0.0)
         high_X = np.where(absent_X > 0, betaincinv(present_X + 1, absent_X, 1 - tail), 1.0)
-    return Estimate(share_X, *(np.where(np.isnan(share_X), np.nan, end_X) for end_X in (low_X, high_X)))
+    return Estimates(share_X, *(np.where(np.isnan(share_X), np.nan, end_X) for end_X in (low_X, high_X)))

@@ -11,37 +11,14 @@ import numpy as np
 from scipy.stats import t
 
 from hf_cxr.evaluation.checks import Array
-from hf_cxr.evaluation.draws import percentile_interval
+from hf_cxr.evaluation.estimates import Estimates
 
 ROUNDING = 1e-12
 
 
-@dataclass(frozen=True, eq=False)
-class Estimates:
-    """A value for each finding and then for the macro mean, with percentile interval; all (C + 1,), NaN undefined."""
-
-    value_X: Array
-    low_X: Array
-    high_X: Array
-
-    @classmethod
-    def of(cls, value_X: Array, draw_RX: Array, confidence: float) -> "Estimates":
-        """From the full sample and its draws; no interval where there is no value."""
-        low_X, high_X = percentile_interval(np.where(np.isnan(value_X), np.nan, draw_RX), confidence)
-        return cls(value_X, low_X, high_X)
-
-    @property
-    def macro(self) -> tuple[float, float, float]:
-        """Of the macro mean: value, low, high."""
-        return self.at(-1)
-
-    def at(self, place: int) -> tuple[float, float, float]:
-        """Of a finding: value, low, high."""
-        return float(self.value_X[place]), float(self.low_X[place]), float(self.high_X[place])
-
-    def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """``macro`` and ``findings``, each as [value, low, high]."""
-        return {"macro": list(self.macro), "findings": {name: list(self.at(row)) for row, name in enumerate(names)}}
+def with_macro(estimates_X: Estimates, names: Sequence[str]) -> dict[str, Any]:
+    """For JSON: ``macro``, the last, and ``findings`` by name, each as value, low and high."""
+    return {"macro": estimates_X.at(-1).to_dict(), "findings": estimates_X.by_name(names)}
 
 
 @dataclass(frozen=True, eq=False)

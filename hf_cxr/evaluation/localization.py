@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hf_cxr.evaluation.boxes import MapScore
 from hf_cxr.evaluation.checks import Array
-from hf_cxr.evaluation.draws import PatientDraws, check_confidence, percentile_interval, two_sided_p
+from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_confidence, percentile_interval, two_sided_p
 
 IOBB = (0.1, 0.25, 0.5, 0.75, 0.9)
 """T(IoBB) of Wang et al., table 4."""
@@ -174,7 +174,7 @@ def measure_localization(
     explained: str,
     label_names: Sequence[str],
     similarity_P: Sequence[float] | None = None,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
 ) -> Localization:
     """Statistics of maps against boxes, with patient-clustered intervals.
 

@@ -4,7 +4,7 @@ N = images, C = findings.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hf_cxr.evaluation.cells import WeightedCells, rank
 from hf_cxr.evaluation.checks import Array, check_probabilities, check_scores
+from hf_cxr.evaluation.estimates import Estimate
 
 Kernel = Callable[[WeightedCells], Array]
 """One finding's value under R sets of weights, (R,); NaN where undefined. See `kernels`."""
@@ -76,26 +77,6 @@ def on_full_sample(kernel: Kernel, score_NC: Array, label_NC: Array, threshold_C
     return np.array(value_C, dtype=np.float64)
 
 
-@dataclass(frozen=True)
-class Average:
-    """A metric over several findings, with its interval, and the number of draws that define it."""
-
-    value: float
-    low: float
-    high: float
-    draws: int
-
-    @property
-    def interval(self) -> tuple[float, float, float]:
-        """Value, low, high."""
-        return self.value, self.low, self.high
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Average":
-        """The inverse of ``dataclasses.asdict``; None is read as NaN."""
-        return cls(*(as_number(values[name]) for name in ("value", "low", "high")), values["draws"])
-
-
 @dataclass(frozen=True, eq=False)
 class Measured:
     """One metric of one set of images: each finding and the macro mean, with percentile intervals.
@@ -118,7 +99,7 @@ class Measured:
     macro_low: float
     macro_high: float
     macro_draws: int
-    averages: Mapping[str, "Average"] = field(default_factory=dict)
+    averages: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def undefined_C(self) -> NDArray[np.bool_]:
@@ -142,7 +123,7 @@ class Measured:
         macro = {name: getattr(self, name) for name in ("macro", "macro_low", "macro_high", "macro_draws")}
         findings = {name: by_finding(getattr(self, f"{name}_C"), label_names) for name in PER_FINDING}
         undefined = [name for name, missing in zip(label_names, self.undefined_C, strict=True) if missing]
-        averages = {name: asdict(average) for name, average in self.averages.items()}
+        averages = {name: average.to_dict() for name, average in self.averages.items()}
         return {**macro, **findings, "undefined": undefined} | ({"averages": averages} if averages else {})
 
     @classmethod
@@ -151,7 +132,10 @@ class Measured:
         macro = {name: as_number(values[name]) for name in ("macro", "macro_low", "macro_high")}
         findings = {f"{name}_C": from_findings(values[name], label_names) for name in PER_FINDING}
         findings["draws_C"] = findings["draws_C"].astype(np.int64)
-        averages = {name: Average.from_dict(average) for name, average in (values.get("averages") or {}).items()}
+        averages = {
+            name: Estimate(*(as_number(one[end]) for end in ("value", "low", "high")), one["draws"])
+            for name, one in (values.get("averages") or {}).items()
+        }
         return cls(**findings, **macro, macro_draws=values["macro_draws"], averages=averages)
 
 

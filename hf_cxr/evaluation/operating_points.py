@@ -23,11 +23,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
+from hf_cxr.evaluation.bootstrap import Sample
 from hf_cxr.evaluation.checks import Array, check_probabilities
-from hf_cxr.evaluation.decision import DECISIONS, Decision, called_share, calls_per_positive, sensitivity, specificity
-from hf_cxr.evaluation.draws import PatientDraws, check_confidence, percentile_interval
-from hf_cxr.evaluation.metric import Average, Measured, by_finding
-from hf_cxr.evaluation.metrics import macro
+from hf_cxr.evaluation.decision import (
+    DECISIONS,
+    Decision,
+    called_share,
+    calls_per_positive,
+    confusion_cells,
+    count_calls,
+    sensitivity,
+    specificity,
+)
+from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_measured, percentile_interval
+from hf_cxr.evaluation.metric import Measured, by_finding
 from hf_cxr.evaluation.threshold_rules import (
     check_rule,
     choose_threshold,
@@ -217,26 +226,26 @@ def choose_operating_points(
 def _reached(
     prob_K: Array, positive_K: NDArray[np.bool_], threshold: float, rule: str, target: float | None
 ) -> OperatingPoint:
-    (tp, fp, tn, fn) = counts = confusion_cells(prob_K, positive_K, threshold).sum(axis=1)
+    (tp, fp, tn, fn) = counts = confusion_cells(prob_K >= threshold, positive_K).sum(axis=1)
     reached = float(sensitivity(*counts)), float(specificity(*counts))
     return OperatingPoint(threshold, rule, target, *reached, positives=int(tp + fn), negatives=int(fp + tn))
 
 
 def threshold_intervals(
-    points: OperatingPoints,
     prob_NC: ArrayLike,
     label_NC: ArrayLike,
     draws: PatientDraws,
+    points: OperatingPoints,
     *,
     label_names: Sequence[str],
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
 ) -> dict[str, tuple[float, float] | None]:
     """How much each threshold varies with the patients of validation: it is chosen again in every draw of them.
 
     Args:
-        points: each chosen again by its own rule and target.
         prob_NC, label_NC: of validation, from which ``points`` were chosen.
         draws: of the patients of these N images; 200 are enough.
+        points: each chosen again by its own rule and target.
         label_names: of the C columns.
         confidence: of the intervals.
 
@@ -246,10 +255,9 @@ def threshold_intervals(
     Raises:
         ValueError: bad probabilities or labels (see `checks`), or lengths that differ.
     """
-    check_confidence(confidence)
-    prob_NC, label_NC = _check(prob_NC, label_NC, draws, label_names)
-    intervals: dict[str, tuple[float, float] | None] = dict.fromkeys(label_names)
-    chosen = [(column, points.by_finding.get(name)) for column, name in enumerate(label_names)]
+    prob_NC, label_NC, names = check_measured(prob_NC, label_NC, draws, label_names, confidence)
+    intervals: dict[str, tuple[float, float] | None] = dict.fromkeys(names)
+    chosen = [(column, points.by_finding.get(name)) for column, name in enumerate(names)]
     threshold_RC = np.full((draws.resamples, len(chosen)), np.nan)
     for rows, weight_RM in draws.blocks():
         weight_RN = draws.per_image(weight_RM)
@@ -263,7 +271,7 @@ def threshold_intervals(
     low_C, high_C = percentile_interval(threshold_RC, confidence)
     for column, point in chosen:
         if point is not None and not np.isnan(low_C[column]):
-            intervals[label_names[column]] = float(low_C[column]), float(high_C[column])
+            intervals[names[column]] = float(low_C[column]), float(high_C[column])
     return intervals
 
 
@@ -283,7 +291,7 @@ class MeasuredOperatingPoints:
         images, patients, confidence, resamples: of the measurement.
     """
 
-    label_names: tuple[str, ...]
+    label_names: LabelSpace
     points: OperatingPoints
     rules: Mapping[str, str]
     threshold_C: Mapping[str, Array]
@@ -329,7 +337,7 @@ def measure_operating_points(
     points: OperatingPoints,
     *,
     label_names: Sequence[str],
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     compared: Mapping[str, OperatingPoints] | None = None,
     threshold_interval: Mapping[str, tuple[float, float] | None] | None = None,
 ) -> MeasuredOperatingPoints:
@@ -352,9 +360,7 @@ def measure_operating_points(
     Raises:
         ValueError: bad probabilities or labels (see `checks`), or lengths that differ.
     """
-    check_confidence(confidence)
-    names = tuple(label_names)
-    prob_NC, label_NC = _check(prob_NC, label_NC, draws, names)
+    prob_NC, label_NC, names = check_measured(prob_NC, label_NC, draws, label_names, confidence)
     sets = {"chosen": points, **(compared or {})}
     if HALF in sets:
         raise ValueError(f"compared points cannot be named {HALF!r}: it is always measured; choose another name")
@@ -362,10 +368,10 @@ def measure_operating_points(
     rules = {key: one.words for key, one in sets.items()} | {HALF: "a threshold of 0.5 for every finding"}
     count_C, measured = {}, {}
     for key, one_C in threshold_C.items():
-        count_4C, draw_R4C = _count(prob_NC, label_NC, one_C, draws)
-        draw_4RC = np.moveaxis(draw_R4C, 1, 0)
+        (counted,) = count_calls(prob_NC >= one_C, [label_NC], draws)
+        count_4C, draw_4RC = (np.where(np.isnan(one_C), np.nan, one) for one in counted)
         count_C[key] = dict(zip(COUNTS, count_4C, strict=True))
-        measured[key] = {name: _summary(of, count_4C, draw_4RC, confidence) for name, of in FIGURES.items()}
+        measured[key] = {name: _sample(of, count_4C, draw_4RC).measured(confidence) for name, of in FIGURES.items()}
     return MeasuredOperatingPoints(
         names,
         points,
@@ -381,57 +387,7 @@ def measure_operating_points(
     )
 
 
-def confusion_cells(prob_NC: Array, label_NC: ArrayLike, threshold_C: ArrayLike) -> NDArray[np.bool_]:
-    """Which cells are TP, FP, TN and FN, (4, N, C), or (4, N) of one finding; an unknown cell is none of them."""
-    called_NC, positive_NC, negative_NC = prob_NC >= threshold_C, label_NC == 1, label_NC == 0
-    return np.stack(
-        [called_NC & positive_NC, called_NC & negative_NC, ~called_NC & negative_NC, ~called_NC & positive_NC]
-    )
-
-
-def _check(
-    prob_NC: ArrayLike, label_NC: ArrayLike, draws: PatientDraws, label_names: Sequence[str]
-) -> tuple[Array, Array]:
-    prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
-    if (len(draws.patient_N), len(label_names)) != prob_NC.shape:
-        raise ValueError(
-            f"probabilities have shape {prob_NC.shape}; expected {len(draws.patient_N)} images of the draws and "
-            f"{len(label_names)} findings"
-        )
-    return prob_NC, label_NC
-
-
-def _count(prob_NC: Array, label_NC: Array, threshold_C: Array, draws: PatientDraws) -> tuple[Array, Array]:
-    """TP, FP, TN, FN on the full sample, (4, C), and in each draw, (R, 4, C); NaN without a threshold."""
-    cell_4NC = confusion_cells(prob_NC, label_NC, threshold_C)
-    undefined_C = np.isnan(threshold_C)
-    findings = label_NC.shape[1]
-    # The counts are linear in the weights, so one product of matrices gives those of many draws.
-    by_patient_MX = draws.per_patient(np.moveaxis(cell_4NC, 0, 1).reshape(len(prob_NC), 4 * findings))
-    draw_R4C = np.empty((draws.resamples, 4, findings))
-    for rows, weight_RM in draws.blocks():
-        draw_R4C[rows] = (weight_RM.astype(np.float64) @ by_patient_MX).reshape(-1, 4, findings)
-    draw_R4C[:, :, undefined_C] = np.nan
-    return np.where(undefined_C, np.nan, cell_4NC.sum(axis=1)), draw_R4C
-
-
-def _summary(of: Decision, count_4C: Array, draw_4RC: Array, confidence: float) -> Measured:
-    """One figure. The means are over the findings that are defined on the full sample, in every draw the same ones."""
-    value_C, draw_RC = of(*count_4C), of(*draw_4RC)
-    defined = np.flatnonzero(~np.isnan(value_C))
-    macro_R = draw_RC[:, defined].mean(axis=1) if len(defined) else np.full(len(draw_RC), np.nan)
-    micro_R = of(*np.nansum(draw_4RC, axis=2))
-    low_C, high_C = percentile_interval(draw_RC, confidence)
-    (macro_low, micro_low), (macro_high, micro_high) = percentile_interval(np.stack([macro_R, micro_R], 1), confidence)
-    micro = float(of(*np.nansum(count_4C, axis=1)))
-    return Measured(
-        value_C=value_C,
-        low_C=low_C,
-        high_C=high_C,
-        draws_C=(~np.isnan(draw_RC)).sum(axis=0),
-        macro=macro(value_C),
-        macro_low=float(macro_low),
-        macro_high=float(macro_high),
-        macro_draws=int((~np.isnan(macro_R)).sum()),
-        averages={"micro": Average(micro, float(micro_low), float(micro_high), int((~np.isnan(micro_R)).sum()))},
-    )
+def _sample(of: Decision, count_4C: Array, draw_4RC: Array) -> Sample:
+    """One figure of each finding, and of the counts of all findings with a threshold together."""
+    micro = Sample(of(*np.nansum(count_4C, axis=1, keepdims=True)), of(*np.nansum(draw_4RC, axis=2, keepdims=True)))
+    return Sample(of(*count_4C), of(*draw_4RC), pooled=micro)

@@ -32,9 +32,10 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtri
 
+from hf_cxr.evaluation.bootstrap import Sample
 from hf_cxr.evaluation.checks import Array, check_scores
-from hf_cxr.evaluation.draws import PatientDraws, check_confidence
-from hf_cxr.evaluation.estimates import Estimate, draw_sums, patient_sums, ratio, share_interval
+from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_confidence, check_measured, patient_sums
+from hf_cxr.evaluation.estimates import Estimate, Estimates, ratio, share_interval
 from hf_cxr.evaluation.metric import by_finding
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
@@ -54,7 +55,7 @@ class PrevalenceEstimate:
         reasons: finding -> why there is none.
     """
 
-    prevalence_C: Estimate
+    prevalence_C: Estimates
     reasons: dict[str, str]
 
 
@@ -79,12 +80,12 @@ class PrevalenceShift:
 
     label_names: LabelSpace
     source_C: Array
-    observed_C: Estimate
+    observed_C: Estimates
     targets: dict[str, Array]
-    estimated_C: Estimate
+    estimated_C: Estimates
     reasons: dict[str, str]
-    scores: dict[str, dict[str, Estimate]]
-    changes: dict[str, dict[str, Estimate]]
+    scores: dict[str, dict[str, Estimates]]
+    changes: dict[str, dict[str, Estimates]]
     macro_changes: dict[str, dict[str, Estimate]]
     confidence: float
     resamples: int
@@ -92,27 +93,21 @@ class PrevalenceShift:
     def to_dict(self) -> dict[str, Any]:
         """For JSON, by finding."""
 
-        def cells(estimate_C: Estimate) -> dict[str, Any]:
-            return {name: estimate_C.at(column).to_dict() for column, name in enumerate(self.label_names)}
+        def by_score(scores: Mapping[str, Estimates]) -> dict[str, Any]:
+            return {score: value_C.by_name(self.label_names) for score, value_C in scores.items()}
 
         return plain(
             {
                 "source": by_finding(self.source_C, self.label_names),
-                "observed": cells(self.observed_C),
-                "estimated": cells(self.estimated_C),
+                "observed": self.observed_C.by_name(self.label_names),
+                "estimated": self.estimated_C.by_name(self.label_names),
                 "not_estimated": self.reasons,
                 "targets": {name: by_finding(target_C, self.label_names) for name, target_C in self.targets.items()},
-                "scores": {
-                    target: {score: cells(value_C) for score, value_C in by_score.items()}
-                    for target, by_score in self.scores.items()
-                },
-                "changes": {
-                    target: {score: cells(value_C) for score, value_C in by_score.items()}
-                    for target, by_score in self.changes.items()
-                },
+                "scores": {target: by_score(scores) for target, scores in self.scores.items()},
+                "changes": {target: by_score(changes) for target, changes in self.changes.items()},
                 "macro_changes": {
-                    target: {score: value.to_dict() for score, value in by_score.items()}
-                    for target, by_score in self.macro_changes.items()
+                    target: {score: value.to_dict() for score, value in changes.items()}
+                    for target, changes in self.macro_changes.items()
                 },
                 "confidence": self.confidence,
                 "resamples": self.resamples,
@@ -140,10 +135,10 @@ def prevalence_bias(source_C: ArrayLike, target_C: ArrayLike) -> Array:
 def estimate_prevalence(
     logit_NC: ArrayLike,
     source_C: ArrayLike,
-    label_names: Sequence[str],
     patient_ids: Sequence[Any] | None = None,
     *,
-    confidence: float = 0.95,
+    label_names: Sequence[str],
+    confidence: float = CONFIDENCE,
 ) -> PrevalenceEstimate:
     """The prevalences that make the images most likely, without a label.
 
@@ -153,9 +148,9 @@ def estimate_prevalence(
     Args:
         logit_NC: calibrated for ``source_C``, finite.
         source_C: prevalence that the logits assume; NaN where unknown.
-        label_names: C findings.
         patient_ids: of the N images; without them each image counts as a patient of its own, and the interval is too
             narrow where patients have several.
+        label_names: C findings.
         confidence: of the interval, in (0, 1).
     """
     check_confidence(confidence)
@@ -174,7 +169,7 @@ def estimate_prevalence(
     error_C = ratio(np.sqrt(squares_C), (slope_NC**2).sum(axis=0) * value_C * (1 - value_C))
     width_C = ndtri((1 + confidence) / 2) * error_C
     return PrevalenceEstimate(
-        Estimate(value_C, *(expit(logit(value_C) + sign * width_C) for sign in (-1, 1))),
+        Estimates(value_C, *(expit(logit(value_C) + sign * width_C) for sign in (-1, 1))),
         {name: reason for name, (_, reason) in zip(label_names, found, strict=True) if reason},
     )
 
@@ -220,11 +215,11 @@ def measure_prevalence_shift(
     logit_NC: ArrayLike,
     label_NC: ArrayLike,
     draws: PatientDraws,
-    label_names: Sequence[str],
     source_C: ArrayLike,
     *,
+    label_names: Sequence[str],
     given: Mapping[str, ArrayLike] | None = None,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
 ) -> PrevalenceShift:
     """Log loss, Brier score and mean probability before and after shifts, with patient-clustered intervals.
 
@@ -232,8 +227,8 @@ def measure_prevalence_shift(
         logit_NC: calibrated for ``source_C``, finite.
         label_NC: 1, 0 or NaN.
         draws: of the patients of the N images.
-        label_names: C findings.
         source_C: prevalence that the logits assume: that of validation. NaN where unknown.
+        label_names: C findings.
         given: name of a target -> its prevalences (C,), NaN where a finding is not shifted. "estimated" and
             "observed" are always measured too.
         confidence: of the intervals, in (0, 1).
@@ -241,16 +236,10 @@ def measure_prevalence_shift(
     Raises:
         ValueError: see the module's first lines.
     """
-    check_confidence(confidence)
-    logit_NC, label_NC = check_scores(logit_NC, label_NC)
-    names, source_C = LabelSpace(label_names), np.asarray(source_C, dtype=np.float64)
-    if len(draws.patient_N) != len(logit_NC) or not len(names) == len(source_C) == logit_NC.shape[1]:
-        raise ValueError(
-            f"{len(draws.patient_N)} patient ids, {len(names)} names and {len(source_C)} prevalences for logits of "
-            f"shape {logit_NC.shape}"
-        )
-    estimate = estimate_prevalence(logit_NC, source_C, names)
-    estimated_C = estimate.prevalence_C.value
+    logit_NC, label_NC, names = check_measured(logit_NC, label_NC, draws, label_names, confidence, check_scores)
+    source_C = np.asarray(source_C, dtype=np.float64)
+    estimate = estimate_prevalence(logit_NC, source_C, label_names=names)
+    estimated_C = estimate.prevalence_C.value_X
     known_NC = ~np.isnan(label_NC)
     observed_C = ratio((label_NC == 1).sum(axis=0), known_NC.sum(axis=0))
     inside_C = (observed_C > 0) & (observed_C < 1) & (source_C > 0) & (source_C < 1)
@@ -266,24 +255,20 @@ def measure_prevalence_shift(
     for bias_C in biases.values():
         cells += _scores(logit_NC + bias_C, label_NC)
     gradient_NC = slopes(logit_NC, source_C, estimated_C)
-    sums = [patient_sums(np.where(known_NC, cell_NC, 0.0), draws.patient_N, draws.n_patients) for cell_NC in cells] + [
-        patient_sums(cell_NC, draws.patient_N, draws.n_patients) for cell_NC in (gradient_NC, gradient_NC**2)
-    ]
-    known_RC, positive_RC, *score_RC, slope_RC, curvature_RC = draw_sums(draws, sums)
+    cells = [np.where(known_NC, cell_NC, 0.0) for cell_NC in cells]
+    sums = [draws.per_patient(cell_NC) for cell_NC in (*cells, gradient_NC, gradient_NC**2)]
+    known_RC, positive_RC, *score_RC, slope_RC, curvature_RC = draws.sums(*sums)
     known_C = sums[0].sum(axis=0)
     values = iter(
-        (ratio(sum_MC.sum(axis=0), known_C), ratio(sum_RC, known_RC))
+        Sample(ratio(sum_MC.sum(axis=0), known_C), ratio(sum_RC, known_RC))
         for sum_MC, sum_RC in zip(sums[2:-2], score_RC, strict=True)
     )
-    pairs = {target: {score: next(values) for score in SCORES} for target in biases}
-    before = pairs["as calibrated"]
+    scores = {target: {score: next(values) for score in SCORES} for target in biases}
+    before = scores["as calibrated"]
     changes = {
-        target: {
-            score: tuple(after - old for after, old in zip(pairs[target][score], before[score], strict=True))
-            for score in ("log_loss", "brier")
-        }
-        for target in targets
+        target: {score: scores[target][score] - before[score] for score in ("log_loss", "brier")} for target in targets
     }
+    shifted = {target: np.flatnonzero((known_C > 0) & ~np.isnan(target_C)) for target, target_C in targets.items()}
     # One Newton step from the estimate in each draw, in the logit of the prevalence, where the estimates are nearly
     # normal; the second derivative of the log-likelihood is minus the sum of the squared slopes.
     scale_C = estimated_C * (1 - estimated_C)
@@ -299,18 +284,18 @@ def measure_prevalence_shift(
             confidence=confidence,
         ),
         targets=targets,
-        estimated_C=Estimate.of(estimated_C, estimated_RC, confidence),
+        estimated_C=Estimates.of(estimated_C, estimated_RC, confidence),
         reasons=estimate.reasons,
         scores={
-            target: {score: Estimate.of(*pair, confidence) for score, pair in by_score.items()}
-            for target, by_score in pairs.items()
+            target: {score: one.estimates(confidence) for score, one in by_score.items()}
+            for target, by_score in scores.items()
         },
         changes={
-            target: {score: Estimate.of(*pair, confidence) for score, pair in by_score.items()}
+            target: {score: one.estimates(confidence) for score, one in by_score.items()}
             for target, by_score in changes.items()
         },
         macro_changes={
-            target: {score: _macro(pair, targets[target], confidence) for score, pair in by_score.items()}
+            target: {score: one.mean(shifted[target]).average(confidence) for score, one in by_score.items()}
             for target, by_score in changes.items()
         },
         confidence=confidence,
@@ -322,12 +307,3 @@ def _scores(logit_NC: Array, label_NC: Array) -> list[Array]:
     """Of each cell, in the order of ``SCORES``."""
     prob_NC = expit(logit_NC)
     return [np.logaddexp(0.0, logit_NC) - label_NC * logit_NC, (prob_NC - label_NC) ** 2, prob_NC]
-
-
-def _macro(pair: tuple[Array, Array], target_C: Array, confidence: float) -> Estimate:
-    value_C, draw_RC = pair
-    shifted_C = ~(np.isnan(target_C) | np.isnan(value_C))
-    if not shifted_C.any():
-        return Estimate(float("nan"), float("nan"), float("nan"))
-    value = value_C[shifted_C].mean()
-    return Estimate.of([value], draw_RC[:, shifted_C].mean(axis=1, keepdims=True), confidence).at(0)

@@ -36,9 +36,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from hf_cxr.evaluation.checks import Array, check_probabilities
-from hf_cxr.evaluation.draws import PatientDraws, check_confidence
-from hf_cxr.evaluation.estimates import Estimate, draw_sums, patient_sums, ratio, share_interval
+from hf_cxr.evaluation.checks import Array
+from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_measured, patient_sums
+from hf_cxr.evaluation.estimates import Estimate, Estimates, ratio, share_interval
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
 
@@ -59,7 +59,7 @@ class ReliabilityCurve:
     """
 
     mean_probability_B: Array
-    observed_B: Estimate
+    observed_B: Estimates
     images_B: NDArray[np.int64]
     positives_B: NDArray[np.int64]
     patients_B: NDArray[np.int64]
@@ -68,18 +68,17 @@ class ReliabilityCurve:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: a list of bins, and the summary."""
-        columns = {
-            "mean_probability": self.mean_probability_B,
-            "observed": self.observed_B.value,
-            "low": self.observed_B.low,
-            "high": self.observed_B.high,
-            "images": self.images_B,
-            "positives": self.positives_B,
-            "patients": self.patients_B,
-        }
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         return {
-            "bins": [dict(zip(columns, row, strict=True)) for row in rows],
+            "bins": [
+                {
+                    "mean_probability": float(self.mean_probability_B[number]),
+                    "observed": self.observed_B.at(number).to_dict(),
+                    "images": int(self.images_B[number]),
+                    "positives": int(self.positives_B[number]),
+                    "patients": int(self.patients_B[number]),
+                }
+                for number in range(len(self.images_B))
+            ],
             **{name: estimate.to_dict() for name, estimate in self.summary.items()},
             "undefined": self.reasons,
         }
@@ -136,10 +135,10 @@ def measure_reliability(
     prob_NC: ArrayLike,
     label_NC: ArrayLike,
     draws: PatientDraws,
-    label_names: Sequence[str],
     *,
+    label_names: Sequence[str],
     bins: int = 10,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
 ) -> Reliability:
     """Reliability curves with patient-clustered intervals.
 
@@ -154,20 +153,14 @@ def measure_reliability(
     Raises:
         ValueError: see the module's first lines.
     """
-    check_confidence(confidence)
-    prob_NC, label_NC = check_probabilities(prob_NC, label_NC)
-    names = LabelSpace(label_names)
+    prob_NC, label_NC, names = check_measured(prob_NC, label_NC, draws, label_names, confidence)
     if bins < 1:
         raise ValueError(f"bins must be at least 1; got {bins}")
-    if len(draws.patient_N) != len(prob_NC) or len(names) != prob_NC.shape[1]:
-        raise ValueError(
-            f"{len(draws.patient_N)} patient ids and {len(names)} names for probabilities of shape {prob_NC.shape}"
-        )
     patient_NC = np.broadcast_to(draws.patient_N[:, None], prob_NC.shape)
     columns = [*zip(prob_NC.T, label_NC.T, patient_NC.T, [bins] * len(names), strict=True)]
     columns.append((prob_NC.ravel(), label_NC.ravel(), patient_NC.ravel(), 2 * bins))
     cells = [_cells(*column) for column in columns]
-    drawn = draw_sums(draws, [_sums(one, draws.n_patients) for one in cells])
+    drawn = draws.sums(*(_sums(one, draws.n_patients) for one in cells))
     *curves, pooled = (_curve(one, draw_RX, confidence) for one, draw_RX in zip(cells, drawn, strict=True))
     return Reliability(names, tuple(curves), pooled, bins, confidence, draws.resamples)
 
@@ -265,7 +258,7 @@ def _curve(cells: _Cells, draw_RX: Array, confidence: float) -> ReliabilityCurve
         "slope": (cells.line[1], np.where(one_label_R, np.nan, slope_R)),
     }
     summary = {
-        name: Estimate.of([value], draw_R[:, None], confidence).at(0) for name, (value, draw_R) in values.items()
+        name: Estimates.of([value], draw_R[:, None], confidence).at(0) for name, (value, draw_R) in values.items()
     }
     sizes = {"images_X": [len(cells.prob_K)], "patients_X": [len(np.unique(cells.patient_K))]}
     summary["prevalence"] = share_interval([share], share_R[:, None], **sizes, confidence=confidence).at(0)

@@ -1,6 +1,6 @@
 """How a model's figures fall as its images get worse, each level paired with the clean images.
 
-    stress = measure_stress(clean_NC, {("blur", 2.0): worse_NC, ...}, label_NC, draws, label_names)
+    stress = measure_stress(clean_NC, label_NC, draws, {("blur", 2.0): worse_NC, ...}, label_names=names)
     stress.figures["blur"][2.0]["auc"].difference       # macro AUC of the blurred minus that of the clean images
 
 All levels are measured in the same draws of patients as the clean images, so the interval of a difference is that of
@@ -8,21 +8,22 @@ paired figures. Nothing is fitted: calibration and thresholds are those of the c
 
 N = images, C = findings, R = draws.
 
-Refused: scores of other shapes, no level at all, whatever `draw_samples` refuses.
+Refused: no level at all, and what `check_measured` refuses.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_cxr.evaluation.bootstrap import Sample, draw_samples
-from hf_cxr.evaluation.checks import Array, check_probabilities
-from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_confidence, two_sided_p
-from hf_cxr.evaluation.kernels import METRICS, headline_metrics
-from hf_cxr.evaluation.metric import Average, by_finding
+from hf_cxr.evaluation.bootstrap import Sample
+from hf_cxr.evaluation.checks import Array
+from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_measured
+from hf_cxr.evaluation.estimates import Estimate
+from hf_cxr.evaluation.kernels import headline_metrics
+from hf_cxr.evaluation.metric import by_finding
+from hf_cxr.evaluation.same_draws import sample_metrics
 from hf_cxr.labels import LabelSpace
 
 MEASURED = (*headline_metrics(), "log_loss")
@@ -40,16 +41,16 @@ class Level:
         value_C: each finding; NaN where undefined.
     """
 
-    macro: Average
-    difference: Average
+    macro: Estimate
+    difference: Estimate
     p: float
     value_C: Array
 
     def to_dict(self, label_names: Sequence[str]) -> dict[str, Any]:
         """For JSON."""
         return {
-            "macro": vars(self.macro),
-            "difference": vars(self.difference),
+            "macro": self.macro.to_dict(),
+            "difference": self.difference.to_dict(),
             "p": self.p,
             "value": by_finding(self.value_C, label_names),
         }
@@ -67,7 +68,7 @@ class Stress:
     """
 
     label_names: LabelSpace
-    clean: dict[str, Average]
+    clean: dict[str, Estimate]
     figures: dict[str, dict[float, dict[str, Level]]]
     images: int
     patients: int
@@ -84,48 +85,45 @@ class Stress:
             for kind, levels in self.figures.items()
         }
         settings = {name: getattr(self, name) for name in ("images", "patients", "confidence", "resamples")}
-        return {**settings, "clean": {key: vars(one) for key, one in self.clean.items()}, "kinds": kinds}
+        return {**settings, "clean": {key: one.to_dict() for key, one in self.clean.items()}, "kinds": kinds}
 
 
 def measure_stress(
     clean_NC: ArrayLike,
-    worse: Mapping[tuple[str, float], ArrayLike],
     label_NC: ArrayLike,
     draws: PatientDraws,
-    label_names: Sequence[str],
+    worse: Mapping[tuple[str, float], ArrayLike],
     *,
+    label_names: Sequence[str],
     confidence: float = CONFIDENCE,
 ) -> Stress:
     """Measure every level, paired with the clean images.
 
     Args:
         clean_NC: probabilities of the clean images.
-        worse: (kind, level) -> probabilities of the same images made worse, in the same order.
         label_NC: 1, 0 or NaN.
         draws: of the patients of these images.
+        worse: (kind, level) -> probabilities of the same images made worse, in the same order.
         label_names: C names.
         confidence: of the intervals, in (0, 1).
 
     Raises:
         ValueError: see the module's first lines.
     """
-    check_confidence(confidence)
     if not worse:
         raise ValueError("no level of any perturbation was given")
-    pairs = [check_probabilities(prob_NC, label_NC) for prob_NC in (clean_NC, *worse.values())]
-    metrics = {key: METRICS[key] for key in MEASURED}
-    clean, *samples = draw_samples(
-        pairs, draws.patient_N, draws.n_patients, draws.resamples, np.random.default_rng(draws.seed), metrics=metrics
-    )
+    every = (clean_NC, *worse.values())
+    checked = [check_measured(prob_NC, label_NC, draws, label_names, confidence) for prob_NC in every]
+    clean, *samples = sample_metrics([pair for *pair, _ in checked], draws, MEASURED)
     figures: dict[str, dict[float, dict[str, Level]]] = {}
     for (kind, level), by_key in zip(worse, samples, strict=True):
         measured = {key: _level(by_key[key], clean[key], confidence) for key in MEASURED}
         figures.setdefault(kind, {})[float(level)] = measured
     return Stress(
-        label_names=LabelSpace(label_names),
-        clean={key: one.mean(one.defined).average(confidence) for key, one in clean.items()},
+        label_names=checked[0][2],
+        clean={key: one.macro.average(confidence) for key, one in clean.items()},
         figures=figures,
-        images=len(pairs[0][1]),
+        images=len(draws.patient_N),
         patients=draws.n_patients,
         confidence=confidence,
         resamples=draws.resamples,
@@ -133,12 +131,10 @@ def measure_stress(
 
 
 def _level(worse: Sample, clean: Sample, confidence: float) -> Level:
-    mean = worse.mean(worse.defined)
-    before = clean.mean(clean.defined)
-    difference = Sample(mean.value_C - before.value_C, mean.draw_RC - before.draw_RC)
+    difference = worse.macro - clean.macro
     return Level(
-        macro=mean.average(confidence),
+        macro=worse.macro.average(confidence),
         difference=difference.average(confidence),
-        p=float(two_sided_p(difference.draw_RC)[0]),
+        p=float(difference.p_C[0]),
         value_C=worse.value_C,
     )

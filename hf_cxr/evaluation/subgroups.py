@@ -5,7 +5,7 @@
     subgroups = measure_subgroups(
         predictions.probabilities, predictions.labels, draws, attributes, left_out=left_out
     )
-    subgroups.groups["sex"]["F"].compared["auc"].gap.macro          # macro AUC of F minus that of the rest
+    subgroups.groups["sex"]["F"].compared["auc"].gap.at(-1)         # macro AUC of F minus that of the rest
 
 Group and rest are measured in the same draws of patients, and their macro means are over the same findings: those that
 enough patients have, and enough do not, in both. A gap is the group's value minus the rest's. The gap of a group and
@@ -40,7 +40,8 @@ from hf_cxr.evaluation.bootstrap import Sample, mean_over
 from hf_cxr.evaluation.checks import Array, check_probabilities
 from hf_cxr.evaluation.comparison import holm
 from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_confidence, percentile_interval
-from hf_cxr.evaluation.gaps import Compared, Estimates, gap_p
+from hf_cxr.evaluation.estimates import Estimates
+from hf_cxr.evaluation.gaps import Compared, gap_p, with_macro
 from hf_cxr.evaluation.groups import UNKNOWN, Attribute
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import by_finding
@@ -95,7 +96,7 @@ class Group:
         """For JSON; NaN stays NaN here, `files.plain` makes it None."""
         measures = {}
         for key, one in self.compared.items():
-            parts = {part: getattr(one, part).to_dict(names) for part in ("group", "rest", "gap")}
+            parts = {part: with_macro(getattr(one, part), names) for part in ("group", "rest", "gap")}
             p = {
                 name: {"macro": float(value_X[-1]), "findings": by_finding(value_X[:-1], names)}
                 for name, value_X in (("p", one.p_X), ("p_corrected", one.p_corrected_X))
@@ -112,7 +113,7 @@ class Group:
             "findings": list(self.findings),
             "left_out": self.left_out,
             "measures": measures,
-            "crossed": {key: one.to_dict(names) for key, one in self.crossed.items()},
+            "crossed": {key: with_macro(one, names) for key, one in self.crossed.items()},
         }
 
 

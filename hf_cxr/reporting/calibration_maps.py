@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_cxr.reporting.document import Heading, Table, Text
-from hf_cxr.reporting.numbers import p_value
+from hf_cxr.reporting.numbers import change_with_interval, in_percent, p_value
 from hf_cxr.reporting.section import Section
-from hf_cxr.reporting.shares import change_with_interval
 
 TITLES = {
     "none": "none",
@@ -19,7 +18,7 @@ TITLES = {
 
 def calibration_maps_section(values: Mapping[str, Any]) -> Section:
     """From the values of `evaluation.calibration_maps.CalibrationMaps.to_dict`."""
-    level, maps = f"{100 * values['confidence']:g} %", values["maps"]
+    maps = values["maps"]
     heading = Heading("Which calibration map")
     if values["best"] is None:
         return Section((heading, Text(f"No map can be compared. {_excluded(values)}")))
@@ -38,7 +37,7 @@ def calibration_maps_section(values: Mapping[str, Any]) -> Section:
     others = [key for key in maps if key not in ("none", values["baseline"])]
     by_finding = [
         [
-            name.replace("_", " "),
+            name,
             f"{maps['none']['findings'][name]['log_loss']:.4f}",
             f"{maps['affine']['findings'][name]['log_loss']:.4f}",
             *(change_with_interval(maps[key]["findings"][name]["difference"]) for key in others),
@@ -52,8 +51,9 @@ def calibration_maps_section(values: Mapping[str, Any]) -> Section:
             ("map", "log loss", "minus affine", "p", "can be folded"),
             rows,
             f"Mean log loss in nats over {len(findings)} findings, on validation patients left out of the fit "
-            f"({values['folds']} folds by patient); lower is better. {level} patient-clustered intervals of these "
-            "fitted maps, which are not fitted again in the draws; p is corrected for the comparisons (Holm).",
+            f"({values['folds']} folds by patient); lower is better. {in_percent(values['confidence'])} "
+            "patient-clustered intervals of these fitted maps, which are not fitted again in the draws; p is "
+            "corrected for the comparisons (Holm).",
             bold=frozenset({(best, 0), (best, 1)}),
         ),
         Text(
@@ -70,8 +70,7 @@ def calibration_maps_section(values: Mapping[str, Any]) -> Section:
     ]
     if values["folds_without_slope"]:
         names = ", ".join(
-            f"{name.replace('_', ' ')} ({folds} of {values['folds']})"
-            for name, folds in values["folds_without_slope"].items()
+            f"{name} ({folds} of {values['folds']})" for name, folds in values["folds_without_slope"].items()
         )
         blocks.append(
             Text(
@@ -101,5 +100,5 @@ def calibration_verdict(values: Mapping[str, Any]) -> str:
 
 
 def _excluded(values: Mapping[str, Any]) -> str:
-    reasons = (f"{name.replace('_', ' ')}: {reason}" for name, reason in values["excluded"].items())
+    reasons = (f"{name}: {reason}" for name, reason in values["excluded"].items())
     return f"Not compared: {'; '.join(reasons)}."

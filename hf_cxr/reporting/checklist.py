@@ -15,7 +15,7 @@ from typing import Any
 
 from hf_cxr.evaluation import METRICS, EvaluationReport
 from hf_cxr.reporting.document import Block, Details, Table, Text
-from hf_cxr.reporting.numbers import join
+from hf_cxr.reporting.numbers import in_percent, join
 from hf_cxr.reporting.protocol import component
 from hf_cxr.yaml_files import read_yaml
 
@@ -256,7 +256,7 @@ def _metrics(run: Evidence) -> Answer:
 
 
 def _uncertainty(run: Evidence) -> Answer:
-    drawn = f"{run.test.confidence:.0%} intervals over {run.test.resamples:,} draws of patients"
+    drawn = f"{in_percent(run.test.confidence)} intervals over {run.test.resamples:,} draws of patients"
     return REPORTED, f"{drawn}; the chance of training is not in them"
 
 

@@ -7,11 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text
-from hf_cxr.reporting.numbers import join
-from hf_cxr.reporting.plots import BLUE, GREY, ORANGE
+from hf_cxr.reporting.numbers import in_percent, join, percent, percent_with_interval, triple
+from hf_cxr.reporting.plots import BLUE, GREY, ORANGE, frame, name_rows
 from hf_cxr.reporting.section import Section
-from hf_cxr.reporting.shares import percent, percent_with_interval
-from hf_cxr.words import in_figure
 
 PICTURE = "figures/conformal.png"
 SHOWN = 0.9
@@ -22,16 +20,16 @@ SIDES = {"positive_coverage": "positives", "negative_coverage": "negatives"}
 
 def conformal_section(values: Mapping[str, Any]) -> Section:
     """From the values of `evaluation.conformal.Conformal.to_dict`."""
-    levels, confidence = values["levels"], f"{100 * values['confidence']:g} %"
-    level = _shown(levels)
-    stated = f"{100 * level['coverage']:g} %"
+    levels, confidence = values["levels"], in_percent(values["confidence"])
+    shown = _shown(levels)
+    stated = in_percent(shown["coverage"])
     head = (
         *("finding", "patients\nwith it", "coverage of\npositives", "coverage of\nnegatives"),
         *("either:\nabstains", "{present}", "of these\npositive", "of {absent}\nnegative"),
     )
     rows = [
         [
-            name.replace("_", " "),
+            name,
             f"{one['positive_patients']:,}",
             *(percent_with_interval(one[key]) for key in SIDES),
             percent(one["either"]["value"]),
@@ -39,11 +37,11 @@ def conformal_section(values: Mapping[str, Any]) -> Section:
             percent(one["ppv"]["value"]),
             percent(one["npv"]["value"]),
         ]
-        for name, one in level["findings"].items()
+        for name, one in shown["findings"].items()
     ]
     keys = ("positive_coverage", "negative_coverage", "either", "empty", "accuracy_decided")
     trade = [
-        [f"{100 * one['coverage']:g} %", *(percent_with_interval(one["macro"][key]) for key in keys)] for one in levels
+        [in_percent(one["coverage"]), *(percent_with_interval(one["macro"][key]) for key in keys)] for one in levels
     ]
     blocks = [
         Heading("Label sets with a stated coverage"),
@@ -53,7 +51,7 @@ def conformal_section(values: Mapping[str, Any]) -> Section:
             f"{stated} of the negatives one with absent: on average over new patients like those of validation, each "
             "patient weighing the same (conformal prediction for grouped data, Lee et al., 2023)."
         ),
-        Text(coverage_verdict(level), strong=True),
+        Text(coverage_verdict(shown), strong=True),
         Table.of(
             ("stated", "positives covered", "negatives covered", "abstains", "empty sets", "right when decided"),
             trade,
@@ -80,44 +78,40 @@ def conformal_section(values: Mapping[str, Any]) -> Section:
             "checkpoint, which can make coverage on new patients lower than stated. Other hospitals are not covered."
         ),
     ]
-    if level["too_few"]:
-        names = [f"{name.replace('_', ' ')} ({reason})" for name, reason in level["too_few"].items()]
+    if shown["too_few"]:
+        names = [f"{name} ({reason})" for name, reason in shown["too_few"].items()]
         blocks.append(
             Note((f"Too few patients on validation for {stated}, so a label is in every set: {'; '.join(names)}.",))
         )
-    return Section(tuple(blocks), {PICTURE: lambda: draw_conformal(level)})
+    return Section(tuple(blocks), {PICTURE: lambda: draw_conformal(shown)})
 
 
-def coverage_verdict(level: Mapping[str, Any]) -> str:
+def coverage_verdict(shown: Mapping[str, Any]) -> str:
     """For which findings coverage on test is below what was stated by more than chance explains: one sentence."""
     below = {
-        side: [name.replace("_", " ") for name, one in level["findings"].items() if key in one["below"]]
-        for key, side in SIDES.items()
+        side: [name for name, one in shown["findings"].items() if key in one["below"]] for key, side in SIDES.items()
     }
     parts = [f"of {side} for {join(names)}" for side, names in below.items() if names]
-    stated = f"{100 * level['coverage']:g} %"
+    stated = in_percent(shown["coverage"])
     chance = "the draws of test patients and the scatter of validation"
     if not parts:
         return f"On test no finding's coverage is below {stated} by more than {chance} explain."
     return f"On test coverage is below {stated} {' and '.join(parts)}, by more than {chance} explain."
 
 
-def draw_conformal(level: Mapping[str, Any]) -> Drawing:
+def draw_conformal(shown: Mapping[str, Any]) -> Drawing:
     """The picture of one level of `Conformal.to_dict`."""
-    findings = level["findings"]
+    findings = shown["findings"]
     row_C = np.arange(len(findings))
     figure = Drawing(figsize=(11, 1.5 + 0.4 * len(findings)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for (key, side), color, marker, offset in zip(
         SIDES.items(), (ORANGE, BLUE), ("o", "D"), (-0.16, 0.16), strict=True
     ):
-        value_C, low_C, high_C = (
-            np.array([np.nan if one[key][end] is None else 100 * one[key][end] for one in findings.values()])
-            for end in ("value", "low", "high")
-        )
+        value_C, low_C, high_C = 100 * np.array([triple(one[key]) for one in findings.values()]).T
         left.hlines(row_C + offset, low_C, high_C, color=color, linewidth=1.6)
         left.plot(value_C, row_C + offset, marker, color=color, markersize=5, label=side, linestyle="")
-    left.axvline(100 * level["coverage"], color="black", linewidth=1)
+    left.axvline(100 * shown["coverage"], color="black", linewidth=1)
     left.set_xlabel("covered on test (%)")
     above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 4, "fontsize": 9, "frameon": False}
     left.legend(**above)
@@ -130,11 +124,9 @@ def draw_conformal(level: Mapping[str, Any]) -> Drawing:
     right.set_xlim(0, 100)
     right.set_xlabel("images on test (%)")
     right.legend(**above)
-    left.set_yticks(row_C, [in_figure(name.replace("_", " "), 28) for name in findings])
-    left.set_ylim(len(findings) - 0.4, -0.6)
-    for axis in (left, right):
-        axis.spines[["top", "right"]].set_visible(False)
-    left.grid(axis="x", color="#E5E5E5", linewidth=0.7)
+    name_rows(left, list(findings))
+    frame(left, "x")
+    right.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -12,10 +12,18 @@ from matplotlib.figure import Figure as Drawing
 from hf_cxr.evaluation.kernels import METRICS
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text, last_row
-from hf_cxr.reporting.numbers import number, p_value, signed_interval, with_interval
-from hf_cxr.reporting.plots import BLUE, GREY, ORANGE
+from hf_cxr.reporting.numbers import (
+    finding_triple,
+    in_percent,
+    macro_triple,
+    number,
+    p_value,
+    signed_interval,
+    with_interval,
+)
+from hf_cxr.reporting.plots import BLUE, GREY, ORANGE, frame, name_rows
 from hf_cxr.reporting.section import Section
-from hf_cxr.words import in_figure, in_legend
+from hf_cxr.words import in_legend
 
 PICTURE = "figures/controls.png"
 METRIC = METRICS["auc"]
@@ -34,18 +42,18 @@ def controls_section(values: Mapping[str, Any]) -> Section:
         text = f"There is no control without a pixel: {values['not_measured']}."
         return Section((heading, Text(text), Text(_shuffled(values))))
     name, full = next(iter(values["without_pixels"].items()))
-    control, model = (_macro(full[part]) for part in ("control", "model"))
+    control, model = (macro_triple(full[part]) for part in ("control", "model"))
     left_out = [f"{finding} ({reason})" for finding, reason in values["left_out"].items()]
     cautions = [SHORTCUT] + ([f"Without a control: {'; '.join(left_out)}."] if left_out else [])
     headline = (
         f"From {name} alone, a logistic regression reaches {METRIC.macro_title} {with_interval(*control)} on the same "
         f"images; the model reaches {with_interval(*model)}. The difference is "
-        f"{signed_interval(*_macro(full['difference']))}."
+        f"{signed_interval(*macro_triple(full['difference']))}."
     )
     figure = Figure(
         PICTURE,
         f"{METRIC.title} of each finding, of the model and of a score from {name}",
-        f"Filled: the model. Open: {name} without a pixel. Bars are {values['confidence']:.0%} intervals.",
+        f"Filled: the model. Open: {name} without a pixel. Bars are {in_percent(values['confidence'])} intervals.",
     )
     drawn = any(value is not None for value in full["model"]["value"].values())
     blocks = (
@@ -61,11 +69,11 @@ def controls_section(values: Mapping[str, Any]) -> Section:
 
 
 def _shuffled(values: Mapping[str, Any]) -> str:
-    one = {key: as_number(values["shuffled"][key]) for key in ("value", "mean", "low", "high", "p")}
+    one = {key: as_number(value) for key, value in values["shuffled"].items()}
     return (
         f"On labels shuffled between patients ({values['shuffled']['shuffles']:,} times) the model's "
         f"{METRIC.macro_title} is {number(one['mean'])} on average, between {number(one['low'])} and "
-        f"{number(one['high'])} in {values['confidence']:.0%} of them; on the true labels it is "
+        f"{number(one['high'])} in {in_percent(values['confidence'])} of them; on the true labels it is "
         f"{number(one['value'])} (p {p_value(one['p'])}). Here every finding with both labels counts."
     )
 
@@ -81,15 +89,14 @@ def findings_figure(name: str, full: Mapping[str, Any]) -> Drawing:
         ("control", f"{name}, no pixel", 0.17, {"color": ORANGE, "markerfacecolor": "white"}),
     ):
         for row, finding in enumerate(names):
-            value, low, high = (as_number(full[part][key][finding]) for key in ("value", "low", "high"))
+            value, low, high = finding_triple(full[part], finding)
             axis.plot([low, high], [row + shift] * 2, color=style["color"], linewidth=1.7)
             axis.plot(value, row + shift, "o", markersize=6, label=in_legend(label) if row == 0 else None, **style)
     axis.axvline(0.5, color=GREY, linewidth=1, linestyle="--")
-    axis.set_yticks(range(len(names)), [in_figure(finding.replace("_", " "), 40) for finding in names])
-    axis.set_ylim(len(names) - 0.4, -0.6)
+    name_rows(axis, names)
     axis.set_xlabel(METRIC.title)
-    axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
-    axis.spines[["top", "right", "left"]].set_visible(False)
+    frame(axis, "x")
+    axis.spines["left"].set_visible(False)
     axis.tick_params(axis="y", length=0)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
@@ -99,9 +106,9 @@ def _table(values: Mapping[str, Any]) -> Table:
     rows = [
         [
             name,
-            with_interval(*_macro(one["control"])),
-            with_interval(*_macro(one["model"])),
-            signed_interval(*_macro(one["difference"])),
+            with_interval(*macro_triple(one["control"])),
+            with_interval(*macro_triple(one["model"])),
+            signed_interval(*macro_triple(one["difference"])),
             p_value(as_number(one["macro_p"])),
         ]
         for name, one in values["without_pixels"].items()
@@ -124,10 +131,10 @@ def _table(values: Mapping[str, Any]) -> Table:
 def _findings_table(name: str, full: Mapping[str, Any]) -> Table:
     rows = []
     for finding in full["model"]["value"]:
-        cells = [[as_number(full[part][key][finding]) for key in ("value", "low", "high")] for part in PARTS]
+        cells = [finding_triple(full[part], finding) for part in PARTS]
         texts = [*(with_interval(*one) for one in cells[:2]), signed_interval(*cells[2])]
         rows.append([finding, *texts, p_value(as_number(full["p"][finding]))])
-    macros = [_macro(full[part]) for part in PARTS]
+    macros = [macro_triple(full[part]) for part in PARTS]
     total = ["macro mean", *(with_interval(*one) for one in macros[:2]), signed_interval(*macros[2])]
     rows.append([*total, p_value(as_number(full["macro_p"]))])
     head = ["finding", f"{name},\nno pixel", "the model", "difference", "p"]
@@ -135,7 +142,3 @@ def _findings_table(name: str, full: Mapping[str, Any]) -> Table:
 
 
 PARTS = ("control", "model", "difference")
-
-
-def _macro(one: Mapping[str, Any]) -> tuple[float, float, float]:
-    return as_number(one["macro"]), as_number(one["macro_low"]), as_number(one["macro_high"])

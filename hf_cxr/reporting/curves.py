@@ -4,7 +4,7 @@ C = findings, K = points of a curve.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,9 @@ from matplotlib.axes import Axes
 
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Figure, Heading, Text
-from hf_cxr.reporting.numbers import number, with_interval
-from hf_cxr.reporting.plots import BLUE, GREY, finding_title
+from hf_cxr.reporting.numbers import in_percent, number, triple, with_interval
+from hf_cxr.reporting.plots import BLUE, GREY, frame, panel_title, panels
 from hf_cxr.reporting.section import Section
-
-COLUMNS = 4
-SOFT = "#444444"
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def curves_section(values: Mapping[str, Any]) -> Section:
     Args:
         values: of `evaluation.curves.Curves.to_dict`.
     """
-    interval = f"{values['confidence']:.0%}"
+    interval = in_percent(values["confidence"])
     about = {
         "roc": "Dashed: a scorer that knows nothing.",
         "precision_recall": (
@@ -91,29 +88,21 @@ def draw_curves(values: Mapping[str, Any], kind: str) -> matplotlib.figure.Figur
         kind: of `KINDS`.
     """
     style, bands = KINDS[kind], values[kind]
-    panels = [(name, band, values["findings"][name]) for name, band in bands["findings"].items() if _is_defined(band)]
-    if len(panels) > 1:
-        panels.insert(0, (f"mean of {len(panels)} findings", bands["mean"], None))
-    columns = min(COLUMNS, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = matplotlib.figure.Figure(figsize=(0.4 + 2.65 * columns, 0.6 + 2.95 * rows), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 0.99))
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    shown = [(name, band, values["findings"][name]) for name, band in bands["findings"].items() if _is_defined(band)]
+    if len(shown) > 1:
+        shown.insert(0, (f"mean of {len(shown)} findings", bands["mean"], None))
+    figure, axes = panels(len(shown), 2.95, columns=min(4, len(shown)), sharex=True, sharey=True)
     grid_K = np.array(values["grid"])
-    for place, (axis, (name, band, counts)) in enumerate(zip(axes, panels, strict=False)):
+    for axis, (name, band, counts) in zip(axes, shown, strict=True):
         _panel(axis, grid_K, band, kind, counts)
-        axis.set_title(finding_title(name, 30), fontsize=10.5, fontweight="bold", loc="left", pad=17)
-        axis.text(0, 1.035, _words(band["area"], style.area, counts), transform=axis.transAxes, fontsize=9, color=SOFT)
-        axis.tick_params(labelbottom=place + columns >= len(panels))  # the last panel of each column
-    for axis in axes[len(panels) :]:
-        axis.set_axis_off()
+        panel_title(axis, name, _words(band["area"], style.area, counts))
     figure.supxlabel(style.x)
     figure.supylabel(style.y)
     return figure
 
 
 def _is_defined(band: Mapping[str, Any]) -> bool:
-    return band["area"][0] is not None
+    return band["area"]["value"] is not None
 
 
 def _panel(
@@ -123,7 +112,7 @@ def _panel(
         axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
     elif counts is not None:
         axis.axhline(counts["prevalence"], color=GREY, linewidth=0.8, linestyle="--")
-    low_K, value_K, high_K = (_numbers(band[name]) for name in ("low", "value", "high"))
+    low_K, value_K, high_K = (np.array(band[name], dtype=np.float64) for name in ("low", "value", "high"))
     axis.fill_between(grid_K, low_K, high_K, color=BLUE, alpha=0.22, linewidth=0)
     start = [0] if kind == "roc" else []  # of a ROC curve, which rises at false positive rate 0
     axis.plot([*start, *grid_K], [*start, *value_K], color=BLUE, linewidth=1.6)
@@ -131,19 +120,14 @@ def _panel(
     axis.set_ylim(-0.02, 1.02)
     axis.set_xticks([0, 0.5, 1])
     axis.set_yticks([0, 0.5, 1])
-    axis.grid(color="#E8E8E8", linewidth=0.7)
     axis.set_aspect("equal")
-    axis.spines[["top", "right"]].set_visible(False)
+    frame(axis)
 
 
-def _words(area: Sequence[float | None], name: str, counts: Mapping[str, Any] | None) -> str:
-    value = f"{name} {with_interval(*map(as_number, area))}"
+def _words(area: Mapping[str, Any], name: str, counts: Mapping[str, Any] | None) -> str:
+    value = f"{name} {with_interval(*triple(area))}"
     if counts is None:
         return value
     if name == "AP":
         return f"{value}, chance {number(as_number(counts['prevalence']))}"
     return f"{value}, {counts['positive_patients']:,} patients"
-
-
-def _numbers(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([as_number(value) for value in values])

@@ -4,7 +4,7 @@ C = findings, T = thresholds.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.figure
@@ -13,13 +13,11 @@ from matplotlib.axes import Axes
 
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Block, Figure, Heading, Note, Table, Text
-from hf_cxr.reporting.plots import BLUE, GREEN, GREY, ORANGE
+from hf_cxr.reporting.numbers import in_percent
+from hf_cxr.reporting.plots import BLUE, GREEN, GREY, ORANGE, empty_panel, frame, panel_title, panels
 from hf_cxr.reporting.section import Section
-from hf_cxr.words import in_figure
 
 PATH = "figures/decision_curves_test.png"
-COLUMNS = 4
-SOFT = "#444444"
 
 
 def decision_curves_section(values: Mapping[str, Any]) -> Section:
@@ -28,7 +26,7 @@ def decision_curves_section(values: Mapping[str, Any]) -> Section:
     Args:
         values: of `evaluation.decision_curves.DecisionCurves.to_dict`.
     """
-    interval = f"{values['confidence']:.0%}"
+    interval = in_percent(values["confidence"])
     here = "the prevalence that was given" if values["given_prevalence"] else "the prevalence of these images"
     explanation = (
         "Whoever acts on a finding at a probability of t holds a missed positive to be as bad as (1 - t) / t needless "
@@ -56,9 +54,9 @@ def _table(values: Mapping[str, Any]) -> Table:
         for name, one in ((name, values["findings"][name]) for name in values["label_names"])
     ]
     caption = (
-        f"Useful: the model beats acting on all and on none. Surely: the {values['confidence']:.0%} interval of the "
-        "gain is above 0 at each of these thresholds. Gain: net benefit less that of the better of all and none, at "
-        "the threshold nearest to the prevalence, where it is usually greatest and its lower limit cautious."
+        f"Useful: the model beats acting on all and on none. Surely: the {in_percent(values['confidence'])} interval "
+        "of the gain is above 0 at each of these thresholds. Gain: net benefit less that of the better of all and "
+        "none, at the threshold nearest to the prevalence, where it is usually greatest and its lower limit cautious."
     )
     return Table.of(head, rows, caption)
 
@@ -70,35 +68,26 @@ def draw_decision_curves(values: Mapping[str, Any]) -> matplotlib.figure.Figure:
         values: of `evaluation.decision_curves.DecisionCurves.to_dict`.
     """
     names = values["label_names"]
-    rows = -(-len(names) // COLUMNS)
-    figure = matplotlib.figure.Figure(figsize=(11, 0.6 + 2.6 * rows), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 0.99), hspace=0.06, wspace=0.04)
-    axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    figure, axes = panels(len(names), 2.6)
     threshold_T = np.array(values["thresholds"])
-    for axis, name in zip(axes, names, strict=False):
+    for axis, name in zip(axes, names, strict=True):
         one = values["findings"][name]
         _panel(axis, threshold_T, one)
-        axis.set_title(in_figure(name.replace("_", " "), 30), fontsize=10.5, fontweight="bold", loc="left", pad=17)
-        words = f"prevalence {_prevalence(one)}, {one['positives']:,} positives"
-        axis.text(0, 1.035, words, transform=axis.transAxes, fontsize=9, color=SOFT)
-    for axis in axes[len(names) :]:
-        axis.set_axis_off()
+        panel_title(axis, name, f"prevalence {_prevalence(one)}, {one['positives']:,} positives")
     figure.supxlabel("threshold probability")
     figure.supylabel("net benefit (true positives per image)")
     return figure
 
 
 def _panel(axis: Axes, threshold_T: np.ndarray, one: Mapping[str, Any]) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
+    frame(axis)
     if one["prevalence"] is None:
-        axis.text(
-            0.5, 0.5, "one label value only:\nno curve", ha="center", va="center", fontsize=9, color=SOFT,
-            transform=axis.transAxes,
-        )  # fmt: skip
+        empty_panel(axis)
         axis.set_xticks([])
         axis.set_yticks([])
         return
-    benefit_T, low_T, high_T, all_T = (_numbers(one[key]) for key in ("net_benefit", "low", "high", "treat_all"))
+    benefit_T, low_T, high_T = (np.array(one["net_benefit"][key]) for key in ("value", "low", "high"))
+    all_T = np.array(one["treat_all"])
     top = one["prevalence"]
     axis.axhline(0, color=GREY, linewidth=1)
     axis.plot(threshold_T, all_T, color=ORANGE, linewidth=1.2, linestyle="--")
@@ -109,7 +98,6 @@ def _panel(axis: Axes, threshold_T: np.ndarray, one: Mapping[str, Any]) -> None:
     axis.set_ylim(-0.22 * top, 1.08 * max(top, high_T.max()))
     axis.set_xlim(0, _last_of_interest(threshold_T, benefit_T, high_T, top))
     axis.locator_params(nbins=5)
-    axis.grid(color="#E8E8E8", linewidth=0.7)
     axis.tick_params(labelsize=8.5)
 
 
@@ -124,7 +112,7 @@ def _gain(values: Mapping[str, Any], one: Mapping[str, Any]) -> str:
     if one["prevalence"] is None:
         return "undefined"
     nearest = int(np.argmin(np.abs(np.log(np.array(values["thresholds"]) / one["prevalence"]))))
-    gain, low, high = (1000 * as_number(one[key][nearest]) for key in ("gain", "gain_low", "gain_high"))
+    gain, low, high = (1000 * as_number(one["gain"][key][nearest]) for key in ("value", "low", "high"))
     text = f"{gain:.1f} ({low:.1f} to {high:.1f})"
     return text.replace("-", "−")
 
@@ -139,7 +127,3 @@ def _range(one: Mapping[str, Any], key: str) -> str:
 def _prevalence(one: Mapping[str, Any]) -> str:
     value = one["prevalence"]
     return "undefined" if value is None else f"{value:.3f}" if value >= 0.01 else f"{value:.4f}"
-
-
-def _numbers(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([as_number(value) for value in values])

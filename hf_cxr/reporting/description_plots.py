@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from hf_cxr.reporting.plots import BLUE, ORANGE, finding_title
+from hf_cxr.reporting.plots import BLUE, ORANGE, name_rows
 from hf_cxr.words import in_figure, in_title, plural
 
 
@@ -41,8 +41,7 @@ def finding_counts(
         axis.set_xlim(0.5, 3 * most)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlabel("images (logarithmic)")
-    axes[0].set_yticks(row_C, [finding_title(label_names[column]) for column in order])
-    axes[0].set_ylim(len(order) - 0.4, -0.6)
+    name_rows(axes[0], [label_names[column] for column in order])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
@@ -90,7 +89,7 @@ def co_occurrence(both_CC: np.ndarray, conditional_CC: np.ndarray, label_names: 
         label_names: C findings.
         title: above the map.
     """
-    names = [finding_title(name) for name in label_names]
+    names = [in_figure(name, 40) for name in label_names]
     side = 3.2 + 0.72 * len(names)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axis = figure.subplots()

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hf_cxr.evaluation import METRICS, EvaluationReport, Measured, PairedDifference
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Heading, Note, Table, Text, last_row
-from hf_cxr.reporting.numbers import join, number, p_value, signed_interval, with_interval
+from hf_cxr.reporting.numbers import in_percent, join, number, p_value, signed_interval, with_interval
 from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC, few_patients, limits, published
 from hf_cxr.reporting.sections import section_blocks
 
@@ -38,7 +38,7 @@ def headline(report: EvaluationReport, split: str = "test") -> str:
     part = f", mean of {defined} of the model's {count} findings" if defined < count else ""
     return (
         f"{macros}{part} ({counts.images:,} {split} images of {counts.patients:,} patients, "
-        f"{report.confidence:.0%} intervals)"
+        f"{in_percent(report.confidence)} intervals)"
     )
 
 
@@ -55,7 +55,7 @@ def findings_table(report: EvaluationReport, subset: str = "all", tier_of: Mappi
     head = ["finding", *["tier"] * bool(tier_of), "positives\n(patients)", "negatives", "unknown"]
     before = len(head) - 1
     for key in measured:
-        head += [f"{METRICS[key].title}\n({report.confidence:.0%} interval)"]
+        head += [f"{METRICS[key].title}\n({in_percent(report.confidence)} interval)"]
         head += [f"chance level\nof {METRICS[key].title}"] * (key in by_chance)
     chance = {key: report.chance(key, subset) for key in by_chance}
     rows = []
@@ -96,7 +96,7 @@ def averages_table(report: EvaluationReport, subset: str = "all", tier_of: Mappi
     return Table.of(
         ("metric", "macro", *names),
         rows,
-        " ".join([f"{report.confidence:.0%} intervals in brackets. Macro: the mean over findings.", *words])
+        " ".join([f"{in_percent(report.confidence)} intervals in brackets. Macro: the mean over findings.", *words])
         + _beside(measured),
     )
 
@@ -151,19 +151,6 @@ def further_blocks(report: EvaluationReport, tier_of: Mapping[str, str] | None =
             titles = "; ".join(METRICS[key].title for key in keys)
             blocks.append(Details(f"{summary}: {titles}", (metrics_table(report, keys),)))
     return tuple(blocks)
-
-
-def panel_captions(report: EvaluationReport) -> list[str]:
-    """For each finding's ROC panel: the first metric with its interval, and the number of positives."""
-    key, first = next(iter(report.headline().items()))
-    counts, undefined = report.counts["all"], report.undefined()
-    return [
-        "one label value only:\nno curve"
-        if name in undefined
-        else f"{METRICS[key].title} {with_interval(*first.interval(column))}\n"
-        f"{counts.positives_C[column]} positives, {counts.positive_patients_C[column]} patients"
-        for column, name in enumerate(report.label_names)
-    ]
 
 
 def positive_patients(report: EvaluationReport) -> dict[str, int]:
@@ -273,7 +260,7 @@ def _reading(measured: Mapping[str, Measured], confidence: float) -> str:
     words = [f"{METRICS[key].title}: {sides[METRICS[key].higher_is_better]}" for key in measured]
     older = any(np.isnan(one.low_C[~np.isnan(one.value_C)]).any() for one in measured.values())
     return (
-        f"{confidence:.0%} intervals in brackets. {'; '.join(words)}."
+        f"{in_percent(confidence)} intervals in brackets. {'; '.join(words)}."
         + _beside(measured)
         + " A value without an interval was measured by an earlier version." * older
     )

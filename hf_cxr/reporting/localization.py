@@ -11,9 +11,10 @@ from typing import Any
 from matplotlib.figure import Figure as Drawing
 
 from hf_cxr.evaluation.localization import ALL, CONTROLS, GRID_LIMIT, IOBB, IOU, MEAN, STATISTICS
+from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import plain
 from hf_cxr.reporting.document import Block, Figure, Heading, Note, Table, Text
-from hf_cxr.reporting.numbers import interval, join, number, p_value, signed_interval, with_interval
+from hf_cxr.reporting.numbers import in_percent, join, number, p_value, signed_interval, with_interval
 from hf_cxr.reporting.plots import COLORS, DASHES
 from hf_cxr.reporting.protocol import FEW_PATIENTS, NOT_A_DEVICE, SYNTHETIC
 from hf_cxr.reporting.section import Section
@@ -65,8 +66,8 @@ def localization_section(values: Mapping[str, Any]) -> Section:
             PICTURE,
             "Share of boxes found by the map and by each control, over the threshold on IoBB and on IoU",
             "Share of all boxes that are found, over the overlap that is asked for, with "
-            f"{values['confidence']:.0%} intervals. A curve of the model's map that runs with those of the controls "
-            "says nothing about the model.",
+            f"{in_percent(values['confidence'])} intervals. A curve of the model's map that runs with those of the "
+            "controls says nothing about the model.",
         ),
         _findings_table(values),
         Text(_convention(values)),
@@ -83,7 +84,7 @@ def title_of(key: str, values: Mapping[str, Any]) -> str:
 
 def _measured_on(values: Mapping[str, Any]) -> str:
     counts = values["counts"]
-    per = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts["boxes"].items())
+    per = ", ".join(f"{name} {count:,}" for name, count in counts["boxes"].items())
     text = (
         f"{title_of(values['explained'], values)} on {sum(counts['boxes'].values()):,} boxes in {values['images']:,} "
         f"images of {values['patients']:,} patients ({per}). The boxes cover {values['covered']:.1%} of an image on "
@@ -127,12 +128,12 @@ def _conclusions(values: Mapping[str, Any]) -> list[str]:
     for control in (key for key in values["maps"] if key in CONTROLS):
         parts: dict[str, list[str]] = {"above": [], "below": [], "not clearly above or below": []}
         for statistic in JUDGED:
-            low, high = map(_nan, values["differences"][control][statistic][ALL][1:3])
+            low, high = map(as_number, values["differences"][control][statistic][ALL][1:3])
             part = "above" if low > 0 else "below" if high < 0 else "not clearly above or below"
             parts[part].append(STATISTICS[statistic].title)
         said = [f"{part} it by {join(titles)}" for part, titles in parts.items() if titles]
         sentences.append(f"{name} and the {title_of(control, values)}: {'; '.join(said)}.")
-    value, low, high = map(_nan, values["similarity"][ALL])
+    value, low, high = map(as_number, values["similarity"][ALL])
     if not math.isnan(value):
         sentences.append(
             f"Rank correlation with the maps of random weights: {_two(value)} ({_two(low)} to {_two(high)}). Near 0, "
@@ -145,11 +146,12 @@ def _maps_table(values: Mapping[str, Any]) -> Table:
     head = ["map", *(STATISTICS[key].title for key in HEADLINE)]
     rows = []
     for key in values["maps"]:
-        cells = [_triple(values["values"][key][statistic][ALL]) for statistic in HEADLINE]
+        cells = [with_interval(*map(as_number, values["values"][key][statistic][ALL])) for statistic in HEADLINE]
         rows.append([title_of(key, values), *cells])
     caption = (
-        f"All boxes together, {values['confidence']:.0%} intervals over {values['resamples']:,} draws of patients. "
-        "The random map, the middle and the usual place have not seen the image; random weights have not learnt."
+        f"All boxes together, {in_percent(values['confidence'])} intervals over {values['resamples']:,} draws "
+        "of patients. The random map, the middle and the usual place have not seen the image; random weights have not "
+        "learnt."
     )
     return Table.of(head, rows, caption, frozenset((0, column) for column in range(len(head))))
 
@@ -161,7 +163,7 @@ def _gains_table(values: Mapping[str, Any]) -> Table:
             continue
         cells = []
         for statistic in JUDGED:
-            value, low, high, p = map(_nan, by_statistic[statistic][ALL])
+            value, low, high, p = map(as_number, by_statistic[statistic][ALL])
             cells += [signed_interval(value, low, high), p_value(p)]
         rows.append([title_of(control, values), *cells])
     head = ["over"]
@@ -181,16 +183,18 @@ def _findings_table(values: Mapping[str, Any]) -> Table:
     rows = []
     for group in (*values["findings"], ALL, MEAN):
         boxes = values["counts"]["boxes"].get(group)
-        cells = [_triple(values["values"][explained][statistic][group]) for statistic in PER_FINDING]
+        cells = [
+            with_interval(*map(as_number, values["values"][explained][statistic][group])) for statistic in PER_FINDING
+        ]
         best = max(
-            ((_nan(values["values"][key]["pointing"][group][0]), title_of(key, values)) for key in strongest),
+            ((as_number(values["values"][key]["pointing"][group][0]), title_of(key, values)) for key in strongest),
             key=lambda pair: -1.0 if math.isnan(pair[0]) else pair[0],
             default=(math.nan, ""),
         )
         rows.append(
             [group, "" if boxes is None else f"{boxes:,}", *cells, f"{number(best[0])}, {best[1]}" if best[1] else ""]
         )
-    caption = f"{title_of(explained, values)} by finding, with {values['confidence']:.0%} intervals."
+    caption = f"{title_of(explained, values)} by finding, with {in_percent(values['confidence'])} intervals."
     return Table.of(head, rows, caption)
 
 
@@ -208,10 +212,7 @@ def _convention(values: Mapping[str, Any]) -> str:
 
 
 def _published_table() -> Table:
-    rows = [
-        [name.replace("_", " "), *(number(WANG_IOBB[t][column]) for t in IOBB)]
-        for column, name in enumerate(WANG_FINDINGS)
-    ]
+    rows = [[name, *(number(WANG_IOBB[t][column]) for t in IOBB)] for column, name in enumerate(WANG_FINDINGS)]
     return Table.of(["published", *(f"IoBB > {t:g}" for t in IOBB)], rows, WANG_PROTOCOL)
 
 
@@ -222,7 +223,7 @@ def found_curves(values: Mapping[str, Any]) -> Drawing:
     for axis, name, thresholds in ((axes[0], "iobb", IOBB), (axes[1], "iou", IOU)):
         for place, key in enumerate(values["maps"]):
             points = [values["values"][key][f"{name}_{t:g}"][ALL] for t in thresholds]
-            value, low, high = ([_nan(point[part]) for point in points] for part in range(3))
+            value, low, high = ([as_number(point[part]) for point in points] for part in range(3))
             style = {"color": COLORS[place % len(COLORS)], "linestyle": DASHES[place % len(DASHES)]}
             wide = 2.4 if key == values["explained"] else 1.3
             axis.plot(thresholds, value, label=in_legend(title_of(key, values)), linewidth=wide, **style)
@@ -256,16 +257,5 @@ def _whiskers(
             axis.plot([moved, moved], [bottom, top], color=color, linewidth=0.9)
 
 
-def _triple(cell: Sequence[float | None]) -> str:
-    value, low, high = map(_nan, cell)
-    if not math.isnan(value) and math.isnan(low):
-        return f"{number(value)} ({interval(low, high)})"
-    return with_interval(value, low, high)
-
-
 def _two(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
-
-
-def _nan(value: float | None) -> float:
-    return math.nan if value is None else float(value)

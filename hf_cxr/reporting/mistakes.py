@@ -68,7 +68,7 @@ def contact_sheet(title: str, findings: Mapping[str, tuple[Sequence[Tile], Seque
     )
     shown = [
         {
-            "name": one_line(name).replace("_", " "),
+            "name": one_line(name),
             "lists": (
                 ("Labelled absent, highest scores", negatives),
                 ("Labelled present, lowest scores", positives),

@@ -1,9 +1,45 @@
-"""Numbers as text: three decimals, intervals, signs, p values. Undefined is named, never left out."""
+"""Numbers as text: decimals, intervals, signs, p values, percentages. Undefined is named, never left out.
+
+What an analysis measured comes as plain values: a number with its interval is {"value", "low", "high"}, None where
+undefined.
+"""
 
 import math
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hf_cxr.evaluation.metric import as_number
 
 _LEADING = re.compile(r"[<>≤≥+]?\s*([−-]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)")
+
+
+def triple(one: Mapping[str, Any], keys: Iterable[str] = ("value", "low", "high")) -> tuple[float, ...]:
+    """Value, low and high of plain values, NaN for None.
+
+    >>> triple({"value": 0.5, "low": 0.4, "high": None})
+    (0.5, 0.4, nan)
+    """
+    return tuple(as_number(one[key]) for key in keys)
+
+
+def macro_triple(measured: Mapping[str, Any]) -> tuple[float, ...]:
+    """The macro mean with its interval, of `Measured.to_dict`."""
+    return triple(measured, ("macro", "macro_low", "macro_high"))
+
+
+def finding_triple(measured: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    """A finding with its interval, of `Measured.to_dict`."""
+    return triple({key: measured[key][name] for key in ("value", "low", "high")})
+
+
+def in_percent(confidence: float) -> str:
+    """The confidence of an interval, or a stated share.
+
+    >>> in_percent(0.95), in_percent(0.995)
+    ('95 %', '99.5 %')
+    """
+    return f"{100 * confidence:g} %"
 
 
 def number(value: float) -> str:
@@ -67,6 +103,62 @@ def p_value(value: float) -> str:
     if math.isnan(value):
         return "undefined"
     return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def percent(value: float | None) -> str:
+    """One decimal; two digits that tell it from 0 or 100 %, up to three decimals; "undefined" for NaN and None.
+
+    >>> percent(0.1234), percent(0.00214), percent(0.99957), percent(1e-7), percent(0.0), percent(None)
+    ('12.3 %', '0.21 %', '99.957 %', '<0.001 %', '0 %', 'undefined')
+    """
+    share = 100 * as_number(value)
+    if math.isnan(share):
+        return "undefined"
+    if share == 0 or share == 100:
+        return f"{share:.0f} %"
+    if min(share, 100 - share) < 5e-4:
+        return "<0.001 %" if share < 50 else ">99.999 %"
+    if min(share, 100 - share) >= 1:
+        return f"{share:.1f} %"
+    digits = min(3, 1 - math.floor(math.log10(min(share, 100 - share))))
+    return f"{share:.{digits}f} %"
+
+
+def percent_with_interval(estimate: Mapping[str, Any]) -> str:
+    """A share with its interval, from ``value``, ``low`` and ``high``.
+
+    >>> percent_with_interval({"value": 0.5, "low": 0.4, "high": 0.612})
+    '50.0 % (40.0–61.2)'
+    """
+    if math.isnan(as_number(estimate["value"])):
+        return "undefined"
+    low, high = (percent(estimate[end]).removesuffix(" %") for end in ("low", "high"))
+    return f"{percent(estimate['value'])} ({low}–{high})"
+
+
+def ratio_with_interval(estimate: Mapping[str, Any], digits: int = 2) -> str:
+    """A number with its interval, such as a slope.
+
+    >>> ratio_with_interval({"value": 0.987, "low": 0.9, "high": 1.104})
+    '0.99 (0.90–1.10)'
+    """
+    value, low, high = triple(estimate)
+    if math.isnan(value):
+        return "undefined"
+    ends = "undefined" if math.isnan(low) else f"{low:.{digits}f}{' to ' if low < 0 else '–'}{high:.{digits}f}"
+    return f"{value:.{digits}f} ({ends})".replace("-", "−")
+
+
+def change_with_interval(estimate: Mapping[str, Any], digits: int = 4) -> str:
+    """A difference with its interval, signed.
+
+    >>> change_with_interval({"value": -0.00123, "low": -0.002, "high": 0.0})
+    '−0.0012 (−0.0020 to +0.0000)'
+    """
+    value, low, high = triple(estimate)
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})".replace("-", "−")
 
 
 def join(names) -> str:

@@ -6,10 +6,16 @@ It answers what users of such models ask first: which threshold, what it costs, 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_cxr.evaluation.metric import as_number
 from hf_cxr.evaluation.operating_points import COUNTS, HALF
 from hf_cxr.reporting.document import Block, Heading, Note, Table, Text, last_row
-from hf_cxr.reporting.numbers import with_interval
+from hf_cxr.reporting.numbers import (
+    finding_triple,
+    in_percent,
+    macro_triple,
+    ratio_with_interval,
+    triple,
+    with_interval,
+)
 from hf_cxr.reporting.section import Section
 
 RATES = {
@@ -60,10 +66,12 @@ def operating_points_section(values: Mapping[str, Any]) -> Section:
 
 def _answer(values: Mapping[str, Any]) -> str:
     """How many findings are called for each that is there, at the chosen thresholds and at 0.5."""
-    chosen, half = (values["sets"][key]["calls_per_positive"]["averages"]["micro"] for key in ("chosen", HALF))
+    chosen, half = (
+        ratio_with_interval(values["sets"][key]["calls_per_positive"]["averages"]["micro"]) for key in ("chosen", HALF)
+    )
     return (
-        f"For each finding that is present, {_ratio(chosen)} are called at the chosen thresholds, and {_ratio(half)} "
-        "at a threshold of 0.5."
+        f"For each finding that is present, {chosen} are called at the chosen thresholds, and {half} at a threshold "
+        "of 0.5."
     )
 
 
@@ -71,7 +79,7 @@ def _explanation(values: Mapping[str, Any]) -> str:
     varies = ": the interval beside each threshold says that" if values["threshold_interval"] else ""
     return (
         f"Each finding's threshold was chosen on validation for {values['sets']['chosen']['rule']}. On these images "
-        f"it is fixed: the {values['confidence']:.0%} intervals ({values['resamples']:,} draws of the "
+        f"it is fixed: the {in_percent(values['confidence'])} intervals ({values['resamples']:,} draws of the "
         f"{values['patients']:,} patients) say how much a figure varies with the patients here, not how much the "
         f"threshold would vary with those of validation{varies}. No threshold is right for every purpose, and 0.5 is "
         "right for none in particular. Calibrated probabilities of a rare finding seldom reach it, so most positives "
@@ -89,8 +97,8 @@ def _sets_table(values: Mapping[str, Any]) -> Table:
         [
             NAMES.get(key, key),
             "every finding alike" if key == HALF else one["rule"],
-            *(with_interval(*_macro(one[name])) for name in shown),
-            _ratio(one["calls_per_positive"]["averages"]["micro"]),
+            *(with_interval(*macro_triple(one[name])) for name in shown),
+            ratio_with_interval(one["calls_per_positive"]["averages"]["micro"]),
         ]
         for key, one in values["sets"].items()
     ]
@@ -104,16 +112,20 @@ def _sets_table(values: Mapping[str, Any]) -> Table:
 def _rates_table(values: Mapping[str, Any]) -> Table:
     """A row a finding: threshold and rates."""
     one, intervals = values["sets"]["chosen"], values["threshold_interval"] or {}
-    head = ["finding", "threshold", *(f"{title}\n({values['confidence']:.0%} interval)" for title in RATES.values())]
+    head = [
+        "finding",
+        "threshold",
+        *(f"{title}\n({in_percent(values['confidence'])} interval)" for title in RATES.values()),
+    ]
     rows = [
         [
             name,
             _threshold(one["threshold"][name], intervals.get(name)),
-            *(with_interval(*_finding(one[key], name)) for key in RATES),
+            *(with_interval(*finding_triple(one[key], name)) for key in RATES),
         ]
         for name in values["label_names"]
     ]
-    rows.append(["macro mean", "", *(with_interval(*_macro(one[key])) for key in RATES)])
+    rows.append(["macro mean", "", *(with_interval(*macro_triple(one[key])) for key in RATES)])
     caption = (
         f"At the chosen thresholds, on {values['images']:,} images of {values['patients']:,} patients. An image is "
         "called positive where its probability is at least the threshold. Unknown labels are left out. Where all "
@@ -127,49 +139,29 @@ def _calls_table(values: Mapping[str, Any]) -> Table:
     one, half = values["sets"]["chosen"], values["sets"][HALF]
     head = ["finding", "true\npositives", "false\npositives", "true\nnegatives", "false\nnegatives"]
     head += ["share called", "accuracy", "calls per positive", "calls per positive\nat 0.5"]
+
+    def average(table: Mapping[str, Any], name: str) -> dict[str, Any]:
+        return {key: table["calls_per_positive"][key][name] for key in ("value", "low", "high")}
+
     rows = [
         [
             name,
             *(_count(one[key][name]) for key in COUNTS),
-            *(with_interval(*_finding(one[key], name)) for key in ("called_share", "accuracy")),
-            _ratio(_average(one["calls_per_positive"], name)),
-            _ratio(_average(half["calls_per_positive"], name)),
+            *(with_interval(*finding_triple(one[key], name)) for key in ("called_share", "accuracy")),
+            ratio_with_interval(average(one, name)),
+            ratio_with_interval(average(half, name)),
         ]
         for name in values["label_names"]
     ]
     together = [_count(sum(value or 0 for value in one[key].values())) for key in COUNTS]
-    together += [with_interval(*_micro(one[key])) for key in ("called_share", "accuracy")]
-    together += [_ratio(table["calls_per_positive"]["averages"]["micro"]) for table in (one, half)]
+    together += [with_interval(*triple(one[key]["averages"]["micro"])) for key in ("called_share", "accuracy")]
+    together += [ratio_with_interval(table["calls_per_positive"]["averages"]["micro"]) for table in (one, half)]
     rows.append(["all together", *together])
     caption = (
         "Numbers of images at the chosen thresholds. Positives are true positives + false negatives. Accuracy must be "
         "read against the share of negatives, which calling nothing reaches."
     )
     return Table.of(head, rows, caption, last_row(rows, len(head)))
-
-
-def _macro(measured: Mapping[str, Any]) -> tuple[float, float, float]:
-    return as_number(measured["macro"]), as_number(measured["macro_low"]), as_number(measured["macro_high"])
-
-
-def _micro(measured: Mapping[str, Any]) -> list[float]:
-    return [as_number(measured["averages"]["micro"][name]) for name in ("value", "low", "high")]
-
-
-def _finding(measured: Mapping[str, Any], name: str) -> Sequence[float]:
-    return [as_number(measured[key][name]) for key in ("value", "low", "high")]
-
-
-def _average(measured: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: measured[key][name] for key in ("value", "low", "high")}
-
-
-def _ratio(average: Mapping[str, Any]) -> str:
-    """A ratio of counts with its interval, two decimals."""
-    if average["value"] is None:
-        return "undefined"
-    interval = "undefined" if average["low"] is None else f"{average['low']:.2f}–{average['high']:.2f}"
-    return f"{average['value']:.2f} ({interval})"
 
 
 def _threshold(value: float | None, ends: Sequence[float] | None) -> str:

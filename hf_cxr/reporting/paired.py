@@ -9,7 +9,7 @@ import numpy as np
 from hf_cxr.evaluation import METRICS
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text, last_row
-from hf_cxr.reporting.numbers import number, p_value, signed, signed_interval
+from hf_cxr.reporting.numbers import in_percent, number, p_value, signed, signed_interval
 from hf_cxr.reporting.plots import BLUE
 from hf_cxr.reporting.section import Section
 from hf_cxr.words import in_figure
@@ -144,9 +144,9 @@ def _table(values: Mapping[str, Any]) -> Table:
         mean += [*_cells({part: as_number(value) for part, value in figures["macro"].items()}), ""]
     rows.append(mean)
     caption = (
-        f"First: {values['first']}. Second: {values['second']}. {values['confidence']:.0%} intervals and two-sided p "
-        f"values from {values['resamples']:,} draws of patients, the same for both systems. Corrected: by Holm, over "
-        "the findings, each metric by itself. The mean of each metric is over the findings that it defines."
+        f"First: {values['first']}. Second: {values['second']}. {in_percent(values['confidence'])} intervals and "
+        f"two-sided p values from {values['resamples']:,} draws of patients, the same for both systems. Corrected: by "
+        "Holm, over the findings, each metric by itself. The mean of each metric is over the findings that it defines."
     )
     return Table.of(head, rows, caption, last_row(rows, len(head)))
 

@@ -1,26 +1,24 @@
-"""What every figure shares (colours, names, `save`), and the figures of a run: ROC curves, and curves of training.
+"""What every figure shares (colours, panels, names, `save`), and the curves of training.
 
 Names of findings, runs and methods are drawn as they are, by way of `words.py`: a dollar sign begins no formula.
 
 Each function draws on a new figure and returns it; `save` writes it. Colours are Okabe and Ito's (2008), which
 colour-blind readers tell apart; nothing depends on colour alone. Figures have a white ground, on a dark page too.
-
-N = images, C = findings.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_cxr.evaluation.kernels import headline_metrics
-from hf_cxr.evaluation.metrics import roc_curve_points
 from hf_cxr.files import replacing
-from hf_cxr.words import in_figure, in_title
+from hf_cxr.words import in_figure
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+SOFT, GRID = "#444444", "#E5E5E5"
 
 # One a method or finding, in this order; colours repeat after eight, with another dash.
 COLORS = ("#000000", BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", GREY)
@@ -29,33 +27,50 @@ DASHES = ("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1, 1, 1, 1, 1)), (0, (3, 2)), 
 METRIC_STYLES = ((BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^:"), (GREY, "D-."))  # of the metrics in one panel
 
 
-def roc_curves(
-    score_NC: np.ndarray,
-    label_NC: np.ndarray,
-    label_names: Sequence[str],
-    captions: Sequence[str],
-    title: str,
-) -> Figure:
-    """One small panel a finding, with its caption (AUC and interval) in it; a finding without a curve says so."""
-    columns = 4
-    rows = -(-len(label_names) // columns)
-    figure = Figure(figsize=(11, 2.75 * rows + 0.6), layout="constrained")
-    figure.suptitle(in_title(title))
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for column, (axis, name) in enumerate(zip(axes, label_names, strict=False)):
-        known = ~np.isnan(label_NC[:, column])
-        axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
-        if len(np.unique(label_NC[known, column])) == 2:
-            false_positive, sensitivity = roc_curve_points(score_NC[known, column], label_NC[known, column])[:2]
-            axis.step(false_positive, sensitivity, where="post", color=BLUE, linewidth=1.5)
-        axis.set_title(finding_title(name, 28), fontsize=10)
-        axis.text(0.97, 0.05, captions[column], ha="right", va="bottom", fontsize=8.5)
-        axis.set_aspect("equal")
-    for axis in axes[len(label_names) :]:
+def panels(count: int, height: float, *, columns: int = 4, **share: bool) -> tuple[Figure, list[Axes]]:
+    """A figure of small panels, such as one a finding: ``columns`` in a row, each 2.75 inches wide.
+
+    Args:
+        count: of panels.
+        height: of one, in inches.
+        columns: in a row.
+        share: ``sharex`` and ``sharey`` of matplotlib; shared ticks are labelled under the last panel of a column.
+    """
+    rows = -(-count // columns)
+    figure = Figure(figsize=(2.75 * columns, height * rows + 0.6), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 0.99))
+    axes = figure.subplots(rows, columns, squeeze=False, **share).ravel()
+    for axis in axes[count:]:
         axis.set_axis_off()
-    figure.supxlabel("1 - specificity")
-    figure.supylabel("sensitivity")
-    return figure
+    if share.get("sharex"):
+        for number, axis in enumerate(axes[:count]):
+            axis.tick_params(labelbottom=number + columns >= count)
+    return figure, list(axes[:count])
+
+
+def panel_title(axis: Axes, name: str, words: str = "") -> None:
+    """The name of a finding above its panel, and below it some words in grey."""
+    axis.set_title(in_figure(name, 30), fontsize=10.5, fontweight="bold", loc="left", pad=17 if words else 6)
+    if words:
+        text = axis.text(0, 1.035, words, transform=axis.transAxes, fontsize=8, color=SOFT)
+        text.set_in_layout(False)  # panels stay as large as their number allows
+
+
+def empty_panel(axis: Axes, words: str = "one label value only:\nno curve") -> None:
+    """Why there is nothing to draw."""
+    axis.text(0.5, 0.5, words, ha="center", va="center", fontsize=9, color=SOFT, transform=axis.transAxes)
+
+
+def frame(axis: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
+    """A light grid, and no frame above and on the right."""
+    axis.grid(axis=grid, color=GRID, linewidth=0.7)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def name_rows(axis: Axes, names: Sequence[str], most: int = 40) -> None:
+    """A row for each name, the first on top."""
+    axis.set_yticks(range(len(names)), [in_figure(name, most) for name in names])
+    axis.set_ylim(len(names) - 0.4, -0.6)
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: float | None) -> Figure:
@@ -89,11 +104,6 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 130) -> Path:
     with replacing(path) as beside:
         figure.savefig(beside, dpi=dpi)
     return Path(path)
-
-
-def finding_title(name: str, most: int = 40) -> str:
-    """The name of a finding as a figure shows it: spaces for underscores, no longer than ``most``."""
-    return in_figure(name.replace("_", " "), most)
 
 
 def line_style(number: int) -> dict[str, Any]:

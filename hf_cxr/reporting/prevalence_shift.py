@@ -5,21 +5,20 @@ from typing import Any
 
 from hf_cxr.evaluation.prevalence_shift import prevalence_bias
 from hf_cxr.reporting.document import Heading, Table, Text
+from hf_cxr.reporting.numbers import change_with_interval, in_percent, percent, percent_with_interval
 from hf_cxr.reporting.section import Section
-from hf_cxr.reporting.shares import change_with_interval, percent, percent_with_interval
 
 NAMES = {"estimated": "estimated, without labels", "observed": "observed, from the labels"}
 
 
 def prevalence_shift_section(values: Mapping[str, Any]) -> Section:
     """From the values of `evaluation.prevalence_shift.PrevalenceShift.to_dict`."""
-    level = f"{100 * values['confidence']:g} %"
     findings = list(values["source"])
     scores = values["scores"]
     columns = [name for name in scores if name != "observed"]
     rows = [
         [
-            name.replace("_", " "),
+            name,
             percent(values["source"][name]),
             percent_with_interval(values["observed"][name]),
             percent_with_interval(values["estimated"][name]) if name not in values["not_estimated"] else "no estimate",
@@ -40,7 +39,6 @@ def prevalence_shift_section(values: Mapping[str, Any]) -> Section:
         ]
         for target, by_score in values["macro_changes"].items()
     ]
-    unknown = {name.replace("_", " "): reason for name, reason in values["not_estimated"].items()}
     blocks = [
         Heading("Other prevalences"),
         Text(
@@ -54,7 +52,8 @@ def prevalence_shift_section(values: Mapping[str, Any]) -> Section:
         Table.of(
             ("prevalences", "change of mean log loss", "change of mean Brier score"),
             macro,
-            f"Mean over the findings that are shifted; below 0 is better. {level} patient-clustered intervals.",
+            f"Mean over the findings that are shifted; below 0 is better. {in_percent(values['confidence'])} "
+            "patient-clustered intervals.",
         ),
         Table.of(
             head,
@@ -64,8 +63,9 @@ def prevalence_shift_section(values: Mapping[str, Any]) -> Section:
             "did on validation, and an estimate must not be trusted for this model.",
         ),
     ]
-    if unknown:
-        blocks.append(Text("No estimate: " + "; ".join(f"{name}: {why}" for name, why in unknown.items()) + "."))
+    if values["not_estimated"]:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in values["not_estimated"].items())
+        blocks.append(Text(f"No estimate: {reasons}."))
     return Section(tuple(blocks))
 
 
@@ -79,7 +79,7 @@ def effect_table(values: Mapping[str, Any], target: str) -> Table:
     before, after, changes = values["scores"]["as calibrated"], values["scores"][target], values["changes"][target]
     rows = [
         [
-            name.replace("_", " "),
+            name,
             percent_with_interval(values["observed"][name]),
             percent_with_interval(before["mean_probability"][name]),
             percent_with_interval(after["mean_probability"][name]),
@@ -93,7 +93,7 @@ def effect_table(values: Mapping[str, Any], target: str) -> Table:
         head,
         rows,
         "On the run's own test set, whose prevalences are its own: the log loss falls where they are nearer to the "
-        f"new ones than to those of validation. {100 * values['confidence']:g} % patient-clustered intervals.",
+        f"new ones than to those of validation. {in_percent(values['confidence'])} patient-clustered intervals.",
     )
 
 
@@ -122,7 +122,7 @@ def shift_table(
     bias = prevalence_bias([source[name] for name in target], list(target.values()))
     rows = [
         [
-            name.replace("_", " "),
+            name,
             percent(source[name]),
             percent_with_interval(dict(zip(("value", "low", "high"), (now, *intervals[name]), strict=True)))
             if name in intervals

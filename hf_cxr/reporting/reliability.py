@@ -14,25 +14,22 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from hf_cxr.reporting.document import Figure, Heading, Table, Text
-from hf_cxr.reporting.numbers import join
-from hf_cxr.reporting.plots import BLUE, GREY, ORANGE
+from hf_cxr.reporting.numbers import in_percent, join, percent, percent_with_interval, ratio_with_interval, triple
+from hf_cxr.reporting.plots import BLUE, GREY, ORANGE, empty_panel, frame, panel_title, panels
 from hf_cxr.reporting.section import Section
-from hf_cxr.reporting.shares import percent, percent_with_interval, ratio_with_interval
-from hf_cxr.words import in_figure
 
 PICTURE = "figures/reliability.png"
 POOLED = "all findings pooled"
-COLUMNS = 4
 
 
 def reliability_section(values: Mapping[str, Any]) -> Section:
     """From the values of `evaluation.reliability.Reliability.to_dict`."""
     curves = {**values["findings"], POOLED: values["pooled"]}
-    level = f"{100 * values['confidence']:g} %"
+    confidence = in_percent(values["confidence"])
     head = ("finding", "prevalence", "mean\nprobability", "expected /\nobserved", "intercept", "slope")
     rows = [
         [
-            name.replace("_", " "),
+            name,
             percent(curve["prevalence"]["value"]),
             percent_with_interval(curve["mean_probability"]),
             *(ratio_with_interval(curve[key]) for key in ("expected_over_observed", "intercept", "slope")),
@@ -41,22 +38,22 @@ def reliability_section(values: Mapping[str, Any]) -> Section:
     ]
     blocks = (
         Heading("Reliability of the probabilities"),
-        Text(_sentence(values["findings"], level)),
+        Text(_sentence(values["findings"], confidence)),
         Figure(
             PICTURE,
             "Reliability curves: observed frequency against mean predicted probability, one panel a finding",
             "Each point is a bin of as many images as the others: its mean probability, and the share of its images "
-            f"that have the finding, with a {level} patient-clustered interval. On the dashed line the two agree. "
-            "Axes are logarithmic and differ between panels. An open triangle is a bin without a positive. The bins "
+            f"that have the finding, with a {confidence} patient-clustered interval. On the dashed line the two agree."
+            " Axes are logarithmic and differ between panels. An open triangle is a bin without a positive. The bins "
             "are those of all test images in every draw.",
         ),
         Table.of(
             head,
             rows,
-            f"{level} patient-clustered intervals over {values['resamples']:,} draws. Expected / observed is mean "
-            "probability over prevalence: 1 if probabilities are right on average. The intercept is what the logits "
-            "lack (0 if calibrated), with slope 1. A slope below 1 says that probabilities are too extreme, above 1 "
-            "that they are too timid.",
+            f"{confidence} patient-clustered intervals over {values['resamples']:,} draws. Expected / observed is "
+            "mean probability over prevalence: 1 if probabilities are right on average. The intercept is what the "
+            "logits lack (0 if calibrated), with slope 1. A slope below 1 says that probabilities are too extreme, "
+            "above 1 that they are too timid.",
             bold=frozenset((len(rows) - 1, column) for column in range(len(head))),
         ),
         *_undefined(values["findings"]),
@@ -67,20 +64,15 @@ def reliability_section(values: Mapping[str, Any]) -> Section:
 def draw_reliability(values: Mapping[str, Any]) -> Drawing:
     """The picture, from the values of `Reliability.to_dict`."""
     curves = {**values["findings"], POOLED: values["pooled"]}
-    rows = -(-len(curves) // COLUMNS)
-    figure = Drawing(figsize=(11, 2.75 * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
-    for axis, (name, curve) in zip(axes, curves.items(), strict=False):
-        axis.set_title(in_figure(name.replace("_", " "), 28), fontsize=10)
+    figure, axes = panels(len(curves), 2.75)
+    for axis, (name, curve) in zip(axes, curves.items(), strict=True):
+        panel_title(axis, name)
         if any(one["positives"] for one in curve["bins"]):
             _panel(axis, curve["bins"], ORANGE if name == POOLED else BLUE)
         else:
-            words = "no positive" if curve["bins"] else "no known label"
-            axis.text(0.5, 0.5, words, ha="center", va="center", transform=axis.transAxes, fontsize=9)
+            empty_panel(axis, "no positive" if curve["bins"] else "no known label")
             axis.set_xticks([])
             axis.set_yticks([])
-    for axis in axes[len(curves) :]:
-        axis.set_axis_off()
     figure.supxlabel("mean predicted probability of the bin")
     figure.supylabel("share of the bin's images with the finding")
     return figure
@@ -88,8 +80,8 @@ def draw_reliability(values: Mapping[str, Any]) -> Drawing:
 
 def _panel(axis: Axes, bins: Sequence[Mapping[str, Any]], color: str) -> None:
     mean_B, share_B, low_B, high_B = (
-        np.array([one[key] for one in bins], dtype=np.float64)
-        for key in ("mean_probability", "observed", "low", "high")
+        np.array(column, dtype=np.float64)
+        for column in zip(*((one["mean_probability"], *triple(one["observed"])) for one in bins), strict=True)
     )
     shown_B = share_B > 0
     least = min(mean_B[mean_B > 0].min(initial=1.0), share_B[shown_B].min(), high_B[high_B > 0].min(initial=1.0))
@@ -114,27 +106,27 @@ def _panel(axis: Axes, bins: Sequence[Mapping[str, Any]], color: str) -> None:
         one.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     axis.tick_params(labelsize=8)
     axis.set_aspect("equal")
-    axis.grid(color="#E5E5E5", linewidth=0.6)
-    axis.spines[["top", "right"]].set_visible(False)
+    frame(axis)
 
 
-def _sentence(findings: Mapping[str, Mapping[str, Any]], level: str) -> str:
+def _sentence(findings: Mapping[str, Mapping[str, Any]], confidence: str) -> str:
     wrong = {"too high": [], "too low": []}
     for name, curve in findings.items():
         low, high = curve["difference"]["low"], curve["difference"]["high"]
         if low is not None and (low > 0 or high < 0):
-            wrong["too high" if low > 0 else "too low"].append(name.replace("_", " "))
+            wrong["too high" if low > 0 else "too low"].append(name)
     parts = [f"{way} for {join(names)}" for way, names in wrong.items() if names]
     if not parts:
         return (
-            f"For no finding does the mean probability differ from the prevalence by more than its {level} interval."
+            "For no finding does the mean probability differ from the prevalence by more than its "
+            f"{confidence} interval."
         )
-    return f"On average the probabilities are {'; '.join(parts)} ({level} intervals without 0)."
+    return f"On average the probabilities are {'; '.join(parts)} ({confidence} intervals without 0)."
 
 
 def _undefined(findings: Mapping[str, Mapping[str, Any]]) -> tuple[Text, ...]:
     reasons = {
-        f"{key.replace('_', ' ')} of {name.replace('_', ' ')}: {reason}"
+        f"{key.replace('_', ' ')} of {name}: {reason}"
         for name, curve in findings.items()
         for key, reason in curve["undefined"].items()
         if key in ("expected_over_observed", "intercept", "slope") or not curve["bins"]

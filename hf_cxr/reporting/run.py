@@ -12,19 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hf_cxr.evaluation import EvaluationReport, modern_figures
 from hf_cxr.labels import LabelSpace
 from hf_cxr.reporting import plots
 from hf_cxr.reporting.checklist import Evidence, checklist_blocks
+from hf_cxr.reporting.curves import KINDS
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.evaluation import (
     evaluation_blocks,
     findings_table,
     further_blocks,
     headline,
-    panel_captions,
     positive_patients,
     records,
 )
@@ -42,7 +40,7 @@ from hf_cxr.reporting.protocol import (
 )
 from hf_cxr.reporting.sections import draw_sections, section_blocks, sections_of
 
-ROC_CURVES = Figure("figures/roc_test.png", "ROC curves on test")
+ROC_CURVES = Figure(KINDS["roc"].path, "ROC curves on test")
 TRAINING_CURVES = Figure("figures/training.png", "Training", "Loss, and validation metrics, over the epochs.")
 
 
@@ -127,10 +125,6 @@ class Report:
         """Every macro metric on test with its interval, in one line."""
         return headline(self.test)
 
-    def captions(self) -> list[str]:
-        """For each finding's ROC panel."""
-        return panel_captions(self.test)
-
     def tier_of(self) -> dict[str, str]:
         """By finding, whether it is head, medium or tail by its positive training images; {} if all are the same."""
         positives = self.protocol.get("training_positives")
@@ -189,9 +183,6 @@ class Report:
     def document(self) -> Document:
         """All of it; its figures lie in figures/ beside it."""
         protocol, tier_of = self.protocol, self.tier_of()
-        sections = section_blocks(self.analysis)
-        if "curves" not in self.analysis:
-            sections = (Heading("ROC curves on test"), ROC_CURVES, *sections)
         blocks = (
             Text(f"Test: {self.headline()}", strong=True),
             Note(tuple(self.cautions())),
@@ -200,7 +191,7 @@ class Report:
             Heading("Test set, each finding"),
             *evaluation_blocks(self.test, tier_of),
             *further_blocks(self.test, tier_of),
-            *sections,
+            *section_blocks(self.analysis),
             *published(protocol["dataset"], self._row_of_published()),
             Heading("Limits"),
             Note((self._validation_words(), *self._limits()), warning=False),
@@ -209,19 +200,9 @@ class Report:
         )
         return Document(self.name, blocks, self.to_dict(), records(self.test))
 
-    def draw(self, folder: Path, score_NC: np.ndarray, label_NC: np.ndarray) -> list[str]:
-        """Draw every picture of the page to its place below a folder, and give the paths.
-
-        Args:
-            folder: of the run.
-            score_NC, label_NC: of the test set, for a run without the analysis "curves".
-        """
+    def draw(self, folder: Path) -> list[str]:
+        """Draw every picture of the page to its place below the folder of the run, and give the paths."""
         drawn = draw_sections(self.analysis, folder)
-        if ROC_CURVES.path not in drawn:
-            title = f"{self.name}: ROC curves on test"
-            figure = plots.roc_curves(score_NC, label_NC, self.test.label_names, self.captions(), title)
-            plots.save(figure, folder / ROC_CURVES.path)
-            drawn.append(ROC_CURVES.path)
         training = plots.training_curves(self.history, self.training["best_epoch"])
         plots.save(training, folder / TRAINING_CURVES.path)
         return [*drawn, TRAINING_CURVES.path]

@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.figure
 import numpy as np
-from matplotlib.figure import Figure as Picture
+from matplotlib.figure import Figure as Drawing
 
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.inference.perturbations import PERTURBATIONS
 from hf_cxr.reporting.document import Figure, Heading, Table, Text
-from hf_cxr.reporting.numbers import p_value, signed_interval, with_interval
-from hf_cxr.reporting.plots import BLUE, GREY
+from hf_cxr.reporting.numbers import in_percent, p_value, signed_interval, triple, with_interval
+from hf_cxr.reporting.plots import BLUE, GREY, frame, panel_title, panels
 from hf_cxr.reporting.section import Section
 
 FIGURE = "figures/stress.png"
@@ -20,15 +19,15 @@ FIGURE = "figures/stress.png"
 
 def stress_section(values: Mapping[str, Any]) -> Section:
     """From the values of `evaluation.stress.Stress.to_dict`."""
-    confidence, shown = f"{values['confidence']:.0%}", [*headline_metrics(), "log_loss"]
+    confidence, shown = in_percent(values["confidence"]), [*headline_metrics(), "log_loss"]
     head = ["images"] + [f"{METRICS[key].macro_title}\n({confidence} interval)" for key in shown]
     head += [f"{METRICS[key].macro_title}\nminus clean" for key in shown] + [f"p of {METRICS[shown[0]].title}"]
-    clean = [with_interval(*_interval(values["clean"][key])) for key in shown]
+    clean = [with_interval(*triple(values["clean"][key])) for key in shown]
     rows = [["clean", *clean, *[""] * (len(shown) + 1)]]
     for kind, levels in values["kinds"].items():
         for level in levels:
-            macros = [with_interval(*_interval(level[key]["macro"])) for key in shown]
-            gaps = [signed_interval(*_interval(level[key]["difference"])) for key in shown]
+            macros = [with_interval(*triple(level[key]["macro"])) for key in shown]
+            gaps = [signed_interval(*triple(level[key]["difference"])) for key in shown]
             name = f"{PERTURBATIONS[kind].title} {level['level']:g}"
             rows.append([name, *macros, *gaps, p_value(as_number(level[shown[0]]["p"]))])
     key = shown[0]
@@ -55,32 +54,24 @@ def stress_section(values: Mapping[str, Any]) -> Section:
     return Section(blocks, {FIGURE: lambda: stress_curves(values, key)})
 
 
-def stress_curves(values: Mapping[str, Any], key: str) -> matplotlib.figure.Figure:
+def stress_curves(values: Mapping[str, Any], key: str) -> Drawing:
     """One panel a kind: a macro metric over the level, with its band, and the clean images as a dashed line."""
     kinds = list(values["kinds"])
-    columns = min(4, len(kinds))
-    rows = -(-len(kinds) // columns)
-    figure = Picture(figsize=(2.9 * columns, 2.6 * rows + 0.4), layout="constrained")
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    clean = _interval(values["clean"][key])
-    for axis, kind in zip(axes, kinds, strict=False):
+    figure, axes = panels(len(kinds), 2.6, columns=min(4, len(kinds)), sharey=True)
+    clean = triple(values["clean"][key])
+    for axis, kind in zip(axes, kinds, strict=True):
         levels = [0.0, *(level["level"] for level in values["kinds"][kind])]
-        curve = np.array([clean, *(_interval(level[key]["macro"]) for level in values["kinds"][kind])])
+        curve = np.array([clean, *(triple(level[key]["macro"]) for level in values["kinds"][kind])])
         axis.axhline(clean[0], color=GREY, linewidth=0.8, linestyle="--")
         axis.fill_between(levels, curve[:, 1], curve[:, 2], color=BLUE, alpha=0.18, linewidth=0)
         axis.plot(levels, curve[:, 0], "o-", color=BLUE, markersize=3.5, linewidth=1.5)
-        axis.set_title(PERTURBATIONS[kind].title, fontsize=10)
+        panel_title(axis, PERTURBATIONS[kind].title)
+        frame(axis)
         axis.set_xlabel(PERTURBATIONS[kind].unit, fontsize=8.5)
         axis.set_xlim(left=0)
-    for axis in axes[len(kinds) :]:
-        axis.set_axis_off()
     figure.supylabel(METRICS[key].macro_title)
     return figure
 
 
 def _level_unit(kind: str) -> str:
     return f"{PERTURBATIONS[kind].title.lower()}, {PERTURBATIONS[kind].unit}"
-
-
-def _interval(average: Mapping[str, Any]) -> tuple[float, float, float]:
-    return tuple(as_number(average[end]) for end in ("value", "low", "high"))

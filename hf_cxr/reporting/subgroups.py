@@ -15,7 +15,7 @@ from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.evaluation.subgroups import CROSSED, ERRORS, is_tested
 from hf_cxr.reporting.document import Block, Figure, Heading, Note, Table, Text
-from hf_cxr.reporting.numbers import number, p_value, signed_interval, with_interval
+from hf_cxr.reporting.numbers import in_percent, number, p_value, signed_interval, triple, with_interval
 from hf_cxr.reporting.plots import BLUE, GREY, ORANGE
 from hf_cxr.reporting.section import Section
 from hf_cxr.words import in_figure
@@ -83,7 +83,7 @@ def forest(values: Mapping[str, Any], key: str) -> Drawing:
     for row, (_, one) in enumerate(rows):
         if one is None:
             continue
-        own, rest, gap = (list(map(as_number, one[part]["macro"])) for part in ("group", "rest", "gap"))
+        own, rest, gap = (triple(one[part]["macro"]) for part in ("group", "rest", "gap"))
         _point(value_axis, row - 0.14, own, BLUE, filled=True)
         _point(value_axis, row + 0.17, rest, GREY, filled=False)
         p = as_number(one["p_corrected"]["macro"])
@@ -168,7 +168,7 @@ def _headline(values: Mapping[str, Any]) -> str:
         one = group["measures"].get(key)
         if one is None:
             continue
-        gap = list(map(as_number, one["gap"]["macro"]))
+        gap = triple(one["gap"]["macro"])
         if as_number(one["p_corrected"]["macro"]) < LEVEL and gap[0] < 0:
             worse.append((gap, f"{attribute} {name}: {signed_interval(*gap)}"))
     groups = "1 group was" if len(measured) == 1 else f"{len(measured)} groups were"
@@ -214,8 +214,8 @@ def _groups_tables(values: Mapping[str, Any], measures: Sequence[str]) -> Iterat
     caption = (
         f"Means over the findings that at least {values['least_positive_patients']} patients of the group and of the "
         "rest have, and as many do not: the same findings on both sides. A gap is the group minus all other images. "
-        f"Intervals are {values['confidence']:.0%} intervals from {values['resamples']:,} draws of patients. p is "
-        "two-sided, by t with the standard deviation over the draws, and corrected by Holm for all "
+        f"Intervals are {in_percent(values['confidence'])} intervals from {values['resamples']:,} draws of patients. "
+        "p is two-sided, by t with the standard deviation over the draws, and corrected by Holm for all "
         f"{values['gaps']:,} tested gaps of macro means, of every measure, that are not the same question twice."
     )
     yield Table.of([*head, *_head(MAIN)], rows, caption)
@@ -245,7 +245,7 @@ def _cells(group: Mapping[str, Any], key: str) -> list[str]:
     one = group["measures"].get(key)
     if one is None:
         return ["–"] * len(_head(key))
-    own, rest, gap = (list(map(as_number, one[part]["macro"])) for part in ("group", "rest", "gap"))
+    own, rest, gap = (triple(one[part]["macro"]) for part in ("group", "rest", "gap"))
     cells = [with_interval(*own), number(rest[0]), signed_interval(*gap)]
     return [*cells, _p(one["p_corrected"]["macro"])] if is_tested(key) else cells
 
@@ -262,7 +262,7 @@ def _widest_table(values: Mapping[str, Any], measures: Sequence[str]) -> Iterato
         for key in measures:
             one = content["widest"].get(key)
             if one:
-                interval = [as_number(one[name]) for name in ("value", "low", "high")]
+                interval = triple(one)
                 groups = f"{one['high_group']} above {one['low_group']}"
                 p = [_p(one["p"]), _p(one["p_corrected"])]
                 rows.append(
@@ -296,7 +296,7 @@ def _findings_table(values: Mapping[str, Any]) -> Iterator[Block]:
             "proof of equality: the intervals in analysis.json say how large a gap could be."
         )
         return
-    found.sort(key=lambda one: -abs(as_number(one[5][0])))
+    found.sort(key=lambda one: -abs(as_number(one[5]["value"])))
     title = METRICS[found[0][0]].title
     head = ["finding", "group", "positive\npatients", title, f"{title}\nof the rest", "gap (interval)", "p corrected"]
     rows = [
@@ -304,9 +304,9 @@ def _findings_table(values: Mapping[str, Any]) -> Iterator[Block]:
             finding,
             group,
             f"{patients:,}",
-            with_interval(*map(as_number, own)),
-            number(as_number(rest[0])),
-            signed_interval(*map(as_number, gap)),
+            with_interval(*triple(own)),
+            number(as_number(rest["value"])),
+            signed_interval(*triple(gap)),
             p_value(p),
         ]
         for _, finding, group, own, rest, gap, p, patients in found[:MOST_FINDINGS]
@@ -318,7 +318,7 @@ def _findings_table(values: Mapping[str, Any]) -> Iterator[Block]:
 
 def _crossed_table(values: Mapping[str, Any]) -> Table:
     rows = [
-        [f"{attribute}: {name}", *(with_interval(*map(as_number, group["crossed"][key]["macro"])) for key in CROSSED)]
+        [f"{attribute}: {name}", *(with_interval(*triple(group["crossed"][key]["macro"])) for key in CROSSED)]
         for attribute, name, group in _groups(values)
         if group["crossed"]
     ]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from hf_cxr.evaluation.calibration_maps import compare_calibration_maps
+from hf_cxr.evaluation.calibration_maps import measure_calibration_maps
 from hf_cxr.evaluation.conformal import measure_conformal
 from hf_cxr.evaluation.controls import Known, measure_controls
 from hf_cxr.evaluation.curves import measure_curves
@@ -103,16 +103,16 @@ def curves(given: Given) -> Any:
 
 
 def reliability(given: Given) -> Any:
-    return measure_reliability(*given.scores, given.draws, given.names, confidence=given.confidence)
+    return measure_reliability(*given.scores, given.draws, label_names=given.names, confidence=given.confidence)
 
 
 def calibration_maps(given: Given) -> Any:
     validation = given.uncalibrated or given.tuned_on
-    return compare_calibration_maps(
+    return measure_calibration_maps(
         validation.logits,
         validation.labels,
         given.draws_of(validation),
-        given.names,
+        label_names=given.names,
         confidence=given.confidence,
         seed=given.settings["seed"],
     )
@@ -123,7 +123,12 @@ def prevalence_shift(given: Given) -> Any:
         raise NotDoneError("the prevalence that the probabilities assume is not known: the model is not calibrated")
     source_C = [given.prevalence.get(name, np.nan) for name in given.names]
     return measure_prevalence_shift(
-        given.test.logits, given.test.labels, given.draws, given.names, source_C, confidence=given.confidence
+        given.test.logits,
+        given.test.labels,
+        given.draws,
+        source_C,
+        label_names=given.names,
+        confidence=given.confidence,
     )
 
 
@@ -145,7 +150,7 @@ def operating_points(given: Given) -> Any:
                 if rule not in rules
             },
             "threshold_interval": threshold_intervals(
-                given.points, *scores, draws, label_names=given.names, confidence=given.confidence
+                *scores, draws, given.points, label_names=given.names, confidence=given.confidence
             ),
         }
     return measure_operating_points(
@@ -198,10 +203,10 @@ def controls(given: Given) -> Any:
 def conformal(given: Given) -> Any:
     validation = given.tuned_on
     return measure_conformal(
-        (validation.probabilities, validation.labels, validation.patient_ids),
         *given.scores,
         given.draws,
-        given.names,
+        (validation.probabilities, validation.labels, validation.patient_ids),
+        label_names=given.names,
         confidence=given.confidence,
     )
 

@@ -62,6 +62,6 @@ def _tile(predictions: Predictions, row: int, column: int, png: str) -> Tile:
         image_id=predictions.image_ids[row],
         score=f"{predictions.probabilities[row, column]:.3f}",
         facts=", ".join(known) or "view, sex and age unknown",
-        labels=f"label: {', '.join(present).replace('_', ' ')}" if present else "no finding labelled present",
+        labels=f"label: {', '.join(present)}" if present else "no finding labelled present",
         png=png,
     )

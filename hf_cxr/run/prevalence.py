@@ -132,7 +132,9 @@ def effect_on_test(model: Path, done: ShiftedModel) -> dict[str, Any] | None:
         return None
     draws = PatientDraws.of(test.patient_ids)
     given = {"copy": target_C}
-    return measure_prevalence_shift(test.logits, test.labels, draws, test.label_names, source_C, given=given).to_dict()
+    return measure_prevalence_shift(
+        test.logits, test.labels, draws, source_C, label_names=test.label_names, given=given
+    ).to_dict()
 
 
 def fingerprint_of(model: Path) -> str:

@@ -31,7 +31,7 @@ from hf_cxr.push_files import FIGURES
 from hf_cxr.reporting import card
 from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
-from hf_cxr.run.analysis import ANALYSIS, analyse, write_analysis
+from hf_cxr.run.analysis import ANALYSES, ANALYSIS, analyse, write_analysis
 from hf_cxr.run.data import RunData, open_data
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
 from hf_cxr.run.measuring import (
@@ -238,9 +238,18 @@ def document(run_dir: Path, model_id: str | None = None) -> Report:
     finished = run_dir / files.LAST_FILE["document"]
     metrics = read_json(measured if measured.is_file() else finished)
     analysis = read_json(run_dir / ANALYSIS) if (run_dir / ANALYSIS).is_file() else {}
+    if "curves" not in analysis:  # a run of an earlier version
+        test = metrics["test"]
+        analysis = analyse(
+            Predictions.load(run_dir / "predictions" / "test.parquet"),
+            without=[key for key in ANALYSES if key != "curves"],
+            resamples=test["resamples"],
+            confidence=test["confidence"],
+            seed=files.saved_arguments(run_dir).training.seed,
+        )
+        write_analysis(run_dir, analysis)
     report = Report.from_dict(metrics, model_id=model_id or card.model_id(run_dir / "README.md"), analysis=analysis)
-    test = Predictions.load(run_dir / "predictions" / "test.parquet")
-    drawn = report.draw(run_dir, test.probabilities, test.labels)
+    drawn = report.draw(run_dir)
     for name in set(FIGURES) - set(drawn):  # of an earlier document
         (run_dir / name).unlink(missing_ok=True)
     write_text(run_dir / "report.html", report.document().to_html(run_dir))

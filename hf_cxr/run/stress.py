@@ -94,10 +94,10 @@ def stress(
     draws = PatientDraws.of(split["patient_id"][:], resamples=resamples, seed=seed)
     return measure_stress(
         clean_NC,
-        dict(zip(levels, worse, strict=True)),
         label_matrix(split),
         draws,
-        classifier.label_names,
+        dict(zip(levels, worse, strict=True)),
+        label_names=classifier.label_names,
         confidence=confidence,
     )
 

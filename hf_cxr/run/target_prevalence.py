@@ -82,7 +82,7 @@ def estimate_target(path: Path, names: LabelSpace, source_C: Array, model_sha256
         ValueError: see the module's first lines.
     """
     logit_NC, patient_ids = read_logits(path, names, model_sha256)
-    estimate = estimate_prevalence(logit_NC, source_C, names, patient_ids)
+    estimate = estimate_prevalence(logit_NC, source_C, patient_ids, label_names=names)
     ends = {name: estimate.prevalence_C.at(column) for column, name in enumerate(names)}
     found = {name: one.value for name, one in ends.items() if name not in estimate.reasons}
     if not found:

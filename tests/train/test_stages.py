@@ -166,6 +166,16 @@ def test_a_run_of_an_earlier_version_is_reported_and_not_calibrated(straight, ru
     assert contents(run_dir) == after
 
 
+def test_a_run_without_analyses_gets_its_curves_with_its_report(straight, run_dir):
+    (run_dir / "analysis.json").unlink()
+    (run_dir / "figures/roc_test.png").unlink()
+    assert main(["report", str(run_dir)]) == 0
+    whole, curves = (json.loads((folder / "analysis.json").read_text()) for folder in (straight, run_dir))
+    assert curves == {"curves": whole["curves"], "not_done": {}}
+    roc = "figures/roc_test.png"
+    assert (run_dir / roc).read_bytes() == (straight / roc).read_bytes()
+
+
 def test_the_card_keeps_the_name_that_its_example_loads(run_dir):
     card = run_dir / "README.md"
     card.write_text(card.read_text().replace('model="."', 'model="you/name"'))

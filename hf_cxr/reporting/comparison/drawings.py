@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.evaluation.metrics import roc_curve_points
-from hf_cxr.reporting.plots import BLUE, COLORS, GREY, ORANGE, finding_title, line_style
+from hf_cxr.reporting.plots import BLUE, COLORS, GREY, ORANGE, frame, line_style, name_rows, panel_title, panels
 from hf_cxr.words import in_figure, in_legend, in_title, plural
 
 
@@ -42,8 +42,7 @@ def loss_over_probability(
         axis.set_xlabel("predicted probability")
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1.05 * (max(tops) if one_scale else top))
-        axis.grid(color="#E5E5E5", linewidth=0.7)
-        axis.spines[["top", "right"]].set_visible(False)
+        frame(axis)
     axes[0].set_ylabel("loss of the cell (nats)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
@@ -78,12 +77,10 @@ def mean_probability(
         axis.set_title(in_figure(method, 40), fontsize=11)
         axis.set_xlabel("mean predicted probability")
         axis.set_xlim(-0.02, 1.02)
-        axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
-        axis.spines[["top", "right"]].set_visible(False)
+        frame(axis, "x")
     for axis in axes.flat[len(means) :]:
         axis.set_axis_off()
-    axes[0, 0].set_yticks(row_C, [finding_title(label_names[column]) for column in order])
-    axes[0, 0].set_ylim(len(order) - 0.4, -0.6)
+    name_rows(axes[0, 0], [label_names[column] for column in order])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
@@ -99,12 +96,9 @@ def roc_comparison(
         label_names: C findings.
         title: above the panels.
     """
-    columns = 4
-    rows = -(-len(label_names) // columns)
-    figure = Figure(figsize=(11, 2.75 * rows + 1.0), layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    figure, axes = panels(len(label_names), 2.75, sharex=True, sharey=True)
     grid_K = np.linspace(0, 1, 501)
-    for column, (axis, name) in enumerate(zip(axes, label_names, strict=False)):
+    for column, (axis, name) in enumerate(zip(axes, label_names, strict=True)):
         known_N = ~np.isnan(label_NC[:, column])
         label_N = label_NC[known_N, column]
         axis.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=0.8)
@@ -116,7 +110,7 @@ def roc_comparison(
                 axis.plot(grid_K, mean_K, label=in_legend(method), linewidth=1.3, **line_style(number))
             else:
                 axis.plot([], [], label=in_legend(method), **line_style(number))
-        axis.set_title(finding_title(name, 28), fontsize=10)
+        panel_title(axis, name)
         few = (
             plural(int((label_N == 1).sum()), "positive")
             if len(np.unique(label_N)) == 2
@@ -124,8 +118,6 @@ def roc_comparison(
         )
         axis.text(0.97, 0.05, few, ha="right", va="bottom", fontsize=8.5)
         axis.set_aspect("equal")
-    for axis in axes[len(label_names) :]:
-        axis.set_axis_off()
     figure.supxlabel("1 - specificity", fontsize=11)
     figure.supylabel("sensitivity", fontsize=11)
     legend = {"loc": "outside upper center", "ncols": 3, "frameon": False, "title_fontsize": 12}
@@ -198,12 +190,11 @@ def differences(
             axis.plot(seeds, [row + 0.22] * len(seeds), "|", color=ORANGE, markersize=7)
         axis.axvline(0, color="black", linewidth=1)
         axis.set_xlabel(f"{in_figure(metric)} minus that of {in_figure(baseline, 40)}")
-        axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
-        axis.spines[["top", "right", "left"]].set_visible(False)
+        frame(axis, "x")
+        axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
         axis.locator_params(axis="x", nbins=5)
-    axes[0].set_yticks(range(count), [in_figure(method, 40) for method in next(iter(metrics.values()))])
-    axes[0].set_ylim(count - 0.4, -0.6)
+    name_rows(axes[0], list(next(iter(metrics.values()))))
     return figure
 
 

@@ -15,6 +15,7 @@ from hf_cxr.evaluation.metrics import mean_predicted_probability
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.reporting.comparison import drawings
 from hf_cxr.reporting.comparison.results import ComparisonResults, FinishedRun
+from hf_cxr.reporting.numbers import in_percent
 
 # Name of a figure -> heading and how to read it; in the order of the page.
 FIGURES = {
@@ -102,8 +103,8 @@ def _differences(results: ComparisonResults) -> matplotlib.figure.Figure:
         for key, metric in headline_metrics().items()
     }
     title = (
-        f"Difference to {results.baseline}, {results.test.confidence:.0%} intervals over patients, not corrected "
-        "(ticks: single seeds)"
+        f"Difference to {results.baseline}, {in_percent(results.test.confidence)} intervals over patients, not "
+        "corrected (ticks: single seeds)"
     )
     return drawings.differences(shown, results.baseline, title)
 

@@ -15,7 +15,7 @@ from hf_cxr.arguments.components import flattened
 from hf_cxr.arguments.spelling import modern_values
 from hf_cxr.config import EvaluationArguments
 from hf_cxr.evaluation.bootstrap import number_patients
-from hf_cxr.evaluation.comparison import Comparison, Difference, Estimate, MethodFigures, compare_methods
+from hf_cxr.evaluation.comparison import Comparison, Difference, MethodFigures, OverSeeds, compare_methods
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metrics import macro
 from hf_cxr.evaluation.older import modern_figures
@@ -357,5 +357,5 @@ def check_comparable(first: FinishedRun, other: FinishedRun) -> None:
             )
 
 
-def _with_text_seeds(spread: Estimate | Difference) -> dict[str, Any]:
+def _with_text_seeds(spread: OverSeeds | Difference) -> dict[str, Any]:
     return asdict(spread) | {"by_seed": {str(seed): value for seed, value in spread.by_seed.items()}}

@@ -6,11 +6,11 @@ none does; and what a reader must keep in mind.
 
 from collections.abc import Sequence
 
-from hf_cxr.evaluation.comparison import Difference, Estimate
+from hf_cxr.evaluation.comparison import Difference, OverSeeds
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import Metric
 from hf_cxr.reporting.comparison.results import LEAST_IN_TIER, TIERS, ComparisonResults
-from hf_cxr.reporting.numbers import join, p_value, signed
+from hf_cxr.reporting.numbers import in_percent, join, p_value, signed
 from hf_cxr.reporting.protocol import NOT_A_DEVICE, data_cautions, few_patients
 from hf_cxr.words import plural
 
@@ -152,7 +152,7 @@ def tiers(results: ComparisonResults) -> str:
 def _conclusion(results: ComparisonResults, key: str) -> str:
     """Which methods differ from the baseline by one metric."""
     baseline, count = results.baseline, len(results.other_methods)
-    by, level = f"By {METRICS[key].macro_title},", f"{1 - results.test.confidence:.0%}"
+    by, level = f"By {METRICS[key].macro_title},", f"{in_percent(1 - results.test.confidence)}"
     comparisons = plural(count, "comparison")
     different, testable = results.different(key), results.testable(key)
     if different:
@@ -257,7 +257,7 @@ def _best(metric: Metric) -> str:
     return "Highest" if metric.higher_is_better else "Lowest"
 
 
-def _overlap(estimates: Sequence[Estimate]) -> bool:
+def _overlap(estimates: Sequence[OverSeeds]) -> bool:
     return max(estimate.low for estimate in estimates) <= min(estimate.high for estimate in estimates)
 
 

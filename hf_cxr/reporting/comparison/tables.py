@@ -5,7 +5,7 @@ from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.reporting.comparison.results import ComparisonResults
 from hf_cxr.reporting.comparison.sentences import seeds_above, tiers, tuning
 from hf_cxr.reporting.document import Facts, Table
-from hf_cxr.reporting.numbers import interval, join, number, p_value, signed_interval, with_sd
+from hf_cxr.reporting.numbers import in_percent, interval, join, number, p_value, signed_interval, with_sd
 from hf_cxr.reporting.protocol import component, split_facts
 from hf_cxr.words import plural
 
@@ -17,7 +17,7 @@ def methods(results: ComparisonResults) -> Table:
     head = ["method", "seeds"]
     for metric in headline_metrics().values():
         title = metric.macro_title
-        head += [f"{title} ± sd", f"{title}\n{results.test.confidence:.0%} interval", f"{title}\nrank"]
+        head += [f"{title} ± sd", f"{title}\n{in_percent(results.test.confidence)} interval", f"{title}\nrank"]
     rows = []
     for method in results.methods:
         cells = [method, str(len(results.runs[method])) if method in results.runs else NOT_TRAINED]
@@ -55,7 +55,7 @@ def by_tier(results: ComparisonResults) -> Table:
     """Each method's macro metrics over head, medium and tail findings."""
     head = ["method", "tier"]
     for metric in headline_metrics().values():
-        head += [f"{metric.macro_title} ± sd", f"{metric.macro_title}\n{results.test.confidence:.0%} interval"]
+        head += [f"{metric.macro_title} ± sd", f"{metric.macro_title}\n{in_percent(results.test.confidence)} interval"]
     rows = []
     for tier in results.tiers:
         for method in results.methods:
@@ -182,7 +182,7 @@ def _bold(results: ComparisonResults, pairs: list[tuple[str, str | None]], first
 
 
 def _bold_means(results: ComparisonResults) -> str:
-    return f"Bold: corrected p below {1 - results.test.confidence:.0%}."
+    return f"Bold: corrected p below {in_percent(1 - results.test.confidence)}."
 
 
 def _unique(head: list[str]) -> list[str]:

@@ -135,7 +135,7 @@ def test_undefined_findings_and_draws_are_counted_and_the_macro_mean_keeps_its_f
     assert auc.draws_C[2] == 400
     assert auc.macro == pytest.approx((auc.value_C[1] + auc.value_C[2]) / 2)
     assert auc.macro_draws == auc.draws_C[1]
-    macro_R, draw_RC = result.samples["auc"].macro_R, result.samples["auc"].draw_RC
+    macro_R, draw_RC = result.samples["auc"].macro.draw_RC[:, 0], result.samples["auc"].draw_RC
     defined_R = ~np.isnan(macro_R)
     np.testing.assert_allclose(macro_R[defined_R], draw_RC[defined_R, 1:].mean(axis=1))
 

@@ -34,7 +34,9 @@ def test_one_image_a_patient_gives_the_thresholds_of_mapie():
     prob_N += [0.38, 0.41, 0.46, 0.52, 0.57, 0.63, 0.71, 0.78, 0.84, 0.91, 0.96]
     label_N = np.arange(22) % 2
     for coverage, present, absent in ((0.8, 1 - 0.89, 0.78), (0.9, 1 - 0.95, 0.91)):
-        sets = fit_conformal(np.array(prob_N)[:, None], label_N[:, None], np.arange(22), ["a"], coverage=coverage)
+        sets = fit_conformal(
+            np.array(prob_N)[:, None], label_N[:, None], np.arange(22), label_names=["a"], coverage=coverage
+        )
         assert (sets.present_C[0], sets.absent_C[0]) == pytest.approx((present, absent))
         assert sets.too_few == {}
 
@@ -69,7 +71,7 @@ def test_coverage_holds_for_patients_with_many_images_and_counting_images_does_n
         new_N1, new_label_N1, new_patient_N = clustered(rng, 60)
         positive_N = new_label_N1[:, 0] == 1
         for values, patients in ((by_patient, patient_N), (by_image, np.arange(len(patient_N)))):
-            sets = fit_conformal(prob_N1, label_N1, patients, ["a"], coverage=0.8)
+            sets = fit_conformal(prob_N1, label_N1, patients, label_names=["a"], coverage=0.8)
             present_N = sets.sets(new_N1)[0][positive_N, 0]
             own = np.bincount(new_patient_N[positive_N], weights=present_N) / np.maximum(
                 np.bincount(new_patient_N[positive_N]), 1
@@ -84,16 +86,16 @@ def test_each_label_is_covered_at_each_level_on_test_like_data(rng):
     level = (0.5, -1.5)
     validation, (prob_NC, label_NC, patient_N) = clustered(rng, 900, level), clustered(rng, 900, level)
     draws = PatientDraws.of(patient_N, resamples=200)
-    measured = measure_conformal(validation, prob_NC, label_NC, draws, ["a", "b"], coverages=(0.95, 0.8))
+    measured = measure_conformal(prob_NC, label_NC, draws, validation, label_names=["a", "b"], coverages=(0.95, 0.8))
     assert [level.fitted.coverage for level in measured.levels] == [0.8, 0.95]
     either = []
     for one in measured.levels:
         for side in ("positive_coverage", "negative_coverage"):
-            assert one.shares_C[side].value == pytest.approx([one.fitted.coverage] * 2, abs=0.04)
-            assert (one.shares_C[side].low < one.shares_C[side].value).all()
-        shares = sum(one.shares_C[name].value for name in ("present", "absent", "either", "empty"))
+            assert one.shares_C[side].value_X == pytest.approx([one.fitted.coverage] * 2, abs=0.04)
+            assert (one.shares_C[side].low_X < one.shares_C[side].value_X).all()
+        shares = sum(one.shares_C[name].value_X for name in ("present", "absent", "either", "empty"))
         assert shares == pytest.approx([1, 1])
-        assert one.macro["either"].value == pytest.approx(one.shares_C["either"].value.mean())
+        assert one.macro["either"].value == pytest.approx(one.shares_C["either"].value_X.mean())
         either.append(one.macro["either"].value)
     assert either[1] > either[0] + 0.1, "more coverage, more abstention"
     assert measured.levels[1].macro["accuracy_decided"].value > measured.levels[0].macro["accuracy_decided"].value
@@ -103,7 +105,7 @@ def test_coverage_below_what_was_stated_is_named_where_patients_differ_from_vali
     validation, (prob_NC, label_NC, patient_N) = clustered(rng, 300), clustered(rng, 300)
     draws = PatientDraws.of(patient_N, resamples=100)
     below = [
-        measure_conformal(validation, shifted_NC, label_NC, draws, ["a"]).levels[1].below_C
+        measure_conformal(shifted_NC, label_NC, draws, validation, label_names=["a"]).levels[1].below_C
         for shifted_NC in (prob_NC, prob_NC * np.where(label_NC == 1, 0.6, 1.0))
     ]
     assert [bool(one["positive_coverage"][0]) for one in below] == [False, True]
@@ -115,10 +117,12 @@ def test_the_shares_are_counts():
     prob_N1 = np.array([[0.1], [0.35], [0.5], [0.9], [0.9], [0.15], [0.9]])
     label_N1 = np.array([[0], [0], [1], [1], [1], [1], [NAN]])
     draws = PatientDraws.of([0, 0, 1, 1, 1, 2, 3], resamples=50)
-    measured = measure_conformal((*validation, np.arange(8)), prob_N1, label_N1, draws, ["a"], coverages=[0.6])
+    measured = measure_conformal(
+        prob_N1, label_N1, draws, (*validation, np.arange(8)), label_names=["a"], coverages=[0.6]
+    )
     level = measured.levels[0]
     assert (level.fitted.present_C[0], level.fitted.absent_C[0]) == (0.4, 0.5)
-    shares = {name: share.value[0] for name, share in level.shares_C.items()}
+    shares = {name: share.value_X[0] for name, share in level.shares_C.items()}
     assert shares == pytest.approx(
         {
             "positive_coverage": 1 / 2,  # patient 1: all three, patient 2: none
@@ -140,8 +144,8 @@ def test_the_shares_are_counts():
 def test_a_rising_map_changes_no_set(rng):
     prob_NC, label_NC, patient_N = clustered(rng, 100)
     new_NC = clustered(rng, 50)[0]
-    before = fit_conformal(prob_NC, label_NC, patient_N, ["a"]).sets(new_NC)
-    after = fit_conformal(prob_NC**3 / 2, label_NC, patient_N, ["a"]).sets(new_NC**3 / 2)
+    before = fit_conformal(prob_NC, label_NC, patient_N, label_names=["a"]).sets(new_NC)
+    after = fit_conformal(prob_NC**3 / 2, label_NC, patient_N, label_names=["a"]).sets(new_NC**3 / 2)
     for one, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, other)
     assert 0 < before[0].mean() < 1
@@ -153,7 +157,7 @@ def test_too_few_patients_mean_that_the_label_is_in_every_set(rng):
     label_NC = np.zeros((60, 3))
     label_NC[:18, 0] = 1  # nine patients
     label_NC[:16, 1] = 1  # eight, with two positive images each
-    sets = fit_conformal(prob_NC, label_NC, patient_N, ["nine", "eight", "none"], coverage=0.9)
+    sets = fit_conformal(prob_NC, label_NC, patient_N, label_names=["nine", "eight", "none"], coverage=0.9)
     assert np.isfinite(sets.present_C).tolist() == [True, False, False]
     assert sets.too_few == {
         "eight": "8 patients with it; at least 9 are needed",
@@ -161,7 +165,9 @@ def test_too_few_patients_mean_that_the_label_is_in_every_set(rng):
     }
     assert sets.sets(prob_NC)[0][:, 1:].all()
     draws = PatientDraws.of(patient_N, resamples=9)
-    measured = measure_conformal((prob_NC, label_NC, patient_N), prob_NC, label_NC, draws, sets.label_names)
+    measured = measure_conformal(
+        prob_NC, label_NC, draws, (prob_NC, label_NC, patient_N), label_names=sets.label_names
+    )
     values = measured.to_dict()
     json.dumps(values, allow_nan=False)
     level = values["levels"][1]
@@ -175,12 +181,12 @@ def test_bad_input_is_one_line():
     good = np.full((4, 1), 0.5), np.array([[0], [1], [0], [1]]), np.arange(4)
     for coverage in (0, 1, 90):
         with pytest.raises(ValueError, match="coverage must be above 0 and below 1"):
-            fit_conformal(*good, ["a"], coverage=coverage)
+            fit_conformal(*good, label_names=["a"], coverage=coverage)
     with pytest.raises(ValueError, match="outside"):
-        fit_conformal(good[0] + 3, *good[1:], ["a"])
+        fit_conformal(good[0] + 3, *good[1:], label_names=["a"])
     with pytest.raises(ValueError, match="2 names"):
-        fit_conformal(*good, ["a", "b"])
+        fit_conformal(*good, label_names=["a", "b"])
     with pytest.raises(ValueError, match="3 patient ids"):
-        fit_conformal(*good[:2], [0, 1, 2], ["a"])
-    with pytest.raises(ValueError, match="4 patient ids"):
-        measure_conformal(good, good[0][:3], good[1][:3], PatientDraws.of(good[2], resamples=3), ["a"])
+        fit_conformal(*good[:2], [0, 1, 2], label_names=["a"])
+    with pytest.raises(ValueError, match="4 images of the draws and 1 findings"):
+        measure_conformal(good[0][:3], good[1][:3], PatientDraws.of(good[2], resamples=3), good, label_names=["a"])

@@ -55,8 +55,8 @@ def test_full_sample_is_that_of_scikit_learn(sample, curves):
     for column in (0, 2):
         for kind, (value_K, area) in reference(score_NC[:, column], label_NC[:, column]).items():
             band = getattr(curves, kind)
-            np.testing.assert_allclose(band.value_CK[column], value_K, atol=1e-12, err_msg=kind)
-            assert band.area_C3[column, 0] == pytest.approx(area, abs=1e-12)
+            np.testing.assert_allclose(band.curve_CK.value_X[column], value_K, atol=1e-12, err_msg=kind)
+            assert band.area_C.value_X[column] == pytest.approx(area, abs=1e-12)
 
 
 def test_bands_are_percentiles_over_drawn_patients(sample, curves):
@@ -72,22 +72,24 @@ def test_bands_are_percentiles_over_drawn_patients(sample, curves):
     for kind, values in found.items():
         band, value_RCX = getattr(curves, kind), np.array(values)
         shown = np.concatenate([value_RCX, value_RCX.mean(axis=1, keepdims=True)], axis=1)  # and the mean of findings
-        for end, quantile, column in (("low_CK", 0.05, 1), ("high_CK", 0.95, 2)):
+        for end, quantile in (("low_X", 0.05), ("high_X", 0.95)):
             expected = np.quantile(shown, quantile, axis=0)
-            np.testing.assert_allclose(getattr(band, end)[[0, 2, 3]], expected[:, :-1], atol=1e-12, err_msg=kind)
-            np.testing.assert_allclose(band.area_C3[[0, 2, 3], column], expected[:, -1], atol=1e-12)
+            np.testing.assert_allclose(
+                getattr(band.curve_CK, end)[[0, 2, 3]], expected[:, :-1], atol=1e-12, err_msg=kind
+            )
+            np.testing.assert_allclose(getattr(band.area_C, end)[[0, 2, 3]], expected[:, -1], atol=1e-12)
         assert band.draws_C.tolist() == [12, 0, 12, 12]
 
 
 def test_the_mean_is_over_the_findings_that_are_defined(curves):
     for band in (curves.roc, curves.precision_recall):
-        assert np.isnan(band.value_CK[1]).all()
-        assert np.isnan(band.area_C3[1]).all()
-        np.testing.assert_allclose(band.value_CK[3], band.value_CK[[0, 2]].mean(axis=0))
-        assert band.area_C3[3, 0] == pytest.approx(band.area_C3[[0, 2], 0].mean())
+        assert np.isnan(band.curve_CK.value_X[1]).all()
+        assert np.isnan(band.area_C.at(1).interval).all()
+        np.testing.assert_allclose(band.curve_CK.value_X[3], band.curve_CK.value_X[[0, 2]].mean(axis=0))
+        assert band.area_C.value_X[3] == pytest.approx(band.area_C.value_X[[0, 2]].mean())
     values = json.loads(json.dumps(curves.to_dict(), allow_nan=False))
-    assert values["roc"]["findings"]["Hernia"]["area"] == [None, None, None]
-    assert values["roc"]["mean"]["area"][0] == pytest.approx(curves.roc.area_C3[3, 0], abs=1e-5)
+    assert values["roc"]["findings"]["Hernia"]["area"] == dict.fromkeys(("value", "low", "high"))
+    assert values["roc"]["mean"]["area"]["value"] == pytest.approx(curves.roc.area_C.value_X[3], abs=1e-5)
     assert values["findings"]["Hernia"]["positives"] == 0
     assert (values["images"], values["patients"], len(values["grid"])) == (150, 50, 101)
 
@@ -97,21 +99,21 @@ def test_a_perfect_a_useless_and_a_reversed_ranking():
     score_NC = np.column_stack([label_NC[:, 0], np.zeros(40), -label_NC[:, 0]])
     draws = PatientDraws.of(np.arange(40), resamples=5)
     curves = measure_curves(score_NC, label_NC, draws, label_names=NAMES)
-    perfect, useless, backwards = curves.roc.value_CK[:3]
+    perfect, useless, backwards = curves.roc.curve_CK.value_X[:3]
     assert perfect.tolist() == [1.0] * 101
     np.testing.assert_allclose(useless, GRID)  # one group of ties: the diagonal
     assert backwards.tolist() == [0.0] * 100 + [1.0]
-    perfect, useless, backwards = curves.precision_recall.value_CK[:3]
+    perfect, useless, backwards = curves.precision_recall.curve_CK.value_X[:3]
     assert set(perfect) == {1.0}
     assert set(useless) == set(backwards) == {0.25}  # the prevalence, at any recall
     nothing = measure_curves(score_NC, np.zeros((40, 3)), draws, label_names=NAMES)
-    assert np.isnan(nothing.roc.value_CK).all()
+    assert np.isnan(nothing.roc.curve_CK.value_X).all()
 
 
 def test_what_does_not_fit_is_refused(sample):
     score_NC, label_NC, patients = sample
     draws = PatientDraws.of(patients, resamples=5)
-    with pytest.raises(ValueError, match="150 images and there are 2 label names"):
+    with pytest.raises(ValueError, match="150 images of the draws and 2 findings"):
         measure_curves(score_NC, label_NC, draws, label_names=NAMES[:2])
     with pytest.raises(ValueError, match="every score must be finite"):
         measure_curves(score_NC * np.nan, label_NC, draws, label_names=NAMES)

@@ -5,7 +5,8 @@ import pytest
 from sklearn import metrics as reference
 
 from hf_cxr.evaluation import decision
-from hf_cxr.evaluation.operating_points import FIGURES, confusion_cells
+from hf_cxr.evaluation.decision import confusion_cells
+from hf_cxr.evaluation.operating_points import FIGURES
 
 SKLEARN = {
     "sensitivity": reference.recall_score,
@@ -28,7 +29,7 @@ def test_they_are_scikit_learns(seed, weighted):
     weight_N = rng.integers(0, 4, size=200) if weighted else np.ones(200)
     known_N = ~np.isnan(label_N)
     y, called, weight = label_N[known_N].astype(int), (score_N >= 0.4).astype(int)[known_N], weight_N[known_N]
-    counts = (confusion_cells(score_N, label_N, 0.4) * weight_N).sum(axis=1)
+    counts = (confusion_cells(score_N >= 0.4, label_N) * weight_N).sum(axis=1)
     matrix = reference.confusion_matrix(y, called, sample_weight=weight)
     np.testing.assert_array_equal(counts, [matrix[1, 1], matrix[0, 1], matrix[0, 0], matrix[1, 0]])
     for key, formula in decision.DECISIONS.items():

@@ -51,7 +51,7 @@ def test_net_benefit_is_that_of_dcurves(prevalence):
     draws = PatientDraws.of([str(row) for row in range(61)], resamples=2)
     given = None if prevalence is None else {"Mass": prevalence}
     curves = measure_decision_curves(prob_N1, label_N1, draws, label_names=("Mass",), thresholds=AT, prevalence=given)
-    np.testing.assert_allclose(curves.benefit_CT[0], DCURVES[prevalence]["model"], atol=1e-12)
+    np.testing.assert_allclose(curves.benefit_CT.value_X[0], DCURVES[prevalence]["model"], atol=1e-12)
     np.testing.assert_allclose(curves.all_CT[0], DCURVES[prevalence]["all"], atol=1e-12)
     assert curves.prevalence_C[0] == (prevalence or 11 / 60)
 
@@ -71,9 +71,11 @@ def test_intervals_are_those_of_a_slow_loop():
             benefit_R.append(np.mean(called_n * y_n) - np.mean(called_n * (1 - y_n)) * w)
             gain_R.append(benefit_R[-1] - max(0.0, np.mean(y_n) - np.mean(1 - y_n) * w))
     limits = [0.05, 0.95]
-    np.testing.assert_allclose([curves.low_CT[0, 1], curves.high_CT[0, 1]], np.quantile(benefit_R, limits), atol=1e-12)
     np.testing.assert_allclose(
-        [curves.gain_low_CT[0, 1], curves.gain_high_CT[0, 1]], np.quantile(gain_R, limits), atol=1e-12
+        [curves.benefit_CT.low_X[0, 1], curves.benefit_CT.high_X[0, 1]], np.quantile(benefit_R, limits), atol=1e-12
+    )
+    np.testing.assert_allclose(
+        [curves.gain_CT.low_X[0, 1], curves.gain_CT.high_X[0, 1]], np.quantile(gain_R, limits), atol=1e-12
     )
 
 
@@ -81,20 +83,22 @@ def test_laws_of_net_benefit():
     prob_NC, label_NC, draws = cohort(1)
     curves = measure_decision_curves(prob_NC, label_NC, draws, label_names=("a", "b"))
     prevalence = label_NC.mean(axis=0)
-    assert np.all(curves.benefit_CT <= prevalence[:, None])
-    assert np.all(curves.low_CT <= curves.high_CT)
+    assert np.all(curves.benefit_CT.value_X <= prevalence[:, None])
+    assert np.all(curves.benefit_CT.low_X <= curves.benefit_CT.high_X)
     # At a threshold equal to the prevalence, calling everybody is worth as much as calling nobody.
     at = measure_decision_curves(prob_NC, label_NC, draws, label_names=("a", "b"), thresholds=(float(prevalence[0]),))
     assert at.all_CT[0, 0] == pytest.approx(0, abs=1e-12)
     # An oracle's net benefit is the prevalence, whatever the threshold.
     oracle = measure_decision_curves(label_NC, label_NC, draws, label_names=("a", "b"))
-    np.testing.assert_allclose(oracle.benefit_CT, np.broadcast_to(prevalence[:, None], oracle.benefit_CT.shape))
+    np.testing.assert_allclose(
+        oracle.benefit_CT.value_X, np.broadcast_to(prevalence[:, None], oracle.benefit_CT.value_X.shape)
+    )
     assert oracle.useful_range(0, sure=True) == (THRESHOLDS[0], THRESHOLDS[-1])
     # The observed prevalence, given, is as if none were given, on the full sample.
     given = measure_decision_curves(
         prob_NC, label_NC, draws, label_names=("a", "b"), prevalence=dict(zip("ab", prevalence, strict=True))
     )
-    np.testing.assert_allclose(given.benefit_CT, curves.benefit_CT, atol=1e-12)
+    np.testing.assert_allclose(given.benefit_CT.value_X, curves.benefit_CT.value_X, atol=1e-12)
 
 
 def test_a_useless_model_is_of_no_use_at_any_threshold():
@@ -104,7 +108,7 @@ def test_a_useless_model_is_of_no_use_at_any_threshold():
     curves = measure_decision_curves(constant_NC, label_NC, draws, label_names=("a", "b"))
     assert curves.useful_range(0) is None
     assert curves.useful_range(1, sure=True) is None
-    np.testing.assert_allclose(curves.benefit_CT, np.maximum(curves.all_CT, 0), atol=1e-12)
+    np.testing.assert_allclose(curves.benefit_CT.value_X, np.maximum(curves.all_CT, 0), atol=1e-12)
 
 
 def test_the_useful_range_of_calibrated_probabilities_is_around_the_prevalence():
@@ -122,7 +126,7 @@ def test_a_finding_of_one_label_is_undefined_and_named():
     values = measure_decision_curves(prob_NC, label_NC, draws, label_names=("a", "b")).to_dict()
     json.dumps(values, allow_nan=False)
     assert values["undefined"] == ["b"]
-    assert set(values["findings"]["b"]["net_benefit"]) == {None}
+    assert set(values["findings"]["b"]["net_benefit"]["value"]) == {None}
     assert values["findings"]["b"]["useful"] is None
     assert None not in values["findings"]["a"]["net_benefit"]
 

@@ -182,7 +182,7 @@ def test_threshold_intervals_are_those_of_a_slow_loop(rule):
                 np.testing.assert_array_equal(prob_N[rows] >= threshold, prob_N[rows] >= again.threshold)
     points = choose_operating_points(prob_NC, label_NC, label_names=NAMES, **how)
     points = OperatingPoints({**points.by_finding, "Hernia": None})
-    intervals = threshold_intervals(points, prob_NC, label_NC, draws, label_names=NAMES, confidence=0.8)
+    intervals = threshold_intervals(prob_NC, label_NC, draws, points, label_names=NAMES, confidence=0.8)
     assert intervals["Hernia"] is None
     threshold_R = redrawn_thresholds(
         *(array[~np.isnan(label_NC[:, 0])] for array in (prob_NC[:, 0], label_NC[:, 0] == 1)),

@@ -10,7 +10,7 @@ from scipy.stats import beta
 
 from hf_cxr.evaluation import metrics
 from hf_cxr.evaluation.draws import PatientDraws
-from hf_cxr.evaluation.estimates import draw_sums, patient_sums, ratio, share_interval
+from hf_cxr.evaluation.estimates import ratio, share_interval
 from hf_cxr.evaluation.reliability import equal_mass_bins, measure_reliability
 
 NAN = float("nan")
@@ -53,17 +53,19 @@ def test_the_curve_is_the_table_that_pandas_would_make(rng):
     true_NC, label_NC, patient_N = clustered(rng)
     label_NC[rng.random(label_NC.shape) < 0.2] = NAN
     prob_NC = expit(true_NC)
-    measured = measure_reliability(prob_NC, label_NC, PatientDraws.of(patient_N, resamples=20), ("a", "b"), bins=10)
+    measured = measure_reliability(
+        prob_NC, label_NC, PatientDraws.of(patient_N, resamples=20), label_names=("a", "b"), bins=10
+    )
     gaps = 0.0
     known_N = ~np.isnan(label_NC[:, 1])
     curve = measured.curves[1]
     for rows in range(10):
         inside_K = equal_mass_bins(prob_NC[known_N, 1], 10) == rows
         assert curve.mean_probability_B[rows] == pytest.approx(prob_NC[known_N, 1][inside_K].mean())
-        assert curve.observed_B.value[rows] == pytest.approx(label_NC[known_N, 1][inside_K].mean())
+        assert curve.observed_B.value_X[rows] == pytest.approx(label_NC[known_N, 1][inside_K].mean())
         assert curve.images_B[rows] == inside_K.sum()
         assert curve.patients_B[rows] == len(set(patient_N[known_N][inside_K]))
-        gaps += inside_K.sum() * abs(curve.mean_probability_B[rows] - curve.observed_B.value[rows])
+        gaps += inside_K.sum() * abs(curve.mean_probability_B[rows] - curve.observed_B.value_X[rows])
     expected = metrics.expected_calibration_error(prob_NC, label_NC, bins=10)[1]
     assert gaps / known_N.sum() == pytest.approx(expected)
     known_NC = ~np.isnan(label_NC)
@@ -75,8 +77,8 @@ def test_a_calibrated_model_has_slope_one_and_a_distorted_one_does_not(rng):
     true_NC, label_NC, patient_N = clustered(rng, 20_000, 4_000)
     draws = PatientDraws.of(patient_N, resamples=200)
     for distorted_NC, slope, over in ((true_NC, 1.0, None), (2 * true_NC, 0.5, None), (true_NC + 1, 1.0, -1.0)):
-        for curve in measure_reliability(expit(distorted_NC), label_NC, draws, ("a", "b")).curves:
-            _, low, high = curve.summary["slope"]
+        for curve in measure_reliability(expit(distorted_NC), label_NC, draws, label_names=("a", "b")).curves:
+            _, low, high = curve.summary["slope"].interval
             assert low < slope < high
             assert high - low < 0.25
             if over is not None:
@@ -88,7 +90,7 @@ def test_a_calibrated_model_has_slope_one_and_a_distorted_one_does_not(rng):
 def test_one_newton_step_gives_the_interval_of_fits_in_each_draw(rng):
     true_NC, label_NC, patient_N = clustered(rng, 1_500, 300, (-2.0,))
     draws = PatientDraws.of(patient_N, resamples=60, seed=2)
-    curve = measure_reliability(expit(0.7 * true_NC + 0.5), label_NC, draws, ("a",)).curves[0]
+    curve = measure_reliability(expit(0.7 * true_NC + 0.5), label_NC, draws, label_names=("a",)).curves[0]
     z_N, label_N = 0.7 * true_NC[:, 0] + 0.5, label_NC[:, 0]
     weights = np.vstack([draws.per_image(weight_RM) for _, weight_RM in draws.blocks()])
     refitted = np.array([fitted(z_N, label_N, weight_N) for weight_N in weights])
@@ -104,20 +106,20 @@ def test_one_newton_step_gives_the_interval_of_fits_in_each_draw(rng):
 def test_a_share_of_none_has_an_upper_limit_above_zero_and_frequent_ones_have_the_bootstrap_interval(rng):
     share_X, draw_RX = np.array([0.0, 1.0, NAN]), np.array([[0.0, 1.0, NAN]] * 5)
     ends = share_interval(share_X, draw_RX, images_X=[900] * 3, patients_X=[100] * 3, confidence=0.9)
-    assert ends.high[0] == pytest.approx(1 - 0.05 ** (1 / 100))
-    assert ends.low[1] == pytest.approx(0.05 ** (1 / 100))
-    assert (ends.low[0], ends.high[1]) == (0, 1)
-    assert np.isnan([ends.low[2], ends.high[2]]).all()
+    assert ends.high_X[0] == pytest.approx(1 - 0.05 ** (1 / 100))
+    assert ends.low_X[1] == pytest.approx(0.05 ** (1 / 100))
+    assert (ends.low_X[0], ends.high_X[1]) == (0, 1)
+    assert np.isnan([ends.low_X[2], ends.high_X[2]]).all()
     # of independent images: Clopper and Pearson's own interval, up to the noise of the draws
     label_N = (rng.random(800) < 0.1).astype(float)
     draws = PatientDraws.of(np.arange(800), resamples=4_000)
-    sum_MX = patient_sums(np.stack([label_N, np.ones(800)], axis=1), draws.patient_N, 800)
-    (draw_RX,) = draw_sums(draws, [sum_MX])
+    sum_MX = draws.per_patient(np.stack([label_N, np.ones(800)], axis=1))
+    (draw_RX,) = draws.sums(sum_MX)
     share_R1 = ratio(draw_RX[:, :1], draw_RX[:, 1:])
     ends = share_interval([label_N.mean()], share_R1, images_X=[800], patients_X=[800], confidence=0.95)
     k = label_N.sum()
     exact = beta.ppf(0.025, k, 801 - k), beta.ppf(0.975, k + 1, 800 - k)
-    assert (ends.low[0], ends.high[0]) == pytest.approx(exact, abs=2e-3)
+    assert (ends.low_X[0], ends.high_X[0]) == pytest.approx(exact, abs=2e-3)
 
 
 def test_images_of_one_patient_widen_the_interval_only_if_they_are_alike(rng):
@@ -127,8 +129,8 @@ def test_images_of_one_patient_widen_the_interval_only_if_they_are_alike(rng):
     width = []
     for label_N, ids in ((alike_N, patient_N), (unlike_N, patient_N), (unlike_N, np.arange(2_000))):
         draws = PatientDraws.of(ids, resamples=300)
-        observed_B = measure_reliability(prob_N1, label_N[:, None], draws, ("a",)).curves[0].observed_B
-        width.append(observed_B.high[0] - observed_B.low[0])
+        observed_B = measure_reliability(prob_N1, label_N[:, None], draws, label_names=("a",)).curves[0].observed_B
+        width.append(observed_B.high_X[0] - observed_B.low_X[0])
     assert width[0] > 2.5 * width[2]
     assert width[1] == pytest.approx(width[2], rel=0.2)
 
@@ -137,7 +139,9 @@ def test_what_is_undefined_is_named_and_the_rest_is_there(rng):
     label_NC = np.stack([np.full(60, NAN), np.zeros(60), np.ones(60), np.arange(60) < 30, np.arange(60) % 2], axis=1)
     prob_NC = np.stack([np.full(60, 0.2)] * 3 + [np.linspace(1, 0, 60), np.full(60, 0.5)], axis=1)
     names = ("unknown", "none", "all", "separated", "constant")
-    values = measure_reliability(prob_NC, label_NC, PatientDraws.of(np.arange(60) // 2, resamples=9), names).to_dict()
+    values = measure_reliability(
+        prob_NC, label_NC, PatientDraws.of(np.arange(60) // 2, resamples=9), label_names=names
+    ).to_dict()
     json.dumps(values, allow_nan=False)
     undefined = {name: set(curve["undefined"]) for name, curve in values["findings"].items()}
     both = {"intercept", "slope"}
@@ -158,9 +162,9 @@ def test_bad_input_is_one_line(rng):
     for prob_NC, label_NC, names, bins, message in (
         (logit(good[0]) - 1, good[1], ("a",), 5, "outside"),
         (np.full((4, 1), NAN), good[1], ("a",), 5, "finite"),
-        (good[0][:3], good[1][:3], ("a",), 5, "4 patient ids"),
-        (*good, ("a", "b"), 5, "2 names"),
+        (good[0][:3], good[1][:3], ("a",), 5, "4 images of the draws and 1 findings"),
+        (*good, ("a", "b"), 5, "and 2 findings"),
         (*good, ("a",), 0, "bins must be"),
     ):
         with pytest.raises(ValueError, match=message):
-            measure_reliability(prob_NC, label_NC, draws, names, bins=bins)
+            measure_reliability(prob_NC, label_NC, draws, label_names=names, bins=bins)

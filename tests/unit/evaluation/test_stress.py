@@ -19,7 +19,7 @@ def measured():
     clean_NC, noisy_NC = (1 / (1 + np.exp(-one)) for one in (logit_NC, logit_NC + 3 * rng.normal(size=(240, 2))))
     draws = PatientDraws.of([f"p{row // 2}" for row in range(240)], resamples=200, seed=1)
     worse = {("noise", 4.0): clean_NC, ("noise", 32.0): noisy_NC, ("contrast", 0.5): 0.1 * clean_NC}
-    return clean_NC, noisy_NC, label_NC, draws, measure_stress(clean_NC, worse, label_NC, draws, NAMES)
+    return clean_NC, noisy_NC, label_NC, draws, measure_stress(clean_NC, label_NC, draws, worse, label_names=NAMES)
 
 
 def test_a_level_is_its_own_metric_and_its_difference_is_paired(measured):
@@ -52,13 +52,13 @@ def test_the_section_shows_every_level_and_its_picture(measured):
     assert [row[0] for row in table.rows] == ["clean", "Noise 4", "Noise 32", "Lower contrast 0.5"]
     (path,) = section.drawings
     axes = section.drawings[path]().axes
-    assert [axis.get_title() for axis in axes] == ["Noise", "Lower contrast"]
+    assert [axis.get_title(loc="left") for axis in axes] == ["Noise", "Lower contrast"]
     assert axes[0].lines[1].get_ydata()[-1] == values["kinds"]["noise"][-1]["auc"]["macro"]["value"]
 
 
 def test_no_level_and_other_shapes_are_refused(measured):
     clean_NC, _, label_NC, draws, _ = measured
     with pytest.raises(ValueError, match="no level"):
-        measure_stress(clean_NC, {}, label_NC, draws, NAMES)
+        measure_stress(clean_NC, label_NC, draws, {}, label_names=NAMES)
     with pytest.raises(ValueError, match="shape"):
-        measure_stress(clean_NC, {("noise", 4.0): clean_NC[:, :1]}, label_NC, draws, NAMES)
+        measure_stress(clean_NC, label_NC, draws, {("noise", 4.0): clean_NC[:, :1]}, label_names=NAMES)

@@ -76,7 +76,7 @@ def test_values_and_widest_gaps_are_those_of_fairlearn():
     prob_N, label_N, group_N = fairlearn_cohort()
     result = measure(prob_N[:, None], label_N[:, None], np.arange(400), {"g": group_N}, threshold_C=[0.45])
     for key, (by_group, widest) in FAIRLEARN.items():
-        found = {name: group.compared[key].group.macro[0] for name, group in result.groups["g"].items()}
+        found = {name: group.compared[key].group.at(-1).value for name, group in result.groups["g"].items()}
         assert found == pytest.approx(by_group, abs=1e-12)
         assert result.widest["g"][key].value == pytest.approx(widest, abs=1e-12)
     assert (result.widest["g"]["auc"].high_group, result.widest["g"]["auc"].low_group) == ("b", "c")
@@ -166,7 +166,7 @@ def test_both_sides_of_a_gap_are_over_the_same_findings():
     assert group.findings == ("Mass", "Edema")
     assert group.left_out == {"Hernia": "0 positive patients among all other images, fewer than 5"}
     one = group.compared["auc"]
-    assert one.group.macro[0] == pytest.approx(one.group.value_X[:2].mean(), abs=1e-15)
+    assert one.group.at(-1).value == pytest.approx(one.group.value_X[:2].mean(), abs=1e-15)
     assert not np.isnan(one.group.value_X[2])  # shown, and not in the mean
     assert np.isnan(one.gap.value_X[2])
 
@@ -202,7 +202,7 @@ def test_groups_that_labels_make_have_gaps_without_a_test():
     draws = PatientDraws.of(list(patient_N), resamples=20)
     result = measure_subgroups(prob_NC, label_NC, draws, attributes)
     several = result.groups["number of findings"]["several"].compared["auc"]
-    assert not np.isnan(several.gap.macro).any()
+    assert not np.isnan(several.gap.at(-1).interval).any()
     assert np.isnan(several.p_X).all()
     assert result.gaps == 0
     assert np.isnan(result.widest["number of findings"]["auc"].p)

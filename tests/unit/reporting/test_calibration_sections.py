@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from hf_cxr.evaluation.calibration_maps import compare_calibration_maps
+from hf_cxr.evaluation.calibration_maps import measure_calibration_maps
 from hf_cxr.evaluation.conformal import measure_conformal
 from hf_cxr.evaluation.draws import PatientDraws
 from hf_cxr.evaluation.prevalence_shift import measure_prevalence_shift
@@ -42,11 +42,13 @@ def values():
     draws = PatientDraws.of(patient_N, resamples=50)
     validation = data(1)
     measured = {
-        "reliability": measure_reliability(expit(logit_NC), label_NC, draws, NAMES),
-        "calibration_maps": compare_calibration_maps(3 * logit_NC + 1, label_NC, draws, NAMES),
-        "prevalence_shift": measure_prevalence_shift(logit_NC, label_NC, draws, NAMES, [0.2, 0.05, 0.0, np.nan]),
+        "reliability": measure_reliability(expit(logit_NC), label_NC, draws, label_names=NAMES),
+        "calibration_maps": measure_calibration_maps(3 * logit_NC + 1, label_NC, draws, label_names=NAMES),
+        "prevalence_shift": measure_prevalence_shift(
+            logit_NC, label_NC, draws, [0.2, 0.05, 0.0, np.nan], label_names=NAMES
+        ),
         "conformal": measure_conformal(
-            (expit(validation[0]), *validation[1:]), expit(logit_NC), label_NC, draws, NAMES
+            expit(logit_NC), label_NC, draws, (expit(validation[0]), *validation[1:]), label_names=NAMES
         ),
     }
     return json.loads(json.dumps({key: one.to_dict() for key, one in measured.items()}, allow_nan=False))
@@ -58,7 +60,7 @@ def test_a_section_is_made_from_json_and_shows_what_it_draws(values, key, tmp_pa
     assert isinstance(section.blocks[0], Heading)
     document = Document("x", section.blocks)
     terminal = document.to_terminal()
-    assert "Pleural Thickening" in terminal
+    assert "Pleural_Thickening" in terminal
     assert "nan" not in terminal.lower().replace("finding", "")
     assert "None" not in terminal
     for path, draw in section.drawings.items():
@@ -108,7 +110,7 @@ def test_the_verdicts_follow_the_figures(values):
     findings = {name: {**one, "below": []} for name, one in level["findings"].items()}
     assert "no finding's coverage is below 90 %" in coverage_verdict({**level, "findings": findings})
     findings["Pleural_Thickening"]["below"] = ["negative_coverage"]
-    assert "below 90 % of negatives for Pleural Thickening" in coverage_verdict({**level, "findings": findings})
+    assert "below 90 % of negatives for Pleural_Thickening" in coverage_verdict({**level, "findings": findings})
 
 
 def test_the_table_of_a_shift_says_what_is_added_to_the_logit():
@@ -121,7 +123,7 @@ def test_the_table_of_a_shift_says_what_is_added_to_the_logit():
 def test_the_effect_of_a_shift_has_a_row_for_each_finding_that_is_shifted(values):
     shift = values["prevalence_shift"]
     (row,) = effect_table(shift, "observed").rows[:1]
-    assert row[0] == "Pleural Thickening"
+    assert row[0] == "Pleural_Thickening"
     change = shift["changes"]["observed"]["log_loss"]["Pleural_Thickening"]["value"]
     assert row[4].startswith(f"{change:+.4f}".replace("-", "−"))
     assert len(effect_table(shift, "observed").rows) == sum(

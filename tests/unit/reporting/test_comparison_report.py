@@ -326,7 +326,7 @@ def test_tiers_are_shown_with_their_intervals(found):
     table = tables.by_tier(found)
     (row,) = [n for n, (method, tier, *_) in enumerate(table.rows) if (method, tier) == ("BCE", "tail")]
     assert cells(table, row)["macro AUC ± sd"] == f"{tail.mean:.3f} ± {tail.sd:.3f}"
-    assert cells(table, row)["macro AUC\n95% interval"] == f"{tail.low:.3f}–{tail.high:.3f}"
+    assert cells(table, row)["macro AUC\n95 % interval"] == f"{tail.low:.3f}–{tail.high:.3f}"
     assert tail.low < tail.mean < tail.high
 
 

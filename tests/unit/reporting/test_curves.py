@@ -35,8 +35,8 @@ def test_lines_and_bands_are_those_that_were_measured(values):
         assert {*band["low"], *band["high"]} <= {*filled[:, 1]}
         np.testing.assert_array_equal(mean.get_lines()[-1].get_ydata()[-101:], values[kind]["mean"]["value"])
         assert "mean of 2 findings" in mean.get_title(loc="left")
-        assert f"{style.area} {band['area'][0]:.3f} (" in mass.texts[0].get_text()
-        assert thickening.get_title(loc="left").startswith("Pleural Thickening")
+        assert f"{style.area} {band['area']['value']:.3f} (" in mass.texts[0].get_text()
+        assert thickening.get_title(loc="left").startswith("Pleural_Thickening")
     chance = draw_curves(values, "precision_recall").axes[1].get_lines()[0]
     assert set(chance.get_ydata()) == {values["findings"]["Mass"]["prevalence"]}
 

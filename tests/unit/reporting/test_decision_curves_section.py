@@ -44,7 +44,7 @@ def test_the_picture_shows_the_curves():
     drawn = section.drawings[PATH]()
     mass, hernia, edema = drawn.axes[:3]
     lines = [line.get_ydata() for line in mass.lines]
-    for expected in (one.benefit_CT[0], one.all_CT[0]):
+    for expected in (one.benefit_CT.value_X[0], one.all_CT[0]):
         assert any(len(line) == len(expected) and np.array_equal(line, expected) for line in lines)
     assert hernia.get_xlim()[1] < mass.get_xlim()[1]  # a rare finding's thresholds of interest are small
     assert not edema.lines

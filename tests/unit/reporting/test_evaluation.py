@@ -57,10 +57,10 @@ def test_cells_are_the_measured_values():
     table = findings_table(report)
     for key, metric in headline_metrics().items():
         value, low, high = report.measured["all"][key].interval(2)
-        assert cell(table, 2, f"{metric.title}\n(95% interval)") == f"{value:.3f} ({low:.3f}–{high:.3f})"
-        assert cell(table, 1, f"{metric.title}\n(95% interval)") == "undefined"
+        assert cell(table, 2, f"{metric.title}\n(95 % interval)") == f"{value:.3f} ({low:.3f}–{high:.3f})"
+        assert cell(table, 1, f"{metric.title}\n(95 % interval)") == "undefined"
         macro = report.measured["all"][key].macro
-        assert cell(table, -1, f"{metric.title}\n(95% interval)").startswith(f"{macro:.3f} (")
+        assert cell(table, -1, f"{metric.title}\n(95 % interval)").startswith(f"{macro:.3f} (")
     assert cell(table, 2, "unknown") == "24"
     assert cell(table, 0, "positives\n(patients)").startswith(f"{int(label_NC[:, 0].sum())} (")
     assert cell(table, 0, "chance level\nof AP") == f"{label_NC[:, 0].mean():.3f}"
@@ -100,7 +100,7 @@ def test_metrics_that_are_no_headline_have_tables_of_their_own():
     for key, metric in METRICS.items():
         shown = metric.title.replace(", ", ",\n") in probabilities.frame
         assert shown == (metric.kind == "probability"), key
-        assert metric.headline == (f"{metric.title}\n(95% interval)" in findings_table(report).frame)
+        assert metric.headline == (f"{metric.title}\n(95 % interval)" in findings_table(report).frame)
     assert probabilities.totals == 1
 
 
@@ -144,11 +144,11 @@ def test_a_new_metric_has_its_column_in_report_and_card_without_a_change_here(mo
     document = report.document()
     of_findings = [table for table in tables(document.blocks) if "negatives" in table.frame]
     assert len(of_findings) == 2  # test and validation
-    assert all("Toy\n(95% interval)" in table.frame for table in of_findings)
+    assert all("Toy\n(95 % interval)" in table.frame for table in of_findings)
     assert "macro Toy 0." in report.headline()
     assert json.loads(document.to_json())["test"]["all"]["toy"]["macro"] == result.measured["all"]["auc"].macro
     card = render(report, SwinConfig())
-    assert "| Toy (95% interval) |" in card
+    assert "| Toy (95 % interval) |" in card
     assert "type: toy" in card
     assert Report.from_dict(json.loads(document.to_json())).headline() == report.headline()
     with pytest.raises(ValueError, match=r"lacks calibration, .*validation"):

@@ -24,7 +24,7 @@ def measured(seed=0, n=400, undefined=True):
     points = choose_operating_points(prob_NC[:n], label_NC[:n], label_names=NAMES)
     draws = PatientDraws.of([str(row // 3) for row in range(n)], resamples=30)
     other = {"youden": choose_operating_points(prob_NC[:n], label_NC[:n], rule="youden", label_names=NAMES)}
-    intervals = threshold_intervals(points, prob_NC[:n], label_NC[:n], draws, label_names=NAMES)
+    intervals = threshold_intervals(prob_NC[:n], label_NC[:n], draws, points, label_names=NAMES)
     return measure_operating_points(
         prob_NC[n:], label_NC[n:], draws, points, label_names=NAMES, compared=other, threshold_interval=intervals
     )

@@ -122,7 +122,6 @@ def test_every_figure_draws_any_name_as_it_is():
     methods = {name: (0.1, 0.05, 0.2, [0.1]) for name in names}
     title = r"$\frac{$ " + "long " * 60
     figures = {
-        "roc": plots.roc_curves(score_NC, label_NC, names, ["caption"] * count, title),
         "methods": drawings.roc_comparison({name: [score_NC] for name in names}, label_NC, names, title),
         "probability": drawings.mean_probability(dict.fromkeys(names, pair), pair[0], names, title),
         "loss": drawings.loss_over_probability(curves, np.linspace(0, 1, 50), title),

@@ -8,7 +8,7 @@ from hf_cxr.evaluation import PatientDraws, evaluate_predictions
 from hf_cxr.evaluation.curves import measure_curves
 from hf_cxr.reporting import protocol as words
 from hf_cxr.reporting.document import Details, Figure, Heading, Note, Table
-from hf_cxr.reporting.run import ROC_CURVES, Report
+from hf_cxr.reporting.run import Report
 
 NAMES = ("Mass", "Hernia")
 RNG = np.random.default_rng(0)
@@ -61,12 +61,6 @@ def test_the_page_goes_from_the_headline_to_the_appendix(analysis):
     claim = next(block for block in after if block.summary.startswith("CLAIM"))
     failures = next(row for row in claim.blocks[1].rows if row[0] == "39")
     assert failures[3] == "partly"  # the sheet of mistakes is on no page, but was made
-
-
-def test_a_run_of_an_earlier_version_keeps_its_plain_roc_curves():
-    blocks = report().document().blocks
-    assert "ROC curves on test" in headings(blocks)
-    assert ROC_CURVES in blocks
 
 
 def test_what_validation_did_is_what_the_protocol_says():

@@ -39,7 +39,7 @@ def test_the_table_has_a_row_a_group_and_the_measured_values(values):
     head = list(table.frame.columns)
     rows = {row[0]: dict(zip(head, row, strict=True)) for row in table.rows}
     assert set(rows) == {f"scanner: {LONG}", "scanner: b", "scanner: c"}
-    value, low, high = group["measures"]["auc"]["group"]["macro"]
+    value, low, high = group["measures"]["auc"]["group"]["macro"].values()
     assert rows["scanner: b"]["macro AUC"] == f"{value:.3f} ({low:.3f}–{high:.3f})"
     assert rows["scanner: b"]["images"] == str(group["images"])
     assert rows["scanner: c"]["macro AUC"] == "–"
@@ -47,7 +47,7 @@ def test_the_table_has_a_row_a_group_and_the_measured_values(values):
     assert [row[0] for row in other.rows] == [f"scanner: {LONG}", "scanner: b"]
     assert "mAP\ngap (interval)" in other.frame.columns
     assert "mAP\np corrected" not in other.frame.columns
-    rate = group["measures"]["fnr"]["group"]["macro"][0]
+    rate = group["measures"]["fnr"]["group"]["macro"]["value"]
     assert dict(zip(other.frame.columns, other.rows[1], strict=True))["false negative rate"].startswith(
         f"{rate:.3f} ("
     )

@@ -80,7 +80,7 @@ def test_it_warns_escapes_and_says_what_is_known(images, predictions):
     assert "run a on &lt;test&gt;" in page
     assert "&lt;Mass&gt;" in page
     assert "<Mass>" not in page
-    assert "Pleural Thickening" in page
+    assert "Pleural_Thickening" in page
     assert "AP, 40 years" in page
     assert "view, sex and age unknown" in page
 
