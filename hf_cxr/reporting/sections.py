@@ -15,7 +15,7 @@ from hf_cxr.reporting.conformal import conformal_section
 from hf_cxr.reporting.controls import controls_section
 from hf_cxr.reporting.curves import curves_section
 from hf_cxr.reporting.decision_curves import decision_curves_section
-from hf_cxr.reporting.document import Block
+from hf_cxr.reporting.document import Block, Heading, Note
 from hf_cxr.reporting.localization import localization_section
 from hf_cxr.reporting.operating_points import operating_points_section
 from hf_cxr.reporting.paired import paired_section
@@ -53,8 +53,13 @@ def sections_of(analysis: Mapping[str, Any]) -> dict[str, Section]:
 
 
 def section_blocks(analysis: Mapping[str, Any]) -> tuple[Block, ...]:
-    """The blocks of all sections, in the order of the page."""
-    return tuple(block for section in sections_of(analysis).values() for block in section.blocks)
+    """The blocks of all sections, in the order of the page; last, what was not done, and why."""
+    blocks = tuple(block for section in sections_of(analysis).values() for block in section.blocks)
+    not_done = analysis.get("not_done") or {}
+    if not not_done:
+        return blocks
+    reasons = tuple(f"{key.replace('_', ' ').capitalize()}: {reason}." for key, reason in not_done.items())
+    return (*blocks, Heading("Not done"), Note(reasons, warning=False))
 
 
 def draw_sections(analysis: Mapping[str, Any], folder: Path) -> list[str]:

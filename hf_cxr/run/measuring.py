@@ -4,6 +4,7 @@ N = images, C = findings.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -14,6 +15,7 @@ from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.evaluation.operating_points import OperatingPoints, choose_operating_points
 from hf_cxr.inference.classifier import Classifier
+from hf_cxr.labels import LabelSpace
 from hf_cxr.predictions import Predictions
 from hf_cxr.run.preflight import image_errors_explained
 
@@ -98,16 +100,30 @@ def measure_predictions(
     predictions: Predictions,
     points: OperatingPoints | None = None,
     *,
+    training_positives: Sequence[int] | None = None,
     resamples: int = EvaluationArguments.bootstrap_resamples,
     confidence: float = EvaluationArguments.confidence,
     seed: int = 0,
 ) -> EvaluationReport:
-    """Every figure of a split, with patient-clustered intervals; with operating points the decision metrics too."""
+    """Every figure of a split, with patient-clustered intervals.
+
+    Args:
+        predictions: of the split.
+        points: operating points; without them there are no decision metrics.
+        training_positives: positive training images of each finding: the means of head, medium and tail findings are
+            measured too, if they are not all the same.
+        resamples, confidence, seed: of the intervals.
+    """
+    tier_of = LabelSpace(predictions.label_names).tiers(training_positives) if training_positives else {}
+    tiers: dict[str, list[int]] = {}
+    for column, tier in enumerate(tier_of.values()):
+        tiers.setdefault(tier, []).append(column)
     return evaluate_predictions(
         predictions.probabilities,
         predictions.labels,
         predictions.patient_ids,
         label_names=predictions.label_names,
+        tiers=tiers if len(tiers) > 1 else None,
         thresholds=None if points is None else points.threshold_C(predictions.label_names),
         resamples=resamples,
         confidence=confidence,

@@ -197,12 +197,14 @@ def measure(
     points = record.operating_points and OperatingPoints.from_dict(record.operating_points)
     files.forget(run_dir, "measure")
     stock = {} if test_images is None else compare_with_stock_pipeline(run_dir, test_images, test)
+    protocol = read_json(run_dir / files.PROTOCOL) | described
+    how = interval_settings(args) | {"training_positives": protocol.get("training_positives")}
     report = Report(
         name=run_dir.absolute().name,
         model_id=".",
-        protocol=read_json(run_dir / files.PROTOCOL) | described,
-        test=measure_predictions(test, points, **interval_settings(args)),
-        validation=measure_predictions(validation, points, **interval_settings(args)),
+        protocol=protocol,
+        test=measure_predictions(test, points, **how),
+        validation=measure_predictions(validation, points, **how),
         calibration=calibration and calibration.to_dict(),
         training=trained["training"],
         history=trained["history"],
