@@ -67,10 +67,33 @@ def localize(
         ValueError: see the module's first lines.
     """
     first, source = explainers[0], load(args)
+    names = first.predictor.label_names
+    values = localization_values(explainers, args, source, split)
+
+    def write(folder: Path) -> None:
+        section = localization_section(values)
+        (folder / "figures").mkdir()
+        for path, draw in section.drawings.items():
+            plots.save(draw(), folder / path)
+        write_text(folder / PAGE, Document(f"Where {first.name} looks", section.blocks).to_html(folder))
+        if pictures:
+            (folder / PICTURES).mkdir()
+            rows, known = scored_rows(names, args, source, split)[0], matching(names, source)
+            for name, figure in _pictures(first, rows, known, pictures):
+                plots.save(figure, folder / PICTURES / f"{name}.png")
+        write_json(folder / LOCALIZATION, values)
+
+    write_whole(place, write, last=LOCALIZATION)
+    return values
+
+
+def localization_values(
+    explainers: Sequence[Explainer], args: RunArguments, source: Source, split: str = "test"
+) -> dict[str, Any]:
+    """What `localize` measures, as plain values, for a report; nothing is written. Arguments as there."""
+    first = explainers[0]
     source.check_pixels(first.predictor.pixels.resize_size, first.predictor.pixels.resample)
-    rows, left_out = boxed_rows(first.predictor.label_names, source, split)
-    check_patients(f"{split}, with boxes,", rows)
-    rows = readable(args, source.with_splits({split: rows}))[split]
+    rows, left_out = scored_rows(first.predictor.label_names, args, source, split)
     known = matching(first.predictor.label_names, source)
     measured = _score(explainers, rows, [_boxes(boxes, known) for boxes in rows["boxes"][:]], args.training.seed)
     draws = PatientDraws.of(
@@ -86,7 +109,7 @@ def localize(
         similarity_P=measured.similarity,
         confidence=args.evaluation.confidence,
     )
-    values = plain(
+    return plain(
         {
             **first.about(),
             "dataset": source.name,
@@ -101,20 +124,18 @@ def localize(
         }
     )
 
-    def write(folder: Path) -> None:
-        section = localization_section(values)
-        (folder / "figures").mkdir()
-        for path, draw in section.drawings.items():
-            plots.save(draw(), folder / path)
-        write_text(folder / PAGE, Document(f"Where {first.name} looks", section.blocks).to_html(folder))
-        if pictures:
-            (folder / PICTURES).mkdir()
-            for name, figure in _pictures(first, rows, known, pictures):
-                plots.save(figure, folder / PICTURES / f"{name}.png")
-        write_json(folder / LOCALIZATION, values)
 
-    write_whole(place, write, last=LOCALIZATION)
-    return values
+def scored_rows(
+    label_names: Sequence[str], args: RunArguments, source: Source, split: str
+) -> tuple[datasets.Dataset, dict[str, int]]:
+    """As `boxed_rows`, without images that cannot be read where these are to be left out.
+
+    Raises:
+        ValueError: see the module's first lines.
+    """
+    rows, left_out = boxed_rows(label_names, source, split)
+    check_patients(f"the {split} split, with boxes,", rows)
+    return readable(args, source.with_splits({split: rows}))[split], left_out
 
 
 def boxed_rows(label_names: Sequence[str], source: Source, split: str) -> tuple[datasets.Dataset, dict[str, int]]:
