@@ -42,6 +42,7 @@ from hf_cxr.run.result_folder import write_whole
 
 LOCALIZATION, PAGE, PICTURES = "localization.json", "localization.html", "pictures"
 SCORED_AT = 256  # pixels along a side of the frame in which maps and boxes are compared; boxes are fractions of it
+RANDOMISATIONS = 5  # models of random weights; images take them in turn, which costs no more than one
 BOXES_NOTE = "Solid: the boxes of the data. Dotted: around the map where it is above 60 and above 180 of 255."
 
 Boxes = dict[str, list[list[float]]]
@@ -203,7 +204,7 @@ class _Measured:
 def _score(explainers: Sequence[Explainer], rows: datasets.Dataset, boxes_N: Sequence[Boxes], seed: int) -> _Measured:
     """Every map of every image against its boxes."""
     first, rng, measured = explainers[0], np.random.default_rng(seed), _Measured()
-    unlearnt = randomised(first.predictor.model, seed)
+    unlearnt = [randomised(first.predictor.model, seed, number) for number in range(RANDOMISATIONS)]
     patients, images = list(map(str, rows["patient_id"][:])), rows["image_id"][:]
     triples = zip(patients, boxes_N, strict=True)
     usual = usual_place([(patient, *item) for patient, boxes in triples for item in boxes.items()], SCORED_AT)
@@ -212,7 +213,7 @@ def _score(explainers: Sequence[Explainer], rows: datasets.Dataset, boxes_N: Seq
         with image_errors_explained():
             explained = first.explain(grey_of(undecoded[row]), findings=tuple(boxes))
         usual_CHW = np.stack([usual[patients[row], name] for name in boxes])
-        maps, unlearnt_Chw = _maps(explainers, explained, boxes, usual_CHW, unlearnt, rng)
+        maps, unlearnt_Chw = _maps(explainers, explained, boxes, usual_CHW, unlearnt[row % RANDOMISATIONS], rng)
         for number, (name, box_K4) in enumerate(boxes.items()):
             for key, map_CHW in maps.items():
                 measured.scores.setdefault(key, []).append(score_map(map_CHW[number], box_K4))
