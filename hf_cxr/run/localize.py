@@ -145,22 +145,32 @@ def boxed_rows(label_names: Sequence[str], source: Source, split: str) -> tuple[
     Raises:
         ValueError: there is no such row, or the split is a stream.
     """
-    data = source.splits[split]
-    if is_streamed(data):
-        raise ValueError("a stream keeps no boxes; give the data as a table, a prepared folder or the release")
     known = matching(label_names, source)
-    names_N = [[box["finding"] for box in boxes] for boxes in data["boxes"][:]]
+    names_N = _names(source.splits[split])
     left_out: dict[str, int] = {}
     for name in (name for names in names_N for name in names if known(name) is None):
         left_out[name] = left_out.get(name, 0) + 1
-    rows = [row for row, names in enumerate(names_N) if any(known(name) for name in names)]
+    rows = [row for row, names in enumerate(names_N) if any(map(known, names))]
     if not rows:
-        others = f"; it has boxes of {', '.join(left_out)}" if left_out else ""
+        elsewhere = [
+            other
+            for other, data in source.splits.items()
+            if any(known(name) for names in _names(data) for name in names)
+        ]
+        repair = f"give --split {elsewhere[0]}" if elsewhere else "give other data, or image files"
+        others = f" (it has boxes of {', '.join(left_out)})" if left_out else ""
         raise ValueError(
-            f"the {split} split of {source.name} has no box of the model's findings ({', '.join(label_names)})"
-            f"{others}: give another --split or other data, or image files"
+            f"the {split} split of {source.name} has no box of the model's findings{others}, which are "
+            f"{', '.join(label_names)}: {repair}"
         )
-    return data.select(rows), left_out
+    return source.splits[split].select(rows), left_out
+
+
+def _names(data: datasets.Dataset) -> list[list[str]]:
+    """The findings of each row's boxes, in the data's own names."""
+    if is_streamed(data):
+        raise ValueError("a stream keeps no boxes; give the data as a table, a prepared folder or the release")
+    return [[box["finding"] for box in boxes] for boxes in data["boxes"][:]]
 
 
 def matching(label_names: Sequence[str], source: Source) -> Callable[[str], str | None]:
