@@ -141,7 +141,8 @@ def _score(own, words: Sequence[str], only: frozenset[str], methods: Sequence[st
         explainers = [Explainer(classifier, name_of(own.model), method, own.layer) for method in methods]
         values = localize(explainers, args, place, split=own.split, pictures=own.pictures)
     print(Document("", localization_section(values).blocks).to_terminal())
-    print(f"wrote {printable(own.out)}: {LOCALIZATION}, {PAGE}, figures/ and pictures/")
+    pictures = ", pictures/" if own.pictures else ""
+    print(f"wrote {printable(own.out)}: {LOCALIZATION}, {PAGE}, figures/{pictures}")
     return 0
 
 

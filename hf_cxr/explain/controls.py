@@ -72,15 +72,21 @@ def usual_place(
     return places
 
 
-def randomised(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+def randomised(model: PreTrainedModel, seed: int, number: int = 0) -> PreTrainedModel:
     """A model of the same architecture whose every weight is drawn again, as for training from scratch.
 
-    A run that began with this seed did not begin with these weights. The process's random generators are left as they
-    were.
+    Args:
+        model: the trained one, which is not changed.
+        seed: of the run.
+        number: of this draw, 0 or more. Maps of one draw may resemble those of the model by chance: average over some.
+
+    Returns:
+        In evaluation mode, where the model is. A run that began with this seed did not begin with these weights. The
+        process's random generators are left as they were.
     """
     config = copy.deepcopy(model.config)
     with torch.random.fork_rng():
-        torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence([seed, 1 + number]).generate_state(1)[0]))
         fresh = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     parameter = next(model.parameters())
     return fresh.to(device=parameter.device, dtype=parameter.dtype).eval()

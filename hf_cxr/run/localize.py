@@ -42,6 +42,7 @@ from hf_cxr.run.result_folder import write_whole
 
 LOCALIZATION, PAGE, PICTURES = "localization.json", "localization.html", "pictures"
 SCORED_AT = 256  # pixels along a side of the frame in which maps and boxes are compared; boxes are fractions of it
+RANDOMISATIONS = 5  # models of random weights; images take them in turn, which costs no more than one
 BOXES_NOTE = "Solid: the boxes of the data. Dotted: around the map where it is above 60 and above 180 of 255."
 
 Boxes = dict[str, list[list[float]]]
@@ -67,10 +68,33 @@ def localize(
         ValueError: see the module's first lines.
     """
     first, source = explainers[0], load(args)
+    names = first.predictor.label_names
+    values = localization_values(explainers, args, source, split)
+
+    def write(folder: Path) -> None:
+        section = localization_section(values)
+        (folder / "figures").mkdir()
+        for path, draw in section.drawings.items():
+            plots.save(draw(), folder / path)
+        write_text(folder / PAGE, Document(f"Where {first.name} looks", section.blocks).to_html(folder))
+        if pictures:
+            (folder / PICTURES).mkdir()
+            rows, known = scored_rows(names, args, source, split)[0], matching(names, source)
+            for name, figure in _pictures(first, rows, known, pictures):
+                plots.save(figure, folder / PICTURES / f"{name}.png")
+        write_json(folder / LOCALIZATION, values)
+
+    write_whole(place, write, last=LOCALIZATION)
+    return values
+
+
+def localization_values(
+    explainers: Sequence[Explainer], args: RunArguments, source: Source, split: str = "test"
+) -> dict[str, Any]:
+    """What `localize` measures, as plain values, for a report; nothing is written. Arguments as there."""
+    first = explainers[0]
     source.check_pixels(first.predictor.pixels.resize_size, first.predictor.pixels.resample)
-    rows, left_out = boxed_rows(first.predictor.label_names, source, split)
-    check_patients(f"{split}, with boxes,", rows)
-    rows = readable(args, source.with_splits({split: rows}))[split]
+    rows, left_out = scored_rows(first.predictor.label_names, args, source, split)
     known = matching(first.predictor.label_names, source)
     measured = _score(explainers, rows, [_boxes(boxes, known) for boxes in rows["boxes"][:]], args.training.seed)
     draws = PatientDraws.of(
@@ -86,7 +110,7 @@ def localize(
         similarity_P=measured.similarity,
         confidence=args.evaluation.confidence,
     )
-    values = plain(
+    return plain(
         {
             **first.about(),
             "dataset": source.name,
@@ -101,20 +125,18 @@ def localize(
         }
     )
 
-    def write(folder: Path) -> None:
-        section = localization_section(values)
-        (folder / "figures").mkdir()
-        for path, draw in section.drawings.items():
-            plots.save(draw(), folder / path)
-        write_text(folder / PAGE, Document(f"Where {first.name} looks", section.blocks).to_html(folder))
-        if pictures:
-            (folder / PICTURES).mkdir()
-            for name, figure in _pictures(first, rows, known, pictures):
-                plots.save(figure, folder / PICTURES / f"{name}.png")
-        write_json(folder / LOCALIZATION, values)
 
-    write_whole(place, write, last=LOCALIZATION)
-    return values
+def scored_rows(
+    label_names: Sequence[str], args: RunArguments, source: Source, split: str
+) -> tuple[datasets.Dataset, dict[str, int]]:
+    """As `boxed_rows`, without images that cannot be read where these are to be left out.
+
+    Raises:
+        ValueError: see the module's first lines.
+    """
+    rows, left_out = boxed_rows(label_names, source, split)
+    check_patients(f"the {split} split, with boxes,", rows)
+    return readable(args, source.with_splits({split: rows}))[split], left_out
 
 
 def boxed_rows(label_names: Sequence[str], source: Source, split: str) -> tuple[datasets.Dataset, dict[str, int]]:
@@ -123,22 +145,32 @@ def boxed_rows(label_names: Sequence[str], source: Source, split: str) -> tuple[
     Raises:
         ValueError: there is no such row, or the split is a stream.
     """
-    data = source.splits[split]
-    if is_streamed(data):
-        raise ValueError("a stream keeps no boxes; give the data as a table, a prepared folder or the release")
     known = matching(label_names, source)
-    names_N = [[box["finding"] for box in boxes] for boxes in data["boxes"][:]]
+    names_N = _names(source.splits[split])
     left_out: dict[str, int] = {}
     for name in (name for names in names_N for name in names if known(name) is None):
         left_out[name] = left_out.get(name, 0) + 1
-    rows = [row for row, names in enumerate(names_N) if any(known(name) for name in names)]
+    rows = [row for row, names in enumerate(names_N) if any(map(known, names))]
     if not rows:
-        others = f"; it has boxes of {', '.join(left_out)}" if left_out else ""
+        elsewhere = [
+            other
+            for other, data in source.splits.items()
+            if any(known(name) for names in _names(data) for name in names)
+        ]
+        repair = f"give --split {elsewhere[0]}" if elsewhere else "give other data, or image files"
+        others = f" (it has boxes of {', '.join(left_out)})" if left_out else ""
         raise ValueError(
-            f"the {split} split of {source.name} has no box of the model's findings ({', '.join(label_names)})"
-            f"{others}: give another --split or other data, or image files"
+            f"the {split} split of {source.name} has no box of the model's findings{others}, which are "
+            f"{', '.join(label_names)}: {repair}"
         )
-    return data.select(rows), left_out
+    return source.splits[split].select(rows), left_out
+
+
+def _names(data: datasets.Dataset) -> list[list[str]]:
+    """The findings of each row's boxes, in the data's own names."""
+    if is_streamed(data):
+        raise ValueError("a stream keeps no boxes; give the data as a table, a prepared folder or the release")
+    return [[box["finding"] for box in boxes] for boxes in data["boxes"][:]]
 
 
 def matching(label_names: Sequence[str], source: Source) -> Callable[[str], str | None]:
@@ -182,7 +214,7 @@ class _Measured:
 def _score(explainers: Sequence[Explainer], rows: datasets.Dataset, boxes_N: Sequence[Boxes], seed: int) -> _Measured:
     """Every map of every image against its boxes."""
     first, rng, measured = explainers[0], np.random.default_rng(seed), _Measured()
-    unlearnt = randomised(first.predictor.model, seed)
+    unlearnt = [randomised(first.predictor.model, seed, number) for number in range(RANDOMISATIONS)]
     patients, images = list(map(str, rows["patient_id"][:])), rows["image_id"][:]
     triples = zip(patients, boxes_N, strict=True)
     usual = usual_place([(patient, *item) for patient, boxes in triples for item in boxes.items()], SCORED_AT)
@@ -191,7 +223,7 @@ def _score(explainers: Sequence[Explainer], rows: datasets.Dataset, boxes_N: Seq
         with image_errors_explained():
             explained = first.explain(grey_of(undecoded[row]), findings=tuple(boxes))
         usual_CHW = np.stack([usual[patients[row], name] for name in boxes])
-        maps, unlearnt_Chw = _maps(explainers, explained, boxes, usual_CHW, unlearnt, rng)
+        maps, unlearnt_Chw = _maps(explainers, explained, boxes, usual_CHW, unlearnt[row % RANDOMISATIONS], rng)
         for number, (name, box_K4) in enumerate(boxes.items()):
             for key, map_CHW in maps.items():
                 measured.scores.setdefault(key, []).append(score_map(map_CHW[number], box_K4))

@@ -48,7 +48,7 @@ def test_randomised_weights_share_nothing_with_the_trained_ones():
     model = fresh("swin", MODELS["swin"], ("Mass", "Nodule"), 32).eval()
     state = torch.random.get_rng_state()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    first, again, other = randomised(model, 0), randomised(model, 0), randomised(model, 1)
+    first, again, other, second = (randomised(model, *key) for key in ((0,), (0, 0), (1,), (0, 1)))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in before.items())
     assert not first.training
@@ -58,6 +58,7 @@ def test_randomised_weights_share_nothing_with_the_trained_ones():
         drawn = first.get_parameter(name)
         assert not torch.equal(drawn, model.get_parameter(name))
         assert not torch.equal(drawn, other.get_parameter(name))
+        assert not torch.equal(drawn, second.get_parameter(name))
     assert all(torch.equal(first.get_parameter(name), again.get_parameter(name)) for name in weights)
 
 
