@@ -49,6 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--controls", action="store_true", help="also measure what view, age and sex reach without a pixel"
     )
     parser.add_argument(
+        "--localize",
+        metavar="METHOD",
+        help="also score heat maps on the boxes of the split: grad_cam, grad_cam_plus_plus, layer_cam or occlusion",
+    )
+    parser.add_argument(
         "--stress",
         metavar="KIND[,KIND]",
         help="also measure the model on worse and worse images: noise, blur, contrast, underexposed, overexposed, "
@@ -101,8 +106,9 @@ def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
         parser.error(f"--mistakes is {own.mistakes}; give how many to show in each list, at least 1")
     if own.mistakes is not None and not (own.model and own.out):
         parser.error("--mistakes shows the images of --model and is written to --out DIR; give both")
-    if own.stress and not own.model:
-        parser.error("--stress makes the images of --model worse; scores in a file have no images: give --model")
+    for flag in ("stress", "localize"):
+        if getattr(own, flag) and not own.model:
+            parser.error(f"--{flag} needs the images and the model; scores in a file have neither: give --model")
     if own.against_scores and not own.against:
         parser.error("--against_scores goes with --against FILE")
     if own.validation_labels and not own.validation:
@@ -141,6 +147,7 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
             against_kind=own.against_scores,
             controls=own.controls,
             stress=stress,
+            localize=own.localize,
             mistakes=own.mistakes,
         )
         if state.is_main_process:

@@ -25,6 +25,8 @@ from hf_cxr.run.analysis import analyse
 from hf_cxr.run.data import load
 from hf_cxr.run.evaluate_tables import check_against, check_split, compare_with, labels_of_source
 from hf_cxr.run.evaluation import Evaluation
+from hf_cxr.run.explain import Explainer, check_method, name_of
+from hf_cxr.run.localize import localization_values
 from hf_cxr.run.measuring import interval_settings, measure_predictions, predict_split
 from hf_cxr.run.mistakes import mistakes_page
 from hf_cxr.run.preflight import check_patients, readable
@@ -48,6 +50,7 @@ def evaluate(
     mistakes: int | None = None,
     controls: bool = False,
     stress: tuple[str, ...] = (),
+    localize: str | None = None,
 ) -> Evaluation:
     """Measure a saved model; all processes share the work.
 
@@ -61,6 +64,7 @@ def evaluate(
         against_kind: "probabilities" or "logits", if the file does not say.
         controls: measure what view, age and sex reach without a pixel, too.
         stress: kinds of `inference.perturbations` under which the model is measured, too.
+        localize: method of heat maps that are scored on the boxes of the split, too; see `explain.maps.METHODS`.
         mistakes: how many of the most confident mistakes the contact sheet shows in each list; None for no sheet.
 
     Raises:
@@ -68,6 +72,8 @@ def evaluate(
     """
     if place:
         check_evaluation_folder(place)
+    if localize:
+        check_method(localize)
     classifier = Classifier(model, revision=revision)  # first: it is quick to refuse, and data are not
     source = load(args)
     check_split(source, split)
@@ -123,6 +129,9 @@ def evaluate(
         )
         analysis["stress"] = plain(measured.to_dict())
     how = {"kind": against_kind, "split": split, **interval_settings(args)}
+    if localize:
+        explainer = Explainer(classifier, name_of(model), localize)
+        analysis["localization"] = localization_values([explainer], args, source, split)
     if against:
         analysis["paired"] = plain(compare_with(predictions, model, against, **how).to_dict())
     sheet = None
