@@ -12,6 +12,14 @@ class EvaluationArguments:
 
     bootstrap_resamples: int = field(default=1000, metadata={"help": "Resamples of patients behind each interval."})
     confidence: float = field(default=0.95, metadata={"help": "Coverage of the intervals, between 0 and 1."})
+    interval: str = field(
+        default="percentile",
+        metadata={
+            "choices": ("percentile", "bca"),
+            "help": "How the metrics' intervals are made of the resamples; bca corrects for bias and skew, in "
+            "about 1.4 times the time. The other analyses have percentile intervals.",
+        },
+    )
     calibrate: bool = field(
         default=True,
         metadata={"help": "Fit an affine map of each logit on validation and fold it into the saved classifier."},

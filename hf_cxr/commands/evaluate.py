@@ -25,7 +25,7 @@ from hf_cxr.commands import set_up_terminal
 
 KINDS = ("probabilities", "logits")
 SEED = 42  # as of a run whose config.yaml says nothing else
-OF_INTERVALS = ("bootstrap_resamples", "confidence", "seed")
+OF_INTERVALS = ("bootstrap_resamples", "confidence", "interval", "seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -222,6 +222,7 @@ def parse_without_model(
         "seed": seed,
         "rule": evaluation.operating_point,
         "target": evaluation.operating_target,
+        "interval": evaluation.interval,
     }
     return data, how
 

@@ -251,7 +251,7 @@ def analyse(
     given = Given(test, validation, uncalibrated, points, prevalence, settings)
     values, not_done = {}, {}
     wanted = [key for key in ANALYSES if key not in without]
-    for key in (bar := tqdm(wanted, desc="Analysing", unit="analysis", leave=False)):
+    for key in (bar := tqdm(wanted, desc="Analysing", unit="analysis", leave=False, disable=None)):
         bar.set_postfix_str(key)
         try:
             values[key] = plain(ANALYSES[key](given).to_dict())

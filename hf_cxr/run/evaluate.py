@@ -107,7 +107,7 @@ def evaluate(
     }
     record = ModelRecord.of(classifier.model.config) or ModelRecord()
     points = record.operating_points and OperatingPoints.from_dict(record.operating_points)
-    report = measure_predictions(predictions, points, **interval_settings(args))
+    report = measure_predictions(predictions, points, interval=args.evaluation.interval, **interval_settings(args))
     analysis = {}
     if PartialState().is_main_process:
         analysis = analyse(

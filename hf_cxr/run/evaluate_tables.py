@@ -71,6 +71,7 @@ def evaluate_tables(
     rule: str = "f1",
     target: float | None = None,
     controls: bool = False,
+    interval: str = "percentile",
 ) -> Evaluation:
     """Measure scores of any program.
 
@@ -79,6 +80,7 @@ def evaluate_tables(
         resamples, confidence, seed: of the intervals.
         place: where the result is to be written, from `result_folder.held`: refused now if it holds something else.
         rule, target: how operating points are chosen on the validation scores, see `evaluation.threshold_rules`.
+        interval: "percentile" or "bca", of the metrics' intervals.
         controls: measure what view, age and sex reach without a pixel, too.
 
     Raises:
@@ -126,6 +128,7 @@ def evaluate_tables(
         predictions.patient_ids,
         label_names=predictions.label_names,
         thresholds=None if points is None else points.threshold_C(predictions.label_names),
+        interval=interval,
         resamples=resamples,
         confidence=confidence,
         seed=seed,

@@ -101,6 +101,7 @@ def measure_predictions(
     points: OperatingPoints | None = None,
     *,
     training_positives: Sequence[int] | None = None,
+    interval: str = EvaluationArguments.interval,
     resamples: int = EvaluationArguments.bootstrap_resamples,
     confidence: float = EvaluationArguments.confidence,
     seed: int = 0,
@@ -112,6 +113,7 @@ def measure_predictions(
         points: operating points; without them there are no decision metrics.
         training_positives: positive training images of each finding: the means of head, medium and tail findings are
             measured too, if they are not all the same.
+        interval: "percentile" or "bca".
         resamples, confidence, seed: of the intervals.
     """
     tier_of = LabelSpace(predictions.label_names).tiers(training_positives) if training_positives else {}
@@ -124,6 +126,7 @@ def measure_predictions(
         predictions.patient_ids,
         label_names=predictions.label_names,
         tiers=tiers if len(tiers) > 1 else None,
+        interval=interval,
         thresholds=None if points is None else points.threshold_C(predictions.label_names),
         resamples=resamples,
         confidence=confidence,

@@ -198,7 +198,8 @@ def measure(
     files.forget(run_dir, "measure")
     stock = {} if test_images is None else compare_with_stock_pipeline(run_dir, test_images, test)
     protocol = read_json(run_dir / files.PROTOCOL) | described
-    how = interval_settings(args) | {"training_positives": protocol.get("training_positives")}
+    how = {"training_positives": protocol.get("training_positives"), "interval": args.evaluation.interval}
+    how |= interval_settings(args)
     report = Report(
         name=run_dir.absolute().name,
         model_id=".",

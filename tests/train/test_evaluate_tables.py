@@ -217,3 +217,13 @@ def test_a_finding_absent_everywhere_is_named(files, capsys):
     pd.read_csv("test_labels.csv").assign(Edema=0).to_csv("test_labels.csv", index=False)
     assert evaluate("--predictions", "good_test.csv", "--labels", "test_labels.csv") == 0
     assert "left out of the macro mean: Edema" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_kind_of_interval_is_chosen_for_the_metrics(files, tmp_path):
+    words = ["--predictions", "good_test.csv", "--labels", "test_labels.csv"]
+    assert evaluate(*words, "--out", "plain") == 0
+    assert evaluate(*words, "--interval", "bca", "--out", "bca") == 0
+    plain, bca = (figures(tmp_path / name) for name in ("plain", "bca"))
+    assert "BCa" in bca["method"]
+    assert bca["all"]["auc"]["value"] == plain["all"]["auc"]["value"]
+    assert bca["all"]["auc"]["low"] != plain["all"]["auc"]["low"]
