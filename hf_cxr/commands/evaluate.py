@@ -129,26 +129,22 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
     args = parse_arguments([config, *flags], prog="hf-cxr evaluate", only=only)
     from accelerate import PartialState
 
-    from hf_cxr.run.evaluate import evaluate
+    from hf_cxr.run.evaluate import More, evaluate
     from hf_cxr.run.stress import check_kinds
 
-    stress = check_kinds(own.stress.split(",")) if own.stress else ()
-
+    more = More(
+        against=own.against,
+        against_kind=own.against_scores,
+        mistakes=own.mistakes,
+        controls=own.controls,
+        stress=check_kinds(own.stress.split(",")) if own.stress else (),
+        localize=own.localize,
+    )
     state = PartialState()
     set_up_terminal(main_process=state.is_main_process)
     with place_for(own.out) if state.is_main_process else nullcontext() as place:
         evaluation = evaluate(
-            own.model,
-            args,
-            split=own.split or "test",
-            revision=own.revision,
-            place=place,
-            against=own.against,
-            against_kind=own.against_scores,
-            controls=own.controls,
-            stress=stress,
-            localize=own.localize,
-            mistakes=own.mistakes,
+            own.model, args, split=own.split or "test", revision=own.revision, place=place, more=more
         )
         if state.is_main_process:
             finish(evaluation, own.out, place)

@@ -164,13 +164,15 @@ def decision_curves(given: Given) -> Any:
 
 def subgroups(given: Given) -> Any:
     test = given.test
+    further = dict(test.extra)
+    follow_up = further.pop("follow_up", None)
     attributes, left_out = image_attributes(
         test.labels,
         sex=test.sex,
         age=test.age,
         view=test.view,
-        follow_up=follow_up_numbers(test.image_ids),
-        columns=test.extra,
+        follow_up=follow_up_numbers(test.image_ids) if follow_up is None else [_whole(number) for number in follow_up],
+        columns=further,
         crossings=[("sex", "view")],
     )
     return measure_subgroups(
@@ -263,6 +265,11 @@ def analyse(
 def write_analysis(folder: Path, values: Mapping[str, Any]) -> None:
     """analysis.json, whole or as it was."""
     write_json(folder / ANALYSIS, dict(values))
+
+
+def _whole(number: float | str | None) -> int | None:
+    """The number of a study; None if it is unknown."""
+    return int(number) if isinstance(number, int | float) and number == number else None
 
 
 def _known(predictions: Predictions) -> Known:

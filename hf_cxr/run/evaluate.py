@@ -6,6 +6,7 @@ one patient, and a place for results that holds something else.
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,27 @@ from hf_cxr.words import plural
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class More:
+    """What an evaluation may measure besides.
+
+    Attributes:
+        against: file or folder of another system's scores of the same images.
+        against_kind: "probabilities" or "logits", if the file does not say.
+        mistakes: how many of the most confident mistakes the contact sheet shows in each list; None for no sheet.
+        controls: what view, age and sex reach without a pixel.
+        stress: kinds of `inference.perturbations` under which the model is measured.
+        localize: method of heat maps that are scored on the boxes of the split; see `explain.maps.METHODS`.
+    """
+
+    against: str | None = None
+    against_kind: str | None = None
+    mistakes: int | None = None
+    controls: bool = False
+    stress: tuple[str, ...] = ()
+    localize: str | None = None
+
+
 def evaluate(
     model: str,
     args: RunArguments,
@@ -45,12 +67,7 @@ def evaluate(
     split: str = "test",
     revision: str = "main",
     place: Path | None = None,
-    against: str | None = None,
-    against_kind: str | None = None,
-    mistakes: int | None = None,
-    controls: bool = False,
-    stress: tuple[str, ...] = (),
-    localize: str | None = None,
+    more: More = More(),
 ) -> Evaluation:
     """Measure a saved model; all processes share the work.
 
@@ -60,25 +77,21 @@ def evaluate(
         split: "train", "validation" or "test".
         revision: branch, tag or commit of a Hub id.
         place: where the result is to be written, from `result_folder.held`: refused now if it holds something else.
-        against: file or folder of another system's scores of the same images.
-        against_kind: "probabilities" or "logits", if the file does not say.
-        controls: measure what view, age and sex reach without a pixel, too.
-        stress: kinds of `inference.perturbations` under which the model is measured, too.
-        localize: method of heat maps that are scored on the boxes of the split, too; see `explain.maps.METHODS`.
-        mistakes: how many of the most confident mistakes the contact sheet shows in each list; None for no sheet.
+        more: what is measured beside the metrics and the analyses that every evaluation has.
 
     Raises:
         ValueError, OSError: see the module's first lines.
     """
     if place:
         check_evaluation_folder(place)
-    if localize:
-        check_method(localize)
+    if more.localize:
+        check_method(more.localize)
     classifier = Classifier(model, revision=revision)  # first: it is quick to refuse, and data are not
     source = load(args)
     check_split(source, split)
-    if against:
-        check_against(labels_of_source(source, split), model, against, kind=against_kind, split=split)
+    if more.against:
+        labels = labels_of_source(source, split)
+        check_against(labels, model, more.against, kind=more.against_kind, split=split)
     source.check_pixels(classifier.pixels.resize_size, classifier.pixels.resample)
     identity = {
         "model_sha256": fingerprint(model_folder(model, revision)),
@@ -108,38 +121,42 @@ def evaluate(
     record = ModelRecord.of(classifier.model.config) or ModelRecord()
     points = record.operating_points and OperatingPoints.from_dict(record.operating_points)
     report = measure_predictions(predictions, points, interval=args.evaluation.interval, **interval_settings(args))
-    analysis = {}
+    analysis = on_images(classifier, images, args, more)
+    if more.localize:
+        explainer = Explainer(classifier, name_of(model), more.localize)
+        analysis["localization"] = localization_values([explainer], args, source, split)
+    sheet = None
     if PartialState().is_main_process:
-        analysis = analyse(
+        analysis |= analyse(
             predictions,
             validation=validation_of(model, predictions),
             points=points,
             prevalence=record.prevalence,
-            without=("calibration_maps", *(() if controls else ("controls",))),
+            without=("calibration_maps", *(() if more.controls else ("controls",))),
             **interval_settings(args),
         )
-    if stress:
-        measured = measure_stress(
-            classifier,
-            images,
-            stress,
-            batch_size=args.training.per_device_eval_batch_size,
-            workers=args.training.dataloader_num_workers,
-            **interval_settings(args),
-        )
-        analysis["stress"] = plain(measured.to_dict())
-    how = {"kind": against_kind, "split": split, **interval_settings(args)}
-    if localize:
-        explainer = Explainer(classifier, name_of(model), localize)
-        analysis["localization"] = localization_values([explainer], args, source, split)
-    if against:
-        analysis["paired"] = plain(compare_with(predictions, model, against, **how).to_dict())
-    sheet = None
-    if mistakes is not None and PartialState().is_main_process:
-        title = f"Most confident mistakes of {model} on {source.name}, {split}"
-        sheet = mistakes_page(title, predictions, images, most=mistakes)
-    more = {"analysis": analysis, "mistakes": sheet}
-    return Evaluation(model, identity, trained_on, measured_on, report, predictions, **more)
+        if more.against:
+            how = {"kind": more.against_kind, "split": split, **interval_settings(args)}
+            analysis["paired"] = plain(compare_with(predictions, model, more.against, **how).to_dict())
+        if more.mistakes is not None:
+            title = f"Most confident mistakes of {model} on {source.name}, {split}"
+            sheet = mistakes_page(title, predictions, images, most=more.mistakes)
+    return Evaluation(model, identity, trained_on, measured_on, report, predictions, analysis=analysis, mistakes=sheet)
+
+
+def on_images(classifier: Classifier, images: datasets.Dataset, args: RunArguments, more: More) -> dict[str, Any]:
+    """The analyses that predict images again, by key of analysis.json; all processes share the work."""
+    if not more.stress:
+        return {}
+    measured = measure_stress(
+        classifier,
+        images,
+        more.stress,
+        batch_size=args.training.per_device_eval_batch_size,
+        workers=args.training.dataloader_num_workers,
+        **interval_settings(args),
+    )
+    return {"stress": plain(measured.to_dict())}
 
 
 def validation_of(model: str, test: Predictions) -> Predictions | None:
