@@ -124,9 +124,11 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
     if config is None:
         config = str(Path(own.model) / "config.yaml")
         only = MEASURING  # use_cpu in an old run's config.yaml is of the machine that it ran on
-        if not Path(config).is_file():
+        if not Path(config).is_file() and any(flag.split("=")[0] == "--dataset" for flag in flags):
+            config, only = None, MEASURING | {"use_cpu"}
+        elif not Path(config).is_file():
             parser.error(f"{own.model} is not a run folder with a config.yaml; say which data: CONFIG.yaml, or a run")
-    args = parse_arguments([config, *flags], prog="hf-cxr evaluate", only=only)
+    args = parse_arguments([*([config] if config else []), *flags], prog="hf-cxr evaluate", only=only)
     from accelerate import PartialState
 
     from hf_cxr.run.evaluate import More, evaluate

@@ -38,6 +38,12 @@ THRESHOLDS = tuple(
 the thresholds that matter are near 0.01."""
 
 
+ENOUGH = 5
+"""Patients that a threshold needs on either side before its gain can count as sure: with a positive that is called,
+and, among those that are not called, expected to have the finding if the scores knew nothing. With fewer, all draws
+can agree by the chance that none of a few images has a rare finding."""
+
+
 @dataclass(frozen=True, eq=False)
 class DecisionCurves:
     """Net benefit of each finding at each threshold, with pointwise intervals.
@@ -63,6 +69,7 @@ class DecisionCurves:
     benefit_CT: Estimates
     all_CT: Array
     gain_CT: Estimates
+    enough_CT: NDArray[np.bool_]
     images: int
     patients: int
     confidence: float
@@ -73,13 +80,17 @@ class DecisionCurves:
 
         Args:
             column: of the finding.
-            sure: only where the interval of the gain is above 0.
+            sure: only where the interval of the gain is above 0, and enough patients speak for it (see `ENOUGH`).
 
         Returns:
             The first and last threshold of the grid in the unbroken stretch around the greatest gain (with ``sure``,
-            around its greatest lower limit); None if there is none.
+            around its greatest lower limit in that stretch); None if there is none.
         """
-        return _stretch(self.threshold_T, (self.gain_CT.low_X if sure else self.gain_CT.value_X)[column])
+        useful = _stretch(self.threshold_T, self.gain_CT.value_X[column])
+        if not sure or useful is None:
+            return useful
+        inside_T = (self.threshold_T >= useful[0]) & (self.threshold_T <= useful[1]) & self.enough_CT[column]
+        return _stretch(self.threshold_T, np.where(inside_T, self.gain_CT.low_X[column], -1.0))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: settings, and by finding the curves and the useful ranges."""
@@ -161,6 +172,7 @@ def measure_decision_curves(
         Estimates(*benefit_7CT[:3]),
         benefit_7CT[3],
         Estimates(*benefit_7CT[4:]),
+        np.stack([_enough(*cells, draws, threshold_T) for cells in zip(prob_NC.T, label_NC.T, strict=True)]),
         images=len(prob_NC),
         patients=draws.n_patients,
         confidence=confidence,
@@ -223,6 +235,24 @@ def _measure(
         all_1T[0],
         gain_1T[0],
         *percentile_interval(gain_RT, confidence),
+    )
+
+
+def _enough(prob_N: Array, label_N: Array, draws: PatientDraws, threshold_T: Array) -> NDArray[np.bool_]:
+    """The thresholds on whose both sides there are patients enough, (T,); see `ENOUGH`."""
+    known_N, positive_N = ~np.isnan(label_N), label_N == 1
+    prevalence = float(ratio(positive_N.sum(), known_N.sum()))
+
+    def patients(cells_N: NDArray[np.bool_]) -> int:
+        return len(np.unique(draws.patient_N[cells_N]))
+
+    return np.array(
+        [
+            prevalence * patients(known_N & (prob_N < threshold)) >= ENOUGH
+            and patients(positive_N & (prob_N >= threshold)) >= ENOUGH
+            for threshold in threshold_T
+        ],
+        dtype=bool,
     )
 
 

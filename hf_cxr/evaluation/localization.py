@@ -66,7 +66,8 @@ def _false(name: str, threshold: float) -> Callable[[MapScore], tuple[float, flo
 
 
 def _energy(score: MapScore) -> tuple[float, float]:
-    return (0.0, 0.0) if np.isnan(score.energy) else (score.energy, 1.0)
+    # A map that is equal everywhere, zeros too, has the share that the boxes cover.
+    return (score.covered if np.isnan(score.energy) else score.energy, 1.0)
 
 
 # Key -> the statistic. Boxes that are found are a share of the drawn boxes; the others are a mean over pairs.

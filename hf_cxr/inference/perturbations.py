@@ -92,8 +92,8 @@ def _grey(value_SS: NDArray[np.floating]) -> Pixels:
 
 
 PERTURBATIONS: dict[str, Perturbation] = {
-    "noise": Perturbation("Noise", "standard deviation, grey levels of 255", (4, 8, 16, 32), noise),
-    "blur": Perturbation("Blur", "standard deviation, pixels", (0.5, 1, 2, 4), blur),
+    "noise": Perturbation("Noise", "sd in grey levels", (4, 8, 16, 32), noise),
+    "blur": Perturbation("Blur", "sd in pixels", (0.5, 1, 2, 4), blur),
     "contrast": Perturbation("Lower contrast", "share lost", (0.2, 0.4, 0.6, 0.8), contrast),
     "underexposed": Perturbation("Darker", "gamma - 1", (0.25, 0.5, 1, 2), underexposed),
     "overexposed": Perturbation("Brighter", "1 / gamma - 1", (0.25, 0.5, 1, 2), overexposed),

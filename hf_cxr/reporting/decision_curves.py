@@ -55,7 +55,8 @@ def _table(values: Mapping[str, Any]) -> Table:
     ]
     caption = (
         f"Useful: the model beats acting on all and on none. Surely: the {in_percent(values['confidence'])} interval "
-        "of the gain is above 0 at each of these thresholds. Gain: net benefit less that of the better of all and "
+        "of the gain is above 0 at each of these thresholds, and enough patients lie on both sides of it. The "
+        "interval holds at one threshold, not for a whole curve. Gain: net benefit less that of the better of all and "
         "none, at the threshold nearest to the prevalence, where it is usually greatest and its lower limit cautious."
     )
     return Table.of(head, rows, caption)

@@ -13,7 +13,7 @@ import pandas as pd
 from hf_cxr.evaluation import METRICS, EvaluationReport, Measured, PairedDifference
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Heading, Note, Table, Text, last_row
 from hf_cxr.reporting.numbers import in_percent, join, number, p_value, signed_interval, with_interval
-from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC, few_patients, limits, published
+from hf_cxr.reporting.protocol import NOT_A_DEVICE, OFFICIAL_TEST, SYNTHETIC, few_patients, limits, published
 from hf_cxr.reporting.sections import section_blocks
 
 KINDS = {"probability": "Probabilities of each finding", "ranking": "Further figures of the ranking of each finding"}
@@ -175,6 +175,8 @@ def evaluation_document(
     facts: Mapping[str, Any],
     split: str = "test",
     analysis: Mapping[str, Any] | None = None,
+    cautions: Sequence[str] = (),
+    any_program: bool = False,
 ) -> Document:
     """A saved model, or anybody's predictions, measured on some split of some data.
 
@@ -184,10 +186,14 @@ def evaluation_document(
         facts: what it was measured on; "synthetic" among them.
         split: the name of the split.
         analysis: values by key of the table `sections.SECTIONS`; the pictures are drawn by `sections.draw_sections`.
+        cautions: of this evaluation, for the top of the page.
+        any_program: the scores are those of a program that is not known.
     """
+    no_label = ["No finding has both a positive and a negative label: no ranking can be measured."]
+    no_label *= not report.counts["all"].both_C.any()
     pairs = tuple((name.replace("_", " "), _fact(value)) for name, value in facts.items())
     synthetic = bool(facts.get("synthetic"))
-    cautions = [*[SYNTHETIC] * synthetic, *few_patients(positive_patients(report)), NOT_A_DEVICE]
+    cautions = [*[SYNTHETIC] * synthetic, *cautions, *no_label, *few_patients(positive_patients(report)), NOT_A_DEVICE]
     blocks = (
         Text(headline(report, split), strong=True),
         Note(tuple(cautions)),
@@ -197,9 +203,11 @@ def evaluation_document(
         *evaluation_blocks(report),
         *further_blocks(report),
         *section_blocks(analysis or {}),
-        *published(str(facts.get("dataset", ""))),
+        *(published(str(facts.get("dataset", ""))) if report.counts["all"].images == OFFICIAL_TEST else ()),
         Heading("Limits"),
-        Note(tuple(limits(str(facts.get("dataset", "")), synthetic=synthetic)), warning=False),
+        Note(
+            tuple(limits(str(facts.get("dataset", "")), synthetic=synthetic, any_program=any_program)), warning=False
+        ),
     )
     return Document(title, blocks, dict(facts) | report.to_dict(), records(report))
 

@@ -123,13 +123,14 @@ def published(dataset: str, own: tuple[str, str, str, str] | None = None) -> Seq
     return Heading("Published systems, with their protocols"), Table.of(head, rows, caption, bold)
 
 
-def limits(dataset: str, *, synthetic: bool, own_split: bool = False) -> list[str]:
+def limits(dataset: str, *, synthetic: bool, own_split: bool = False, any_program: bool = False) -> list[str]:
     """What the figures of a page cannot say, whatever they are; `data_cautions` has what is unusual about them.
 
     Args:
         dataset: the name of the data.
         synthetic: they are phantoms.
         own_split: training, validation and test come from the same source.
+        any_program: the scores are those of a program that is not known.
     """
     sentences = []
     if dataset == "ChestX-ray14":
@@ -150,7 +151,9 @@ def limits(dataset: str, *, synthetic: bool, own_split: bool = False) -> list[st
         *sentences,
         "Intervals are over patients. They do not cover the chance of training: another seed gives another model, and "
         "a difference between two single runs can be that chance alone (hf-cxr compare trains several seeds).",
-        "The model sees one image at a time: no other view, no earlier study, no history.",
+        "How the scores were made is not known to this page."
+        if any_program
+        else "The model sees one image at a time: no other view, no earlier study, no history.",
         NOT_A_DEVICE,
     ]
 

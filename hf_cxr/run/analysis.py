@@ -134,9 +134,7 @@ def prevalence_shift(given: Given) -> Any:
 
 def operating_points(given: Given) -> Any:
     if given.points is None:
-        raise NotDoneError(
-            "no operating points: the model has none, and no validation set was given to choose them on"
-        )
+        raise NotDoneError("none are stored with the scores, and no validation set was given to choose them on")
     comparison = {}
     if given.validation is not None:
         validation = given.validation

@@ -67,7 +67,19 @@ class Evaluation:
             facts=self.measured_on,
             split=self.measured_on["split"],
             analysis=self.analysis,
+            cautions=self.cautions(),
+            any_program="calibrated" not in self.predictions.metadata,
         )
+
+    def cautions(self) -> list[str]:
+        """What the reader of the page must not overlook beside what the figures themselves call for."""
+        own, trained_on = self.identity.get("split_fingerprint"), self.trained_on
+        if own is None or trained_on is None or own == trained_on:
+            return []
+        return [
+            "The model was trained on other data, or on another cut of these (the split fingerprints differ): if the "
+            "two overlap, patients of this set may have been trained on."
+        ]
 
     def write(self, place: Path) -> None:
         """The predictions, the page and, last, evaluation.json; then the contact sheet, in a folder of its own.

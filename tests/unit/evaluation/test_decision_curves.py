@@ -157,3 +157,17 @@ def test_bad_input_is_refused(options, message):
 
 def test_net_benefit_by_hand():
     assert net_benefit(0.5, 0.25, 0.2, 0.2) == pytest.approx(0.5 * 0.2 - 0.25 * 0.8 * 0.25)
+
+
+def test_scores_that_know_nothing_are_nowhere_surely_useful():
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(170), 2)
+    label_NC = (rng.random((340, 20)) < np.linspace(0.02, 0.25, 20)).astype(float)
+    logit_NC = rng.normal(scale=0.8, size=label_NC.shape) + np.log(label_NC.mean(axis=0) / (1 - label_NC.mean(axis=0)))
+    draws, names = PatientDraws.of(patients.tolist(), resamples=100), [f"f{number}" for number in range(20)]
+    noise = measure_decision_curves(1 / (1 + np.exp(-logit_NC)), label_NC, draws, label_names=names)
+    assert sum(noise.useful_range(column, sure=True) is not None for column in range(20)) <= 1
+    model = measure_decision_curves(1 / (1 + np.exp(1 - logit_NC - 4 * label_NC)), label_NC, draws, label_names=names)
+    for column in range(8, 20):
+        useful, sure = model.useful_range(column), model.useful_range(column, sure=True)
+        assert useful[0] <= sure[0] < sure[1] <= useful[1]
