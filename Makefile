@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit test-train test-process lint format clean
+.PHONY: help quickstart test test-unit test-data test-train test-process lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,6 +20,9 @@ test: $(BIN)/.dev ## run all tests (HF_CXR_NIH_ROOT=DIR adds those on real image
 # In their own order the folders with the longest files come first, so that both workers end together.
 test-unit: $(BIN)/.dev ## run the tests that train nothing and start no process, and the examples in docstrings
 	$(PYTEST) --no-loadscope-reorder --doctest-modules tests/unit hf_cxr
+
+test-data: $(BIN)/.dev ## run the tests that read and write data sets on disk
+	$(PYTEST) --no-loadscope-reorder tests/data
 
 test-train: $(BIN)/.dev ## run the tests that train a tiny model
 	$(PYTEST) tests/train
