@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from hf_cxr.arguments import check
+from hf_cxr.evaluation.draws import CONFIDENCE, RESAMPLES
 from hf_cxr.evaluation.threshold_rules import RULES, check_rule
 
 
@@ -10,8 +11,8 @@ from hf_cxr.evaluation.threshold_rules import RULES, check_rule
 class EvaluationArguments:
     """Calibration, intervals, and whether the test set is measured."""
 
-    bootstrap_resamples: int = field(default=1000, metadata={"help": "Resamples of patients behind each interval."})
-    confidence: float = field(default=0.95, metadata={"help": "Coverage of the intervals, between 0 and 1."})
+    bootstrap_resamples: int = field(default=RESAMPLES, metadata={"help": "Draws of patients behind each interval."})
+    confidence: float = field(default=CONFIDENCE, metadata={"help": "Coverage of the intervals, between 0 and 1."})
     interval: str = field(
         default="percentile",
         metadata={

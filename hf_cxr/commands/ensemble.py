@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         print(ensemble.document().to_terminal())
         ensemble.write(place)
-        print(f"wrote {own.out}/metrics.json and predictions/; there is no model that a pipeline could load")
+        print(f"wrote {own.out}/metrics.json and predictions/; an ensemble has no model for a pipeline to load")
     return 0
 
 

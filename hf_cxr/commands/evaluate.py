@@ -22,6 +22,8 @@ from typing import Any
 
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
+from hf_cxr.explain import METHOD_NAMES
+from hf_cxr.inference.perturbations import PERTURBATIONS
 
 KINDS = ("probabilities", "logits")
 SEED = 42  # as of a run whose config.yaml says nothing else
@@ -51,13 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--localize",
         metavar="METHOD",
-        help="also score heat maps on the boxes of the split: grad_cam, grad_cam_plus_plus, layer_cam or occlusion",
+        help=f"also score heat maps on the boxes of the split: {', '.join(METHOD_NAMES)}",
     )
     parser.add_argument(
         "--stress",
         metavar="KIND[,KIND]",
-        help="also measure the model on worse and worse images: noise, blur, contrast, underexposed, overexposed, "
-        "jpeg, rotation, resolution, or all",
+        help=f"also measure the model on worse and worse images: {', '.join(PERTURBATIONS)}, or all",
     )
     parser.add_argument(
         "--mistakes",

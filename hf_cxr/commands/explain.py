@@ -19,14 +19,9 @@ from pathlib import Path
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import MEASURING, parse_arguments, split_words
+from hf_cxr.explain import METHOD_NAMES, check_method_name
 from hf_cxr.words import printable
 
-METHODS = (
-    "grad_cam",
-    "grad_cam_plus_plus",
-    "layer_cam",
-    "occlusion",
-)  # of explain.maps, which imports torch; a test compares them
 DEFAULT_METHOD = "grad_cam"
 
 
@@ -46,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--method",
         default=DEFAULT_METHOD,
-        help=f"{', '.join(METHODS)}; several, with commas between them, for scoring (default: {DEFAULT_METHOD})",
+        help=f"{', '.join(METHOD_NAMES)}; several, with commas between them, for scoring (default: {DEFAULT_METHOD})",
     )
     parser.add_argument(
         "--layer",
@@ -59,9 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pictures", type=int, default=24, help="overlays with boxes when scoring (default: 24)")
     own, rest = parser.parse_known_args(argv)
     methods = [name.strip() for name in own.method.split(",") if name.strip()]
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown or not methods:
-        parser.error(f"there is no method {(unknown or [''])[0]!r}; choose of {', '.join(METHODS)}")
+    try:
+        for name in methods or [""]:
+            check_method_name(name)
+    except ValueError as error:
+        parser.error(str(error))
     if own.top < 1 or own.pictures < 0:
         parser.error("--top must be at least 1 and --pictures at least 0")
     words, flags = split_words(rest)

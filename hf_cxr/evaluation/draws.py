@@ -46,7 +46,7 @@ JACKKNIFE_GROUPS = 400
 
 @dataclass(frozen=True, eq=False)
 class PatientDraws:
-    """How often each patient was drawn, in each of R draws; drawn anew, and alike, at each iteration.
+    """How often each patient was drawn, in each of R draws; the same draws at each iteration.
 
     The draws depend on the seed and the set of patients, not on the order of the images.
 

@@ -304,7 +304,7 @@ def _plan(
         patients = len(np.unique(draws.patient_N[side_N]))
         if patients < least_patients and not reason:
             found = f"{patients} patients {side}, fewer than {least_patients}"
-            reason = found if patients else f"there is no image {side}"
+            reason = found if patients else f"no images {side}"
         for word, value in (("positive", 1), ("negative", 0)):
             for column, name in enumerate(names):
                 found = len(np.unique(draws.patient_N[side_N & (label_NC[:, column] == value)]))

@@ -8,3 +8,16 @@
 A map says which pixels the score came from. It does not say that the finding is there, nor that the score is right.
 How good maps are is measured in `evaluation.localization`; pictures of them are in `reporting.overlay`.
 """
+
+METHOD_NAMES = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "occlusion")
+"""The keys of `maps.METHODS`, for a command line that does not import torch; a test compares them."""
+
+
+def check_method_name(name: str) -> None:
+    """Refuse a method that does not exist.
+
+    Raises:
+        ValueError: with the methods to choose from.
+    """
+    if name not in METHOD_NAMES:
+        raise ValueError(f"no method {name!r}; choose from {', '.join(METHOD_NAMES)}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from hf_cxr.explain import check_method_name
 from hf_cxr.explain.occlusion import check_captum, occlusion
 from hf_cxr.models.map_layer import as_grid, traced
 
@@ -140,8 +141,7 @@ def heat_maps(
     Raises:
         ValueError: no such method, layer or column, a layer for a method that reads none, or a map that is not finite.
     """
-    if method not in METHODS:
-        raise ValueError(f"there is no method {method!r}; known: {', '.join(METHODS)}")
+    check_method_name(method)
     outputs = model.config.num_labels
     wrong = [column for column in columns if not 0 <= column < outputs]
     if wrong or not len(columns):

@@ -120,7 +120,7 @@ def calibration_maps(given: Given) -> Any:
 
 def prevalence_shift(given: Given) -> Any:
     if given.prevalence is None:
-        raise NotDoneError("the prevalence that the probabilities assume is not known: the model is not calibrated")
+        raise NotDoneError("the prevalence that the probabilities assume is not known")
     source_C = [given.prevalence.get(name, np.nan) for name in given.names]
     return measure_prevalence_shift(
         given.test.logits,

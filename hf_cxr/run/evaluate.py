@@ -15,7 +15,6 @@ from accelerate import PartialState
 
 from hf_cxr.config import RunArguments
 from hf_cxr.data import map_labels
-from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.files import plain
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import LabelSpace
@@ -28,7 +27,7 @@ from hf_cxr.run.evaluate_tables import check_against, check_split, compare_with,
 from hf_cxr.run.evaluation import Evaluation
 from hf_cxr.run.explain import Explainer, check_method, name_of
 from hf_cxr.run.localize import localization_values
-from hf_cxr.run.measuring import interval_settings, measure_predictions, predict_split
+from hf_cxr.run.measuring import interval_settings, measure_predictions, predict_split, stored_points
 from hf_cxr.run.mistakes import mistakes_page
 from hf_cxr.run.preflight import check_patients, readable
 from hf_cxr.run.result_folder import check_evaluation_folder, check_same_evaluation
@@ -119,7 +118,7 @@ def evaluate(
         **claims.split_source(source.split_origin, len(source.splits.get("test", ())), source.missing, {}),
     }
     record = ModelRecord.of(classifier.model.config) or ModelRecord()
-    points = record.operating_points and OperatingPoints.from_dict(record.operating_points)
+    points = stored_points(record)
     report = measure_predictions(predictions, points, interval=args.evaluation.interval, **interval_settings(args))
     analysis = on_images(classifier, images, args, more)
     if more.localize:

@@ -39,7 +39,7 @@ class Inputs:
     Attributes:
         predictions: file or folder of scores.
         labels: table of labels; None: those of ``data``, or of the file itself.
-        validation: file of scores of the validation split; None: of a folder, its own; else there are none.
+        validation: file of scores of the validation split; None takes those of a run folder, if it has them.
         validation_labels: their table; None: the same as ``labels``.
         data: the dataset that has the labels; None if none was named.
         kind: "probabilities" or "logits"; None leaves it to the file, see `ScoreTable.probabilities`.

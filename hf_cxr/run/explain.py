@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_cxr.data.images.grey import ImageError, read_grey, resize_grey
+from hf_cxr.explain import check_method_name
 from hf_cxr.explain.geometry import Geometry
 from hf_cxr.explain.maps import METHODS, heat_maps
 from hf_cxr.files import replacing, write_json
@@ -152,8 +153,7 @@ def check_method(name: str, layer: str | None = None) -> None:
     Raises:
         ValueError: with the methods there are, or the line that installs what is missing.
     """
-    if name not in METHODS:
-        raise ValueError(f"there is no method {name!r}; choose one of {', '.join(METHODS)}")
+    check_method_name(name)
     if layer is not None and not METHODS[name].reads_layer:
         raise ValueError(f"the method {name} reads no layer of the model; leave out --layer")
     METHODS[name].check()

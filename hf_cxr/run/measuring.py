@@ -16,6 +16,7 @@ from hf_cxr.evaluation.metrics import counts
 from hf_cxr.evaluation.operating_points import OperatingPoints, choose_operating_points
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import LabelSpace
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.run.preflight import image_errors_explained
 
@@ -79,6 +80,11 @@ def operating_points(validation: Predictions, args: RunArguments) -> OperatingPo
         target=args.evaluation.operating_target,
         label_names=validation.label_names,
     )
+
+
+def stored_points(record: ModelRecord) -> OperatingPoints | None:
+    """The operating points in a model's record; None if it has none."""
+    return None if record.operating_points is None else OperatingPoints.from_dict(record.operating_points)
 
 
 def is_calibrated(predictions: Predictions) -> bool:

@@ -19,7 +19,6 @@ from transformers import AutoConfig
 
 from hf_cxr.config import RunArguments
 from hf_cxr.evaluation.calibration import Calibration
-from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.hub import push_run as push  # the last stage
 from hf_cxr.models.build import check_model, describe_initial_weights
@@ -41,6 +40,7 @@ from hf_cxr.run.measuring import (
     operating_points,
     predict_split,
     prevalence,
+    stored_points,
 )
 from hf_cxr.run.preflight import image_errors_explained
 from hf_cxr.run.provenance import (
@@ -194,7 +194,7 @@ def measure(
     calibration = record.calibration and Calibration.from_dict(record.calibration)
     described = describe_calibration(calibration) | describe_operating_points(record.operating_points)
     validation, test = files.load_pair(run_dir / "predictions")
-    points = record.operating_points and OperatingPoints.from_dict(record.operating_points)
+    points = stored_points(record)
     files.forget(run_dir, "measure")
     stock = {} if test_images is None else compare_with_stock_pipeline(run_dir, test_images, test)
     protocol = read_json(run_dir / files.PROTOCOL) | described

@@ -17,7 +17,10 @@ QUIET = (
     *("--disable-component-update", "--disable-sync", "--enable-logging=stderr"),
 )
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="needs a browser: apt-get install chromium",
+)
 
 
 def opened(page: str, folder, *options: str) -> tuple[str, list[str]]:

@@ -141,7 +141,7 @@ def runs(tmp_path):
 def test_the_command_writes_predictions_and_figures(runs, tmp_path, capsys):
     out = tmp_path / "together"
     assert main(["ensemble", *runs, "--out", str(out)]) == 0
-    assert "there is no model that a pipeline could load" in capsys.readouterr().out
+    assert "no model for a pipeline to load" in capsys.readouterr().out
     written = json.loads((out / "metrics.json").read_text())
     assert written["ensemble_of"] == runs
     assert written["test"]["resamples"] == 50

@@ -137,7 +137,7 @@ def test_a_group_of_all_images_has_no_complement_and_says_so():
     prob_NC, label_NC, patient_N, _ = cohort()
     result = measure(prob_NC, label_NC, patient_N, {"g": ["PA"] * len(patient_N)})
     group = result.groups["g"]["PA"]
-    assert group.reason == "there is no image among all other images"
+    assert group.reason == "no images among all other images"
     assert (group.images, group.patients, group.compared) == (240, 120, {})
     assert result.widest == {}
 

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import MODELS
 
 from hf_cxr.commands import run_command
-from hf_cxr.commands.explain import METHODS as NAMED
+from hf_cxr.explain import METHOD_NAMES as NAMED
 from hf_cxr.explain.maps import METHODS
 from hf_cxr.labels import NIH14
 from hf_cxr.models import fresh
