@@ -104,7 +104,7 @@ def run_arms(
 
 
 def _start(name: str, threads: int, environment: Mapping[str, str]) -> tuple[subprocess.Popen, str | None]:
-    errors = tempfile.TemporaryFile("w+")
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - the child writes to it for as long as it lives
     child = subprocess.Popen(
         [sys.executable, *sys.argv, "--arm", name],
         stdin=subprocess.PIPE,

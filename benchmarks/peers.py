@@ -14,8 +14,8 @@ OPERATORS = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "roi_align(Tensor x, Tensor rois, float scale, SymInt h, SymInt w, int ratio, bool aligned) -> Tensor",
     "qroi_align(Tensor x, Tensor rois, float scale, int h, int w, int ratio, bool aligned) -> Tensor",
-    "_roi_align_backward(Tensor grad, Tensor rois, float scale, SymInt h, SymInt w, SymInt n, SymInt c, SymInt height, "
-    "SymInt width, int ratio, bool aligned) -> Tensor",
+    "_roi_align_backward(Tensor grad, Tensor rois, float scale, SymInt h, SymInt w, SymInt n, SymInt c, "
+    "SymInt height, SymInt width, int ratio, bool aligned) -> Tensor",
     "ps_roi_align(Tensor x, Tensor rois, float scale, SymInt h, SymInt w, int ratio) -> (Tensor, Tensor)",
     "_ps_roi_align_backward(Tensor grad, Tensor rois, Tensor channels, float scale, SymInt h, SymInt w, int ratio, "
     "SymInt n, SymInt c, SymInt height, SymInt width) -> Tensor",
@@ -25,10 +25,10 @@ OPERATORS = (
     "ps_roi_pool(Tensor x, Tensor rois, float scale, SymInt h, SymInt w) -> (Tensor, Tensor)",
     "_ps_roi_pool_backward(Tensor grad, Tensor rois, Tensor channels, float scale, SymInt h, SymInt w, SymInt n, "
     "SymInt c, SymInt height, SymInt width) -> Tensor",
-    "deform_conv2d(Tensor x, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt sh, SymInt sw, SymInt ph, "
-    "SymInt pw, SymInt dh, SymInt dw, SymInt groups, SymInt offset_groups, bool use_mask) -> Tensor",
-    "_deform_conv2d_backward(Tensor grad, Tensor x, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt sh, "
-    "SymInt sw, SymInt ph, SymInt pw, SymInt dh, SymInt dw, SymInt groups, SymInt offset_groups, bool use_mask) "
+    "deform_conv2d(Tensor x, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt sh, SymInt sw, "
+    "SymInt ph, SymInt pw, SymInt dh, SymInt dw, SymInt groups, SymInt offset_groups, bool use_mask) -> Tensor",
+    "_deform_conv2d_backward(Tensor grad, Tensor x, Tensor weight, Tensor offset, Tensor mask, Tensor bias, "
+    "SymInt sh, SymInt sw, SymInt ph, SymInt pw, SymInt dh, SymInt dw, SymInt groups, SymInt offset_groups, bool use_mask) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     "_cuda_version() -> int",
 )
@@ -46,7 +46,7 @@ def allow_torchvision() -> None:
     if _declared or "torchvision" in sys.modules:
         return
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except (RuntimeError, OSError):
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
