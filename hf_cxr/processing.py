@@ -12,7 +12,7 @@ B = images, S = resized side, D = cropped side, both in pixels.
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,12 +29,14 @@ from transformers.utils import is_torchvision_available
 
 from hf_cxr.config import ModelArguments
 from hf_cxr.saved_models import PROCESSOR, model_folder, reading
+from hf_cxr.uniforms import row_uniforms
 
 logger = logging.getLogger(__name__)
 
 MAX_SIDE = 4096  # pixels; no model takes half of it
 MAX_VALUE = 1e5  # usual processors give about 3, one without rescaling 255
 VALUE_TOLERANCE = 1e-4  # relative to the largest value that the model gets
+CACHED_PIXELS = 2**17  # output pixels at a time on a CPU: their intermediate values stay in its second-level cache
 GEOMETRY_TOLERANCE = 3.0  # grey levels on average: torchvision's resize differs from Pillow's by less than one
 
 
@@ -329,15 +331,28 @@ class PixelProcessor(torch.nn.Module):
         std = torch.tensor(steps.std)[None, :, None, None]
         self.register_buffer("scale", steps.rescale_factor / std)
         self.register_buffer("shift", -torch.tensor(steps.mean)[None, :, None, None] / std)
+        side = self.image_size  # the centres of D pixels between -1 and 1
+        self.register_buffer("axis", torch.linspace(-1, 1, side) * (side - 1) / side, persistent=False)
 
     def forward(self, pixel_B1SS: torch.Tensor) -> torch.Tensor:
         """Evaluation: (B, 1, S, S) uint8 to (B, 3, D, D) float32, the image processor's own values."""
         start = (self.resize_size - self.image_size) // 2
         stop = start + self.image_size
-        return self._normalise(pixel_B1SS[..., start:stop, start:stop].float())
+        crop_B1DD = pixel_B1SS[..., start:stop, start:stop]
+        if crop_B1DD.device.type != "cpu":
+            return (crop_B1DD.float() * self.scale).add_(self.shift)
+        value_B3DD = self._new(len(crop_B1DD))
+        for part in self._parts(len(crop_B1DD)):
+            value_G1DD = crop_B1DD[part].float()
+            for channel_GDD, scale, shift in self._each_channel(value_B3DD[part]):
+                # Two roundings, product and sum, as everywhere: one operation for both would round once.
+                torch.mul(value_G1DD[:, 0], scale, out=channel_GDD).add_(shift)
+        return value_B3DD
 
     def augment(self, pixel_B1SS: torch.Tensor, row_B: np.ndarray, epoch: int) -> torch.Tensor:
         """Training: rotate about the centre, flip and crop in one bilinear resampling; same shapes as `forward`.
+
+        The one grey channel is resampled, and the three channels are written from it.
 
         Args:
             pixel_B1SS: uint8.
@@ -345,33 +360,68 @@ class PixelProcessor(torch.nn.Module):
                 host, so that a step does not wait for the device.
             epoch: number of completed passes over the training set.
         """
-        flip_B, angle_B = self.draw(row_B, epoch)
-        ratio = self.image_size / self.resize_size
-        cos, sin = np.cos(angle_B) * ratio, np.sin(angle_B) * ratio
-        theta = np.zeros((len(angle_B), 2, 3), dtype=np.float32)
-        theta[:, 0, 0], theta[:, 0, 1] = np.where(flip_B, -cos, cos), -sin
-        theta[:, 1, 0], theta[:, 1, 1] = np.where(flip_B, -sin, sin), cos
-        shape = (len(angle_B), 1, self.image_size, self.image_size)
-        theta = torch.from_numpy(theta).to(pixel_B1SS.device, non_blocking=True)
+        x_B2, y_B2 = (
+            torch.from_numpy(step_B2).to(pixel_B1SS.device, non_blocking=True)
+            for step_B2 in self._steps(*self.draw(row_B, epoch))
+        )
         # Autocast would sample at bfloat16 coordinates, which are as coarse as whole pixels.
         with torch.autocast(pixel_B1SS.device.type, enabled=False):
-            grid = F.affine_grid(theta, shape, align_corners=False)
-            return self._normalise(F.grid_sample(pixel_B1SS.float(), grid, align_corners=False))
+            if pixel_B1SS.device.type != "cpu":
+                return torch.addcmul(self.shift, self._sampled(pixel_B1SS, x_B2, y_B2), self.scale)
+            value_B3DD = self._new(len(pixel_B1SS))
+            for part in self._parts(len(pixel_B1SS)):
+                value_G1DD = self._sampled(pixel_B1SS[part], x_B2[part], y_B2[part])
+                for channel_GDD, scale, shift in self._each_channel(value_B3DD[part]):
+                    torch.add(shift, value_G1DD[:, 0], alpha=scale, out=channel_GDD)
+            return value_B3DD
 
     def draw(self, row_B: Sequence[int] | np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Flips (B,) bool and angles (B,) float64 in radians for these rows in this epoch."""
-        uniform_B2 = np.array([np.random.default_rng([self.seed, epoch, row]).random(2) for row in row_B])
+        """Flips (B,) bool and angles (B,) float64 in radians for these rows in this epoch; see `row_uniforms`."""
+        uniform_B2 = row_uniforms(self.seed, epoch, np.asarray(row_B), 2)
         return uniform_B2[:, 0] < self.horizontal_flip, np.deg2rad((2 * uniform_B2[:, 1] - 1) * self.rotation_degrees)
 
-    def _normalise(self, pixel_B1DD: torch.Tensor) -> torch.Tensor:
-        return pixel_B1DD * self.scale + self.shift
+    def _steps(self, flip_B: np.ndarray, angle_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where one step to the right, and one down, in the output leads in the input: (x, y), (B, 2) float32 each."""
+        ratio = self.image_size / self.resize_size
+        cos, sin = np.cos(angle_B) * ratio, np.sin(angle_B) * ratio
+        right_B2 = np.stack([np.where(flip_B, -cos, cos), np.where(flip_B, -sin, sin)], axis=1)
+        return right_B2.astype(np.float32), np.stack([-sin, cos], axis=1).astype(np.float32)
+
+    def _sampled(self, pixel_B1SS: torch.Tensor, right_B2: torch.Tensor, down_B2: torch.Tensor) -> torch.Tensor:
+        """Grey levels (B, 1, D, D) float32 at the coordinates of `F.affine_grid`, which are a sum of two lines.
+
+        A matrix product of every pixel's coordinates, as there, takes longer than the sampling.
+        """
+        right_B2DD = right_B2[:, :, None, None] * self.axis
+        grid_B2DD = right_B2DD + down_B2[:, :, None, None] * self.axis[:, None]
+        return F.grid_sample(pixel_B1SS.float(), grid_B2DD.permute(0, 2, 3, 1), align_corners=False)
+
+    # On a CPU a batch passes through its caches a few images at a time, and one channel after the other: whole batches
+    # of floats would go through the memory once for each operation.
+
+    def _parts(self, images: int) -> Iterator[slice]:
+        """The batch in parts of a few images, at least one for each thread."""
+        step = max(torch.get_num_threads(), CACHED_PIXELS // self.image_size**2, 1)
+        return (slice(start, start + step) for start in range(0, images, step))
+
+    def _new(self, images: int) -> torch.Tensor:
+        # NumPy asks the system for huge pages where an array is large, which torch does not: a fresh batch of 64
+        # images is written four times as fast.
+        return torch.from_numpy(np.empty((images, 3, self.image_size, self.image_size), np.float32))
+
+    def _each_channel(self, value_G3DD: torch.Tensor) -> Iterator[tuple[torch.Tensor, float, torch.Tensor]]:
+        """Each channel with its scale and shift."""
+        return zip(value_G3DD.unbind(1), self.scale.flatten().tolist(), self.shift.flatten(), strict=True)
 
 
-def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | np.ndarray]:
+def collate(examples: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> Mapping[str, torch.Tensor | np.ndarray]:
     """Rows to a batch: tensors pixel_values (B, 1, S, S) uint8 and labels (B, C) float32 with NaN for unknown.
 
-    The row numbers, "row" (B,) int64, are a NumPy array, which Accelerate leaves on the host.
+    The row numbers, "row" (B,) int64, are a NumPy array, which Accelerate leaves on the host. What a dataset gave as a
+    whole batch is returned as it is.
     """
+    if isinstance(examples, Mapping):
+        return examples
     return {
         "pixel_values": torch.from_numpy(np.stack([example["pixels"] for example in examples])[:, None]),
         "labels": torch.tensor(np.array([example["labels"] for example in examples], dtype=np.float32)),

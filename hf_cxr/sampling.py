@@ -31,7 +31,7 @@ Refused: fewer draws than one batch, labels without an image, options out of ran
 N = training images, C = findings.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -331,6 +331,16 @@ class RepeatedRows:
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         return {**self.dataset[index % len(self.dataset)], "row": index}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Mapping[str, Any]] | Mapping[str, Any]:
+        # A DataLoader asks for a batch at once; the dataset may answer with the rows, or with the batch as a whole.
+        batched = getattr(self.dataset, "__getitems__", None)
+        if batched is None:
+            return [self[index] for index in indices]
+        rows = batched([index % len(self.dataset) for index in indices])
+        if isinstance(rows, Mapping):
+            return {**rows, "row": np.array(indices, dtype=np.int64)}
+        return [{**row, "row": index} for row, index in zip(rows, indices, strict=True)]
 
 
 def _check(holds: bool, name: str, value: Any, wanted: str) -> None:

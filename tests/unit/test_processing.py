@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as functional
 from PIL import Image
 from transformers import AutoImageProcessor
 
@@ -93,6 +94,88 @@ def test_draws_depend_on_seed_epoch_and_row_alone(processor):
     assert 0.4 < flips.mean() < 0.6
     assert np.abs(np.rad2deg(angles)).max() <= 10
     assert np.abs(np.rad2deg(angles)).max() > 9
+
+
+def test_draws_of_a_row_that_is_repeated_differ(processor):
+    angles = PixelProcessor(processor, rotation_degrees=10).draw(np.array([3, 3 + 20, 3 + 40]), 0)[1]
+    assert len(set(angles.tolist())) == 3
+
+
+LEVELS = torch.arange(256, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), ([0.5] * 3, [0.5] * 3), ([0] * 3, [1] * 3)]
+)
+def test_evaluation_is_two_operations_of_every_level_to_the_bit(mean, std):
+    pixels = PixelProcessor(build_image_processor(36, 32, mean=mean, std=std))
+    batch = LEVELS.repeat(7 * 36 * 36 // 256 + 1)[: 7 * 36 * 36].reshape(7, 1, 36, 36)
+    expected = batch[..., 2:34, 2:34].float() * pixels.scale + pixels.shift
+    assert torch.equal(pixels(batch), expected)
+    assert len(expected.unique()) > 256 or mean[0] == mean[1]
+
+
+def augmented_as_before(pixels, batch, rows, epoch):
+    """What `PixelProcessor.augment` was: torch's grid, float images, and three channels in two operations."""
+    flip_B, angle_B = pixels.draw(rows, epoch)
+    ratio = pixels.image_size / pixels.resize_size
+    cos, sin = np.cos(angle_B) * ratio, np.sin(angle_B) * ratio
+    theta = np.zeros((len(angle_B), 2, 3), dtype=np.float32)
+    theta[:, 0, 0], theta[:, 0, 1] = np.where(flip_B, -cos, cos), -sin
+    theta[:, 1, 0], theta[:, 1, 1] = np.where(flip_B, -sin, sin), cos
+    shape = (len(angle_B), 1, pixels.image_size, pixels.image_size)
+    grid = functional.affine_grid(torch.from_numpy(theta), shape, align_corners=False)
+    return functional.grid_sample(batch.float(), grid, align_corners=False) * pixels.scale + pixels.shift
+
+
+@pytest.mark.parametrize(("size", "crop", "images"), [(64, 56, 3), (36, 32, 200), (33, 33, 5), (256, 224, 3)])
+def test_augmentation_is_torchs_grid_but_for_rounding(size, crop, images):
+    processor = build_image_processor(size, crop)
+    pixels = PixelProcessor(processor, horizontal_flip=0.5, rotation_degrees=30, seed=7)
+    rng = np.random.default_rng(0)
+    batch = torch.from_numpy(rng.integers(0, 256, (images, 1, size, size), dtype=np.uint8))
+    rows = rng.integers(0, 10**6, images)
+    actual, expected = pixels.augment(batch, rows, 4), augmented_as_before(pixels, batch, rows, 4)
+    # A coordinate is a sum of two products below 2, in pixels S / 2 times that: two more roundings of 2^-23 move a
+    # point by less than S * 2^-22 pixels, and over one pixel a level changes by at most 255 (in each direction).
+    bound = 2 * size * 2**-22 * 255 * pixels.scale.max().item() + 2**-20
+    assert (actual - expected).abs().max() <= bound
+    assert actual.is_contiguous()
+    assert actual.std() > 0.3
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_image_is_the_same_in_any_batch(processor, threads):
+    pixels = PixelProcessor(processor, horizontal_flip=0.5, rotation_degrees=30)
+    batch = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (90, 1, 64, 64), dtype=np.uint8))
+    rows, before = np.arange(90) * 7, torch.get_num_threads()
+    together, evaluated = pixels.augment(batch, rows, 0), pixels(batch)
+    try:
+        torch.set_num_threads(threads)
+        for part in (slice(0, 1), slice(3, 80), slice(89, 90)):
+            assert torch.equal(pixels.augment(batch[part], rows[part], 0), together[part])
+            assert torch.equal(pixels(batch[part]), evaluated[part])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_batches_share_no_memory(processor):
+    pixels = PixelProcessor(processor, rotation_degrees=30)
+    batch = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 1, 64, 64), dtype=np.uint8))
+    first = pixels.augment(batch, np.array([0, 1]), 0)
+    kept = first.clone()
+    pixels.augment(batch, np.array([0, 1]), 1).zero_()
+    assert torch.equal(first, kept)
+    assert pixels.augment(batch[:0], np.zeros(0, np.int64), 0).shape == pixels(batch[:0]).shape == (0, 3, 56, 56)
+
+
+def test_autocast_changes_nothing(processor):
+    pixels = PixelProcessor(processor, rotation_degrees=30)
+    batch = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 1, 64, 64), dtype=np.uint8))
+    plain = pixels.augment(batch, np.array([0, 1]), 0), pixels(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = pixels.augment(batch, np.array([0, 1]), 0), pixels(batch)
+    assert all(map(torch.equal, plain, within))
 
 
 def test_checkpoint_without_a_processor_takes_imagenets(tmp_path, processor):
@@ -249,3 +332,8 @@ def test_collate_keeps_types_and_unknown_cells():
     assert batch["labels"].dtype == torch.float32
     assert batch["labels"].isnan().tolist() == [[False, True]] * 2
     assert batch["row"].tolist() == [7, 7]
+
+
+def test_collate_passes_a_ready_batch_on():
+    batch = {"pixel_values": torch.zeros(2, 1, 8, 8), "labels": torch.zeros(2, 1), "row": np.arange(2)}
+    assert collate(batch) is batch

@@ -6,6 +6,7 @@ bytes: a path in one of their cells, as Arrow and Parquet allow it, is not opene
 N = images, C = findings, S = working side in pixels.
 """
 
+import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_cxr.data.images.grey import read_grey, resize_grey
+from hf_cxr.data.images.mapped import MappedImages
+from hf_cxr.data.schema import label_matrix
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_absent_bytes(
@@ -105,6 +110,9 @@ class DecodedImages:
 
     A row is {"pixels": uint8 (S, S), "labels": float32 (C,), "row": its number}.
 
+    Several rows at once (``__getitems__``, which a DataLoader calls) are a list of these. For a prepared split they
+    are the whole batch in the form of `processing.collate`, read from the memory map: the same pixels, not decoded.
+
     Args:
         dataset: of the schema, with its image column.
         size: working side S in pixels; the image is resized to S x S as the image processor does it.
@@ -121,11 +129,27 @@ class DecodedImages:
         columns = dataset.select_columns(["image", "labels", "image_id"])
         self.rows = columns.cast_column("image", datasets.Image(decode=False))
         self.size, self.resample, self.left_out = size, resample, frozenset(left_out)
-        if "perceptual_hash" in dataset.column_names and len(dataset) and dataset[0]["image"].size != (size, size):
+        self.mapped = self.label_NC = None
+        if "perceptual_hash" in dataset.column_names and len(dataset):
+            self._map(dataset[0]["image"].size)
+
+    def _map(self, prepared: tuple[int, int]) -> None:
+        """Read batches from the memory map from now on, if the images of this prepared split are stored for it."""
+        size = self.size
+        if prepared != (size, size):
             raise ValueError(
-                f"the images were prepared at {dataset[0]['image'].size} pixels but {size} x {size} are needed; "
+                f"the images were prepared at {prepared} pixels but {size} x {size} are needed; "
                 "resizing twice does not give the same pixels as resizing once: prepare them again at this size"
             )
+        mapped = MappedImages(self.rows, size)
+        if len(mapped.read(np.zeros(1, np.int64), np.empty((1, size, size), np.uint8))):
+            logger.info(
+                "the prepared images are stored in the form of another version: each is decoded when it is read, "
+                "which is slower; hf-cxr prepare with another --out writes them in today's form"
+            )
+            return
+        self.mapped, self.label_NC = mapped, label_matrix(self.rows)
+        self.label_NC[list(self.left_out)] = np.nan
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -140,3 +164,19 @@ class DecodedImages:
             "labels": np.array(example["labels"], dtype=np.float32),
             "row": row,
         }
+
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]] | dict[str, Any]:
+        if self.mapped is None:
+            return [self[row] for row in rows]
+        import torch  # here: processes that only read tables or decode images do without it
+
+        row_B = np.array(rows, dtype=np.int64)
+        pixel_BSS = np.empty((len(row_B), self.size, self.size), np.uint8)
+        # Whatever is not stored as it should be is decoded, or refused, as a single row is.
+        for place in self.mapped.read(row_B, pixel_BSS).tolist():
+            if rows[place] not in self.left_out:
+                pixel_BSS[place] = self[rows[place]]["pixels"]
+        if self.left_out:
+            pixel_BSS[[row in self.left_out for row in rows]] = 0
+        pixel_B1SS, label_BC = torch.from_numpy(pixel_BSS)[:, None], torch.from_numpy(self.label_NC[row_B])
+        return {"pixel_values": pixel_B1SS, "labels": label_BC, "row": row_B}
