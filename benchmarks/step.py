@@ -1,0 +1,439 @@
+"""The training step and the forward pass of a Swin: stock transformers, timm, and this package's fast pass.
+
+Forward, binary cross-entropy, backward and AdamW on one random batch, without data loading.
+
+    python benchmarks/step.py --model tiny --batch 8                       # one CPU thread, bf16 autocast
+    python benchmarks/step.py --model tiny --batch 8 --precision fp32 --mode predict
+    python benchmarks/step.py --model base --batch 32 --memory             # what the backward pass keeps
+    python benchmarks/step.py --model base --batch 32 128 --device cuda    # every arm also compiled and captured
+    python benchmarks/step.py --attention                                  # the kernels of one window attention
+
+On CPU the arms are processes of their own (`arms.py`). On CUDA they share one process and take turns; time is by CUDA
+events, and peak memory is what a step allocates beyond weights, gradients and optimizer state. The share is of the
+rate of a matrix product of 8,192 x 8,192 x 8,192 in the same precision, with the products that the stock model needs.
+
+timm is left out if it is not installed.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+import peers
+from arms import parser_of_arms, run_arms
+
+MODELS = {
+    "tiny": {
+        "image_size": 224,
+        "embed_dim": 96,
+        "depths": [2, 2, 6, 2],
+        "num_heads": [3, 6, 12, 24],
+        "window_size": 7,
+    },
+    "base": {
+        "image_size": 224,
+        "embed_dim": 128,
+        "depths": [2, 2, 18, 2],
+        "num_heads": [4, 8, 16, 32],
+        "window_size": 7,
+    },
+    "quickstart": {
+        "image_size": 64,
+        "embed_dim": 32,
+        "depths": [1, 2, 2],
+        "num_heads": [2, 4, 8],
+        "window_size": 4,
+        "use_absolute_embeddings": True,
+    },
+    "nih_small": {
+        "image_size": 112,
+        "embed_dim": 48,
+        "depths": [2, 2, 2],
+        "num_heads": [2, 4, 8],
+        "window_size": 7,
+        "use_absolute_embeddings": True,
+    },
+}
+LABELS = 14
+# arm -> model, AdamW fused; the reference is what the package ran on before it had a fast pass
+TRAINING = {
+    "stock SDPA": ("sdpa", False),
+    "stock SDPA, fused AdamW": ("sdpa", True),
+    "stock eager": ("eager", False),
+    "stock eager, fused AdamW": ("eager", True),
+    "timm": ("timm", False),
+    "timm, fused AdamW": ("timm", True),
+    "fast": ("fast", False),
+    "fast, fused AdamW": ("fast", True),
+}
+PREDICTION = {"stock SDPA": "sdpa", "stock eager": "eager", "timm": "timm", "fast": "fast"}
+REFERENCE = "stock SDPA"
+
+
+def parse() -> argparse.Namespace:
+    parser = parser_of_arms(__doc__)
+    parser.add_argument("--model", choices=MODELS, default="tiny")
+    parser.add_argument("--batch", type=int, nargs="+", default=[8], help="images in a batch; several on CUDA")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="bf16 is autocast")
+    parser.add_argument("--mode", choices=["train", "predict"], default="train")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--steps", type=int, default=1, help="steps of a round")
+    parser.add_argument("--drop_path", type=float, default=0.0, help="rate of stochastic depth")
+    parser.add_argument(
+        "--how",
+        nargs="+",
+        choices=HOW,
+        default=list(HOW),
+        help="on CUDA: as written, captured as one CUDA graph, compiled, compiled with CUDA graphs, and autotuned",
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="bytes that the forward pass keeps for the backward pass"
+    )
+    parser.add_argument("--attention", action="store_true", help="the kernels of one window attention, alone")
+    return parser.parse_args()
+
+
+def build(kind: str, args: argparse.Namespace):
+    """(model, function from pixels to logits, parameters) of an arm, on the CPU, in training mode."""
+    import torch
+
+    torch.manual_seed(0)
+    sizes = MODELS[args.model]
+    if kind == "timm":
+        from timm.models.swin_transformer import SwinTransformer
+
+        model = SwinTransformer(
+            img_size=sizes["image_size"],
+            window_size=sizes["window_size"],
+            embed_dim=sizes["embed_dim"],
+            depths=tuple(sizes["depths"]),
+            num_heads=tuple(sizes["num_heads"]),
+            num_classes=LABELS,
+            drop_path_rate=args.drop_path,
+        )
+        return model.train(), model
+    from transformers import SwinConfig, SwinForImageClassification
+
+    from hf_cxr.models.attention import use_attention
+
+    model = SwinForImageClassification(SwinConfig(num_labels=LABELS, drop_path_rate=args.drop_path, **sizes)).train()
+    use_attention(model, kind, training=True)
+    return model, lambda pixels: model(pixel_values=pixels).logits
+
+
+def batch_of(size: int, images: int, device: str):
+    """(pixels (B, 3, S, S), targets (B, C)) of one seed."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(images, 3, size, size, generator=generator)
+    targets = (torch.rand(images, LABELS, generator=generator) < 0.1).float()
+    return pixels.to(device), targets.to(device)
+
+
+def loss_of(logits, targets):
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    return binary_cross_entropy_with_logits(logits.float(), targets)
+
+
+def autocast(args: argparse.Namespace):
+    import torch
+
+    return torch.autocast(args.device, torch.bfloat16, enabled=args.precision == "bf16", cache_enabled=True)
+
+
+def worker(kind: str, fused: bool, args: argparse.Namespace) -> Callable[[], int]:
+    """One arm on the CPU."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    model, logits_of = build(kind, args)
+    images = args.batch[0]
+    pixels, targets = batch_of(MODELS[args.model]["image_size"], images, "cpu")
+    if args.mode == "predict":
+        model.eval()
+
+        def predict() -> int:
+            with torch.inference_mode(), autocast(args):
+                for _ in range(args.steps):
+                    logits_of(pixels)
+            return images * args.steps
+
+        return predict
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.02, fused=fused or None)
+
+    def train() -> int:
+        for _ in range(args.steps):
+            with autocast(args):
+                logits = logits_of(pixels)
+            loss_of(logits, targets).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return images * args.steps
+
+    return train
+
+
+def kept_bytes(kind: str, args: argparse.Namespace) -> int:
+    """Bytes that the forward pass keeps for the backward pass, each storage once, without weights."""
+    import torch
+
+    model, logits_of = build(kind, args)
+    pixels, targets = batch_of(MODELS[args.model]["image_size"], args.batch[0], "cpu")
+    weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with autocast(args):
+            logits = logits_of(pixels)
+        loss = loss_of(logits, targets)
+    del loss
+    return sum(kept.values())
+
+
+def print_memory(args: argparse.Namespace) -> None:
+    print(f"\n**Kept for the backward pass: {args.model}, batch {args.batch[0]}, {args.precision}**\n")
+    print("| arm | MiB | times fast |\n|---|---|---|")
+    found = {}
+    for name, kind in (("fast", "fast"), ("timm", "timm"), ("stock SDPA", "sdpa"), ("stock eager", "eager")):
+        try:
+            found[name] = kept_bytes(kind, args) / 2**20
+        except ImportError as error:
+            print(f"| {name} | left out: {error} | |")
+        else:
+            print(f"| {name} | {found[name]:,.0f} | {found[name] / found['fast']:.2f} |")
+
+
+def flops_of_image(args: argparse.Namespace) -> float:
+    """Floating-point operations of the stock model's matrix products for one image: forward, or a training step."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model, logits_of = build("eager", args)
+        pixels = torch.randn(1, 3, *[MODELS[args.model]["image_size"]] * 2)
+        with FlopCounterMode(display=False) as counter:
+            logits = logits_of(pixels)
+            if args.mode == "train":
+                logits.sum().backward()
+    return counter.get_total_flops()
+
+
+def matrix_rate(args: argparse.Namespace) -> float:
+    """Floating-point operations a second of a large matrix product in the arms' precision."""
+    import torch
+
+    n = 8192 if args.device == "cuda" else 2048
+    dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
+    a, b = (torch.randn(n, n, device=args.device, dtype=dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(12):
+        seconds = seconds_of(lambda: a @ b, 5, args.device)
+        best = max(best, 2 * n**3 * 5 / seconds)
+    return best
+
+
+def seconds_of(work: Callable, times: int, device: str) -> float:
+    """Seconds that ``times`` calls take: by CUDA events, or CPU time."""
+    import torch
+
+    if device == "cpu":
+        start = time.process_time()
+        for _ in range(times):
+            work()
+        return time.process_time() - start
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    for _ in range(times):
+        work()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000
+
+
+def as_written(step: Callable) -> Callable:
+    return step
+
+
+def captured(step: Callable) -> Callable:
+    """The whole step as one CUDA graph."""
+    import torch
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+# how -> (torch.compile's mode for the model, or None; what is done with the step)
+HOW = {
+    "written": (None, as_written),
+    "graph": (None, captured),
+    "compiled": ("default", as_written),
+    "compiled-graph": ("default", captured),
+    "autotuned": ("max-autotune-no-cudagraphs", captured),
+}
+
+
+def cuda_step(kind: str, fused: bool, how: str, images: int, args: argparse.Namespace) -> Callable[[], None]:
+    import torch
+
+    model, logits_of = build(kind, args)
+    model.to("cuda").train(args.mode == "train")
+    mode, finish = HOW[how]
+    pixels, targets = batch_of(MODELS[args.model]["image_size"], images, "cuda")
+    if mode is not None:
+        torch._dynamo.reset()
+        logits_of = torch.compile(logits_of, mode=mode, dynamic=False)
+    # Within a graph a cast weight must not be kept from one step to the next.
+    context = partial(torch.autocast, "cuda", torch.bfloat16, enabled=args.precision == "bf16", cache_enabled=True)
+    if args.mode == "predict":
+
+        def predict() -> None:
+            with torch.no_grad(), context():
+                logits_of(pixels)
+
+        step = predict
+    else:
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=1e-4, weight_decay=0.02, fused=fused or None, capturable=finish is captured
+        )
+
+        def train() -> None:
+            with context():
+                logits = logits_of(pixels)
+            loss_of(logits, targets).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        step = train
+    for _ in range(3):
+        step()
+    return finish(step)
+
+
+def run_cuda(images: int, args: argparse.Namespace) -> None:
+    import torch
+    import transformers
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    rate, flops = matrix_rate(args), flops_of_image(args)
+    print(f"\n**{args.model}, batch {images}, {args.precision}, {args.mode}** ({torch.cuda.get_device_name()})")
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}; {args.rounds} rounds in turns")
+    print(f"matrix products: {rate / 1e12:.0f} TFLOP/s; the model: {flops / 1e9:.1f} GFLOP an image\n", flush=True)
+    table = {name: pair for name, pair in TRAINING.items() if "fused" in name or name == REFERENCE}
+    if args.mode == "predict":
+        table = {name: (kind, False) for name, kind in PREDICTION.items()}
+    steps, memory, left_out = {}, {}, {}
+    for how in args.how:
+        for name, (kind, fused) in table.items():
+            arm = name if how == "written" else f"{name}, {how}"
+            if args.only and name not in args.only and name != REFERENCE:
+                continue
+            if how != "written" and name == REFERENCE and args.mode == "train":
+                continue  # the same as the one with fused AdamW, up to the optimizer
+            try:
+                step = cuda_step(kind, fused, how, images, args)
+                torch.cuda.synchronize()
+                resident = torch.cuda.memory_allocated()
+                torch.cuda.reset_peak_memory_stats()
+                step()
+                torch.cuda.synchronize()
+                memory[arm] = (torch.cuda.max_memory_allocated() - resident) / 2**30
+                steps[arm] = step
+            except Exception as error:
+                left_out[arm] = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+            torch.cuda.empty_cache()
+    rates = {arm: [] for arm in steps}
+    for _ in range(args.rounds):
+        for arm, step in steps.items():
+            rates[arm].append(images * args.steps / seconds_of(step, args.steps, "cuda"))
+    print(f"| arm | images/s: median (best) | times {REFERENCE}: median (range) | matrix rate | GiB a step |")
+    print("|---|---|---|---|---|")
+    for arm, own in rates.items():
+        ratios = [a / b for a, b in zip(own, rates[REFERENCE], strict=True)]
+        median = statistics.median(own)
+        print(
+            f"| {arm} | {median:,.0f} ({max(own):,.0f}) | {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
+            f"{max(ratios):.2f}) | {100 * median * flops / rate:.0f} % | {memory[arm]:.1f} |"
+        )
+    for arm, error in left_out.items():
+        print(f"| {arm} | left out: {error} | | | |")
+    steps.clear()
+    torch.cuda.empty_cache()
+
+
+def print_attention(args: argparse.Namespace) -> None:
+    """Milliseconds of each kernel of one window attention: forward, and forward and backward."""
+    import torch
+
+    from hf_cxr.models.window_attention import KERNELS
+
+    torch.set_num_threads(args.threads)
+    sizes, dtype = MODELS[args.model], torch.bfloat16 if args.precision == "bf16" else torch.float32
+    print(f"\n**One window attention: {args.model}, batch {args.batch[0]}, {args.precision}, {args.device}**\n")
+    print("| stage | kernel | forward, ms | forward and backward, ms |\n|---|---|---|---|")
+    for number, heads in enumerate(sizes["num_heads"]):
+        area, width = sizes["window_size"] ** 2, sizes["embed_dim"] * 2**number // heads
+        windows = (sizes["image_size"] // 4 // 2**number) ** 2 // area
+        shape = (args.batch[0] * windows, area, 3, heads, width)
+        qkv = torch.randn(shape, device=args.device, dtype=dtype, requires_grad=True)
+        bias = torch.randn(heads, area, area, device=args.device, requires_grad=True)
+        mask = torch.zeros(windows, area, area, device=args.device) if windows > 1 else None
+        for name, kernel in KERNELS.items():
+            forward = partial(kernel, qkv, bias, mask, width**-0.5)
+            try:
+                gradient = torch.randn_like(forward())
+                both = best_ms(lambda: forward().backward(gradient), args.device)  # noqa: B023
+                with torch.no_grad():
+                    alone = best_ms(forward, args.device)
+            except Exception as error:
+                print(f"| {number + 1} | {name} | left out: {type(error).__name__}: {str(error)[:60]} | |")
+                continue
+            print(f"| {number + 1} | {name} | {alone:.3f} | {both:.3f} |")
+
+
+def best_ms(work: Callable, device: str) -> float:
+    work()
+    return 1000 * min(seconds_of(work, 5, device) / 5 for _ in range(4))
+
+
+def main() -> None:
+    args = parse()
+    with suppress(ImportError):
+        peers.allow_torchvision()  # where it is installed, transformers imports it
+    if args.attention:
+        print_attention(args)
+    elif args.memory:
+        print_memory(args)
+    elif args.device == "cuda":
+        for images in args.batch:
+            run_cuda(images, args)
+    else:
+        if args.mode == "train":
+            arms = {name: partial(worker, *pair, args) for name, pair in TRAINING.items()}
+        else:
+            arms = {name: partial(worker, kind, False, args) for name, kind in PREDICTION.items()}
+        title = f"{args.model}, batch {args.batch[0]}, {args.precision}, {args.mode}"
+        run_arms(arms, reference=REFERENCE, title=title, args=args)
+
+
+if __name__ == "__main__":
+    main()

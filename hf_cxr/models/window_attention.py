@@ -1,0 +1,145 @@
+"""Attention within windows, with a learnt bias and a mask of each window, by the kernel that the device is fastest with.
+
+`window_attention` computes softmax(scale * q k^T + bias + mask) v for every window and head. Its kernels, in `KERNELS`,
+give the same values up to rounding:
+
+- ``matrix``: batched matrix products with a backward pass of its own. It keeps q, k, v and the probabilities.
+- ``sdpa``: `torch.nn.functional.scaled_dot_product_attention`.
+- ``triton``: one fused kernel for CUDA, see `triton_window_attention`.
+
+W = windows of all images, image by image; A = tokens of a window; H = heads; D = channels of a head.
+"""
+
+import importlib.util
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+
+TRITON_WIDTHS = (16, 32, 64)  # D
+TRITON_AREA = 256  # most of A
+
+
+def kernel_of(device: str, dtype: torch.dtype, area: int, width: int, dropout: float = 0.0) -> str:
+    """The kernel that `window_attention` takes: a key of `KERNELS`.
+
+    Args:
+        device: type of the device, such as "cuda".
+        dtype: that the products are computed in.
+        area: A.
+        width: D.
+        dropout: share of the probabilities that is dropped; only ``matrix`` can.
+    """
+    if device != "cuda" or dropout > 0:
+        # CPU, forward and backward in ms on one thread, 512 windows of 49 tokens with 3 heads of 32 channels: matrix 37
+        # in bf16, SDPA 98 (it takes its general path, in float32, as the bias needs a gradient). Forward alone: 20
+        # against 30. benchmarks/step.py --attention prints both.
+        return "matrix"
+    half = dtype in (torch.bfloat16, torch.float16)
+    if half and area <= TRITON_AREA and width in TRITON_WIDTHS and _triton_is_here():
+        return "triton"
+    return "sdpa"
+
+
+def window_attention(
+    qkv: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None, scale: float, dropout: float = 0.0
+) -> torch.Tensor:
+    """Attention of each window's tokens to one another, (W, A, H * D) in the dtype of ``qkv``.
+
+    Differentiable in ``qkv`` and ``bias``.
+
+    Args:
+        qkv: (W, A, 3, H, D) contiguous, queries, keys and values as one projection gives them. W = images * windows of
+            an image, and the window of the image is the faster index.
+        bias: (H, A, A) float32, added to the scores.
+        mask: (windows of an image, A, A) float32, 0 or -100, added to the scores of that window in every image; None
+            if nothing is masked.
+        scale: that the products of queries and keys are multiplied with.
+        dropout: share of the probabilities that is dropped, 0 to 1.
+    """
+    kernel = kernel_of(qkv.device.type, qkv.dtype, qkv.shape[1], qkv.shape[-1], dropout)
+    if kernel == "matrix":
+        return matrix_attention(qkv, bias, mask, scale, dropout)
+    return KERNELS[kernel](qkv, bias, mask, scale)
+
+
+def matrix_attention(
+    qkv: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None, scale: float, dropout: float = 0.0
+) -> torch.Tensor:
+    """`window_attention` by batched matrix products; arguments and result are the same."""
+    if dropout == 0:
+        return _MatrixAttention.apply(qkv, bias, mask, scale)
+    W, A, _, H, D = qkv.shape
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (W, H, A, D)
+    scores = query @ key.mT * scale + _added(bias, mask, W)
+    probabilities = functional.dropout(scores.softmax(-1, dtype=torch.float32).to(qkv.dtype), dropout)
+    return (probabilities @ value).transpose(1, 2).reshape(W, A, H * D)
+
+
+def sdpa_attention(qkv: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
+    """`window_attention` by torch's `scaled_dot_product_attention`; arguments and result are the same."""
+    W, A, _, H, D = qkv.shape
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (W, H, A, D)
+    added = _added(bias, mask, W).to(qkv.dtype)
+    out = functional.scaled_dot_product_attention(query, key, value, attn_mask=added, scale=scale)
+    return out.transpose(1, 2).reshape(W, A, H * D)
+
+
+def triton_attention(qkv: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
+    """`window_attention` by one fused kernel; arguments and result are the same."""
+    from hf_cxr.models.triton_window_attention import triton_window_attention
+
+    return triton_window_attention(qkv, bias, mask, scale)
+
+
+KERNELS: dict[str, Callable] = {"matrix": matrix_attention, "sdpa": sdpa_attention, "triton": triton_attention}
+
+
+def _added(bias: torch.Tensor, mask: torch.Tensor | None, W: int) -> torch.Tensor:
+    """What is added to the scores, (1 or W, H, A, A)."""
+    if mask is None:
+        return bias[None]
+    of_image = bias[None] + mask[:, None]  # (windows, H, A, A)
+    return of_image.expand(W // len(mask), *of_image.shape).reshape(W, *bias.shape)
+
+
+class _MatrixAttention(torch.autograd.Function):
+    """Attention by batched products over (W * H); the gradient is written in the layout of ``qkv`` at once."""
+
+    @staticmethod
+    def forward(ctx, qkv, bias, mask, scale):
+        W, A, _, H, D = qkv.shape
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).contiguous().view(3, W * H, A, D).unbind(0)
+        added = bias[None] if mask is None else bias[None] + mask[:, None]  # (1 or windows, H, A, A)
+        added = added.to(qkv.dtype).expand(W // len(added), *added.shape).reshape(W * H, A, A)
+        probabilities = torch.baddbmm(added, query, key.mT, alpha=scale).softmax(-1)
+        ctx.scale, ctx.heads = scale, H
+        ctx.save_for_backward(query, key, value, probabilities)
+        out = torch.bmm(probabilities, value)
+        return out.view(W, H, A, D).transpose(1, 2).reshape(W, A, H * D)
+
+    @staticmethod
+    def backward(ctx, grad):
+        query, key, value, probabilities = ctx.saved_tensors
+        WH, A, D = query.shape
+        H = ctx.heads
+        W = WH // H
+        grad = grad.view(W, A, H, D).transpose(1, 2).reshape(WH, A, D)
+        grad_value = torch.bmm(probabilities.mT, grad)
+        grad_scores = softmax_gradient(torch.bmm(grad, value.mT), probabilities)
+        grad_query = torch.bmm(grad_scores, key) * ctx.scale
+        grad_key = torch.bmm(grad_scores.mT, query) * ctx.scale
+        grad_qkv = torch.stack(
+            [part.view(W, H, A, D).transpose(1, 2) for part in (grad_query, grad_key, grad_value)], 2
+        )
+        grad_bias = grad_scores.view(W, H, A, A).sum(0, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        return grad_qkv, grad_bias, None, None
+
+
+def softmax_gradient(grad: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    """The gradient of the scores, from that of their softmax over the last dimension; both (..., A)."""
+    return torch.ops.aten._softmax_backward_data(grad, probabilities, -1, probabilities.dtype)
+
+
+def _triton_is_here() -> bool:
+    return importlib.util.find_spec("triton") is not None
