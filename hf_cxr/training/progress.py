@@ -9,6 +9,7 @@ one line on standard error, and only where that is a terminal.
 """
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -167,6 +168,8 @@ class TrainingBar(TrainerCallback):
 
     def on_evaluate(self, args, state, control, **kwargs):
         self._batches = 0
+        if self.bar is not None:
+            self._describe(state)
 
     def on_train_end(self, args, state, control, **kwargs):
         if self.bar is not None:
@@ -174,7 +177,7 @@ class TrainingBar(TrainerCallback):
             self.bar = None
 
     def _describe(self, state: TrainerState) -> None:
-        self.bar.desc = f"epoch {min(int(state.epoch or 0) + 1, state.num_train_epochs)}/{state.num_train_epochs}"
+        self.bar.desc = f"epoch {max(1, math.ceil(state.epoch or 0))}/{state.num_train_epochs}"
         parts = [] if self._loss is None else [f"loss {self._loss:.4f}"]
         if self.clock.seconds:
             parts.append(f"{speed_words(self.clock.images / self.clock.seconds)} images/s")
@@ -250,12 +253,13 @@ def is_best(value: float | None, past: Sequence[float], *, greater: bool) -> boo
 
 
 def speed_words(images_per_second: float) -> str:
-    """Three significant figures below 100, whole images above.
+    """About three significant figures.
 
-    >>> speed_words(3.2049), speed_words(1234.5)
-    ('3.2', '1,234')
+    >>> speed_words(3.2049), speed_words(72), speed_words(1234.5)
+    ('3.20', '72.0', '1,234')
     """
-    return f"{images_per_second:.3g}" if images_per_second < 100 else f"{images_per_second:,.0f}"
+    digits = 2 if images_per_second < 10 else 1 if images_per_second < 100 else 0
+    return f"{images_per_second:,.{digits}f}"
 
 
 def time_words(seconds: float) -> str:

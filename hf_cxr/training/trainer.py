@@ -229,7 +229,9 @@ class CXRTrainer(Trainer):
         """The model as training runs it, in bfloat16 if that does; prepared here if there was no training."""
         if not self.accelerator._models:
             whole = self.is_fsdp_enabled and not self.args.torch_compile
-            prepare = self.accelerator.prepare if whole else partial(self.accelerator.prepare_model, evaluation_mode=True)
+            prepare = (
+                self.accelerator.prepare if whole else partial(self.accelerator.prepare_model, evaluation_mode=True)
+            )
             self.model_wrapped = prepare(self.model)
             if self.is_fsdp_enabled:
                 self.model = self.model_wrapped
