@@ -53,10 +53,11 @@ MODELS = {
 
 def build(args, flags, **training):
     """A `CXRTrainer` on the images of the config; small training sets are repeated to ``--images``."""
+    from dataclasses import replace
+
     import datasets
     import torch
     import yaml
-    from dataclasses import replace
 
     from hf_cxr.config import parse_arguments
     from hf_cxr.processing import PixelProcessor, image_processor_for

@@ -26,7 +26,7 @@ class TerminalHandler(logging.StreamHandler):
 class TerminalFormatter(logging.Formatter):
     """``TIME message`` for what this package reports; a warning is called one, and another package is named."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         words = [] if record.levelno == logging.INFO else [record.levelname.lower()]
         if record.name.split(".")[0] != "hf_cxr":
             words.append(f"({record.name})")

@@ -4,8 +4,8 @@
      1/14      0.0496     0.0443      0.631   0.145       334     10.5 *
      2/14      0.0441     0.0418      0.702   0.189       338     10.2 *
 
-A row is a line of this module's logger, so a terminal, run.log and the log of a batch job all have the same. The bar is
-one line on standard error, and only where that is a terminal.
+A row is a line of this module's logger, so a terminal, run.log and the log of a batch job all have the same. The bar
+is one line on standard error, and only where that is a terminal.
 """
 
 import logging

@@ -8,7 +8,6 @@ B = images, C = findings, S = resized side in pixels.
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,11 +227,10 @@ class CXRTrainer(Trainer):
     def _evaluated_model(self) -> torch.nn.Module:
         """The model as training runs it, in bfloat16 if that does; prepared here if there was no training."""
         if not self.accelerator._models:
-            whole = self.is_fsdp_enabled and not self.args.torch_compile
-            prepare = (
-                self.accelerator.prepare if whole else partial(self.accelerator.prepare_model, evaluation_mode=True)
-            )
-            self.model_wrapped = prepare(self.model)
+            if self.is_fsdp_enabled and not self.args.torch_compile:
+                self.model_wrapped = self.accelerator.prepare(self.model)
+            else:
+                self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
             if self.is_fsdp_enabled:
                 self.model = self.model_wrapped
         return self.model.eval()
@@ -241,7 +239,7 @@ class CXRTrainer(Trainer):
         """Rows (M,), logits (M, C) and labels (M, C), float32, of this process."""
         self.callback_handler.eval_dataloader = dataloader
         batches = []
-        # In one autocast context the weights are cast once. FSDP gathers weights, which inference mode would not allow.
+        # In one autocast context the weights are cast once. Inference mode does not let FSDP gather weights.
         with torch.no_grad() if self.is_fsdp_enabled else torch.inference_mode(), self.accelerator.autocast():
             for inputs in dataloader:
                 inputs = self._prepare_inputs(inputs)
