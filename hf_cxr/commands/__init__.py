@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from hf_cxr.commands.errors import DEBUG, report_error, run_guarded
+from hf_cxr.commands.terminal import TerminalHandler
 
 __all__ = ["COMMANDS", "main", "report_error", "run_command", "set_up_terminal"]
 
@@ -42,11 +43,7 @@ def set_up_terminal(*, main_process: bool = True) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of reading and writing weights, a line each; the Trainer's own bar stays
-    logging.basicConfig(
-        level=logging.INFO if main_process else logging.ERROR,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    logging.basicConfig(level=logging.INFO if main_process else logging.ERROR, handlers=[TerminalHandler()])
     for noisy in ("httpx", "httpx2", "matplotlib", "absl"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

@@ -17,6 +17,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 import hf_cxr
 from hf_cxr.config import CXRTrainingArguments, RunArguments
 from hf_cxr.data import DecodedImages, Source, StreamedImages, is_streamed, label_matrix
+from hf_cxr.data.images.held import held
 from hf_cxr.evaluation import headline_metrics
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.labels import LabelSpace
@@ -186,7 +187,8 @@ def open_images(args: RunArguments, pixels: PixelProcessor, data: RunData, seed:
     training, splits, size = args.training, data.splits, (pixels.resize_size, pixels.resample)
     if not is_streamed(splits["train"]):
         train = DecodedImages(splits["train"], *size, left_out=data.left_out.get("train", ()))
-        return train, DecodedImages(splits["validation"], *size)
+        workers = training.dataloader_num_workers
+        return held(train, workers), held(DecodedImages(splits["validation"], *size), workers)
     share = {"processes": training.world_size, "process": training.process_index}
     train = StreamedImages(
         splits["train"],

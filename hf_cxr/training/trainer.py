@@ -5,23 +5,31 @@ The loss, the sampler and the pixel processing are passed in. Each override says
 B = images, C = findings, S = resized side in pixels.
 """
 
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.data_loader import DataLoaderShard
-from torch.utils.data import IterableDataset, Sampler
-from transformers import EvalPrediction, Trainer, TrainerCallback
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+from transformers import EvalPrediction, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
+from transformers.trainer_utils import (
+    EvalLoopOutput,
+    IntervalStrategy,
+    SaveStrategy,
+    denumpify_detensorize,
+    rotate_checkpoints,
+)
 
 from hf_cxr.evaluation import modern_figures
 from hf_cxr.processing import PixelProcessor, collate
 from hf_cxr.training.checkpoints import CHECKSUMS, best_checkpoint, check_whole, seal
+from hf_cxr.training.progress import LossMean, StepClock, TrainingBar, TrainingTable
 
 
 class CXRTrainer(Trainer):
@@ -71,8 +79,12 @@ class CXRTrainer(Trainer):
             )
         self.loss.to(self.args.device)
         self.pixels.to(self.args.device)
-        self.clock = StepClock()
-        self.add_callback(self.clock)
+        # A batch goes to the device while the device still works on the one before: without it, every step would wait
+        # for the end of the last.
+        self.accelerator.dataloader_config.non_blocking = True
+        self.clock, self.losses = StepClock(), LossMean(self._mean_of_processes)
+        self._parameters, self._steps_in_epoch = None, None
+        self._show_progress()
         if sampler is not None:
             self.add_callback(_SamplerEpoch(sampler))
         if average is not None:
@@ -84,6 +96,18 @@ class CXRTrainer(Trainer):
         # The Trainer puts the whole model into training mode before each step. In a frozen part, stochastic depth
         # would only add noise to weights that cannot adapt.
         self._frozen = [part for part in self.model.children() if _is_frozen(part)]
+
+    def _show_progress(self) -> None:
+        # The Trainer's own bar prints each log entry as a dictionary.
+        for callback in (ProgressCallback, PrinterCallback):
+            self.remove_callback(callback)
+        self.add_callback(self.clock)
+        self.add_callback(TrainingTable(self.clock, self.losses))
+        if not self.args.disable_tqdm:
+            self.add_callback(TrainingBar(self.clock))
+
+    def _mean_of_processes(self, value: torch.Tensor) -> torch.Tensor:
+        return self.accelerator.gather(value).mean() if self.args.world_size > 1 else value
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler[int] | None:
         # The sampler is passed in: which images an epoch draws is one of the long-tail methods.
@@ -97,6 +121,7 @@ class CXRTrainer(Trainer):
         return DataLoaderShard(
             dataset,
             device=self.args.device,
+            _non_blocking=True,
             batch_size=batch_size,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
@@ -127,6 +152,31 @@ class CXRTrainer(Trainer):
         items = sum(self.loss.count_items(batch["labels"]) for batch in batch_samples).to(device)
         return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        # The mean over an epoch is shown; the Trainer keeps the mean since the last log entry alone.
+        loss = super().training_step(*args, **kwargs)
+        self.losses.add(loss, last=self.accelerator.sync_gradients)
+        return loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        # The Trainer walks through all modules and parameters to count them, in every step.
+        if self._parameters is None:
+            self._parameters = self.model.num_parameters(exclude_embeddings=True)
+        return 6 * inputs["pixel_values"].numel() * self._parameters
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | float | None = None):
+        # Without clipping, the norm is only for the log; the Trainer computes it in every step all the same.
+        if grad_norm is None and not self._logs_this_step():
+            return None
+        return super()._get_grad_norm(model, grad_norm)
+
+    def _logs_this_step(self) -> bool:
+        step, strategy = self.state.global_step + 1, self.args.logging_strategy
+        if strategy == IntervalStrategy.EPOCH:
+            return step % self._steps_in_epoch == 0 or step == self.state.max_steps
+        every = strategy == IntervalStrategy.STEPS and step % self.state.logging_steps == 0
+        return every or (self.args.logging_first_step and step == 1)
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -151,14 +201,62 @@ class CXRTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        self._steps_in_epoch = kwargs["num_update_steps_per_epoch"]
         # A run that stopped early has no step left when it is resumed; the Trainer would take one more.
         if not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any):
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        # The Trainer's own loop waits for the device and for all processes several times a batch, to gather logits,
+        # labels and their shapes, and casts the weights anew for each batch. Here all of it is done once. There is no
+        # mean of the batches' losses: it would depend on how the set is split into batches when cells are unknown.
         # The weights that are measured must be those that are saved: the average, if there is one.
         with self._averaged_weights():
-            return super().evaluation_loop(*args, **kwargs)
+            logits, labels = self._gathered(*self._predicted(self._evaluated_model(), dataloader))
+            metrics = self.compute_metrics(EvalPrediction(predictions=logits, label_ids=labels))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in denumpify_detensorize(metrics).items()}
+        return EvalLoopOutput(predictions=logits, label_ids=labels, metrics=metrics, num_samples=len(logits))
+
+    def _evaluated_model(self) -> torch.nn.Module:
+        """The model as training runs it, in bfloat16 if that does; prepared here if there was no training."""
+        if not self.accelerator._models:
+            if self.is_fsdp_enabled and not self.args.torch_compile:
+                self.model_wrapped = self.accelerator.prepare(self.model)
+            else:
+                self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
+            if self.is_fsdp_enabled:
+                self.model = self.model_wrapped
+        return self.model.eval()
+
+    def _predicted(self, model: torch.nn.Module, dataloader: DataLoader) -> tuple[np.ndarray, ...]:
+        """Rows (M,), logits (M, C) and labels (M, C), float32, of this process."""
+        self.callback_handler.eval_dataloader = dataloader
+        batches = []
+        # In one autocast context the weights are cast once. Inference mode does not let FSDP gather weights.
+        with torch.no_grad() if self.is_fsdp_enabled else torch.inference_mode(), self.accelerator.autocast():
+            for inputs in dataloader:
+                inputs = self._prepare_inputs(inputs)
+                logits = model(pixel_values=self.pixels(inputs["pixel_values"])).logits
+                batches.append((inputs["row"], logits, inputs["labels"]))
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+            rows, logits, labels = zip(*batches, strict=True)
+            return np.concatenate(rows), *(torch.cat(parts).float().cpu().numpy() for parts in (logits, labels))
+
+    def _gathered(self, row_M: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Arrays of all processes, in the order of the rows. Some rows come twice: batches are filled up with them."""
+        if self.args.world_size == 1:
+            return list(arrays)
+        parts = zip(*gather_object([(row_M, *arrays)]), strict=True)
+        row_M, *arrays = (np.concatenate(part) for part in parts)
+        rows, first = np.unique(row_M, return_index=True)
+        return [array[first[rows >= 0]] for array in arrays]  # a blank row of a stream is -1
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         # If validation is measured more often than checkpoints are written, the Trainer remembers the best value even
@@ -210,16 +308,6 @@ class CXRTrainer(Trainer):
 
     def _averaged_weights(self):
         return nullcontext() if self.average is None else self.average.applied_to(self.model)
-
-    def prediction_step(
-        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], prediction_loss_only: bool, ignore_keys=None
-    ):
-        # Returns no loss: the Trainer would average the means of batches, which depends on how the set is split into
-        # batches when cells are unknown. _compute_metrics computes the loss over the whole set.
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            logits = model(pixel_values=self.pixels(inputs["pixel_values"])).logits
-        return None, logits.float(), inputs["labels"]
 
     # transformers 5 writes checkpoints under the Hub's names of Swin's weights and reads them back under the module's
     # own (its issues 43701 and 48805): nothing matches, a warning is logged, and the run continues with the wrong
@@ -273,31 +361,6 @@ class CXRTrainer(Trainer):
 def _is_frozen(part: torch.nn.Module) -> bool:
     trained = [parameter.requires_grad for parameter in part.parameters()]
     return bool(trained) and not any(trained)
-
-
-class StepClock(TrainerCallback):
-    """Images per second in training: loading and steps, without evaluation, checkpoints and the first step.
-
-    Attributes:
-        images: number of images in the timed steps, over all processes.
-        seconds: duration of the timed steps.
-    """
-
-    def __init__(self):
-        self.images, self.seconds, self._since = 0, 0.0, None
-
-    def on_step_end(self, args, state, control, **kwargs):
-        now = time.perf_counter()
-        if self._since is not None:
-            self.images += args.images_per_step
-            self.seconds += now - self._since
-        self._since = now
-
-    def on_evaluate(self, args, state, control, **kwargs):
-        self._since = self._since and time.perf_counter()
-
-    on_save = on_evaluate
-    on_epoch_begin = on_evaluate
 
 
 class _SamplerEpoch(TrainerCallback):
