@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hf_cxr import processes
 from hf_cxr.words import one_line
 from hf_cxr.yaml_files import parse_yaml
 
@@ -35,6 +36,8 @@ class OneLineParser(argparse.ArgumentParser):
         return known
 
     def error(self, message: str) -> NoReturn:
+        if not processes.fails_first():
+            self.exit(2)  # all processes of a launch have the same words
         self.exit(2, f"{self.prog}: {one_line(self._misspelt(message) or message)}\n")
 
     def _misspelt(self, message: str) -> str | None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from hf_cxr import processes
 from hf_cxr.commands.errors import DEBUG, report_error, run_guarded
 from hf_cxr.commands.terminal import TerminalHandler
 
@@ -27,6 +28,9 @@ COMMANDS = {
     "explain": "heat maps of findings over image files; or their score on boxes, next to controls",
     "push": "send a finished run folder to the Hub",
 }
+
+# Commands whose work several processes cannot share.
+ALONE = ("calibrate", "compare", "describe", "download", "push", "report", "split")
 
 # What the same command does after Ctrl-C, where it does not start from the beginning.
 AFTER_A_STOP = {
@@ -79,6 +83,8 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, debug: bool 
     words = [word for word in words if word != "--debug"]
 
     def run(words: Sequence[str]) -> int:
+        if command in ALONE:
+            processes.refuse_several(f"hf-cxr {command}")
         return importlib.import_module(f"hf_cxr.commands.{command}").main(words)
 
     return run_guarded(f"hf-cxr {command}", run, words, debug=debug, again=AFTER_A_STOP.get(command, ""))

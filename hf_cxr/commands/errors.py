@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from hf_cxr import processes
 from hf_cxr.words import one_line
 
 DEBUG = "HF_CXR_DEBUG"
@@ -81,7 +82,8 @@ def run_guarded(
         sys.stdout.flush()  # so that a full disk or a closed pipe shows here, and not when the interpreter ends
     except KeyboardInterrupt as stop:
         print_traceback(stop)
-        _print_line(f"{name}: stopped{again and f'; {again}'}")
+        if processes.fails_first():
+            _print_line(f"{name}: stopped{again and f'; {again}'}")
         return 130
     except Exception as error:
         return report_error(name, error)
@@ -99,6 +101,7 @@ def leave_process_group() -> None:
     exception"), and a finished run would have the exit status of a crash. The threads end with the last reference to
     their group. A wrapped model is one, and it is part of reference cycles, so these are collected first.
     """
+    processes.leave()
     distributed = sys.modules.get("torch.distributed")  # not imported here: without it there is no group
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         gc.collect()
@@ -106,14 +109,18 @@ def leave_process_group() -> None:
 
 
 def report_error(name: str, error: BaseException) -> int:
-    """Print the line of an error, its traceback too with --debug, and return the exit status."""
+    """Print the line of an error, its traceback too with --debug, and return the exit status.
+
+    Of several processes, the first that fails prints its line.
+    """
     print_traceback(error)
     try:
         sys.stdout.flush()
     except OSError:
         # The interpreter would try to write the buffer to the closed pipe or full disk again when it ends.
         discard(sys.stdout)
-    _print_line(f"{name}: {describe_error(error)}")
+    if not isinstance(error, processes.OtherProcessFailedError) and processes.fails_first():
+        _print_line(f"{name}: {describe_error(error)}")
     return 2 if caused_by_input(error) else 1
 
 

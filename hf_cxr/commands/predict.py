@@ -9,6 +9,9 @@ are marked with * in the table, and the CSV has a column called/FINDING of 1 or 
 With --csv FILE, finished rows are kept in FILE.partial. After an interruption, the same command resumes from there. In
 the CSV, a byte of a file name that is not UTF-8 is written as \\xNN.
 
+Under `accelerate launch` the processes share the files; output and CSV are those of one process. Each keeps its rows
+in FILE.part-N until the main process joins them, so FILE must be in a folder that all machines share.
+
 Exit status: 0; 2 if a file could not be read, or for bad input; 130 after Ctrl-C; 141 if standard output was
 closed (`| head`) and there is no --csv FILE to finish.
 """
@@ -22,10 +25,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.commands.errors import describe_error, discard, print_traceback
-from hf_cxr.files import OutputError, version_of
+from hf_cxr.files import OutputError
 from hf_cxr.inference.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
 from hf_cxr.words import plural, printable
 
@@ -71,9 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         print_traceback(error)  # with --debug
+        if isinstance(error, processes.OtherProcessFailedError) or not processes.fails_first():
+            return 2
         terminal.complain(f"{describe_error(error)}{progress.resume(args.csv)}")
         return 2
     except KeyboardInterrupt:
+        if not processes.fails_first():
+            return 130
         terminal.complain(f"stopped after {progress.done:,} of {progress.total:,} images{progress.resume(args.csv)}")
         return 130
 
@@ -81,13 +89,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress") -> int:
     """Find the images, predict them, print and write the rows."""
     out = None if args.csv == STANDARD_OUTPUT else args.csv
+    if not processes.is_main():
+        return assist(args, out, progress)
     if out is not None:
         check_csv(out)  # before torch is loaded and folders are searched
     from hf_cxr.data.images.files import search_images
     from hf_cxr.inference.classifier import Classifier
+    from hf_cxr.inference.shared_files import predict_together, predict_versions, take_over
     from hf_cxr.models.record import ModelRecord
 
     set_up_terminal()
+    processes.connect()
     if not all(args.paths):  # it would be the working folder
         raise ValueError("the name of an image or a folder is empty; give files or folders")
     found = search_images(args.paths)
@@ -109,13 +121,19 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
     rows = nullcontext() if out is None else PredictionRows(out, columns, classifier.fingerprint())
     with rows as kept, terminal.bar(progress):
         paths = found.paths
+        if kept is not None:
+            take_over(kept, classifier, calls)
         if kept is not None and len(kept):
             paths = [path for path in paths if not kept.is_done(path)]
             progress.step(len(found.paths) - len(paths))
             progress.resumable = True
             terminal.note(f"resuming from {kept.partial}: {progress.done:,} of {progress.total:,} images are done")
         terminal.start(calls, paths, args)
-        for path, version, answer in predict_versions(classifier, paths, args.batch_size):
+        if processes.count() > 1:
+            answers = predict_together(classifier, paths, args.batch_size, out=out, step=progress.step_of_all)
+        else:
+            answers = predict_versions(classifier, paths, args.batch_size)
+        for path, version, answer in answers:
             if isinstance(answer, Exception):
                 unreadable += 1
                 terminal.complain(answer)
@@ -124,7 +142,8 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
                     kept.add(path, version, (*cells_of(answer), *calls.cells(answer)))
                     progress.resumable = True
                 terminal.row(path, answer)
-            progress.step()
+            if processes.count() == 1:
+                progress.step()
             if terminal.closed and kept is None:
                 return 141
         if kept is not None:
@@ -134,6 +153,19 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
         total = len(found.paths) + len(found.unreadable)
         terminal.complain(f"{unreadable:,} of {total:,} files could not be read")
     return 2 if unreadable else 0
+
+
+def assist(args: argparse.Namespace, out: str | None, progress: "Progress") -> int:
+    """Predict this process's share; the main process finds the files, prints and writes."""
+    from hf_cxr.inference.classifier import Classifier
+    from hf_cxr.inference.shared_files import predict_together
+
+    set_up_terminal(main_process=False)
+    processes.connect()
+    classifier = Classifier(args.model, revision=args.revision)
+    for _ in predict_together(classifier, None, args.batch_size, out=out, step=progress.step_of_all):
+        pass  # the main process has the answers
+    return 0
 
 
 def finish(kept: PredictionRows, paths: Sequence[Path], args: argparse.Namespace, terminal: "Terminal") -> None:
@@ -161,15 +193,6 @@ def check_csv(out: str, inputs: Sequence[str | Path] = ()) -> None:
         raise
 
 
-def predict_versions(classifier, paths: Sequence[Path], batch_size: int) -> Iterator[tuple]:
-    """(path, version, probabilities or error) of each file; the version, (bytes, time of change), is read first."""
-    for start in range(0, len(paths), batch_size):
-        batch = paths[start : start + batch_size]
-        versions = [_version(path) for path in batch]
-        answers = classifier.predict_files(batch, batch_size=batch_size)
-        yield from ((path, version, answer) for version, (path, answer) in zip(versions, answers, strict=True))
-
-
 class Progress:
     """How many images are done, for the line that is printed when the command stops early."""
 
@@ -181,6 +204,11 @@ class Progress:
         self.done += count
         if self.bar is not None:
             self.bar.update(count)
+
+    def step_of_all(self, count: int) -> None:
+        """Count the files of this process for all: their shares are equal but for a batch."""
+        self.resumable = True
+        self.step(min(count * processes.count(), self.total - self.done))
 
     def resume(self, out: str | None) -> str:
         """How to resume, as the end of a line."""
@@ -278,13 +306,6 @@ class Terminal:
 
         with tqdm.external_write_mode(file=stream):
             yield
-
-
-def _version(path: Path) -> tuple[int, int]:
-    try:
-        return version_of(path)
-    except OSError:
-        return (-1, -1)  # reading it raises the error
 
 
 def _files_of_model(model: str) -> list[Path]:

@@ -4,16 +4,25 @@ The source is described as in training (YAML and flags such as --dataset nih --n
 (--resize_size) and, by the model, the filter. Train on the folder with --dataset prepared --prepared DIR: the pixels
 are the same. If it was stopped, the same command continues; if it has finished, it does nothing; if the source
 changed, it reports that. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder.
+
+Several jobs that share the folder, on one machine or many: give each the same command and --shard 1/8 to --shard 8/8.
+The last one to finish puts the parts together; --merge does so later, and names the parts that are lacking. The folder
+is the same as that of one job. Under `accelerate launch` every process prepares a part, and the main one merges.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.files import check_output_folder
 from hf_cxr.words import plural
+
+if TYPE_CHECKING:
+    from hf_cxr.data.prepare_parts import Part
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     from hf_cxr.config import DataArguments, parse_arguments, take_config  # with torch, not for decoding processes
 
+    if processes.count() > 1 and (own.shard or own.merge):
+        parser.error("accelerate launch gives each process its part: leave out --shard and --merge")
+    if own.shard and own.merge:
+        parser.error("give --shard to prepare a part, or --merge to put the parts together, not both")
+    processes.connect()
+    part = own_part(own.shard, parser)
     config, flags = take_config(rest)
     if config is None and not any(word.replace("-", "_").startswith("__resize_size") for word in flags):
         parser.error("give the size: the CONFIG.yaml that will train on the folder, or --resize_size 256")
@@ -39,25 +54,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.data.streaming:
         parser.error("--streaming reads images during training; leave it out to decode them once")
     from hf_cxr.data import load_source
-    from hf_cxr.data.manifest import Recipe
-    from hf_cxr.data.prepare import prepare
+    from hf_cxr.data.manifest import MANIFEST, Recipe
+    from hf_cxr.data.prepare import prepare, prepare_part
+    from hf_cxr.data.prepare_parts import all_finished
+    from hf_cxr.data.prepared_folder import BusyError
     from hf_cxr.processing import image_processor_for
 
-    set_up_terminal()
+    set_up_terminal(main_process=processes.is_main())
     if not os.path.isdir(own.out):  # a finished folder may be on a read-only disk
         check_output_folder(own.out)
-    manifest = prepare(
-        load_source(args.data, seed=args.training.seed),
-        own.out,
-        Recipe(args.model.resize_size, int(image_processor_for(args.model).resample)),
-        unreadable=own.unreadable,
-        duplicates=own.duplicates,
-        update=own.update,
-        verify=own.verify,
-        workers=own.workers,
-    )
+    source = load_source(args.data, seed=args.training.seed)
+    recipe = Recipe(args.model.resize_size, int(image_processor_for(args.model).resample))
+    how = {"update": own.update, "verify": own.verify, "workers": own.workers}
+    accepted = {"unreadable": own.unreadable, "duplicates": own.duplicates}
+    if part:
+        done = prepare_part(source, own.out, recipe, part, **how)
+        processes.meet()
+        if not processes.is_main():
+            return 0
+        if own.shard:
+            print(f"part {part} of {own.out} is finished: {plural(done['decoded'], 'image')} decoded")
+            if own.unreadable == "error":
+                refuse_unreadable(done["refused"], own.shard)
+            if not all_finished(own.out, part.of) and not os.path.isfile(own.out / MANIFEST):
+                return 0
+    try:
+        manifest = prepare(source, own.out, recipe, **accepted, **how, merge=bool(part) or own.merge)
+    except BusyError as error:
+        if not own.shard:
+            raise
+        print(f"the parts were not put together: {error}")
+        return 0
     print(summary(manifest, own.out))
     return 0
+
+
+def own_part(shard: str | None, parser: OneLineParser) -> "Part | None":
+    """The part that this process prepares: that of --shard, or of this process of a launch; None for all."""
+    from hf_cxr.data.prepare_parts import Part
+
+    if processes.count() > 1:
+        return Part(processes.index() + 1, processes.count())
+    try:
+        return Part.read(shard) if shard else None
+    except ValueError as error:
+        parser.error(f"--shard: {error}")
+
+
+def refuse_unreadable(refused: list[dict], part: str) -> None:
+    """Refuse a part with images that cannot be read. It is finished all the same.
+
+    Raises:
+        ValueError: with their number and the first five.
+    """
+    if refused:
+        examples = "; ".join(f"{entry['split']} {entry['image_id']}: {entry['reason']}" for entry in refused[:5])
+        raise ValueError(
+            f"{plural(len(refused), 'image')} of part {part} cannot be read: {examples}. Fix these files and run the "
+            "same command again, or leave them out and list them with --unreadable skip"
+        )
 
 
 def own_parser() -> OneLineParser:
@@ -69,7 +124,16 @@ def own_parser() -> OneLineParser:
         allow_abbrev=False,
     )
     parser.add_argument("--out", type=output_path, required=True, help="the folder to write")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding processes (all cores)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+        help="decoding processes (all cores that this process may use)",
+    )
+    parser.add_argument(
+        "--shard", metavar="i/n", help="prepare part i of n (from 1), as one of n jobs that share --out"
+    )
+    parser.add_argument("--merge", action="store_true", help="decode nothing: put the parts of --shard together")
     parser.add_argument(
         "--unreadable",
         choices=("error", "skip"),
@@ -91,6 +155,11 @@ def own_parser() -> OneLineParser:
         help="compare every shard with its SHA-256: damaged ones are decoded again, or, if no source is given, named",
     )
     return parser
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: fewer than the machine has where a scheduler gave it some."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def verified(out: Path) -> str:
@@ -118,7 +187,7 @@ def summary(manifest: dict, out: Path) -> str:
         rate = manifest["decoded"] / manifest["seconds"]
         lines.append(
             f"decoded {manifest['decoded']:,} in {manifest['seconds']:.0f} s with "
-            f"{plural(manifest['workers'], 'process', 'processes')}: "
+            f"{plural(manifest['workers'], 'process', 'processes')} ({manifest['decoder']}): "
             f"{rate:.0f} images/s"
         )
     else:

@@ -47,7 +47,7 @@ from PIL import Image
 from scipy.fft import dctn
 from tqdm.auto import tqdm
 
-from hf_cxr.data.images.grey import ImageError, read_grey
+from hf_cxr.data.images.grey import ImageError, read_grey, resize_grey
 from hf_cxr.data.splits import read_column
 from hf_cxr.words import plural
 
@@ -103,8 +103,8 @@ def perceptual_hash(image_HW: np.ndarray) -> str:
     """
     if image_HW.ndim != 2 or image_HW.dtype != np.uint8 or not image_HW.size:
         raise ValueError(f"perceptual_hash takes (H, W) uint8; got {image_HW.shape} {image_HW.dtype}")
-    small = Image.fromarray(image_HW).resize((SIDE, SIDE), Image.Resampling.BOX)
-    frequency = dctn(np.asarray(small, dtype=np.float64), norm="ortho")[1 : FREQUENCIES + 1, 1 : FREQUENCIES + 1]
+    small = resize_grey(image_HW, SIDE, int(Image.Resampling.BOX))
+    frequency = dctn(small.astype(np.float64), norm="ortho")[1 : FREQUENCIES + 1, 1 : FREQUENCIES + 1]
     positive = frequency > 1e-6  # not 0: rounding gives a blank image coefficients of 1e-13
     is_fine = np.ones_like(positive)
     is_fine[:COARSE, :COARSE] = False

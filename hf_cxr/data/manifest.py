@@ -16,10 +16,15 @@ from typing import Any
 from hf_cxr.data.images.grey import RULE
 
 FORMAT = 1  # of the folder; another number, another layout
-MANIFEST, SHARDS, LOCK = "manifest.json", "shards.jsonl", ".lock"
+MANIFEST, SHARDS, LOCK, PARTS = "manifest.json", "shards.jsonl", ".lock", ".parts"
 DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"  # as `datasets` names them
 AGAIN = "run the same hf-cxr prepare command again"
-TIMING = ("decoded", "seconds", "workers")  # of the manifest: how the last call went, not what the folder holds
+TIMING = (
+    "decoded",
+    "seconds",
+    "workers",
+    "decoder",
+)  # of the manifest: how the last call went, not what the folder holds
 _SPLIT = re.compile(r"\w+(\.\w+)*")  # as `datasets` has it; it cannot lead out of the folder
 
 
@@ -93,11 +98,12 @@ def small_files(splits: Sequence[str]) -> list[str]:
 
 def append_shard(folder: Path, entry: Mapping[str, Any]) -> None:
     """Add a line to `shards.jsonl`, on the disk when this returns."""
-    path = folder / SHARDS
-    with path.open("a", encoding="utf-8") as file:
-        if file.tell() and path.read_bytes()[-1:] != b"\n":  # a line that a kill cut off
-            file.write("\n")
-        file.write(json.dumps(entry) + "\n")
+    with (folder / SHARDS).open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a line that a kill cut off
+                file.write(b"\n")
+        file.write(json.dumps(entry).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -158,6 +164,7 @@ _PARTS = {  # of the manifest: what each must be
     "workers": _is_count,
 }
 _NEW_PARTS = {  # that folders of earlier versions lack
+    "decoder": _is_text,
     "aliases": _is_dict(_is_text, _is_text),
     "content_digest": _is_text,
     "files": _is_dict(_is_text, _is_text),

@@ -17,15 +17,13 @@ disk without enough space.
 N = images, S = working side in pixels.
 """
 
-import errno
-import hashlib
 import logging
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +36,7 @@ from tqdm.auto import tqdm
 from hf_cxr.data.duplicates import Duplicate, find_duplicates
 from hf_cxr.data.images.checks import warn_of_unused_bits
 from hf_cxr.data.images.decoding import answers_in_order, decode_batch, worker_pool
+from hf_cxr.data.images.engine import engine_name
 from hf_cxr.data.manifest import (
     FORMAT,
     MANIFEST,
@@ -48,9 +47,10 @@ from hf_cxr.data.manifest import (
     digest_of_shards,
     read_shards,
     sealed,
-    shard_file,
     small_files,
 )
+from hf_cxr.data.prepare_cut import Shard, cut, with_digests
+from hf_cxr.data.prepare_parts import Part, Parts, begin_part, end_part, is_finished, opened_parts
 from hf_cxr.data.prepared_folder import finish_folder, locked, refuse_foreign, remove_leftovers
 from hf_cxr.data.sources.prepared import (
     SOURCE_COLUMNS,
@@ -70,25 +70,6 @@ SHARD_BYTES = 2**26
 BATCH = 32  # images handed to a worker at once
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Rows ``start`` to ``stop`` of a split, and the digest of all that their pixels and columns depend on."""
-
-    split: str
-    number: int
-    of: int
-    start: int
-    stop: int
-    digest: str
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    @property
-    def file_name(self) -> str:
-        return shard_file(self.number, self.of)
-
-
 def prepare(
     source: Source,
     out: str | os.PathLike,
@@ -99,8 +80,11 @@ def prepare(
     update: bool = False,
     verify: bool = False,
     workers: int = 1,
+    merge: bool = False,
 ) -> dict[str, Any]:
     """Decode, resize and write every image of every split, or do nothing if that has been done.
+
+    Shards that `prepare_part` has finished in the folder are taken over.
 
     Args:
         source: the dataset, with images. What it is goes into the manifest, for training and reports to use.
@@ -112,6 +96,7 @@ def prepare(
         update: bring a folder that was prepared from another state of the source, or with other settings, up to date.
         verify: read the finished shards, compare each with its SHA-256, and decode the damaged ones again.
         workers: decoding processes.
+        merge: decode nothing: refuse if a part of the folder is not finished.
 
     Returns:
         The manifest. ``decoded`` is the number of images that this call decoded: 0 if there was nothing to do.
@@ -126,8 +111,41 @@ def prepare(
     refuse_foreign(out, list(source.splits))
     with locked(out):  # before anything of the folder is read: two calls never work from the same state
         remove_leftovers(out, list(source.splits))
-        job = _Job(source, out, recipe, workers)
-        return job.run(unreadable=unreadable, duplicates=duplicates, update=update, verify=verify)
+        with opened_parts(out) as parts:
+            job = _Job(source, out, recipe, workers)
+            return job.run(
+                unreadable=unreadable, duplicates=duplicates, update=update, verify=verify, merge=merge, parts=parts
+            )
+
+
+def prepare_part(
+    source: Source,
+    out: str | os.PathLike,
+    recipe: Recipe,
+    part: Part,
+    *,
+    update: bool = False,
+    verify: bool = False,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """Write one part's shards into ``out/.parts``, for `prepare` with ``merge`` to put together.
+
+    Any number of parts may be prepared at once, on machines that share the folder. A part that was stopped continues,
+    and one that is finished is not done again.
+
+    Args:
+        part: which; the others are as many in number.
+        source, out, recipe, update, verify, workers: as for `prepare`.
+
+    Returns:
+        ``decoded``, images that this call decoded; ``refused``, those of the part that cannot be read, as in the
+        manifest; ``seconds`` and ``workers``.
+
+    Raises:
+        ValueError, OSError: as for `prepare`; or other parts are of another number, source or recipe.
+    """
+    refuse_foreign(Path(out), list(source.splits))
+    return _Job(source, Path(out), recipe, workers).run_part(part, update=update, verify=verify)
 
 
 @dataclass
@@ -143,63 +161,112 @@ class _Job:
     def splits(self) -> Mapping[str, datasets.Dataset]:
         return self.source.splits
 
-    def run(self, *, unreadable: str, duplicates: str, update: bool, verify: bool) -> dict[str, Any]:
+    def run(
+        self, *, unreadable: str, duplicates: str, update: bool, verify: bool, merge: bool, parts: Parts
+    ) -> dict[str, Any]:
         out, recipe = self.out, self.recipe
-        shards = [shard for name, split in self.splits.items() for shard in _shards(name, split, recipe)]
+        shards = with_digests(self.splits, cut(self.splits, recipe, SHARD_BYTES), recipe)
         settings = _settings(self.source, recipe)
         manifest, damage = _known_manifest(out)
         done = read_shards(out)
-        finished = [shard for shard in shards if _is_finished(shard, done, out)]
-        if verify:
-            broken = damaged_shards(out, [done[_key(shard)] for shard in finished], read=True)
-            for reason in broken.values():
-                logger.warning("%s: it is decoded again", reason)
-            finished = [shard for shard in finished if _key(shard) not in broken]
-        readable = {
-            _key(shard) for shard in finished if _has_become_readable(self.splits[shard.split], shard, done, recipe)
-        }
-        kept = {_key(shard) for shard in finished} - readable
-        todo = [shard for shard in shards if _key(shard) not in kept]
+        todo, readable = self._unfinished(shards, done, verify=verify)
         changes = _changes(manifest, settings, shards, done) if manifest else []
         if manifest and readable:
-            changes.append(f"images of {len(readable)} of {len(shards)} shards that were left out can be read now")
+            changes.append(f"images of {readable} of {len(shards)} shards that were left out can be read now")
         if damage and (stale := _stale(shards, done)):
             changes.append(f"{damage}, and {stale} of its shards came from a different source or different settings")
         if changes and not update:
-            raise ValueError(
-                f"{out} was prepared from a different source or with different settings: {'; '.join(changes)}. Add "
-                "--update to bring it up to date (only what changed is decoded again), or give another folder"
-            )
+            raise ValueError(_changed(out, changes))
         if manifest and not changes and not todo and _is_whole(out, manifest):
+            parts.remove()
             _refuse(manifest, unreadable, duplicates)
             return manifest | {"decoded": 0}
+        found = parts.finished(todo, verify=verify)
+        todo = [shard for shard in todo if shard.key not in found]
+        if merge and todo:
+            raise ValueError(parts.lacking(todo, settings))
         _check_room(out, shards, todo, recipe)
         began = time.perf_counter()
         with _explained(out):
             (out / SHARDS).touch()
             (out / MANIFEST).unlink(missing_ok=True)  # from here to the end it is not a folder that can be trained on
+            for key in found:
+                done[key] = parts.take(key, replaces=key in done)
         self._write_shards(todo, done)
         seconds = time.perf_counter() - began
         with _explained(out):
             manifest = settings | _finish(self.splits, out, shards, done, synthetic=self.source.synthetic)
             manifest["licence_note"] = self.source.licence_note
-        manifest |= {"decoded": sum(map(len, todo)), "seconds": seconds, "workers": self.workers}
+        manifest |= parts.timing | {"decoder": engine_name()} if merge else self._timing(todo, seconds)
         if manifest["unused_bits"]:
             warn_of_unused_bits(manifest["unused_bits"], sum(manifest["splits"].values()))
         _refuse(manifest, unreadable, duplicates)
         with _explained(out):
             manifest = sealed(plain(manifest))
             write_json(out / MANIFEST, manifest)
+            parts.remove()
         return manifest
 
-    def _write_shards(self, todo: list[Shard], done: dict) -> None:
+    def run_part(self, part: Part, *, update: bool, verify: bool) -> dict[str, Any]:
+        """Finish the part's shards in its own folder, but for those that are finished in the whole one."""
+        folder, recipe = part.folder(self.out), self.recipe
+        everything = cut(self.splits, recipe, SHARD_BYTES)
+        shards = with_digests(self.splits, part.of_shards(everything), recipe)
+        settings = _settings(self.source, recipe)
+        manifest, _ = _known_manifest(self.out)
+        done = read_shards(self.out)
+        todo, readable = self._unfinished(shards, done, verify=verify)
+        changes = _changes(manifest, settings, shards, done, whole=False) if manifest else []
+        if manifest and readable:
+            changes.append(f"images of {readable} shards that were left out can be read now")
+        if changes and not update:
+            raise ValueError(_changed(self.out, changes))
+        if manifest and not changes and not todo:
+            return {"finished": True, "decoded": 0, "refused": []}
+        with locked(folder, f"part {part} of {self.out}"):
+            remove_leftovers(folder, list(self.splits))
+            job = replace(self, out=folder)
+            own, pending = read_shards(folder), {shard.key for shard in todo}
+            todo, _ = job._unfinished(todo, own, verify=verify)
+            with _explained(folder):
+                record = begin_part(self.out, part, settings, everything, check=not update)
+            _check_room(folder, shards, todo, recipe)
+            began = time.perf_counter()
+            job._write_shards(todo, own, f"Preparing part {part}")
+            entries = [(own if shard.key in pending else done)[shard.key] for shard in shards]
+            timing = self._timing(todo, time.perf_counter() - began)
+            before = {name: record[name] for name in ("decoded", "seconds")}
+            record |= timing | {name: timing[name] + value for name, value in before.items()}
+            record["refused"] = [image for entry in entries for image in entry["refused"]]
+            with _explained(folder):
+                return end_part(folder, record) | {"decoded": timing["decoded"]}
+
+    def _timing(self, todo: list[Shard], seconds: float) -> dict[str, Any]:
+        images = sum(map(len, todo))
+        return {"decoded": images, "seconds": seconds, "workers": self.workers, "decoder": engine_name()}
+
+    def _unfinished(self, shards: list[Shard], done: Mapping, *, verify: bool) -> tuple[list[Shard], int]:
+        """Those that are to be written, and how many of them only because images of theirs can be read now."""
+        finished = [shard for shard in shards if is_finished(shard, done, self.out)]
+        if verify:
+            broken = damaged_shards(self.out, [done[shard.key] for shard in finished], read=True)
+            for reason in broken.values():
+                logger.warning("%s: it is decoded again", reason)
+            finished = [shard for shard in finished if shard.key not in broken]
+        readable = {
+            shard.key for shard in finished if _has_become_readable(self.splits[shard.split], shard, done, self.recipe)
+        }
+        kept = {shard.key for shard in finished} - readable
+        return [shard for shard in shards if shard.key not in kept], len(readable)
+
+    def _write_shards(self, todo: list[Shard], done: dict, title: str = "Preparing") -> None:
         """Write each shard and then its line in `shards.jsonl`."""
         total = sum(map(len, todo))
         if total:
             logger.info("%s to decode, %s", plural(total, "image"), plural(self.workers, "process", "processes"))
         with (
             worker_pool(self.workers if total > BATCH else 1) as pool,
-            tqdm(total=total, desc="Preparing", unit="image", disable=not total) as bar,
+            tqdm(total=total, desc=title, unit="image", disable=not total) as bar,
         ):
             answers = answers_in_order(pool, _work(self.splits, todo), self.recipe, ahead=4 * self.workers)
             for shard in todo:
@@ -209,11 +276,11 @@ class _Job:
                     pictures += batch
                     bar.update(len(batch))
                 with _explained(self.out / shard.split / shard.file_name):
-                    if _key(shard) in done:  # if killed before the new line, the old one must not confirm this shard
+                    if shard.key in done:  # if killed before the new line, the old one must not confirm this shard
                         append_shard(self.out, {"split": shard.split, "number": shard.number, "digest": None})
                     entry = _write_shard(self.splits[shard.split], shard, pictures, self.out)
                     append_shard(self.out, entry)
-                done[_key(shard)] = entry
+                done[shard.key] = entry
 
 
 def _settings(source: Source, recipe: Recipe) -> dict[str, Any]:
@@ -259,7 +326,7 @@ def _known_manifest(out: Path) -> tuple[dict[str, Any] | None, str | None]:
 
 def _stale(shards: list[Shard], done: Mapping) -> int:
     """How many finished shards are not those of this source and these settings."""
-    wanted = {_key(shard): shard.digest for shard in shards}
+    wanted = {shard.key: shard.digest for shard in shards}
     return sum(entry["digest"] not in (None, wanted.get(key)) for key, entry in done.items())
 
 
@@ -275,76 +342,34 @@ def _is_whole(out: Path, manifest: Mapping) -> bool:
     return "content_digest" in manifest
 
 
-def _shards(name: str, split: datasets.Dataset, recipe: Recipe) -> list[Shard]:
-    """The cut of a split into shards of about 64 MB, each with the digest of its rows, files and recipe."""
-    rows = max(1, SHARD_BYTES // (recipe.size**2 + 512))
-    of = max(1, -(-len(split) // rows))
-    undecoded = split.cast_column("image", datasets.Image(decode=False)).with_format("arrow")
-    images, columns = undecoded.select_columns(["image"]), undecoded.remove_columns("image")
-    shards = []
-    for number in range(of):
-        start, stop = number * rows, min((number + 1) * rows, len(split))
-        # Few at a time: images may be inside their rows, and those as stored are far larger than resized ones.
-        parts = (images[first : min(first + BATCH, stop)] for first in range(start, stop, BATCH))
-        states, rest = [state for part in parts for state in _states(part)], _plain_rows(columns[start:stop])
-        digest = digest_of([asdict(recipe), FORMAT, name, split.column_names, states, rest])
-        shards.append(Shard(name, number, of, start, stop, digest))
-    return shards
-
-
-def _states(table: pa.Table) -> list[Any]:
-    """What tells whether a row's file is still the one it was: size and time of change; for bytes, their SHA-256."""
-    states = []
-    for image in table["image"]:
-        content, path = image["bytes"], image["path"].as_py()
-        if content.is_valid:
-            states.append(hashlib.sha256(content.as_buffer()).hexdigest())
-            continue
-        if path is None:  # the file is missing, and refused when its turn comes
-            states.append([None, errno.ENOENT])
-            continue
-        try:
-            stat = os.stat(path)
-            states.append([os.path.basename(path), stat.st_size, stat.st_mtime_ns])
-        except OSError as error:  # it is refused with this reason when its turn comes
-            states.append([os.path.basename(path), error.errno])
-    return states
-
-
-def _plain_rows(table: pa.Table) -> list[str]:
-    # repr, because NaN is a value of the schema that JSON has no word for.
-    return [repr(column.to_pylist()) for column in table.columns]
-
-
-def _key(shard: Shard) -> tuple[str, int]:
-    return shard.split, shard.number
-
-
-def _is_finished(shard: Shard, done: Mapping, out: Path) -> bool:
-    entry = done.get(_key(shard), {})
-    path = out / shard.split / shard.file_name
-    is_its = entry.get("digest") == shard.digest and entry["file"] == shard.file_name
-    return is_its and path.is_file() and path.stat().st_size == entry["bytes"]
-
-
 def _has_become_readable(split: datasets.Dataset, shard: Shard, done: Mapping, recipe: Recipe) -> bool:
     """Whether an image of a finished shard that could not be read can be read now, its file unchanged: a decoder was
     installed, a permission was given, a disk is mounted again."""
-    refused = {image["image_id"] for image in done[_key(shard)]["refused"]}
+    refused = {image["image_id"] for image in done[shard.key]["refused"]}
     ids = split.select_columns(["image_id"])[shard.start : shard.stop]["image_id"] if refused else []
     rows = _undecoded(split).select([shard.start + number for number, name in enumerate(ids) if name in refused])
     return any(isinstance(decode_batch(_sources(rows[[row]]), recipe)[0], dict) for row in range(len(rows)))
 
 
-def _changes(manifest: Mapping, settings: Mapping, shards: list[Shard], done: Mapping) -> list[str]:
-    """In words, how the source and the settings differ from those of the manifest."""
+def _changed(out: Path, changes: list[str]) -> str:
+    return (
+        f"{out} was prepared from a different source or with different settings: {'; '.join(changes)}. Add "
+        "--update to bring it up to date (only what changed is decoded again), or give another folder"
+    )
+
+
+def _changes(
+    manifest: Mapping, settings: Mapping, shards: list[Shard], done: Mapping, *, whole: bool = True
+) -> list[str]:
+    """In words, how the source and the settings differ from those of the manifest; of some shards if not ``whole``."""
     changes = [
         f"{name} was {manifest.get(name)}, is {value}"
         for name, value in settings.items()
         if manifest.get(name) != value
     ]
-    if manifest["source_digest"] != digest_of([shard.digest for shard in shards]) and not changes:
-        differing = sum(done.get(_key(shard), {}).get("digest") != shard.digest for shard in shards)
+    differing = sum(done.get(shard.key, {}).get("digest") != shard.digest for shard in shards)
+    is_other = manifest["source_digest"] != digest_of([shard.digest for shard in shards]) if whole else differing
+    if is_other and not changes:
         changes.append(
             f"the rows or files of {differing or 'some'} of {len(shards)} shards changed (labels, ids, sizes, times)"
         )
@@ -420,7 +445,7 @@ def _features(split: datasets.Dataset) -> datasets.Features:
 def _finish(splits: Mapping, out: Path, shards: list[Shard], done: dict, *, synthetic: bool) -> dict[str, Any]:
     """Make the shards a folder that `load_from_disk` opens, and nothing else; what the manifest says of it."""
     features = {name: _features(split) for name, split in splits.items()}
-    entries = finish_folder(out, features, [done[_key(shard)] for shard in shards])
+    entries = finish_folder(out, features, [done[shard.key] for shard in shards])
     prepared = datasets.load_from_disk(str(out))
     return {
         "splits": {name: len(split) for name, split in prepared.items()},

@@ -23,6 +23,7 @@ from hf_cxr.data.manifest import (
     INFO,
     LOCK,
     MANIFEST,
+    PARTS,
     SHARDS,
     STATE,
     digest_of,
@@ -35,7 +36,7 @@ from hf_cxr.locks import acquired
 from hf_cxr.words import error_words
 
 SKELETON = ".skeleton-"
-_WRITTEN = re.compile(r"\.(skeleton|manifest|shards|state|dataset_info|dataset_dict|data-\d+-of-\d+)-.*")
+_WRITTEN = re.compile(r"\.(skeleton|manifest|part|shards|state|dataset_info|dataset_dict|data-\d+-of-\d+)-.*")
 _OWN_FILE = re.compile(r"data-\d+-of-\d+\.arrow|state\.json|dataset_info\.json")
 
 
@@ -52,21 +53,26 @@ def is_being_prepared(folder: Path) -> bool:
         return False
 
 
+class BusyError(ValueError):
+    """Another process is preparing the folder."""
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = "") -> Iterator[None]:
     """Hold the folder's lock, and make the folder if it is not there; leave no empty one behind.
 
-    The operating system holds the lock, so that of a killed process is free.
+    The operating system holds the lock, so that of a killed process is free. ``name`` is what an error calls the
+    folder.
 
     Raises:
-        ValueError: another process holds it.
+        BusyError: another process holds it.
         OSError: the folder cannot be made or written.
     """
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
         yield  # a finished folder on a read-only disk needs no lock: nothing can write there
         return
     made = [part for part in (folder, *folder.absolute().parents) if not part.exists()]
-    busy = ValueError(f"another process is preparing {folder}; wait for it, or give another folder")
+    busy = BusyError(f"another process is preparing {name or folder}; wait for it, or give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = acquired(folder / LOCK, busy)
@@ -97,7 +103,7 @@ def refuse_foreign(out: Path, splits: Sequence[str]) -> None:
         raise ValueError(f"{out} is a file; give a folder")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     # A call that was killed early has finished no shard yet; one that was killed at once has not begun the list.
-    own = {LOCK} | ({SHARDS, MANIFEST, DICT, *splits} if SHARDS in names else set())
+    own = {LOCK, PARTS} | ({SHARDS, MANIFEST, DICT, *splits} if SHARDS in names else set())
     if all(name in own or _is_own_leftover(name) for name in names) or read_shards(out):
         return
     if _is_manifest(out / MANIFEST):

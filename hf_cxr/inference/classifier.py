@@ -16,12 +16,12 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 from transformers import pipeline
 
+from hf_cxr import processes
 from hf_cxr.data import DecodedImages, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.decoded import grey_of
 from hf_cxr.data.images.files import find_images as find_images  # part of this module's interface
@@ -87,6 +87,8 @@ class Classifier:
     ) -> Predictions:
         """Logits of every image of a split, in its order. Several processes share the work; each gets all logits.
 
+        Whole batches are shared, so the logits of N processes are those of one to the bit (a stream's to rounding).
+
         Args:
             split: of the schema, with images.
             name: "validation" or "test"; kept with the predictions.
@@ -97,10 +99,12 @@ class Classifier:
         rows = self._rows_of(split, batch_size, state)
         loader = DataLoader(rows, batch_size=batch_size, collate_fn=collate, num_workers=workers)
         bar = tqdm(loader, desc=f"Predicting {name}", unit="batch", disable=not state.is_main_process)
-        parts = [(batch["row"], self.logits(batch["pixel_values"])) for batch in bar]
-        row_M, logit_MC = map(
-            np.concatenate, zip(*(gather_object(parts) if state.num_processes > 1 else parts), strict=True)
-        )
+        parts = []
+        for batch in bar:
+            processes.check()
+            parts.append((batch["row"], self.logits(batch["pixel_values"])))
+        parts = [part for parts_of_one in processes.gather(parts) for part in parts_of_one]
+        row_M, logit_MC = map(np.concatenate, zip(*parts, strict=True))
         logits = np.full((len(split), logit_MC.shape[1]), np.nan, logit_MC.dtype)  # Predictions refuses a row left NaN
         logits[row_M[row_M >= 0]] = logit_MC[row_M >= 0]  # dataloader workers return a stream's rows in turn
         return Predictions(
@@ -123,7 +127,7 @@ class Classifier:
             share = {"processes": state.num_processes, "process": state.process_index}
             return StreamedImages(split, size, resample, batch_size=batch_size, **share)
         rows = DecodedImages(split, size, resample)
-        return Subset(rows, np.array_split(np.arange(len(rows)), state.num_processes)[state.process_index].tolist())
+        return Subset(rows, processes.whole_batches(len(rows), batch_size))
 
     def predict_files(
         self, paths: Sequence[Path], *, batch_size: int = 16

@@ -99,8 +99,12 @@ class PredictionRows:
         self._done[key] = (*version, start)
         self._since_sync += 1
         if self._since_sync >= ROWS_A_SYNC:
-            os.fsync(self._file.fileno())
-            self._since_sync = 0
+            self.sync()
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk."""
+        os.fsync(self._file.fileno())
+        self._since_sync = 0
 
     def finish(self, paths: Iterable[Path], *, spreadsheet_safe: bool = False) -> int:
         """Write the CSV, a row for each path that has one, in this order; remove the partial file.

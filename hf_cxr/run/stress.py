@@ -12,12 +12,11 @@ from collections.abc import Sequence
 import datasets
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from scipy.special import expit
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
+from hf_cxr import processes
 from hf_cxr.data import DecodedImages, is_streamed, label_matrix
 from hf_cxr.evaluation.draws import PatientDraws
 from hf_cxr.evaluation.stress import Stress, measure_stress
@@ -60,18 +59,19 @@ def predict_versions(
     """
     if is_streamed(split):
         raise ValueError("--stress needs images that can be read again; leave out --streaming")
-    state, size = PartialState(), classifier.pixels.resize_size
+    size = classifier.pixels.resize_size
     rows = DecodedImages(split, size, classifier.pixels.resample)
-    share = np.array_split(np.arange(len(rows)), state.num_processes)[state.process_index].tolist()
+    share = processes.whole_batches(len(rows), batch_size)
     loader = DataLoader(
         Subset(_Versions(rows, kinds, seed), share), batch_size=batch_size, num_workers=workers, collate_fn=list
     )
     parts = []
-    for batch in tqdm(loader, desc="Predicting under stress", unit="batch", disable=not state.is_main_process):
+    for batch in tqdm(loader, desc="Predicting under stress", unit="batch", disable=not processes.is_main()):
+        processes.check()
         pixel_VBSS = torch.from_numpy(np.stack([pixels for _, pixels in batch], axis=1))
         logit_VBC = np.stack([classifier.logits(pixel_BSS[:, None]) for pixel_BSS in pixel_VBSS])
         parts.append((np.array([row for row, _ in batch]), logit_VBC))
-    parts = gather_object(parts) if state.num_processes > 1 else parts
+    parts = [part for parts_of_one in processes.gather(parts) for part in parts_of_one]
     row_N = np.concatenate([row_B for row_B, _ in parts])
     return np.concatenate([logit_VBC for _, logit_VBC in parts], axis=1)[:, np.argsort(row_N)]
 

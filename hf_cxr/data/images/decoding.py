@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from pathlib import Path
 
 from hf_cxr.data.duplicates import perceptual_hash
-from hf_cxr.data.images.grey import ImageError, read_grey, resize_grey
+from hf_cxr.data.images.grey import ImageError, read_content, read_grey, resize_grey
 from hf_cxr.data.manifest import Recipe
 
 
@@ -98,9 +97,8 @@ def decode_batch(batch: list[tuple[bytes | str, str]], recipe: Recipe) -> list[d
     for source, name in batch:
         remarks: list[str] = []
         try:
-            # This refuses what is not an image of a sane size before it is read whole.
-            grey = read_grey(source, name=name, remarks=remarks)
-            content = source if isinstance(source, bytes) else Path(source).read_bytes()
+            content = source if isinstance(source, bytes) else read_content(source, name)  # read once
+            grey = read_grey(content, name=name, remarks=remarks)
             image = resize_grey(grey, recipe.size, recipe.resample)
         except ImageError as error:
             answers.append(error.reason)

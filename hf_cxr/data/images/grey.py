@@ -39,7 +39,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from hf_cxr.data.images import dicom
+from hf_cxr.data.images import dicom, png, resizing
 from hf_cxr.words import plural
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # not EPS, which runs Ghostscript
@@ -89,17 +89,36 @@ def read_grey(
             with _file(source, name) as file:
                 if _is_dicom(file, name if isinstance(source, bytes) else source):
                     return dicom.decode(file, Image.MAX_IMAGE_PIXELS, remarks)
-                image = _open(file, name)
+                content = file.read()  # an opened image outlives the file
+            image = _open(content, name)
+            pixels = png.grey_pixels(content, image.info) if image.format == "PNG" else None
+            if pixels is not None:
+                return _scale(pixels, name, _stated_bits(image)) if pixels.dtype == np.uint16 else pixels
         image.load()
         bits, zero_is_white = _stated_bits(image), _zero_is_white(image)
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
-            return _scale(image, name, bits, zero_is_white)
+            if image.mode == "F":
+                raise ImageError(name, "floating-point pixels have no stated range; store it as 8- or 16-bit grey")
+            return _scale(np.asarray(image), name, bits, zero_is_white)
         # Not convert("L") at once: a palette or CMYK image is rounded differently when it goes through RGB.
         return np.array(image if image.mode == "L" else image.convert("RGB").convert("L"))
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly everything on broken files; all of it means this
+        raise _as_image_error(error, name) from error
+
+
+def read_content(path: str | os.PathLike, name: str) -> bytes:
+    """The bytes of an image file, called ``name`` in errors. They need not be those of an image.
+
+    Raises:
+        ImageError: it is missing, no file, empty, or larger than an image can be.
+    """
+    try:
+        with _file(path, name) as file:
+            return file.read()
+    except OSError as error:
         raise _as_image_error(error, name) from error
 
 
@@ -125,7 +144,7 @@ def image_size(source: str | os.PathLike) -> tuple[int, int]:
 def resize_grey(image_HW: np.ndarray, size: int, resample: int) -> np.ndarray:
     """Resize to a square exactly as transformers' PIL image processors do: one `PIL.Image.resize`, no reducing gap.
 
-    The result is every channel of the resized RGB image, to the bit.
+    The result is every channel of the resized RGB image, to the bit, whether Pillow or `resizing` computes it.
 
     Args:
         image_HW: (H, W) uint8.
@@ -140,7 +159,7 @@ def resize_grey(image_HW: np.ndarray, size: int, resample: int) -> np.ndarray:
     """
     if image_HW.ndim != 2 or image_HW.dtype != np.uint8:
         raise ValueError(f"resize_grey takes (H, W) uint8; got {image_HW.shape} {image_HW.dtype}")
-    return np.array(Image.fromarray(image_HW).resize((size, size), resample=resample))
+    return resizing.resized(image_HW, size, int(resample))
 
 
 def _name(source: str | os.PathLike | bytes | Image.Image) -> str:
@@ -181,8 +200,7 @@ def _is_dicom(file: BinaryIO, path: str | os.PathLike) -> bool:
     return dicom.is_dicom(head, Path(path).suffix)
 
 
-def _open(file: BinaryIO, name: str) -> Image.Image:
-    content = file.read()  # an opened image outlives the file
+def _open(content: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
@@ -248,16 +266,14 @@ def _zero_is_white(image: Image.Image) -> bool:
     return image.format == "TIFF" and image.tag_v2.get(TIFF_PHOTOMETRIC) == 0
 
 
-def _scale(image: Image.Image, name: str, stated_bits: int | None, zero_is_white: bool) -> np.ndarray:
+def _scale(value_HW: np.ndarray, name: str, stated_bits: int | None, zero_is_white: bool = False) -> np.ndarray:
     """16- or 32-bit integer grey to 8 bits, linearly, rounded to nearest."""
-    if image.mode == "F":
-        raise ImageError(name, "floating-point pixels have no stated range; store it as 8- or 16-bit grey")
-    value_HW = np.asarray(image).astype(np.int64)
     lowest, highest = int(value_HW.min()), int(value_HW.max())
     if lowest < 0 or highest >= 1 << BIT_DEPTHS[-1]:
         raise ImageError(name, f"pixels from {lowest} to {highest}; expected 0 to 65535: store it as 16-bit grey")
     depths = BIT_DEPTHS if stated_bits is None else (stated_bits, BIT_DEPTHS[-1])
     full_scale = next((1 << bits) - 1 for bits in depths if highest < 1 << bits)
+    grey = np.arange(highest + 1)  # of each value: far fewer than pixels
     if zero_is_white:
-        value_HW = full_scale - value_HW
-    return ((2 * 255 * value_HW + full_scale) // (2 * full_scale)).astype(np.uint8)
+        grey = full_scale - grey
+    return ((2 * 255 * grey + full_scale) // (2 * full_scale)).astype(np.uint8)[value_HW]

@@ -5,6 +5,7 @@
     DIR/dataset_dict.json, DIR/train/state.json, DIR/train/dataset_info.json     of `datasets`
     DIR/train/data-00000-of-00068.arrow  the columns of the schema and `SOURCE_COLUMNS`
     DIR/validation/...  DIR/test/...
+    DIR/.parts/0001-of-0008/...          the shards of one job of several, until they are put together
     DIR/.lock                            held while the folder is written
 
 Opening a folder checks every small file by its digest, and the shards by their number, names, sizes and rows. With
@@ -35,6 +36,7 @@ from hf_cxr.data.manifest import (
     FORMAT,
     INFO,
     MANIFEST,
+    PARTS,
     SHARDS,
     STATE,
     Recipe,
@@ -100,9 +102,11 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         if is_being_prepared(folder):
             raise FileNotFoundError(f"{folder} is being prepared by another process: wait until it has finished")
-        unfinished = (folder / SHARDS).is_file()
+        in_parts = (folder / PARTS).is_dir()
+        unfinished = in_parts or (folder / SHARDS).is_file()
         state = "was not prepared completely" if unfinished else "is not a prepared folder"
         repair = AGAIN if unfinished else f"run hf-cxr prepare ... --out {folder}"
+        repair = "finish its parts (--shard), then run hf-cxr prepare with --merge" if in_parts else repair
         raise FileNotFoundError(f"{folder} {state}: it has no {MANIFEST}; {repair}")
     manifest = read_json(path, repair=AGAIN)
     if isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
