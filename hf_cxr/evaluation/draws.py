@@ -119,10 +119,16 @@ def patient_sums(value_NX: ArrayLike, patient_N: NDArray[np.int64], n_patients: 
 
 
 def draw_blocks(
-    patient_N: NDArray[np.int64], n_patients: int, resamples: int, rng: np.random.Generator
+    patient_N: NDArray[np.int64],
+    n_patients: int,
+    resamples: int,
+    rng: np.random.Generator,
+    *,
+    at_once: int | None = None,
 ) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-    """As `PatientDraws.blocks`, from a random generator."""
-    at_once = max(1, min(resamples, CELLS_AT_ONCE // max(1, len(patient_N))))
+    """As `PatientDraws.blocks`, from a random generator; the draws do not depend on how many are made ``at_once``."""
+    if at_once is None:
+        at_once = max(1, min(resamples, CELLS_AT_ONCE // max(1, len(patient_N))))
     for start in range(0, resamples, at_once):
         rows = slice(start, min(start + at_once, resamples))
         draws = [rng.integers(n_patients, size=n_patients) for _ in range(rows.start, rows.stop)]

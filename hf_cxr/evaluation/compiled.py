@@ -1,0 +1,281 @@
+"""The sums behind the metrics, compiled by numba: 64 sets of weights at a time.
+
+Imported only where `engine.weighted_cells` decides that it pays: importing numba takes 0.25 s, and each function is
+compiled at its first call, once for this package and machine (numba keeps the result in ``__pycache__``, or in the
+user's cache folder if the package cannot be written to).
+
+The 64 sets of weights of a patient lie side by side, a byte each, so that one cell costs one cache line and every
+addition is a vector instruction. Each lane sums in the order of the cells, with compensation (Kahan), so a value
+depends neither on the other lanes nor on how the work is divided. The counts are exact.
+
+S = stretches of a `Ranking`, K = known cells in order, E = groups of equal scores, M = columns of the weights
+(patients), B = blocks of 64 sets of weights, L = the 64 lanes of a block, V = bins.
+
+Source: Kahan, Communications of the ACM 8 (1965), compensated summation.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_cxr.evaluation.cells import WeightedCells
+from hf_cxr.evaluation.checks import Array
+
+logger = logging.getLogger(__name__)
+
+LANES = 64
+
+Bytes = NDArray[np.uint8]
+Columns = NDArray[np.uint32]
+Integers = NDArray[np.int64]
+
+
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile at the first call, without the interpreter's lock; kept on disk wherever that is possible."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError as error:  # no folder that can be written to
+        logger.warning("the compiled metrics cannot be kept, each run compiles them again: %s", error)
+        return numba.njit(**options)(function)
+
+
+def lanes_of(weights: Integers) -> NDArray:
+    """The weights (R, M) as (B, M, L): bytes if none is above 255, else int32; lanes beyond R have weight 0.
+    """
+    rows, columns = weights.shape
+    most = int(weights.max(initial=0))
+    kind = np.uint8 if most <= np.iinfo(np.uint8).max else np.int32
+    blocks = -(-rows // LANES)
+    padded = np.zeros((blocks * LANES, columns), dtype=kind)
+    padded[:rows] = weights
+    return np.ascontiguousarray(padded.reshape(blocks, LANES, columns).transpose(0, 2, 1))
+
+
+@compiled
+def count_stretches(column_K: Columns, start_S: Integers, weight_BML: Bytes, pairs_BL: Array, hits_BL: Array) -> None:
+    """For the AUC and the average precision, in one pass over the cells.
+
+    Args:
+        column_K: the column of the weights of each cell, the cells in order of their stretch.
+        start_S: the place of the first cell of each stretch, and the number of cells last.
+        weight_BML: from `lanes_of`.
+        pairs_BL: filled with the sum over positives of the negatives above their group and down to its end.
+        hits_BL: filled with the sum over positives of the precision at the end of their group.
+    """
+    groups = (len(start_S) - 2) // 3
+    for block in range(weight_BML.shape[0]):
+        weight_ML, pairs_L, sum_L = weight_BML[block], pairs_BL[block], hits_BL[block]
+        true_L, false_L, before_L = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
+        gained_L, lost_L = np.zeros(LANES, np.int32), np.zeros(LANES)
+        pairs_L[:] = 0.0
+        sum_L[:] = 0.0
+        for group in range(groups):
+            for k in range(start_S[3 * group], start_S[3 * group + 1]):
+                column = column_K[k]
+                for lane in range(LANES):
+                    false_L[lane] += weight_ML[column, lane]
+            before_L[:] = false_L
+            for k in range(start_S[3 * group + 1], start_S[3 * group + 2]):
+                column = column_K[k]
+                for lane in range(LANES):
+                    false_L[lane] += weight_ML[column, lane]
+            gained_L[:] = 0
+            for k in range(start_S[3 * group + 2], start_S[3 * group + 3]):
+                column = column_K[k]
+                for lane in range(LANES):
+                    gained_L[lane] += weight_ML[column, lane]
+            for lane in range(LANES):
+                true_L[lane] += gained_L[lane]
+                gained, called = float(gained_L[lane]), float(true_L[lane] + false_L[lane])
+                pairs_L[lane] += gained * float(before_L[lane] + false_L[lane])
+                term = gained * (float(true_L[lane]) / max(called, 1.0)) - lost_L[lane]
+                total = sum_L[lane] + term
+                lost_L[lane] = (total - sum_L[lane]) - term
+                sum_L[lane] = total
+
+
+@compiled
+def area_to_limit(
+    column_K: Columns, start_S: Integers, weight_BML: Bytes, limit_BL: Array, area_BL: Array
+) -> None:
+    """For the partial AUC: the sum over positives of the negatives that are left of a limit.
+
+    Args:
+        column_K, start_S, weight_BML: as of `count_stretches`.
+        limit_BL: a number of negatives.
+        area_BL: filled with the sum; a positive of a group counts the mean over the stretch of its group.
+    """
+    groups = (len(start_S) - 2) // 3
+    for block in range(weight_BML.shape[0]):
+        weight_ML, limit_L, sum_L = weight_BML[block], limit_BL[block], area_BL[block]
+        false_L, before_L = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
+        gained_L, lost_L = np.zeros(LANES, np.int32), np.zeros(LANES)
+        sum_L[:] = 0.0
+        for group in range(groups):
+            for k in range(start_S[3 * group], start_S[3 * group + 1]):
+                column = column_K[k]
+                for lane in range(LANES):
+                    false_L[lane] += weight_ML[column, lane]
+            inside = 0
+            for lane in range(LANES):
+                inside += false_L[lane] < limit_L[lane]
+            if inside == 0:
+                break
+            before_L[:] = false_L
+            for k in range(start_S[3 * group + 1], start_S[3 * group + 2]):
+                column = column_K[k]
+                for lane in range(LANES):
+                    false_L[lane] += weight_ML[column, lane]
+            gained_L[:] = 0
+            for k in range(start_S[3 * group + 2], start_S[3 * group + 3]):
+                column = column_K[k]
+                for lane in range(LANES):
+                    gained_L[lane] += weight_ML[column, lane]
+            for lane in range(LANES):
+                limit, before, after = limit_L[lane], float(before_L[lane]), float(false_L[lane])
+                rest = max(limit - before, 0.0)
+                cut = rest * rest / (2.0 * max(after - before, 1.0))
+                left = limit - (before + after) / 2.0 if after <= limit else cut
+                term = float(gained_L[lane]) * left - lost_L[lane]
+                total = sum_L[lane] + term
+                lost_L[lane] = (total - sum_L[lane]) - term
+                sum_L[lane] = total
+
+
+@compiled
+def sum_to_edges(
+    column_K: Columns,
+    end_E: Integers,
+    value_K: Array,
+    weight_BML: Bytes,
+    cells_BL: Integers,
+    upto_BVL: Array,
+) -> None:
+    """For the calibration error: sums from above to the edges of bins of equal weight.
+
+    Args:
+        column_K: the column of the weights of each cell, in order of score.
+        end_E: the last place of each group of equal scores, which share the bin of their middle.
+        value_K: of each cell.
+        weight_BML: from `lanes_of`.
+        cells_BL: the weight of all cells.
+        upto_BVL: filled with the weighted sum of the values down to the end of each of the V bins.
+    """
+    bins = upto_BVL.shape[1]
+    for block in range(weight_BML.shape[0]):
+        weight_ML, cells_L, upto_VL = weight_BML[block], cells_BL[block], upto_BVL[block]
+        above_L, group_L, sum_L = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32), np.zeros(LANES)
+        edge_L = np.zeros(LANES, np.int64)  # how many edges are passed
+        twice_L = np.empty(LANES, np.int32)  # twice the weight above the next edge, rounded down
+        for lane in range(LANES):
+            twice_L[lane] = 2 * cells_L[lane] // bins
+        start = 0
+        for group in range(len(end_E)):
+            end = end_E[group] + 1
+            group_L[:] = 0
+            for k in range(start, end):
+                column = column_K[k]
+                for lane in range(LANES):
+                    group_L[lane] += weight_ML[column, lane]
+            passed = 0
+            for lane in range(LANES):
+                passed += 2 * above_L[lane] + group_L[lane] > twice_L[lane]
+            if passed > 0:
+                for lane in range(LANES):
+                    while edge_L[lane] < bins and 2 * above_L[lane] + group_L[lane] > twice_L[lane]:
+                        upto_VL[edge_L[lane], lane] = sum_L[lane]
+                        edge_L[lane] += 1
+                        twice_L[lane] = 2 * cells_L[lane] * (edge_L[lane] + 1) // bins
+            for k in range(start, end):
+                column, value = column_K[k], value_K[k]
+                for lane in range(LANES):
+                    sum_L[lane] += float(weight_ML[column, lane]) * value
+            for lane in range(LANES):
+                above_L[lane] += group_L[lane]
+            start = end
+        for lane in range(LANES):
+            for edge in range(edge_L[lane], bins):
+                upto_VL[edge, lane] = sum_L[lane]
+
+
+@compiled
+def weighted_sum(value_M: Array, weight_BML: Bytes, sum_BL: Array) -> None:
+    """The weighted sum of a value of each column.
+
+    Args:
+        value_M: of each column of the weights.
+        weight_BML: from `lanes_of`.
+        sum_BL: filled with the sums.
+    """
+    for block in range(weight_BML.shape[0]):
+        weight_ML, sum_L, lost_L = weight_BML[block], sum_BL[block], np.zeros(LANES)
+        sum_L[:] = 0.0
+        for column in range(len(value_M)):
+            value = value_M[column]
+            if value != 0.0:
+                for lane in range(LANES):
+                    term = float(weight_ML[column, lane]) * value - lost_L[lane]
+                    total = sum_L[lane] + term
+                    lost_L[lane] = (total - sum_L[lane]) - term
+                    sum_L[lane] = total
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledCells(WeightedCells):
+    """`WeightedCells` whose sums are compiled; what is not here is NumPy's, so every kernel works with these cells.
+
+    Attributes:
+        weight_BML: the weights once more, from `lanes_of`; made once for all findings.
+    """
+
+    weight_BML: NDArray = field(kw_only=True)
+
+    def total(self, value_K: Array) -> Array:
+        columns = self.weights.shape[1]
+        sum_BL = self._lanes()
+        value_M = np.bincount(self.ranking.order_K, weights=value_K, minlength=columns)
+        weighted_sum(value_M.astype(np.float64), self.weight_BML, sum_BL)
+        return self._rows(sum_BL)
+
+    @cached_property
+    def _stretch_sums(self) -> tuple[Array, Array]:
+        pairs_BL, hits_BL = self._lanes(), self._lanes()
+        count_stretches(*self.ranking.by_stretch, self.weight_BML, pairs_BL, hits_BL)
+        return self._rows(pairs_BL), self._rows(hits_BL)
+
+    @cached_property
+    def twice_pairs_R(self) -> Integers:
+        return 2 * self.positives_R * self.negatives_R - self._stretch_sums[0].astype(np.int64)
+
+    @cached_property
+    def precisions_R(self) -> Array:
+        return self._stretch_sums[1]
+
+    def left_of_limit(self, limit_R: Array) -> Array:
+        area_BL = self._lanes()
+        area_to_limit(*self.ranking.by_stretch, self.weight_BML, self._padded(limit_R), area_BL)
+        return self._rows(area_BL)
+
+    def sums_to_edges(self, value_K: Array, bins: int) -> Array:
+        upto_BVL = np.empty((len(self.weight_BML), bins, LANES))
+        cells_BL = self._padded(self.cells_R)
+        sum_to_edges(self.ranking.columns_K, self.ranking.end_E, value_K, self.weight_BML, cells_BL, upto_BVL)
+        return np.moveaxis(upto_BVL, 1, 2).reshape(-1, bins)[: len(self.weights)]
+
+    def _lanes(self) -> Array:
+        return np.empty((len(self.weight_BML), LANES))
+
+    def _rows(self, value_BL: Array) -> Array:
+        return value_BL.reshape(-1)[: len(self.weights)]
+
+    def _padded(self, value_R: NDArray) -> NDArray:
+        padded = np.zeros(len(self.weight_BML) * LANES, dtype=value_R.dtype)
+        padded[: len(value_R)] = value_R
+        return padded.reshape(-1, LANES)
