@@ -171,34 +171,43 @@ def sum_to_edges(
     bins = upto_BVL.shape[1]
     for block in range(weight_BML.shape[0]):
         weight_ML, cells_L, upto_VL = weight_BML[block], cells_BL[block], upto_BVL[block]
-        above_L, group_L, sum_L = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32), np.zeros(LANES)
-        edge_L = np.zeros(LANES, np.int64)  # how many edges are passed
-        twice_L = np.empty(LANES, np.int32)  # twice the weight above the next edge, rounded down
+        group_L, sum_L, edge_L = np.zeros(LANES, np.int32), np.zeros(LANES), np.zeros(LANES, np.int64)
+        # Twice the weight between the cells so far and the next edge, rounded down.
+        rest_L = np.empty(LANES, np.int32)
         for lane in range(LANES):
-            twice_L[lane] = 2 * cells_L[lane] // bins
+            rest_L[lane] = 2 * cells_L[lane] // bins
         start = 0
         for group in range(len(end_E)):
             end = end_E[group] + 1
-            group_L[:] = 0
-            for k in range(start, end):
+            column, value = column_K[start], value_K[start]
+            for lane in range(LANES):
+                group_L[lane] = weight_ML[column, lane]
+            for k in range(start + 1, end):
                 column = column_K[k]
                 for lane in range(LANES):
                     group_L[lane] += weight_ML[column, lane]
-            passed = 0
+            passed = False  # whether the middle of the group lies below the edge, of any lane
             for lane in range(LANES):
-                passed += 2 * above_L[lane] + group_L[lane] > twice_L[lane]
-            if passed > 0:
+                passed |= group_L[lane] > rest_L[lane]
+            if passed:
                 for lane in range(LANES):
-                    while edge_L[lane] < bins and 2 * above_L[lane] + group_L[lane] > twice_L[lane]:
-                        upto_VL[edge_L[lane], lane] = sum_L[lane]
-                        edge_L[lane] += 1
-                        twice_L[lane] = 2 * cells_L[lane] * (edge_L[lane] + 1) // bins
-            for k in range(start, end):
-                column, value = column_K[k], value_K[k]
+                    edge = edge_L[lane]
+                    while edge < bins and group_L[lane] > rest_L[lane]:
+                        upto_VL[edge, lane] = sum_L[lane]
+                        edge += 1
+                        twice = 2 * cells_L[lane]
+                        rest_L[lane] += twice * (edge + 1) // bins - twice * edge // bins
+                    edge_L[lane] = edge
+            if end - start == 1:
                 for lane in range(LANES):
-                    sum_L[lane] += float(weight_ML[column, lane]) * value
+                    sum_L[lane] += float(group_L[lane]) * value
+            else:
+                for k in range(start, end):
+                    column, value = column_K[k], value_K[k]
+                    for lane in range(LANES):
+                        sum_L[lane] += float(weight_ML[column, lane]) * value
             for lane in range(LANES):
-                above_L[lane] += group_L[lane]
+                rest_L[lane] -= 2 * group_L[lane]
             start = end
         for lane in range(LANES):
             for edge in range(edge_L[lane], bins):
