@@ -46,14 +46,11 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
         return numba.njit(**options)(function)
 
 
-def lanes_of(weights: Integers) -> NDArray:
-    """The weights (R, M) as (B, M, L): bytes if none is above 255, else int32; lanes beyond R have weight 0.
-    """
+def lanes_of(weights: Integers) -> Bytes:
+    """The weights (R, M), none above 255, as (B, M, L); lanes beyond R have weight 0."""
     rows, columns = weights.shape
-    most = int(weights.max(initial=0))
-    kind = np.uint8 if most <= np.iinfo(np.uint8).max else np.int32
     blocks = -(-rows // LANES)
-    padded = np.zeros((blocks * LANES, columns), dtype=kind)
+    padded = np.zeros((blocks * LANES, columns), dtype=np.uint8)
     padded[:rows] = weights
     return np.ascontiguousarray(padded.reshape(blocks, LANES, columns).transpose(0, 2, 1))
 
@@ -102,9 +99,7 @@ def count_stretches(column_K: Columns, start_S: Integers, weight_BML: Bytes, pai
 
 
 @compiled
-def area_to_limit(
-    column_K: Columns, start_S: Integers, weight_BML: Bytes, limit_BL: Array, area_BL: Array
-) -> None:
+def area_to_limit(column_K: Columns, start_S: Integers, weight_BML: Bytes, limit_BL: Array, area_BL: Array) -> None:
     """For the partial AUC: the sum over positives of the negatives that are left of a limit.
 
     Args:
@@ -244,7 +239,7 @@ class CompiledCells(WeightedCells):
         weight_BML: the weights once more, from `lanes_of`; made once for all findings.
     """
 
-    weight_BML: NDArray = field(kw_only=True)
+    weight_BML: Bytes = field(kw_only=True)
 
     def total(self, value_K: Array) -> Array:
         columns = self.weights.shape[1]

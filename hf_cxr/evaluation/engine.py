@@ -31,8 +31,8 @@ COMPILED_FROM = 2**26
 COMPILED_AT_ONCE = 2**23
 """Weights of images at a time for numba: what a metric without compiled sums then takes is 64 MiB an array."""
 
-MOST_WEIGHT = 2**29
-"""The compiled sums count in 32 bits."""
+MOST_WEIGHT, MOST_CELLS = 255, 2**29
+"""The compiled sums keep a weight in a byte and count cells in 32 bits; NumPy measures what is above."""
 
 Weights = NDArray[np.int64]
 
@@ -67,14 +67,17 @@ class Engine:
         """What makes the cells of a ranking under these weights: (ranking, threshold, counts) -> cells."""
         if not self.compiled:
             return functools.partial(_numpy_cells, weight_RM)
+        most = int(weight_RM.max(initial=0))
+        if most > MOST_WEIGHT:
+            return functools.partial(_numpy_cells, weight_RM)
         from hf_cxr.evaluation.compiled import CompiledCells, lanes_of
 
-        weight_BML, most = lanes_of(weight_RM), int(weight_RM.max(initial=0))
+        weight_BML = lanes_of(weight_RM)
 
         def make(
             ranking: Ranking, threshold: float = float("nan"), counts: tuple[Array, ...] | None = None
         ) -> WeightedCells:
-            if len(ranking.order_K) * most > MOST_WEIGHT:
+            if len(ranking.order_K) * most > MOST_CELLS:
                 return _numpy_cells(weight_RM, ranking, threshold, counts)
             return CompiledCells(ranking, weight_RM, threshold, counts, weight_BML=weight_BML)
 
@@ -130,6 +133,8 @@ def thread_count() -> int:
         text = os.environ.get(name, "").split(",")[0].strip()
         if text:
             if not text.isdigit() or int(text) < 1:
-                raise ValueError(f"the environment variable {name} is {text!r}; set it to a number of threads, or unset it")
+                raise ValueError(
+                    f"the environment variable {name} is {text!r}; set it to a number of threads, or unset it"
+                )
             return int(text)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
