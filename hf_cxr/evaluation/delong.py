@@ -1,7 +1,8 @@
 """The AUC's standard error for clustered images without any draw: DeLong's, extended to patients by Obuchowski.
 
 A cross-check of the bootstrap: for the AUC of many patients the two agree within a few per cent (see
-`benchmarks/coverage.py`). It gives no interval of a mean over findings, of a subset's gap, or of any other metric.
+`benchmarks/interval_coverage.py`). It gives no interval of a mean over findings, of a subset's gap, or of any other
+metric.
 
     auc_C, sd_C = delong(score_NC, label_NC, patient_ids)
     difference_C, sd_C = delong_difference(first_NC, second_NC, label_NC, patient_ids)

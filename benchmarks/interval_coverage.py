@@ -1,6 +1,6 @@
 """How often a 95 % interval contains the true value, when patients have several images each.
 
-    python benchmarks/coverage.py [--simulations 1000] [--patients 300]
+    python benchmarks/interval_coverage.py [--simulations 1000] [--patients 300]
 
 Test sets are drawn from a population whose true figures are known: the AUC by its formula, the rest from a sample of
 two million images. A patient has 1 to 12 images; the label is the patient's, and so is most of what moves the score.
