@@ -192,6 +192,35 @@ class WeightedCells:
         )
         return (self.hits_RG * left_RG).sum(axis=1)
 
+    def sensitivities(self, steps: int) -> Array:
+        """Sensitivity at false positive rates of 0, 1 / steps, ..., 1, (R, steps + 1); NaN where a side has no weight.
+
+        At a rate that several thresholds have, the highest sensitivity.
+        """
+        rows, groups = self.true_RG.shape
+        # From (0, 0), each group goes from its first negative to its last while its positives are gained; then to the
+        # end.
+        x_RV, y_RV = np.zeros((2, rows, 2 * groups + 2))
+        x_RV[:, 1:-1:2], x_RV[:, 2:-1:2], x_RV[:, -1] = self.false_before_RG, self.false_after_RG, self.negatives_R
+        y_RV[:, 1:-1:2], y_RV[:, 2:-1:2], y_RV[:, -1] = self.true_RG - self.hits_RG, self.true_RG, self.positives_R
+        value_RV = np.full((rows, steps + 1), np.nan)
+        for row in np.flatnonzero(self.both_R):
+            rate_V = np.arange(steps + 1) * self.negatives_R[row] / steps
+            value_RV[row] = np.interp(rate_V, x_RV[row], y_RV[row]) / self.positives_R[row]
+        return value_RV
+
+    def precisions(self, steps: int) -> Array:
+        """Precision at recalls of 0, 1 / steps, ..., 1, (R, steps + 1); NaN where a side has no weight.
+
+        Recall 0 is read as the least recall above it.
+        """
+        value_RV = np.full((len(self.weights), steps + 1), np.nan)
+        for row in np.flatnonzero(self.both_R):
+            wanted_V = np.maximum(-(-np.arange(steps + 1) * self.positives_R[row] // steps), 1)  # rounded up
+            group_V = np.searchsorted(self.true_RG[row], wanted_V)
+            value_RV[row] = self.true_RG[row, group_V] / self.called_RG[row, group_V]
+        return value_RV
+
     def sums_to_edges(self, value_K: Array, bins: int) -> Array:
         """The weighted sum of a value of each cell, from the highest score to the end of each bin, (R, bins).
 

@@ -55,39 +55,47 @@ def lanes_of(weights: Integers) -> Bytes:
     return np.ascontiguousarray(padded.reshape(blocks, LANES, columns).transpose(0, 2, 1))
 
 
+@numba.njit(inline="always")
+def add_cells(column_K: Columns, start: int, end: int, weight_ML: Bytes, sum_L: Integers) -> None:
+    """Add the weights of the cells from place ``start`` to before ``end``."""
+    for k in range(start, end):
+        column = column_K[k]
+        for lane in range(LANES):
+            sum_L[lane] += weight_ML[column, lane]
+
+
 @compiled
-def count_stretches(column_K: Columns, start_S: Integers, weight_BML: Bytes, pairs_BL: Array, hits_BL: Array) -> None:
+def count_stretches(
+    column_K: Columns,
+    start_S: Integers,
+    weight_BML: Bytes,
+    true_BL: Integers,
+    false_BL: Integers,
+    pairs_BL: Array,
+    hits_BL: Array,
+) -> None:
     """For the AUC and the average precision, in one pass over the cells.
 
     Args:
         column_K: the column of the weights of each cell, the cells in order of their stretch.
         start_S: the place of the first cell of each stretch, and the number of cells last.
         weight_BML: from `lanes_of`.
+        true_BL, false_BL: int32, filled with the weight of the positives and of the negatives.
         pairs_BL: filled with the sum over positives of the negatives above their group and down to its end.
         hits_BL: filled with the sum over positives of the precision at the end of their group.
     """
     groups = (len(start_S) - 2) // 3
+    gained_L, before_L = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
     for block in range(weight_BML.shape[0]):
-        weight_ML, pairs_L, sum_L = weight_BML[block], pairs_BL[block], hits_BL[block]
-        true_L, false_L, before_L = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
-        gained_L, lost_L = np.zeros(LANES, np.int32), np.zeros(LANES)
-        pairs_L[:] = 0.0
-        sum_L[:] = 0.0
+        weight_ML, true_L, false_L = weight_BML[block], true_BL[block], false_BL[block]
+        pairs_L, sum_L, lost_L = pairs_BL[block], hits_BL[block], np.zeros(LANES)
+        true_L[:], false_L[:], pairs_L[:], sum_L[:] = 0, 0, 0.0, 0.0
         for group in range(groups):
-            for k in range(start_S[3 * group], start_S[3 * group + 1]):
-                column = column_K[k]
-                for lane in range(LANES):
-                    false_L[lane] += weight_ML[column, lane]
+            add_cells(column_K, start_S[3 * group], start_S[3 * group + 1], weight_ML, false_L)
             before_L[:] = false_L
-            for k in range(start_S[3 * group + 1], start_S[3 * group + 2]):
-                column = column_K[k]
-                for lane in range(LANES):
-                    false_L[lane] += weight_ML[column, lane]
+            add_cells(column_K, start_S[3 * group + 1], start_S[3 * group + 2], weight_ML, false_L)
             gained_L[:] = 0
-            for k in range(start_S[3 * group + 2], start_S[3 * group + 3]):
-                column = column_K[k]
-                for lane in range(LANES):
-                    gained_L[lane] += weight_ML[column, lane]
+            add_cells(column_K, start_S[3 * group + 2], start_S[3 * group + 3], weight_ML, gained_L)
             for lane in range(LANES):
                 true_L[lane] += gained_L[lane]
                 gained, called = float(gained_L[lane]), float(true_L[lane] + false_L[lane])
@@ -96,6 +104,7 @@ def count_stretches(column_K: Columns, start_S: Integers, weight_BML: Bytes, pai
                 total = sum_L[lane] + term
                 lost_L[lane] = (total - sum_L[lane]) - term
                 sum_L[lane] = total
+        add_cells(column_K, start_S[3 * groups], start_S[3 * groups + 1], weight_ML, false_L)
 
 
 @compiled
@@ -114,25 +123,16 @@ def area_to_limit(column_K: Columns, start_S: Integers, weight_BML: Bytes, limit
         gained_L, lost_L = np.zeros(LANES, np.int32), np.zeros(LANES)
         sum_L[:] = 0.0
         for group in range(groups):
-            for k in range(start_S[3 * group], start_S[3 * group + 1]):
-                column = column_K[k]
-                for lane in range(LANES):
-                    false_L[lane] += weight_ML[column, lane]
+            add_cells(column_K, start_S[3 * group], start_S[3 * group + 1], weight_ML, false_L)
             inside = 0
             for lane in range(LANES):
                 inside += false_L[lane] < limit_L[lane]
             if inside == 0:
                 break
             before_L[:] = false_L
-            for k in range(start_S[3 * group + 1], start_S[3 * group + 2]):
-                column = column_K[k]
-                for lane in range(LANES):
-                    false_L[lane] += weight_ML[column, lane]
+            add_cells(column_K, start_S[3 * group + 1], start_S[3 * group + 2], weight_ML, false_L)
             gained_L[:] = 0
-            for k in range(start_S[3 * group + 2], start_S[3 * group + 3]):
-                column = column_K[k]
-                for lane in range(LANES):
-                    gained_L[lane] += weight_ML[column, lane]
+            add_cells(column_K, start_S[3 * group + 2], start_S[3 * group + 3], weight_ML, gained_L)
             for lane in range(LANES):
                 limit, before, after = limit_L[lane], float(before_L[lane]), float(false_L[lane])
                 rest = max(limit - before, 0.0)
@@ -142,6 +142,72 @@ def area_to_limit(column_K: Columns, start_S: Integers, weight_BML: Bytes, limit
                 total = sum_L[lane] + term
                 lost_L[lane] = (total - sum_L[lane]) - term
                 sum_L[lane] = total
+
+
+@compiled
+def walk_curves(
+    column_K: Columns,
+    start_S: Integers,
+    weight_BML: Bytes,
+    positives_BL: Integers,
+    negatives_BL: Integers,
+    sensitivity_BVL: Array,
+    precision_BVL: Array,
+) -> None:
+    """For ROC and precision-recall curves: their points at V evenly spaced rates, in one pass over the cells.
+
+    Args:
+        column_K, start_S, weight_BML: as of `count_stretches`.
+        positives_BL, negatives_BL: int32, the weight of each side.
+        sensitivity_BVL, precision_BVL: filled in, see `WeightedCells.sensitivities` and `precisions`.
+    """
+    groups, steps = (len(start_S) - 2) // 3, sensitivity_BVL.shape[1] - 1
+    gained_L, before_L = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
+    rate_L, wanted_L = np.empty(LANES), np.empty(LANES, np.int32)  # the next of each lane
+    for block in range(weight_BML.shape[0]):
+        weight_ML, sensitivity_VL, precision_VL = weight_BML[block], sensitivity_BVL[block], precision_BVL[block]
+        positives_L, negatives_L = positives_BL[block], negatives_BL[block]
+        true_L, false_L = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
+        rates_L, recalls_L = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)  # how many are done
+        rate_L[:], wanted_L[:] = 0.0, 1
+        sensitivity_VL[:], precision_VL[:] = np.nan, np.nan
+        for group in range(groups):
+            add_cells(column_K, start_S[3 * group], start_S[3 * group + 1], weight_ML, false_L)
+            before_L[:] = false_L
+            add_cells(column_K, start_S[3 * group + 1], start_S[3 * group + 2], weight_ML, false_L)
+            gained_L[:] = 0
+            add_cells(column_K, start_S[3 * group + 2], start_S[3 * group + 3], weight_ML, gained_L)
+            passed = False  # whether any lane has a point here
+            for lane in range(LANES):
+                passed |= (rate_L[lane] < false_L[lane]) | (true_L[lane] + gained_L[lane] >= wanted_L[lane])
+            if passed:
+                for lane in range(LANES):
+                    before, after = before_L[lane], false_L[lane]
+                    true, gained = true_L[lane], gained_L[lane]
+                    positives, negatives = positives_L[lane], negatives_L[lane]
+                    if positives == 0 or negatives == 0:
+                        continue
+                    done = rates_L[lane]
+                    while done <= steps and rate_L[lane] < after:
+                        value = float(true)
+                        if rate_L[lane] > before:
+                            value = gained / (after - before) * (rate_L[lane] - before) + true
+                        sensitivity_VL[done, lane] = value / positives
+                        done += 1
+                        rate_L[lane] = done * negatives / steps
+                    rates_L[lane] = done
+                    done, true = recalls_L[lane], true + gained
+                    while done <= steps and true >= wanted_L[lane]:
+                        precision_VL[done, lane] = true / (true + after)
+                        done += 1
+                        wanted_L[lane] = max(-(-done * positives // steps), 1)
+                    recalls_L[lane] = done
+            for lane in range(LANES):
+                true_L[lane] += gained_L[lane]
+        for lane in range(LANES):
+            if positives_L[lane] > 0 and negatives_L[lane] > 0:
+                for rate in range(rates_L[lane], steps + 1):
+                    sensitivity_VL[rate, lane] = true_L[lane] / positives_L[lane]
 
 
 @compiled
@@ -240,6 +306,7 @@ class CompiledCells(WeightedCells):
     """
 
     weight_BML: Bytes = field(kw_only=True)
+    _walked: dict[int, tuple[Array, Array]] = field(default_factory=dict, init=False, repr=False)
 
     def total(self, value_K: Array) -> Array:
         columns = self.weights.shape[1]
@@ -249,35 +316,61 @@ class CompiledCells(WeightedCells):
         return self._rows(sum_BL)
 
     @cached_property
-    def _stretch_sums(self) -> tuple[Array, Array]:
-        pairs_BL, hits_BL = self._lanes(), self._lanes()
-        count_stretches(*self.ranking.by_stretch, self.weight_BML, pairs_BL, hits_BL)
-        return self._rows(pairs_BL), self._rows(hits_BL)
+    def _stretch_sums(self) -> tuple[NDArray, ...]:
+        """What `count_stretches` fills in: positives, negatives, pairs and precisions, each (R,)."""
+        sums = (*(np.empty((len(self.weight_BML), LANES), np.int32) for _ in range(2)), self._lanes(), self._lanes())
+        count_stretches(*self.ranking.by_stretch, self.weight_BML, *sums)
+        return tuple(self._rows(one_BL) for one_BL in sums)
+
+    @cached_property
+    def positives_R(self) -> Integers:
+        return self._stretch_sums[0].astype(np.int64)
+
+    @cached_property
+    def cells_R(self) -> Integers:
+        return self.positives_R + self._stretch_sums[1]
 
     @cached_property
     def twice_pairs_R(self) -> Integers:
-        return 2 * self.positives_R * self.negatives_R - self._stretch_sums[0].astype(np.int64)
+        return 2 * self.positives_R * self.negatives_R - self._stretch_sums[2].astype(np.int64)
 
     @cached_property
     def precisions_R(self) -> Array:
-        return self._stretch_sums[1]
+        return self._stretch_sums[3]
 
     def left_of_limit(self, limit_R: Array) -> Array:
         area_BL = self._lanes()
         area_to_limit(*self.ranking.by_stretch, self.weight_BML, self._padded(limit_R), area_BL)
         return self._rows(area_BL)
 
+    def sensitivities(self, steps: int) -> Array:
+        return self._curves(steps)[0]
+
+    def precisions(self, steps: int) -> Array:
+        return self._curves(steps)[1]
+
+    def _curves(self, steps: int) -> tuple[Array, Array]:
+        if steps not in self._walked:
+            sides = (self._padded(side_R.astype(np.int32)) for side_R in (self.positives_R, self.negatives_R))
+            curves = [np.empty((len(self.weight_BML), steps + 1, LANES)) for _ in range(2)]
+            walk_curves(*self.ranking.by_stretch, self.weight_BML, *sides, *curves)
+            self._walked[steps] = tuple(self._rows_of(curve_BVL) for curve_BVL in curves)
+        return self._walked[steps]
+
     def sums_to_edges(self, value_K: Array, bins: int) -> Array:
         upto_BVL = np.empty((len(self.weight_BML), bins, LANES))
         cells_BL = self._padded(self.cells_R)
         sum_to_edges(self.ranking.columns_K, self.ranking.end_E, value_K, self.weight_BML, cells_BL, upto_BVL)
-        return np.moveaxis(upto_BVL, 1, 2).reshape(-1, bins)[: len(self.weights)]
+        return self._rows_of(upto_BVL)
 
     def _lanes(self) -> Array:
         return np.empty((len(self.weight_BML), LANES))
 
     def _rows(self, value_BL: Array) -> Array:
         return value_BL.reshape(-1)[: len(self.weights)]
+
+    def _rows_of(self, value_BVL: Array) -> Array:
+        return np.moveaxis(value_BVL, 1, 2).reshape(-1, value_BVL.shape[1])[: len(self.weights)]
 
     def _padded(self, value_R: NDArray) -> NDArray:
         padded = np.zeros(len(self.weight_BML) * LANES, dtype=value_R.dtype)

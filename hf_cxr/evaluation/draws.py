@@ -78,9 +78,14 @@ class PatientDraws:
         patient_N, n_patients = number_patients(patient_ids, len(patient_ids))
         return cls(patient_N, n_patients, resamples, seed)
 
-    def blocks(self) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-        """The draws, some at a time: which of the R, and how often each patient was drawn, (r, M) int64."""
-        return draw_blocks(self.patient_N, self.n_patients, self.resamples, np.random.default_rng(self.seed))
+    def blocks(self, at_once: int | None = None) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+        """The draws, some at a time: which of the R, and how often each patient was drawn, (r, M) int64.
+
+        Args:
+            at_once: how many; the draws do not depend on it.
+        """
+        rng = np.random.default_rng(self.seed)
+        return draw_blocks(self.patient_N, self.n_patients, self.resamples, rng, at_once=at_once)
 
     def per_image(self, weight_RM: NDArray[np.int64]) -> NDArray[np.int64]:
         """The weight of each image, (r, N)."""

@@ -93,6 +93,16 @@ def test_counts_and_sums_to_edges_are_numpys_to_the_bit(kind):
         np.testing.assert_array_equal(*edges, err_msg=f"{bins} bins")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_curves_are_numpys_to_the_bit(kind):
+    ranking = rank(*draw(kind, 4))
+    ours, plain = both(ranking, weights(70, 160))
+    for steps in (1, 7, 100):
+        for name in ("sensitivities", "precisions"):
+            curves = (getattr(cells, name)(steps) for cells in (ours, plain))
+            np.testing.assert_array_equal(*curves, err_msg=f"{name}, {steps} steps")
+
+
 def test_cells_of_one_patient_and_a_full_sample():
     ranking = rank(*draw("ties"))
     one = replace(ranking, order_K=np.zeros_like(ranking.order_K))
