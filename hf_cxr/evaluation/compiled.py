@@ -55,6 +55,11 @@ def lanes_of(weights: Integers) -> Bytes:
     return np.ascontiguousarray(padded.reshape(blocks, LANES, columns).transpose(0, 2, 1))
 
 
+def rows_of(value_BVL: NDArray) -> NDArray:
+    """From lanes innermost to one row for each set of weights, (B x L, V)."""
+    return np.moveaxis(value_BVL, 1, 2).reshape(-1, value_BVL.shape[1])
+
+
 @numba.njit(inline="always")
 def add_cells(column_K: Columns, start: int, end: int, weight_ML: Bytes, sum_L: Integers) -> None:
     """Add the weights of the cells from place ``start`` to before ``end``."""
@@ -297,6 +302,24 @@ def weighted_sum(value_M: Array, weight_BML: Bytes, sum_BL: Array) -> None:
                     sum_L[lane] = total
 
 
+@compiled
+def count_bins(column_K: Columns, bin_K: Integers, weight_BML: Bytes, count_BVL: Integers) -> None:
+    """The weight of the cells of each of V bins.
+
+    Args:
+        column_K, bin_K: the column of the weights, and the bin, of each cell.
+        weight_BML: from `lanes_of`.
+        count_BVL: int32, filled with the counts.
+    """
+    for block in range(weight_BML.shape[0]):
+        weight_ML, count_VL = weight_BML[block], count_BVL[block]
+        count_VL[:] = 0
+        for k in range(len(column_K)):
+            column, place = column_K[k], bin_K[k]
+            for lane in range(LANES):
+                count_VL[place, lane] += weight_ML[column, lane]
+
+
 @dataclass(frozen=True, eq=False)
 class CompiledCells(WeightedCells):
     """`WeightedCells` whose sums are compiled; what is not here is NumPy's, so every kernel works with these cells.
@@ -370,7 +393,7 @@ class CompiledCells(WeightedCells):
         return value_BL.reshape(-1)[: len(self.weights)]
 
     def _rows_of(self, value_BVL: Array) -> Array:
-        return np.moveaxis(value_BVL, 1, 2).reshape(-1, value_BVL.shape[1])[: len(self.weights)]
+        return rows_of(value_BVL)[: len(self.weights)]
 
     def _padded(self, value_R: NDArray) -> NDArray:
         padded = np.zeros(len(self.weight_BML) * LANES, dtype=value_R.dtype)

@@ -32,6 +32,7 @@ from scipy.sparse import csr_array
 from scipy.stats import norm
 
 from hf_cxr.evaluation.checks import Array, check_probabilities
+from hf_cxr.evaluation.engine import Engine
 from hf_cxr.labels import LabelSpace
 
 CELLS_AT_ONCE = 2**19
@@ -103,6 +104,25 @@ class PatientDraws:
             for draw_RX, one_MX in zip(out, sum_MX, strict=True):
                 draw_RX[rows] = (weight_RM @ one_MX.reshape(len(one_MX), -1)).reshape(-1, *one_MX.shape[1:])
         return out
+
+    def counts(self, bin_NC: NDArray[np.int64], bins: int) -> NDArray[np.int64]:
+        """How many images fall into each bin under each draw, (R, C, bins) int64.
+
+        Quicker than `sums` of one column for each bin.
+
+        Args:
+            bin_NC: 0 to bins - 1, or -1 for an image that counts nowhere.
+            bins: how many.
+        """
+        columns = [(self.patient_N[bin_N >= 0], bin_N[bin_N >= 0]) for bin_N in bin_NC.T]
+        engine = Engine.choose(sum(len(bin_K) for _, bin_K in columns), self.resamples)
+        count_RCV = np.empty((self.resamples, len(columns), bins), dtype=np.int64)
+
+        def fill(rows: slice, weight_RM: NDArray[np.int64]) -> None:
+            count_RCV[rows] = engine.counts(weight_RM, columns, bins)
+
+        engine.each(fill, self.blocks(engine.at_once(len(self.patient_N), self.resamples)))
+        return count_RCV
 
 
 def patient_sums(value_NX: ArrayLike, patient_N: NDArray[np.int64], n_patients: int) -> Array:
@@ -219,13 +239,19 @@ def _is_missing(patient: Any) -> bool:
 
 def percentile_interval(draw_RX: Array, confidence: float) -> tuple[Array, Array]:
     """The percentile interval over the draws that are defined, low and high, each (X,); NaN where none is."""
-    flat_RX = draw_RX.reshape(len(draw_RX), -1)
-    low_X, high_X = np.full((2, flat_RX.shape[1]), np.nan)
-    for column, draw_R in enumerate(flat_RX.T):
-        defined = draw_R[~np.isnan(draw_R)]
-        if len(defined):
-            low_X[column], high_X[column] = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return low_X.reshape(draw_RX.shape[1:]), high_X.reshape(draw_RX.shape[1:])
+    level_2 = [(1 - confidence) / 2, (1 + confidence) / 2]
+    flat_XR = np.array(draw_RX.reshape(len(draw_RX), -1).T, order="C")  # a copy, which is sorted in part
+    defined_X = (~np.isnan(flat_XR)).sum(axis=1)
+    end_2X = np.full((2, len(flat_XR)), np.nan)
+    complete_X = defined_X == len(draw_RX)
+    for column in np.flatnonzero(~complete_X & (defined_X > 0)):
+        draw_R = flat_XR[column]
+        end_2X[:, column] = np.quantile(draw_R[~np.isnan(draw_R)], level_2)
+    if complete_X.any():
+        complete_XR = flat_XR if complete_X.all() else flat_XR[complete_X]
+        end_2X[:, complete_X] = np.quantile(complete_XR, level_2, axis=1, overwrite_input=True)
+    low_X, high_X = end_2X.reshape(2, *draw_RX.shape[1:])
+    return low_X, high_X
 
 
 def bca_interval(value_C: Array, draw_RC: Array, left_out_GC: Array, confidence: float) -> tuple[Array, Array]:

@@ -13,12 +13,13 @@ N = images, M = patients, R = draws.
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from hf_cxr.evaluation.cells import Ranking, WeightedCells
 from hf_cxr.evaluation.checks import Array
@@ -82,6 +83,34 @@ class Engine:
             return CompiledCells(ranking, weight_RM, threshold, counts, weight_BML=weight_BML)
 
         return make
+
+    def counts(
+        self, weight_RM: Weights, columns: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], bins: int
+    ) -> NDArray[np.int64]:
+        """How much weight each bin has, (R, columns, bins) int64.
+
+        Args:
+            weight_RM: the sets of weights.
+            columns: for each, the patient and the bin of some cells, two arrays of one length.
+            bins: V.
+        """
+        most = int(weight_RM.max(initial=0))
+        cells = max((len(bin_K) for _, bin_K in columns), default=0)
+        count_RCV = np.empty((len(weight_RM), len(columns), bins), dtype=np.int64)
+        if not self.compiled or most > MOST_WEIGHT or cells * most > MOST_CELLS:
+            weight_MR = np.ascontiguousarray(weight_RM.T)
+            for column, (patient_K, bin_K) in enumerate(columns):
+                place = np.ones(len(bin_K), dtype=np.int64), (bin_K, patient_K)
+                count_RCV[:, column] = (csr_array(place, shape=(bins, len(weight_MR))) @ weight_MR).T
+            return count_RCV
+        from hf_cxr.evaluation.compiled import LANES, count_bins, lanes_of, rows_of
+
+        weight_BML = lanes_of(weight_RM)
+        count_BVL = np.empty((len(weight_BML), bins, LANES), dtype=np.int32)
+        for column, (patient_K, bin_K) in enumerate(columns):
+            count_bins(patient_K.astype(np.uint32), bin_K, weight_BML, count_BVL)
+            count_RCV[:, column] = rows_of(count_BVL)[: len(weight_RM)]
+        return count_RCV
 
     def each(self, work: Callable[..., None], arguments: Iterable[tuple]) -> None:
         """Call ``work(*one)`` for each of the arguments, in threads; at most two a thread are held at a time."""

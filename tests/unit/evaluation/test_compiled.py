@@ -9,7 +9,7 @@ import pytest
 
 from hf_cxr.evaluation import METRICS, bootstrap_metrics, engine, evaluate_predictions
 from hf_cxr.evaluation.cells import WeightedCells, rank
-from hf_cxr.evaluation.draws import draw_blocks
+from hf_cxr.evaluation.draws import PatientDraws, draw_blocks
 from hf_cxr.evaluation.kernels import ece
 from hf_cxr.evaluation.metric import Metric
 from hf_cxr.evaluation.metrics import expected_calibration_error
@@ -224,6 +224,16 @@ def test_an_error_in_a_thread_is_raised():
 
     with pytest.raises(KeyError, match="seven"):
         engine.Engine(True, 2).each(work, ((number,) for number in range(20)))
+
+
+def test_counts_of_bins_are_sums_of_one_column_for_each(monkeypatch):
+    rng = np.random.default_rng(0)
+    draws = PatientDraws.of([f"p{number}" for number in rng.integers(30, size=200)], resamples=70)
+    bin_NC = rng.integers(-1, 5, size=(200, 3))
+    (expected_RX,) = draws.sums(draws.per_patient(bin_NC[:, :, None] == np.arange(5)))
+    for least in (1, 2**40):
+        monkeypatch.setattr(engine, "COMPILED_FROM", least)
+        np.testing.assert_array_equal(draws.counts(bin_NC, 5), expected_RX)
 
 
 def test_the_draws_do_not_depend_on_the_size_of_the_blocks():
