@@ -13,14 +13,14 @@ one of them is undefined has no macro mean, because a mean over fewer findings i
 Refused: a missing patient id, fewer than two patients.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_cxr.evaluation.cells import Ranking, WeightedCells, rank
+from hf_cxr.evaluation.cells import Ranking, WeightedCells, descending, rank
 from hf_cxr.evaluation.checks import Array, check_scores
 from hf_cxr.evaluation.draws import (
     CONFIDENCE,
@@ -33,6 +33,7 @@ from hf_cxr.evaluation.draws import (
     percentile_interval,
     two_sided_p,
 )
+from hf_cxr.evaluation.engine import Engine
 from hf_cxr.evaluation.estimates import Estimate, Estimates
 from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.evaluation.metric import Measured, Metric
@@ -262,20 +263,29 @@ def draw_samples(
     metrics = headline_metrics() if metrics is None else metrics
     jackknife = list(left_out_blocks(patient_N, n_patients)) if interval == "bca" else []
     groups = sum(map(len, jackknife))
-    measurers = [_Measurer(*pair, patient_N, metrics, threshold_C, averages, 1 + resamples + groups) for pair in pairs]
+    order_of = _orders(pairs)
+    measurers = [
+        _Measurer(*pair, order_of, patient_N, metrics, threshold_C, averages, 1 + resamples + groups) for pair in pairs
+    ]
+    engine = Engine.choose(sum(measurer.cells for measurer in measurers), resamples)
 
     def fill(rows: slice, weight_RM: NDArray[np.int64]) -> None:
+        cells_of = engine.cells(weight_RM)
         for measurer in measurers:
-            measurer.fill(rows, weight_RM)
+            measurer.fill(rows, cells_of)
 
-    # Row 0 is the full sample: every patient once.
-    fill(slice(0, 1), np.ones((1, n_patients), dtype=np.int64))
-    for rows, weight_RM in draw_blocks(patient_N, n_patients, resamples, rng):
-        fill(slice(1 + rows.start, 1 + rows.stop), weight_RM)
-    start = 1 + resamples
-    for weight_GM in jackknife:
-        fill(slice(start, start + len(weight_GM)), weight_GM)
-        start += len(weight_GM)
+    def blocks() -> Iterator[tuple[slice, NDArray[np.int64]]]:
+        # Row 0 is the full sample: every patient once.
+        yield slice(0, 1), np.ones((1, n_patients), dtype=np.int64)
+        at_once = engine.at_once(len(patient_N), resamples)
+        for rows, weight_RM in draw_blocks(patient_N, n_patients, resamples, rng, at_once=at_once):
+            yield slice(1 + rows.start, 1 + rows.stop), weight_RM
+        start = 1 + resamples
+        for weight_GM in jackknife:
+            yield slice(start, start + len(weight_GM)), weight_GM
+            start += len(weight_GM)
+
+    engine.each(fill, blocks())
     return [measurer.samples(resamples, bool(groups)) for measurer in measurers]
 
 
@@ -286,6 +296,7 @@ class _Measurer:
         self,
         score_NC: Array,
         label_NC: Array,
+        order_of: Mapping[int, list[NDArray[np.int64]]],
         patient_N: NDArray[np.int64],
         metrics: Mapping[str, Metric],
         threshold_C: Array | None,
@@ -295,8 +306,10 @@ class _Measurer:
         self.metrics = metrics
         findings = label_NC.shape[1]
         self.threshold_C = np.full(findings, np.nan) if threshold_C is None else threshold_C
-        columns = zip(score_NC.T, label_NC.T, strict=True)
-        self.rankings = [_patient_ranking(score_N, label_N, patient_N) for score_N, label_N in columns]
+        columns = zip(score_NC.T, label_NC.T, order_of[id(score_NC)], strict=True)
+        self.rankings = [
+            _patient_ranking(score_N, label_N, patient_N, order_N) for score_N, label_N, order_N in columns
+        ]
         # A column more for all cells together.
         if averages:
             patients = np.repeat(patient_N, findings)
@@ -306,18 +319,23 @@ class _Measurer:
         self.value_XC = {key: np.full((rows, len(self.rankings)), np.nan) for key in metrics}
         self.positives_XC = np.zeros((rows, findings))
 
-    def fill(self, rows: slice, weight_RM: NDArray[np.int64]) -> None:
+    @property
+    def cells(self) -> int:
+        """The known cells of all rankings."""
+        return sum(len(ranking.order_K) for ranking in self.rankings)
+
+    def fill(self, rows: slice, cells_of: Callable[..., WeightedCells]) -> None:
         confusions = []
         for column, ranking in enumerate(self.rankings):
             if column < self.findings:
-                cells = WeightedCells(ranking, weight_RM, self.threshold_C[column])
+                cells = cells_of(ranking, self.threshold_C[column])
                 self.positives_XC[rows, column] = cells.positives_R
                 if not np.isnan(cells.threshold):
                     confusions.append(cells.confusion)
             else:
                 # Each finding has a threshold of its own, so the counts are added up and not taken from the pool.
                 counts = tuple(np.sum(confusions, axis=0)) if confusions else None
-                cells = WeightedCells(ranking, weight_RM, counts=counts)
+                cells = cells_of(ranking, counts=counts)
             for key, metric in self.metrics.items():
                 self.value_XC[key][rows, column] = metric.kernel(cells)
 
@@ -337,9 +355,17 @@ class _Measurer:
         }
 
 
-def _patient_ranking(score_N: Array, label_N: Array, patient_N: NDArray[np.int64]) -> Ranking:
+def _orders(pairs: Sequence[tuple[Array, Array]]) -> dict[int, list[NDArray[np.int64]]]:
+    """The order of each column of the scores, once for all pairs that share them, by the id of the array."""
+    scores = {id(score_NC): score_NC for score_NC, _ in pairs}
+    return {key: [descending(score_N) for score_N in score_NC.T] for key, score_NC in scores.items()}
+
+
+def _patient_ranking(
+    score_N: Array, label_N: Array, patient_N: NDArray[np.int64], order_N: NDArray[np.int64] | None = None
+) -> Ranking:
     # Pointing the order at patients instead of images saves a copy of the weights as large as R x N.
-    ranking = rank(score_N, label_N)
+    ranking = rank(score_N, label_N, order_N)
     return replace(ranking, order_K=patient_N[ranking.order_K])
 
 

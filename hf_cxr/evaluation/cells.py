@@ -44,6 +44,18 @@ class Ranking:
     stretches: int
     _matrices: dict[int, csr_array] = field(default_factory=dict, init=False, repr=False)  # a copy starts without
 
+    @cached_property
+    def by_stretch(self) -> tuple[NDArray[np.uint32], Integers]:
+        """The columns of the weights in order of their stretch, and where each stretch begins, the end last."""
+        place_K = np.argsort(self.stretch_K, kind="stable")
+        start_S = np.searchsorted(self.stretch_K[place_K], np.arange(self.stretches + 1))
+        return self.order_K[place_K].astype(np.uint32), start_S.astype(np.int64)
+
+    @cached_property
+    def columns_K(self) -> NDArray[np.uint32]:
+        """``order_K`` as compiled functions want it."""
+        return self.order_K.astype(np.uint32)
+
     def stretch_matrix(self, columns: int) -> csr_array:
         """How many cells of each stretch belong to each column of the weights, (3 G + 1, columns); made once."""
         if columns not in self._matrices:
@@ -52,10 +64,20 @@ class Ranking:
         return self._matrices[columns]
 
 
-def rank(score_N: Array, label_N: Array) -> Ranking:
-    """Sort the known cells of one finding; the arguments are taken as checked."""
-    known = np.flatnonzero(~np.isnan(label_N))
-    order_K = known[np.argsort(-score_N[known], kind="stable")]
+def descending(score_N: Array) -> Integers:
+    """The order of descending scores; equal scores keep the order of the rows."""
+    return np.argsort(-score_N, kind="stable")
+
+
+def rank(score_N: Array, label_N: Array, order_N: Integers | None = None) -> Ranking:
+    """Sort the known cells of one finding; the arguments are taken as checked.
+
+    Args:
+        score_N, label_N: of the finding.
+        order_N: from `descending`, where several sets of labels share their scores; sorted here if left out.
+    """
+    order_N = descending(score_N) if order_N is None else order_N
+    order_K = order_N[~np.isnan(label_N[order_N])]
     score_K = score_N[order_K]
     positive_K = (label_N[order_K] == 1).astype(np.float64)
     new_group_K = np.append(True, score_K[1:] != score_K[:-1])[: len(order_K)]
@@ -142,6 +164,82 @@ class WeightedCells:
     def called_RG(self) -> Integers:
         """Cells called positive down to the end of each group."""
         return self.true_RG + self.false_after_RG
+
+    @cached_property
+    def twice_pairs_R(self) -> Integers:
+        """Twice the pairs of a positive and a negative in which the positive ranks higher; equal scores count one."""
+        # Twice the negatives below a group, its own counting half: integers, so the sum over groups is exact.
+        below_RG = 2 * self.negatives_R[:, None] - self.false_before_RG - self.false_after_RG
+        return (self.hits_RG * below_RG).sum(axis=1)
+
+    @cached_property
+    def precisions_R(self) -> Array:
+        """The sum over positives of the precision if all cells down to the end of their group are called."""
+        return (self.hits_RG * (self.true_RG / np.maximum(self.called_RG, 1))).sum(axis=1)
+
+    def left_of_limit(self, limit_R: Array) -> Array:
+        """The sum over positives of the negatives between them and the limit, a number of negatives from above, (R,).
+
+        A positive of a group lies somewhere between its first and last negative: the mean over that stretch.
+        """
+        limit_R1 = limit_R[:, None]
+        before_RG, after_RG = self.false_before_RG, self.false_after_RG
+        width_RG = np.maximum(after_RG - before_RG, 1)
+        left_RG = np.where(
+            after_RG <= limit_R1,
+            limit_R1 - (before_RG + after_RG) / 2,
+            np.maximum(limit_R1 - before_RG, 0) ** 2 / (2 * width_RG),
+        )
+        return (self.hits_RG * left_RG).sum(axis=1)
+
+    def sensitivities(self, steps: int) -> Array:
+        """Sensitivity at false positive rates of 0, 1 / steps, ..., 1, (R, steps + 1); NaN where a side has no weight.
+
+        At a rate that several thresholds have, the highest sensitivity.
+        """
+        rows, groups = self.true_RG.shape
+        # From (0, 0), each group goes from its first negative to its last while its positives are gained; then to the
+        # end.
+        x_RV, y_RV = np.zeros((2, rows, 2 * groups + 2))
+        x_RV[:, 1:-1:2], x_RV[:, 2:-1:2], x_RV[:, -1] = self.false_before_RG, self.false_after_RG, self.negatives_R
+        y_RV[:, 1:-1:2], y_RV[:, 2:-1:2], y_RV[:, -1] = self.true_RG - self.hits_RG, self.true_RG, self.positives_R
+        value_RV = np.full((rows, steps + 1), np.nan)
+        for row in np.flatnonzero(self.both_R):
+            rate_V = np.arange(steps + 1) * self.negatives_R[row] / steps
+            value_RV[row] = np.interp(rate_V, x_RV[row], y_RV[row]) / self.positives_R[row]
+        return value_RV
+
+    def precisions(self, steps: int) -> Array:
+        """Precision at recalls of 0, 1 / steps, ..., 1, (R, steps + 1); NaN where a side has no weight.
+
+        Recall 0 is read as the least recall above it.
+        """
+        value_RV = np.full((len(self.weights), steps + 1), np.nan)
+        for row in np.flatnonzero(self.both_R):
+            wanted_V = np.maximum(-(-np.arange(steps + 1) * self.positives_R[row] // steps), 1)  # rounded up
+            group_V = np.searchsorted(self.true_RG[row], wanted_V)
+            value_RV[row] = self.true_RG[row, group_V] / self.called_RG[row, group_V]
+        return value_RV
+
+    def sums_to_edges(self, value_K: Array, bins: int) -> Array:
+        """The weighted sum of a value of each cell, from the highest score to the end of each bin, (R, bins).
+
+        Bins of equal weight; a group of equal scores belongs to the bin of its middle.
+        """
+        end_E, edge_V = self.ranking.end_E, np.arange(1, bins + 1)
+        upto_RV = np.zeros((len(self.weights), bins))
+        if not len(end_E):
+            return upto_RV
+        for row, (total, above_K) in enumerate(zip(self.cells_R, self.above_RK, strict=True)):
+            above_E = above_K[end_E]
+            # The groups that end above an edge, and one more if its middle does.
+            groups_V = np.searchsorted(above_E, total * edge_V // bins, side="right")
+            next_V = np.minimum(groups_V, len(end_E) - 1)
+            start_V = np.where(next_V > 0, above_E[next_V - 1], 0)
+            groups_V += (groups_V < len(end_E)) & (bins * (start_V + above_E[next_V]) <= 2 * total * edge_V)
+            upto_K = np.cumsum(self.weight_RK[row] * value_K)
+            upto_RV[row] = np.where(groups_V > 0, upto_K[end_E[groups_V - 1]], 0.0)
+        return upto_RV
 
     @cached_property
     def positives_R(self) -> Integers:

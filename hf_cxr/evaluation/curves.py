@@ -36,9 +36,13 @@ from hf_cxr.evaluation import kernels
 from hf_cxr.evaluation.cells import Ranking, WeightedCells, rank
 from hf_cxr.evaluation.checks import Array, check_scores
 from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_measured, percentile_interval
+from hf_cxr.evaluation.engine import Engine
 from hf_cxr.evaluation.estimates import Estimates, ratio
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
+
+POINTS_AT_ONCE = 2**25
+"""Points of curves that are kept at a time, of all draws: 256 MiB of each kind."""
 
 STEPS = 100
 """Of the grid, which has one point more."""
@@ -159,35 +163,13 @@ def measure_curves(
 
 
 def sensitivity_at_grid(cells: WeightedCells) -> Array:
-    """Sensitivity at each false positive rate of the grid, (R, K); NaN where a side has no weight.
-
-    At a rate that several thresholds have, the highest sensitivity.
-    """
-    true_RG, before_RG, after_RG = cells.true_RG, cells.false_before_RG, cells.false_after_RG
-    rows, groups = true_RG.shape
-    # From (0, 0), each group goes from its first negative to its last while its positives are gained; then to the end.
-    x_RV, y_RV = np.zeros((2, rows, 2 * groups + 2))
-    x_RV[:, 1:-1:2], x_RV[:, 2:-1:2], x_RV[:, -1] = before_RG, after_RG, cells.negatives_R
-    y_RV[:, 1:-1:2], y_RV[:, 2:-1:2], y_RV[:, -1] = true_RG - cells.hits_RG, true_RG, cells.positives_R
-    value_RK = np.full((rows, STEPS + 1), np.nan)
-    for row in np.flatnonzero(cells.both_R):
-        rate_K = np.arange(STEPS + 1) * cells.negatives_R[row] / STEPS
-        value_RK[row] = np.interp(rate_K, x_RV[row], y_RV[row]) / cells.positives_R[row]
-    return value_RK
+    """Sensitivity at each false positive rate of the grid, (R, K), see `WeightedCells.sensitivities`."""
+    return cells.sensitivities(STEPS)
 
 
 def precision_at_grid(cells: WeightedCells) -> Array:
-    """Precision at each recall of the grid, (R, K); NaN where a side has no weight.
-
-    Recall 0 is read as the least recall above it.
-    """
-    true_RG, called_RG = cells.true_RG, cells.called_RG
-    value_RK = np.full((len(true_RG), STEPS + 1), np.nan)
-    for row in np.flatnonzero(cells.both_R):
-        wanted_K = np.maximum(-(-np.arange(STEPS + 1) * cells.positives_R[row] // STEPS), 1)  # rounded up
-        group_K = np.searchsorted(true_RG[row], wanted_K)
-        value_RK[row] = true_RG[row, group_K] / called_RG[row, group_K]
-    return value_RK
+    """Precision at each recall of the grid, (R, K), see `WeightedCells.precisions`."""
+    return cells.precisions(STEPS)
 
 
 KINDS: dict[str, tuple[Callable[[WeightedCells], Array], kernels.Kernel]] = {
@@ -207,14 +189,15 @@ def _bands(rankings: Sequence[Ranking], draws: PatientDraws, confidence: float) 
 
     ends = {kind: [] for kind in KINDS}
     sum_RX = {kind: np.zeros((draws.resamples, STEPS + 2)) for kind in KINDS}
-    for column, ranking in enumerate(by_patient):
-        draw_RX = {kind: np.empty_like(sums) for kind, sums in sum_RX.items()}
-        for rows, weight_RM in draws.blocks():
-            for kind, value_RX in _measured(WeightedCells(ranking, weight_RM)).items():
-                draw_RX[kind][rows] = value_RX
-        for kind in KINDS:
-            ends[kind].append(_ends(draw_RX[kind], confidence))
-            sum_RX[kind] += draw_RX[kind] if column in defined else 0
+    engine = Engine.choose(sum(len(ranking.order_K) for ranking in by_patient), draws.resamples)
+    at_once = max(1, POINTS_AT_ONCE // (draws.resamples * (STEPS + 2)))
+    for start in range(0, len(by_patient), at_once):
+        columns = range(start, min(start + at_once, len(by_patient)))
+        drawn = _draw([by_patient[column] for column in columns], draws, engine)
+        for column, draw_RX in zip(columns, drawn, strict=True):
+            for kind in KINDS:
+                ends[kind].append(_ends(draw_RX[kind], confidence))
+                sum_RX[kind] += draw_RX[kind] if column in defined else 0
 
     bands = {}
     for kind, value in value_CX.items():
@@ -226,6 +209,20 @@ def _bands(rankings: Sequence[Ranking], draws: PatientDraws, confidence: float) 
         curve_CK, area_C = (Estimates(*(one[:, part] for one in columns)) for part in (slice(-1), -1))
         bands[kind] = Band(curve_CK, area_C, draws_C)
     return bands
+
+
+def _draw(rankings: Sequence[Ranking], draws: PatientDraws, engine: Engine) -> list[dict[str, Array]]:
+    """For each ranking, by kind: what `_measured` gives in each draw, (R, K + 1)."""
+    drawn = [{kind: np.empty((draws.resamples, STEPS + 2)) for kind in KINDS} for _ in rankings]
+
+    def fill(rows: slice, weight_RM: NDArray[np.int64]) -> None:
+        cells_of = engine.cells(weight_RM)
+        for ranking, draw_RX in zip(rankings, drawn, strict=True):
+            for kind, value_RX in _measured(cells_of(ranking)).items():
+                draw_RX[kind][rows] = value_RX
+
+    engine.each(fill, draws.blocks(engine.at_once(len(draws.patient_N), draws.resamples)))
+    return drawn
 
 
 def _measured(cells: WeightedCells) -> dict[str, Array]:

@@ -38,6 +38,9 @@ THRESHOLDS = tuple(
 the thresholds that matter are near 0.01."""
 
 
+COUNTS_AT_ONCE = 2**25
+"""Counts that are kept at a time, of all draws: 256 MiB."""
+
 ENOUGH = 5
 """Patients that a threshold needs on either side before its gain can count as sure: with a positive that is called,
 and, among those that are not called, expected to have the finding if the scores knew nothing. With fewer, all draws
@@ -154,10 +157,17 @@ def measure_decision_curves(
     prob_NC, label_NC, names = check_measured(prob_NC, label_NC, draws, label_names, confidence)
     threshold_T = _check_thresholds(thresholds)
     given_C = None if prevalence is None else _check_prevalence(prevalence, names)
-    benefit_7CT = [
-        _measure(prob_N, label_N, draws, threshold_T, None if given_C is None else given_C[column], confidence)
-        for column, (prob_N, label_N) in enumerate(zip(prob_NC.T, label_NC.T, strict=True))
-    ]
+    # A bin of an image says how many thresholds call it, and whether it is positive.
+    bins = len(threshold_T) + 1
+    bin_NC = np.searchsorted(threshold_T, prob_NC, side="right") + np.where(label_NC == 1, bins, 0)
+    bin_NC[np.isnan(label_NC)] = -1
+    at_once = max(1, COUNTS_AT_ONCE // (draws.resamples * 2 * bins))
+    benefit_7CT = []
+    for start in range(0, len(names), at_once):
+        some_NC = bin_NC[:, start : start + at_once]
+        for column, count_RV in enumerate(np.moveaxis(draws.counts(some_NC, 2 * bins), 1, 0), start=start):
+            here = None if given_C is None else given_C[column]
+            benefit_7CT.append(_measure(bin_NC[:, column], count_RV, threshold_T, here, confidence))
     benefit_7CT = np.stack(benefit_7CT, axis=1)
     positives_C, negatives_C = (label_NC == 1).sum(axis=0), (label_NC == 0).sum(axis=0)
     observed_C = ratio(positives_C, positives_C + negatives_C)
@@ -193,25 +203,33 @@ def net_benefit(
 
 
 def _measure(
-    prob_N: Array,
-    label_N: Array,
-    draws: PatientDraws,
+    bin_N: NDArray[np.int64],
+    count_RV: NDArray[np.int64],
     threshold_T: Array,
     prevalence: float | None,
     confidence: float,
 ) -> tuple[Array, ...]:
-    """One finding: benefit, low, high, treat all, gain, low, high, each (T,)."""
-    positive_N, negative_N = label_N == 1, label_N == 0
-    if not positive_N.any() or not negative_N.any():
-        return tuple(np.full((7, len(threshold_T)), np.nan))
-    bins_N = np.searchsorted(threshold_T, prob_N, side="right")  # how many thresholds call the image
-    tp_MT, fp_MT = (_called(bins_N, cells_N, draws, len(threshold_T)) for cells_N in (positive_N, negative_N))
-    positive_M, negative_M = (draws.per_patient(cells_N) for cells_N in (positive_N, negative_N))
+    """One finding: benefit, low, high, treat all, gain, low, high, each (T,).
 
-    def curves(weight_RM: NDArray) -> tuple[Array, Array]:
-        weight_RM = weight_RM.astype(np.float64)
-        positives_R1, negatives_R1 = ((weight_RM @ cells_M)[:, None] for cells_M in (positive_M, negative_M))
-        true_RT, false_RT = weight_RM @ tp_MT, weight_RM @ fp_MT
+    Args:
+        bin_N: of each image, -1 for an unknown label.
+        count_RV: images of each bin in each draw.
+        threshold_T: of the curve.
+        prevalence: assumed; None for that of the images.
+        confidence: of the intervals.
+    """
+    bins = len(threshold_T) + 1
+    full_1V = np.bincount(bin_N[bin_N >= 0], minlength=2 * bins)[None]
+    if not full_1V[:, :bins].any() or not full_1V[:, bins:].any():
+        return tuple(np.full((7, len(threshold_T)), np.nan))
+
+    def curves(count_RV: NDArray[np.int64]) -> tuple[Array, Array]:
+        negative_RB, positive_RB = (
+            np.cumsum(part_RB[:, ::-1], axis=1)[:, ::-1].astype(np.float64)
+            for part_RB in (count_RV[:, :bins], count_RV[:, bins:])
+        )
+        positives_R1, negatives_R1 = positive_RB[:, :1], negative_RB[:, :1]
+        true_RT, false_RT = positive_RB[:, 1:], negative_RB[:, 1:]
         if prevalence is None:
             # By counts, so that a draw without a positive has its net benefit too: that of its false positives.
             known_R1, odds_T = positives_R1 + negatives_R1, threshold_T / (1 - threshold_T)
@@ -223,11 +241,9 @@ def _measure(
         benefit_RT = net_benefit(ratio(true_RT, positives_R1), ratio(false_RT, negatives_R1), *here)
         return benefit_RT, net_benefit(ratio(positives_R1, positives_R1), ratio(negatives_R1, negatives_R1), *here)
 
-    benefit_1T, all_1T = curves(np.ones((1, draws.n_patients)))
-    draw_RT, gain_RT = np.empty((2, draws.resamples, len(threshold_T)))
-    for rows, weight_RM in draws.blocks():
-        benefit_RT, all_RT = curves(weight_RM)
-        draw_RT[rows], gain_RT[rows] = benefit_RT, benefit_RT - np.maximum(all_RT, 0.0)
+    benefit_1T, all_1T = curves(full_1V)
+    draw_RT, all_RT = curves(count_RV)
+    gain_RT = draw_RT - np.maximum(all_RT, 0.0)
     gain_1T = benefit_1T - np.maximum(all_1T, 0.0)
     return (
         benefit_1T[0],
@@ -244,7 +260,7 @@ def _enough(prob_N: Array, label_N: Array, draws: PatientDraws, threshold_T: Arr
     prevalence = float(ratio(positive_N.sum(), known_N.sum()))
 
     def patients(cells_N: NDArray[np.bool_]) -> int:
-        return len(np.unique(draws.patient_N[cells_N]))
+        return np.count_nonzero(np.bincount(draws.patient_N[cells_N]))
 
     return np.array(
         [
@@ -254,14 +270,6 @@ def _enough(prob_N: Array, label_N: Array, draws: PatientDraws, threshold_T: Arr
         ],
         dtype=bool,
     )
-
-
-def _called(bins_N: NDArray[np.int64], cells_N: NDArray[np.bool_], draws: PatientDraws, thresholds: int) -> Array:
-    """How many of some cells each patient has that are called at each threshold, (M, T)."""
-    shape = draws.n_patients, thresholds + 1
-    flat = np.ravel_multi_index((draws.patient_N[cells_N], bins_N[cells_N]), shape)
-    count_MB = np.bincount(flat, minlength=np.prod(shape)).reshape(shape).astype(np.float64)
-    return np.cumsum(count_MB[:, ::-1], axis=1)[:, -2::-1]
 
 
 def _stretch(threshold_T: Array, gain_T: Array) -> tuple[float, float] | None:

@@ -32,6 +32,7 @@ from scipy.sparse import csr_array
 from scipy.stats import norm
 
 from hf_cxr.evaluation.checks import Array, check_probabilities
+from hf_cxr.evaluation.engine import Engine
 from hf_cxr.labels import LabelSpace
 
 CELLS_AT_ONCE = 2**19
@@ -78,9 +79,14 @@ class PatientDraws:
         patient_N, n_patients = number_patients(patient_ids, len(patient_ids))
         return cls(patient_N, n_patients, resamples, seed)
 
-    def blocks(self) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-        """The draws, some at a time: which of the R, and how often each patient was drawn, (r, M) int64."""
-        return draw_blocks(self.patient_N, self.n_patients, self.resamples, np.random.default_rng(self.seed))
+    def blocks(self, at_once: int | None = None) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+        """The draws, some at a time: which of the R, and how often each patient was drawn, (r, M) int64.
+
+        Args:
+            at_once: how many; the draws do not depend on it.
+        """
+        rng = np.random.default_rng(self.seed)
+        return draw_blocks(self.patient_N, self.n_patients, self.resamples, rng, at_once=at_once)
 
     def per_image(self, weight_RM: NDArray[np.int64]) -> NDArray[np.int64]:
         """The weight of each image, (r, N)."""
@@ -98,6 +104,25 @@ class PatientDraws:
             for draw_RX, one_MX in zip(out, sum_MX, strict=True):
                 draw_RX[rows] = (weight_RM @ one_MX.reshape(len(one_MX), -1)).reshape(-1, *one_MX.shape[1:])
         return out
+
+    def counts(self, bin_NC: NDArray[np.int64], bins: int) -> NDArray[np.int64]:
+        """How many images fall into each bin under each draw, (R, C, bins) int64.
+
+        Quicker than `sums` of one column for each bin.
+
+        Args:
+            bin_NC: 0 to bins - 1, or -1 for an image that counts nowhere.
+            bins: how many.
+        """
+        columns = [(self.patient_N[bin_N >= 0], bin_N[bin_N >= 0]) for bin_N in bin_NC.T]
+        engine = Engine.choose(sum(len(bin_K) for _, bin_K in columns), self.resamples)
+        count_RCV = np.empty((self.resamples, len(columns), bins), dtype=np.int64)
+
+        def fill(rows: slice, weight_RM: NDArray[np.int64]) -> None:
+            count_RCV[rows] = engine.counts(weight_RM, columns, bins)
+
+        engine.each(fill, self.blocks(engine.at_once(len(self.patient_N), self.resamples)))
+        return count_RCV
 
 
 def patient_sums(value_NX: ArrayLike, patient_N: NDArray[np.int64], n_patients: int) -> Array:
@@ -119,10 +144,16 @@ def patient_sums(value_NX: ArrayLike, patient_N: NDArray[np.int64], n_patients: 
 
 
 def draw_blocks(
-    patient_N: NDArray[np.int64], n_patients: int, resamples: int, rng: np.random.Generator
+    patient_N: NDArray[np.int64],
+    n_patients: int,
+    resamples: int,
+    rng: np.random.Generator,
+    *,
+    at_once: int | None = None,
 ) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-    """As `PatientDraws.blocks`, from a random generator."""
-    at_once = max(1, min(resamples, CELLS_AT_ONCE // max(1, len(patient_N))))
+    """As `PatientDraws.blocks`, from a random generator; the draws do not depend on how many are made ``at_once``."""
+    if at_once is None:
+        at_once = max(1, min(resamples, CELLS_AT_ONCE // max(1, len(patient_N))))
     for start in range(0, resamples, at_once):
         rows = slice(start, min(start + at_once, resamples))
         draws = [rng.integers(n_patients, size=n_patients) for _ in range(rows.start, rows.stop)]
@@ -208,13 +239,19 @@ def _is_missing(patient: Any) -> bool:
 
 def percentile_interval(draw_RX: Array, confidence: float) -> tuple[Array, Array]:
     """The percentile interval over the draws that are defined, low and high, each (X,); NaN where none is."""
-    flat_RX = draw_RX.reshape(len(draw_RX), -1)
-    low_X, high_X = np.full((2, flat_RX.shape[1]), np.nan)
-    for column, draw_R in enumerate(flat_RX.T):
-        defined = draw_R[~np.isnan(draw_R)]
-        if len(defined):
-            low_X[column], high_X[column] = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return low_X.reshape(draw_RX.shape[1:]), high_X.reshape(draw_RX.shape[1:])
+    level_2 = [(1 - confidence) / 2, (1 + confidence) / 2]
+    flat_XR = np.array(draw_RX.reshape(len(draw_RX), -1).T, order="C")  # a copy, which is sorted in part
+    defined_X = (~np.isnan(flat_XR)).sum(axis=1)
+    end_2X = np.full((2, len(flat_XR)), np.nan)
+    complete_X = defined_X == len(draw_RX)
+    for column in np.flatnonzero(~complete_X & (defined_X > 0)):
+        draw_R = flat_XR[column]
+        end_2X[:, column] = np.quantile(draw_R[~np.isnan(draw_R)], level_2)
+    if complete_X.any():
+        complete_XR = flat_XR if complete_X.all() else flat_XR[complete_X]
+        end_2X[:, complete_X] = np.quantile(complete_XR, level_2, axis=1, overwrite_input=True)
+    low_X, high_X = end_2X.reshape(2, *draw_RX.shape[1:])
+    return low_X, high_X
 
 
 def bca_interval(value_C: Array, draw_RC: Array, left_out_GC: Array, confidence: float) -> tuple[Array, Array]:

@@ -36,11 +36,8 @@ BINS = 15
 
 def auc(cells: WeightedCells) -> Array:
     """Area under the ROC curve (Mann-Whitney form, ties count one half), (R,); NaN where a side has no weight."""
-    # Twice the negatives below a group, its own counting half: integers, so the sum over groups is exact.
-    below_RG = 2 * cells.negatives_R[:, None] - cells.false_before_RG - cells.false_after_RG
-    twice_pairs_R = (cells.hits_RG * below_RG).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        auc_R = twice_pairs_R / (2 * cells.positives_R * cells.negatives_R)
+        auc_R = cells.twice_pairs_R / (2 * cells.positives_R * cells.negatives_R)
     return np.where(cells.both_R, auc_R, np.nan)
 
 
@@ -49,27 +46,17 @@ def partial_auc(cells: WeightedCells) -> Array:
 
     Source: McClish, Medical Decision Making 9 (1989), as in scikit-learn's ``roc_auc_score(max_fpr=0.1)``.
     """
-    limit_R1 = PARTIAL_RATE * cells.negatives_R[:, None]
-    before_RG, after_RG = cells.false_before_RG, cells.false_after_RG
-    # Each positive of a group lies somewhere between its first and last negative; the mean of what is left of the
-    # limit, over that stretch.
-    width_RG = np.maximum(after_RG - before_RG, 1)
-    left_of_RG = np.where(
-        after_RG <= limit_R1,
-        limit_R1 - (before_RG + after_RG) / 2,
-        np.maximum(limit_R1 - before_RG, 0) ** 2 / (2 * width_RG),
-    )
+    left_R = cells.left_of_limit(PARTIAL_RATE * cells.negatives_R)
     with np.errstate(invalid="ignore", divide="ignore"):
-        area_R = (cells.hits_RG * left_of_RG).sum(axis=1) / (cells.positives_R * cells.negatives_R)
+        area_R = left_R / (cells.positives_R * cells.negatives_R)
     chance = PARTIAL_RATE**2 / 2
     return np.where(cells.both_R, (1 + (area_R - chance) / (PARTIAL_RATE - chance)) / 2, np.nan)
 
 
 def ap(cells: WeightedCells) -> Array:
     """Average precision, step-wise over thresholds, (R,); NaN where a side has no weight."""
-    precision_RG = cells.true_RG / np.maximum(cells.called_RG, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ap_R = (cells.hits_RG * precision_RG).sum(axis=1) / cells.positives_R
+        ap_R = cells.precisions_R / cells.positives_R
     return np.where(cells.both_R, ap_R, np.nan)
 
 
@@ -111,24 +98,9 @@ def brier_skill(cells: WeightedCells) -> Array:
 
 def ece(cells: WeightedCells, bins: int = BINS) -> Array:
     """Expected calibration error over bins of equal mass, (R,); see `metrics.expected_calibration_error`."""
-    ranking = cells.ranking
-    if not len(ranking.end_E):
-        return np.full(len(cells.weights), np.nan)
-    gap_K = ranking.score_K - ranking.positive_K
-    edge_B = np.arange(1, bins + 1)  # from above: the part of the weight above the edge, times the number of bins
-    error_R = np.zeros(len(cells.weights))
-    for row, (total, above_K) in enumerate(zip(cells.cells_R, cells.above_RK, strict=True)):
-        end_E = above_K[ranking.end_E]
-        # A group belongs to the bin of its middle: those that end above the edge, and one more if its middle does.
-        groups_B = np.searchsorted(end_E, total * edge_B // bins, side="right")
-        next_B = np.minimum(groups_B, len(end_E) - 1)
-        start_B = np.where(next_B > 0, end_E[next_B - 1], 0)
-        groups_B += (groups_B < len(end_E)) & (bins * (start_B + end_E[next_B]) <= 2 * total * edge_B)
-        upto_K = np.cumsum(cells.weight_RK[row] * gap_K)
-        gap_B = np.where(groups_B > 0, upto_K[ranking.end_E[groups_B - 1]], 0.0)
-        error_R[row] = np.abs(np.diff(gap_B, prepend=0.0)).sum()
+    gap_RV = np.diff(cells.sums_to_edges(cells.ranking.score_K - cells.ranking.positive_K, bins), prepend=0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return error_R / cells.cells_R
+        return np.abs(gap_RV).sum(axis=1) / cells.cells_R
 
 
 def mean_probability_positives(cells: WeightedCells) -> Array:

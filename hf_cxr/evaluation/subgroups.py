@@ -301,13 +301,13 @@ def _plan(
     reason, left_out = "", {}
     columns = {"positive": list(range(len(names))), "negative": list(range(len(names)))}
     for side, side_N in {"in the group": rows_N, "among all other images": ~rows_N}.items():
-        patients = len(np.unique(draws.patient_N[side_N]))
+        patients = _patients(draws, side_N)
         if patients < least_patients and not reason:
             found = f"{patients} patients {side}, fewer than {least_patients}"
             reason = found if patients else f"no images {side}"
         for word, value in (("positive", 1), ("negative", 0)):
             for column, name in enumerate(names):
-                found = len(np.unique(draws.patient_N[side_N & (label_NC[:, column] == value)]))
+                found = _patients(draws, side_N & (label_NC[:, column] == value))
                 if found < least_positive_patients:
                     columns[word] = [kept for kept in columns[word] if kept != column]
                     left_out.setdefault(name, f"{found} {word} patients {side}, fewer than {least_positive_patients}")
@@ -318,6 +318,10 @@ def _plan(
         plan,
         reason=f"no finding has {least_positive_patients} positive and negative patients both here and elsewhere",
     )
+
+
+def _patients(draws: PatientDraws, rows_N: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(np.bincount(draws.patient_N[rows_N])))
 
 
 _Sampled = dict[tuple[bytes, ...], dict[str, Sample]]
