@@ -69,6 +69,14 @@ class DataArguments:
             "and count. It may be given when a run is resumed: it then resumes from its checkpoint without them."
         },
     )
+    check_images: Literal["header", "full"] = field(
+        default="header",
+        metadata={
+            "help": "How image files are checked before the first step: by header, that is from their first and last "
+            "bytes (missing, empty, truncated and foreign files are found); or full, where every file is decoded once "
+            "and damaged pixels are found too. Files that were checked are not checked again until they change."
+        },
+    )
     split_file: str | None = field(
         default=None,
         metadata={

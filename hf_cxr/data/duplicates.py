@@ -33,12 +33,11 @@ N = images, M = distinct (split, hash), W = 64-bit words of a hash.
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 import datasets
@@ -48,17 +47,12 @@ from scipy.fft import dctn
 from tqdm.auto import tqdm
 
 from hf_cxr.data.images.grey import ImageError, read_grey, resize_grey
+from hf_cxr.data.near_hashes import BITS, visit_near
 from hf_cxr.data.splits import read_column
 from hf_cxr.words import plural
 
 SIDE = 128  # pixels; the image is shrunk to SIDE x SIDE
 FREQUENCIES, COARSE = 32, 16  # of which the first bits are those below COARSE
-BITS, COARSE_WORDS = FREQUENCIES**2, COARSE**2 // 64
-NEAR, NEAR_COARSE = 240, 48  # bits that may differ, of all and of the first 256; see the table above
-ROWS, COLUMNS = 128, 4096  # of a tile of pairs: with its 8 bytes a pair, about what a core's cache holds
-AT_ONCE = 1 << 15  # pairs compared in full at once
-FIRST_WORDS = (2, 3)  # of a hash, compared first: of the first 256 bits those in which images differ most
-LONG = 20_000  # images, from which on the search shows a bar
 _HEX = re.compile(f"[0-9a-fA-F]{{{BITS // 4}}}")
 
 
@@ -155,7 +149,7 @@ def find_duplicates(splits: Mapping[str, Any]) -> list[Duplicate]:
     """Find the images that repeat an earlier one, of their own split or of another.
 
     An image is named once for its own split and once for the other splits, however many it repeats, so that the
-    answer is never longer than twice the rows. Blockwise, in flat memory: see `_nearest_earlier`.
+    answer is never longer than twice the rows. Not every pair is compared: see `near_hashes.py`.
 
     Args:
         splits: split name to something with the columns ``image_id``, ``file_sha256`` and ``perceptual_hash`` (a
@@ -272,53 +266,23 @@ def _nodes(rows: _Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _nearest_earlier(words_MW: np.ndarray, split_M: np.ndarray) -> dict[bool, list[tuple[int, int]]]:
     """For each node the (distance, node) of the nearest earlier one that is near, (0, -1) if none is.
 
-    Every pair of nodes is compared, tile by tile: first in 128 bits, where 1.5 % of the pairs of real radiographs
-    agree well enough to be near in 256; then these in all. The memory is that of the tiles and of the answer.
-
     Returns:
         Under True among the nodes of other splits, under False among those of the same.
     """
     nodes = len(words_MW)
     none = np.iinfo(np.int64).max
     best = {across: np.full(nodes, none) for across in (True, False)}  # distance * nodes + node: the least is nearest
-    words_WM, lock = np.ascontiguousarray(words_MW[:, list(FIRST_WORDS)].T), Lock()
 
-    def compare(start: int) -> None:
-        for i, j in _candidates(words_WM, start):
-            coarse = np.bitwise_count(words_MW[i, :COARSE_WORDS] ^ words_MW[j, :COARSE_WORDS]).sum(axis=1)
-            i, j = i[coarse <= NEAR_COARSE], j[coarse <= NEAR_COARSE]
-            distance = np.bitwise_count(words_MW[i] ^ words_MW[j]).sum(axis=1, dtype=np.int64)
-            with lock:
-                for across, least_M in best.items():
-                    wanted = (distance <= NEAR) & ((split_M[i] != split_M[j]) == across)
-                    np.minimum.at(least_M, j[wanted], distance[wanted] * nodes + i[wanted])
+    def note(i: np.ndarray, j: np.ndarray, distance: np.ndarray) -> None:
+        for across, least_M in best.items():
+            wanted = (split_M[i] != split_M[j]) == across
+            np.minimum.at(least_M, j[wanted], distance[wanted] * nodes + i[wanted])
 
-    blocks = range(0, nodes, ROWS)
-    with ThreadPoolExecutor() as pool:  # NumPy releases the interpreter's lock in tiles of this size
-        list(tqdm(pool.map(compare, blocks), "Comparing", len(blocks), disable=nodes < LONG, unit="block"))
+    visit_near(words_MW, note)
     return {
         across: [(0, -1) if key == none else divmod(key, nodes) for key in least_M.tolist()]
         for across, least_M in best.items()
     }
-
-
-def _candidates(words_WM: np.ndarray, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs i < j of nodes, i from ``start`` to ``start + ROWS``, that differ in few bits of the words at hand."""
-    nodes = words_WM.shape[1]
-    rows = min(ROWS, nodes - start)
-    differ, count, total = (np.empty(rows * COLUMNS, dtype=kind) for kind in (np.uint64, np.uint8, np.uint8))
-    for column in range(start, nodes, COLUMNS):
-        width = min(COLUMNS, nodes - column)
-        tile = [buffer[: rows * width].reshape(rows, width) for buffer in (differ, count, total)]
-        tile[2][:] = 0
-        for word_M in words_WM:
-            np.bitwise_xor(word_M[start : start + rows, None], word_M[None, column : column + width], out=tile[0])
-            np.add(tile[2], np.bitwise_count(tile[0], out=tile[1]), out=tile[2])
-        pairs = np.flatnonzero(tile[2] <= NEAR_COARSE)
-        for some in range(0, len(pairs), AT_ONCE):
-            row, offset = np.divmod(pairs[some : some + AT_ONCE], width)
-            i, j = start + row, column + offset
-            yield i[i < j], j[i < j]
 
 
 def _hash_row(rows: datasets.Dataset, number: int) -> tuple[str, str] | ImageError:

@@ -20,8 +20,9 @@ from huggingface_hub import constants
 
 from hf_cxr.config import RunArguments
 from hf_cxr.data import Source, StreamedImages, is_streamed, label_matrix
-from hf_cxr.data.images.checks import Inspection, SoundFiles, inspect_images, refusal
+from hf_cxr.data.images.checks import Inspection, inspect_images, refusal
 from hf_cxr.data.images.grey import ImageError
+from hf_cxr.data.images.sound_files import SoundFiles
 from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.labels import LabelSpace
@@ -125,20 +126,21 @@ def _warn_of_one_value(name: str, label_NC: np.ndarray, label_names: LabelSpace)
 
 
 def inspect(args: RunArguments, source: Source) -> Inspection:
-    """What decoding every image finds, the same on every process: each decodes its share.
+    """What checking every image finds, the same on every process: each checks its share.
 
-    What this package has drawn or decoded itself is not decoded here. Of a stream, validation and test are read once,
-    which costs what one evaluation costs; its training images are read as training reaches them.
+    ``--check_images`` says how far a file is read. What this package has drawn or decoded itself is not checked here.
+    Of a stream, validation and test are read once, which costs what one evaluation costs; its training images are read
+    as training reaches them.
 
     Raises:
         ValueError: images cannot be read, and they are not to be left out.
     """
     state = PartialState()
     share = {"processes": state.num_processes, "process": state.process_index}
-    memory = SoundFiles(Path(constants.HF_HOME) / "hf_cxr" / "sound_images")
+    memory = SoundFiles(Path(constants.HF_HOME) / "hf_cxr" / "checked_images")
     found, problem = Inspection(), None
     try:
-        found = Inspection() if source.decodable else _inspect_share(source.splits, memory, share)
+        found = Inspection() if source.decodable else _inspect_share(args, source.splits, memory, share)
     except Exception as error:  # if one process left here, the rest would wait for it endlessly
         problem = error
     if state.num_processes > 1:
@@ -159,9 +161,11 @@ def inspect(args: RunArguments, source: Source) -> Inspection:
     return found
 
 
-def _inspect_share(splits: Mapping[str, datasets.Dataset], memory: SoundFiles, share: dict[str, int]) -> Inspection:
+def _inspect_share(
+    args: RunArguments, splits: Mapping[str, datasets.Dataset], memory: SoundFiles, share: dict[str, int]
+) -> Inspection:
     if not any(map(is_streamed, splits.values())):
-        return inspect_images(splits, memory, **share)
+        return inspect_images(splits, memory, full=args.data.check_images == "full", **share)
     found = Inspection()
     for name in MEASURED if set(MEASURED) <= set(splits) else splits:
         if share["process"] == 0:

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 FREE_ON_RESUME = {
     *DATA_PATHS,  # the data themselves are compared instead
     "changed_files",
+    "check_images",
     "dataloader_num_workers",
     "disable_tqdm",
     "measure_test",  # a run that stopped after validation may continue to the test set

@@ -20,9 +20,10 @@ from tiny import save_model
 
 from hf_cxr.commands import main
 from hf_cxr.data import DecodedImages, load_table
-from hf_cxr.data.images.checks import SoundFiles, inspect_images
+from hf_cxr.data.images.checks import inspect_images
 from hf_cxr.data.images.dicom import TAGS
 from hf_cxr.data.images.grey import ImageError, image_size, read_grey, resize_grey
+from hf_cxr.data.images.sound_files import SoundFiles
 from hf_cxr.data.manifest import Recipe
 from hf_cxr.data.prepare import prepare
 from hf_cxr.data.schema import features

@@ -13,8 +13,6 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from hf_cxr.data.duplicates import (
-    NEAR,
-    NEAR_COARSE,
     Duplicate,
     check_no_duplicates,
     find_duplicates,
@@ -22,6 +20,7 @@ from hf_cxr.data.duplicates import (
     perceptual_hash,
 )
 from hf_cxr.data.images.grey import read_grey
+from hf_cxr.data.near_hashes import NEAR, NEAR_COARSE
 
 COARSE_DIGITS = 64
 

@@ -126,6 +126,26 @@ def decode(file: BinaryIO, max_pixels: int | None, remarks: list[str] | None = N
     return table_V[pixels.astype(np.int32) - lowest]
 
 
+def looks_whole(file: BinaryIO, max_pixels: int | None) -> bool:
+    """Whether the header is sound and the pixel data are all there, without decoding them.
+
+    Also False, which means "decode it to know", if only the pixels tell: see `unused_bits`.
+
+    Raises:
+        ValueError: as `decode`, as far as the header tells.
+    """
+    file = _inflated(file, max_pixels)
+    dataset = _header(file)
+    table_V = _check_header(dataset, max_pixels)
+    _check_pixel_data(dataset, file)
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        file.seek(-64, 2)
+        ended, delimiter, rest = file.read().rpartition(b"\xfe\xff\xdd\xe0\0\0\0\0")
+        if not delimiter or rest or not ended.rstrip(b"\0").endswith(b"\xff\xd9"):
+            return False
+    return table_V is None or _states_greys(dataset)
+
+
 def unused_bits(dataset: "Dataset", pixel_HW: np.ndarray) -> list[str]:
     """A sentence about a greyscale image that is shown far too dark (or, in MONOCHROME1, too bright); else nothing.
 
@@ -134,10 +154,7 @@ def unused_bits(dataset: "Dataset", pixel_HW: np.ndarray) -> list[str]:
     stretch to each image's own maximum would lose what exposure means. It is reported where two bits or more are
     unused, which is four times too dark.
     """
-    has_window = _first(dataset.get("WindowCenter")) is not None and _first(dataset.get("WindowWidth")) is not None
-    if dataset.PhotometricInterpretation not in GREYS or dataset.get("VOILUTSequence") or has_window:
-        return []
-    if dataset.get("ModalityLUTSequence") or dataset.BitsStored <= 8:
+    if _states_greys(dataset):
         return []
     value_N = pixel_HW[~_is_padding(dataset, pixel_HW)].astype(np.int64)
     sign = int(_lowest(dataset) < 0)
@@ -145,6 +162,14 @@ def unused_bits(dataset: "Dataset", pixel_HW: np.ndarray) -> list[str]:
     if used + sign > dataset.BitsStored - 2:
         return []
     return [f"its BitsStored is {dataset.BitsStored}, its pixels use {used + sign} bits, and it has no window"]
+
+
+def _states_greys(dataset: "Dataset") -> bool:
+    """Whether a window, a table or 8 bits say what is bright, whatever values the pixels take."""
+    has_window = _first(dataset.get("WindowCenter")) is not None and _first(dataset.get("WindowWidth")) is not None
+    if dataset.PhotometricInterpretation not in GREYS or dataset.get("VOILUTSequence") or has_window:
+        return True
+    return bool(dataset.get("ModalityLUTSequence")) or dataset.BitsStored <= 8
 
 
 def _read(file: BinaryIO, *, stop_before_pixels: bool) -> "Dataset":
