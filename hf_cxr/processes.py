@@ -57,7 +57,7 @@ def whole_batches(rows: int, batch_size: int) -> range:
     The sums inside a matrix product depend on the batch in their last bits, so a batch is never divided.
     """
     batches = -(-rows // batch_size)
-    first, last = (batches * number // count() for number in (index(), index() + 1))
+    first, last = (-(-batches * number // count()) for number in (index(), index() + 1))  # the first have one more
     return range(first * batch_size, min(last * batch_size, rows))
 
 
