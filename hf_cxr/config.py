@@ -11,43 +11,44 @@ see `hf_cxr.arguments.components`.
 """
 
 import argparse
-import dataclasses
 import difflib
+import importlib
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from transformers import HfArgumentParser
+from typing import TYPE_CHECKING, Any
 
 from hf_cxr.arguments.command_line import OneLineParser, positionals_and_flags, take_mappings
-from hf_cxr.arguments.components import KWARGS, help_text, merged, with_defaults
-from hf_cxr.arguments.data import DATA_PATHS, SOURCE_OPTIONS, DataArguments
-from hf_cxr.arguments.evaluation import EvaluationArguments
-from hf_cxr.arguments.method import LossArguments, SamplingArguments, StageArguments
-from hf_cxr.arguments.model import ModelArguments
+from hf_cxr.arguments.components import KWARGS, help_text, merged
+from hf_cxr.arguments.flags import Flags, recorded_flags
 from hf_cxr.arguments.spelling import check_flags, current_spelling
-from hf_cxr.arguments.training import NOT_COMPARED, CXRTrainingArguments
 from hf_cxr.arguments.yaml_values import convert, is_text
-from hf_cxr.words import plural
 from hf_cxr.yaml_files import read_yaml
 
+if TYPE_CHECKING:
+    from hf_cxr.arguments.run import RunArguments
+
+# Names that are imported from here, and where they are: with torch, so at their first use.
+_HOME = {
+    "ARGUMENTS": "run",
+    "MEASURING": "run",
+    "NOT_COMPARED": "training",
+    "NOT_SAVED": "run",
+    "PATHS": "run",
+    "CXRTrainingArguments": "training",
+    "DataArguments": "data",
+    "EvaluationArguments": "evaluation",
+    "LossArguments": "method",
+    "ModelArguments": "model",
+    "RunArguments": "run",
+    "SamplingArguments": "method",
+    "StageArguments": "method",
+}
+
 __all__ = [
-    "ARGUMENTS",
+    *_HOME,
     "CONFIGS",
     "FROM_DEVICES",
-    "NOT_COMPARED",
-    "NOT_SAVED",
-    "PATHS",
-    "CXRTrainingArguments",
-    "DataArguments",
-    "EvaluationArguments",
-    "LossArguments",
-    "ModelArguments",
-    "RunArguments",
-    "SamplingArguments",
-    "StageArguments",
     "known_keys",
     "parse_arguments",
     "split_words",
@@ -57,23 +58,18 @@ __all__ = [
     "without_replaced_options",
 ]
 
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"hf_cxr.arguments.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
 CONFIGS = Path(__file__).parent / "configs"
 if not CONFIGS.is_dir():  # a checkout keeps them at its top, a wheel inside the package
     CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-# What measuring a model takes from a run's config.yaml: which data and how they are measured, nothing of the training
-# or of the machine that it ran on.
-MEASURING = frozenset(
-    {item.name for arguments in (DataArguments, EvaluationArguments) for item in dataclasses.fields(arguments)}
-    | {"seed", "per_device_eval_batch_size", "dataloader_num_workers"}
-)
-
-# Keys whose value may be a local path.
-PATHS = ("model_name_or_path", *DATA_PATHS)
-
-# Prefixes of keys that belong to one call or one process and not to the run: left out of its config.yaml.
-NOT_SAVED = ("hub_", "local_rank", "on_existing_run", "push_to_hub", "resume_from_checkpoint")
 
 # Keys whose values come from the machine: a difference in them does not make it another run.
 FROM_DEVICES = ("dataloader_multiprocessing_context", "dataloader_pin_memory", "images_per_step", "use_cpu")
@@ -97,71 +93,6 @@ RENAMED = {
     "warmup_ratio": "write warmup_steps, which below 1 is a share of all steps",
 }
 
-ARGUMENTS = (
-    DataArguments,
-    ModelArguments,
-    LossArguments,
-    SamplingArguments,
-    StageArguments,
-    EvaluationArguments,
-    CXRTrainingArguments,
-)
-
-
-@dataclass
-class RunArguments:
-    """Everything that a run is given."""
-
-    data: DataArguments
-    model: ModelArguments
-    loss: LossArguments
-    sampling: SamplingArguments
-    stages: StageArguments
-    evaluation: EvaluationArguments
-    training: CXRTrainingArguments
-
-    def __post_init__(self):
-        start, epochs = self.stages.reweight_from_epoch, self.training.num_train_epochs
-        if start is not None and self.training.max_steps <= 0 and start >= epochs:
-            raise ValueError(f"reweight_from_epoch is {start}, and training ends after {plural(epochs, 'epoch')}")
-        if self.stages.feature_oversampling is not None and self.sampling.sampler in ("shuffle", "under"):
-            raise ValueError(
-                f"feature_oversampling acts on images drawn again, and the sampler {self.sampling.sampler} draws each "
-                "once at most: choose --sampler class_aware, repeat_factor, over or mixed"
-            )
-        if not self.evaluation.measure_test and self.training.eval_strategy == "no":
-            raise ValueError(
-                "measure_test false stops after validation, and --eval_strategy no never measures it: leave out one"
-            )
-        if self.data.streaming and self.sampling.sampler != "shuffle":
-            raise ValueError(
-                f"sampler {self.sampling.sampler} draws images by number, and a stream has an order of its own: leave "
-                "out --streaming or --sampler"
-            )
-        loss = self.loss.without_data()
-        loss.set_label_smoothing(self.training.label_smoothing_factor)
-        if start is not None and loss.class_weights_kind == "none":
-            raise ValueError(
-                f"reweight_from_epoch is {start}, but {self.loss.loss} has no class weights here: give "
-                "--loss_kwargs.class_weights, such as effective_number"
-            )
-        for name, value in (("freeze_backbone", True), ("reinitialize_head", False)):
-            if getattr(self.stages, name) is value and self.model.model_name_or_path is None:
-                raise ValueError(
-                    f"{name} {str(value).lower()} needs --model_name_or_path: a fresh model has learnt nothing yet"
-                )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every key with its resolved value, as plain YAML types.
-
-        Defaults are included. The Hub's keys are left out: a repetition of the run must not have the token, nor
-        overwrite what was published. So is what to do about an earlier run.
-        """
-        training = {key: value for key, value in self.training.to_config().items() if not key.startswith(NOT_SAVED)}
-        ours = (self.data, self.model, self.loss, self.sampling, self.stages, self.evaluation)
-        values = {key: value for part in ours for key, value in dataclasses.asdict(part).items()}
-        return with_defaults(values | training)
-
 
 def parse_arguments(
     argv: Sequence[str] | None = None,
@@ -169,7 +100,7 @@ def parse_arguments(
     prog: str = "train.py",
     only: Collection[str] | None = None,
     needs_config: bool = False,
-) -> RunArguments:
+) -> "RunArguments":
     """A YAML file and flags, in any order, to the dataclasses.
 
     Args:
@@ -180,10 +111,9 @@ def parse_arguments(
     Raises:
         SystemExit: status 2 with one line that names the key, where it is and the nearest known one.
     """
-    parser = _Parser(
-        ARGUMENTS,
+    flags = recorded_flags()
+    parser = flags.parser(
         prog=prog,
-        allow_abbrev=False,
         usage=f"{prog} {'CONFIG.yaml' if needs_config else '[CONFIG.yaml]'} [--key value ...]",
         description="A YAML file gives defaults, flags win.",
     )
@@ -196,16 +126,20 @@ def parse_arguments(
             )
         words, mappings = take_mappings(words, KWARGS.values())
         path = CONFIGS / "quickstart.yaml" if config is None else Path(config)
-        values = _read_values(parser, path)
+        values = _read_values(parser, flags, path)
         values = {key: value for key, value in values.items() if only is None or key in only}
         values = merged(without_replaced_options(values, _chosen(words)) | mappings.whole, mappings.entries)
         parser.set_defaults(**values)
-        *parts, rest = parser.parse_args_into_dataclasses(
-            words, return_remaining_strings=True, look_for_args_file=False
-        )
+        if {"-h", "--help"} & set(words):
+            parser.more = help_text(
+                _chosen(words).get("architecture", flags.default("architecture")), flags.components
+            )
+        given, rest = parser.parse_known_args(words)
         if rest:
             raise ValueError(unknown_key(rest[0].lstrip("-").split("=")[0].replace("-", "_"), "the command line"))
-        return RunArguments(*parts)
+        from hf_cxr.arguments.run import RunArguments  # with torch: whatever can be refused before is refused
+
+        return RunArguments.of(vars(given))
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
 
@@ -217,7 +151,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
         ValueError: a flag of an earlier version, with the one that takes its place.
     """
     check_flags(words)
-    return positionals_and_flags(_Parser(ARGUMENTS, allow_abbrev=False), words)
+    return positionals_and_flags(recorded_flags().parser(), words)
 
 
 def take_config(words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -241,14 +175,6 @@ def take_config(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return (configs[0] if configs else None), flags
 
 
-class _Parser(OneLineParser, HfArgumentParser):
-    """HfArgumentParser, whose errors are one line, and whose help has the options of every component."""
-
-    def format_help(self) -> str:
-        architecture = _chosen(self.words).get("architecture", ModelArguments.architecture)
-        return f"{super().format_help()}{help_text(architecture)}\n"
-
-
 def without_replaced_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a file without the options of a loss, sampler, model, dataset or rule that another one replaces.
 
@@ -258,23 +184,24 @@ def without_replaced_options(values: Mapping[str, Any], chosen: Mapping[str, Any
     >>> without_replaced_options({"loss": "class_aware", "loss_kwargs": {"margin": 0.1}, "seed": 1}, {"loss": "bce"})
     {'loss': 'class_aware', 'seed': 1}
     """
-    for key, default, options in (
-        ("loss", LossArguments.loss, {"loss_kwargs"}),
-        ("sampler", SamplingArguments.sampler, {"sampler_kwargs"}),
-        ("architecture", ModelArguments.architecture, {"model_kwargs"}),
-        ("model_name_or_path", None, {"model_kwargs"}),
-        ("dataset", DataArguments.dataset, SOURCE_OPTIONS),
-        ("table", None, {"table_root", "split_file", "fold"}),
-        ("operating_point", EvaluationArguments.operating_point, {"operating_target"}),
+    flags = recorded_flags()
+    for key, options in (
+        ("loss", {"loss_kwargs"}),
+        ("sampler", {"sampler_kwargs"}),
+        ("architecture", {"model_kwargs"}),
+        ("model_name_or_path", {"model_kwargs"}),
+        ("dataset", flags.of_sources),
+        ("table", {"table_root", "split_file", "fold"}),
+        ("operating_point", {"operating_target"}),
     ):
-        if key in chosen and chosen[key] != values.get(key, default):
+        if key in chosen and chosen[key] != values.get(key, flags.default(key)):
             values = {name: value for name, value in values.items() if name not in options}
     return dict(values)
 
 
 def known_keys() -> list[str]:
     """Every YAML key and flag, in order."""
-    return [item.name for arguments in ARGUMENTS for item in dataclasses.fields(arguments) if item.init]
+    return recorded_flags().keys
 
 
 def unknown_key(key: str, where: str, known: Sequence[str] | None = None) -> str:
@@ -288,15 +215,20 @@ def unknown_key(key: str, where: str, known: Sequence[str] | None = None) -> str
 
 def text_keys() -> set[str]:
     """The keys whose values are text: `eval_strategy: no` means the word."""
-    return {action.dest for action in _Parser(ARGUMENTS)._actions if is_text(action)}
+    flags = recorded_flags()
+    return _text_keys(flags.parser(), flags)
 
 
-def _read_values(parser: HfArgumentParser, path: Path) -> dict[str, Any]:
+def _text_keys(parser: OneLineParser, flags: Flags) -> set[str]:
+    return {action.dest for action in parser._actions if is_text(action, flags)}
+
+
+def _read_values(parser: OneLineParser, flags: Flags, path: Path) -> dict[str, Any]:
     if (path / "config.yaml").is_file():
         raise ValueError(f"{path} is a folder; give the config in it: {path / 'config.yaml'}")
     if not path.is_file():
         raise FileNotFoundError(f"no such config: {path} (shipped ones: {', '.join(sorted(_shipped()))})")
-    values = read_yaml(path, text_keys={action.dest for action in parser._actions if is_text(action)})
+    values = read_yaml(path, text_keys=_text_keys(parser, flags))
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ValueError(f"{path} must contain one 'key: value' a line; it contains a {type(values).__name__}")
@@ -304,12 +236,12 @@ def _read_values(parser: HfArgumentParser, path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is a comparison and not one run: use `hf-cxr compare {path}`")
     values = current_spelling(values, str(path))
     for key in values:
-        if key not in known_keys():
+        if key not in flags.keys:
             raise ValueError(unknown_key(key, str(path)))
     if "local_rank" in values:  # written by an earlier version, which saved what the machine had decided
         values = {key: value for key, value in values.items() if key not in FROM_DEVICES or key == "images_per_step"}
     actions = {action.dest: action for action in reversed(parser._actions)}  # not the --no_ twin of a switch
-    return {key: convert(actions[key], value, str(path)) for key, value in values.items()}
+    return {key: convert(actions[key], value, str(path), flags) for key, value in values.items()}
 
 
 def _chosen(words: Sequence[str]) -> dict[str, str]:

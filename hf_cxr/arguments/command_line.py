@@ -21,6 +21,7 @@ class OneLineParser(argparse.ArgumentParser):
     """argparse, whose errors are one line without the usage before it, and name the nearest flag."""
 
     words: Sequence[str] = ()  # of the command line, once it is parsed
+    more = ""  # text at the end of --help
 
     def parse_known_args(self, args=None, namespace=None):
         self.words = list(sys.argv[1:] if args is None else args)
@@ -34,6 +35,9 @@ class OneLineParser(argparse.ArgumentParser):
             hint = f"did you mean {nearest[0]}?" if nearest else f"see {self.prog} --help"
             self.error(f"unknown word {rest[0]} in the command line; {hint}")
         return known
+
+    def format_help(self) -> str:
+        return f"{super().format_help()}{self.more}" + ("\n" if self.more else "")
 
     def error(self, message: str) -> NoReturn:
         if not processes.fails_first():

@@ -8,14 +8,10 @@ flags) go over each other key by key: ``loss_kwargs: {gamma_neg: 2}`` or ``loss_
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from transformers import CONFIG_MAPPING, PretrainedConfig
-
-from hf_cxr.losses import LOSSES, loss_options
 from hf_cxr.options import Option, filled, options_of
-from hf_cxr.sampling import SAMPLERS, sampler_options
 
 # Key that chooses a component -> key of its options.
 KWARGS = {"loss": "loss_kwargs", "sampler": "sampler_kwargs", "architecture": "model_kwargs"}
@@ -45,6 +41,8 @@ def architecture_options(name: str) -> dict[str, Option]:
     >>> architecture_options("swin")["window_size"].default
     7
     """
+    from transformers import CONFIG_MAPPING, PretrainedConfig
+
     if name not in CONFIG_MAPPING:
         return {}
     return options_of(CONFIG_MAPPING[name], without={*inspect.signature(PretrainedConfig).parameters, *SET_BY_THE_RUN})
@@ -90,38 +88,44 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     >>> with_defaults(run)["loss_kwargs"]
     {'gamma': 2.0, 'class_weights': 'none', 'beta': 0.9999}
     """
+    from hf_cxr.losses import loss_options
+    from hf_cxr.sampling import sampler_options
+
     options = {"loss_kwargs": loss_options(values["loss"]), "sampler_kwargs": sampler_options(values["sampler"])}
     if values.get("model_name_or_path") is None:
         options["model_kwargs"] = architecture_options(values["architecture"])
     return {**values, **{key: filled(values.get(key) or {}, known) for key, known in options.items()}}
 
 
-def help_text(architecture: str) -> str:
+def help_text(architecture: str, components: Mapping[str, Mapping[str, Mapping[str, Option]]]) -> str:
     """The part of ``--help`` on the options of every loss, sampler and architecture.
 
     Args:
         architecture: its options are listed with their meanings, those of the rest with their defaults alone.
+        components: see `hf_cxr.arguments.flags.Flags`.
     """
-    shared = loss_options("bce")  # bce has no options but those of class weights
+    shared = components["loss"]["bce"]  # bce has no options but those of class weights
     losses = {
         name: {
             key: dataclasses.replace(option, meaning="see below") if key in shared else option
-            for key, option in loss_options(name).items()
+            for key, option in options.items()
             if option != shared.get(key)
         }
-        for name in LOSSES
+        for name, options in components["loss"].items()
     }
-    unweighted = [name for name in LOSSES if not shared.keys() <= loss_options(name).keys()]
-    losses[f"every loss but {', '.join(unweighted)}"] = shared
+    unweighted = [name for name, options in components["loss"].items() if not shared.keys() <= options.keys()]
+    losses[f"every loss but {', '.join(unweighted)}"] = dict(shared)
+    known = components["architecture"]
+    chosen = known[architecture] if architecture in known else architecture_options(architecture)
     return "\n".join(
         [
             *_section("loss_kwargs: options of --loss", losses),
-            *_section("sampler_kwargs: options of --sampler", {name: sampler_options(name) for name in SAMPLERS}),
+            *_section("sampler_kwargs: options of --sampler", components["sampler"]),
             *_section(
                 "model_kwargs: options of --architecture, the keyword arguments of its transformers config",
-                {architecture: architecture_options(architecture)},
+                {architecture: chosen},
             ),
-            *_defaults([name for name in ARCHITECTURES if name != architecture]),
+            *_defaults({name: options for name, options in known.items() if name != architecture}),
         ]
     )
 
@@ -136,10 +140,10 @@ def _section(title: str, components: Mapping[str, Mapping[str, Option]]) -> list
     return lines
 
 
-def _defaults(architectures: Sequence[str]) -> list[str]:
+def _defaults(architectures: Mapping[str, Mapping[str, Option]]) -> list[str]:
     """Each architecture with its options and their defaults, in a paragraph."""
     lines = ["", "Other architectures and their defaults (with --architecture NAME, --help gives the meanings):"]
-    for name in architectures:
-        text = ", ".join(f"{option.name} {option.default}" for option in architecture_options(name).values())
+    for name, options in architectures.items():
+        text = ", ".join(f"{option.name} {option.default}" for option in options.values())
         lines += textwrap.wrap(f"{name}: {text}", 110, initial_indent="  ", subsequent_indent="    ")
     return lines

@@ -5,29 +5,30 @@ import math
 from typing import Any
 
 from hf_cxr.arguments.components import KWARGS
-from hf_cxr.arguments.training import FIXED, MAPPINGS
+from hf_cxr.arguments.flags import Flags
 
 # Keys that take one value or a list of them.
 LISTS = ("debug", "optim_target_modules", "report_to")
 
 
-def is_text(action: argparse.Action) -> bool:
+def is_text(action: argparse.Action, flags: Flags) -> bool:
     """Whether the key wants text: `eval_strategy: no` means the word."""
-    return action.nargs is None and (action.type is str or bool(action.choices)) and action.dest not in MAPPINGS
+    return action.nargs is None and (action.type is str or bool(action.choices)) and action.dest not in flags.mappings
 
 
-def convert(action: argparse.Action, value: Any, path: str) -> Any:
+def convert(action: argparse.Action, value: Any, path: str, flags: Flags) -> Any:
     """The value as the flag's type; argparse itself converts nothing but text, and does not check choices.
 
     Args:
         action: the flag.
         value: from the file ``path``.
+        flags: a run's.
 
     Raises:
         ValueError: it is not of that type, with the key and the file.
     """
     name = f"{action.dest} in {path}"
-    if value is None and action.default is not None and action.dest not in FIXED:
+    if value is None and action.default is not None and action.dest not in flags.fixed:
         raise ValueError(f"{name} is empty; give it a value or leave the line out")
     if value is None:
         return value
@@ -42,11 +43,11 @@ def convert(action: argparse.Action, value: Any, path: str) -> Any:
             raise ValueError(f"{name} is {value!r}; it must be a mapping, such as {{name: value}}")
         return value
     if isinstance(value, dict):
-        if action.dest not in MAPPINGS and action.dest not in FIXED:
+        if action.dest not in flags.mappings and action.dest not in flags.fixed:
             raise ValueError(f"{name} is a mapping; it must be one value")
         return value
     if isinstance(value, list):
-        if action.dest not in LISTS and action.dest not in FIXED:
+        if action.dest not in LISTS and action.dest not in flags.fixed:
             raise ValueError(f"{name} is a list; it must be one value")
         return value
     if action.type in (int, float):

@@ -18,7 +18,7 @@ from pathlib import Path
 from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.config import MEASURING, parse_arguments, split_words
+from hf_cxr.config import parse_arguments, split_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,5 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def arguments_of(member: Path, flags: Sequence[str]):
     """The arguments of the run that a member is, or is a checkpoint of."""
+    from hf_cxr.config import MEASURING
+
     config = next(path for folder in (member, member.parent) if (path := folder / "config.yaml").is_file())
     return parse_arguments([str(config), *flags], prog="hf-cxr ensemble", only=MEASURING)

@@ -22,7 +22,7 @@ from pathlib import Path
 from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.config import MEASURING, parse_arguments, split_words
+from hf_cxr.config import parse_arguments, split_words
 from hf_cxr.explain import METHOD_NAMES, check_method_name
 from hf_cxr.words import printable
 
@@ -82,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--findings is for images; a score is of every finding that has boxes")
     if paths:
         return _images(own, paths, methods[0])
+    from hf_cxr.config import MEASURING
+
     given = bool(configs)
     configs = configs or [str(own_data)] * own_data.is_file()
     # use_cpu in an old run's config.yaml is of the machine that it ran on

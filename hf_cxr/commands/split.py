@@ -9,12 +9,16 @@ every image and reports byte- and near-identical ones. The source is described a
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.config import RunArguments, parse_arguments
+from hf_cxr.config import parse_arguments
 from hf_cxr.files import check_output_file
 from hf_cxr.words import plural
+
+if TYPE_CHECKING:
+    from hf_cxr.config import RunArguments
 
 HASHES = {"file_sha256", "perceptual_hash"}  # columns that a prepared data set has
 
@@ -53,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return check(args, images=own.images) if own.check else write(args, own.out, own.fractions, own.folds)
 
 
-def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, folds: int | None) -> int:
+def write(args: "RunArguments", out: Path, fractions: Sequence[float] | None, folds: int | None) -> int:
     """Re-split the images of all splits and write the file."""
     import datasets
     import numpy as np
@@ -86,7 +90,7 @@ def write(args: RunArguments, out: Path, fractions: Sequence[float] | None, fold
     return 0
 
 
-def check(args: RunArguments, *, images: bool) -> int:
+def check(args: "RunArguments", *, images: bool) -> int:
     """Count the splits and look for what they share: patients and image ids always, images where they are hashed."""
     from hf_cxr.data import load_source, near_shared_images, near_shared_patients
     from hf_cxr.data.duplicates import find_duplicates, hash_images

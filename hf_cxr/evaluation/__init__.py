@@ -6,56 +6,48 @@
 Arrays in, values out; nothing here knows a model or needs torch. `kernels` is the table of metrics and their
 arithmetic, `draws` the draws of patients, `bootstrap` the metrics' intervals, `report` all figures of a set of
 predictions, `comparison` several methods with several seeds, `calibration` the map that makes probabilities of scores.
+
+Every name is loaded when it is first used: `predict` needs no bootstrap, and only `MultiLabelMetric` needs evaluate and
+datasets.
 """
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import Any
 
-from hf_cxr.evaluation.bootstrap import BootstrapResult, PairedDifference, bootstrap_metrics, paired_difference
-from hf_cxr.evaluation.calibration import Calibration, fit_calibration
-from hf_cxr.evaluation.draws import PatientDraws
-from hf_cxr.evaluation.estimates import Estimate, Estimates
-from hf_cxr.evaluation.kernels import METRICS, headline_metrics
-from hf_cxr.evaluation.metric import Measured, Metric
-from hf_cxr.evaluation.older import modern_figures
-from hf_cxr.evaluation.operating_points import OperatingPoint, OperatingPoints, choose_operating_points
-from hf_cxr.evaluation.report import (
-    Counts,
-    EvaluationReport,
-    evaluate_predictions,
-)
+_HOME = {
+    "METRICS": "kernels",
+    "BootstrapResult": "bootstrap",
+    "Calibration": "calibration",
+    "Counts": "report",
+    "Estimate": "estimates",
+    "Estimates": "estimates",
+    "EvaluationReport": "report",
+    "Measured": "metric",
+    "Metric": "metric",
+    "MultiLabelMetric": "hf_metric",
+    "OperatingPoint": "operating_points",
+    "OperatingPoints": "operating_points",
+    "PairedDifference": "bootstrap",
+    "PatientDraws": "draws",
+    "bootstrap_metrics": "bootstrap",
+    "choose_operating_points": "operating_points",
+    "evaluate_predictions": "report",
+    "fit_calibration": "calibration",
+    "headline_metrics": "kernels",
+    "modern_figures": "older",
+    "paired_difference": "bootstrap",
+}
 
-if TYPE_CHECKING:
-    from hf_cxr.evaluation.hf_metric import MultiLabelMetric
-
-__all__ = [
-    "METRICS",
-    "BootstrapResult",
-    "Calibration",
-    "Counts",
-    "Estimate",
-    "Estimates",
-    "EvaluationReport",
-    "Measured",
-    "Metric",
-    "MultiLabelMetric",
-    "OperatingPoint",
-    "OperatingPoints",
-    "PairedDifference",
-    "PatientDraws",
-    "bootstrap_metrics",
-    "choose_operating_points",
-    "evaluate_predictions",
-    "fit_calibration",
-    "headline_metrics",
-    "modern_figures",
-    "paired_difference",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    # evaluate and datasets take seconds to import, and only this class needs them.
-    if name == "MultiLabelMetric":
-        from hf_cxr.evaluation.hf_metric import MultiLabelMetric
+    if name not in _HOME:
+        raise AttributeError(f"module hf_cxr.evaluation has no attribute {name!r}; public: {', '.join(__all__)}")
+    value = getattr(importlib.import_module(f"hf_cxr.evaluation.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return MultiLabelMetric
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri  # the functions of scipy.stats.norm, without its second of imports
 
 from hf_cxr.evaluation.checks import Array, check_probabilities
 from hf_cxr.evaluation.engine import Engine
@@ -272,19 +272,19 @@ def bca_interval(value_C: Array, draw_RC: Array, left_out_GC: Array, confidence:
     Source: Efron (1987), equations 2.3 and 6.6 (the acceleration by the jackknife).
     """
     low_C, high_C = np.full((2, len(value_C)), np.nan)
-    normal_2 = norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    normal_2 = ndtri([(1 - confidence) / 2, (1 + confidence) / 2])
     for column, value in enumerate(value_C):
         draw_R = draw_RC[~np.isnan(draw_RC[:, column]), column]
         below = ((draw_R < value).sum() + (draw_R <= value).sum()) / (2 * max(1, len(draw_R)))
         if not 0 < below < 1:
             continue
-        bias = norm.ppf(below)
+        bias = ndtri(below)
         left_out_G = left_out_GC[~np.isnan(left_out_GC[:, column]), column]
         influence_G = left_out_G.mean() - left_out_G if len(left_out_G) else np.zeros(1)
         spread = (influence_G**2).sum() ** 1.5
         acceleration = (influence_G**3).sum() / (6 * spread) if spread > 0 else 0.0
         moved_2 = bias + normal_2
-        low_C[column], high_C[column] = np.quantile(draw_R, norm.cdf(bias + moved_2 / (1 - acceleration * moved_2)))
+        low_C[column], high_C[column] = np.quantile(draw_R, ndtr(bias + moved_2 / (1 - acceleration * moved_2)))
     return low_C, high_C
 
 

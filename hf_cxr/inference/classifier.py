@@ -10,20 +10,16 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
-from transformers import pipeline
 
 from hf_cxr import processes
-from hf_cxr.data import DecodedImages, StreamedImages, is_streamed, label_matrix
-from hf_cxr.data.images.decoded import grey_of
 from hf_cxr.data.images.files import find_images as find_images  # part of this module's interface
 from hf_cxr.data.images.grey import RULE, ImageError, read_grey, resize_grey
 from hf_cxr.evaluation.operating_points import OperatingPoints
@@ -31,9 +27,13 @@ from hf_cxr.files import version_of
 from hf_cxr.inference.calls import Calls
 from hf_cxr.models.build import load_weights
 from hf_cxr.models.record import ModelRecord
-from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, check_geometry, collate, load_processor
 from hf_cxr.saved_models import check_weights, model_folder
+
+if TYPE_CHECKING:  # prediction of files does without what these import
+    import datasets
+
+    from hf_cxr.predictions import Predictions
 
 NOT_THE_MODEL = {"_name_or_path", "transformers_version"}  # keys of a config that change when the model does not
 
@@ -83,8 +83,8 @@ class Classifier:
             return self.model(pixel_values=pixel_values).logits.cpu().numpy()
 
     def predict_split(
-        self, split: datasets.Dataset, name: str, *, batch_size: int = 64, workers: int = 0
-    ) -> Predictions:
+        self, split: "datasets.Dataset", name: str, *, batch_size: int = 64, workers: int = 0
+    ) -> "Predictions":
         """Logits of every image of a split, in its order. Several processes share the work; each gets all logits.
 
         Whole batches are shared, so the logits of N processes are those of one to the bit (a stream's to rounding).
@@ -95,6 +95,9 @@ class Classifier:
             batch_size: images per process and batch.
             workers: decoding processes for each process.
         """
+        from hf_cxr.data import label_matrix
+        from hf_cxr.predictions import Predictions
+
         state, record = PartialState(), ModelRecord.of(self.model.config) or ModelRecord()
         rows = self._rows_of(split, batch_size, state)
         loader = DataLoader(rows, batch_size=batch_size, collate_fn=collate, num_workers=workers)
@@ -120,8 +123,10 @@ class Classifier:
             metadata={"split": record.split, "calibrated": record.calibration is not None},
         )
 
-    def _rows_of(self, split: datasets.Dataset, batch_size: int, state: PartialState) -> Dataset:
+    def _rows_of(self, split: "datasets.Dataset", batch_size: int, state: PartialState) -> Dataset:
         """This process's share of a split, as pixels."""
+        from hf_cxr.data import DecodedImages, StreamedImages, is_streamed
+
         size, resample = self.pixels.resize_size, self.pixels.resample
         if is_streamed(split):
             share = {"processes": state.num_processes, "process": state.process_index}
@@ -219,6 +224,8 @@ def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, f
         model: run folder or Hub id.
         images: what the pipeline takes: paths or PIL images.
     """
+    from transformers import pipeline
+
     folder = model_folder(model)
     check_weights(folder, model)
     classify = pipeline(
@@ -232,7 +239,7 @@ def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, f
     return [{entry["label"]: entry["score"] for entry in answer} for answer in answers]
 
 
-def stock_images(split: datasets.Dataset, rows: Sequence[int]) -> list[Image.Image]:
+def stock_images(split: "datasets.Dataset", rows: Sequence[int]) -> list[Image.Image]:
     """Images of a split for the stock pipeline: as stored, if it would see the grey levels that were evaluated.
 
     The pipeline turns 16-bit files white and cannot read DICOM; for these it gets the evaluated 8-bit grey.
@@ -240,6 +247,10 @@ def stock_images(split: datasets.Dataset, rows: Sequence[int]) -> list[Image.Ima
     Raises:
         ImageError: an image cannot be decoded.
     """
+    import datasets
+
+    from hf_cxr.data.images.decoded import grey_of
+
     stored = split.select_columns(["image", "image_id"]).cast_column("image", datasets.Image(decode=False))
     images = []
     for row in rows:
