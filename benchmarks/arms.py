@@ -54,6 +54,7 @@ def run_arms(
     unit: str = "images",
     args: argparse.Namespace | None = None,
     environments: Mapping[str, Mapping[str, str]] | None = None,
+    by: str = "cpu",
 ) -> dict[str, list[dict[str, float]]]:
     """Run the arms in turns and print one table in Markdown.
 
@@ -64,6 +65,7 @@ def run_arms(
         unit: what ``work()`` counts.
         args: of `parser_of_arms`; by default they are read from the command line.
         environments: further environment variables of an arm.
+        by: the time that ratios are of, "cpu" or "wall"; an accelerator's work takes no CPU time.
 
     Returns:
         Arm -> one entry a round: units, wall and cpu in seconds, and peak resident memory in MiB.
@@ -97,7 +99,7 @@ def run_arms(
     for child in children.values():
         child.stdin.close()
         child.wait()
-    _print(rounds, left_out, reference, title, unit, args)
+    _print(rounds, left_out, reference, title, unit, args, by)
     if args.json:
         args.json.write_text(json.dumps(rounds, indent=1))
     return rounds
@@ -145,18 +147,20 @@ def _print(
     title: str,
     unit: str,
     args: argparse.Namespace,
+    by: str,
 ) -> None:
     load = os.getloadavg()[0]
     print(f"\n**{title}** ({args.threads} thread(s), {args.rounds} rounds in turns, load {load:.1f})")
     print(f"CPython {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores\n")
     print(
-        f"| arm | {unit}/s of CPU: median (best) | of wall time: median (best) | times {reference}: median (range) |"
+        f"| arm | {unit}/s of CPU: median (best) | of wall time: median (best) "
+        f"| times {reference}, {by} time: median (range) |"
     )
     print("|---|---|---|---|")
     for name, entries in rounds.items():
         cpu, wall = ([entry["units"] / entry[key] for entry in entries] for key in ("cpu", "wall"))
-        against = [entry["units"] / entry["cpu"] for entry in rounds[reference]]
-        ratios = [own / other for own, other in zip(cpu, against, strict=True)]
+        own, against = ([entry["units"] / entry[by] for entry in rounds[arm]] for arm in (name, reference))
+        ratios = [rate / other for rate, other in zip(own, against, strict=True)]
         print(
             f"| {name} | {statistics.median(cpu):.4g} ({max(cpu):.4g}) | {statistics.median(wall):.4g} "
             f"({max(wall):.4g}) | {statistics.median(ratios):.3g} ({min(ratios):.3g} to {max(ratios):.3g}) |"

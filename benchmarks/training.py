@@ -232,7 +232,7 @@ def main():
     arms = {name: lambda builder=builder: builder(args, flags) for name, builder in builders.items()}
     title = f"Training of {args.model} on {args.device}, {args.steps} steps a round"
     if args.arm or "arms" in args.parts:
-        run_arms(arms, reference="bare", title=title, args=args)
+        run_arms(arms, reference="bare", title=title, args=args, by="cpu" if args.device == "cpu" else "wall")
     if "account" in args.parts:
         account(args, flags)
 
