@@ -360,17 +360,14 @@ class PixelProcessor(torch.nn.Module):
                 host, so that a step does not wait for the device.
             epoch: number of completed passes over the training set.
         """
-        x_B2, y_B2 = (
-            torch.from_numpy(step_B2).to(pixel_B1SS.device, non_blocking=True)
-            for step_B2 in self._steps(*self.draw(row_B, epoch))
-        )
+        step_B22 = torch.from_numpy(self._steps(*self.draw(row_B, epoch))).to(pixel_B1SS.device, non_blocking=True)
         # Autocast would sample at bfloat16 coordinates, which are as coarse as whole pixels.
         with torch.autocast(pixel_B1SS.device.type, enabled=False):
             if pixel_B1SS.device.type != "cpu":
-                return torch.addcmul(self.shift, self._sampled(pixel_B1SS, x_B2, y_B2), self.scale)
+                return torch.addcmul(self.shift, self._sampled(pixel_B1SS, step_B22), self.scale)
             value_B3DD = self._new(len(pixel_B1SS))
             for part in self._parts(len(pixel_B1SS)):
-                value_G1DD = self._sampled(pixel_B1SS[part], x_B2[part], y_B2[part])
+                value_G1DD = self._sampled(pixel_B1SS[part], step_B22[part])
                 for channel_GDD, scale, shift in self._each_channel(value_B3DD[part]):
                     torch.add(shift, value_G1DD[:, 0], alpha=scale, out=channel_GDD)
             return value_B3DD
@@ -380,20 +377,20 @@ class PixelProcessor(torch.nn.Module):
         uniform_B2 = row_uniforms(self.seed, epoch, np.asarray(row_B), 2)
         return uniform_B2[:, 0] < self.horizontal_flip, np.deg2rad((2 * uniform_B2[:, 1] - 1) * self.rotation_degrees)
 
-    def _steps(self, flip_B: np.ndarray, angle_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where one step to the right, and one down, in the output leads in the input: (x, y), (B, 2) float32 each."""
+    def _steps(self, flip_B: np.ndarray, angle_B: np.ndarray) -> np.ndarray:
+        """Where a step to the right and one down in the output lead in the input, (x, y) each: (B, 2, 2) float32."""
         ratio = self.image_size / self.resize_size
         cos, sin = np.cos(angle_B) * ratio, np.sin(angle_B) * ratio
-        right_B2 = np.stack([np.where(flip_B, -cos, cos), np.where(flip_B, -sin, sin)], axis=1)
-        return right_B2.astype(np.float32), np.stack([-sin, cos], axis=1).astype(np.float32)
+        right = [np.where(flip_B, -cos, cos), np.where(flip_B, -sin, sin)]
+        return np.array([right, [-sin, cos]], dtype=np.float32).transpose(2, 0, 1)
 
-    def _sampled(self, pixel_B1SS: torch.Tensor, right_B2: torch.Tensor, down_B2: torch.Tensor) -> torch.Tensor:
+    def _sampled(self, pixel_B1SS: torch.Tensor, step_B22: torch.Tensor) -> torch.Tensor:
         """Grey levels (B, 1, D, D) float32 at the coordinates of `F.affine_grid`, which are a sum of two lines.
 
         A matrix product of every pixel's coordinates, as there, takes longer than the sampling.
         """
-        right_B2DD = right_B2[:, :, None, None] * self.axis
-        grid_B2DD = right_B2DD + down_B2[:, :, None, None] * self.axis[:, None]
+        right_B21D = step_B22[:, 0, :, None, None] * self.axis
+        grid_B2DD = right_B21D + step_B22[:, 1, :, None, None] * self.axis[:, None]
         return F.grid_sample(pixel_B1SS.float(), grid_B2DD.permute(0, 2, 3, 1), align_corners=False)
 
     # On a CPU a batch passes through its caches a few images at a time, and one channel after the other: whole batches

@@ -79,9 +79,10 @@ class CXRTrainer(Trainer):
             )
         self.loss.to(self.args.device)
         self.pixels.to(self.args.device)
-        # A batch goes to the device while the device still works on the one before: without it, every step would wait
-        # for the end of the last.
-        self.accelerator.dataloader_config.non_blocking = True
+        # From pinned memory (the Trainer's default) a batch is copied while the device computes. Accelerate's default,
+        # a copy that blocks, would let each step wait until the device has done all steps before it.
+        is_pinned = self.args.dataloader_pin_memory and self.args.device.type == "cuda"
+        self.accelerator.dataloader_config.non_blocking = is_pinned
         self.clock, self.losses = StepClock(), LossMean(self._mean_of_processes)
         self._parameters, self._steps_in_epoch = None, None
         self._show_progress()
@@ -129,6 +130,7 @@ class CXRTrainer(Trainer):
             persistent_workers=self.args.dataloader_persistent_workers,
             multiprocessing_context=self.args.dataloader_multiprocessing_context,
             prefetch_factor=self.args.dataloader_prefetch_factor,
+            _non_blocking=self.accelerator.non_blocking,
         )
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:

@@ -169,6 +169,31 @@ def test_batches_share_no_memory(processor):
     assert pixels.augment(batch[:0], np.zeros(0, np.int64), 0).shape == pixels(batch[:0]).shape == (0, 3, 56, 56)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("size", "crop", "images"), [(64, 56, 3), (256, 224, 32)])
+def test_a_gpu_gives_the_cpus_values_and_is_not_waited_for(size, crop, images):
+    pixels = PixelProcessor(build_image_processor(size, crop), horizontal_flip=0.5, rotation_degrees=30)
+    rng = np.random.default_rng(0)
+    batch, rows = torch.from_numpy(rng.integers(0, 256, (images, 1, size, size), dtype=np.uint8)), np.arange(images)
+    expected = pixels.augment(batch, rows, 0), pixels(batch)
+    pixels, there = pixels.cuda(), batch.pin_memory().cuda()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        augmented, evaluated = pixels.augment(there, rows, 0), pixels(there)
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            within = pixels.augment(there, rows, 0)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    # Coordinates that differ by rounding; see the test of torch's grid.
+    torch.testing.assert_close(augmented.cpu(), expected[0], atol=1e-3, rtol=0)
+    assert torch.equal(within, augmented)
+    assert torch.equal(evaluated.cpu(), expected[1])
+    start = (size - crop) // 2
+    before = there[..., start : start + crop, start : start + crop].float() * pixels.scale + pixels.shift
+    assert torch.equal(evaluated, before)
+
+
 def test_autocast_changes_nothing(processor):
     pixels = PixelProcessor(processor, rotation_degrees=30)
     batch = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 1, 64, 64), dtype=np.uint8))
