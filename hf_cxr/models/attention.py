@@ -36,7 +36,7 @@ def use_attention(model: PreTrainedModel, attention: str = "auto", *, training: 
             raise ValueError(f"attention fast is for Swin, and this model is a {model.config.model_type}; use auto")
         if sharded:
             raise ValueError(
-                "attention fast does not work with FSDP: it reads the weights of layers that it does not call; use auto"
+                "attention fast does not work with FSDP: it reads weights of layers that it does not call; use auto"
             )
         model.__class__ = SwinForImageClassification
         model.plan_of(model.config.image_size, model.config.image_size)

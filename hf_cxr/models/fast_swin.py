@@ -14,7 +14,7 @@ What the fast pass does not do, the stock one does: hidden states, attention map
 for another image size, and a model with hooks on its inner layers, some of which the fast pass does not call.
 
 B = images, N = tokens of an image, K = tokens in windows (N, and the padding of a grid that windows do not fill),
-A = tokens of a window, W = windows of all images, C = channels, H = heads, D = channels of a head, P = side of a patch.
+A = tokens of a window, W = windows of all images, C = channels, H = heads, D = channels of a head, P = a patch's side.
 """
 
 from functools import partial

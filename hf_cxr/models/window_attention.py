@@ -1,6 +1,6 @@
-"""Attention within windows, with a learnt bias and a mask of each window, by the kernel that the device is fastest with.
+"""Attention within windows, with a learnt bias and a mask of each window, by the fastest kernel of the device.
 
-`window_attention` computes softmax(scale * q k^T + bias + mask) v for every window and head. Its kernels, in `KERNELS`,
+`window_attention` computes softmax(scale * q k^T + bias + mask) v for every window and head. The kernels in `KERNELS`
 give the same values up to rounding:
 
 - ``matrix``: batched matrix products with a backward pass of its own. It keeps q, k, v and the probabilities.
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 TRITON_WIDTHS = (16, 32, 64)  # D
 TRITON_AREA = 256  # most of A
+HAS_TRITON = all(importlib.util.find_spec(name) for name in ("triton", "hf_cxr.models.triton_window_attention"))
 
 
 def kernel_of(device: str, dtype: torch.dtype, area: int, width: int, dropout: float = 0.0) -> str:
@@ -31,12 +32,11 @@ def kernel_of(device: str, dtype: torch.dtype, area: int, width: int, dropout: f
         dropout: share of the probabilities that is dropped; only ``matrix`` can.
     """
     if device != "cuda" or dropout > 0:
-        # CPU, forward and backward in ms on one thread, 512 windows of 49 tokens with 3 heads of 32 channels: matrix 37
-        # in bf16, SDPA 98 (it takes its general path, in float32, as the bias needs a gradient). Forward alone: 20
-        # against 30. benchmarks/step.py --attention prints both.
+        # On a CPU, SDPA takes its general path in float32 where the bias needs a gradient: forward and backward take
+        # 1.8 to 2.2 times as long in bf16, a forward pass 0.9 to 1.4 times (benchmarks/step.py --attention).
         return "matrix"
     half = dtype in (torch.bfloat16, torch.float16)
-    if half and area <= TRITON_AREA and width in TRITON_WIDTHS and _triton_is_here():
+    if half and area <= TRITON_AREA and width in TRITON_WIDTHS and HAS_TRITON:
         return "triton"
     return "sdpa"
 
@@ -139,7 +139,3 @@ class _MatrixAttention(torch.autograd.Function):
 def softmax_gradient(grad: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
     """The gradient of the scores, from that of their softmax over the last dimension; both (..., A)."""
     return torch.ops.aten._softmax_backward_data(grad, probabilities, -1, probabilities.dtype)
-
-
-def _triton_is_here() -> bool:
-    return importlib.util.find_spec("triton") is not None
