@@ -20,7 +20,7 @@ def measure(folder):
         given.update(logits=prediction.predictions.tolist(), labels=prediction.label_ids.tolist())
         return {}
 
-    settings = {"per_device_eval_batch_size": BATCH, "compute_metrics": keep}
+    settings = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": BATCH, "compute_metrics": keep}
     run = trainer(folder, eval_dataset=rows(IMAGES, seed=2), **settings)
     return given | {"loss": run.evaluate()["eval_loss"]}
 

@@ -239,8 +239,8 @@ class CXRTrainer(Trainer):
         """Rows (M,), logits (M, C) and labels (M, C), float32, of this process."""
         self.callback_handler.eval_dataloader = dataloader
         batches = []
-        # In one autocast context the weights are cast once. Not in inference mode, which would cast them for each batch,
-        # and in which FSDP cannot gather weights, nor a model keep a tensor that training uses later.
+        # In one autocast context the weights are cast once. Inference mode would cast them for each batch; and FSDP
+        # cannot gather weights in it, nor a model keep a tensor that training uses later.
         with torch.no_grad(), self.accelerator.autocast():
             for inputs in dataloader:
                 inputs = self._prepare_inputs(inputs)

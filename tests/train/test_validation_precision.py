@@ -1,4 +1,4 @@
-"""Validation during training: in the precision of training, near float32's figures; once over the set, all at the end."""
+"""Validation during training: in the precision of training, near the figures of float32, gathered once."""
 
 import numpy as np
 import pytest
