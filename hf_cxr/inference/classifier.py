@@ -96,7 +96,7 @@ class Classifier:
         state, record = PartialState(), ModelRecord.of(self.model.config) or ModelRecord()
         rows = self._rows_of(split, batch_size, state)
         loader = DataLoader(rows, batch_size=batch_size, collate_fn=collate, num_workers=workers)
-        bar = tqdm(loader, desc=f"Predicting {name}", unit="batch", disable=not state.is_main_process)
+        bar = tqdm(loader, desc=f"Predicting {name}", unit="batch", disable=None if state.is_main_process else True)
         parts = [(batch["row"], self.logits(batch["pixel_values"])) for batch in bar]
         row_M, logit_MC = map(
             np.concatenate, zip(*(gather_object(parts) if state.num_processes > 1 else parts), strict=True)
