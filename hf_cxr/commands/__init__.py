@@ -43,10 +43,17 @@ AFTER_A_STOP = {
 
 
 def set_up_terminal(*, main_process: bool = True) -> None:
-    """Plain log lines from this package, warnings from other packages, and progress bars for long work only."""
+    """Plain log lines from this package, warnings from other packages, and progress bars for long work only.
+
+    Where standard error is not a terminal, as in the log of a batch job, there is no bar.
+    """
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # of reading and writing weights, a line each; the Trainer's own bar stays
+    disable_progress_bar()  # of reading and writing weights, a line each
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is imported
+        if "datasets" in sys.modules:
+            sys.modules["datasets"].disable_progress_bars()
     logging.basicConfig(level=logging.INFO if main_process else logging.ERROR, handlers=[TerminalHandler()])
     for noisy in ("httpx", "httpx2", "matplotlib", "absl"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

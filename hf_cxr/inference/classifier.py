@@ -101,7 +101,7 @@ class Classifier:
         state, record = PartialState(), ModelRecord.of(self.model.config) or ModelRecord()
         rows = self._rows_of(split, batch_size, state)
         loader = DataLoader(rows, batch_size=batch_size, collate_fn=collate, num_workers=workers)
-        bar = tqdm(loader, desc=f"Predicting {name}", unit="batch", disable=not state.is_main_process)
+        bar = tqdm(loader, desc=f"Predicting {name}", unit="batch", disable=None if state.is_main_process else True)
         parts = []
         for batch in bar:
             processes.check()

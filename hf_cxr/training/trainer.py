@@ -241,8 +241,9 @@ class CXRTrainer(Trainer):
         """Rows (M,), logits (M, C) and labels (M, C), float32, of this process."""
         self.callback_handler.eval_dataloader = dataloader
         batches = []
-        # In one autocast context the weights are cast once. Inference mode does not let FSDP gather weights.
-        with torch.no_grad() if self.is_fsdp_enabled else torch.inference_mode(), self.accelerator.autocast():
+        # In one autocast context the weights are cast once. Inference mode would cast them for each batch; and FSDP
+        # cannot gather weights in it, nor a model keep a tensor that training uses later.
+        with torch.no_grad(), self.accelerator.autocast():
             for inputs in dataloader:
                 inputs = self._prepare_inputs(inputs)
                 logits = model(pixel_values=self.pixels(inputs["pixel_values"])).logits

@@ -89,6 +89,11 @@ def test_log_says_what_happened(finished):
     log = (finished[0] / "run.log").read_text()
     assert "train: 48 images, validation: 32 images, test: 40 images" in log
     assert "measuring once on test" in log
+    metrics = json.loads((finished[0] / "metrics.json").read_text())
+    evaluated = [entry for entry in metrics["history"] if "eval_auc" in entry]
+    rows = [line.split("progress: ")[1].split() for line in log.splitlines() if "progress: " in line]
+    assert rows[0][0] == "epoch"
+    assert [row[3] for row in rows[1:]] == [f"{entry['eval_auc']:.3f}" for entry in evaluated]
 
 
 def test_resolved_config_starts_the_same_run(finished):

@@ -85,7 +85,7 @@ def test_operations_are_counted_as_the_trainer_counts_them(tmp_path):
     assert run.floating_point_ops(batch) == Trainer.floating_point_ops(run, batch) > 0
 
 
-class NeedsAnAnswer(AssertionError):
+class AnswerNeededError(AssertionError):
     """An operation whose result the host has to know before it goes on."""
 
 
@@ -100,16 +100,16 @@ class NoAnswers(TorchDispatchMode):
             index is not None and index.dtype == torch.bool for index in args[1]
         )
         if waits or masks:
-            raise NeedsAnAnswer(operation.name())
+            raise AnswerNeededError(operation.name())
         return operation(*args, **(kwargs or {}))
 
 
 def test_a_wait_is_noticed():
     value, mask = torch.ones(3), torch.tensor([True, False, True])
     for wait in (lambda: value.sum().item(), lambda: value[mask], lambda: bool(mask.any()), lambda: mask.nonzero()):
-        with pytest.raises(NeedsAnAnswer), NoAnswers():
+        with pytest.raises(AnswerNeededError), NoAnswers():
             wait()
-    with pytest.raises(NeedsAnAnswer), NoAnswers():
+    with pytest.raises(AnswerNeededError), NoAnswers():
         value[mask] = 0
     with NoAnswers():
         assert torch.where(mask, value, 0).shape == (3,)
