@@ -270,3 +270,14 @@ def resize_rows(pixel_HW: Bytes, first_S: NDArray[np.int64], weight_SK: NDArray[
         row_W = new_SW[s]
         for x in range(width):
             row_W[x] = min(max(total_W[x] >> PRECISION_BITS, 0), 255)
+
+
+def load_all() -> None:
+    """Compile every function for the arrays that it is called with, or read it from the disk."""
+    pixel_HW = np.zeros((4, 4), dtype=np.uint8)
+    unfilter_grey(np.zeros(4 * 5, dtype=np.uint8), pixel_HW)
+    unfilter_wide(np.zeros(4 * 9, dtype=np.uint8), 2, GREY_ALPHA, pixel_HW)
+    unfilter_wide(np.zeros(4 * 9, dtype=np.uint8), 2, GREY_16, pixel_HW.astype(np.uint16))
+    first_S, weight_SK = np.zeros(4, dtype=np.int64), np.zeros((4, 4), dtype=np.int32)
+    resize_columns(pixel_HW, first_S, weight_SK, pixel_HW.copy())
+    resize_rows(pixel_HW, first_S, weight_SK, pixel_HW.copy())

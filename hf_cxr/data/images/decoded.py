@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hf_cxr.data.images import engine
 from hf_cxr.data.images.grey import read_grey, resize_grey
+from hf_cxr.data.images.png import stored_pixels
 
 
 def refuse_absent_bytes(
@@ -126,6 +128,8 @@ class DecodedImages:
                 f"the images were prepared at {dataset[0]['image'].size} pixels but {size} x {size} are needed; "
                 "resizing twice does not give the same pixels as resizing once: prepare them again at this size"
             )
+        if len(self.rows) and len(self.rows) * stored_pixels(stored(self.rows[0]["image"])) >= engine.LONG_WORK:
+            engine.warm_up()  # here, so that the DataLoader's workers share it
 
     def __len__(self) -> int:
         return len(self.rows)
