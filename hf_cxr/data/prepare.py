@@ -263,7 +263,8 @@ class _Job:
         """Write each shard and then its line in `shards.jsonl`."""
         total = sum(map(len, todo))
         if total:
-            logger.info("%s to decode, %s", plural(total, "image"), plural(self.workers, "process", "processes"))
+            counts = plural(total, "image"), plural(self.workers, "process", "processes"), engine_name()
+            logger.info("%s to decode, %s, by %s", *counts)
         with (
             worker_pool(self.workers if total > BATCH else 1) as pool,
             tqdm(total=total, desc=title, unit="image", disable=not total) as bar,

@@ -20,7 +20,6 @@ SMOOTH = (np.add.outer(np.arange(37) * 5, np.arange(29) * 3) + RNG.integers(0, 6
 @pytest.fixture(autouse=True)
 def compiled(monkeypatch):
     monkeypatch.setattr(engine, "WARM_UP", 0)
-    return engine.loaded_kernels()
 
 
 def by_pillow(content, monkeypatch):
@@ -265,17 +264,28 @@ def test_a_pillow_that_resizes_differently_is_noticed(monkeypatch, caplog):
     assert len(caplog.records) == 1
 
 
-def test_a_process_that_reads_a_few_images_does_not_import_numba(monkeypatch):
-    monkeypatch.setattr(engine, "WARM_UP", 2)
-    monkeypatch.setattr(engine, "_seen", 0)
-    assert [engine.kernels() is None for _ in range(4)] == [True, True, False, False]
+def test_a_process_that_reads_few_pixels_does_not_load_the_compiled_code(monkeypatch):
+    monkeypatch.setattr(engine, "WARM_UP", 2 * SMOOTH.size)
+    monkeypatch.setattr(engine, "_decoded", 0)
+    taken = [png.grey_pixels(saved(GREY), {}) is not None for _ in range(4)]
+    assert taken == [False, False, True, True]
+    monkeypatch.setattr(engine, "_decoded", 0)
+    engine.warm_up()
+    assert png.grey_pixels(saved(GREY), {}) is not None
+
+
+def test_the_pixels_of_a_header(tmp_path):
+    (tmp_path / "a.png").write_bytes(saved(GREY))
+    assert png.stored_pixels(saved(GREY)) == png.stored_pixels(str(tmp_path / "a.png")) == SMOOTH.size
+    for other in (b"", b"BM" + bytes(40), saved(GREY)[:20], None, str(tmp_path / "absent.png")):
+        assert png.stored_pixels(other) == 0
 
 
 def test_without_numba_it_is_pillow(monkeypatch):
     monkeypatch.setattr(engine, "_is_installed", lambda name: False)
     engine._load.cache_clear()
     try:
-        assert engine.loaded_kernels() is None
+        assert engine.kernels() is None
         assert engine.engine_name() == "Pillow"
         np.testing.assert_array_equal(read_grey(saved(GREY)), SMOOTH)
         np.testing.assert_array_equal(resize_grey(SMOOTH, 8, 3), np.array(GREY.resize((8, 8), 3)))

@@ -1,6 +1,6 @@
 """Kill `hf-cxr prepare` at many moments, run the same command again, and compare with a run that nobody killed.
 
-    python tests/process/kill_prepare.py [--moments 24] [--scenarios new update repair]
+    python tests/process/kill_prepare.py [--moments 24] [--scenarios new update repair shard]
 
 A moment is the N-th time that the command touches a file of its folder (opens one to write, renames, removes, makes a
 folder), as Python's audit hook reports it, just before it happens; and the middle of a shard and of a line in
@@ -8,7 +8,8 @@ folder), as Python's audit hook reports it, just before it happens; and the midd
 command must finish, and the folder must equal the straight one byte for byte, but for how long it took.
 
 Scenarios: ``new``, a folder that does not exist; ``update``, a finished folder of another size with --update;
-``repair``, a finished folder with a damaged shard with --verify.
+``repair``, a finished folder with a damaged shard with --verify; ``shard``, a new folder from a part that is then put
+in its place.
 
 It prints a line for each moment: where it was killed, what opening the folder says then, what is left half-written,
 how the second run ended. Exit status 1 if one of them went wrong. It forks (one import serves all runs): POSIX only.
@@ -36,7 +37,7 @@ from hf_cxr.processing import image_processor_for
 SOURCE = ["--phantom_train=8", "--phantom_validation=4", "--phantom_test=4", "--phantom_size=64", "--image_size=32"]
 SHARD_BYTES = 3 * (36**2 + 512)  # three images a shard: 3 + 2 + 2 shards
 TOUCHES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod"}
-SCENARIOS = ("new", "update", "repair")
+SCENARIOS = ("new", "update", "repair", "shard")
 
 
 def main() -> int:
@@ -57,7 +58,7 @@ def matrix(scenario: str, folder: Path, moments: int) -> int:
     """Kill one scenario at ``moments`` moments; how many of them went wrong."""
     folder.mkdir(parents=True)
     start = folder / "start"
-    if scenario != "new":
+    if scenario not in ("new", "shard"):
         run(start, "new", size=40 if scenario == "update" else 36)
     if scenario == "repair":
         shard = start / "train" / "data-00001-of-00003.arrow"
@@ -99,7 +100,7 @@ def begin(start: Path, out: Path) -> Path:
 
 
 def words(out: str | Path, scenario: str, size: int = 36) -> list[str]:
-    more = {"new": [], "update": ["--update"], "repair": ["--verify"]}[scenario]
+    more = {"new": [], "update": ["--update"], "repair": ["--verify"], "shard": ["--shard=1/1"]}[scenario]
     return [*SOURCE, f"--resize_size={size}", "--workers=1", "--out", str(out), *more]
 
 

@@ -99,6 +99,70 @@ def _unfilter_row(kind, filtered_N, above_N, row_N, pixel_bytes):
 
 
 @compiled
+def _unfilter_piece(kind, filtered_W, above_W, row_W, first, last):
+    """Undo the filter 3 or 4 of the columns ``first`` to ``last`` of a grey row; those before them are done."""
+    left = np.int32(row_W[first - 1]) if first else np.int32(0)
+    corner = np.int32(above_W[first - 1]) if first else np.int32(0)
+    for x in range(first, last):
+        up = np.int32(above_W[x])
+        predicted = (left + up) >> 1 if kind == 3 else _paeth(left, up, corner)
+        left = np.int32((np.int32(filtered_W[x]) + predicted) & 255)
+        corner = up
+        row_W[x] = left
+
+
+@compiled
+def _unfilter_four(kind, filtered, above_W, pixel_4W):
+    """Undo the filter 3 or 4 of four grey rows at once, each a column behind the one above it.
+
+    A pixel waits for its left neighbour; four rows keep the processor busy meanwhile. What is above a pixel of the
+    second to fourth row is the left neighbour of the row above, which is still in a register.
+    """
+    width = pixel_4W.shape[1]
+    count = width - 3
+    for y in range(3):
+        start = y * (width + 1) + 1
+        over_W = above_W if y == 0 else pixel_4W[y - 1]
+        _unfilter_piece(kind, filtered[start : start + width], over_W, pixel_4W[y], 0, 3 - y)
+    above_N = above_W[3:]
+    row0_N, row1_N, row2_N, row3_N = pixel_4W[0, 3:], pixel_4W[1, 2:], pixel_4W[2, 1:], pixel_4W[3]
+    filtered0_N, filtered1_N = filtered[4 : 4 + count], filtered[width + 4 : width + 4 + count]
+    filtered2_N, filtered3_N = filtered[2 * width + 4 :][:count], filtered[3 * width + 4 :][:count]
+    left0, left1, left2, left3 = (
+        np.int32(pixel_4W[0, 2]),
+        np.int32(pixel_4W[1, 1]),
+        np.int32(pixel_4W[2, 0]),
+        np.int32(0),
+    )
+    if kind == 3:
+        for n in range(count):
+            left3 = np.int32((np.int32(filtered3_N[n]) + ((left3 + left2) >> 1)) & 255)
+            left2 = np.int32((np.int32(filtered2_N[n]) + ((left2 + left1) >> 1)) & 255)
+            left1 = np.int32((np.int32(filtered1_N[n]) + ((left1 + left0) >> 1)) & 255)
+            left0 = np.int32((np.int32(filtered0_N[n]) + ((left0 + np.int32(above_N[n])) >> 1)) & 255)
+            row0_N[n], row1_N[n], row2_N[n], row3_N[n] = left0, left1, left2, left3
+    else:
+        corner0, corner1, corner2, corner3 = (
+            np.int32(above_W[2]),
+            np.int32(pixel_4W[0, 1]),
+            np.int32(pixel_4W[1, 0]),
+            np.int32(0),
+        )
+        for n in range(count):
+            up = np.int32(above_N[n])
+            new3 = np.int32((np.int32(filtered3_N[n]) + _paeth(left3, left2, corner3)) & 255)
+            new2 = np.int32((np.int32(filtered2_N[n]) + _paeth(left2, left1, corner2)) & 255)
+            new1 = np.int32((np.int32(filtered1_N[n]) + _paeth(left1, left0, corner1)) & 255)
+            new0 = np.int32((np.int32(filtered0_N[n]) + _paeth(left0, up, corner0)) & 255)
+            corner0, corner1, corner2, corner3 = up, left0, left1, left2
+            left0, left1, left2, left3 = new0, new1, new2, new3
+            row0_N[n], row1_N[n], row2_N[n], row3_N[n] = left0, left1, left2, left3
+    for y in range(1, 4):
+        start = y * (width + 1) + 1
+        _unfilter_piece(kind, filtered[start : start + width], pixel_4W[y - 1], pixel_4W[y], width - y, width)
+
+
+@compiled
 def unfilter_grey(filtered: Bytes, pixel_HW: Bytes) -> bool:
     """Undo the row filters of an 8-bit grey PNG.
 
@@ -111,14 +175,24 @@ def unfilter_grey(filtered: Bytes, pixel_HW: Bytes) -> bool:
     """
     height, width = pixel_HW.shape
     above_W = np.zeros(width, dtype=np.uint8)
-    for y in range(height):
-        start = y * (width + 1)
+    step = width + 1
+    y = 0
+    while y < height:
+        start = y * step
         kind = filtered[start]
         if kind > 4:
             return False
-        row_W = pixel_HW[y]
-        _unfilter_row(kind, filtered[start + 1 : start + 1 + width], above_W, row_W, 1)
-        above_W = row_W
+        rows = 1
+        if kind >= 3 and width >= 4 and y + 4 <= height:
+            while rows < 4 and filtered[start + rows * step] == kind:
+                rows += 1
+        if rows == 4:
+            _unfilter_four(kind, filtered[start : start + 4 * step], above_W, pixel_HW[y : y + 4])
+        else:
+            rows = 1
+            _unfilter_row(kind, filtered[start + 1 : start + step], above_W, pixel_HW[y], 1)
+        y += rows
+        above_W = pixel_HW[y - 1]
     return True
 
 
@@ -196,3 +270,14 @@ def resize_rows(pixel_HW: Bytes, first_S: NDArray[np.int64], weight_SK: NDArray[
         row_W = new_SW[s]
         for x in range(width):
             row_W[x] = min(max(total_W[x] >> PRECISION_BITS, 0), 255)
+
+
+def load_all() -> None:
+    """Compile every function for the arrays that it is called with, or read it from the disk."""
+    pixel_HW = np.zeros((4, 4), dtype=np.uint8)
+    unfilter_grey(np.zeros(4 * 5, dtype=np.uint8), pixel_HW)
+    unfilter_wide(np.zeros(4 * 9, dtype=np.uint8), 2, GREY_ALPHA, pixel_HW)
+    unfilter_wide(np.zeros(4 * 9, dtype=np.uint8), 2, GREY_16, pixel_HW.astype(np.uint16))
+    first_S, weight_SK = np.zeros(4, dtype=np.int64), np.zeros((4, 4), dtype=np.int32)
+    resize_columns(pixel_HW, first_S, weight_SK, pixel_HW.copy())
+    resize_rows(pixel_HW, first_S, weight_SK, pixel_HW.copy())

@@ -18,8 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hf_cxr.data.images import engine
 from hf_cxr.data.images.grey import read_grey, resize_grey
 from hf_cxr.data.images.mapped import MappedImages
+from hf_cxr.data.images.png import stored_pixels
 from hf_cxr.data.schema import label_matrix
 
 logger = logging.getLogger(__name__)
@@ -132,6 +134,9 @@ class DecodedImages:
         self.mapped = self.label_NC = None
         if "perceptual_hash" in dataset.column_names and len(dataset):
             self._map(dataset[0]["image"].size)
+        if self.mapped is None and len(self.rows):
+            if len(self.rows) * stored_pixels(stored(self.rows[0]["image"])) >= engine.LONG_WORK:
+                engine.warm_up()  # here, so that the DataLoader's workers share it
 
     def _map(self, prepared: tuple[int, int]) -> None:
         """Read batches from the memory map from now on, if the images of this prepared split are stored for it."""

@@ -3,8 +3,9 @@
 The compiled code takes the common kinds of PNG (`png.py`) and the filters box, bilinear and bicubic (`resizing.py`).
 Pillow reads everything else, and everything that the compiled code does not finish, so every error is Pillow's.
 
-It is used from a process's `WARM_UP`-th image on: a process that reads a few never pays for the import. It needs the
-extra ``fast`` (numba, and isal, which inflates PNG twice as fast as zlib); with ``NUMBA_DISABLE_JIT=1`` it is off.
+Loading it costs a second, so a process that decodes little never does: it is used once `WARM_UP` pixels have been
+decoded, or after `warm_up`, whose result processes that are forked then share. It needs the extra ``fast`` (numba, and
+isal, which inflates PNG twice as fast as zlib); with ``NUMBA_DISABLE_JIT=1`` it is off.
 """
 
 import importlib.util
@@ -16,30 +17,29 @@ from types import ModuleType
 
 logger = logging.getLogger(__name__)
 
-WARM_UP = 16  # images, which Pillow reads in less time than the import takes
+WARM_UP = 64 * 2**20  # pixels, which Pillow decodes and resizes in about the time that loading takes
+LONG_WORK = 1024 * 2**20  # pixels of a dataset that are worth the loading at once
 
-_seen = 0
+_decoded = 0
 _lock = threading.Lock()
 
 
-def kernels() -> ModuleType | None:
-    """`compiled`, ready to be called, or None where Pillow is to be used. One call for each image that is decoded."""
-    global _seen
-    if _seen < WARM_UP:
-        _seen += 1
+def kernels(pixels: int = 0) -> ModuleType | None:
+    """`compiled`, ready to be called, or None where Pillow is to be used; ``pixels`` are about to be decoded."""
+    global _decoded
+    if _decoded < WARM_UP:
+        _decoded += pixels
         return None
-    return loaded_kernels()
-
-
-def started_kernels() -> ModuleType | None:
-    """As `kernels`, and without counting."""
-    return loaded_kernels() if _seen >= WARM_UP else None
-
-
-def loaded_kernels() -> ModuleType | None:
-    """`compiled`, imported now if that was not done; None if it cannot be."""
     with _lock:  # an import in several threads, and one warning
         return _load()
+
+
+def warm_up() -> None:
+    """Load the compiled code now, for this process and those that it forks."""
+    global _decoded
+    _decoded = WARM_UP
+    if compiled := kernels():
+        compiled.load_all()
 
 
 def engine_name() -> str:

@@ -27,6 +27,7 @@ from hf_cxr.data.images import engine
 # Chunks that change no pixel as Pillow reads it; iTXt and the like may tell that the image is turned: see TURNED.
 HARMLESS = {b"IHDR", b"sBIT", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"pHYs", b"tIME", b"bKGD", b"tEXt", b"zTXt", b"iTXt"}
 TURNED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # keys of `Image.info`
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LAYOUTS = {  # (bits, colour type) -> bytes of a pixel, the name in `compiled` of what they are
     (8, 0): (1, "GREY"),
     (8, 4): (2, "GREY_ALPHA"),
@@ -46,10 +47,10 @@ def grey_pixels(content: bytes, info: dict[str, Any]) -> np.ndarray | None:
     Returns:
         (H, W) uint8, or uint16 as stored for 16-bit grey.
     """
-    compiled = engine.kernels()
+    width, height = _size(content)
+    compiled = engine.kernels(width * height)
     if compiled is None or any(key in info for key in TURNED):
         return None
-    width, height = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
     layout = LAYOUTS.get((content[24], content[25]))
     if layout is None or content[26:29] != b"\0\0\0" or not width or not height:
         return None  # the three are compression, filter and interlacing
@@ -66,6 +67,24 @@ def grey_pixels(content: bytes, info: dict[str, Any]) -> np.ndarray | None:
     else:
         whole = compiled.unfilter_wide(filtered, pixel_bytes, getattr(compiled, kind), pixel_HW)
     return pixel_HW if whole else None
+
+
+def stored_pixels(source: bytes | str | None) -> int:
+    """The number of pixels that the header of a PNG, its bytes or its path, speaks of; 0 for anything else."""
+    try:
+        if isinstance(source, str):
+            with open(source, "rb") as file:
+                source = file.read(24)
+    except OSError:
+        return 0
+    if not source or len(source) < 24 or not source.startswith(SIGNATURE):
+        return 0
+    width, height = _size(source)
+    return width * height
+
+
+def _size(content: bytes) -> tuple[int, int]:
+    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
 
 
 def _pixel_data(content: bytes) -> list[memoryview] | None:

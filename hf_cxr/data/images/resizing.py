@@ -30,7 +30,7 @@ def resized(pixel_HW: np.ndarray, size: int, resample: int) -> np.ndarray:
     height, width = pixel_HW.shape
     if height == width == size:
         return pixel_HW.copy()  # as Pillow does
-    compiled = engine.started_kernels()
+    compiled = engine.kernels()
     if compiled is None or _differs or resample not in FILTERS or min(height, width) < size:
         return _by_pillow(pixel_HW, size, resample)
     first_S, weight_SK = _coefficients(width, size, resample)
