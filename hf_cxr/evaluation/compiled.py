@@ -47,7 +47,7 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def lanes_of(weights: Integers) -> Bytes:
-    """The weights (R, M), none above 255, as (B, M, L); lanes beyond R have weight 0."""
+    """The weights (R, M), none above 63, as (B, M, L); lanes beyond R have weight 0."""
     rows, columns = weights.shape
     blocks = -(-rows // LANES)
     padded = np.zeros((blocks * LANES, columns), dtype=np.uint8)
@@ -61,12 +61,23 @@ def rows_of(value_BVL: NDArray) -> NDArray:
 
 
 @numba.njit(inline="always")
-def add_cells(column_K: Columns, start: int, end: int, weight_ML: Bytes, sum_L: Integers) -> None:
-    """Add the weights of the cells from place ``start`` to before ``end``."""
-    for k in range(start, end):
+def add_cells(column_K: Columns, start: int, end: int, weight_ML: Bytes, four_L: Bytes, sum_L: Integers) -> None:
+    """Add the weights of the cells from place ``start`` to before ``end``; ``four_L`` is scratch, one byte a lane."""
+    k = start
+    while k + 4 <= end:  # in bytes, which hold four weights of at most 63
+        first, second, third, fourth = column_K[k], column_K[k + 1], column_K[k + 2], column_K[k + 3]
+        for lane in range(LANES):
+            four_L[lane] = (
+                weight_ML[first, lane] + weight_ML[second, lane] + weight_ML[third, lane] + weight_ML[fourth, lane]
+            )
+        for lane in range(LANES):
+            sum_L[lane] += four_L[lane]
+        k += 4
+    while k < end:
         column = column_K[k]
         for lane in range(LANES):
             sum_L[lane] += weight_ML[column, lane]
+        k += 1
 
 
 @compiled
@@ -89,18 +100,18 @@ def count_stretches(
         pairs_BL: filled with the sum over positives of the negatives above their group and down to its end.
         hits_BL: filled with the sum over positives of the precision at the end of their group.
     """
-    groups = (len(start_S) - 2) // 3
+    groups, four_L = (len(start_S) - 2) // 3, np.empty(LANES, np.uint8)
     gained_L, before_L = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
     for block in range(weight_BML.shape[0]):
         weight_ML, true_L, false_L = weight_BML[block], true_BL[block], false_BL[block]
         pairs_L, sum_L, lost_L = pairs_BL[block], hits_BL[block], np.zeros(LANES)
         true_L[:], false_L[:], pairs_L[:], sum_L[:] = 0, 0, 0.0, 0.0
         for group in range(groups):
-            add_cells(column_K, start_S[3 * group], start_S[3 * group + 1], weight_ML, false_L)
+            add_cells(column_K, start_S[3 * group], start_S[3 * group + 1], weight_ML, four_L, false_L)
             before_L[:] = false_L
-            add_cells(column_K, start_S[3 * group + 1], start_S[3 * group + 2], weight_ML, false_L)
+            add_cells(column_K, start_S[3 * group + 1], start_S[3 * group + 2], weight_ML, four_L, false_L)
             gained_L[:] = 0
-            add_cells(column_K, start_S[3 * group + 2], start_S[3 * group + 3], weight_ML, gained_L)
+            add_cells(column_K, start_S[3 * group + 2], start_S[3 * group + 3], weight_ML, four_L, gained_L)
             for lane in range(LANES):
                 true_L[lane] += gained_L[lane]
                 gained, called = float(gained_L[lane]), float(true_L[lane] + false_L[lane])
@@ -109,7 +120,7 @@ def count_stretches(
                 total = sum_L[lane] + term
                 lost_L[lane] = (total - sum_L[lane]) - term
                 sum_L[lane] = total
-        add_cells(column_K, start_S[3 * groups], start_S[3 * groups + 1], weight_ML, false_L)
+        add_cells(column_K, start_S[3 * groups], start_S[3 * groups + 1], weight_ML, four_L, false_L)
 
 
 @compiled
@@ -121,23 +132,23 @@ def area_to_limit(column_K: Columns, start_S: Integers, weight_BML: Bytes, limit
         limit_BL: a number of negatives.
         area_BL: filled with the sum; a positive of a group counts the mean over the stretch of its group.
     """
-    groups = (len(start_S) - 2) // 3
+    groups, four_L = (len(start_S) - 2) // 3, np.empty(LANES, np.uint8)
     for block in range(weight_BML.shape[0]):
         weight_ML, limit_L, sum_L = weight_BML[block], limit_BL[block], area_BL[block]
         false_L, before_L = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
         gained_L, lost_L = np.zeros(LANES, np.int32), np.zeros(LANES)
         sum_L[:] = 0.0
         for group in range(groups):
-            add_cells(column_K, start_S[3 * group], start_S[3 * group + 1], weight_ML, false_L)
+            add_cells(column_K, start_S[3 * group], start_S[3 * group + 1], weight_ML, four_L, false_L)
             inside = 0
             for lane in range(LANES):
                 inside += false_L[lane] < limit_L[lane]
             if inside == 0:
                 break
             before_L[:] = false_L
-            add_cells(column_K, start_S[3 * group + 1], start_S[3 * group + 2], weight_ML, false_L)
+            add_cells(column_K, start_S[3 * group + 1], start_S[3 * group + 2], weight_ML, four_L, false_L)
             gained_L[:] = 0
-            add_cells(column_K, start_S[3 * group + 2], start_S[3 * group + 3], weight_ML, gained_L)
+            add_cells(column_K, start_S[3 * group + 2], start_S[3 * group + 3], weight_ML, four_L, gained_L)
             for lane in range(LANES):
                 limit, before, after = limit_L[lane], float(before_L[lane]), float(false_L[lane])
                 rest = max(limit - before, 0.0)
@@ -166,7 +177,7 @@ def walk_curves(
         positives_BL, negatives_BL: int32, the weight of each side.
         sensitivity_BVL, precision_BVL: filled in, see `WeightedCells.sensitivities` and `precisions`.
     """
-    groups, steps = (len(start_S) - 2) // 3, sensitivity_BVL.shape[1] - 1
+    groups, steps, four_L = (len(start_S) - 2) // 3, sensitivity_BVL.shape[1] - 1, np.empty(LANES, np.uint8)
     gained_L, before_L = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
     rate_L, wanted_L = np.empty(LANES), np.empty(LANES, np.int32)  # the next of each lane
     for block in range(weight_BML.shape[0]):
@@ -177,11 +188,11 @@ def walk_curves(
         rate_L[:], wanted_L[:] = 0.0, 1
         sensitivity_VL[:], precision_VL[:] = np.nan, np.nan
         for group in range(groups):
-            add_cells(column_K, start_S[3 * group], start_S[3 * group + 1], weight_ML, false_L)
+            add_cells(column_K, start_S[3 * group], start_S[3 * group + 1], weight_ML, four_L, false_L)
             before_L[:] = false_L
-            add_cells(column_K, start_S[3 * group + 1], start_S[3 * group + 2], weight_ML, false_L)
+            add_cells(column_K, start_S[3 * group + 1], start_S[3 * group + 2], weight_ML, four_L, false_L)
             gained_L[:] = 0
-            add_cells(column_K, start_S[3 * group + 2], start_S[3 * group + 3], weight_ML, gained_L)
+            add_cells(column_K, start_S[3 * group + 2], start_S[3 * group + 3], weight_ML, four_L, gained_L)
             passed = False  # whether any lane has a point here
             for lane in range(LANES):
                 passed |= (rate_L[lane] < false_L[lane]) | (true_L[lane] + gained_L[lane] >= wanted_L[lane])

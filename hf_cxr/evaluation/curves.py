@@ -189,7 +189,9 @@ def _bands(rankings: Sequence[Ranking], draws: PatientDraws, confidence: float) 
 
     ends = {kind: [] for kind in KINDS}
     sum_RX = {kind: np.zeros((draws.resamples, STEPS + 2)) for kind in KINDS}
-    engine = Engine.choose(sum(len(ranking.order_K) for ranking in by_patient), draws.resamples)
+    # NumPy takes as long for the grid of one draw and finding as for the metrics of some thousand cells.
+    cells = sum(len(ranking.order_K) + 20 * STEPS for ranking in by_patient)
+    engine = Engine.choose(cells, draws.resamples)
     at_once = max(1, POINTS_AT_ONCE // (draws.resamples * (STEPS + 2)))
     for start in range(0, len(by_patient), at_once):
         columns = range(start, min(start + at_once, len(by_patient)))

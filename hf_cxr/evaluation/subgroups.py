@@ -12,7 +12,8 @@ enough patients have, and enough do not, in both. A gap is the group's value min
 that of its complement are one question, and count once in the correction.
 
 The p value of a gap is two-sided, by Student's t with the standard deviation of the gap over the draws. (The share of
-1,000 draws beyond zero is never below 0.002, which the correction for a hundred gaps would lift above any limit.) All
+1,000 draws beyond zero is never below 0.002, which the correction for a hundred gaps would lift above any limit; of
+10,000, never below 0.0002.) All
 macro gaps of all groups and measures are one family for Holm's correction, all gaps of single findings another. Two
 kinds of gap have an interval, but no p value, because they would not be zero for a model that is alike for all: those
 between groups that the labels themselves make, and those in AP, which rises with the prevalence alone.

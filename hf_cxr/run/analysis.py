@@ -1,6 +1,6 @@
 """`ANALYSES`: what is measured of a set of predictions beside its metrics, written as analysis.json. No torch.
 
-    values = analyse(test, validation=validation, points=points, resamples=1000, confidence=0.95, seed=0)
+    values = analyse(test, validation=validation, points=points, resamples=10_000, confidence=0.95, seed=0)
     values["subgroups"], values["not_done"]["conformal"]
 
 All analyses share one set of draws of patients. One that lacks what it needs is not done, and ``not_done`` says why: a
