@@ -26,7 +26,14 @@ RECORD = Path(__file__).with_name("flags.json")
 
 # Files below the package that decide a flag: its name, type, default, choices or help, or an option of a component.
 DECIDING = (
-    "arguments/*.py",
+    "arguments/components.py",
+    "arguments/data.py",
+    "arguments/evaluation.py",
+    "arguments/method.py",
+    "arguments/model.py",
+    "arguments/run.py",
+    "arguments/signatures.py",
+    "arguments/training.py",
     "data/sources/*.py",
     "data/sources/table/__init__.py",
     "evaluation/draws.py",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from hf_cxr import processes
 from hf_cxr.commands.errors import DEBUG, report_error, run_guarded
 from hf_cxr.commands.terminal import TerminalHandler
+from hf_cxr.cores import take_one_thread, warn_of_busy_cores
 
 __all__ = ["COMMANDS", "main", "report_error", "run_command", "set_up_terminal"]
 
@@ -57,6 +58,8 @@ def set_up_terminal(*, main_process: bool = True) -> None:
     logging.basicConfig(level=logging.INFO if main_process else logging.ERROR, handlers=[TerminalHandler()])
     for noisy in ("httpx", "httpx2", "matplotlib", "absl"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    if main_process:
+        warn_of_busy_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,6 +91,7 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, debug: bool 
     words = list(sys.argv[1:] if argv is None else argv)
     debug = debug or "--debug" in words or os.environ.get(DEBUG, "") not in ("", "0")
     words = [word for word in words if word != "--debug"]
+    take_one_thread()
 
     def run(words: Sequence[str]) -> int:
         if command in ALONE:

@@ -7,8 +7,8 @@ Arrays in, values out; nothing here knows a model or needs torch. `kernels` is t
 arithmetic, `draws` the draws of patients, `bootstrap` the metrics' intervals, `report` all figures of a set of
 predictions, `comparison` several methods with several seeds, `calibration` the map that makes probabilities of scores.
 
-Every name is loaded when it is first used: `predict` needs no bootstrap, and only `MultiLabelMetric` needs evaluate and
-datasets.
+Every name is loaded when it is first used: `predict` needs no bootstrap, and only `MultiLabelMetric` needs the package
+evaluate and datasets.
 """
 
 import importlib

@@ -134,12 +134,13 @@ def draw_cases(images: int, *, split: str = "train", seed: int = 0, prevalence_f
         raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
     if images < 0:
         raise ValueError(f"the number of images must be 0 or more, got {images}")
-    return _cases(images, SPLITS.index(split), seed, label_set_weights(prevalence_floor))
+    edges_S = np.cumsum(label_set_weights(prevalence_floor))
+    return _cases(images, SPLITS.index(split), seed, edges_S)
 
 
-def _cases(images: int, patient: int, seed: int, weights_S: np.ndarray) -> Iterator[Case]:
+def _cases(images: int, patient: int, seed: int, edges_S: np.ndarray) -> Iterator[Case]:
     while images > 0:
-        for case in _patient_cases(patient, seed, weights_S):
+        for case in _patient_cases(patient, seed, edges_S):
             yield case
             images -= 1
             if images == 0:
@@ -147,14 +148,13 @@ def _cases(images: int, patient: int, seed: int, weights_S: np.ndarray) -> Itera
         patient += len(SPLITS)
 
 
-def _patient_cases(patient: int, seed: int, weights_S: np.ndarray) -> Iterator[Case]:
+def _patient_cases(patient: int, seed: int, edges_S: np.ndarray) -> Iterator[Case]:
     sets, views_SV = label_sets()
     rng = np.random.default_rng([seed, patient, _STREAM])
-    patients_by_images = np.cumsum([int(patients) for patients in IMAGES_PER_PATIENT.split()])
+    patients_by_images = _patients_by_images()
     count = 1 + int(np.searchsorted(patients_by_images, rng.integers(patients_by_images[-1]), side="right"))
     sex = "F" if rng.random() < FEMALE else "M"
     age = float(np.clip(rng.normal(AGE_MEAN, AGE_SD), *AGE_RANGE).round())
-    edges_S = np.cumsum(weights_S)
     chosen = None
     for image in range(count):
         rng = np.random.default_rng([seed, patient, image, _STREAM])
@@ -163,6 +163,12 @@ def _patient_cases(patient: int, seed: int, weights_S: np.ndarray) -> Iterator[C
             chosen = min(int(np.searchsorted(edges_S, pick, side="right")), len(sets) - 1)
         pa, ap = views_SV[chosen]
         yield Case(patient, image, sets[chosen], "PA" if view * (pa + ap) < pa else "AP", age + image // 4, sex)
+
+
+@functools.cache
+def _patients_by_images() -> np.ndarray:
+    """Patients with at most 1, 2, 3, ... images."""
+    return np.cumsum([int(patients) for patients in IMAGES_PER_PATIENT.split()])
 
 
 @functools.cache

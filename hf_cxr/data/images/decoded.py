@@ -134,9 +134,12 @@ class DecodedImages:
         self.mapped = self.label_NC = None
         if "perceptual_hash" in dataset.column_names and len(dataset):
             self._map(dataset[0]["image"].size)
-        if self.mapped is None and len(self.rows):
-            if len(self.rows) * stored_pixels(stored(self.rows[0]["image"])) >= engine.LONG_WORK:
-                engine.warm_up()  # here, so that the DataLoader's workers share it
+        if self.mapped is None and self._pixels_to_decode() >= engine.LONG_WORK:
+            engine.warm_up()  # here, so that the DataLoader's workers share it
+
+    def _pixels_to_decode(self) -> int:
+        """Of all images together, if all are like the first."""
+        return len(self.rows) and len(self.rows) * stored_pixels(stored(self.rows[0]["image"]))
 
     def _map(self, prepared: tuple[int, int]) -> None:
         """Read batches from the memory map from now on, if the images of this prepared split are stored for it."""

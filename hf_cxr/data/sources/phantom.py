@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
+from tqdm.auto import tqdm
 
 import hf_cxr.phantom
+from hf_cxr.cores import usable_cores
 from hf_cxr.data import schema
 from hf_cxr.data.sources.source import Arguments, Kind, Source, check_range
 from hf_cxr.labels import NIH14
 from hf_cxr.phantom.cases import SPLITS, draw_cases
-from hf_cxr.phantom.render import SIZES, check_size, encode_png, render_phantom
+from hf_cxr.phantom.drawing import draw_phantoms, processes_worth
+from hf_cxr.phantom.render import SIZES, check_size
 
 RENDERER_VERSION = 1
 """Raise it when pixels, boxes or labels change. It is in the cache's key, as is the code, should this be forgotten."""
@@ -123,19 +126,13 @@ def renderer_digest() -> str:
 def _rows(
     images: int, split_name: str, size: int, seed: int, prevalence_floor: float, renderer: str
 ) -> Iterator[dict]:
-    for case in draw_cases(images, split=split_name, seed=seed, prevalence_floor=prevalence_floor):
-        pixels, boxes = render_phantom(
-            case.findings,
-            view=case.view,
-            age=case.age,
-            sex=case.sex,
-            patient=case.patient,
-            image=case.image,
-            seed=seed,
-            size=size,
-        )
+    processes = processes_worth(images, size, usable_cores())
+    drawn = draw_phantoms(
+        images, split=split_name, seed=seed, size=size, prevalence_floor=prevalence_floor, processes=processes
+    )
+    for case, (png, boxes) in tqdm(drawn, total=images, desc=f"Drawing {split_name} phantoms", unit="image"):
         yield {
-            "image": {"path": case.image_id, "bytes": encode_png(pixels)},
+            "image": {"path": case.image_id, "bytes": png},
             "labels": case.labels,
             "image_id": case.image_id,
             "patient_id": case.patient_id,
