@@ -122,7 +122,6 @@ class CXRTrainer(Trainer):
         return DataLoaderShard(
             dataset,
             device=self.args.device,
-            _non_blocking=True,
             batch_size=batch_size,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
