@@ -7,6 +7,8 @@ from hf_cxr.arguments import check, expanded
 from hf_cxr.arguments.components import ARCHITECTURES, architecture_options
 from hf_cxr.options import check_options
 
+ATTENTIONS = ("auto", "eager", "sdpa", "fast")  # see `hf_cxr.models.attention`
+
 
 @dataclass
 class ModelArguments:
@@ -30,6 +32,13 @@ class ModelArguments:
         default=None,
         metadata={"help": "Side in pixels to which an image is resized before the crop; by default image_size * 8/7."},
     )
+    attention: str = field(
+        default="auto",
+        metadata={
+            "help": "What the model runs on: fast, a Swin's forward pass with less work; sdpa or eager, transformers' "
+            "own; auto, the fastest of them on this device. The outputs are the same up to rounding."
+        },
+    )
     horizontal_flip: float = field(default=0.5, metadata={"help": "Probability of a left-right flip in training."})
     rotation_degrees: float = field(
         default=10.0,
@@ -42,6 +51,7 @@ class ModelArguments:
             self.resize_size = round(self.image_size * 8 / 7)
         check(self.image_size >= 16, "image_size", self.image_size, "at least 16 pixels")
         check(self.resize_size >= self.image_size, "resize_size", self.resize_size, "at least image_size")
+        check(self.attention in ATTENTIONS, "attention", self.attention, f"one of {', '.join(ATTENTIONS)}")
         check(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "between 0 and 1")
         check(0 <= self.rotation_degrees <= 180, "rotation_degrees", self.rotation_degrees, "between 0 and 180")
         options = architecture_options(self.architecture)

@@ -6,9 +6,8 @@ A choice changes speed and memory, nothing else: weights, config, saved files an
 from transformers import PreTrainedModel
 from transformers.models.swin import modeling_swin
 
+from hf_cxr.arguments.model import ATTENTIONS
 from hf_cxr.models.fast_swin import SwinForImageClassification
-
-CHOICES = ("auto", "eager", "sdpa", "fast")
 
 
 def use_attention(model: PreTrainedModel, attention: str = "auto", *, training: bool, sharded: bool = False) -> str:
@@ -27,8 +26,8 @@ def use_attention(model: PreTrainedModel, attention: str = "auto", *, training: 
     Raises:
         ValueError: the choice is unknown, or this model cannot run on it.
     """
-    if attention not in CHOICES:
-        raise ValueError(f"attention is {attention!r}; it must be one of {', '.join(CHOICES)}")
+    if attention not in ATTENTIONS:
+        raise ValueError(f"attention is {attention!r}; it must be one of {', '.join(ATTENTIONS)}")
     if attention == "auto":
         attention = fastest(model, training=training, sharded=sharded)
     if attention == "fast":

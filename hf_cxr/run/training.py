@@ -22,6 +22,7 @@ from hf_cxr.evaluation import headline_metrics
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
+from hf_cxr.models.attention import use_attention
 from hf_cxr.models.build import build_model
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.models.record import ModelRecord
@@ -156,6 +157,9 @@ def build_trainer(
     sampler = None
     if not is_streamed(splits["train"]):
         sampler = EpochSampler(draws_N, batch_size=training.images_per_step, seed=seed)
+    sharded = training.distributed_state is not None and training.distributed_state.distributed_type == "FSDP"
+    attention = use_attention(model, args.model.attention, training=True, sharded=sharded)
+    logger.info("the model runs on %s attention", attention)
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
     return CXRTrainer(
         model=model,
@@ -177,6 +181,7 @@ def build_trainer(
                 "lr": training.learning_rate,
                 "betas": (training.adam_beta1, training.adam_beta2),
                 "eps": training.adam_epsilon,
+                "fused": True,  # one kernel for all weights, or on a CPU one pass over each
             },
         ),
     )
