@@ -33,7 +33,7 @@ SWIN = {
     "phantom_size": 256,
     "phantom_train": 64,
     "phantom_validation": 64,
-    "phantom_test": 1,
+    "phantom_test": 12,  # of several patients
     "phantom_prevalence_floor": 0.2,
     "architecture": "swin",
     "image_size": 224,
@@ -200,7 +200,8 @@ def account(args, flags):
 
     def prepare_and_time(*args, **kwargs):
         prepared = prepare(*args, **kwargs)
-        timed(trainer.optimizer, "step", "optimizer")
+        timed(trainer.optimizer, "step", "optimizer, and freeing the gradients")
+        timed(trainer.model, "zero_grad", "optimizer, and freeing the gradients")
         return prepared
 
     trainer._prepare_for_training = prepare_and_time
