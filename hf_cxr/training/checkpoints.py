@@ -9,6 +9,7 @@ Checkpoints of versions that wrote no ``checksums.json`` are used if the files t
 
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -25,7 +26,6 @@ STATE = "trainer_state.json"
 DAMAGED = "damaged-"  # prefix of a checkpoint folder that was set aside
 UNFINISHED = "it is incomplete"
 FOR_A_MODEL = ("config.json", "model.safetensors", STATE)
-FOR_A_RESUME = ("optimizer.pt", "scheduler.pt")
 
 
 def seal(checkpoint: str | Path) -> None:
@@ -127,7 +127,9 @@ def check_whole(checkpoint: str | Path, what: str, repair: str) -> None:
 def _problems_of_resume(checkpoint: Path, world_size: int, needs_best: bool) -> list[str]:
     """Why this many processes cannot resume a whole checkpoint and finish the run."""
     rng = [f"rng_state_{i}.pth" for i in range(world_size)] if world_size > 1 else ["rng_state.pth"]
-    problems = [f"{name} is missing" for name in (*FOR_A_RESUME, *rng) if not (checkpoint / name).is_file()]
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"  # as Accelerate's launcher says it
+    state = ("optimizer.bin" if sharded else "optimizer.pt", "scheduler.pt")
+    problems = [f"{name} is missing" for name in (*state, *rng) if not (checkpoint / name).is_file()]
     step = (_read_json(checkpoint / STATE) or {}).get("best_global_step")
     if needs_best and step is not None and step != _step(checkpoint):
         best = best_checkpoint(checkpoint.parent, step)

@@ -76,6 +76,7 @@ def cluster(tmp_path, monkeypatch):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         if not wait:
             return process
@@ -121,12 +122,16 @@ def test_a_job_near_its_limit_goes_back_into_the_queue(cluster, file):
     (cluster.commands / "accelerate").write_text(sleep)
     (cluster.commands / "srun").write_text(sleep)
     job = cluster(file, "x", wait=False)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not cluster.path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     job.send_signal(signal.SIGUSR1)
-    job.wait(timeout=60)  # the real requeue ends it and what it started
+    while len(cluster.path.read_text().splitlines()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(job.pid, signal.SIGKILL)  # as the real requeue ends the job and what it has started
+    job.communicate()
     assert cluster.path.read_text().splitlines()[1:] == ["requeue 4711"]
 
 

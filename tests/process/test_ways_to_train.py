@@ -69,7 +69,8 @@ def test_fully_sharded_it_is_the_same_run_and_goes_on_after_a_kill(plain, tmp_pa
     assert not (tmp_path / "run" / "metrics.json").exists()
     for one in launch(lambda: fully_sharded(words), tmp_path / "said"):
         assert one.status == 0, one.err[-3000:]
-    assert "resuming from checkpoint-6" in (tmp_path / "run" / "run.log").read_text()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert "checkpoint-6" in str(metrics["training"]["resumed_from"])
     assert_same_run(plain, tmp_path / "run", atol=1e-3)
 
 

@@ -20,7 +20,7 @@ OURS = [line for line in LINES if "scripts/" in line or line.startswith("hf-cxr"
 
 # Flags that are not a run's keys: of each command, read from its source, of accelerate launch and of kill_matrix.py.
 SOURCES = [path.read_text(encoding="utf-8") for path in (ROOT / "hf_cxr" / "commands").glob("*.py")]
-FLAGS = {"config_file", "help", "debug", "rounds", *known_keys()}
+FLAGS = {"config_file", "multi_gpu", "num_processes", "help", "debug", "rounds", *known_keys()}
 FLAGS |= {flag for text in SOURCES for flag in re.findall(r'"--(\w+)"', text)}
 
 
