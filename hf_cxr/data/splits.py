@@ -16,11 +16,15 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from hf_cxr.data.ids import canonical_id, similar_ids
+from hf_cxr.data.ids import are_canonical, canonical_id, similar_ids
 from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 100_000  # of the text that is hashed
 
 
 def patient_split(
@@ -381,14 +385,36 @@ def split_fingerprint(splits: Mapping[str, Any]) -> str:
     Raises:
         ValueError: a row has no patient or no image id.
     """
-    rows = sorted(
-        (name, image, patient)
-        for name, split in splits.items()
-        for image, patient in zip(
-            read_column(split, "image_id", name), read_column(split, "patient_id", name), strict=True
+    digest = hashlib.sha256(b"[")
+    separator = b""
+    for name in sorted(splits):
+        rows = [
+            pa.array(read_column(splits[name], column, name), pa.string()) for column in ("image_id", "patient_id")
+        ]
+        for text in _json_rows(json.dumps(name), *rows):
+            digest.update(separator + text)
+            separator = b", "
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _json_rows(name: str, image_N: pa.Array, patient_N: pa.Array) -> Iterator[bytes]:
+    """The sorted rows of a split as ``json.dumps`` writes them in a list, some at a time, without the brackets."""
+    if not pc.all(pc.less(image_N[:-1], image_N[1:])).as_py():
+        order = pc.sort_indices(
+            pa.table({"image": image_N, "patient": patient_N}),
+            sort_keys=[("image", "ascending"), ("patient", "ascending")],
         )
-    )
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        image_N, patient_N = image_N.take(order), patient_N.take(order)
+    for start in range(0, len(image_N), ROWS_AT_ONCE):
+        some = [ids[start : start + ROWS_AT_ONCE] for ids in (image_N, patient_N)]
+        plain = all(pc.all(pc.match_substring_regex(ids, r"^[ !#-\[\]-~]*$")).as_py() for ids in some)
+        if plain:
+            images, patients = some
+        else:
+            images, patients = (pa.array([json.dumps(text)[1:-1] for text in ids.to_pylist()]) for ids in some)
+        rows = pc.binary_join_element_wise(f'[{name}, "', images, '", "', patients, '"]', "")
+        yield ", ".join(rows.to_pylist()).encode()
 
 
 def read_column(split: Any, column: str, split_name: str) -> list[str]:
@@ -404,6 +430,8 @@ def read_column(split: Any, column: str, split_name: str) -> list[str]:
     if column not in names:
         raise ValueError(f"split {split_name!r} has no column {column!r}; it has: {', '.join(map(str, names))}")
     values = read()
+    if isinstance(values, pa.ChunkedArray) and pa.types.is_string(values.type) and are_canonical(values):
+        return values.to_pylist()
     return _present_ids(values.to_pylist() if hasattr(values, "to_pylist") else list(values), column, split_name)
 
 
