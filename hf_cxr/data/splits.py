@@ -16,6 +16,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -429,14 +430,15 @@ def read_column(split: Any, column: str, split_name: str) -> list[str]:
         names, read = list(split.keys()), lambda: split[column]
     if column not in names:
         raise ValueError(f"split {split_name!r} has no column {column!r}; it has: {', '.join(map(str, names))}")
-    values = read()
-    if isinstance(values, pa.ChunkedArray) and pa.types.is_string(values.type) and are_canonical(values):
-        return values.to_pylist()
-    return _present_ids(values.to_pylist() if hasattr(values, "to_pylist") else list(values), column, split_name)
+    return _present_ids(read(), column, split_name)
 
 
 def _present_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
     """The ids in their one spelling, none of them None, NaN or blank."""
+    text_N = _as_text(values)
+    if text_N is not None and are_canonical(text_N):
+        return text_N.to_pylist()
+    values = values.to_pylist() if hasattr(values, "to_pylist") else list(values)
     try:
         ids = [canonical_id(value) for value in values]
     except ValueError as error:
@@ -448,3 +450,18 @@ def _present_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
             "without it, a patient or image could be in two splits unnoticed: fill it in or drop these rows"
         )
     return ids
+
+
+def _as_text(values: Any) -> pa.Array | pa.ChunkedArray | None:
+    """A column that is text already, for Arrow; None for any other."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values if pa.types.is_string(values.type) else None
+    if isinstance(values, pd.Series):
+        is_text = isinstance(values.dtype, pd.StringDtype)
+        return pa.array(values, pa.string(), from_pandas=True) if is_text else None
+    if isinstance(values, list) and set(map(type, values)) == {str}:
+        try:
+            return pa.array(values, pa.string())
+        except UnicodeEncodeError:  # half a character
+            return None
+    return None

@@ -163,6 +163,6 @@ def test_empty_ids_are_refused_in_every_kind_of_column():
     fields = {"logits": np.zeros((2, 1)), "labels": np.zeros((2, 1)), "label_names": ["Mass"]}
     fields["patient_ids"] = ["p", "q"]
     for kind in (list, tuple, np.array, pd.Series, lambda ids: pd.Series(ids, index=["x", "y"])):
-        with pytest.raises(ValueError, match="image_id at row 1 is .*''"):
+        with pytest.raises(ValueError, match=r"image_id at row 1 is .*''"):
             Predictions(image_ids=kind(["a", ""]), **fields)
         assert Predictions(image_ids=kind(["a", "b"]), **fields).image_ids == ("a", "b")
