@@ -72,6 +72,13 @@ def test_columns_of_ids_come_out_as_their_cells_do():
         pd.testing.assert_series_equal(found, series.map(canonical_id).astype(str))
     split = datasets.Dataset.from_dict({"image_id": ["1003.0", " b", "c"]})
     assert read_column(split, "image_id", "train") == ["1003", "b", "c"]
+    for some in (cells, ["00000001_000.png", "p3"]):
+        some = [text for text in some if canonical_id(text)]
+        expected = [canonical_id(text) for text in some]
+        for kind in (list, np.array, pd.Series, lambda ids: pd.Series(ids, dtype=object), tuple):
+            assert read_column({"image_id": kind(some)}, "image_id", "train") == expected
+    assert read_column({"image_id": ["a", 3, 4.0]}, "image_id", "train") == ["a", "3", "4"]
+    assert read_column({"image_id": ["a", "\ud800"]}, "image_id", "train") == ["a", "\ud800"]
     with pytest.raises(ValueError, match="1 of 2 rows of 'train' have no image_id, such as row 1"):
         read_column(datasets.Dataset.from_dict({"image_id": ["a", None]}), "image_id", "train")
 
