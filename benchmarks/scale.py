@@ -65,9 +65,14 @@ def load_nih(root: Path, rows: int) -> Callable[[], Any]:
 
 
 def _loaded(root: Path) -> Any:
+    """The splits, read by the first part that asks, and mapped from the disk by the others."""
+    import datasets
+
     from hf_cxr.data import load_nih as load
 
-    return load(root, images=False)
+    if not (root / "loaded" / "dataset_dict.json").exists():
+        load(root, images=False).save_to_disk(root / "loaded")
+    return datasets.load_from_disk(root / "loaded")
 
 
 def checks_and_fingerprint(root: Path, rows: int) -> Callable[[], Any]:

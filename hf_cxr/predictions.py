@@ -245,6 +245,9 @@ def finite_logits(prob_NC: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _ids(values: Sequence[str], name: str) -> tuple[str, ...]:
+    values = tuple(values)
+    if set(map(type, values)) <= {str} and "" not in values:  # the usual case, quickly
+        return values
     for row, value in enumerate(values):
         if not isinstance(value, str) or not value:
             raise ValueError(f"{name} at row {row} is {value!r}; expected a string that is not empty")
@@ -254,6 +257,9 @@ def _ids(values: Sequence[str], name: str) -> tuple[str, ...]:
 def _strings_or_none(values: Sequence[str | None] | None, name: str) -> tuple[str | None, ...] | None:
     if values is None:
         return None
+    values = tuple(values)
+    if set(map(type, values)) <= {str, type(None)}:  # the usual case, quickly
+        return values
     for row, value in enumerate(values):
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{name} at row {row} is {value!r}; expected a string, or None for unknown")

@@ -161,8 +161,7 @@ def find_duplicates(splits: Mapping[str, Any]) -> list[Duplicate]:
     Raises:
         ValueError: a missing column or cell, or hashes that are not 256 hexadecimal digits.
 
-    For 112,120 images on two cores this takes 9 to 15 s with random hashes, 17 to 19 s where they are as alike as
-    those of radiographs.
+    Measured in CPU time on one core, with hashes as alike as those of radiographs: see `docs/performance.md`.
     """
     names, rows = list(splits), _read(splits)
     if not rows.ids:

@@ -27,15 +27,18 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from hf_cxr.data.images.waiting import FileLooks
 from hf_cxr.files import replacing, version_of
 from hf_cxr.words import plural
 
 FILE = "data.parquet"
 KEY = b"hf_cxr.findings"
 MANY = 20_000  # images of which a bar is shown
+BATCH = 4096  # rows of which the images' places are in memory
 
 
 @dataclass(frozen=True)
@@ -107,21 +110,28 @@ def changes(before: pa.Table, now: pa.Table, *, ignore_files_of: Collection[str]
     names, names_now = (json.loads(state.schema.metadata[KEY]) for state in (before, now))
     if names != names_now:
         return Changes(rows=[f"the findings were {', '.join(names)} and are now {', '.join(names_now)}"])
+    if all(before[column].equals(now[column]) for column in ("split", "image_id")):
+        found = Changes()
+    else:
+        found, before, now = _common_rows(before, now)
+    found.rows.extend(_changed_patients(before, now) + _changed_labels(before, now, names))
+    found.files.extend(_changed_files(before, now, set(ignore_files_of)))
+    return found
+
+
+def _common_rows(before: pa.Table, now: pa.Table) -> tuple[Changes, pa.Table, pa.Table]:
+    """What is gone, new, or in another order; and the rows of the images that both have, in the order of before."""
     keys, keys_now = _keys(before), _keys(now)
     row_of = {key: row for row, key in enumerate(keys_now)}
     gone, new = [key for key in keys if key not in row_of], sorted(set(keys_now) - set(keys))
     not_trained_on = [key for key in gone if key[0] != "train"]
     found = Changes(gone=_listed("no longer in", not_trained_on), gone_keys=not_trained_on)
     found.rows.extend(_listed("no longer in", [key for key in gone if key[0] == "train"]) + _listed("new in", new))
-    # From here on, the images that both have.
     before = before.take(pa.array([row for row, key in enumerate(keys) if key in row_of], pa.int64()))
     rows = np.array([row_of[key] for key in _keys(before)], dtype=np.int64)
     if not new and (np.diff(rows) < 0).any():
         found.rows.append("the images are in another order")
-    now = now.take(pa.array(rows))
-    found.rows.extend(_changed_patients(before, now) + _changed_labels(before, now, names))
-    found.files.extend(_changed_files(before, now, set(ignore_files_of)))
-    return found
+    return found, before, now.take(pa.array(rows))
 
 
 def _file_states(split: datasets.Dataset) -> list[str]:
@@ -137,17 +147,24 @@ def _file_states(split: datasets.Dataset) -> list[str]:
     if "image" not in names:
         return [""] * len(split)
     undecoded = split.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
-    batches = undecoded.with_format("arrow").iter(256)
-    images = (image for batch in batches for image in batch["image"])
-    bar = tqdm(images, "Looking for changed images", len(split), unit="image", leave=False, disable=len(split) < MANY)
-    return [_state_of_image(image) for image in bar]
+    bar = tqdm(None, "Looking for changed images", len(split), unit="image", leave=False, disable=len(split) < MANY)
+    states: list[str] = []
+    with bar, FileLooks() as looks:
+        for batch in undecoded.with_format("arrow").iter(BATCH):
+            content_N, path_N = (pc.struct_field(batch["image"], part) for part in ("bytes", "path"))
+            if content_N.null_count == len(content_N):
+                states += looks.map(_state_of_file, path_N.to_pylist())
+            else:
+                pairs = zip(content_N, path_N, strict=True)
+                states += [_state_of_image(content, path) for content, path in pairs]
+            bar.update(len(content_N))
+    return states
 
 
-def _state_of_image(image: pa.StructScalar) -> str:
-    content = image["bytes"]
+def _state_of_image(content: pa.BinaryScalar, path: pa.StringScalar) -> str:
     if content.is_valid:
         return hashlib.blake2b(content.as_buffer(), digest_size=16).hexdigest()
-    return _state_of_file(image["path"].as_py())
+    return _state_of_file(path.as_py())
 
 
 def _state_of_file(path: str | None) -> str:
@@ -183,8 +200,9 @@ def _listed(where: str, keys: Sequence[tuple[str, str]]) -> list[str]:
 
 def _different(before: pa.Table, now: pa.Table, column: str) -> list[tuple[str, str, str]]:
     """(image id, value before, value now) of the rows whose values differ."""
-    values = zip(*(table.to_pylist() for table in (before["image_id"], before[column], now[column])), strict=True)
-    return [(image, one, two) for image, one, two in values if one != two]
+    rows = pc.indices_nonzero(pc.not_equal(before[column], now[column]))
+    values = (table.take(rows).to_pylist() for table in (before["image_id"], before[column], now[column]))
+    return list(zip(*values, strict=True))
 
 
 def _changed_patients(before: pa.Table, now: pa.Table) -> list[str]:

@@ -30,6 +30,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from hf_cxr.words import plural
 
@@ -44,6 +46,9 @@ _INTEGER = re.compile(r"([+-]?)([0-9]+)(?:\.0*|,0)?")  # 1003,0 where the decima
 _EXPONENT = re.compile(r"([+-]?)([1-9])(?:\.([0-9]+)[eE]\+?|[eE]\+)([0-9]{1,2})")
 _SEPARATORS = dict.fromkeys(map(ord, " _\u2010\u2011\u2012\u2013\u2014\u2212"), "-")
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.0+)?")
+# What the rules leave as it is: digits alone; or ASCII, with nothing around it, that does not begin or does not end as
+# a number does.
+_CANONICAL = r"^(?:[0-9]+|[!-*,./:-~](?:[ -~]*[!-~])?|[!-~][ -~]*[!-\-/:-~])$"
 _LEADING_ZEROS = re.compile(r"^0+(?=.)|(?<![0-9.])0+(?=[0-9])")
 
 
@@ -63,6 +68,18 @@ def canonical_id(value: Any) -> str:
     return "" if len(text) <= 4 and text.lower() in NO_ID else text
 
 
+def are_canonical(text_N: pa.Array | pa.ChunkedArray) -> bool:
+    """Whether `canonical_id` leaves all of a column of text as it is; False only means that some may change.
+
+    >>> [are_canonical(pa.array(ids)) for ids in (["00001003", "p3_1.png"], ["1003", "1003.0"], ["a", None], ["NA"])]
+    [True, False, False, False]
+    """
+    if text_N.null_count or not pc.all(pc.match_substring_regex(text_N, _CANONICAL)).as_py():
+        return len(text_N) == 0
+    short = text_N.filter(pc.less_equal(pc.binary_length(text_N), max(map(len, NO_ID))))
+    return not pc.any(pc.is_in(pc.ascii_lower(short), pa.array(sorted(NO_ID), short.type))).as_py()
+
+
 def canonical_ids(cells: pd.Series, where: str) -> pd.Series:
     """A column of ids in their one spelling; a cell that holds a list stays as it is.
 
@@ -73,6 +90,8 @@ def canonical_ids(cells: pd.Series, where: str) -> pd.Series:
     Raises:
         ValueError: numbers that have lost digits; it says where, how many and which.
     """
+    if isinstance(cells.dtype, pd.StringDtype) and are_canonical(pa.array(cells, pa.string(), from_pandas=True)):
+        return cells.astype(str)
     return _each(cells, canonical_id, where)
 
 
@@ -189,6 +208,9 @@ def similar_ids(values: Mapping[str, Iterable[str]], noun: str, *, examples: int
         Such as "train and test: 10 patient ids differ only in leading zeros, capital letters or the like, such as
         1003 and 00001003".
     """
+    values = {name: list(found) for name, found in values.items()}
+    if _have_one_template([identifier for found in values.values() for identifier in found]):
+        return []
     kin = {name: {likeness(identifier): identifier for identifier in set(found)} for name, found in values.items()}
     sentences = []
     for first, second in combinations(kin, 2):
@@ -202,6 +224,18 @@ def similar_ids(values: Mapping[str, Iterable[str]], noun: str, *, examples: int
                 + (f", such as {shown}" if shown else "")
             )
     return sentences
+
+
+def _have_one_template(ids: list[str]) -> bool:
+    """Whether all ids are the same ASCII text but for their digits: then different ones also differ in `likeness`.
+
+    The digits stand in groups of the same places and widths, of which `likeness` takes no more than leading zeros, or
+    a last group of zeros.
+    """
+    if not ids or not ids[0].isascii():
+        return False
+    template = "".join("[0-9]" if character.isdigit() else re.escape(character) for character in ids[0])
+    return pc.all(pc.match_substring_regex(pa.array(ids, pa.string()), f"^{template}$")).as_py()
 
 
 def _plain(value: Any) -> str:
@@ -222,6 +256,8 @@ def _each(cells: pd.Series, rule, where: str) -> pd.Series:
     if cells.dtype == object and cells.map(lambda cell: isinstance(cell, tuple | list)).any():
         return cells
     code_N, distinct = pd.factorize(cells)
+    if isinstance(cells.dtype, pd.StringDtype):
+        distinct = distinct.to_numpy(dtype=object)  # its own iteration takes ten times as long
     texts, lost = [], []
     for value in distinct:
         try:

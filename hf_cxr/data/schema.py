@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 
 COLUMNS = ("image", "labels", "image_id", "patient_id", "view", "age", "sex", "boxes")
 STREAM = {  # a row of a row group of a Parquet file, and its image column
@@ -51,5 +52,13 @@ def features(label_names: Sequence[str], *, images: bool = True) -> datasets.Fea
 
 def label_matrix(dataset: datasets.Dataset) -> np.ndarray:
     """Labels of a split, (N, C) float32: 1 present, 0 absent, NaN unknown."""
+    column = dataset.select_columns(["labels"]).with_format("arrow")[:]["labels"]
+    width = getattr(dataset.features["labels"], "length", -1)
+    flat = pc.list_flatten(column)
+    lengths = pc.list_value_length(column)
+    if width < 0 and len(column):
+        width = lengths[0].as_py()
+    if not column.null_count and pc.all(pc.equal(lengths, width)).as_py() is not False:
+        return flat.to_numpy().astype(np.float32, copy=False).reshape(len(column), max(width, 0))
     column = dataset.with_format("numpy", columns=["labels"])["labels"]
     return np.asarray(column[:], dtype=np.float32)

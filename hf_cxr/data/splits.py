@@ -16,11 +16,16 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from hf_cxr.data.ids import canonical_id, similar_ids
+from hf_cxr.data.ids import are_canonical, canonical_id, similar_ids
 from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 100_000  # of the text that is hashed
 
 
 def patient_split(
@@ -381,14 +386,36 @@ def split_fingerprint(splits: Mapping[str, Any]) -> str:
     Raises:
         ValueError: a row has no patient or no image id.
     """
-    rows = sorted(
-        (name, image, patient)
-        for name, split in splits.items()
-        for image, patient in zip(
-            read_column(split, "image_id", name), read_column(split, "patient_id", name), strict=True
+    digest = hashlib.sha256(b"[")
+    separator = b""
+    for name in sorted(splits):
+        rows = [
+            pa.array(read_column(splits[name], column, name), pa.string()) for column in ("image_id", "patient_id")
+        ]
+        for text in _json_rows(json.dumps(name), *rows):
+            digest.update(separator + text)
+            separator = b", "
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _json_rows(name: str, image_N: pa.Array, patient_N: pa.Array) -> Iterator[bytes]:
+    """The sorted rows of a split as ``json.dumps`` writes them in a list, some at a time, without the brackets."""
+    if not pc.all(pc.less(image_N[:-1], image_N[1:])).as_py():
+        order = pc.sort_indices(
+            pa.table({"image": image_N, "patient": patient_N}),
+            sort_keys=[("image", "ascending"), ("patient", "ascending")],
         )
-    )
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        image_N, patient_N = image_N.take(order), patient_N.take(order)
+    for start in range(0, len(image_N), ROWS_AT_ONCE):
+        some = [ids[start : start + ROWS_AT_ONCE] for ids in (image_N, patient_N)]
+        plain = all(pc.all(pc.match_substring_regex(ids, r"^[ !#-\[\]-~]*$")).as_py() for ids in some)
+        if plain:
+            images, patients = some
+        else:
+            images, patients = (pa.array([json.dumps(text)[1:-1] for text in ids.to_pylist()]) for ids in some)
+        rows = pc.binary_join_element_wise(f'[{name}, "', images, '", "', patients, '"]', "")
+        yield ", ".join(rows.to_pylist()).encode()
 
 
 def read_column(split: Any, column: str, split_name: str) -> list[str]:
@@ -403,12 +430,15 @@ def read_column(split: Any, column: str, split_name: str) -> list[str]:
         names, read = list(split.keys()), lambda: split[column]
     if column not in names:
         raise ValueError(f"split {split_name!r} has no column {column!r}; it has: {', '.join(map(str, names))}")
-    values = read()
-    return _present_ids(values.to_pylist() if hasattr(values, "to_pylist") else list(values), column, split_name)
+    return _present_ids(read(), column, split_name)
 
 
 def _present_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
     """The ids in their one spelling, none of them None, NaN or blank."""
+    text_N = _as_text(values)
+    if text_N is not None and are_canonical(text_N):
+        return text_N.to_pylist()
+    values = values.to_pylist() if hasattr(values, "to_pylist") else list(values)
     try:
         ids = [canonical_id(value) for value in values]
     except ValueError as error:
@@ -420,3 +450,18 @@ def _present_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
             "without it, a patient or image could be in two splits unnoticed: fill it in or drop these rows"
         )
     return ids
+
+
+def _as_text(values: Any) -> pa.Array | pa.ChunkedArray | None:
+    """A column that is text already, for Arrow; None for any other."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values if pa.types.is_string(values.type) else None
+    if isinstance(values, pd.Series):
+        is_text = isinstance(values.dtype, pd.StringDtype)
+        return pa.array(values, pa.string(), from_pandas=True) if is_text else None
+    if isinstance(values, list) and set(map(type, values)) == {str}:
+        try:
+            return pa.array(values, pa.string())
+        except UnicodeEncodeError:  # half a character
+            return None
+    return None

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -156,3 +157,12 @@ def test_further_columns_come_back(predictions, tmp_path):
         replace(predictions, extra={"scanner": ("a",)})
     with pytest.raises(ValueError, match="extra mixed must hold numbers or strings"):
         replace(predictions, extra={"mixed": ("a", 1.0, None, None, None, None)})
+
+
+def test_empty_ids_are_refused_in_every_kind_of_column():
+    fields = {"logits": np.zeros((2, 1)), "labels": np.zeros((2, 1)), "label_names": ["Mass"]}
+    fields["patient_ids"] = ["p", "q"]
+    for kind in (list, tuple, np.array, pd.Series, lambda ids: pd.Series(ids, index=["x", "y"])):
+        with pytest.raises(ValueError, match=r"image_id at row 1 is .*''"):
+            Predictions(image_ids=kind(["a", ""]), **fields)
+        assert Predictions(image_ids=kind(["a", "b"]), **fields).image_ids == ("a", "b")
