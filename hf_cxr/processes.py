@@ -15,11 +15,13 @@ Refused: a launch of several processes that do not know of one another.
 import functools
 import itertools
 import os
+import platform
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
@@ -55,7 +57,7 @@ def whole_batches(rows: int, batch_size: int) -> range:
     The sums inside a matrix product depend on the batch in their last bits, so a batch is never divided.
     """
     batches = -(-rows // batch_size)
-    first, last = (batches * number // count() for number in (index(), index() + 1))
+    first, last = (-(-batches * number // count()) for number in (index(), index() + 1))  # the first have one more
     return range(first * batch_size, min(last * batch_size, rows))
 
 
@@ -66,7 +68,9 @@ def in_turns(items: Sequence[Value], batch_size: int = 1) -> list[Sequence[Value
 
 
 def connect() -> None:
-    """Join the process group of the launch: on the CPU if ACCELERATE_USE_CPU says so or there is no accelerator.
+    """Join the process group of the launch and open its store.
+
+    On the CPU if ACCELERATE_USE_CPU says so or there is no accelerator.
 
     Raises:
         ValueError: the processes are joined already, and not as those of this launch.
@@ -82,6 +86,7 @@ def connect() -> None:
         raise ValueError(
             f"the launcher started {count()} processes, and they are not connected: use accelerate launch"
         )
+    _store()
 
 
 def refuse_several(what: str) -> None:
@@ -90,8 +95,28 @@ def refuse_several(what: str) -> None:
     Raises:
         ValueError: there are several.
     """
+    if count() > 1 and not is_main():
+        raise OtherProcessFailedError("the main process says it")
     if count() > 1:
         raise ValueError(f"{what} runs in one process, and {count()} were started: leave out accelerate launch")
+
+
+def check_shared(path: str | Path, option: str) -> None:
+    """Refuse, before the work, a place that the main process has made and another one does not see. All call it.
+
+    Args:
+        path: a file or folder that is there on the main process.
+        option: the flag that gives another place.
+
+    Raises:
+        ValueError: with the machine's name.
+    """
+    if not os.path.exists(path):
+        raise ValueError(
+            f"process {index()} on {platform.node()} does not see {path}: give {option} a place in a folder that all "
+            "machines share"
+        )
+    meet()
 
 
 def check() -> None:
@@ -110,8 +135,9 @@ def fails_first() -> bool:
         return True
     try:
         return _store().add("failed", 1) == 1
-    except (RuntimeError, ValueError):  # no store, so nobody else can have said it
-        return True
+    except (RuntimeError, ValueError):
+        # No store: either there was none yet, or it has gone with the main process, which has printed.
+        return is_main() or not _joined()
 
 
 def meet() -> None:
@@ -194,13 +220,18 @@ def _asked(question: Callable[[Any], Value]) -> Value:
         raise OtherProcessFailedError(f"the store of this launch has gone ({error})") from error
 
 
+def _joined() -> bool:
+    """Whether this process has joined the launch's process group."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
+
+
 @functools.cache
 def _store():
     """A connection of our own to the launch's store, and the heartbeat through it."""
     from torch.distributed import PrefixStore, TCPStore
 
-    distributed = sys.modules["torch.distributed"]
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and not distributed.is_initialized():
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and not _joined():
         raise ValueError("the processes of this launch are not connected yet")
     try:
         server = TCPStore(

@@ -4,14 +4,18 @@ A member is a run folder, of which the predictions are read, or a checkpoint fol
 snapshot), which is loaded and predicts validation and test of the run's own config.yaml. Other flags, such as
 --nih_root DIR, are those of `hf-cxr train --help`.
 
+Under `accelerate launch` the processes share the predictions of checkpoints.
+
 DIR gets predictions/validation.parquet, predictions/test.parquet and metrics.json. It contains no model: an average of
 probabilities is not one Swin, and the stock pipeline cannot load it. To predict new images, ask each member.
 """
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import MEASURING, parse_arguments, split_words
@@ -40,18 +44,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     for member in members:
         if not any((folder / "config.yaml").is_file() for folder in (member, member.parent)):
             parser.error(f"{member} is neither a run folder with a config.yaml nor a checkpoint inside one")
-    from accelerate import PartialState
-
     from hf_cxr.run.ensemble import build_ensemble, member_predictions
     from hf_cxr.run.measuring import interval_settings
     from hf_cxr.run.result_folder import check_ensemble_place, held
 
     arguments = [arguments_of(member, flags) for member in members]
-    set_up_terminal(main_process=PartialState().is_main_process)
-    with held(own.out) as place:
-        check_ensemble_place(place)
+    main = processes.is_main()
+    processes.connect()
+    set_up_terminal(main_process=main)
+    with held(own.out) if main else nullcontext() as place:
+        if main:
+            check_ensemble_place(place)
+        pairs = {
+            str(member): member_predictions(member, args) for member, args in zip(members, arguments, strict=True)
+        }
+        if not main:
+            return 0
         ensemble = build_ensemble(
-            {str(member): member_predictions(member, args) for member, args in zip(members, arguments, strict=True)},
+            pairs,
             calibrate=arguments[0].evaluation.calibrate,
             **interval_settings(arguments[0]),
         )

@@ -20,6 +20,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.explain import METHOD_NAMES
@@ -144,6 +145,7 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
         localize=own.localize,
     )
     state = PartialState()
+    processes.connect()
     set_up_terminal(main_process=state.is_main_process)
     with place_for(own.out) if state.is_main_process else nullcontext() as place:
         evaluation = evaluate(
@@ -156,6 +158,7 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
 
 def evaluate_predictions(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
     """Scores of any program, without torch."""
+    processes.refuse_several("hf-cxr evaluate --predictions")
     data, intervals = parse_without_model(own.predictions, rest, also=list(parser._option_string_actions))
     from hf_cxr.run.evaluate_tables import Inputs, evaluate_tables
 

@@ -7,6 +7,8 @@ With --dataset (and what goes with it, such as --nih_root DIR) in place of image
 a split: Wang's IoBB, IoU, the pointing game; next to a random map, the middle of the image, the finding's usual place
 and a model of random weights. A YAML, or a run folder's own config.yaml, says which data as in `hf-cxr evaluate`.
 
+Under `accelerate launch` the processes share the images; DIR is then in a folder that all machines see.
+
 Everything stays on this machine. Exit status: 0; 2 if a file could not be read, or for bad input.
 """
 
@@ -14,8 +16,10 @@ import os
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import MEASURING, parse_arguments, split_words
@@ -99,17 +103,23 @@ def _images(own, paths: Sequence[str], method: str) -> int:
     )
     from hf_cxr.run.result_folder import held
 
-    set_up_terminal()
+    main = processes.is_main()
+    set_up_terminal(main_process=main)
+    processes.connect()
     check_method(method, own.layer)
-    found = search_images(paths)
-    with held(own.out) as place:
-        check_empty(place)
+    found = search_images(paths) if main else None
+    with held(own.out) if main else nullcontext() as place:
+        if main:
+            check_empty(place)
         explainer = Explainer(Classifier(own.model, revision=own.revision), name_of(own.model), method, own.layer)
         findings = chosen_findings(explainer.predictor, own.findings.split(",")) if own.findings else ()
         phantoms = explainer.about()["trained_on_phantoms"]
-        for note in (*found.notes(), *found.unreadable, *[explainer.about()["note"]] * phantoms):
+        for note in (*found.notes(), *found.unreadable, *[explainer.about()["note"]] * phantoms) if main else ():
             _complain(note)
-        done = explain_files(explainer, found.paths, place, findings=findings, top=own.top, complain=_complain)
+        files = found.paths if main else None
+        done = explain_files(explainer, files, place, findings=findings, top=own.top, complain=_complain)
+    if not main:
+        return 0
     for entry in done.images:
         shown = "  ".join(f"{name} {probability:.3f}" for name, probability in entry["probabilities"].items())
         print(f"{printable(entry['image'])}  {printable(shown)}")
@@ -129,14 +139,19 @@ def _score(own, words: Sequence[str], only: frozenset[str], methods: Sequence[st
     from hf_cxr.run.localize import LOCALIZATION, PAGE, localize
     from hf_cxr.run.result_folder import held
 
-    set_up_terminal()
+    main = processes.is_main()
+    set_up_terminal(main_process=main)
+    processes.connect()
     for method in methods:
         check_method(method, own.layer)
-    with held(own.out) as place:
-        check_empty(place)
+    with held(own.out) if main else nullcontext() as place:
+        if main:
+            check_empty(place)
         classifier = Classifier(own.model, revision=own.revision)
         explainers = [Explainer(classifier, name_of(own.model), method, own.layer) for method in methods]
         values = localize(explainers, args, place, split=own.split, pictures=own.pictures)
+    if not main:
+        return 0
     print(Document("", localization_section(values).blocks).to_terminal())
     pictures = ", pictures/" if own.pictures else ""
     print(f"wrote {printable(own.out)}: {LOCALIZATION}, {PAGE}, figures/{pictures}")

@@ -16,7 +16,6 @@ C = findings.
 
 import json
 import os
-import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -29,7 +28,7 @@ from hf_cxr.data.images.grey import ImageError
 from hf_cxr.files import OutputError, output_target, version_of
 from hf_cxr.inference.calls import Calls
 from hf_cxr.inference.classifier import Classifier
-from hf_cxr.inference.prediction_rows import PredictionRows, cells_of
+from hf_cxr.inference.prediction_rows import PredictionRows, cells_of, partial_of
 
 FORMAT = 1
 KEY = "hf-cxr predict, a part"
@@ -75,7 +74,7 @@ def predict_together(
         parts = [iter(part) for part in processes.gather(list(own))]
     else:
         header = header_of(classifier)
-        _check_shared(out)
+        processes.check_shared(partial_of(out), "--csv")  # the main process has it open
         _write_part(part_of(out, processes.index()), header, own)
         processes.meet()
         if not processes.is_main():
@@ -198,17 +197,6 @@ def _batch(batch: Sequence[Path], part: Iterator[Answer], out: str | None) -> It
             "share, and no other command may write there; run the same command again"
         )
     yield from ((path, version, answer) for path, (_, version, answer) in zip(batch, found, strict=True))
-
-
-def _check_shared(out: str) -> None:
-    """Refuse a folder that only some machines see, before the work: the main process has opened a file there."""
-    target = output_target(out)
-    partial = target.with_name(f"{target.name}.partial")
-    if not partial.exists():
-        raise OutputError(
-            f"process {processes.index()} on {platform.node()} does not see {partial}: give a --csv in a folder that "
-            "all machines share"
-        )
 
 
 def _version(path: Path) -> Version:

@@ -67,8 +67,8 @@ def evaluate(
     revision: str = "main",
     place: Path | None = None,
     more: More = More(),
-) -> Evaluation:
-    """Measure a saved model; all processes share the work.
+) -> Evaluation | None:
+    """Measure a saved model; all processes share the prediction, and the main one measures.
 
     Args:
         model: run folder or Hub id.
@@ -77,6 +77,9 @@ def evaluate(
         revision: branch, tag or commit of a Hub id.
         place: where the result is to be written, from `result_folder.held`: refused now if it holds something else.
         more: what is measured beside the metrics and the analyses that every evaluation has.
+
+    Returns:
+        The evaluation, on the main process; None on the others.
 
     Raises:
         ValueError, OSError: see the module's first lines.
@@ -119,27 +122,28 @@ def evaluate(
     }
     record = ModelRecord.of(classifier.model.config) or ModelRecord()
     points = stored_points(record)
-    report = measure_predictions(predictions, points, interval=args.evaluation.interval, **interval_settings(args))
     analysis = on_images(classifier, images, args, more)
     if more.localize:
         explainer = Explainer(classifier, name_of(model), more.localize)
         analysis["localization"] = localization_values([explainer], args, source, split)
+    if not PartialState().is_main_process:
+        return None
+    report = measure_predictions(predictions, points, interval=args.evaluation.interval, **interval_settings(args))
+    analysis |= analyse(
+        predictions,
+        validation=validation_of(model, predictions),
+        points=points,
+        prevalence=record.prevalence,
+        without=("calibration_maps", *(() if more.controls else ("controls",))),
+        **interval_settings(args),
+    )
+    if more.against:
+        how = {"kind": more.against_kind, "split": split, **interval_settings(args)}
+        analysis["paired"] = plain(compare_with(predictions, model, more.against, **how).to_dict())
     sheet = None
-    if PartialState().is_main_process:
-        analysis |= analyse(
-            predictions,
-            validation=validation_of(model, predictions),
-            points=points,
-            prevalence=record.prevalence,
-            without=("calibration_maps", *(() if more.controls else ("controls",))),
-            **interval_settings(args),
-        )
-        if more.against:
-            how = {"kind": more.against_kind, "split": split, **interval_settings(args)}
-            analysis["paired"] = plain(compare_with(predictions, model, more.against, **how).to_dict())
-        if more.mistakes is not None:
-            title = f"Most confident mistakes of {model} on {source.name}, {split}"
-            sheet = mistakes_page(title, predictions, images, most=more.mistakes)
+    if more.mistakes is not None:
+        title = f"Most confident mistakes of {model} on {source.name}, {split}"
+        sheet = mistakes_page(title, predictions, images, most=more.mistakes)
     return Evaluation(model, identity, trained_on, measured_on, report, predictions, analysis=analysis, mistakes=sheet)
 
 
@@ -155,7 +159,7 @@ def on_images(classifier: Classifier, images: datasets.Dataset, args: RunArgumen
         workers=args.training.dataloader_num_workers,
         **interval_settings(args),
     )
-    return {"stress": plain(measured.to_dict())}
+    return {} if measured is None else {"stress": plain(measured.to_dict())}
 
 
 def validation_of(model: str, test: Predictions) -> Predictions | None:

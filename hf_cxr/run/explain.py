@@ -1,7 +1,8 @@
 """Where a model looks in image files: a picture and the arrays of each.
 
 Everything stays on this machine: pictures show patients, and no push lists them. A result folder is whole or absent,
-and must be new or empty, so that maps of two models never mix in it.
+and must be new or empty, so that maps of two models never mix in it. Several processes take the files in turns, and
+write into one folder.
 
 Refused before any map is computed: a method that cannot run here, a layer that the model does not have, an unknown
 finding, a place for results that is not empty.
@@ -11,7 +12,7 @@ h, w = grid of a map.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from hf_cxr import processes
 from hf_cxr.data.images.grey import ImageError, read_grey, resize_grey
 from hf_cxr.explain import check_method_name
 from hf_cxr.explain.geometry import Geometry
@@ -188,8 +190,8 @@ class FileMaps:
 
 def explain_files(
     explainer: Explainer,
-    paths: Sequence[Path],
-    place: Path,
+    paths: Sequence[Path] | None,
+    place: Path | None,
     *,
     findings: Sequence[str] = (),
     top: int = 3,
@@ -197,40 +199,70 @@ def explain_files(
 ) -> FileMaps:
     """A picture (PNG) and the arrays (npz) of each image file; a file that cannot be read is named and skipped.
 
+    All processes call it and share the files; each gets what was done by all.
+
     An npz holds ``findings`` (C,), ``probabilities`` (C,), ``raw`` (C, h, w) and ``maps`` (C, H, W) float32; no pickle
     is needed to read it.
 
     Args:
         explainer: the model and the method.
-        paths: image files.
-        place: for the results, from `result_folder.held`; new or empty.
+        paths: image files; on the main process, whose list counts.
+        place: for the results, from `result_folder.held`; new or empty; on the main process.
         findings: of the model; none for the most probable ones.
         top: how many of these.
-        complain: gets each error when it occurs.
+        complain: gets each error, one process's when it occurs, those of several at the end.
 
     Raises:
         ValueError: no file can be read; nothing is written then.
     """
-    done, about = FileMaps(), explainer.about()
+    done, alone = FileMaps(), processes.count() == 1
 
-    def write(folder: Path) -> None:
-        for number, path in enumerate(tqdm(paths, "Explaining", unit="image", disable=None), 1):
-            try:
-                explained = explainer.explain(read_grey(path), findings=findings, top=top)
-                done.images.append(_write_image(folder, f"{number:04d}_{safe_name(path)}", path, explained, explainer))
-            except ImageError as error:
-                done.unreadable.append(error)
+    def write(folder: Path | None) -> None:
+        chosen, into = processes.from_main(lambda: (list(paths), folder))
+        processes.check_shared(into, "--out")
+        numbered = [(f"{number:04d}_{safe_name(path)}", path) for number, path in enumerate(chosen, 1)]
+        own = [one for (one,) in processes.in_turns(numbered)]
+        parts = processes.gather(list(_explain_each(explainer, own, into, findings, top, complain if alone else None)))
+        for number in range(len(chosen)):
+            entry = parts[number % len(parts)][number // len(parts)]
+            (done.unreadable if isinstance(entry, ImageError) else done.images).append(entry)
+        if processes.is_main() and not alone:
+            for error in done.unreadable:
                 complain(error)
-            except MemoryError:
-                done.unreadable.append(ImageError(str(path), "it is too large, or its sides too unequal, to explain"))
-                complain(done.unreadable[-1])
         if not done.images:
             raise ValueError("no image could be read, so nothing was written")
-        unreadable = [str(error) for error in done.unreadable]
-        write_json(folder / EXPLANATION, {**about, "images": done.images, "unreadable": unreadable})
+        if processes.is_main():
+            unreadable = [str(error) for error in done.unreadable]
+            write_json(into / EXPLANATION, {**explainer.about(), "images": done.images, "unreadable": unreadable})
 
-    write_whole(place, write, last=EXPLANATION)
+    if processes.is_main():
+        write_whole(place, write, last=EXPLANATION)
+    else:
+        write(None)
     return done
+
+
+def _explain_each(
+    explainer: Explainer,
+    named_paths: Sequence[tuple[str, Path]],
+    folder: Path,
+    findings: Sequence[str],
+    top: int,
+    complain: Callable[[ImageError], None] | None,
+) -> Iterator[dict[str, Any] | ImageError]:
+    """The entry of each file in explanation.json, once its picture and arrays are written, or why there is none."""
+    for name, path in tqdm(named_paths, "Explaining", unit="image", disable=None if processes.is_main() else True):
+        processes.check()
+        try:
+            explained = explainer.explain(read_grey(path), findings=findings, top=top)
+            entry = _write_image(folder, name, path, explained, explainer)
+        except ImageError as error:
+            entry = error
+        except MemoryError:
+            entry = ImageError(str(path), "it is too large, or its sides too unequal, to explain")
+        if isinstance(entry, ImageError) and complain is not None:
+            complain(entry)
+        yield entry
 
 
 def _write_image(folder: Path, name: str, path: Path, explained: Explained, explainer: Explainer) -> dict[str, Any]:

@@ -6,7 +6,6 @@ that cannot be read, boxes of one patient only.
 H, W = height and width of a file in pixels, C = findings with boxes in one image, h, w = grid of a map.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from hf_cxr import processes
 from hf_cxr.config import RunArguments
 from hf_cxr.data import Source, is_streamed, map_labels
 from hf_cxr.data.images.decoded import grey_of
@@ -50,14 +50,16 @@ Boxes = dict[str, list[list[float]]]
 
 
 def localize(
-    explainers: Sequence[Explainer], args: RunArguments, place: Path, *, split: str = "test", pictures: int = 24
+    explainers: Sequence[Explainer], args: RunArguments, place: Path | None, *, split: str = "test", pictures: int = 24
 ) -> dict[str, Any]:
     """Score maps on the boxes of a split, and write localization.json, localization.html, figures/ and pictures/.
+
+    All processes share the scoring; the main one draws and writes.
 
     Args:
         explainers: of one model; the first is compared with the controls, the others are measured beside it.
         args: which data, and how intervals are drawn.
-        place: for the results, from `result_folder.held`; new or empty.
+        place: for the results, from `result_folder.held`; new or empty; on the main process.
         split: "train", "validation" or "test".
         pictures: how many images are drawn with their maps and boxes, spread over the split.
 
@@ -70,6 +72,7 @@ def localize(
     first, source = explainers[0], load(args)
     names = first.predictor.label_names
     values = localization_values(explainers, args, source, split)
+    rows = scored_rows(names, args, source, split)[0] if pictures else None  # every process has a part in its check
 
     def write(folder: Path) -> None:
         section = localization_section(values)
@@ -79,19 +82,22 @@ def localize(
         write_text(folder / PAGE, Document(f"Where {first.name} looks", section.blocks).to_html(folder))
         if pictures:
             (folder / PICTURES).mkdir()
-            rows, known = scored_rows(names, args, source, split)[0], matching(names, source)
-            for name, figure in _pictures(first, rows, known, pictures):
+            for name, figure in _pictures(first, rows, matching(names, source), pictures):
                 plots.save(figure, folder / PICTURES / f"{name}.png")
         write_json(folder / LOCALIZATION, values)
 
-    write_whole(place, write, last=LOCALIZATION)
+    if processes.is_main():
+        write_whole(place, write, last=LOCALIZATION)
     return values
 
 
 def localization_values(
     explainers: Sequence[Explainer], args: RunArguments, source: Source, split: str = "test"
 ) -> dict[str, Any]:
-    """What `localize` measures, as plain values, for a report; nothing is written. Arguments as there."""
+    """What `localize` measures, as plain values, for a report; nothing is written. Arguments as there.
+
+    Several processes take the images in turns; the random maps, drawn in the images' order, are those of one process.
+    """
     first = explainers[0]
     source.check_pixels(first.predictor.pixels.resize_size, first.predictor.pixels.resample)
     rows, left_out = scored_rows(first.predictor.label_names, args, source, split)
@@ -212,26 +218,41 @@ class _Measured:
 
 
 def _score(explainers: Sequence[Explainer], rows: datasets.Dataset, boxes_N: Sequence[Boxes], seed: int) -> _Measured:
-    """Every map of every image against its boxes."""
-    first, rng, measured = explainers[0], np.random.default_rng(seed), _Measured()
+    """Every map of every image against its boxes; several processes take the images in turns."""
+    first, rng, drawn = explainers[0], np.random.default_rng(seed), 0
     unlearnt = [randomised(first.predictor.model, seed, number) for number in range(RANDOMISATIONS)]
     patients, images = list(map(str, rows["patient_id"][:])), rows["image_id"][:]
     triples = zip(patients, boxes_N, strict=True)
     usual = usual_place([(patient, *item) for patient, boxes in triples for item in boxes.items()], SCORED_AT)
     undecoded = rows.cast_column("image", datasets.Image(decode=False))
-    for row, boxes in enumerate(tqdm(boxes_N, "Scoring maps", unit="image", disable=None)):
+    own = [row for (row,) in processes.in_turns(range(len(rows)))]
+    scored, grid, seen = [], (), ()
+    for row in tqdm(own, "Scoring maps", unit="image", disable=None if processes.is_main() else True):
+        processes.check()
+        boxes = boxes_N[row]
         with image_errors_explained():
             explained = first.explain(grey_of(undecoded[row]), findings=tuple(boxes))
+        grid, seen = explained.raw_Chw.shape[1:], explained.geometry.seen()
+        while drawn <= row:  # those of the other processes' images too: they are the same for any number of processes
+            random_Chw = random_maps((len(boxes_N[drawn]), *grid), rng)
+            drawn += 1
         usual_CHW = np.stack([usual[patients[row], name] for name in boxes])
-        maps, unlearnt_Chw = _maps(explainers, explained, boxes, usual_CHW, unlearnt[row % RANDOMISATIONS], rng)
+        maps, unlearnt_Chw = _maps(explainers, explained, boxes, usual_CHW, unlearnt[row % RANDOMISATIONS], random_Chw)
         for number, (name, box_K4) in enumerate(boxes.items()):
-            for key, map_CHW in maps.items():
-                measured.scores.setdefault(key, []).append(score_map(map_CHW[number], box_K4))
-            measured.similarity.append(rank_correlation(explained.raw_Chw[number], unlearnt_Chw[number]))
-            measured.findings.append(name)
-            measured.image_ids.append(images[row])
-            measured.patient_ids.append(patients[row])
-    return dataclasses.replace(measured, grid=explained.raw_Chw.shape[1:], seen=explained.geometry.seen())
+            scores = {key: score_map(map_CHW[number], box_K4) for key, map_CHW in maps.items()}
+            similarity = rank_correlation(explained.raw_Chw[number], unlearnt_Chw[number])
+            scored.append((row, name, scores, similarity))
+    parts = processes.gather((scored, grid, seen))
+    scored = sorted((one for part, _, _ in parts for one in part), key=lambda one: one[0])
+    return _Measured(
+        scores={key: [scores[key] for _, _, scores, _ in scored] for key in scored[0][2]},
+        findings=[name for _, name, _, _ in scored],
+        image_ids=[images[row] for row, _, _, _ in scored],
+        patient_ids=[patients[row] for row, _, _, _ in scored],
+        similarity=[similarity for _, _, _, similarity in scored],
+        grid=parts[0][1],
+        seen=parts[0][2],
+    )
 
 
 def _maps(
@@ -240,7 +261,7 @@ def _maps(
     boxes: Boxes,
     usual_CHW: NDArray[np.float32],
     unlearnt: PreTrainedModel,
-    rng: np.random.Generator,
+    random_Chw: NDArray[np.float32],
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
     """Maps of one image in the frame of scoring, by key, controls last; and those of random weights on the grid."""
     first, geometry, grid = explainers[0], explained.geometry, explained.raw_Chw.shape[1:]
@@ -255,7 +276,7 @@ def _maps(
     maps = {_key(first): framed(explained.raw_Chw)}
     maps |= {_key(other): framed(other.raw_maps(pixel_11SS, columns)) for other in explainers[1:]}
     maps |= {
-        "random": framed(random_maps((len(boxes), *grid), rng)),
+        "random": framed(random_Chw),
         "centre": framed(np.stack([centre_map(geometry, SCORED_AT)] * len(boxes))),
         "usual_place": usual_CHW,
         "randomised_weights": framed(unlearnt_Chw),

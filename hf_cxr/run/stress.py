@@ -86,9 +86,15 @@ def stress(
     resamples: int,
     confidence: float,
     seed: int,
-) -> Stress:
-    """Predict every version of a split's images and measure each, paired with the clean images."""
+) -> Stress | None:
+    """Predict every version of a split's images and measure each, paired with the clean images.
+
+    Returns:
+        The figures, on the main process; None on the others, which share the prediction alone.
+    """
     logit_VNC = predict_versions(classifier, split, kinds, batch_size=batch_size, workers=workers, seed=seed)
+    if not processes.is_main():
+        return None
     clean_NC, *worse = expit(logit_VNC.astype(np.float64))
     levels = [(kind, float(level)) for kind in kinds for level in PERTURBATIONS[kind].levels]
     draws = PatientDraws.of(split["patient_id"][:], resamples=resamples, seed=seed)
