@@ -238,6 +238,7 @@ def main() -> None:
         reference, arms = TABLES[title]
         rounds = run_arms(arms, reference=reference, title=title, args=args, environments=ENVIRONMENTS)
         if title == "workers":
+            print("\nThe columns of CPU time above leave out the workers' own.")
             print("\n| arm | wall time, times 0 workers, compiled: median |\n|---|---|")
             for name, entries in rounds.items():
                 pairs = zip(entries, rounds[reference], strict=True)

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     how = {"update": own.update, "verify": own.verify, "workers": own.workers}
     accepted = {"unreadable": own.unreadable, "duplicates": own.duplicates}
     if part:
-        done = prepare_part(source, own.out, recipe, part, **how)
+        done = prepare_part(source, own.out, recipe, part, **how, bar=processes.is_main())
         processes.meet()
         if not processes.is_main():
             return 0

@@ -127,6 +127,7 @@ def prepare_part(
     update: bool = False,
     verify: bool = False,
     workers: int = 1,
+    bar: bool = True,
 ) -> dict[str, Any]:
     """Write one part's shards into ``out/.parts``, for `prepare` with ``merge`` to put together.
 
@@ -136,6 +137,7 @@ def prepare_part(
     Args:
         part: which; the others are as many in number.
         source, out, recipe, update, verify, workers: as for `prepare`.
+        bar: show a progress bar.
 
     Returns:
         ``decoded``, images that this call decoded; ``refused``, those of the part that cannot be read, as in the
@@ -145,7 +147,7 @@ def prepare_part(
         ValueError, OSError: as for `prepare`; or other parts are of another number, source or recipe.
     """
     refuse_foreign(Path(out), list(source.splits))
-    return _Job(source, Path(out), recipe, workers).run_part(part, update=update, verify=verify)
+    return _Job(source, Path(out), recipe, workers).run_part(part, update=update, verify=verify, bar=bar)
 
 
 @dataclass
@@ -207,7 +209,7 @@ class _Job:
             parts.remove()
         return manifest
 
-    def run_part(self, part: Part, *, update: bool, verify: bool) -> dict[str, Any]:
+    def run_part(self, part: Part, *, update: bool, verify: bool, bar: bool) -> dict[str, Any]:
         """Finish the part's shards in its own folder, but for those that are finished in the whole one."""
         folder, recipe = part.folder(self.out), self.recipe
         everything = cut(self.splits, recipe, SHARD_BYTES)
@@ -232,7 +234,7 @@ class _Job:
                 record = begin_part(self.out, part, settings, everything, check=not update)
             _check_room(folder, shards, todo, recipe)
             began = time.perf_counter()
-            job._write_shards(todo, own, f"Preparing part {part}")
+            job._write_shards(todo, own, f"Preparing part {part}" if bar else None)
             entries = [(own if shard.key in pending else done)[shard.key] for shard in shards]
             timing = self._timing(todo, time.perf_counter() - began)
             before = {name: record[name] for name in ("decoded", "seconds")}
@@ -259,15 +261,15 @@ class _Job:
         kept = {shard.key for shard in finished} - readable
         return [shard for shard in shards if shard.key not in kept], len(readable)
 
-    def _write_shards(self, todo: list[Shard], done: dict, title: str = "Preparing") -> None:
-        """Write each shard and then its line in `shards.jsonl`."""
+    def _write_shards(self, todo: list[Shard], done: dict, title: str | None = "Preparing") -> None:
+        """Write each shard and then its line in `shards.jsonl`; without a title no bar is shown."""
         total = sum(map(len, todo))
         if total:
             counts = plural(total, "image"), plural(self.workers, "process", "processes"), engine_name()
             logger.info("%s to decode, %s, by %s", *counts)
         with (
             worker_pool(self.workers if total > BATCH else 1) as pool,
-            tqdm(total=total, desc=title, unit="image", disable=not total) as bar,
+            tqdm(total=total, desc=title, unit="image", disable=not (total and title)) as bar,
         ):
             answers = answers_in_order(pool, _work(self.splits, todo), self.recipe, ahead=4 * self.workers)
             for shard in todo:
