@@ -31,6 +31,7 @@ from hf_cxr.commands import set_up_terminal
 from hf_cxr.commands.errors import describe_error, discard, print_traceback
 from hf_cxr.files import OutputError
 from hf_cxr.inference.prediction_rows import RESUME, PredictionRows, cells_of, check_places, partial_of, table_row
+from hf_cxr.late_modules import import_transformers_lightly
 from hf_cxr.words import plural, printable
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
         return assist(args, out, progress)
     if out is not None:
         check_csv(out)  # before torch is loaded and folders are searched
+    import_transformers_lightly()
     from hf_cxr.data.images.files import search_images
     from hf_cxr.inference.classifier import Classifier
     from hf_cxr.inference.shared_files import predict_together, predict_versions, take_over
