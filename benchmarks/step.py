@@ -98,7 +98,7 @@ def build(kind: str, args: argparse.Namespace):
         num_labels=LABELS, drop_path_rate=args.drop_path, use_absolute_embeddings=args.model in POSITIONS, **sizes
     )
     model = SwinForImageClassification(config).train()
-    use_attention(model, kind, training=True)
+    use_attention(model, kind, device=args.device)
     return model, lambda pixels: model(pixel_values=pixels).logits
 
 

@@ -1,11 +1,13 @@
 """Which model, at which image size, and the preprocessing and augmentation that go with it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from hf_cxr.arguments import check, expanded
 from hf_cxr.arguments.components import ARCHITECTURES, architecture_options
 from hf_cxr.options import check_options
+
+Attention = Literal["auto", "eager", "sdpa", "fast"]
 
 
 @dataclass
@@ -23,6 +25,13 @@ class ModelArguments:
         metadata={
             "help": "Keyword arguments of the model's config, listed below, such as --model_kwargs.embed_dim 32; of a "
             "saved model they replace those of its config.json, such as --model_kwargs.drop_path_rate 0."
+        },
+    )
+    attention: Attention = field(
+        default="auto",
+        metadata={
+            "help": "How attention is computed; results are the same up to rounding. auto: the fastest, as measured; "
+            "eager, sdpa: as transformers does; fast: this package's forward pass of a Swin."
         },
     )
     image_size: int = field(default=224, metadata={"help": "Side of the model's input in pixels (the centre crop)."})
@@ -44,8 +53,11 @@ class ModelArguments:
         check(self.resize_size >= self.image_size, "resize_size", self.resize_size, "at least image_size")
         check(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "between 0 and 1")
         check(0 <= self.rotation_degrees <= 180, "rotation_degrees", self.rotation_degrees, "between 0 and 180")
+        fresh = self.model_name_or_path is None
+        if self.attention == "fast" and fresh and self.architecture != "swin":
+            raise ValueError(f"attention fast is for architecture swin, not {self.architecture}; leave it out")
         options = architecture_options(self.architecture)
-        if self.model_name_or_path is None and options:  # of other models, `hf_cxr.models` knows the options
+        if fresh and options:  # of other models, `hf_cxr.models` knows the options
             try:
                 check_options(self.architecture, self.model_kwargs, options)
             except ValueError as error:

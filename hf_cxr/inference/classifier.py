@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 from transformers import pipeline
 
+from hf_cxr.arguments.model import Attention
 from hf_cxr.data import DecodedImages, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.decoded import grey_of
 from hf_cxr.data.images.files import find_images as find_images  # part of this module's interface
@@ -29,6 +30,7 @@ from hf_cxr.data.images.grey import RULE, ImageError, read_grey, resize_grey
 from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.files import version_of
 from hf_cxr.inference.calls import Calls
+from hf_cxr.models.attention import use_attention
 from hf_cxr.models.build import load_weights
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
@@ -45,6 +47,7 @@ class Classifier:
         model: run folder or Hub id.
         revision: branch, tag or commit of a Hub id.
         device: by default the process's own (Accelerate's).
+        attention: see `models.attention.use_attention`.
 
     Raises:
         FileNotFoundError: a path was given and the folder does not exist.
@@ -52,12 +55,20 @@ class Classifier:
             this package cannot reproduce.
     """
 
-    def __init__(self, model: str | Path, *, revision: str = "main", device: torch.device | str | None = None):
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        revision: str = "main",
+        device: torch.device | str | None = None,
+        attention: Attention = "auto",
+    ):
         self.device = torch.device(device or PartialState().device)
         self.model = load_weights(model, revision)
         if self.model.config.problem_type != "multi_label_classification":
             raise ValueError(f"{model} was not trained as a multi-label classifier (problem_type in its config.json)")
         self.model.to(self.device).eval()
+        use_attention(self.model, attention, device=self.device.type)
         processor = load_processor(model, revision)
         check_geometry(processor)
         self.pixels = PixelProcessor(processor).to(self.device)
