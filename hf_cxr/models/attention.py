@@ -6,16 +6,15 @@ A choice changes speed and memory, nothing else: weights, config, saved files an
 from typing import get_args
 
 from transformers import PreTrainedModel
-from transformers.models.swin import modeling_swin
 
 from hf_cxr.arguments.model import Attention
-from hf_cxr.models.fast_swin import SwinForImageClassification
+from hf_cxr.models.fast_swin import give_fast_pass, give_stock_pass, is_swin
 
 CHOICES = get_args(Attention)
 
-# transformers' faster attention on a CPU, by precision; elsewhere it is "sdpa". Measured on one thread, models of three
-# layers, batch 4, as the speed of sdpa in times that of eager, training and prediction: bf16 0.95 and 0.95 (ViT), 0.93
-# and 0.98 (BEiT), 0.83 and 0.88 (DINOv2); float32 1.13 and 1.16, 1.04 and 1.07, 1.11 and 1.03. A stock Swin trains in
+# transformers' faster attention on a CPU, by precision; elsewhere it is "sdpa". Measured on one thread, three layers,
+# batch 4, as the speed of sdpa in times that of eager, training and prediction: bf16 0.95 and 0.95 (ViT), 0.93 and
+# 0.98 (BEiT), 0.83 and 0.88 (DINOv2); float32 1.13 and 1.16, 1.04 and 1.07, 1.11 and 1.03. A stock Swin trains in
 # bf16 1.1 to 1.4 times as fast with eager: the gradient of its bias rules out SDPA's own kernels.
 ON_CPU = {"bf16": "eager", "float32": "sdpa"}
 
@@ -51,11 +50,10 @@ def use_attention(
         attention = "fast" if is_swin(model) and not sharded else own
     check_attention(model, attention, sharded=sharded)
     if attention == "fast":
-        model.__class__ = SwinForImageClassification
-        model.plan_of(model.config.image_size, model.config.image_size)
+        give_fast_pass(model)
         return attention
     if is_swin(model):
-        model.__class__ = modeling_swin.SwinForImageClassification
+        give_stock_pass(model)
     if model.config._attn_implementation != attention and model._supports_sdpa:
         model.set_attn_implementation(attention)
     return model.config._attn_implementation  # a convolutional network has none to set
@@ -73,8 +71,3 @@ def check_attention(model: PreTrainedModel, attention: Attention, *, sharded: bo
         raise ValueError(f"attention fast is for a Swin, and this model is a {model.config.model_type}; use auto")
     if sharded:
         raise ValueError("attention fast does not work with FSDP: it reads weights of layers that it does not call")
-
-
-def is_swin(model: PreTrainedModel) -> bool:
-    """Whether a model is transformers' Swin classifier, so that "fast" is for it."""
-    return type(model) in (modeling_swin.SwinForImageClassification, SwinForImageClassification)
