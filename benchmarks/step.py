@@ -89,6 +89,8 @@ def build(kind: str, args: argparse.Namespace):
             num_classes=LABELS,
             drop_path_rate=args.drop_path,
         )
+        if args.model in POSITIONS:  # timm's Swin has none; without them its tokens would stay in bf16
+            model.patch_embed = with_positions(model.patch_embed, sizes["embed_dim"])
         return model.train(), model
     from transformers import SwinConfig, SwinForImageClassification
 
@@ -98,8 +100,24 @@ def build(kind: str, args: argparse.Namespace):
         num_labels=LABELS, drop_path_rate=args.drop_path, use_absolute_embeddings=args.model in POSITIONS, **sizes
     )
     model = SwinForImageClassification(config).train()
-    use_attention(model, kind, training=True)
+    use_attention(model, kind, device=args.device)
     return model, lambda pixels: model(pixel_values=pixels).logits
+
+
+def with_positions(patch_embed, channels: int):
+    """timm's patch embedding, (B, height, width, C), and absolute position embeddings added to it."""
+    import torch
+
+    class Positions(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches = patch_embed
+            self.positions = torch.nn.Parameter(torch.zeros(*patch_embed.grid_size, channels))
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.patches(pixels) + self.positions
+
+    return Positions()
 
 
 def batch_of(size: int, images: int, device: str):

@@ -1,13 +1,13 @@
 """Which model, at which image size, and the preprocessing and augmentation that go with it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from hf_cxr.arguments import check, expanded
 from hf_cxr.arguments.components import ARCHITECTURES, architecture_options
 from hf_cxr.options import check_options
 
-ATTENTIONS = ("auto", "eager", "sdpa", "fast")  # see `hf_cxr.models.attention`
+Attention = Literal["auto", "eager", "sdpa", "fast"]
 
 
 @dataclass
@@ -27,17 +27,17 @@ class ModelArguments:
             "saved model they replace those of its config.json, such as --model_kwargs.drop_path_rate 0."
         },
     )
+    attention: Attention = field(
+        default="auto",
+        metadata={
+            "help": "How attention is computed; results are the same up to rounding. auto: the fastest, as measured; "
+            "eager, sdpa: as transformers does; fast: this package's forward pass of a Swin."
+        },
+    )
     image_size: int = field(default=224, metadata={"help": "Side of the model's input in pixels (the centre crop)."})
     resize_size: int | None = field(
         default=None,
         metadata={"help": "Side in pixels to which an image is resized before the crop; by default image_size * 8/7."},
-    )
-    attention: str = field(
-        default="auto",
-        metadata={
-            "help": "What the model runs on: fast, a Swin's forward pass with less work; sdpa or eager, transformers' "
-            "own; auto, the fastest of them on this device. The outputs are the same up to rounding."
-        },
     )
     horizontal_flip: float = field(default=0.5, metadata={"help": "Probability of a left-right flip in training."})
     rotation_degrees: float = field(
@@ -51,11 +51,13 @@ class ModelArguments:
             self.resize_size = round(self.image_size * 8 / 7)
         check(self.image_size >= 16, "image_size", self.image_size, "at least 16 pixels")
         check(self.resize_size >= self.image_size, "resize_size", self.resize_size, "at least image_size")
-        check(self.attention in ATTENTIONS, "attention", self.attention, f"one of {', '.join(ATTENTIONS)}")
         check(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "between 0 and 1")
         check(0 <= self.rotation_degrees <= 180, "rotation_degrees", self.rotation_degrees, "between 0 and 180")
+        fresh = self.model_name_or_path is None
+        if self.attention == "fast" and fresh and self.architecture != "swin":
+            raise ValueError(f"attention fast is for architecture swin, not {self.architecture}; leave it out")
         options = architecture_options(self.architecture)
-        if self.model_name_or_path is None and options:  # of other models, `hf_cxr.models` knows the options
+        if fresh and options:  # of other models, `hf_cxr.models` knows the options
             try:
                 check_options(self.architecture, self.model_kwargs, options)
             except ValueError as error:

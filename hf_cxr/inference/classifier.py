@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from hf_cxr import processes
+from hf_cxr.arguments.model import Attention
 from hf_cxr.data.images.files import find_images as find_images  # part of this module's interface
 from hf_cxr.data.images.grey import RULE, ImageError, read_grey, resize_grey
 from hf_cxr.evaluation.operating_points import OperatingPoints
@@ -46,7 +47,7 @@ class Classifier:
         model: run folder or Hub id.
         revision: branch, tag or commit of a Hub id.
         device: by default the process's own (Accelerate's).
-        attention: what the model runs on, see `models.attention`.
+        attention: see `models.attention.use_attention`.
 
     Raises:
         FileNotFoundError: a path was given and the folder does not exist.
@@ -60,14 +61,14 @@ class Classifier:
         *,
         revision: str = "main",
         device: torch.device | str | None = None,
-        attention: str = "auto",
+        attention: Attention = "auto",
     ):
         self.device = torch.device(device or PartialState().device)
         self.model = load_weights(model, revision)
         if self.model.config.problem_type != "multi_label_classification":
             raise ValueError(f"{model} was not trained as a multi-label classifier (problem_type in its config.json)")
         self.model.to(self.device).eval()
-        use_attention(self.model, attention, training=False)
+        use_attention(self.model, attention, device=self.device.type)
         processor = load_processor(model, revision)
         check_geometry(processor)
         self.pixels = PixelProcessor(processor).to(self.device)

@@ -5,6 +5,7 @@
   freezing, starting again.
 - `architectures`: what is checked before a model is built; `swin` and `vit` have the checks of a family. To add an
   architecture that transformers knows, add its line to `hf_cxr.arguments.components.ARCHITECTURES`.
+- `attention`: which attention a model runs on; `fast_swin`, `window_plan` and `window_attention` are the fast one.
 - `map_layer`: the layer that heat maps are made of, which that line names, as a grid of places.
 - `record`: what a model was trained on, as its config.json says.
 """

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from hf_cxr.config import ModelArguments
 from hf_cxr.models.architectures import check_findings, check_model_options, checked_config
+from hf_cxr.models.attention import check_attention
 from hf_cxr.models.head import head_keys, reset_head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json, reading
@@ -90,6 +91,7 @@ def check_model(args: ModelArguments) -> None:
     folder = model_folder(name, args.model_revision)
     config = _changed_config(read_json(folder / CONFIG), args, ["any"], new_head=True)
     model = _load(folder, name, config, new_head=True).eval()
+    check_attention(model, args.attention)
     with torch.inference_mode():
         logits = model(pixel_values=torch.zeros(1, 3, args.image_size, args.image_size)).logits
     if not logits.isfinite().all():

@@ -79,6 +79,22 @@ class SwinForImageClassification(modeling_swin.SwinForImageClassification):
         )
 
 
+def is_swin(model: nn.Module) -> bool:
+    """Whether a model is transformers' Swin classifier, with either pass."""
+    return type(model) in (modeling_swin.SwinForImageClassification, SwinForImageClassification)
+
+
+def give_fast_pass(model: nn.Module) -> None:
+    """Let a Swin take the fast pass from now on; its weights stay where they are."""
+    model.__class__ = SwinForImageClassification
+    model.plan_of(model.config.image_size, model.config.image_size)
+
+
+def give_stock_pass(model: nn.Module) -> None:
+    """Let a Swin take the stock pass again."""
+    model.__class__ = modeling_swin.SwinForImageClassification
+
+
 def embed(embeddings: nn.Module, pixels: torch.Tensor, plan: Plan) -> torch.Tensor:
     """Patches of images (B, channels, S, S) as tokens (B, N, C), in the order of the first layer."""
     projection = embeddings.patch_embeddings.projection

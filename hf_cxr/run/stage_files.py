@@ -27,6 +27,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from hf_cxr.arguments.model import Attention
 from hf_cxr.config import MEASURING, RunArguments, parse_arguments
 from hf_cxr.files import replace_all, replacing
 from hf_cxr.inference.classifier import Classifier
@@ -92,14 +93,14 @@ def trained_folder(run_dir: Path) -> Path:
     return run_dir / TRAINED if (run_dir / TRAINED).is_dir() else run_dir
 
 
-def trained_classifier(run_dir: Path) -> Classifier:
+def trained_classifier(run_dir: Path, attention: Attention = "auto") -> Classifier:
     """The model as training left it, uncalibrated, in float32: as a user loads it.
 
     Raises:
         ValueError: an earlier version calibrated the model and kept nothing to undo it with.
     """
     folder = trained_folder(run_dir)
-    classifier = Classifier(folder)
+    classifier = Classifier(folder, attention=attention)
     if folder == run_dir:
         if not (run_dir / HEAD).is_file():
             raise ValueError(

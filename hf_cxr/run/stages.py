@@ -136,7 +136,7 @@ def predict(run_dir: Path, args: RunArguments | None = None, data: RunData | Non
     """
     state = PartialState()
     args = args or files.saved_arguments(run_dir)
-    classifier = files.trained_classifier(run_dir)
+    classifier = files.trained_classifier(run_dir, args.model.attention)
     data = data or open_data(args, run_dir, files.trained_folder(run_dir), classifier.pixels, trained=True)
     if state.is_main_process:
         files.forget(run_dir, "predict")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import datasets
 import numpy as np
 import torch
+from accelerate.utils import parse_flag_from_env
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
@@ -34,6 +35,9 @@ from hf_cxr.training.feature_oversampling import FeatureOversampling, features_o
 from hf_cxr.training.trainer import CXRTrainer
 
 logger = logging.getLogger(__name__)
+
+# Devices with a fused Adam. On one CPU thread a step of Adam takes 1/7 of the time, of AdamW 1/5 (8 million weights).
+FUSED_OPTIMIZER = ("cpu", "cuda", "mps", "xpu")
 
 
 def draw_training_images(args: RunArguments, train: datasets.Dataset) -> np.ndarray:
@@ -86,6 +90,14 @@ def build_first_model(
     set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
     model = build_model(args.model, data.label_names, head_bias_C, keep_head=not args.stages.reinitialize_head)
     check_first_stage(args, model, data.source)
+    attention = use_attention(
+        model,
+        args.model.attention,
+        device=args.training.device.type,
+        bf16=args.training.bf16,
+        sharded=parse_flag_from_env("ACCELERATE_USE_FSDP"),
+    )
+    logger.info("attention: %s", attention)
     if args.stages.freeze_backbone:
         freeze_backbone(model)
     ModelRecord(
@@ -181,7 +193,7 @@ def build_trainer(
                 "lr": training.learning_rate,
                 "betas": (training.adam_beta1, training.adam_beta2),
                 "eps": training.adam_epsilon,
-                "fused": True,  # one kernel for all weights, or on a CPU one pass over each
+                "fused": training.device.type in FUSED_OPTIMIZER,
             },
         ),
     )
