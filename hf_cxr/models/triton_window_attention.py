@@ -5,7 +5,7 @@ window. A window is small enough (49 tokens) to be kept on the chip from its que
 reads queries, keys and values once and writes the output once, and the backward kernel recomputes the softmax. The
 gradient of the bias is summed over windows in registers, in a fixed order, so it is the same in every run.
 
-Refused: windows of more than `MAX_TOKENS` tokens, heads whose width is not in `WIDTHS`.
+Which windows it is for, `window_attention.kernel_of` says.
 
 W = windows of the whole batch, A = tokens of a window, H = heads, D = channels of a head.
 """
@@ -15,8 +15,6 @@ import triton
 import triton.language as tl
 from torch.library import triton_op, wrap_triton
 
-MAX_TOKENS = 128  # a program holds A x A numbers in registers
-WIDTHS = (16, 32, 64, 128)
 PROGRAMS = 1024  # about eight for each multiprocessor of an H100; each goes through its share of the windows
 
 
@@ -116,11 +114,6 @@ def _backward(
     tl.store(grad_bias + place_AA, sum_AA, mask=inside_AA)
 
 
-def supported(tokens: int, width: int, dtype: torch.dtype) -> bool:
-    """Whether the kernel is for these windows: A tokens, heads of D channels, in half precision."""
-    return tokens <= MAX_TOKENS and width in WIDTHS and dtype in (torch.bfloat16, torch.float16)
-
-
 def triton_window_attention(
     qkv: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None, scale: float
 ) -> torch.Tensor:
@@ -146,7 +139,7 @@ def _sizes(qkv: torch.Tensor) -> tuple[dict[str, int], tuple[int, int]]:
     W, A, _, H, D = qkv.shape
     block = max(16, triton.next_power_of_2(A))
     # A large window fills the shared memory by itself: no room for the next one's rows.
-    schedule = {"num_warps": 4, "num_stages": 3} if block <= 64 else {"num_warps": 8, "num_stages": 1}
+    schedule = {"num_warps": 4, "num_stages": 2} if block <= 64 else {"num_warps": 8, "num_stages": 1}
     return {"A": A, "H": H, "D": D, "BLOCK": block, **schedule}, (min(W, max(1, PROGRAMS // H)), H)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 TRITON_WIDTHS = (16, 32, 64)  # D
-TRITON_AREA = 256  # most of A
+TRITON_AREA = 128  # most of A: a program holds A x A numbers in registers
 HAS_TRITON = all(importlib.util.find_spec(name) for name in ("triton", "hf_cxr.models.triton_window_attention"))
 
 

@@ -169,9 +169,6 @@ def build_trainer(
     sampler = None
     if not is_streamed(splits["train"]):
         sampler = EpochSampler(draws_N, batch_size=training.images_per_step, seed=seed)
-    sharded = training.distributed_state is not None and training.distributed_state.distributed_type == "FSDP"
-    attention = use_attention(model, args.model.attention, training=True, sharded=sharded)
-    logger.info("the model runs on %s attention", attention)
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
     return CXRTrainer(
         model=model,

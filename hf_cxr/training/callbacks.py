@@ -3,6 +3,7 @@
 Each depends only on the epoch and the checkpoint, so that a resumed run equals one that was not interrupted.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainerState
 
 from hf_cxr.files import replacing
@@ -89,20 +90,21 @@ class WeightAverage(TrainerCallback):
 
     def on_optimizer_step(self, args, state, control, model: PreTrainedModel, **kwargs):
         self.step = state.global_step + 1
-        self.averaged.update_parameters(model)
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        # torch's AveragedModel counts its updates in a tensor, for which a step on a GPU would wait.
+        get_ema_multi_avg_fn(decay)(list(self.averaged.parameters()), list(model.parameters()), None)
 
     def on_train_end(self, args, state, control, model: PreTrainedModel, **kwargs):
         self.finish(model)
 
     def start(self, model: PreTrainedModel) -> None:
         """Start the average at these weights."""
-        self.averaged = AveragedModel(model, multi_avg_fn=self._move)
-        self.averaged.n_averaged.fill_(1)  # the first weights count
+        self.averaged = copy.deepcopy(model).requires_grad_(False)
 
     def finish(self, model: PreTrainedModel | None) -> None:
         """Copy the average into the model; with None, drop it, because the best checkpoint is loaded already."""
         if self.averaged is not None and model is not None:
-            model.load_state_dict(self.averaged.module.state_dict())
+            model.load_state_dict(self.averaged.state_dict())
         self.averaged = None
 
     @contextmanager
@@ -112,7 +114,7 @@ class WeightAverage(TrainerCallback):
             yield
             return
         own = {name: value.detach().clone() for name, value in model.named_parameters()}
-        average = dict(self.averaged.module.named_parameters())
+        average = dict(self.averaged.named_parameters())
         try:
             with torch.no_grad():
                 for name, value in model.named_parameters():
@@ -140,6 +142,3 @@ class WeightAverage(TrainerCallback):
             raise ValueError(f"{folder} has no {TRAINING_WEIGHTS}: it was written by a run without --ema_decay")
         self.start(model)
         model.load_state_dict(load_file(path))
-
-    def _move(self, average: list, now: list, _: Any) -> None:
-        get_ema_multi_avg_fn(min(self.decay, (1 + self.step) / (10 + self.step)))(average, now, None)

@@ -72,20 +72,6 @@ def test_a_masked_token_takes_no_part_but_among_its_own(kernel):
     torch.testing.assert_close(together[:, :8], first, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("tokens", "width", "dtype", "expected"),
-    [
-        (49, 32, torch.bfloat16, True),
-        (49, 32, torch.float16, True),
-        (49, 32, torch.float32, False),  # float32 keeps the library's own attention
-        (49, 24, torch.bfloat16, False),
-        (144, 32, torch.bfloat16, False),
-    ],
-)
-def test_which_windows_it_is_for(kernel, tokens, width, dtype, expected):
-    assert kernel.supported(tokens, width, dtype) is expected
-
-
 @pytest.mark.skipif(not CUDA, reason="64 windows of 100 tokens take minutes in the interpreter")
 def test_windows_of_more_than_64_tokens(kernel):
     qkv, bias, mask = inputs(100, 4, 32, 4, True, torch.bfloat16)
