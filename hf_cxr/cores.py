@@ -2,7 +2,7 @@
 
 Threads of one process wait for one another hundreds of times in a training step. libgomp, which torch's wheels ship,
 lets them spin meanwhile, and where other programs take the cores the one that is waited for gets none: on two cores
-with a load of 12, the quickstart's step with two spinning threads was 30 times slower than with one. So a command takes
+with a load of 12, a quickstart step was 30 times slower with two spinning threads than with one. A command takes
 one thread, however many cores there are, and if more are asked for they sleep while they wait
 (``OMP_WAIT_POLICY=passive``). More are asked for by ``OMP_NUM_THREADS=N hf-cxr train ...``, or by ``accelerate launch
 --num_cpu_threads_per_process N``.
