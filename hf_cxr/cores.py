@@ -1,9 +1,10 @@
 """The cores that this process may use, and the threads that it takes: one, unless more are asked for.
 
-Threads of one process wait for one another hundreds of times in a training step, each time by spinning. Where a second
-program takes one of the cores, they wait for its time slices: two threads beside one busy program make a small model's
-training ten to twenty times slower, one thread loses a few per cent. So a command takes one thread, however many cores
-there are. More are asked for by ``OMP_NUM_THREADS=N hf-cxr train ...``, or by ``accelerate launch
+Threads of one process wait for one another hundreds of times in a training step. libgomp, which torch's wheels ship,
+lets them spin meanwhile, and where other programs take the cores the one that is waited for gets none: on two cores
+with a load of 12, a quickstart step was 30 times slower with two spinning threads than with one. A command takes
+one thread, however many cores there are, and if more are asked for they sleep while they wait
+(``OMP_WAIT_POLICY=passive``). More are asked for by ``OMP_NUM_THREADS=N hf-cxr train ...``, or by ``accelerate launch
 --num_cpu_threads_per_process N``.
 """
 
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 THREADS = "OMP_NUM_THREADS"
 """torch, OpenBLAS (NumPy, SciPy) and Arrow take their number of threads from it."""
+
+WAITING = "OMP_WAIT_POLICY"
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -40,10 +43,14 @@ def idle_cores(cgroup: Path = CGROUP) -> int:
     return max(1, min(usable_cores(cgroup), round((os.cpu_count() or 1) - load)))
 
 
-def take_one_thread() -> None:
-    """Before torch is imported: one thread for this process and those that it starts, unless more were asked for."""
-    if "torch" not in sys.modules and not threads_are_asked_for():
+def set_threads() -> None:
+    """Before torch is imported: one thread for this process and those that it starts, or as many as were asked for."""
+    if "torch" in sys.modules:
+        return
+    if not threads_are_asked_for():
         os.environ[THREADS] = "1"
+    elif os.environ[THREADS] != "1":
+        os.environ.setdefault(WAITING, "passive")
 
 
 def threads_are_asked_for() -> bool:
@@ -79,8 +86,8 @@ def warn_of_busy_cores(processes: int = 1) -> None:
     idle = idle_cores()
     if threads > 1 and threads * processes > idle:
         logger.warning(
-            "%d threads are asked for (%s=%d%s), and %d of %d cores %s idle: threads that wait for one another for a "
-            "busy core can be ten times slower than one; leave %s out, or stop what else runs",
+            "%d threads are asked for (%s=%d%s), and %d of %d cores %s idle: more threads than idle cores are not "
+            "faster; leave %s out, or stop what else runs",
             threads * processes,
             THREADS,
             threads,

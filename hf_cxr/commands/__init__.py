@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hf_cxr import processes
 from hf_cxr.commands.errors import DEBUG, report_error, run_guarded
 from hf_cxr.commands.terminal import TerminalHandler
-from hf_cxr.cores import take_one_thread, warn_of_busy_cores
+from hf_cxr.cores import set_threads, warn_of_busy_cores
 
 __all__ = ["COMMANDS", "main", "report_error", "run_command", "set_up_terminal"]
 
@@ -91,7 +91,7 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, debug: bool 
     words = list(sys.argv[1:] if argv is None else argv)
     debug = debug or "--debug" in words or os.environ.get(DEBUG, "") not in ("", "0")
     words = [word for word in words if word != "--debug"]
-    take_one_thread()
+    set_threads()
 
     def run(words: Sequence[str]) -> int:
         if command in ALONE:

@@ -11,6 +11,7 @@ from PIL import Image
 from hf_cxr.data.sources import phantom
 from hf_cxr.data.sources.phantom import load_phantom
 from hf_cxr.labels import NIH14
+from hf_cxr.phantom import drawing
 from hf_cxr.phantom.cases import SPLITS, draw_cases, label_set_weights, label_sets
 from hf_cxr.phantom.findings import DIFFUSE, SIGNS
 from hf_cxr.phantom.render import render_phantom
@@ -267,7 +268,7 @@ def test_the_dataset_is_labelled_synthetic_and_has_the_asked_size():
 def test_the_cache_hits_until_a_parameter_or_the_renderer_changes(monkeypatch):
     rendered = []
     original = render_phantom
-    monkeypatch.setattr(phantom, "render_phantom", lambda *a, **k: rendered.append(1) or original(*a, **k))
+    monkeypatch.setattr(drawing, "render_phantom", lambda *a, **k: rendered.append(1) or original(*a, **k))
 
     def renders(**arguments):
         rendered.clear()

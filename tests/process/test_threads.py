@@ -12,7 +12,7 @@ CODE = """
 import os
 from hf_cxr import cores
 before = os.environ["OMP_NUM_THREADS"]
-cores.take_one_thread()
+cores.set_threads()
 print("threads", before, os.environ["OMP_NUM_THREADS"])
 """
 

@@ -25,7 +25,9 @@ def machine(monkeypatch):
 def without_torch(monkeypatch):
     """As at the start of a command: torch is not imported, and nobody has asked for threads."""
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    monkeypatch.delenv(cores.THREADS, raising=False)
+    for name in (cores.THREADS, cores.WAITING):  # set first, so that what a test sets is undone
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
 
 
@@ -70,16 +72,20 @@ def test_load_elsewhere_on_the_machine_does_not_count_against_few_cores(machine,
 
 
 def test_one_thread_unless_more_are_asked_for(without_torch, monkeypatch):
-    cores.take_one_thread()
+    cores.set_threads()
     assert os.environ[cores.THREADS] == "1"
+    assert cores.WAITING not in os.environ
     monkeypatch.setenv(cores.THREADS, "2")
-    cores.take_one_thread()
-    assert os.environ[cores.THREADS] == "2"
+    cores.set_threads()
+    assert (os.environ[cores.THREADS], os.environ[cores.WAITING]) == ("2", "passive")
+    monkeypatch.setenv(cores.WAITING, "active")
+    cores.set_threads()
+    assert os.environ[cores.WAITING] == "active"
 
 
 def test_a_program_that_has_loaded_torch_keeps_its_threads(without_torch, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", object())
-    cores.take_one_thread()
+    cores.set_threads()
     assert cores.THREADS not in os.environ
 
 
