@@ -192,7 +192,7 @@ class _Job:
         with _explained(out):
             (out / SHARDS).touch()
             (out / MANIFEST).unlink(missing_ok=True)  # from here to the end it is not a folder that can be trained on
-            for key in found:
+            for key in [shard.key for shard in shards if shard.key in found]:  # in their order
                 done[key] = parts.take(key, replaces=key in done)
         self._write_shards(todo, done)
         seconds = time.perf_counter() - began

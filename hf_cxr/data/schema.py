@@ -59,6 +59,6 @@ def label_matrix(dataset: datasets.Dataset) -> np.ndarray:
     if width < 0 and len(column):
         width = lengths[0].as_py()
     if not column.null_count and pc.all(pc.equal(lengths, width)).as_py() is not False:
-        return flat.to_numpy().astype(np.float32, copy=False).reshape(len(column), max(width, 0))
+        return flat.to_numpy().astype(np.float32).reshape(len(column), max(width, 0))  # a copy: Arrow's is read-only
     column = dataset.with_format("numpy", columns=["labels"])["labels"]
     return np.asarray(column[:], dtype=np.float32)
