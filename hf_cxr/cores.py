@@ -49,6 +49,8 @@ def set_threads() -> None:
         return
     if not threads_are_asked_for():
         os.environ[THREADS] = "1"
+        # Threads that draw for intervals do not wait for one another.
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(usable_cores()))
     elif os.environ[THREADS] != "1":
         os.environ.setdefault(WAITING, "passive")
 

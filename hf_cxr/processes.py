@@ -96,7 +96,7 @@ def refuse_several(what: str) -> None:
         ValueError: there are several.
     """
     if count() > 1 and not is_main():
-        raise OtherProcessFailedError("the main process says it")
+        raise OtherProcessFailedError("the main process reports the error")
     if count() > 1:
         raise ValueError(f"{what} runs in one process, and {count()} were started: leave out accelerate launch")
 
@@ -212,7 +212,7 @@ class _Heartbeats:
 
 
 def _asked(question: Callable[[Any], Value]) -> Value:
-    """What the store answers; a store that has gone went with the process that had failed."""
+    """What the store answers; if the store is gone, the process that hosted it has failed."""
     store = _store()
     try:
         return question(store)

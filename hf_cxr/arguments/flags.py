@@ -3,7 +3,7 @@
 The flags come from dataclasses, one of them a subclass of `transformers.TrainingArguments`, and their options from the
 signatures of losses, samplers and architectures. To read them there takes seconds of imports: `signatures` does it and
 writes the record. The record names the version of transformers and a digest of the source files that it was made of;
-where one of them differs, the signatures themselves are read, and nothing is said of it. A test compares the record
+where one of them differs, the signatures themselves are read, without a message. A test compares the record
 with the signatures. After a change of a flag: ``python -m hf_cxr.arguments.signatures``.
 """
 

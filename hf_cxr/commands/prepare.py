@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
+from hf_cxr.cores import usable_cores
 from hf_cxr.files import check_output_folder
 from hf_cxr.words import plural
 
@@ -155,11 +156,6 @@ def own_parser() -> OneLineParser:
         help="compare every shard with its SHA-256: damaged ones are decoded again, or, if no source is given, named",
     )
     return parser
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on: fewer than the machine has where a scheduler gave it some."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def verified(out: Path) -> str:

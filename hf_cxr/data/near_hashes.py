@@ -1,11 +1,11 @@
 """Every pair of perceptual hashes that is near, without comparing every pair.
 
 A pair is near if at most `NEAR_COARSE` of the first 256 bits and at most `NEAR` of all 1,024 differ; `duplicates.py`
-says why. The 256 bits are dealt to B bands. Give band b a budget of t_b bits, with sum t_b = NEAR_COARSE + 1: a near
-pair differs in fewer than t_b bits in at least one band, for otherwise it would differ in NEAR_COARSE + 1. So no near
-pair is missed if, in every band, those pairs are compared whose values differ in fewer than t_b bits. These are found
-by sorting the hashes by the band's value, and looking up, for each of the masks with so few bits, the hashes whose
-value is this one's with the mask's bits flipped.
+says why. The 256 bits are divided among B bands. Give band b a budget of t_b bits, with sum t_b = NEAR_COARSE + 1: a
+near pair differs in fewer than t_b bits in at least one band, for otherwise it would differ in NEAR_COARSE + 1. So no
+near pair is missed if, in every band, those pairs are compared whose values differ in fewer than t_b bits. These are
+found by sorting the hashes by the band's value, and looking up, for each of the masks with so few bits, the hashes
+whose value is this one's with the mask's bits flipped.
 
 (Norouzi, Punjani & Fleet, "Fast search in Hamming space with multi-index hashing", CVPR 2012; budgets that differ:
 Qin et al., "GPH: similarity search in Hamming space", ICDE 2018.)

@@ -135,7 +135,7 @@ def prepare_part(
     and one that is finished is not done again.
 
     Args:
-        part: which; the others are as many in number.
+        part: which; all parts have the same n.
         source, out, recipe, update, verify, workers: as for `prepare`.
         bar: show a progress bar.
 

@@ -1,6 +1,6 @@
 """The sums behind the metrics, compiled by numba: 64 sets of weights at a time.
 
-Imported only where `engine.weighted_cells` decides that it pays: importing numba takes 0.25 s, and each function is
+Imported only where `engine.Engine` decides that it pays: importing numba takes 0.25 s, and each function is
 compiled at its first call, once for this package and machine (numba keeps the result in ``__pycache__``, or in the
 user's cache folder if the package cannot be written to).
 
@@ -15,15 +15,14 @@ Source: Kahan, Communications of the ACM 8 (1965), compensated summation.
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_cxr.compiling import compiled
 from hf_cxr.evaluation.cells import WeightedCells
 from hf_cxr.evaluation.checks import Array
 
@@ -34,16 +33,6 @@ LANES = 64
 Bytes = NDArray[np.uint8]
 Columns = NDArray[np.uint32]
 Integers = NDArray[np.int64]
-
-
-def compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile at the first call, without the interpreter's lock; kept on disk wherever that is possible."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError as error:  # no folder that can be written to
-        logger.warning("the compiled metrics cannot be kept, each run compiles them again: %s", error)
-        return numba.njit(**options)(function)
 
 
 def lanes_of(weights: Integers) -> Bytes:
@@ -80,7 +69,7 @@ def add_cells(column_K: Columns, start: int, end: int, weight_ML: Bytes, four_L:
         k += 1
 
 
-@compiled
+@compiled(error_model="numpy")
 def count_stretches(
     column_K: Columns,
     start_S: Integers,
@@ -123,7 +112,7 @@ def count_stretches(
         add_cells(column_K, start_S[3 * groups], start_S[3 * groups + 1], weight_ML, four_L, false_L)
 
 
-@compiled
+@compiled(error_model="numpy")
 def area_to_limit(column_K: Columns, start_S: Integers, weight_BML: Bytes, limit_BL: Array, area_BL: Array) -> None:
     """For the partial AUC: the sum over positives of the negatives that are left of a limit.
 
@@ -160,7 +149,7 @@ def area_to_limit(column_K: Columns, start_S: Integers, weight_BML: Bytes, limit
                 sum_L[lane] = total
 
 
-@compiled
+@compiled(error_model="numpy")
 def walk_curves(
     column_K: Columns,
     start_S: Integers,
@@ -226,7 +215,7 @@ def walk_curves(
                     sensitivity_VL[rate, lane] = true_L[lane] / positives_L[lane]
 
 
-@compiled
+@compiled(error_model="numpy")
 def sum_to_edges(
     column_K: Columns,
     end_E: Integers,
@@ -291,7 +280,7 @@ def sum_to_edges(
                 upto_VL[edge, lane] = sum_L[lane]
 
 
-@compiled
+@compiled(error_model="numpy")
 def weighted_sum(value_M: Array, weight_BML: Bytes, sum_BL: Array) -> None:
     """The weighted sum of a value of each column.
 
@@ -313,7 +302,7 @@ def weighted_sum(value_M: Array, weight_BML: Bytes, sum_BL: Array) -> None:
                     sum_L[lane] = total
 
 
-@compiled
+@compiled(error_model="numpy")
 def count_bins(column_K: Columns, bin_K: Integers, weight_BML: Bytes, count_BVL: Integers) -> None:
     """The weight of the cells of each of V bins.
 

@@ -5,7 +5,8 @@ small. Their values agree to 2e-15 of the value; which of the two it was depends
 on whether numba can be imported, so the same call gives the same bits in any number of threads.
 
 The threads: as many as the environment variable NUMBA_NUM_THREADS says, else OMP_NUM_THREADS, else one for each core
-that this process may use. With NUMBA_DISABLE_JIT=1 everything is NumPy's.
+that this process may use. A command that was asked for no number takes all its cores here (`cores.set_threads`). With
+NUMBA_DISABLE_JIT=1 everything is NumPy's.
 
 N = images, M = patients, R = draws.
 """
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from hf_cxr.cores import usable_cores
 from hf_cxr.evaluation.cells import Ranking, WeightedCells
 from hf_cxr.evaluation.checks import Array
 
@@ -166,4 +168,4 @@ def thread_count() -> int:
                     f"the environment variable {name} is {text!r}; set it to a number of threads, or unset it"
                 )
             return int(text)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()

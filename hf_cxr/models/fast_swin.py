@@ -67,15 +67,17 @@ class SwinForImageClassification(modeling_swin.SwinForImageClassification):
             patch, window, depths = self.config.patch_size, self.config.window_size, self.config.depths
             with torch.inference_mode(False):  # gradients may need the buffers later
                 self.plans[name] = Plan(-(-height // patch), -(-width // patch), window, depths).to(self.device)
+            # DDP would send these constants to every process in every step.
+            self._ddp_params_and_buffers_to_ignore = [
+                name for name, _ in self.named_buffers() if name.startswith("plans.")
+            ]
         return self.plans[name]
 
     def _has_inner_hooks(self) -> bool:
-        """Whether a layer within the backbone has hooks. The layers are listed once: this is asked in each pass."""
-        if "_inner" not in self.__dict__:
-            self._inner = tuple(self.swin.modules())
+        """Whether a layer within the backbone has hooks, which the fast pass might not call."""
         return any(
             layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-            for layer in self._inner
+            for layer in self.swin.modules()
         )
 
 

@@ -65,7 +65,7 @@ def draw_phantoms(
         processes: how many draw; with 1 this one does.
 
     Raises:
-        OSError: a process has ended early, such as for want of memory.
+        OSError: a process has ended early, for example because memory ran out.
     """
     cases = draw_cases(images, split=split, seed=seed, prevalence_floor=prevalence_floor)
     if processes == 1:

@@ -48,6 +48,7 @@ from hf_cxr.config import (
     RunArguments,
     parse_arguments,
 )
+from hf_cxr.cores import usable_cores
 from hf_cxr.data import load_source
 from hf_cxr.evaluation import METRICS, headline_metrics, modern_figures
 from hf_cxr.evaluation.metric import as_number
@@ -315,8 +316,7 @@ def _environment(slot: int, jobs: int, devices: Sequence[str]) -> dict[str, str]
     environment["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [environment.get("PYTHONPATH")])])
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // jobs)))
+    environment["NUMBA_NUM_THREADS"] = str(max(1, usable_cores() // jobs))  # of the draws; a step takes one thread
     return environment
 
 

@@ -24,7 +24,8 @@ def hidden(name, globals=None, *rest, **named):
 builtins.__import__ = hidden
 import hf_cxr
 for module in pkgutil.walk_packages(hf_cxr.__path__, "hf_cxr."):
-    importlib.import_module(module.name)
+    if "triton" not in module.name or importlib.util.find_spec("triton"):  # which comes with torch for CUDA
+        importlib.import_module(module.name)
 from hf_cxr.run.peak_memory import peak_memory_gib
 print(peak_memory_gib())
 """  # noqa: E501 - what Python on Windows lacks, for this package's own imports

@@ -14,7 +14,19 @@ LONGEST = 500
 
 # Bars from left to right. Within a bar the parts never import one another.
 BARS = (
-    ("labels", "files", "yaml_files", "words", "locks", "options", "uniforms", "processes", "cores", "late_modules"),
+    (
+        "labels",
+        "files",
+        "yaml_files",
+        "words",
+        "locks",
+        "options",
+        "uniforms",
+        "processes",
+        "cores",
+        "late_modules",
+        "compiling",
+    ),
     ("saved_models", "phantom", "losses", "sampling", "evaluation"),
     ("data",),
     ("arguments",),  # built from what each dataset says of its options

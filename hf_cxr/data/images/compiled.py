@@ -13,12 +13,12 @@ Sources: Portable Network Graphics (Third Edition), W3C 2025, section 9 (filters
 """
 
 import logging
-from collections.abc import Callable
-from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from hf_cxr.compiling import compiled
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +26,6 @@ PRECISION_BITS = 22  # of a coefficient: 32 less 8 of a pixel less 2 for negativ
 GREY, GREY_ALPHA, COLOUR, GREY_16 = range(4)  # what the bytes of a pixel are; alpha after a colour is left out
 
 Bytes = NDArray[np.uint8]
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call, without the interpreter's lock; kept on disk wherever that is possible."""
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError as error:  # no folder that can be written to
-        logger.info("the compiled decoder cannot be kept, each process compiles it again: %s", error)
-        return numba.njit(nogil=True)(function)
 
 
 @numba.njit(inline="always")
@@ -47,7 +38,7 @@ def _paeth(left, up, corner):
     return left if to_left <= to_other else other
 
 
-@compiled
+@compiled()
 def _unfilter_row(kind, filtered_N, above_N, row_N, pixel_bytes):
     """Undo the filter of one row: ``kind`` 0 to 4 is none, sub, up, average, Paeth. ``above_N`` may be ``row_N``'s own
     place of the row before it, or zeros for the first row."""
@@ -98,7 +89,7 @@ def _unfilter_row(kind, filtered_N, above_N, row_N, pixel_bytes):
                 row_N[n] = np.uint8((np.int32(filtered_N[n]) + predicted) & 255)
 
 
-@compiled
+@compiled()
 def _unfilter_piece(kind, filtered_W, above_W, row_W, first, last):
     """Undo the filter 3 or 4 of the columns ``first`` to ``last`` of a grey row; those before them are done."""
     left = np.int32(row_W[first - 1]) if first else np.int32(0)
@@ -111,7 +102,7 @@ def _unfilter_piece(kind, filtered_W, above_W, row_W, first, last):
         row_W[x] = left
 
 
-@compiled
+@compiled()
 def _unfilter_four(kind, filtered, above_W, pixel_4W):
     """Undo the filter 3 or 4 of four grey rows at once, each a column behind the one above it.
 
@@ -162,7 +153,7 @@ def _unfilter_four(kind, filtered, above_W, pixel_4W):
         _unfilter_piece(kind, filtered[start : start + width], pixel_4W[y - 1], pixel_4W[y], width - y, width)
 
 
-@compiled
+@compiled()
 def unfilter_grey(filtered: Bytes, pixel_HW: Bytes) -> bool:
     """Undo the row filters of an 8-bit grey PNG.
 
@@ -196,7 +187,7 @@ def unfilter_grey(filtered: Bytes, pixel_HW: Bytes) -> bool:
     return True
 
 
-@compiled
+@compiled()
 def unfilter_wide(filtered: Bytes, pixel_bytes: int, kind_of_pixel: int, pixel_HW: NDArray) -> bool:
     """Undo the row filters of a PNG with several bytes a pixel, and take its grey.
 
@@ -233,7 +224,7 @@ def unfilter_wide(filtered: Bytes, pixel_bytes: int, kind_of_pixel: int, pixel_H
     return True
 
 
-@compiled
+@compiled()
 def resize_columns(pixel_HW: Bytes, first_S: NDArray[np.int64], weight_SK: NDArray[np.int32], new_HS: Bytes) -> None:
     """The horizontal pass: each new pixel is the weighted sum of K neighbours in its row, rounded and clipped.
 
@@ -255,7 +246,7 @@ def resize_columns(pixel_HW: Bytes, first_S: NDArray[np.int64], weight_SK: NDArr
             new_HS[y, s] = min(max(total >> PRECISION_BITS, 0), 255)
 
 
-@compiled
+@compiled()
 def resize_rows(pixel_HW: Bytes, first_S: NDArray[np.int64], weight_SK: NDArray[np.int32], new_SW: Bytes) -> None:
     """The vertical pass, after the horizontal one: see `resize_columns`."""
     width = pixel_HW.shape[1]
@@ -275,9 +266,10 @@ def resize_rows(pixel_HW: Bytes, first_S: NDArray[np.int64], weight_SK: NDArray[
 def load_all() -> None:
     """Compile every function for the arrays that it is called with, or read it from the disk."""
     pixel_HW = np.zeros((4, 4), dtype=np.uint8)
-    unfilter_grey(np.zeros(4 * 5, dtype=np.uint8), pixel_HW)
-    unfilter_wide(np.zeros(4 * 9, dtype=np.uint8), 2, GREY_ALPHA, pixel_HW)
-    unfilter_wide(np.zeros(4 * 9, dtype=np.uint8), 2, GREY_16, pixel_HW.astype(np.uint16))
+    inflated = np.frombuffer(bytes(4 * 9), np.uint8)  # read-only, as inflated bytes are: another type to numba
+    unfilter_grey(inflated[: 4 * 5], pixel_HW)
+    unfilter_wide(inflated, 2, GREY_ALPHA, pixel_HW)
+    unfilter_wide(inflated, 2, GREY_16, pixel_HW.astype(np.uint16))
     first_S, weight_SK = np.zeros(4, dtype=np.int64), np.zeros((4, 4), dtype=np.int32)
     resize_columns(pixel_HW, first_S, weight_SK, pixel_HW.copy())
     resize_rows(pixel_HW, first_S, weight_SK, pixel_HW.copy())

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from hf_cxr.data.duplicates import perceptual_hash
 from hf_cxr.data.images.grey import ImageError, read_content, read_grey, resize_grey
+from hf_cxr.data.images.mapped import pgm_header
 from hf_cxr.data.manifest import Recipe
 
 
@@ -112,7 +113,7 @@ def decode_batch(batch: list[tuple[bytes | str, str]], recipe: Recipe) -> list[d
         else:
             answers.append(
                 {
-                    "image": b"P5 %d %d 255\n" % image.shape[::-1] + image.tobytes(),
+                    "image": pgm_header(len(image)) + image.tobytes(),
                     "file_sha256": hashlib.sha256(content).hexdigest(),
                     "perceptual_hash": perceptual_hash(grey),
                     "unused_bits": bool(remarks),

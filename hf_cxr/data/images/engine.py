@@ -4,8 +4,8 @@ The compiled code takes the common kinds of PNG (`png.py`) and the filters box, 
 Pillow reads everything else, and everything that the compiled code does not finish, so every error is Pillow's.
 
 Loading it costs a second, so a process that decodes little never does: it is used once `WARM_UP` pixels have been
-decoded, or after `warm_up`, whose result processes that are forked then share. It needs the extra ``fast`` (numba, and
-isal, which inflates PNG twice as fast as zlib); with ``NUMBA_DISABLE_JIT=1`` it is off.
+decoded, or after `warm_up`, whose result processes that are forked then share. The extra ``fast`` adds isal, which
+inflates PNG twice as fast as zlib. With ``NUMBA_DISABLE_JIT=1`` the compiled code is off.
 """
 
 import importlib.util
@@ -43,8 +43,9 @@ def warm_up() -> None:
 
 
 def engine_name() -> str:
-    """What decodes PNG and resizes in this installation, for manifests and logs: "numba, isal", say, or "Pillow"."""
-    if _is_off() or not _is_installed("numba"):
+    """What decodes many PNG files in this installation, for manifests and logs: "numba, isal", say, or "Pillow"."""
+    failed = bool(_load.cache_info().currsize) and _load() is None
+    if failed or _is_off() or not _is_installed("numba"):
         return "Pillow"
     return "numba, isal" if _is_installed("isal") else "numba, zlib"
 

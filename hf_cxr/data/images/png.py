@@ -70,7 +70,7 @@ def grey_pixels(content: bytes, info: dict[str, Any]) -> np.ndarray | None:
 
 
 def stored_pixels(source: bytes | str | None) -> int:
-    """The number of pixels that the header of a PNG, its bytes or its path, speaks of; 0 for anything else."""
+    """The number of pixels that the header of a PNG, its bytes or its path, states; 0 for anything else."""
     try:
         if isinstance(source, str):
             with open(source, "rb") as file:

@@ -7,7 +7,7 @@ What could not be read is not remembered, because a decoder may be installed or 
 | memory                                | what happens                                                                |
 |---------------------------------------|-----------------------------------------------------------------------------|
 | written by several processes at once  | one after another, behind a lock; the new file replaces the old one whole   |
-| truncated, changed, of another format | taken as empty, and written anew                                            |
+| truncated, changed, of another format | taken as empty, and rewritten                                            |
 | in a folder that cannot be written    | one warning; the images are checked again at the next start                 |
 | longer than `MOST` rows               | the rows that were checked longest ago go                                   |
 

@@ -2,7 +2,7 @@
 
 Sixteen threads hide the waiting for a cold disk or a file server. Where the files are in the page cache, they only
 fight for the interpreter's lock, and took 2 to 3 times the time of one thread. So a few files of every block are
-looked at by one thread, which measures what it waited.
+looked at by one thread, which measures how long it waited.
 """
 
 import statistics

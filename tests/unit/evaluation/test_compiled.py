@@ -245,29 +245,6 @@ def test_the_draws_do_not_depend_on_the_size_of_the_blocks():
         np.testing.assert_array_equal(drawn(at_once), drawn(None))
 
 
-def test_the_compiled_functions_are_kept_or_compiled_again(monkeypatch, caplog):
-    def double(value_N):
-        for place in range(len(value_N)):
-            value_N[place] *= 2
-
-    kept = compiled.compiled(double)
-    real = compiled.numba.njit
-
-    def nowhere(*args, cache=False, **options):
-        if cache:
-            raise RuntimeError("no locator available")
-        return real(*args, **options)
-
-    monkeypatch.setattr(compiled.numba, "njit", nowhere)
-    with caplog.at_level(logging.WARNING):
-        again = compiled.compiled(double)
-    assert "compiles them again" in caplog.text
-    value_N = np.ones(3)
-    again(value_N)
-    kept(value_N)
-    assert value_N.tolist() == [4, 4, 4]
-
-
 def test_a_calibration_error_of_any_number_of_bins_on_the_full_sample():
     prob_N, label_N = draw("ties")
     for bins in (1, 15, 400):
