@@ -10,7 +10,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 quickstart: $(BIN)/.run ## train, evaluate and document a small Swin on synthetic radiographs (a few minutes on 2 cores)
-	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml scripts/train.py configs/quickstart.yaml --on_existing_run move_aside
+	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml --num_cpu_threads_per_process 1 scripts/train.py configs/quickstart.yaml --on_existing_run move_aside
 
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 

@@ -28,8 +28,8 @@ from hf_cxr.evaluation.checks import Array
 
 logger = logging.getLogger(__name__)
 
-COMPILED_FROM = 2**25
-"""Cells times draws from which numba pays: what takes NumPy about half a second."""
+COMPILED_FROM = 2**27
+"""Cells times draws from which numba pays: what takes NumPy two or three seconds."""
 
 COMPILED_AT_ONCE = 2**23
 """Weights of images at a time for numba: what a metric without compiled sums then takes is 64 MiB an array."""
