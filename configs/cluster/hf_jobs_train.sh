@@ -31,10 +31,10 @@ git archive HEAD | tar -x -C "$CODE"
 hf jobs run --flavor "$FLAVOR" --timeout "$TIMEOUT" --secrets HF_TOKEN --detach ${DRY_RUN:-} \
     --volume "$CODE:/code" --volume "hf://datasets/$DATA:/data:ro" "$IMAGE" bash -c '
 set -euo pipefail
-cp -r /code /work && cd /work
+cp -r /code /job && cd /job
 pip install --quiet --constraint constraints.txt .
 gpus=$(nvidia-smi --list-gpus | wc -l)
 several=(); if [ "$gpus" -gt 1 ]; then several=(--multi_gpu); fi
 accelerate launch "${several[@]}" --num_processes "$gpus" --num_machines 1 --mixed_precision no --dynamo_backend no \
-    scripts/train.py "$@" --dataset prepared --prepared /data --output_dir /work/runs/job \
+    scripts/train.py "$@" --dataset prepared --prepared /data --output_dir runs/job \
     --push_to_hub true --hub_model_id "$0" --hub_private_repo true' "$MODEL" "$@"

@@ -158,7 +158,7 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 class Parts:
-    """The parts of a folder, with their locks held: see `opened_parts`."""
+    """The parts of a folder while this process has their locks, as `opened_parts` gives them."""
 
     def __init__(self, out: Path, parts: Sequence[Part]):
         self.out, self.parts = out, list(parts)

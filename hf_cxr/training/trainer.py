@@ -216,7 +216,7 @@ class CXRTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         # The Trainer's own loop waits for the device and for all processes several times a batch, to gather logits,
-        # labels and their shapes, and casts the weights anew for each batch. Here all of it is done once. There is no
+        # labels and their shapes, and casts the weights again for each batch. Here all of it is done once. There is no
         # mean of the batches' losses: it would depend on how the set is split into batches when cells are unknown.
         # The weights that are measured must be those that are saved: the average, if there is one.
         with self._averaged_weights():

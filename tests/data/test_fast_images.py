@@ -12,7 +12,6 @@ from PIL import Image, PngImagePlugin
 from hf_cxr.data.images import engine, png, resizing
 from hf_cxr.data.images.grey import ImageError, read_grey, resize_grey
 
-pytest.importorskip("numba")
 RNG = np.random.default_rng(0)
 SMOOTH = (np.add.outer(np.arange(37) * 5, np.arange(29) * 3) + RNG.integers(0, 60, (37, 29))).astype(np.uint8)
 

@@ -7,14 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hf_cxr.evaluation import METRICS, bootstrap_metrics, engine, evaluate_predictions
+from hf_cxr.evaluation import METRICS, bootstrap_metrics, compiled, engine, evaluate_predictions
 from hf_cxr.evaluation.cells import WeightedCells, rank
 from hf_cxr.evaluation.draws import PatientDraws, draw_blocks
 from hf_cxr.evaluation.kernels import ece
 from hf_cxr.evaluation.metric import Metric
 from hf_cxr.evaluation.metrics import expected_calibration_error
-
-compiled = pytest.importorskip("hf_cxr.evaluation.compiled", reason="numba is not installed")
 
 KINDS = (
     "none",
