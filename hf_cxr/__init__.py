@@ -3,8 +3,7 @@
 The public names are loaded when they are first used, so that ``import hf_cxr`` is quick.
 """
 
-import importlib
-from typing import Any
+from hf_cxr.late_names import late_names
 
 __version__ = "0.1.0"
 
@@ -30,13 +29,4 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module hf_cxr has no attribute {name!r}; public: {', '.join(__all__)}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__ = late_names(__name__, _HOME)

@@ -12,7 +12,6 @@ see `hf_cxr.arguments.components`.
 
 import argparse
 import difflib
-import importlib
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from hf_cxr.arguments.components import KWARGS, help_text, merged
 from hf_cxr.arguments.flags import Flags, recorded_flags
 from hf_cxr.arguments.spelling import check_flags, current_spelling
 from hf_cxr.arguments.yaml_values import convert, is_text
+from hf_cxr.late_names import late_names
 from hf_cxr.yaml_files import read_yaml
 
 if TYPE_CHECKING:
@@ -59,12 +59,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"hf_cxr.arguments.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = late_names(__name__, {name: f"hf_cxr.arguments.{module}" for name, module in _HOME.items()})
 
 
 CONFIGS = Path(__file__).parent / "configs"

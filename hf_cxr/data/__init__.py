@@ -6,8 +6,7 @@ Every name is loaded when it is first used: a process that decodes images needs 
 no torch, and `predict` of image files needs neither datasets nor pandas.
 """
 
-import importlib
-from typing import Any
+from hf_cxr.late_names import late_names
 
 _HOME = {
     "DecodedImages": "images.decoded",
@@ -41,13 +40,4 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module hf_cxr.data has no attribute {name!r}; public: {', '.join(__all__)}")
-    value = getattr(importlib.import_module(f"hf_cxr.data.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__ = late_names(__name__, {name: f"hf_cxr.data.{module}" for name, module in _HOME.items()})

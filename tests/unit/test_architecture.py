@@ -25,6 +25,7 @@ BARS = (
         "processes",
         "cores",
         "late_modules",
+        "late_names",
         "compiling",
     ),
     ("saved_models", "phantom", "losses", "sampling", "evaluation"),
