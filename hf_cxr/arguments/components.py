@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_cxr.options import Option, filled, options_of
+from hf_cxr.systems import register
 
 # Key that chooses a component -> key of its options.
 KWARGS = {"loss": "loss_kwargs", "sampler": "sampler_kwargs", "architecture": "model_kwargs"}
@@ -43,6 +44,7 @@ def architecture_options(name: str) -> dict[str, Option]:
     """
     from transformers import CONFIG_MAPPING, PretrainedConfig
 
+    register()
     if name not in CONFIG_MAPPING:
         return {}
     return options_of(CONFIG_MAPPING[name], without={*inspect.signature(PretrainedConfig).parameters, *SET_BY_THE_RUN})

@@ -1,7 +1,8 @@
 """The head of a backbone: the linear layer that turns features into logits. No other module knows where it is.
 
 transformers' classifiers are a backbone that pools its features to (B, D), and one `torch.nn.Linear` from them to the
-logits (B, C). Refused, by `head` and `check_head`: a model with another head, or with several.
+logits (B, C). A system whose findings have outputs of their own ends in an `OutputLayer`, from logits to logits,
+instead. Refused, by `head` and `check_head`: a model with another head, or with several.
 
 B = images, C = findings, D = features, S = side of the image in pixels.
 """
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+
+from hf_cxr.systems.output_layer import OutputLayer
 
 INITIALIZER_RANGE = 0.02  # transformers' usual value, for an architecture whose config has none
 SAVED_BIAS = re.compile(r"classifier(\.\d+)?\.bias")  # transformers' name of the head's bias in model.safetensors
@@ -49,8 +52,15 @@ def features(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor
 
 
 def reset_head(model: PreTrainedModel, bias_C: Sequence[float] | None = None) -> None:
-    """Start the head again: weights normal with the config's initializer_range, the bias as given or zero."""
+    """Start the head again: weights normal with the config's initializer_range, the bias as given or zero.
+
+    A model with an `OutputLayer` starts its own outputs, ``start_outputs(bias_C)``; that layer is the identity again.
+    """
     layer = head(model)
+    if isinstance(layer, OutputLayer):
+        layer.reset()
+        model.start_outputs(torch.zeros(layer.out_features) if bias_C is None else torch.as_tensor(bias_C).float())
+        return
     with torch.no_grad():
         layer.weight.normal_(std=getattr(model.config, "initializer_range", INITIALIZER_RANGE))
         layer.bias.copy_(
@@ -70,7 +80,13 @@ def fold_into_head(
 
 
 def freeze_backbone(model: PreTrainedModel) -> None:
-    """Everything but the head gets no gradient; `CXRTrainer` then keeps it in evaluation mode."""
+    """Everything but the head gets no gradient; `CXRTrainer` then keeps it in evaluation mode.
+
+    Raises:
+        ValueError: the model's findings have outputs of their own, so no one layer could be trained alone.
+    """
+    if isinstance(head(model), OutputLayer):
+        raise ValueError(f"{type(model).__name__} has no classifier behind its backbone; leave out freeze_backbone")
     model.requires_grad_(False)
     head(model).requires_grad_(True)
 
@@ -98,6 +114,9 @@ def outputs_of(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
 
 
 def _named_head(model: PreTrainedModel) -> tuple[str, nn.Linear]:
+    last = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, OutputLayer)]
+    if last:
+        return last[0]
     backbone = set() if model.base_model is model else set(model.base_model.modules())
     found = [
         (name, layer)

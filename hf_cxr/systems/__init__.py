@@ -1,0 +1,27 @@
+"""The field's published systems as transformers models: one file each, with its config and what its paper leaves open.
+
+A module here defines a ``PreTrainedConfig`` and a ``PreTrainedModel`` whose forward pass takes ``pixel_values``
+(B, 3, S, S) and returns ``ImageClassifierOutput`` with logits (B, C); both are named in `SYSTEMS`. Its last layer is
+one linear layer, or an `output_layer.OutputLayer` where each finding has an output of its own.
+
+`register` makes transformers' Auto classes know them. The folder imports nothing of the models' part, because the
+arguments read the systems' options before any model is built.
+
+B = images, C = findings, S = side of the image in pixels.
+"""
+
+from importlib import import_module
+
+# model_type -> (module, config class, model class).
+SYSTEMS: dict[str, tuple[str, str, str]] = {}
+
+
+def register() -> None:
+    """Let `AutoConfig` and `AutoModelForImageClassification` know every system. Calling it again changes nothing."""
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    for name, (module, config, model) in SYSTEMS.items():
+        source = import_module(f"{__name__}.{module}")
+        kind = getattr(source, config)
+        AutoConfig.register(name, kind, exist_ok=True)
+        AutoModelForImageClassification.register(kind, getattr(source, model), exist_ok=True)
