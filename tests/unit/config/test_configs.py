@@ -21,15 +21,15 @@ COMPARISONS = sorted(CONFIGS.glob("compare_*.yaml"))
 @pytest.fixture(autouse=True, scope="module")
 def _each_model_is_checked_once():
     """Runs of a comparison share their model, and a check of it computes its outputs."""
-    check, checked = compare.check_model, set()
+    check, checked = compare.check_training_model, set()
 
     def once(arguments):
-        if repr(arguments) not in checked:
+        if repr(arguments.model) not in checked:
             check(arguments)
-            checked.add(repr(arguments))
+            checked.add(repr(arguments.model))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "check_model", once)
+        patch.setattr(compare, "check_training_model", once)
         yield
     assert checked
 
