@@ -73,8 +73,8 @@ def find_backbone(content: Mapping[str, Any], path: Path, key: str | None = None
     prefixes = [name.removesuffix(ANCHOR) for name in weights if name.endswith(ANCHOR)]
     if len(prefixes) != 1:
         raise ValueError(
-            f"{path} has {len(prefixes)} backbones, {' and '.join(repr(prefix) for prefix in prefixes)}; write the one "
-            "you want into a file of its own"
+            f"{path} has {len(prefixes)} backbones, {' and '.join(map(repr, prefixes))}; write the one that you want "
+            "into a file of its own"
         )
     prefix = prefixes[0]
     found = Backbone({}, {}, chosen, {}, [])

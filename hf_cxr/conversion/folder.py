@@ -1,7 +1,7 @@
 """A file of weights to a model folder: config.json, model.safetensors, preprocessor_config.json and a README.md.
 
-The folder contains a backbone without a classifier. `hf-cxr train --model_name_or_path FOLDER` takes every weight of it
-and starts a new head; a command that needs a finished model refuses it, because its head is missing.
+The folder contains a backbone without a classifier. `hf-cxr train --model_name_or_path FOLDER` takes every weight of
+it and starts a new head; a command that needs a finished model refuses it, because its head is missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ from hf_cxr.saved_models import WEIGHTS
 from hf_cxr.weights_origin import check_origin
 from hf_cxr.words import markdown, plural
 
+NOTHING_GIVEN = Sizes()
 CLASSES = {"swin": "SwinModel", "swinv2": "Swinv2Model"}
 
 
@@ -53,7 +54,7 @@ class Converted:
 
 
 def convert_file(
-    path: Path, origin: Mapping[str, str | None], *, key: str | None = None, sizes: Sizes = Sizes()
+    path: Path, origin: Mapping[str, str | None], *, key: str | None = None, sizes: Sizes = NOTHING_GIVEN
 ) -> Converted:
     """Read a file of weights and translate it; nothing is written.
 

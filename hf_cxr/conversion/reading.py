@@ -1,9 +1,9 @@
 """A file of weights, safetensors or PyTorch's, to its tensors; nothing in the file is executed.
 
 A PyTorch file is a pickle. It is read by `torch.load(weights_only=True)`, which knows tensors and plain containers
-alone. Training programs also save their settings in it: objects of the classes in `STAND_INS`. In place of these classes
-stand empty ones of our own, so their content is skipped, and neither yacs, argparse nor numpy is called. A file that
-needs any other class is refused.
+alone. Training programs also save their settings in it: objects of the classes in `STAND_INS`. Empty classes of our
+own are used in place of these, so that neither yacs, argparse nor numpy is called. A file that needs any other class
+is refused.
 
 Refused, each in one line: no such file, a folder, an empty file, a web page saved under the file's name, a Git LFS
 pointer, a damaged file.
@@ -13,6 +13,7 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def read_file(path: Path) -> Mapping[str, Any]:
     start = _first_bytes(path)
     if start[8:9] == b"{":  # eight bytes of length, then JSON
         return reading(f"the weights in {path}", lambda: load_file(path))
-    content = reading(f"the weights in {path}", lambda: _load_pickle(path))
+    content = _load_pickle(path)
     if not isinstance(content, Mapping):
         raise ValueError(
             f"{path} contains a {type(content).__name__} and not named weights; give a file that was written from a "
@@ -88,12 +89,13 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _load_pickle(path: Path) -> Any:
+    # Mapped, so that an optimizer's state, often twice the weights, is not read.
+    load = partial(torch.load, path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in STAND_INS.items()]):
         try:
-            # Mapped, so that an optimizer's state, often twice the weights, is not read.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except Exception as error:
-            name = re.search(r"GLOBAL ([\w.]+)", str(error))
+            return reading(f"the weights in {path}", load)
+        except ValueError as error:
+            name = re.search(r"GLOBAL ([\w.]+)", str(error.__cause__))
             if name is None:
                 raise
             raise ValueError(

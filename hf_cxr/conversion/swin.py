@@ -5,9 +5,9 @@ The size of the image, and of SwinV2 the window and the windows of pre-training,
 code and timm before 0.9 save (attention masks, relative coordinates). Where a file has no such table they are given;
 the error names the flags and what the file's name says.
 
-What is done: the joint weight of query, key and value is split in three, SwinV2's separate biases become those of query
-and value (its key has none), and parts are renamed. All three layouts concatenate the four patches that they merge in
-the same order, so merging weights stay as they are; a test compares the models' outputs.
+What is done: the joint weight of query, key and value is split in three, SwinV2's separate biases become those of
+query and value (its key has none), and parts are renamed. All three layouts concatenate the four patches that they
+merge in the same order, so merging weights stay as they are; timm's stand in the next stage. A test compares outputs.
 
 Refused, by name: a weight that is left over, missing or of another shape, or not finite; windows that differ between
 stages; positions that are numbered otherwise.
@@ -287,8 +287,8 @@ def _one_size(name: str, found: set[int], given: int | None, path: Path) -> int 
         raise ValueError(f"the tables in {path} belong to several sizes ({name} {sorted(found)}); it is damaged")
     if found and given not in (None, *found):
         raise ValueError(
-            f"{path} says {name} {min(found)}, and --{name} {given} was given; leave it out (hf-cxr train --image_size "
-            "trains at another size)"
+            f"{path} says {name} {min(found)}, and --{name} {given} was given; leave it out (for another image size, "
+            "give it to hf-cxr train)"
         )
     return min(found) if found else given
 

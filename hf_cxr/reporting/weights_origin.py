@@ -5,8 +5,8 @@ from typing import Any
 
 CAUTIONS = {
     "yes": (
-        "The initial weights ({source}) were trained with images of ChestX-ray14's official test list: figures on that "
-        "list are too good, by an unknown amount, and no comparison with a model that never saw them is fair."
+        "The initial weights ({source}) were trained with images of ChestX-ray14's official test list: figures on "
+        "that list are too good, by an unknown amount, and no comparison with a model that never saw them is fair."
     ),
     "unknown": (
         "Whether the initial weights ({source}) were trained with images of ChestX-ray14's official test list is "
