@@ -72,8 +72,8 @@ def convert_file(
     check_origin(origin)
     backbone = find_backbone(content, path, key)
     values = read_config(backbone, path, sizes)
-    config = checked_config(values, f"{path}")
     tensors = translate(backbone, values, path)
+    config = checked_config(values, f"{path}")
     config.architectures = [CLASSES[config.model_type]]
     ModelRecord(version=hf_cxr.__version__, weights_origin=origin).write(config)
     return Converted(config, tensors, backbone.key, backbone.left_out)
@@ -140,7 +140,7 @@ def _readme(converted: Converted) -> str:
             f"- images of ChestX-ray14's official test list in its training: {origin['saw_test_images']}",
             *note,
             f"- file: {markdown(origin['file'])}, SHA-256 {origin['sha256']}"
-            + (f", its weights {markdown(converted.key)}" if converted.key else ""),
+            + (f", of which {markdown(converted.key)}" if converted.key else ""),
             "",
             f"Left out ({plural(len(converted.left_out), 'part')}):",
             "",
