@@ -19,6 +19,7 @@ COMMANDS = {
     "prepare": "decode and resize every image once, into a folder that training reads",
     "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
     "split": "re-split the images by patient into a file; check splits for patients and images in common",
+    "convert": "weights of other programs (Swin, SwinV2: official, timm, SimMIM, Ark) to a folder to train from",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "calibrate": "fit the calibration of a run again, then measure and report it; or copy it for other prevalences",
     "report": "write the report, the figures and the card of a finished run again",
@@ -31,7 +32,7 @@ COMMANDS = {
 }
 
 # Commands whose work several processes cannot share.
-ALONE = ("calibrate", "compare", "describe", "download", "push", "report", "split")
+ALONE = ("calibrate", "compare", "convert", "describe", "download", "push", "report", "split")
 
 # What the same command does after Ctrl-C, where it does not start from the beginning.
 AFTER_A_STOP = {

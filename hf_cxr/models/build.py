@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -109,20 +110,29 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
     A report is published, so for a local folder it gives only the name, and the data it was trained on.
 
     Returns:
-        ``initial_weights`` in words, and ``base_model``, the Hub id, or None if there is none.
+        ``initial_weights`` in words, ``base_model``, the Hub id, or None if there is none, and ``weights_origin`` for
+        weights whose record has one.
     """
     name = args.model_name_or_path
     if name is None:
         return {"initial_weights": "random", "base_model": None}
     folder = Path(name).expanduser()
-    if not folder.exists():
-        return {"initial_weights": name, "base_model": name}
+    local = folder.exists()
+    config = folder / CONFIG if local else try_to_load_from_cache(name, CONFIG, revision=args.model_revision)
+    known = isinstance(config, str | Path) and Path(config).is_file()
+    record = (ModelRecord.of(read_config(Path(config).parent)) if known else None) or ModelRecord()
+    origin = {"weights_origin": dict(record.weights_origin)} if record.weights_origin else {}
+    if not local:
+        return {"initial_weights": name, "base_model": name, **origin}
     place = folder.resolve()
-    words = f"{place.name} of {place.parent.name}" if place.name.startswith("checkpoint-") else place.name
-    record = ModelRecord.of(read_config(folder)) if (folder / CONFIG).is_file() else None
-    if record is None or record.split is None:  # not a model of this package
-        return {"initial_weights": f"local folder {words}", "base_model": None}
-    return {"initial_weights": f"local folder {words}, trained on the split {record.split}", "base_model": None}
+    words = f"local folder {place.name}"
+    if place.name.startswith("checkpoint-"):
+        words = f"{words} of {place.parent.name}"
+    if record.split is not None:  # of this package
+        words = f"{words}, trained on the split {record.split}"
+    elif origin:
+        words = f"{words}: {record.weights_origin.get('source')}"
+    return {"initial_weights": words, "base_model": None, **origin}
 
 
 def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:

@@ -144,7 +144,17 @@ def evaluate(
     if more.mistakes is not None:
         title = f"Most confident mistakes of {model} on {source.name}, {split}"
         sheet = mistakes_page(title, predictions, images, most=more.mistakes)
-    return Evaluation(model, identity, trained_on, measured_on, report, predictions, analysis=analysis, mistakes=sheet)
+    return Evaluation(
+        model,
+        identity,
+        trained_on,
+        measured_on,
+        report,
+        predictions,
+        analysis=analysis,
+        weights_origin=record.weights_origin,
+        mistakes=sheet,
+    )
 
 
 def on_images(classifier: Classifier, images: datasets.Dataset, args: RunArguments, more: More) -> dict[str, Any]:

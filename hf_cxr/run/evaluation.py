@@ -2,6 +2,7 @@
 
 import dataclasses
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hf_cxr.reporting.document import Document
 from hf_cxr.reporting.evaluation import evaluation_document
 from hf_cxr.reporting.mistakes import SHEET
 from hf_cxr.reporting.sections import draw_sections
+from hf_cxr.reporting.weights_origin import origin_cautions
 from hf_cxr.run.analysis import write_analysis
 from hf_cxr.run.result_folder import (
     EVALUATION,
@@ -36,6 +38,7 @@ class Evaluation:
         validation: predictions of the validation split, if they were given: what calibration and operating points are
             fitted on.
         analysis: what was measured beside the metrics, see `run.analysis`.
+        weights_origin: where the weights that the model was fine-tuned from come from, if its record says.
         mistakes: the contact sheet of the most confident mistakes (`mistakes.mistakes_page`), if it was asked for.
     """
 
@@ -47,6 +50,7 @@ class Evaluation:
     predictions: Predictions
     validation: Predictions | None = None
     analysis: dict[str, Any] = dataclasses.field(default_factory=dict)
+    weights_origin: Mapping[str, Any] | None = None
     mistakes: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,6 +60,8 @@ class Evaluation:
             "model_sha256": self.identity["model_sha256"],
             "trained_on_split": self.trained_on,
         }
+        if self.weights_origin is not None:
+            model["weights_origin"] = dict(self.weights_origin)
         rest = {key: value for key, value in self.identity.items() if key not in model | self.measured_on}
         return {**model, **rest, **self.measured_on, **self.report.to_dict()}
 
@@ -74,11 +80,13 @@ class Evaluation:
     def cautions(self) -> list[str]:
         """What the reader of the page must not overlook beside what the figures themselves call for."""
         own, trained_on = self.identity.get("split_fingerprint"), self.trained_on
+        cautions = origin_cautions(self.weights_origin)
         if own is None or trained_on is None or own == trained_on:
-            return []
+            return cautions
         return [
+            *cautions,
             "The model was trained on other data, or on another cut of these (the split fingerprints differ): if the "
-            "two overlap, patients of this set may have been trained on."
+            "two overlap, patients of this set may have been trained on.",
         ]
 
     def write(self, place: Path) -> None:

@@ -29,6 +29,7 @@ from hf_cxr.models.build import build_model, check_model
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import PixelProcessor
+from hf_cxr.reporting.weights_origin import origin_cautions
 from hf_cxr.run.data import RunData
 from hf_cxr.sampling import EpochSampler, RepeatedRows, expected_counts, expected_draws
 from hf_cxr.training.callbacks import DeferredReweighting, EarlyStopping, WeightAverage
@@ -90,6 +91,7 @@ def build_first_model(
     """
     set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
     model = build_model(args.model, data.label_names, head_bias_C, keep_head=not args.stages.reinitialize_head)
+    before = ModelRecord.of(model.config)
     check_first_stage(args, model, data.source)
     attention = use_attention(
         model,
@@ -108,6 +110,7 @@ def build_first_model(
         split=data.fingerprint,
         loss=loss.describe(),
         licence_note=data.source.licence_note,
+        weights_origin=before and before.weights_origin,
         **data.origin,
     ).write(model.config)
     return model
@@ -139,6 +142,10 @@ def check_first_stage(args: RunArguments, model: PreTrainedModel, source: Source
     """
     name, before = args.model.model_name_or_path, ModelRecord.of(model.config)
     if before is None or before.split == source.fingerprint:
+        return
+    if before.split is None and before.weights_origin is not None:  # converted: its own data are in no split of ours
+        for caution in origin_cautions(before.weights_origin):
+            logger.warning(caution)
         return
     if before.dataset in (None, source.name):
         raise ValueError(
