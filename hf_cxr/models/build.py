@@ -117,6 +117,9 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
     record = ModelRecord.of(read_json(folder / CONFIG)) if (folder / CONFIG).is_file() else None
     if record is None or record.split is None:  # not a model of this package
         return {"initial_weights": f"local folder {words}", "base_model": None}
+    if (record.weights_origin or {}).get("kind") == "pretrained":
+        words = f"local folder {words}, pre-trained without labels on the training images of the split {record.split}"
+        return {"initial_weights": words, "base_model": None}
     return {"initial_weights": f"local folder {words}, trained on the split {record.split}", "base_model": None}
 
 
@@ -185,7 +188,7 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
         output_loading_info=True,
         dtype=torch.float32,
     )
-    with _without_report():
+    with without_report():
         model, loading = reading(f"the weights of {name}", load)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
     lost = sorted((mismatched | set(loading["missing_keys"])) - (head_keys(model) if new_head else set()))
@@ -194,6 +197,16 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
             f"{name} lacks {len(lost)} of the model's weights, or has them in another shape: {', '.join(lost[:3])}; "
             f"if the checkpoint was trained at another size than {config.image_size} pixels, set image_size to that"
         )
+    check_finite(model, name)
+    return model
+
+
+def check_finite(model: PreTrainedModel, name: str | Path) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        ValueError: names the first such weight.
+    """
     for key, weight in model.state_dict().items():
         if weight.is_floating_point() and not weight.isfinite().all():
             wrong = weight[~weight.isfinite()]
@@ -201,11 +214,10 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
                 f"{name} has {wrong.numel():,} weights in {key} that are not finite, such as {wrong[0].item()}: its "
                 "training diverged or its file is damaged; give another checkpoint"
             )
-    return model
 
 
 @contextmanager
-def _without_report() -> Iterator[None]:
+def without_report() -> Iterator[None]:
     """Silence transformers' table of what was loaded: a new head is expected to be in it."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()

@@ -41,6 +41,9 @@ class ModelRecord:
             (finding -> "source", "target", an estimate's "low" and "high", and "bias" added to the logit), and
             "copied_from_sha256", the fingerprint
             of the model before. None for a model as its run wrote it.
+        held_out: of a model that was pre-trained: fingerprint of the validation and test rows that it did not see.
+        weights_origin: where the weights are from, if not from a run on labels: "kind" ("converted", "pretrained"),
+            "source", "licence", "saw_test_images" ("yes", "no", "unknown") and "note".
     """
 
     version: str | None = None
@@ -56,6 +59,8 @@ class ModelRecord:
     prevalence: Mapping[str, float] | None = None
     licence_note: str | None = None
     prevalence_shift: Mapping[str, Any] | None = None
+    held_out: str | None = None
+    weights_origin: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, config: PreTrainedConfig | Mapping[str, Any]) -> "ModelRecord | None":
