@@ -137,6 +137,11 @@ def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
     """
     folder = model_folder(name, revision)
     saved = read_json(folder / CONFIG)
+    if "SwinForMaskedImageModeling" in (saved.get("architectures") or ()):
+        raise ValueError(
+            f"{name} was pre-trained and has no classifier: train one with hf-cxr train CONFIG.yaml "
+            f"--model_name_or_path {name}"
+        )
     config = checked_config(saved, f"{name}")
     check_findings(saved, f"{name}")
     return _load(folder, name, config)

@@ -54,7 +54,8 @@ def build_masked_model(args: ModelArguments) -> SwinForMaskedImageModeling:
     if lost:
         raise ValueError(
             f"{name} lacks {len(lost)} of the backbone's weights, or has them in another shape "
-            f"({', '.join(lost[:3])}); if it was trained at another size than {config.image_size} pixels, set image_size to that"
+            f"({', '.join(lost[:3])}); if it was trained at another size than {config.image_size} pixels, set "
+            "image_size to that"
         )
     check_finite(model, name)
     return model
