@@ -18,7 +18,8 @@ from hf_cxr.models.architectures import check_model_options, checked_config
 from hf_cxr.models.build import check_finite, without_report
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json, reading
 
-DROPPED = ("swin.embeddings.mask_token", "decoder.0.weight", "decoder.0.bias")
+MASK_TOKEN = "swin.embeddings.mask_token"
+DROPPED = (MASK_TOKEN, "decoder.0.weight", "decoder.0.bias")
 """The weights that a classifier has no use for: all others are its backbone's."""
 
 
@@ -32,7 +33,7 @@ def build_masked_model(args: ModelArguments) -> SwinForMaskedImageModeling:
     name = args.model_name_or_path
     if name is None:
         config = _config({"model_type": args.architecture}, args, f"a fresh {args.architecture} model")
-        return SwinForMaskedImageModeling(config)
+        return _with_mask_token(SwinForMaskedImageModeling(config))
     folder = model_folder(name, args.model_revision)
     config = _config({**read_json(folder / CONFIG), "architectures": []}, args, name)
     check_weights(folder, name)
@@ -58,7 +59,7 @@ def build_masked_model(args: ModelArguments) -> SwinForMaskedImageModeling:
             "image_size to that"
         )
     check_finite(model, name)
-    return model
+    return _with_mask_token(model) if MASK_TOKEN in loading["missing_keys"] else model
 
 
 def check_masked_model(args: ModelArguments) -> int:
@@ -68,6 +69,16 @@ def check_masked_model(args: ModelArguments) -> int:
         The side of the model's patches in pixels.
     """
     return build_masked_model(args).config.patch_size
+
+
+def _with_mask_token(model: SwinForMaskedImageModeling) -> SwinForMaskedImageModeling:
+    """A random mask token, as in SimMIM's code.
+
+    transformers starts it at zero, where the norm of the first layer multiplies its gradient by 1 / sqrt(1e-5): the
+    norm of all gradients is then that of the mask token alone, and clipping would stop the rest from learning.
+    """
+    torch.nn.init.trunc_normal_(model.swin.embeddings.mask_token, std=0.02)
+    return model
 
 
 def _config(saved: dict[str, Any], args: ModelArguments, where: str) -> PreTrainedConfig:

@@ -69,6 +69,21 @@ def test_the_fast_pass_is_the_stock_one(changes):
     assert type(fast) is Stock
 
 
+def test_the_mask_token_starts_at_random_and_its_gradient_does_not_outweigh_the_rest():
+    torch.manual_seed(0)
+    model = build_masked_model(ModelArguments(**SWIN))
+    token = model.swin.embeddings.mask_token
+    assert 0.005 < token.std() < 0.05
+    model(**inputs()).loss.backward()
+    rest = max(weight.grad.norm().item() for weight in model.parameters() if weight is not token)
+    assert 0 < token.grad.norm() < 100 * rest
+    with torch.no_grad():
+        token.zero_()
+    model.zero_grad()
+    model(**inputs()).loss.backward()
+    assert token.grad.norm() > 1000 * rest  # as transformers starts it
+
+
 def test_nothing_masked_is_the_image_itself_and_everything_masked_is_no_image():
     fast = shaken(Stock(SwinConfig(**SIZES))).eval()
     use_attention(fast)
