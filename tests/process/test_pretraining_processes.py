@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from pretraining_worker import step
+from process.test_two_processes import HERE, start_two
 from test_trainer import assert_same_gradients
-from test_two_processes import HERE, start_two
 
 
 def test_two_processes_give_the_step_and_the_losses_of_one(tmp_path):
