@@ -20,6 +20,7 @@ COMMANDS = {
     "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
     "split": "re-split the images by patient into a file; check splits for patients and images in common",
     "convert": "weights of other programs (Swin, SwinV2: official, timm, SimMIM, Ark) to a folder to train from",
+    "pretrain": "pre-train a Swin on training images without labels (SimMIM); train starts from its folder",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "calibrate": "fit the calibration of a run again, then measure and report it; or copy it for other prevalences",
     "report": "write the report, the figures and the card of a finished run again",
@@ -40,6 +41,7 @@ AFTER_A_STOP = {
     "compare": "the same command continues from here",
     "download": "the same command continues from here",
     "prepare": "the same command continues from here",
+    "pretrain": "the same command resumes from the last checkpoint",
     "train": "the same command resumes from the last checkpoint",
 }
 

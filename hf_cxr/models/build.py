@@ -128,7 +128,10 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
     words = f"local folder {place.name}"
     if place.name.startswith("checkpoint-"):
         words = f"{words} of {place.parent.name}"
-    if record.split is not None:  # of this package
+    pretrained = origin.get("weights_origin", {}).get("kind") == "pretrained"
+    if record.split is not None and pretrained:
+        words = f"{words}, pre-trained without labels on the training images of the split {record.split}"
+    elif record.split is not None:  # of this package
         words = f"{words}, trained on the split {record.split}"
     elif origin:
         words = f"{words}: {record.weights_origin.get('source')}"
@@ -149,6 +152,11 @@ def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
     """
     folder = model_folder(name, revision)
     saved = read_config(folder)
+    if "SwinForMaskedImageModeling" in (saved.get("architectures") or ()):
+        raise ValueError(
+            f"{name} was pre-trained and has no classifier: train one with hf-cxr train CONFIG.yaml "
+            f"--model_name_or_path {name}"
+        )
     config = checked_config(saved, f"{name}")
     check_findings(saved, f"{name}")
     return _load(folder, name, config)
@@ -200,7 +208,7 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
         output_loading_info=True,
         dtype=torch.float32,
     )
-    with _without_report():
+    with without_report():
         model, loading = reading(f"the weights of {name}", load)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
     lost = sorted((mismatched | set(loading["missing_keys"])) - (head_keys(model) if new_head else set()))
@@ -209,6 +217,16 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
             f"{name} lacks {len(lost)} of the model's weights, or has them in another shape: {', '.join(lost[:3])}; "
             f"if the checkpoint was trained at another size than {config.image_size} pixels, set image_size to that"
         )
+    check_finite(model, name)
+    return model
+
+
+def check_finite(model: PreTrainedModel, name: str | Path) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        ValueError: names the first such weight.
+    """
     for key, weight in model.state_dict().items():
         if weight.is_floating_point() and not weight.isfinite().all():
             wrong = weight[~weight.isfinite()]
@@ -216,11 +234,10 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
                 f"{name} has {wrong.numel():,} weights in {key} that are not finite, such as {wrong[0].item()}: its "
                 "training diverged or its file is damaged; give another checkpoint"
             )
-    return model
 
 
 @contextmanager
-def _without_report() -> Iterator[None]:
+def without_report() -> Iterator[None]:
     """Silence transformers' table of what was loaded: a new head is expected to be in it."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()

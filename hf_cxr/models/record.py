@@ -42,6 +42,7 @@ class ModelRecord:
             (finding -> "source", "target", an estimate's "low" and "high", and "bias" added to the logit), and
             "copied_from_sha256", the fingerprint
             of the model before. None for a model as its run wrote it.
+        held_out: of a model that was pre-trained: fingerprint of the validation and test rows that it did not see.
         weights_origin: where the weights come from that training started with, if this package did not train them or
             trained them without labels, as `weights_origin.check_origin` says; a model fine-tuned from them keeps it.
     """
@@ -59,6 +60,7 @@ class ModelRecord:
     prevalence: Mapping[str, float] | None = None
     licence_note: str | None = None
     prevalence_shift: Mapping[str, Any] | None = None
+    held_out: str | None = None
     weights_origin: Mapping[str, str | None] | None = None
 
     @classmethod

@@ -5,7 +5,8 @@ N = images, C = findings, D = features.
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import datasets
 import numpy as np
@@ -16,7 +17,7 @@ from transformers import EvalPrediction, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
-from hf_cxr.config import CXRTrainingArguments, RunArguments
+from hf_cxr.config import CXRTrainingArguments, PretrainArguments, RunArguments
 from hf_cxr.data import DecodedImages, Source, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.held import held
 from hf_cxr.evaluation import headline_metrics
@@ -135,7 +136,7 @@ def check_training_model(args: RunArguments) -> None:
     )
 
 
-def check_first_stage(args: RunArguments, model: PreTrainedModel, source: Source) -> None:
+def check_first_stage(args: RunArguments | PretrainArguments, model: PreTrainedModel, source: Source) -> None:
     """Refuse a model of this package that was trained on another cut of the same data: it knows test patients.
 
     One trained on other data may be fine-tuned: whether they share patients is unknown here, so a warning is logged.
@@ -146,6 +147,8 @@ def check_first_stage(args: RunArguments, model: PreTrainedModel, source: Source
     if before.split is None and before.weights_origin is not None:  # converted: its own data are in no split of ours
         for caution in origin_cautions(before.weights_origin):
             logger.warning(caution)
+        return
+    if before.held_out and before.held_out == source.held_out:  # pre-trained beside the same validation and test rows
         return
     if before.dataset in (None, source.name):
         raise ValueError(
@@ -188,7 +191,8 @@ def build_trainer(
         rotation_degrees=args.model.rotation_degrees,
         seed=seed,
     )
-    train, validation = open_images(args, pixels, data, seed)
+    train = open_images(args, pixels, splits["train"], data.left_out.get("train", ()), seed)
+    validation = open_measured_images(training, pixels, splits["validation"])
     start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
     callbacks = [] if start is None else [DeferredReweighting(loss, start)]
     if training.early_stopping_patience is not None:
@@ -196,7 +200,6 @@ def build_trainer(
     sampler = None
     if not is_streamed(splits["train"]):
         sampler = EpochSampler(draws_N, batch_size=training.images_per_step, seed=seed)
-    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
     return CXRTrainer(
         model=model,
         args=training,
@@ -211,37 +214,54 @@ def build_trainer(
         eval_dataset=validation,
         processing_class=processor,
         compute_metrics=validation_metrics(data.label_names),
-        optimizer_cls_and_kwargs=(
-            optimizer,
-            {
-                "lr": training.learning_rate,
-                "betas": (training.adam_beta1, training.adam_beta2),
-                "eps": training.adam_epsilon,
-                "fused": training.device.type in FUSED_OPTIMIZER,
-            },
-        ),
+        optimizer_cls_and_kwargs=optimizer_of(training),
     )
 
 
-def open_images(args: RunArguments, pixels: PixelProcessor, data: RunData, seed: int) -> tuple[Dataset, Dataset]:
-    """Training and validation as rows of pixels: decoded when asked for, or streamed in an order of their own."""
-    training, splits, size = args.training, data.splits, (pixels.resize_size, pixels.resample)
-    if not is_streamed(splits["train"]):
-        train = DecodedImages(splits["train"], *size, left_out=data.left_out.get("train", ()))
-        workers = training.dataloader_num_workers
-        return held(train, workers), held(DecodedImages(splits["validation"], *size), workers)
-    share = {"processes": training.world_size, "process": training.process_index}
-    train = StreamedImages(
-        splits["train"],
+def optimizer_of(training: CXRTrainingArguments) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """The optimizer and its arguments, as the Trainer takes them."""
+    return (
+        {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer],
+        {
+            "lr": training.learning_rate,
+            "betas": (training.adam_beta1, training.adam_beta2),
+            "eps": training.adam_epsilon,
+            "fused": training.device.type in FUSED_OPTIMIZER,
+        },
+    )
+
+
+def open_images(
+    args: RunArguments | PretrainArguments,
+    pixels: PixelProcessor,
+    train: datasets.Dataset,
+    left_out: Collection[int],
+    seed: int,
+) -> Dataset:
+    """Training images as rows of pixels: decoded when asked for, or streamed in an order of their own."""
+    training, size = args.training, (pixels.resize_size, pixels.resample)
+    if not is_streamed(train):
+        return held(DecodedImages(train, *size, left_out=left_out), training.dataloader_num_workers)
+    return StreamedImages(
+        train,
         *size,
         batch_size=training.train_batch_size,
         step_size=training.images_per_step,
         shuffle=True,
         buffer=args.data.streaming_buffer,
         seed=seed,
-        **share,
+        processes=training.world_size,
+        process=training.process_index,
     )
-    return train, StreamedImages(splits["validation"], *size, batch_size=training.eval_batch_size, **share)
+
+
+def open_measured_images(training: CXRTrainingArguments, pixels: PixelProcessor, split: datasets.Dataset) -> Dataset:
+    """The images that an epoch ends with, as rows of pixels in their order."""
+    size = (pixels.resize_size, pixels.resample)
+    if not is_streamed(split):
+        return held(DecodedImages(split, *size), training.dataloader_num_workers)
+    share = {"processes": training.world_size, "process": training.process_index}
+    return StreamedImages(split, *size, batch_size=training.eval_batch_size, **share)
 
 
 def build_interpolation(

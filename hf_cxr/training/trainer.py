@@ -6,7 +6,7 @@ B = images, C = findings, S = resized side in pixels.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,9 @@ class CXRTrainer(Trainer):
     # compute_loss divides by the number of items in the whole optimizer step, over all accumulation steps and
     # processes. The Trainer must not divide again.
     loss_is_scaled_for_ga = True
+
+    shown_metrics: Mapping[str, str] | None = None
+    """Validation figures of the table, key -> title; None: the headline metrics."""
 
     def __init__(
         self,
@@ -114,7 +117,7 @@ class CXRTrainer(Trainer):
         for callback in (ProgressCallback, PrinterCallback):
             self.remove_callback(callback)
         self.add_callback(self.clock)
-        self.add_callback(TrainingTable(self.clock, self.losses))
+        self.add_callback(TrainingTable(self.clock, self.losses, self.shown_metrics))
         if not self.args.disable_tqdm:
             self.add_callback(TrainingBar(self.clock))
 
@@ -161,8 +164,12 @@ class CXRTrainer(Trainer):
         # the mean over a step's cells is not the mean of its micro-batches' means when some are unknown.
         if not batch_samples or "labels" not in batch_samples[0]:
             return None
-        items = sum(self.loss.count_items(batch["labels"]) for batch in batch_samples).to(device)
+        items = sum(self.count_items(batch) for batch in batch_samples).to(device)
         return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
+
+    def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
+        """How many items the loss of a batch is a sum over; a scalar on any device."""
+        return self.loss.count_items(batch["labels"])
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         # The mean over an epoch is shown; the Trainer keeps the mean since the last log entry alone.

@@ -34,7 +34,7 @@ BARS = (
     ("config",),
     ("processing", "models", "predictions"),
     ("training", "inference", "explain", "prediction_tables", "push_checks", "conversion"),
-    ("reporting", "push_files"),
+    ("reporting", "push_files", "pretraining"),
     ("hub",),
     ("run",),
     ("commands",),

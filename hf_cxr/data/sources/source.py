@@ -34,7 +34,9 @@ class Source:
         recipe: how the pixels were resized already; None if they are as published.
         place: the folder or file that a message about the data names.
         licence_note: the terms that published weights and figures must repeat; None if there are none.
+        labelled: False for images without any label, which are for pre-training alone.
         fingerprint: the split's name, `split_fingerprint` of all rows; `load_source` computes it.
+        held_out: the same of all validation and test rows that are listed; "" if there are none.
     """
 
     splits: datasets.DatasetDict
@@ -48,7 +50,9 @@ class Source:
     recipe: Recipe | None = None
     place: Path | None = None
     licence_note: str | None = None
+    labelled: bool = True
     fingerprint: str = ""
+    held_out: str = ""
 
     def with_splits(self, splits: Mapping[str, datasets.Dataset]) -> "Source":
         """The same source, of which only these rows are used; the fingerprint stays that of all rows."""

@@ -48,6 +48,7 @@ def _load(args: Arguments, *, images: bool) -> Source:
         listed=listed,
         place=description.path,
         licence_note=description.source or None,
+        labelled=description.labelled,
     )
 
 
