@@ -191,7 +191,8 @@ def evaluation_document(
     """
     no_label = ["No finding has both a positive and a negative label: no ranking can be measured."]
     no_label *= not report.counts["all"].both_C.any()
-    pairs = tuple((name.replace("_", " "), _fact(value)) for name, value in facts.items())
+    pairs = tuple((name.replace("_", " "), _fact(value)) for name, value in facts.items() if name != "data_notes")
+    cautions = [*facts.get("data_notes", ()), *cautions]
     synthetic = bool(facts.get("synthetic"))
     cautions = [*[SYNTHETIC] * synthetic, *cautions, *no_label, *few_patients(positive_patients(report)), NOT_A_DEVICE]
     blocks = (

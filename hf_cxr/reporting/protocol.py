@@ -33,6 +33,7 @@ PUBLISHED_NIH14 = (
 def data_cautions(protocol: Mapping[str, Any]) -> list[str]:
     """What is unusual about the images or labels, and makes the numbers mean something else."""
     cautions = [SYNTHETIC] if protocol["synthetic"] else []
+    cautions += protocol.get("data_notes") or []
     if protocol["labels_shuffled"]:
         cautions.append(
             "The training labels were shuffled on purpose: the numbers are the floor of chance, not a model's."
@@ -84,6 +85,7 @@ def split_facts(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
     source = [("splits from", protocol["splits_from"])] if protocol.get("splits_from") else []
     return [
         ("data", protocol["dataset"]),
+        *([("Hub dataset", protocol["hub_dataset"])] if protocol.get("hub_dataset") else []),
         (disjoint, splits),
         *source,
         ("split fingerprint", protocol["split_fingerprint"]),

@@ -119,6 +119,7 @@ def evaluate(
         "missing_images": source.missing,
         "labels_shuffled": args.data.shuffle_labels,
         **claims.split_source(source.split_origin, len(source.splits.get("test", ())), source.missing, {}),
+        **claims.data_origin(source.hub, source.notes),
     }
     record = ModelRecord.of(classifier.model.config) or ModelRecord()
     points = stored_points(record)

@@ -300,6 +300,7 @@ def labels_of_source(source: Source, split: str) -> LabelTable:
             "synthetic": source.synthetic,
             "split_fingerprint": source.fingerprint,
             **claims.split_source(source.split_origin, len(source.splits["test"]), {}, {}),
+            **claims.data_origin(source.hub, source.notes),
         },
     )
 

@@ -31,7 +31,7 @@ from hf_cxr.reporting import card
 from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.analysis import ANALYSES, ANALYSIS, analyse, write_analysis
-from hf_cxr.run.data import RunData, open_data
+from hf_cxr.run.data import RunData, open_data, pinned
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
 from hf_cxr.run.measuring import (
     calibrate_pair,
@@ -79,6 +79,7 @@ def run(args: RunArguments) -> Report | None:
     state = PartialState()
     run_dir = Path(args.training.output_dir)
     report = None
+    args = pinned(args, state)
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
         check_model(args.model)  # before a repository is made or data are read
         processor = image_processor_for(args.model)
