@@ -52,8 +52,8 @@ class DataArguments:
     table_revision: str | None = field(
         default=None,
         metadata={
-            "help": "Branch, tag or commit of a table that is a Hub dataset, in place of its description's. A run keeps "
-            "the commit that it found in its config.yaml."
+            "help": "Branch, tag or commit of a table that is a Hub dataset, in place of its description's. A run "
+            "keeps the commit that it found in its config.yaml."
         },
     )
     missing_images: Literal["error", "skip"] = field(

@@ -348,8 +348,8 @@ class TableDescription:
         if bool(self.patient_column) == self.image_is_patient:
             raise ValueError(
                 "give patient_column, or a patient could be in two splits unnoticed; if image names begin with the "
-                f"patient, as ChestX-ray14's do, patient_column is that column, with patient_pattern: {NIH_PATIENT!r}; "
-                "only if the data have no patient ids, image_is_patient: true"
+                f"patient, as ChestX-ray14's do, patient_column is that column, with patient_pattern: {NIH_PATIENT!r};"
+                " only if the data have no patient ids, image_is_patient: true"
             )
         for key, example in (("patient_pattern", r"(patient\d+)"), ("study_pattern", r"(patient\d+/study\d+)")):
             if getattr(self, key) is not None and re.compile(getattr(self, key)).groups != 1:

@@ -7,12 +7,12 @@
 | the Hub's cache, with HF_HUB_OFFLINE=1                                            | nothing                        |
 | the Hub                                                                           | the commit's name, the files   |
 
-A branch or tag moves; so a run reads one commit, which `pin` finds at its start and its config.yaml keeps. A full commit
-id needs no question to the Hub.
+A branch or tag moves; so a run reads one commit, which `pin` finds at its start and its config.yaml keeps. A full
+commit id needs no question to the Hub.
 
 Refuses, in one line with the repair: a dataset or revision that does not exist or is closed, a Hub that cannot be
 reached, a folder of another commit than was asked for, a download that lacks shards. `KNOWN_COPIES` has datasets whose
-own splits are not by patient; that is logged, and said again when their splits are refused.
+own splits are not by patient: it is in the refusal of these splits, and in every report of data that are split again.
 """
 
 import logging
@@ -43,8 +43,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.parquet|\.pq)")
 KNOWN_COPIES = {
     "bahaaeldin0/nih-chest-xray-14": (
-        "BahaaEldin0/NIH-Chest-Xray-14 on the Hub is a copy of ChestX-ray14 whose train, valid and test are a random "
-        "80/10/10 cut of the images: the same patients are in all three"
+        "BahaaEldin0/NIH-Chest-Xray-14 on the Hub is a copy of ChestX-ray14 whose train, valid and test are not the "
+        "official lists but 80, 10 and 10 % of the images, cut by image: patients are in more than one of them"
     ),
 }
 """Hub id, in lower case -> what is known about its own splits."""
@@ -90,7 +90,6 @@ def locate(description: TableDescription, root: Path) -> HubPlace:
             logger.warning("%s does not say which commit it is of; whether it is %s is not checked", folder, wanted)
         return HubPlace(name, commit, folder)
     commit = commit_of(name, wanted)
-    warn_of_known_copy(name)
     if constants.HF_HUB_OFFLINE:
         return HubPlace(name, commit, _snapshot(name, commit), cached=True)
     return HubPlace(name, commit)
@@ -198,12 +197,6 @@ def check_shards(paths: Mapping[str, Sequence[str]], place: str) -> None:
         )
 
 
-def warn_of_known_copy(name: str) -> None:
-    """Log what is known about the splits of a copy."""
-    if name.lower() in KNOWN_COPIES:
-        logger.warning("%s", KNOWN_COPIES[name.lower()])
-
-
 def notes_on(description: TableDescription) -> tuple[str, ...]:
     """What a reader of figures of these data must know: the description's notes, and what is known about a copy."""
     known = KNOWN_COPIES.get((description.hub or "").lower())
@@ -225,8 +218,8 @@ def known_copy(description: TableDescription) -> Iterator[None]:
     except ValueError as error:
         known = KNOWN_COPIES.get((description.hub or "").lower())
         repair = (
-            "ignore_splits: true, validation_fraction: 0.1 and test_fraction: 0.2 in the description split all rows by "
-            "patient"
+            "ignore_splits: true, validation_fraction: 0.1 and test_fraction: 0.2 in the description split all rows "
+            "by patient"
         )
         if not known and description.hub:
             raise ValueError(f"{error} ({repair})") from error
@@ -262,8 +255,8 @@ def hub_errors(name: str, revision: str | None) -> Iterator[None]:
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise OSError(
-            f"{name} at {at} is not on this disk, and the Hub is not asked or not reached (HF_HUB_OFFLINE, no network): "
-            f"download it first (hf download {name} --repo-type dataset), or give --table_root the folder of a copy"
+            f"{name} at {at} is not on this disk, and the Hub is not asked or not reached (HF_HUB_OFFLINE, no "
+            f"network): download it first (hf download {name} --repo-type dataset), or give --table_root the folder of a copy"
         ) from error
     except HFValidationError as error:
         raise ValueError(f"{name} is not a folder, and not a Hub id either (owner/name)") from error

@@ -225,7 +225,7 @@ def _split(rows: pd.DataFrame, label_NC: np.ndarray, description: TableDescripti
     """Row numbers of train, validation and test, ascending."""
     side = rows[SPLIT].replace("all", "train")
     if description.ignore_splits:
-        side = side.where(False, "train")
+        side = pd.Series("train", index=rows.index)
     if description.split_column:
         where = f"{description.name}: column {description.split_column!r}"
         value = canonical_codes(rows[description.split_column], where)
