@@ -256,7 +256,8 @@ def hub_errors(name: str, revision: str | None) -> Iterator[None]:
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise OSError(
             f"{name} at {at} is not on this disk, and the Hub is not asked or not reached (HF_HUB_OFFLINE, no "
-            f"network): download it first (hf download {name} --repo-type dataset), or give --table_root the folder of a copy"
+            f"network): download it first (hf download {name} --repo-type dataset), or give --table_root the folder "
+            "of a copy"
         ) from error
     except HFValidationError as error:
         raise ValueError(f"{name} is not a folder, and not a Hub id either (owner/name)") from error
