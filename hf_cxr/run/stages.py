@@ -15,7 +15,7 @@ from typing import Any
 
 import datasets
 from accelerate import PartialState
-from transformers import AutoConfig
+from transformers import AutoConfig, TrainerCallback
 
 from hf_cxr.config import RunArguments
 from hf_cxr.evaluation.calibration import Calibration
@@ -62,11 +62,12 @@ __all__ = ["calibrate", "document", "finish", "measure", "predict", "push", "run
 logger = logging.getLogger(__name__)
 
 
-def run(args: RunArguments) -> Report | None:
+def run(args: RunArguments, callbacks: Sequence[TrainerCallback] = ()) -> Report | None:
     """Fine-tune, calibrate, measure and document one model.
 
     Args:
         args: from `config.parse_arguments`.
+        callbacks: of the Trainer, beside the run's own.
 
     Returns:
         The report, on the main process; None on the rest, and with ``measure_test`` false, which stops after
@@ -90,7 +91,7 @@ def run(args: RunArguments) -> Report | None:
         data = open_data(args, run_dir, before, PixelProcessor(processor), trained=trained)
         log_start(done, checkpoint)
         if not trained:
-            train(run_dir, args, data, checkpoint)
+            train(run_dir, args, data, checkpoint, callbacks)
         if not args.evaluation.measure_test:
             if state.is_main_process:
                 write_validation(run_dir, args, data)
@@ -104,14 +105,20 @@ def run(args: RunArguments) -> Report | None:
     return report
 
 
-def train(run_dir: Path, args: RunArguments, data: RunData, checkpoint: Path | None = None) -> None:
+def train(
+    run_dir: Path,
+    args: RunArguments,
+    data: RunData,
+    checkpoint: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
     """Fine-tune the model, from a checkpoint if one is given, and write it uncalibrated."""
     state = PartialState()
     draws_N = draw_training_images(args, data.splits["train"])
     loss, head_bias_C = build_training_loss(args, data.splits["train"], draws_N, data.label_names)
     weights = describe_initial_weights(args.model)  # now: a local folder can be gone after training
     model = build_first_model(args, data, loss, head_bias_C)
-    trainer = build_trainer(args, data, model, image_processor_for(args.model), loss, draws_N)
+    trainer = build_trainer(args, data, model, image_processor_for(args.model), loss, draws_N, callbacks)
     with image_errors_explained():
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     trainer.save_model(str(run_dir / files.TRAINED))
