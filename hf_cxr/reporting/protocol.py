@@ -34,6 +34,7 @@ PUBLISHED_NIH14 = (
 def data_cautions(protocol: Mapping[str, Any]) -> list[str]:
     """What is unusual about images, labels or initial weights, and makes the numbers mean something else."""
     cautions = [SYNTHETIC] if protocol["synthetic"] else []
+    cautions += protocol.get("data_notes") or []
     cautions += origin_cautions(protocol.get("weights_origin"))
     if protocol["labels_shuffled"]:
         cautions.append(
@@ -86,6 +87,7 @@ def split_facts(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
     source = [("splits from", protocol["splits_from"])] if protocol.get("splits_from") else []
     return [
         ("data", protocol["dataset"]),
+        *([("Hub dataset", protocol["hub_dataset"])] if protocol.get("hub_dataset") else []),
         (disjoint, splits),
         *source,
         ("split fingerprint", protocol["split_fingerprint"]),

@@ -22,6 +22,7 @@ from hf_cxr.run.result_folder import (
     PAGE,
     write_whole,
 )
+from hf_cxr.run.studies import UNIT
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Evaluation:
             fitted on.
         analysis: what was measured beside the metrics, see `run.analysis`.
         weights_origin: where the weights that the model was fine-tuned from come from, if its record says.
+        warnings: further cautions for the top of the page.
         mistakes: the contact sheet of the most confident mistakes (`mistakes.mistakes_page`), if it was asked for.
     """
 
@@ -52,6 +54,7 @@ class Evaluation:
     analysis: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights_origin: Mapping[str, Any] | None = None
     mistakes: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The content of evaluation.json."""
@@ -75,16 +78,23 @@ class Evaluation:
             analysis=self.analysis,
             cautions=self.cautions(),
             any_program="calibrated" not in self.predictions.metadata,
+            unit=self.unit,
         )
+
+    @property
+    def unit(self) -> str:
+        """What a row is: "image" or "study"."""
+        return self.predictions.metadata.get(UNIT, "image")
 
     def cautions(self) -> list[str]:
         """What the reader of the page must not overlook beside what the figures themselves call for."""
         own, trained_on = self.identity.get("split_fingerprint"), self.trained_on
         cautions = origin_cautions(self.weights_origin)
         if own is None or trained_on is None or own == trained_on:
-            return cautions
+            return [*cautions, *self.warnings]
         return [
             *cautions,
+            *self.warnings,
             "The model was trained on other data, or on another cut of these (the split fingerprints differ): if the "
             "two overlap, patients of this set may have been trained on.",
         ]
@@ -103,7 +113,7 @@ class Evaluation:
                 self.validation.save(folder / VALIDATION_PREDICTIONS)
             write_analysis(folder, self.analysis)
             with tempfile.TemporaryDirectory() as pictures:  # the page embeds them
-                draw_sections(self.analysis, Path(pictures))
+                draw_sections(self.analysis, Path(pictures), unit=self.unit)
                 write_text(folder / PAGE, self.document().to_html(pictures))
             write_json(folder / EVALUATION, self.to_dict())
 

@@ -55,6 +55,7 @@ def describe_protocol(args: RunArguments, data: RunData, trained: Mapping[str, A
         "similar_patient_ids": near_shared_patients(splits, examples=0),  # no patient's id in a report
         "split_fingerprint": source.fingerprint,
         **claims.split_source(source.split_origin, len(splits["test"]), missing, left_out),
+        **claims.data_origin(source.hub, source.notes),
         "training_views": claims.views(splits["train"]["view"][:]),
         "training_positives": positives_C.tolist(),
         "training_known": (positives_C + negatives_C).tolist(),

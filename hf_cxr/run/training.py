@@ -5,7 +5,7 @@ N = images, C = findings, D = features.
 
 import copy
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import datasets
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate.utils import parse_flag_from_env
 from torch.utils.data import Dataset
-from transformers import EvalPrediction, PreTrainedModel, set_seed
+from transformers import EvalPrediction, PreTrainedModel, TrainerCallback, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
@@ -181,8 +181,9 @@ def build_trainer(
     processor: BaseImageProcessor,
     loss: MultiLabelLoss,
     draws_N: np.ndarray,
+    further: Sequence[TrainerCallback] = (),
 ) -> CXRTrainer:
-    """The Trainer with the run's loss, sampler, pixels, optimizer and validation metrics."""
+    """The Trainer with the run's loss, sampler, pixels, optimizer and validation metrics; and further callbacks."""
     training, splits = without_hub(args.training), data.splits
     seed = training.seed if training.data_seed is None else training.data_seed
     pixels = PixelProcessor(
@@ -209,7 +210,7 @@ def build_trainer(
         decay_all_parameters=training.optimizer == "adam",
         average=None if decay is None else WeightAverage(decay),
         interpolation=build_interpolation(args, model, pixels, train, label_matrix(splits["train"]), seed),
-        callbacks=callbacks,
+        callbacks=[*callbacks, *further],
         train_dataset=train if sampler is None else RepeatedRows(train),
         eval_dataset=validation,
         processing_class=processor,
