@@ -10,6 +10,7 @@ B = images, D = side of an image in pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,15 @@ class Augmentation:
     def of(cls, values: object) -> "Augmentation":
         """From arguments that have these fields among others."""
         return cls(**{field.name: getattr(values, field.name) for field in fields(cls)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a report, with the ranges that are taken where none was given."""
+        values = {key: list(value) if isinstance(value, Sequence) else value for key, value in vars(self).items()}
+        if self.random_resized_crop:
+            values["crop_aspect"] = list(self.crop_aspect or CROP_ASPECT)
+        if self.erasing:
+            values["erasing_area"] = list(self.erasing_area or ERASING_AREA)
+        return values
 
     def draw(self, seed: int, epoch: int, row_B: np.ndarray, crop: float) -> "Draws":
         """What is done to these rows in this epoch: a function of (seed, epoch, row) alone; see `row_uniforms`.
