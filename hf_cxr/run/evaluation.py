@@ -5,10 +5,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_cxr.evaluation import EvaluationReport
 from hf_cxr.files import write_json, write_text
+from hf_cxr.inference.views import FILES as AVERAGED_FILES
 from hf_cxr.prediction_tables.folders import PREDICTIONS, VALIDATION_PREDICTIONS
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.document import Document
@@ -23,6 +24,9 @@ from hf_cxr.run.result_folder import (
     write_whole,
 )
 from hf_cxr.run.studies import UNIT
+
+if TYPE_CHECKING:  # it needs torch
+    from hf_cxr.run.averaged_views import Averaged
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Evaluation:
         analysis: what was measured beside the metrics, see `run.analysis`.
         weights_origin: where the weights that the model was fine-tuned from come from, if its record says.
         warnings: further cautions for the top of the page.
+        averaged: the same model with averaged views (test-time augmentation), if it was asked for.
         mistakes: the contact sheet of the most confident mistakes (`mistakes.mistakes_page`), if it was asked for.
     """
 
@@ -53,6 +58,7 @@ class Evaluation:
     validation: Predictions | None = None
     analysis: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights_origin: Mapping[str, Any] | None = None
+    averaged: "Averaged | None" = None
     mistakes: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -111,12 +117,14 @@ class Evaluation:
             dataclasses.replace(self.predictions, metadata=metadata).save(folder / PREDICTIONS)
             if self.validation is not None:
                 self.validation.save(folder / VALIDATION_PREDICTIONS)
+            if self.averaged is not None:
+                self.averaged.write(folder)
             write_analysis(folder, self.analysis)
             with tempfile.TemporaryDirectory() as pictures:  # the page embeds them
                 draw_sections(self.analysis, Path(pictures), unit=self.unit)
                 write_text(folder / PAGE, self.document().to_html(pictures))
             write_json(folder / EVALUATION, self.to_dict())
 
-        write_whole(place, write, last=EVALUATION, optional=(VALIDATION_PREDICTIONS,))
+        write_whole(place, write, last=EVALUATION, optional=(VALIDATION_PREDICTIONS, *AVERAGED_FILES))
         if self.mistakes is not None:
             write_text(place / SHEET, self.mistakes)

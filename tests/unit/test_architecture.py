@@ -28,7 +28,7 @@ BARS = (
         "late_names",
         "compiling",
     ),
-    ("saved_models", "phantom", "losses", "sampling", "systems", "evaluation", "weights_origin"),
+    ("saved_models", "augmentation", "phantom", "losses", "sampling", "systems", "evaluation", "weights_origin"),
     ("data",),
     ("arguments",),  # built from what each dataset says of its options
     ("config",),
