@@ -287,7 +287,7 @@ def _recipe_facts(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     decay, head = recipe.get("layer_decay", 1), recipe.get("head_learning_rate")
     frozen, alpha = recipe.get("freeze_backbone_epochs"), recipe.get("mixup_alpha")
     words = {
-        "layer decay": decay != 1 and f"the learning rate falls by {decay:g} a layer towards the input",
+        "layer decay": decay != 1 and f"learning rate times {decay:g} with each layer towards the input",
         "learning rate of the classifier": head and f"{head:g}",
         "backbone": frozen and f"trained after {plural(frozen, 'epoch')} of the classifier alone",
         "mixup": alpha and f"of two images and their labels, alpha {alpha:g}",
