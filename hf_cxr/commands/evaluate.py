@@ -25,6 +25,8 @@ from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.explain import METHOD_NAMES
 from hf_cxr.inference.perturbations import PERTURBATIONS
+from hf_cxr.inference.views import KINDS as KINDS_OF_VIEWS
+from hf_cxr.inference.views import check_views
 
 KINDS = ("probabilities", "logits")
 SEED = 42  # as of a run whose config.yaml says nothing else
@@ -60,6 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--stress",
         metavar="KIND[,KIND]",
         help=f"also measure the model on worse and worse images: {', '.join(PERTURBATIONS)}, or all",
+    )
+    parser.add_argument(
+        "--test_time_augmentation",
+        metavar="KIND[,KIND]",
+        help="also measure the mean of several views of each image, calibrated on validation: "
+        f"{', '.join(KINDS_OF_VIEWS)}; N views take N passes, on validation too. hf-cxr predict takes OUT for it",
     )
     parser.add_argument(
         "--mistakes",
@@ -108,7 +116,7 @@ def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
         parser.error(f"--mistakes is {own.mistakes}; give how many to show in each list, at least 1")
     if own.mistakes is not None and not (own.model and own.out):
         parser.error("--mistakes shows the images of --model and is written to --out DIR; give both")
-    for flag in ("stress", "localize"):
+    for flag in ("stress", "localize", "test_time_augmentation"):
         if getattr(own, flag) and not own.model:
             parser.error(f"--{flag} needs the images and the model; scores in a file have neither: give --model")
     if own.against_scores and not own.against:
@@ -143,6 +151,7 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
         controls=own.controls,
         stress=check_kinds(own.stress.split(",")) if own.stress else (),
         localize=own.localize,
+        averaged_views=check_views(own.test_time_augmentation.split(",")) if own.test_time_augmentation else (),
     )
     state = PartialState()
     processes.connect()

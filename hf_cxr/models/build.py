@@ -1,5 +1,7 @@
 """Hub id, folder or options to a multi-label classifier, as `transformers.AutoModelForImageClassification` gives it.
 
+Position tables of a checkpoint that was trained at another size are interpolated (see `positions`).
+
 Refuses an architecture or sizes that cannot be used (see `architectures`), weights that are damaged, missing, of other
 shapes or not finite, and a model that needs code of its own (see `saved_models`).
 
@@ -20,9 +22,19 @@ from hf_cxr.config import ModelArguments
 from hf_cxr.models.architectures import check_findings, check_model_options, checked_config
 from hf_cxr.models.attention import check_attention
 from hf_cxr.models.head import head_keys, reset_head
+from hf_cxr.models.positions import (
+    describe_changes,
+    describe_windows,
+    is_position_table,
+    resize_tables,
+    shape_changes,
+    with_trained_windows,
+)
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json, reading
 from hf_cxr.words import plural
+
+DEFAULT_SIZE = 224  # image_size of a config.json that leaves it out, in every architecture here
 
 
 def fresh(name: str, kwargs: Mapping[str, Any], label_names: Sequence[str], image_size: int) -> PreTrainedModel:
@@ -120,6 +132,21 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
     return {"initial_weights": f"local folder {words}, trained on the split {record.split}", "base_model": None}
 
 
+def describe_positions(args: ModelArguments) -> str | None:
+    """What a report says about position tables that do not fit the run's sizes; None if all do."""
+    if args.model_name_or_path is None:
+        return None
+    saved = read_json(model_folder(args.model_name_or_path, args.model_revision) / CONFIG)
+    if not args.model_kwargs and saved.get("image_size", DEFAULT_SIZE) == args.image_size:
+        return None
+    own, config = _own_config(saved, ""), _changed_config(saved, args, ["any"], new_head=True)
+    with torch.device("meta"):
+        build = partial(AutoModelForImageClassification.from_config, trust_remote_code=False)
+        before, after = build(own), build(config)
+    sentences = describe_changes(shape_changes(before, after)), describe_windows(saved, config)
+    return "; ".join(filter(None, sentences)) or None
+
+
 def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
     """A saved model in float32, whole, with the findings that it was saved with.
 
@@ -154,6 +181,7 @@ def _changed_config(
     where = f"{args.model_name_or_path}"
     check_model_options(saved.get("model_type"), args.model_kwargs, where)
     changes = {**args.model_kwargs, "image_size": args.image_size, **_outputs(label_names)}
+    changes = with_trained_windows(saved, changes)
     if new_head:
         changes["architectures"] = []  # whichever classifier the checkpoint was, its head is not read
     return checked_config({**saved, **changes}, where)
@@ -168,12 +196,42 @@ def _outputs(label_names: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _own_config(saved: Mapping[str, Any], where: str) -> PreTrainedConfig:
+    """A checkpoint's config at its own sizes, for the class of model that `_changed_config` leads to."""
+    return checked_config({**saved, "architectures": []}, where)
+
+
 def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head: bool = False) -> PreTrainedModel:
     """The weights of a folder in a model of this config; those of a head that will be new may be missing.
 
     transformers would only warn about missing weights, use random ones, and not report NaN.
     """
     check_weights(folder, name)
+    model, mismatched, missing = _loaded(folder, name, config)
+    lost = (mismatched | missing) - (head_keys(model) if new_head else set())
+    if any(map(is_position_table, mismatched)):
+        before, *_ = _loaded(folder, name, _own_config(read_json(folder / CONFIG), f"{name}"))
+        tables = {change.key for change in shape_changes(before, model)} & mismatched
+        resize_tables(before, model, tables)
+        lost -= tables
+    if lost:
+        raise ValueError(
+            f"{name} lacks {len(lost)} of the model's weights, or has them in another shape: "
+            f"{', '.join(sorted(lost)[:3])}; "
+            f"if the checkpoint was trained at another size than {config.image_size} pixels, set image_size to that"
+        )
+    for key, weight in model.state_dict().items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            wrong = weight[~weight.isfinite()]
+            raise ValueError(
+                f"{name} has {wrong.numel():,} weights in {key} that are not finite, such as {wrong[0].item()}: its "
+                "training diverged or its file is damaged; give another checkpoint"
+            )
+    return model
+
+
+def _loaded(folder: Path, name: str | Path, config: PreTrainedConfig) -> tuple[PreTrainedModel, set[str], set[str]]:
+    """The model as transformers loads it, and the keys of weights of another shape, and of missing ones."""
     load = partial(
         AutoModelForImageClassification.from_pretrained,
         folder,
@@ -188,20 +246,7 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
     with _without_report():
         model, loading = reading(f"the weights of {name}", load)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
-    lost = sorted((mismatched | set(loading["missing_keys"])) - (head_keys(model) if new_head else set()))
-    if lost:
-        raise ValueError(
-            f"{name} lacks {len(lost)} of the model's weights, or has them in another shape: {', '.join(lost[:3])}; "
-            f"if the checkpoint was trained at another size than {config.image_size} pixels, set image_size to that"
-        )
-    for key, weight in model.state_dict().items():
-        if weight.is_floating_point() and not weight.isfinite().all():
-            wrong = weight[~weight.isfinite()]
-            raise ValueError(
-                f"{name} has {wrong.numel():,} weights in {key} that are not finite, such as {wrong[0].item()}: its "
-                "training diverged or its file is damaged; give another checkpoint"
-            )
-    return model
+    return model, mismatched, set(loading["missing_keys"])
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 from hf_cxr.evaluation import EvaluationReport, modern_figures
 from hf_cxr.labels import LabelSpace
 from hf_cxr.reporting import plots
+from hf_cxr.reporting.augmentation import augmentation_words
 from hf_cxr.reporting.checklist import Evidence, checklist_blocks
 from hf_cxr.reporting.curves import KINDS
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Figure, Heading, Note, Table, Text
@@ -171,6 +172,11 @@ class Report:
                 ("class weights", protocol["loss"]["class_weights_kind"]),
                 ("sampler", component(protocol["sampler"]["name"], protocol["sampler"]["options"])),
                 *_recipe_facts(protocol.get("recipe") or {}),
+                *(
+                    [("augmentation", augmentation_words(protocol["augmentation"]))]
+                    if "augmentation" in protocol
+                    else []
+                ),
                 *_stage_facts(protocol["stages"], training),
                 ("training", f"{training['epochs']:g} epochs{stopped}{best}; selection: {protocol['selection']}"),
                 ("calibration", protocol["calibration"] or "none"),

@@ -22,6 +22,7 @@ from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
 from hf_cxr.run.analysis import analyse
+from hf_cxr.run.averaged_views import check_averaging, measure_averaged, predict_averaged
 from hf_cxr.run.data import load
 from hf_cxr.run.evaluate_tables import check_against, check_split, compare_with, labels_of_source
 from hf_cxr.run.evaluation import Evaluation
@@ -49,6 +50,7 @@ class More:
         controls: what view, age and sex reach without a pixel.
         stress: kinds of `inference.perturbations` under which the model is measured.
         localize: method of heat maps that are scored on the boxes of the split; see `explain.maps.METHODS`.
+        averaged_views: kinds of `inference.views.KINDS`: the model with averaged views is measured as well.
     """
 
     against: str | None = None
@@ -57,6 +59,7 @@ class More:
     controls: bool = False
     stress: tuple[str, ...] = ()
     localize: str | None = None
+    averaged_views: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -91,6 +94,8 @@ def evaluate(
     classifier = Classifier(model, revision=revision)  # first: it is quick to refuse, and data are not
     source = load(args)
     check_split(source, split)
+    if more.averaged_views:
+        check_averaging(classifier, source, split)
     if more.against:
         labels = labels_of_source(source, split)
         check_against(labels, model, more.against, kind=more.against_kind, split=split)
@@ -126,6 +131,7 @@ def evaluate(
     if more.localize:
         explainer = Explainer(classifier, name_of(model), more.localize)
         analysis["localization"] = localization_values([explainer], args, source, split)
+    pair = predict_averaged(classifier, more.averaged_views, source, split, args) if more.averaged_views else None
     if not PartialState().is_main_process:
         return None
     report = measure_predictions(predictions, points, interval=args.evaluation.interval, **interval_settings(args))
@@ -140,11 +146,26 @@ def evaluate(
     if more.against:
         how = {"kind": more.against_kind, "split": split, **interval_settings(args)}
         analysis["paired"] = plain(compare_with(predictions, model, more.against, **how).to_dict())
+    averaged = None
+    if pair is not None:
+        how = (more.averaged_views, args, identity["model_sha256"])
+        averaged = measure_averaged(pair, predictions, report, *how)
+        analysis["averaged_views"] = averaged.values
     sheet = None
     if more.mistakes is not None:
         title = f"Most confident mistakes of {model} on {source.name}, {split}"
         sheet = mistakes_page(title, predictions, images, most=more.mistakes)
-    return Evaluation(model, identity, trained_on, measured_on, report, predictions, analysis=analysis, mistakes=sheet)
+    return Evaluation(
+        model,
+        identity,
+        trained_on,
+        measured_on,
+        report,
+        predictions,
+        analysis=analysis,
+        averaged=averaged,
+        mistakes=sheet,
+    )
 
 
 def on_images(classifier: Classifier, images: datasets.Dataset, args: RunArguments, more: More) -> dict[str, Any]:

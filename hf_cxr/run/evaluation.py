@@ -4,10 +4,11 @@ import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_cxr.evaluation import EvaluationReport
 from hf_cxr.files import write_json, write_text
+from hf_cxr.inference.views import FILES as AVERAGED_FILES
 from hf_cxr.prediction_tables.folders import PREDICTIONS, VALIDATION_PREDICTIONS
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.document import Document
@@ -20,6 +21,9 @@ from hf_cxr.run.result_folder import (
     PAGE,
     write_whole,
 )
+
+if TYPE_CHECKING:  # it needs torch
+    from hf_cxr.run.averaged_views import Averaged
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Evaluation:
         validation: predictions of the validation split, if they were given: what calibration and operating points are
             fitted on.
         analysis: what was measured beside the metrics, see `run.analysis`.
+        averaged: the same model with averaged views (test-time augmentation), if it was asked for.
         mistakes: the contact sheet of the most confident mistakes (`mistakes.mistakes_page`), if it was asked for.
     """
 
@@ -47,6 +52,7 @@ class Evaluation:
     predictions: Predictions
     validation: Predictions | None = None
     analysis: dict[str, Any] = dataclasses.field(default_factory=dict)
+    averaged: "Averaged | None" = None
     mistakes: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,12 +99,14 @@ class Evaluation:
             dataclasses.replace(self.predictions, metadata=metadata).save(folder / PREDICTIONS)
             if self.validation is not None:
                 self.validation.save(folder / VALIDATION_PREDICTIONS)
+            if self.averaged is not None:
+                self.averaged.write(folder)
             write_analysis(folder, self.analysis)
             with tempfile.TemporaryDirectory() as pictures:  # the page embeds them
                 draw_sections(self.analysis, Path(pictures))
                 write_text(folder / PAGE, self.document().to_html(pictures))
             write_json(folder / EVALUATION, self.to_dict())
 
-        write_whole(place, write, last=EVALUATION, optional=(VALIDATION_PREDICTIONS,))
+        write_whole(place, write, last=EVALUATION, optional=(VALIDATION_PREDICTIONS, *AVERAGED_FILES))
         if self.mistakes is not None:
             write_text(place / SHEET, self.mistakes)

@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 
 import hf_cxr
+from hf_cxr.augmentation import Augmentation
 from hf_cxr.config import RunArguments
 from hf_cxr.data import label_matrix, near_shared_patients
 from hf_cxr.evaluation.calibration import Calibration
@@ -78,6 +79,7 @@ def describe_method(
             "name": args.sampling.sampler,
             "options": resolved_options(args.sampling.sampler, **args.sampling.sampler_kwargs),
         },
+        "augmentation": Augmentation.of(args.model).to_dict(),
         "stages": dataclasses.asdict(args.stages),
         **describe_recipe(args, trainer),
         "selection": claims.selection(trainer.args, trainer.state),

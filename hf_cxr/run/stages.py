@@ -21,7 +21,7 @@ from hf_cxr.config import RunArguments
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.hub import push_run as push  # the last stage
-from hf_cxr.models.build import check_model, describe_initial_weights
+from hf_cxr.models.build import check_model, describe_initial_weights, describe_positions
 from hf_cxr.models.head import fold_into_head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
@@ -109,6 +109,8 @@ def train(run_dir: Path, args: RunArguments, data: RunData, checkpoint: Path | N
     draws_N = draw_training_images(args, data.splits["train"])
     loss, head_bias_C = build_training_loss(args, data.splits["train"], draws_N, data.label_names)
     weights = describe_initial_weights(args.model)  # now: a local folder can be gone after training
+    if positions := describe_positions(args.model):
+        weights["initial_weights"] += f"; {positions}"
     model = build_first_model(args, data, loss, head_bias_C)
     trainer = build_trainer(args, data, model, image_processor_for(args.model), loss, draws_N)
     with image_errors_explained():

@@ -17,6 +17,7 @@ from transformers import EvalPrediction, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
+from hf_cxr.augmentation import Augmentation
 from hf_cxr.config import CXRTrainingArguments, RunArguments
 from hf_cxr.data import DecodedImages, Source, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.held import held
@@ -158,12 +159,7 @@ def build_trainer(
     """The Trainer with the run's loss, sampler, pixels, optimizer and validation metrics."""
     training, splits = without_hub(args.training), data.splits
     seed = training.seed if training.data_seed is None else training.data_seed
-    pixels = PixelProcessor(
-        processor,
-        horizontal_flip=args.model.horizontal_flip,
-        rotation_degrees=args.model.rotation_degrees,
-        seed=seed,
-    )
+    pixels = PixelProcessor(processor, seed=seed, **vars(Augmentation.of(args.model)))
     images, validation = open_images(args, pixels, data, seed)
     start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
     callbacks = [] if start is None else [DeferredReweighting(loss, start)]

@@ -28,7 +28,7 @@ BARS = (
         "late_names",
         "compiling",
     ),
-    ("saved_models", "phantom", "losses", "sampling", "systems", "evaluation"),
+    ("saved_models", "augmentation", "phantom", "losses", "sampling", "systems", "evaluation"),
     ("data",),
     ("arguments",),  # built from what each dataset says of its options
     ("config",),
