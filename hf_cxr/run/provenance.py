@@ -89,8 +89,16 @@ def describe_method(
         },
         "augmentation": Augmentation.of(args.model).to_dict(),
         "stages": dataclasses.asdict(args.stages),
+        **describe_recipe(args, trainer),
         "selection": claims.selection(trainer.args, trainer.state),
     }
+
+
+def describe_recipe(args: RunArguments, trainer: CXRTrainer) -> dict[str, Any]:
+    """The learning rates that differ between layers, and mixup, as far as the run has them; see docs/recipe.md."""
+    rates = {} if trainer.rates is None else dataclasses.asdict(trainer.rates)
+    recipe = rates | ({"mixup_alpha": args.sampling.mixup_alpha} if args.sampling.mixup_alpha else {})
+    return {"recipe": recipe} if recipe else {}
 
 
 def describe_calibration(calibration: Calibration | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ N = images, C = findings, D = features.
 """
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -36,6 +37,8 @@ from hf_cxr.run.data import RunData
 from hf_cxr.sampling import EpochSampler, RepeatedRows, expected_counts, expected_draws
 from hf_cxr.training.callbacks import DeferredReweighting, EarlyStopping, WeightAverage
 from hf_cxr.training.feature_oversampling import FeatureOversampling, features_of
+from hf_cxr.training.layer_rates import LayerRates
+from hf_cxr.training.mixup import Mixup
 from hf_cxr.training.trainer import CXRTrainer
 
 logger = logging.getLogger(__name__)
@@ -188,15 +191,20 @@ def build_trainer(
     training, splits = without_hub(args.training), data.splits
     seed = training.seed if training.data_seed is None else training.data_seed
     pixels = PixelProcessor(processor, seed=seed, **vars(Augmentation.of(args.model)))
-    train = open_images(args, pixels, splits["train"], data.left_out.get("train", ()), seed)
+    images = open_images(args, pixels, splits["train"], data.left_out.get("train", ()), seed)
     validation = open_measured_images(training, pixels, splits["validation"])
     start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
     callbacks = [] if start is None else [DeferredReweighting(loss, start)]
     if training.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(training.early_stopping_patience, training.early_stopping_threshold or 0.0))
-    sampler = None
+    sampler, train = None, images
     if not is_streamed(splits["train"]):
         sampler = EpochSampler(draws_N, batch_size=training.images_per_step, seed=seed)
+        train = RepeatedRows(images)
+    mixup = None
+    if args.sampling.mixup_alpha:
+        mixup = Mixup(draws_N, alpha=args.sampling.mixup_alpha, seed=seed)
+        sampler, train = mixup.sampler(sampler), mixup.dataset(train)
     return CXRTrainer(
         model=model,
         args=training,
@@ -205,9 +213,11 @@ def build_trainer(
         sampler=sampler,
         decay_all_parameters=training.optimizer == "adam",
         average=None if decay is None else WeightAverage(decay),
-        interpolation=build_interpolation(args, model, pixels, train, label_matrix(splits["train"]), seed),
+        interpolation=build_interpolation(args, model, pixels, images, label_matrix(splits["train"]), seed),
+        rates=layer_rates(training),
+        mixup=mixup,
         callbacks=[*callbacks, *further],
-        train_dataset=train if sampler is None else RepeatedRows(train),
+        train_dataset=train,
         eval_dataset=validation,
         processing_class=processor,
         compute_metrics=validation_metrics(data.label_names),
@@ -226,6 +236,13 @@ def optimizer_of(training: CXRTrainingArguments) -> tuple[type[torch.optim.Optim
             "fused": training.device.type in FUSED_OPTIMIZER,
         },
     )
+
+
+def layer_rates(training: CXRTrainingArguments) -> LayerRates | None:
+    """How the learning rates of layers and head differ; None if they do not."""
+    names = [field.name for field in dataclasses.fields(LayerRates)]
+    rates = LayerRates(**{name: getattr(training, name) for name in names})
+    return None if rates == LayerRates() else rates
 
 
 def open_images(

@@ -80,6 +80,30 @@ def test_reference_comparison_has_the_references_six_rows(tmp_path):
     assert {loss.head_bias for loss in losses} == {"no_information"}
 
 
+LEVERS = (
+    "layer_decay", "head_learning_rate", "freeze_backbone_epochs", "mixup_alpha", "label_smoothing_factor",
+    "ema_decay", "random_resized_crop", "brightness", "contrast", "erasing",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["nih_swin_base_strong.yaml", "nih_convnextv2_base_512.yaml"])
+def test_strong_recipes_have_every_lever_and_are_marked_as_not_run(name):
+    values = parse_arguments([str(CONFIGS / name), "--nih_root", "/data"]).to_dict()
+    defaults = parse_arguments([str(CONFIGS / "nih_swin_base.yaml"), "--nih_root", "/data"]).to_dict()
+    assert [lever for lever in LEVERS if values[lever] == defaults[lever]] == []
+    assert "\n# Reached: not run yet." in (CONFIGS / name).read_text()
+    assert values["images_per_step"] == values["per_device_train_batch_size"]
+
+
+def test_recipe_comparison_has_a_row_for_each_lever_and_one_for_all():
+    methods = load_plan(CONFIGS / "compare_recipe.yaml").methods
+    together = methods["All together"]
+    assert set(together) == set(LEVERS)
+    alone = [values for name, values in methods.items() if name not in ("Plain", "All together")]
+    assert {key for values in alone for key in values} >= set(LEVERS)
+    assert all(together[key] == values[key] for values in alone for key in values if key in together)
+
+
 @pytest.mark.parametrize("path", sorted((CONFIGS / "accelerate").glob("*.yaml")), ids=lambda path: path.name)
 def test_accelerate_reads_its_config(path):
     config = load_config_from_file(str(path))
