@@ -88,7 +88,7 @@ def own_parser() -> OneLineParser:
         metavar="N",
         help="of a SwinV2 whose file does not say them: the window of each stage in pre-training, 0 for the same",
     )
-    for name in ("mean", "std"):
-        words = "of the three channels in the training of the weights, for grey levels from 0 to 1 (ImageNet's)"
-        parser.add_argument(f"--{name}", type=float, nargs=3, metavar="X", help=words)
+    words = "of the three channels in the training of the weights, for grey levels from 0 to 1 (ImageNet's)"
+    parser.add_argument("--mean", type=float, nargs=3, metavar="X", help=f"the mean {words}")
+    parser.add_argument("--std", type=float, nargs=3, metavar="X", help=f"the standard deviation {words}")
     return parser
