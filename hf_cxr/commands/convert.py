@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = parser.parse_args(argv)
     origin = {name: answer(parser, own, name) for name in QUESTIONS} | {"note": own.note}
     check_output_folder(own.out, inputs=[own.file])
-    from hf_cxr.conversion.folder import convert_file, left_out_words, size_words, write_folder
+    from hf_cxr.conversion.folder import convert_file, differences, size_words, write_folder
     from hf_cxr.conversion.swin import Sizes
     from hf_cxr.run.result_folder import check_ensemble_place, held, write_whole
     from hf_cxr.saved_models import CONFIG
@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         converted = convert_file(own.file, origin, key=own.key, sizes=sizes)
         write_whole(place, lambda folder: write_folder(converted, folder, mean=own.mean, std=own.std), last=CONFIG)
     print(f"{own.out}: {size_words(converted.config)}")
-    for words in left_out_words(converted):
-        print(f"left out: {words}")
+    for words in differences(converted):
+        print(words)
     print(f"train from it with: --model_name_or_path {own.out} --image_size {converted.config.image_size}")
     return 0
 
