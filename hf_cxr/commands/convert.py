@@ -1,9 +1,10 @@
 """`hf-cxr convert FILE --out DIR --source TEXT --licence TEXT --saw_test_images yes|no|unknown`: weights in the layout
 of the official Swin Transformer, of timm, SimMIM, Ark or PEAC, made into a model folder for training.
 
-FILE is a .pth, .pth.tar, .bin or .safetensors of a Swin or SwinV2. Nothing in it is executed. A file with a student
-and a teacher needs --key. Classifiers, decoders and mask tokens are left out by name, and the command prints them; a
-weight that is left over or missing is refused by name. Then: hf-cxr train --model_name_or_path DIR.
+FILE is a .pth, .pth.tar, .bin or .safetensors of a Swin or SwinV2, or of torchvision's ResNet or DenseNet (which
+becomes the system dnet). Nothing in it is executed. A file with a student and a teacher needs --key. Classifiers,
+decoders and mask tokens are left out by name, and the command prints them; a weight that is left over or missing is
+refused by name. Then: hf-cxr train --model_name_or_path DIR.
 
 Where the weights come from, under which licence, and whether images of ChestX-ray14's official test list were in their
 training is asked for: by the flags or, in a terminal, by questions. It is written into the model and into the report
