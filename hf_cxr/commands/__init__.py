@@ -19,7 +19,7 @@ COMMANDS = {
     "prepare": "decode and resize every image once, into a folder that training reads",
     "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
     "split": "re-split the images by patient into a file; check splits for patients and images in common",
-    "convert": "weights of other programs (Swin, SwinV2: official, timm, SimMIM, Ark) to a folder to train from",
+    "convert": "weights of other programs (official Swin, timm, SimMIM, Ark, ...) to a folder to train from",
     "pretrain": "pre-train a Swin on training images without labels (SimMIM); train starts from its folder",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "calibrate": "fit the calibration of a run again, then measure and report it; or copy it for other prevalences",

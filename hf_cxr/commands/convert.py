@@ -1,9 +1,10 @@
 """`hf-cxr convert FILE --out DIR --source TEXT --licence TEXT --saw_test_images yes|no|unknown`: weights in the layout
 of the official Swin Transformer, of timm, SimMIM, Ark or PEAC, made into a model folder for training.
 
-FILE is a .pth, .pth.tar, .bin or .safetensors of a Swin or SwinV2. Nothing in it is executed. A file with a student
-and a teacher needs --key. Classifiers, decoders and mask tokens are left out by name, and the command prints them; a
-weight that is left over or missing is refused by name. Then: hf-cxr train --model_name_or_path DIR.
+FILE is a .pth, .pth.tar, .bin or .safetensors of a Swin or SwinV2, or of torchvision's ResNet or DenseNet (which
+becomes the system dnet). Nothing in it is executed. A file with a student and a teacher needs --key. Classifiers,
+decoders and mask tokens are left out by name, and the command prints them; a weight that is left over or missing is
+refused by name. Then: hf-cxr train --model_name_or_path DIR.
 
 Where the weights come from, under which licence, and whether images of ChestX-ray14's official test list were in their
 training is asked for: by the flags or, in a terminal, by questions. It is written into the model and into the report
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = parser.parse_args(argv)
     origin = {name: answer(parser, own, name) for name in QUESTIONS} | {"note": own.note}
     check_output_folder(own.out, inputs=[own.file])
-    from hf_cxr.conversion.folder import convert_file, left_out_words, size_words, write_folder
+    from hf_cxr.conversion.folder import convert_file, differences, size_words, write_folder
     from hf_cxr.conversion.swin import Sizes
     from hf_cxr.run.result_folder import check_ensemble_place, held, write_whole
     from hf_cxr.saved_models import CONFIG
@@ -46,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         converted = convert_file(own.file, origin, key=own.key, sizes=sizes)
         write_whole(place, lambda folder: write_folder(converted, folder, mean=own.mean, std=own.std), last=CONFIG)
     print(f"{own.out}: {size_words(converted.config)}")
-    for words in left_out_words(converted):
-        print(f"left out: {words}")
+    for words in differences(converted):
+        print(words)
     print(f"train from it with: --model_name_or_path {own.out} --image_size {converted.config.image_size}")
     return 0
 
@@ -88,7 +89,7 @@ def own_parser() -> OneLineParser:
         metavar="N",
         help="of a SwinV2 whose file does not say them: the window of each stage in pre-training, 0 for the same",
     )
-    for name in ("mean", "std"):
-        words = "of the three channels in the training of the weights, for grey levels from 0 to 1 (ImageNet's)"
-        parser.add_argument(f"--{name}", type=float, nargs=3, metavar="X", help=words)
+    words = "of the three channels in the training of the weights, for grey levels from 0 to 1 (ImageNet's)"
+    parser.add_argument("--mean", type=float, nargs=3, metavar="X", help=f"the mean {words}")
+    parser.add_argument("--std", type=float, nargs=3, metavar="X", help=f"the standard deviation {words}")
     return parser

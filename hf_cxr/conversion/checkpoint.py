@@ -17,8 +17,12 @@ import torch
 
 from hf_cxr.words import one_line, plural
 
-# Only a Swin has a weight of this name, in the official layout and in timm's.
-ANCHOR = "layers.0.blocks.0.attn.qkv.weight"
+# Kind of a backbone -> a weight that only it has, in the layouts that are converted.
+ANCHORS = {
+    "swin": r"layers\.0\.blocks\.0\.attn\.qkv\.weight",
+    "densenet": r"features\.denseblock1\.denselayer1\.conv\.?1\.weight",
+    "resnet": r"layer1\.0\.conv1\.weight",
+}
 TABLES = r"(.+\.)?(relative_position_index|relative_coords_table|attn_mask)"
 
 # What is left out of a backbone and what of its surroundings: pattern of the name -> what it is.
@@ -27,6 +31,7 @@ INSIDE = {
     r"head_dist\.(weight|bias)": "the distillation's classifier",
     r"omni_heads\.\d+\.(weight|bias)": "the classifiers of several data sets (Ark)",
     r"projector\.(\d+\.)?(weight|bias)": "the projection in front of the classifiers (Ark)",
+    r"(fc|classifier)\.(weight|bias)": "the classifier",
     r"mask_token": "SimMIM's mask token",
     TABLES: "tables that follow from the sizes; transformers computes them",
 }
@@ -43,6 +48,7 @@ class Backbone:
     """The weights of a backbone, with the names of the official layout.
 
     Attributes:
+        kind: a key of ``ANCHORS``.
         tensors: name in the official layout, without prefix -> tensor; the tables of ``TABLES`` are among them.
         names: the same names -> name in the file.
         key: which of the file's state_dicts was taken; "" if the file is one.
@@ -50,6 +56,7 @@ class Backbone:
         unknown: names in the file, outside the backbone, of weights that no pattern knows.
     """
 
+    kind: str
     tensors: dict[str, torch.Tensor]
     names: dict[str, str]
     key: str
@@ -58,7 +65,7 @@ class Backbone:
 
 
 def find_backbone(content: Mapping[str, Any], path: Path, key: str | None = None) -> Backbone:
-    """The Swin in what a file contains.
+    """The backbone in what a file contains.
 
     Args:
         content: from `reading.read_file`.
@@ -70,14 +77,15 @@ def find_backbone(content: Mapping[str, Any], path: Path, key: str | None = None
     """
     chosen, weights = _chosen(content, path, key)
     weights = _without("module.", weights)  # of torch's DataParallel
-    prefixes = [name.removesuffix(ANCHOR) for name in weights if name.endswith(ANCHOR)]
+    kind = _kind(weights)
+    prefixes = [name[: at.start()] for name in weights if (at := _anchor(kind, name))]
     if len(prefixes) != 1:
         raise ValueError(
             f"{path} has {len(prefixes)} backbones, {' and '.join(map(repr, prefixes))}; write the one that you want "
             "into a file of its own"
         )
     prefix = prefixes[0]
-    found = Backbone({}, {}, chosen, {}, [])
+    found = Backbone(kind, {}, {}, chosen, {}, [])
     for name, tensor in weights.items():
         inside = name.startswith(prefix)
         short = name.removeprefix(prefix) if inside else name
@@ -93,14 +101,16 @@ def find_backbone(content: Mapping[str, Any], path: Path, key: str | None = None
 
 def _chosen(content: Mapping[str, Any], path: Path, key: str | None) -> tuple[str, dict[str, torch.Tensor]]:
     """The key of the state_dict and its tensors."""
-    found = {str(name): value for name, value in content.items() if _has_anchor(value)}
-    if _has_anchor(content):
+    found = {str(name): value for name, value in content.items() if _kind(value)}
+    if _kind(content):
         found = {"": content}
     if not found:
         names = [str(name) for name in content]
         raise ValueError(
-            f"{path} contains no Swin or SwinV2 in the official layout or timm's: no weight is named {ANCHOR}; it has "
-            f"{plural(len(names), 'entry', 'entries')}: {one_line(', '.join(names[:5]))}{', ...' * (len(names) > 5)}"
+            f"{path} contains no Swin or SwinV2 in the official layout or timm's, and no ResNet or DenseNet in "
+            f"torchvision's: it has {plural(len(names), 'entry', 'entries')}, "
+            f"{one_line(', '.join(names[:5]))}{', ...' * (len(names) > 5)}, and no weight with a name such as "
+            "layers.0.blocks.0.attn.qkv.weight"
         )
     if key is not None and "" in found:
         raise ValueError(f"{path} is one set of weights and not several; leave out --key")
@@ -116,11 +126,16 @@ def _chosen(content: Mapping[str, Any], path: Path, key: str | None) -> tuple[st
     return key, weights
 
 
-def _has_anchor(value: Any) -> bool:
-    return isinstance(value, Mapping) and any(
-        isinstance(name, str) and name.endswith(ANCHOR) and isinstance(tensor, torch.Tensor)
-        for name, tensor in value.items()
-    )
+def _kind(value: Any) -> str | None:
+    """Which backbone a mapping of weights is of; None if it is nothing of the kind."""
+    if not isinstance(value, Mapping):
+        return None
+    names = [name for name, tensor in value.items() if isinstance(name, str) and isinstance(tensor, torch.Tensor)]
+    return next((kind for kind in ANCHORS if any(_anchor(kind, name) for name in names)), None)
+
+
+def _anchor(kind: str | None, name: str) -> re.Match[str] | None:
+    return kind and re.search(rf"(?<![^.]){ANCHORS[kind]}$", name)
 
 
 def _without(prefix: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -11,13 +11,22 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import PreTrainedConfig
+from transformers import AutoModelForImageClassification, PreTrainedConfig
 
 import hf_cxr
 from hf_cxr.config import ModelArguments
-from hf_cxr.conversion.checkpoint import find_backbone
+from hf_cxr.conversion.checkpoint import Backbone, find_backbone
+from hf_cxr.conversion.convolutional import (
+    densenet_config,
+    densenet_parts,
+    modern_names,
+    resnet_config,
+    resnet_parts,
+)
+from hf_cxr.conversion.parts import taken
 from hf_cxr.conversion.reading import read_file
-from hf_cxr.conversion.swin import Sizes, read_config, translate
+from hf_cxr.conversion.swin import Sizes, read_config
+from hf_cxr.conversion.swin import parts as swin_parts
 from hf_cxr.files import file_sha256, write_text
 from hf_cxr.models.architectures import checked_config
 from hf_cxr.models.build import build_model
@@ -25,10 +34,10 @@ from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import build_image_processor
 from hf_cxr.saved_models import WEIGHTS
 from hf_cxr.weights_origin import check_origin
-from hf_cxr.words import markdown, plural
+from hf_cxr.words import markdown
 
 NOTHING_GIVEN = Sizes()
-CLASSES = {"swin": "SwinModel", "swinv2": "Swinv2Model"}
+CLASSES = {"swin": "SwinModel", "swinv2": "Swinv2Model", "resnet": "ResNetModel", "dnet": "DNet"}
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,14 @@ class Converted:
         tensors: its weights in float32, under the names that they have on the Hub.
         key: which of the file's state_dicts they are; "" if the file is one.
         left_out: what a part of the file is -> the names of its weights, which were not taken.
+        started: names of weights that the file does not have and that start anew: those in front of a DenseNet.
     """
 
     config: PreTrainedConfig
     tensors: Mapping[str, torch.Tensor]
     key: str
     left_out: Mapping[str, Sequence[str]]
+    started: tuple[str, ...] = ()
 
     @property
     def origin(self) -> Mapping[str, Any]:
@@ -71,12 +82,30 @@ def convert_file(
     origin = {**origin, "kind": "converted", "file": path.name, "sha256": file_sha256(path)}
     check_origin(origin)
     backbone = find_backbone(content, path, key)
-    values = read_config(backbone, path, sizes)
-    tensors = translate(backbone, values, path)
+    values, tensors = _translated(backbone, path, sizes)
     config = checked_config(values, f"{path}")
     config.architectures = [CLASSES[config.model_type]]
     ModelRecord(version=hf_cxr.__version__, weights_origin=origin).write(config)
-    return Converted(config, tensors, backbone.key, backbone.left_out)
+    started = {}
+    if config.model_type == "dnet":
+        model = AutoModelForImageClassification.from_config(config)
+        started = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("reduction.")}
+    return Converted(config, {**tensors, **started}, backbone.key, backbone.left_out, tuple(started))
+
+
+def _translated(backbone: Backbone, path: Path, sizes: Sizes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The keys of the config, and the weights."""
+    if backbone.kind == "swin":
+        values = read_config(backbone, path, sizes)
+        return values, taken(backbone, swin_parts(values), path, values["model_type"])
+    if sizes.image_size is None:
+        raise ValueError(f"{path} is a {backbone.kind}, whose image size no file says; give --image_size, such as 224")
+    if backbone.kind == "resnet":
+        values = resnet_config(backbone, path, sizes.image_size)
+        return values, taken(backbone, resnet_parts(values), path, "ResNet")
+    backbone = modern_names(backbone)
+    values = densenet_config(backbone, path, sizes.image_size)
+    return values, taken(backbone, densenet_parts(values), path, "DenseNet")
 
 
 def write_folder(
@@ -110,14 +139,16 @@ def write_folder(
 
 def size_words(config: PreTrainedConfig) -> str:
     """The architecture in a line."""
-    window = f"window {config.window_size}, {config.image_size} pixels"
-    return f"{config.model_type}: width {config.embed_dim}, depths {list(config.depths)}, {window}"
+    window = f"window {config.window_size}, " if hasattr(config, "window_size") else ""
+    width = next(getattr(config, name) for name in ("embed_dim", "embedding_size", "width") if hasattr(config, name))
+    return f"{config.model_type}: width {width}, depths {list(config.depths)}, {window}{config.image_size} pixels"
 
 
-def left_out_words(converted: Converted) -> list[str]:
-    """What was not taken: each part with the names of its weights, the first few of many."""
-    return [
-        f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3:,} more' if len(names) > 3 else ''}"
+def differences(converted: Converted) -> list[str]:
+    """What was not taken or starts anew: each part with the names of its weights, the first few of many."""
+    started = [f"not in the file, starts anew: {', '.join(converted.started)}"] if converted.started else []
+    return started + [
+        f"left out: {what}: {', '.join(names[:3])}{f' and {len(names) - 3:,} more' if len(names) > 3 else ''}"
         for what, names in converted.left_out.items()
     ]
 
@@ -142,9 +173,9 @@ def _readme(converted: Converted) -> str:
             f"- file: {markdown(origin['file'])}, SHA-256 {origin['sha256']}"
             + (f", of which {markdown(converted.key)}" if converted.key else ""),
             "",
-            f"Left out ({plural(len(converted.left_out), 'part')}):",
+            "What was not taken, or starts anew:",
             "",
-            *[f"- {markdown(words)}" for words in left_out_words(converted)],
+            *[f"- {markdown(words)}" for words in differences(converted)],
             "",
         ]
     )

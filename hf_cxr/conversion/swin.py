@@ -9,8 +9,7 @@ What is done: the joint weight of query, key and value is split in three, SwinV2
 query and value (its key has none), and parts are renamed. All three layouts concatenate the four patches that they
 merge in the same order, so merging weights stay as they are; timm's stand in the next stage. A test compares outputs.
 
-Refused, by name: a weight that is left over, missing or of another shape, or not finite; windows that differ between
-stages; positions that are numbered otherwise.
+Refused, by name: windows that differ between stages; positions that are numbered otherwise; and what `parts` refuses.
 
 D = width of a stage, H = heads, w = side of a window.
 """
@@ -24,12 +23,12 @@ from typing import Any
 
 import torch
 
-from hf_cxr.conversion.checkpoint import TABLES, Backbone
+from hf_cxr.conversion.checkpoint import Backbone
+from hf_cxr.conversion.parts import Part, Shapes, linear, norm
 from hf_cxr.words import plural
 
 FIRST = "layers.0.blocks.0.attn"
 CPB_WIDTH = 512  # of SwinV2's network from coordinates to position biases; transformers knows no other
-MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def read_config(backbone: Backbone, path: Path, sizes: Sizes) -> dict[str, Any]:
         ValueError: a weight is missing, the shapes belong to no Swin of transformers, or a size is neither in the file
             nor given, or given otherwise than the file says.
     """
-    shapes = _Shapes(backbone, path)
+    shapes = Shapes(backbone, path)
     second = f"{FIRST}.logit_scale" in backbone.tensors
     embed_dim, channels, patch, _ = shapes.of("patch_embed.proj.weight", 4)
     if channels != 3:
@@ -85,46 +84,13 @@ def read_config(backbone: Backbone, path: Path, sizes: Sizes) -> dict[str, Any]:
     return _first_version(config, shapes, backbone, path, sizes)
 
 
-def translate(backbone: Backbone, config: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
-    """The weights in float32 under the names that transformers' Swin has on the Hub, without a classifier.
-
-    Raises:
-        ValueError: a weight is left over, missing, of another shape or not finite; each is named as in the file.
-    """
-    left, result = dict(backbone.tensors), {}
-    missing, misshapen = [], []
-    for name, shape, targets in _parts(config):
-        tensor = left.pop(name, None)
-        if tensor is None:
-            missing.append(name)
-        elif tuple(tensor.shape) != shape:
-            misshapen.append(f"{backbone.names[name]} is {tuple(tensor.shape)} and not {shape}")
-        else:
-            if not tensor.isfinite().all():
-                raise ValueError(f"{backbone.names[name]} in {path} has values that are not finite; it is damaged")
-            pieces = tensor.to(torch.float32).chunk(len(targets))
-            result |= {target: piece.contiguous() for target, piece in zip(targets, pieces, strict=True)}
-    over = [backbone.names[name] for name in left if not re.fullmatch(TABLES, name)] + backbone.unknown
-    problems = [
-        f"{plural(len(names), 'weight is', 'weights are')} {what}: {', '.join(names[:MOST_NAMED])}"
-        for what, names in (("missing", missing), ("of another shape", misshapen), ("left over", over))
-        if names
-    ]
-    if problems:
-        raise ValueError(
-            f"{path} is not a whole {config['model_type']} backbone that transformers knows: {'; '.join(problems)}; "
-            "nothing was converted"
-        )
-    return result
-
-
-def _parts(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], tuple[str, ...]]]:
-    """Every weight: its official name, its shape, and its names in transformers; three share one that is split."""
+def parts(config: dict[str, Any]) -> Iterator[Part]:
+    """Every weight of a Swin with these sizes; query, key and value share one, which is split."""
     root, embed_dim, patch = config["model_type"], config["embed_dim"], config["patch_size"]
     stem = f"{root}.embeddings"
     yield "patch_embed.proj.weight", (embed_dim, 3, patch, patch), (f"{stem}.patch_embeddings.projection.weight",)
     yield "patch_embed.proj.bias", (embed_dim,), (f"{stem}.patch_embeddings.projection.bias",)
-    yield from _norm("patch_embed.norm", embed_dim, f"{stem}.norm")
+    yield from norm("patch_embed.norm", embed_dim, f"{stem}.norm")
     if config["use_absolute_embeddings"]:
         side = config["image_size"] // patch
         yield "absolute_pos_embed", (1, side**2, embed_dim), (f"{stem}.position_embeddings",)
@@ -136,18 +102,16 @@ def _parts(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], tuple
         if stage < len(config["depths"]) - 1:
             own = f"layers.{stage}.downsample"
             joined = 2 * width if root == "swinv2" else 4 * width
-            yield from _norm(f"{own}.norm", joined, f"{root}.encoder.{own}.norm")
+            yield from norm(f"{own}.norm", joined, f"{root}.encoder.{own}.norm")
             yield f"{own}.reduction.weight", (2 * width, 4 * width), (f"{root}.encoder.{own}.reduction.weight",)
-    yield from _norm("norm", embed_dim * 2 ** (len(config["depths"]) - 1), f"{root}.layernorm")
+    yield from norm("norm", embed_dim * 2 ** (len(config["depths"]) - 1), f"{root}.layernorm")
 
 
-def _block(
-    config: dict[str, Any], own: str, width: int, heads: int, target: str
-) -> Iterator[tuple[str, tuple[int, ...], tuple[str, ...]]]:
+def _block(config: dict[str, Any], own: str, width: int, heads: int, target: str) -> Iterator[Part]:
     attention = f"{target}.attention.self"
     three = tuple(f"{attention}.{name}" for name in ("query", "key", "value"))
-    yield from _norm(f"{own}.norm1", width, f"{target}.layernorm_before")
-    yield from _norm(f"{own}.norm2", width, f"{target}.layernorm_after")
+    yield from norm(f"{own}.norm1", width, f"{target}.layernorm_before")
+    yield from norm(f"{own}.norm2", width, f"{target}.layernorm_after")
     yield f"{own}.attn.qkv.weight", (3 * width, width), tuple(f"{name}.weight" for name in three)
     if config["model_type"] == "swinv2":
         yield f"{own}.attn.logit_scale", (heads, 1, 1), (f"{attention}.logit_scale",)
@@ -162,34 +126,9 @@ def _block(
         if config["qkv_bias"]:
             yield f"{own}.attn.qkv.bias", (3 * width,), tuple(f"{name}.bias" for name in three)
     hidden = int(config["mlp_ratio"] * width)
-    yield from _linear(f"{own}.attn.proj", (width, width), f"{target}.attention.output.dense")
-    yield from _linear(f"{own}.mlp.fc1", (hidden, width), f"{target}.intermediate.dense")
-    yield from _linear(f"{own}.mlp.fc2", (width, hidden), f"{target}.output.dense")
-
-
-def _norm(own: str, width: int, target: str) -> Iterator[tuple[str, tuple[int, ...], tuple[str, ...]]]:
-    for name in ("weight", "bias"):
-        yield f"{own}.{name}", (width,), (f"{target}.{name}",)
-
-
-def _linear(own: str, shape: tuple[int, int], target: str) -> Iterator[tuple[str, tuple[int, ...], tuple[str, ...]]]:
-    yield f"{own}.weight", shape, (f"{target}.weight",)
-    yield f"{own}.bias", shape[:1], (f"{target}.bias",)
-
-
-@dataclass(frozen=True)
-class _Shapes:
-    """The shapes of a backbone's weights; one that is missing is named."""
-
-    backbone: Backbone
-    path: Path
-
-    def of(self, name: str, dimensions: int) -> tuple[int, ...]:
-        tensor = self.backbone.tensors.get(name)
-        if tensor is None or tensor.ndim != dimensions:
-            what = "has no weight" if tensor is None else f"has a weight of shape {tuple(tensor.shape)} named"
-            raise ValueError(f"{self.path} {what} {name}, which every Swin of this kind has; nothing was converted")
-        return tuple(tensor.shape)
+    yield from linear(f"{own}.attn.proj", (width, width), f"{target}.attention.output.dense")
+    yield from linear(f"{own}.mlp.fc1", (hidden, width), f"{target}.intermediate.dense")
+    yield from linear(f"{own}.mlp.fc2", (width, hidden), f"{target}.output.dense")
 
 
 def _depths(backbone: Backbone, path: Path) -> list[int]:
@@ -206,7 +145,7 @@ BLOCK = r"layers\.(\d{1,3})\.blocks\.(\d{1,4})\."
 
 
 def _first_version(
-    config: dict[str, Any], shapes: _Shapes, backbone: Backbone, path: Path, sizes: Sizes
+    config: dict[str, Any], shapes: Shapes, backbone: Backbone, path: Path, sizes: Sizes
 ) -> dict[str, Any]:
     windows = []
     for stage in _up(config["depths"]):

@@ -128,26 +128,33 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
     name = args.model_name_or_path
     if name is None:
         return {"initial_weights": "random", "base_model": None}
+    record = initial_record(args) or ModelRecord()
+    origin = {} if record.weights_origin is None else {"weights_origin": dict(record.weights_origin)}
     folder = Path(name).expanduser()
-    local = folder.exists()
-    config = folder / CONFIG if local else try_to_load_from_cache(name, CONFIG, revision=args.model_revision)
-    known = isinstance(config, str | Path) and Path(config).is_file()
-    record = (ModelRecord.of(read_config(Path(config).parent)) if known else None) or ModelRecord()
-    origin = {"weights_origin": dict(record.weights_origin)} if record.weights_origin else {}
-    if not local:
+    if not folder.exists():
         return {"initial_weights": name, "base_model": name, **origin}
     place = folder.resolve()
-    words = f"local folder {place.name}"
-    if place.name.startswith("checkpoint-"):
-        words = f"{words} of {place.parent.name}"
-    pretrained = origin.get("weights_origin", {}).get("kind") == "pretrained"
+    words = f"{place.name} of {place.parent.name}" if place.name.startswith("checkpoint-") else place.name
+    pretrained = (record.weights_origin or {}).get("kind") == "pretrained"
     if record.split is not None and pretrained:
         words = f"{words}, pre-trained without labels on the training images of the split {record.split}"
     elif record.split is not None:  # of this package
         words = f"{words}, trained on the split {record.split}"
     elif origin:
-        words = f"{words}: {record.weights_origin.get('source')}"
-    return {"initial_weights": words, "base_model": None, **origin}
+        words = f"{words}, from {record.weights_origin.get('source')}"
+    return {"initial_weights": f"local folder {words}", "base_model": None, **origin}
+
+
+def initial_record(args: ModelArguments) -> ModelRecord | None:
+    """The record of the model that the initial weights come from; None without one. A Hub id's is in the cache."""
+    name = args.model_name_or_path
+    if name is None:
+        return None
+    config = Path(name).expanduser() / CONFIG
+    if not config.parent.exists():
+        cached = try_to_load_from_cache(name, CONFIG, revision=args.model_revision)
+        config = Path(cached) if isinstance(cached, str) else config
+    return ModelRecord.of(read_config(config.parent)) if config.is_file() else None
 
 
 def describe_positions(args: ModelArguments) -> str | None:

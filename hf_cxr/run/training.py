@@ -28,7 +28,7 @@ from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.models.attention import use_attention
 from hf_cxr.models.batch_norm import check_batch_norm
-from hf_cxr.models.build import build_model, check_model
+from hf_cxr.models.build import build_model, check_model, initial_record
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import PixelProcessor
@@ -96,8 +96,8 @@ def build_first_model(
     """
     set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
     model = build_model(args.model, data.label_names, head_bias_C, keep_head=not args.stages.reinitialize_head)
-    before = ModelRecord.of(model.config)
     check_first_stage(args, model, data.source)
+    before = initial_record(args.model)
     attention = use_attention(
         model,
         args.model.attention,
