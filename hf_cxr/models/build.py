@@ -117,9 +117,6 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
     record = ModelRecord.of(read_json(folder / CONFIG)) if (folder / CONFIG).is_file() else None
     if record is None or record.split is None:  # not a model of this package
         return {"initial_weights": f"local folder {words}", "base_model": None}
-    if (record.weights_origin or {}).get("kind") == "pretrained":
-        words = f"local folder {words}, pre-trained without labels on the training images of the split {record.split}"
-        return {"initial_weights": words, "base_model": None}
     return {"initial_weights": f"local folder {words}, trained on the split {record.split}", "base_model": None}
 
 

@@ -17,7 +17,7 @@ from transformers import EvalPrediction, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
-from hf_cxr.config import CXRTrainingArguments, PretrainArguments, RunArguments
+from hf_cxr.config import CXRTrainingArguments, ModelArguments, PretrainArguments, RunArguments
 from hf_cxr.data import DecodedImages, Source, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.held import held
 from hf_cxr.evaluation import headline_metrics
@@ -158,12 +158,7 @@ def build_trainer(
     """The Trainer with the run's loss, sampler, pixels, optimizer and validation metrics."""
     training, splits = without_hub(args.training), data.splits
     seed = training.seed if training.data_seed is None else training.data_seed
-    pixels = PixelProcessor(
-        processor,
-        horizontal_flip=args.model.horizontal_flip,
-        rotation_degrees=args.model.rotation_degrees,
-        seed=seed,
-    )
+    pixels = build_pixels(args.model, processor, seed)
     train = open_images(args, pixels, splits["train"], data.left_out.get("train", ()), seed)
     validation = open_measured_images(training, pixels, splits["validation"])
     start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
@@ -188,6 +183,13 @@ def build_trainer(
         processing_class=processor,
         compute_metrics=validation_metrics(data.label_names),
         optimizer_cls_and_kwargs=optimizer_of(training),
+    )
+
+
+def build_pixels(args: ModelArguments, processor: BaseImageProcessor, seed: int) -> PixelProcessor:
+    """The preprocessing of a model, and how its training images are varied."""
+    return PixelProcessor(
+        processor, horizontal_flip=args.horizontal_flip, rotation_degrees=args.rotation_degrees, seed=seed
     )
 
 
