@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_cxr.arguments.components import architecture_options
 from hf_cxr.arguments.data import DataArguments
-from hf_cxr.arguments.masking import MaskingArguments
+from hf_cxr.arguments.masking import DEFAULTS, MaskingArguments
 from hf_cxr.arguments.model import ModelArguments
 from hf_cxr.arguments.run import NOT_SAVED
 from hf_cxr.arguments.training import CXRTrainingArguments
@@ -15,12 +15,15 @@ from hf_cxr.options import filled
 
 PARTS = (DataArguments, ModelArguments, MaskingArguments, CXRTrainingArguments)
 
-# Keys of a run that pre-training cannot honour: the only value that they may have, and why.
+# Keys of a run that pre-training cannot honour, and why: they must keep their default.
 UNUSED = {
-    "shuffle_labels": (False, "no label is looked at"),
-    "label_smoothing_factor": (0.0, "no label is looked at"),
-    "metric_for_best_model": ("loss", "the reconstruction loss is all that is measured"),
-    "push_to_hub": (False, "a model is pushed when it was fine-tuned and measured"),
+    "shuffle_labels": "no label is looked at",
+    "label_smoothing_factor": "no label is looked at",
+    "metric_for_best_model": "the reconstruction loss is all that is measured",
+    "push_to_hub": "a model is pushed when it was fine-tuned and measured",
+    "layer_decay": "it is for fine-tuning",
+    "head_learning_rate": "there is no classifier",
+    "freeze_backbone_epochs": "it is for fine-tuning",
 }
 
 
@@ -34,10 +37,12 @@ class PretrainArguments:
     training: CXRTrainingArguments
 
     def __post_init__(self):
-        for key, (value, why) in UNUSED.items():
-            given = getattr(self.data, key, getattr(self.training, key, value))
-            if given != value:
-                raise ValueError(f"{key} must be {str(value).lower()} in pre-training: {why}")
+        for part in (self.data, self.model, self.training):
+            for item in dataclasses.fields(part):
+                default = DEFAULTS.get(item.name, item.default)
+                if item.name in UNUSED and getattr(part, item.name) != default:
+                    words = "be left out" if default is None else f"be {str(default).lower()}"
+                    raise ValueError(f"{item.name} must {words} in pre-training: {UNUSED[item.name]}")
         evaluates = str(getattr(self.training.eval_strategy, "value", self.training.eval_strategy)) != "no"
         if evaluates and not self.masking.held_out_share:
             raise ValueError(

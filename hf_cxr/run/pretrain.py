@@ -39,6 +39,7 @@ from hf_cxr.run.preflight import image_errors_explained
 from hf_cxr.run.pretraining_data import PretrainData, open_training_images
 from hf_cxr.run.provenance import describe_environment, describe_training
 from hf_cxr.run.training import (
+    build_pixels,
     check_first_stage,
     open_images,
     open_measured_images,
@@ -70,7 +71,7 @@ def pretrain(args: PretrainArguments) -> dict[str, Any] | None:
     values = None
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
         masks = build_masks(args, check_masked_model(args.model))
-        pixels = build_pixels(args)
+        pixels = build_pixels(args.model, image_processor_for(args.model), masks.seed)
         trained = on_main_process(state, lambda: files.is_done(run_dir, "train"))
         before = files.trained_folder(run_dir) if trained else checkpoint
         data = open_training_images(args, run_dir, before, pixels, trained=trained)
@@ -134,17 +135,6 @@ def build_masks(args: PretrainArguments, patch_size: int) -> PatchMasks:
     return PatchMasks(args.model.image_size, patch_size, masking.mask_patch_size, masking.mask_ratio, seed)
 
 
-def build_pixels(args: PretrainArguments) -> PixelProcessor:
-    """The preprocessing and augmentation of a pre-training."""
-    training = args.training
-    return PixelProcessor(
-        image_processor_for(args.model),
-        horizontal_flip=args.model.horizontal_flip,
-        rotation_degrees=args.model.rotation_degrees,
-        seed=training.seed if training.data_seed is None else training.data_seed,
-    )
-
-
 def build_first_model(args: PretrainArguments, data: PretrainData) -> SwinForMaskedImageModeling:
     """The network before its first step: its record says which images it will see, and which it will not.
 
@@ -184,13 +174,17 @@ def weights_origin(args: PretrainArguments, data: PretrainData, before: ModelRec
     Args:
         before: the record of the weights that pre-training starts from.
     """
-    name, saw = args.model.model_name_or_path, "no"
+    name = args.model.model_name_or_path
     note = "images of validation and test were not opened"
+    # In splits of one's own, the images that are trained on may be of a dataset's official test list.
+    saw = "unknown" if data.source.split_origin["split_file"] else "no"
     if args.masking.never_tested:
         note = "the data have no test set, and it was stated that no model will be tested on these images"
     if name is not None:
-        known = (before.weights_origin or {}).get("saw_test_images", "no") if before and before.split else "unknown"
-        saw, note = known, f"{note}; it started from other weights, see the report of the pre-training"
+        earlier = before.weights_origin if before is not None else None
+        known = earlier["saw_test_images"] if earlier else "no" if before is not None and before.split else "unknown"
+        saw = saw if known == "no" else known
+        note = f"{note}; training started from other weights, see the report of the pre-training"
     return {
         "kind": "pretrained",
         "source": f"SimMIM on {len(data.train):,} training images of {data.source.name}, no labels",
@@ -204,7 +198,8 @@ def build_trainer(
     args: PretrainArguments, data: PretrainData, model: SwinForMaskedImageModeling, masks: PatchMasks
 ) -> MaskedImageTrainer:
     """The Trainer with the images, their masks and the optimizer."""
-    training, pixels = without_hub(args.training), build_pixels(args)
+    training, processor = without_hub(args.training), image_processor_for(args.model)
+    pixels = build_pixels(args.model, processor, masks.seed)
     left_out = data.left_out.get("train", ())
     train_images = open_images(args, pixels, data.train, left_out, masks.seed)
     sampler = None
@@ -221,7 +216,7 @@ def build_trainer(
         decay_all_parameters=training.optimizer == "adam",
         train_dataset=train_images if sampler is None else RepeatedRows(train_images),
         eval_dataset=None if held_out is None else open_measured_images(training, pixels, held_out),
-        processing_class=image_processor_for(args.model),
+        processing_class=processor,
         optimizer_cls_and_kwargs=optimizer_of(training),
     )
 

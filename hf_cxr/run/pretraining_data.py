@@ -96,7 +96,7 @@ def load_training_images(args: PretrainArguments) -> Source:
         nothing_N1 = np.zeros((len(train), 1), np.float32)
         chosen_N = patient_split(nothing_N1, train["patient_id"][:], fraction=share, seed=args.training.seed)
         splits = {"train": train.select(np.flatnonzero(~chosen_N)), HELD_OUT: train.select(np.flatnonzero(chosen_N))}
-    there = {name: _there(split, args, source) for name, split in splits.items()}
+    there = {name: _there(name, split, args, source) for name, split in splits.items()}
     missing = {name: len(splits[name]) - len(there[name]) for name in splits}
     return dataclasses.replace(
         source,
@@ -122,13 +122,14 @@ def _check_tested(source: Source, *, never_tested: bool) -> None:
         )
 
 
-def _there(split: datasets.Dataset, args: PretrainArguments, source: Source) -> datasets.Dataset:
+def _there(name: str, split: datasets.Dataset, args: PretrainArguments, source: Source) -> datasets.Dataset:
     """The rows whose image is there; the rest is refused, left out, or kept to be left out as unreadable."""
     absent = _absent_rows(split)
     if not absent:
         return split
     if args.data.missing_images == "skip":
-        logger.warning("%s lacks %s of the training patients, skipped", source.place, plural(len(absent), "image"))
+        words = plural(len(absent), "image"), name.replace("_", "-")
+        logger.warning("%s lacks %s of the %s set, skipped", source.place, *words)
         return split.select([row for row in range(len(split)) if row not in absent])
     if args.data.unreadable_images == "skip":
         return split

@@ -19,7 +19,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
 from hf_cxr.augmentation import Augmentation
-from hf_cxr.config import CXRTrainingArguments, PretrainArguments, RunArguments
+from hf_cxr.config import CXRTrainingArguments, ModelArguments, PretrainArguments, RunArguments
 from hf_cxr.data import DecodedImages, Source, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.held import held
 from hf_cxr.evaluation import headline_metrics
@@ -190,7 +190,7 @@ def build_trainer(
     """The Trainer with the run's loss, sampler, pixels, optimizer and validation metrics; and further callbacks."""
     training, splits = without_hub(args.training), data.splits
     seed = training.seed if training.data_seed is None else training.data_seed
-    pixels = PixelProcessor(processor, seed=seed, **vars(Augmentation.of(args.model)))
+    pixels = build_pixels(args.model, processor, seed)
     images = open_images(args, pixels, splits["train"], data.left_out.get("train", ()), seed)
     validation = open_measured_images(training, pixels, splits["validation"])
     start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
@@ -223,6 +223,11 @@ def build_trainer(
         compute_metrics=validation_metrics(data.label_names),
         optimizer_cls_and_kwargs=optimizer_of(training),
     )
+
+
+def build_pixels(args: ModelArguments, processor: BaseImageProcessor, seed: int) -> PixelProcessor:
+    """Preprocessing and augmentation of batches."""
+    return PixelProcessor(processor, seed=seed, **vars(Augmentation.of(args)))
 
 
 def optimizer_of(training: CXRTrainingArguments) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
