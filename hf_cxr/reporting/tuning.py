@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.files import write_text
@@ -116,7 +117,7 @@ def tuning_document(results: TuningResults, drawn: Mapping[str, Any] = {}) -> Do
         if best is None
         else (
             f"trial {best.number:04d}, validation {title} {number(best.figures[results.by])}: "
-            + ", ".join(f"{key} {value}" for key, value in best.point.items())
+            + ", ".join(f"{key} {_written(value)}" for key, value in best.point.items())
         )
     )
     blocks = [
@@ -185,6 +186,10 @@ def by_setting(results: TuningResults) -> Drawing:
                       color=color, markersize=size)  # fmt: skip
         if "logarithmic" in words:
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.margins(x=0.15)
+        if "whole numbers" in words:
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         plots.panel_title(axis, key)
         plots.frame(axis)
     figure.supylabel(f"validation {METRICS[results.by].macro_title}")

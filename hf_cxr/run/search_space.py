@@ -193,9 +193,8 @@ def _dimension(key: str, written: Any, where: str) -> Range | Choices:
             nearest = difflib.get_close_matches(str(name), RANGE, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(RANGE)}"
             raise ValueError(f"unknown key {name} for {key} in the {where}; {hint}")
-    low, high, step = (
-        _number(written.get(name), f"{name} of {key} in the {where}") for name in ("low", "high", "step")
-    )
+    numbers = [_number(written.get(name), f"{name} of {key} in the {where}") for name in ("low", "high", "step")]
+    low, high, step = numbers
     log = _switch(f"log of {key}", written.get("log", False), where)
     kind = written.get("type")
     if kind not in (None, "int", "float"):
@@ -240,8 +239,8 @@ def _switch(key: str, value: Any, where: str | Path) -> bool:
 def _metric(value: Any, path: Path) -> str:
     if "test" in str(value).lower():
         raise ValueError(
-            f"by in {path} is {value}: a search reads validation alone, and never the test set; write the metric, such "
-            "as auc"
+            f"by in {path} is {value}: a search reads validation alone, and never the test set; write the metric, "
+            "such as auc"
         )
     try:
         return metric_key(value)

@@ -12,8 +12,8 @@ differ in their settings alone.
 The search is the same whether it was stopped or not: the sampler of each trial is seeded with the number of those that
 are done, and a trial that was stopped is done again, from its checkpoint.
 
-Refused, before anything is trained: what `search_space` refuses; values that no run takes; a folder that holds a search
-with other settings; a machine without Optuna.
+Refused, before anything is trained: what `search_space` refuses; values that no run takes; a folder that holds a
+search with other settings; a machine without Optuna.
 """
 
 import dataclasses
@@ -80,7 +80,7 @@ def tune(search: Search, out: Path) -> TuningResults:
     check_optuna()
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # failed trials are reported here, in a line each
     for point in search.extremes():
         check_point(search, point)
     search = pinned_search(search)
@@ -104,8 +104,8 @@ def tune(search: Search, out: Path) -> TuningResults:
                     pruner=_pruner(search),
                     catch=FAILURES,
                 )
-            except ValueError as error:  # of a study that has no finished trial yet, and so no best one
-                if "No trials are completed" not in str(error):
+            except ValueError:  # of a study without a finished trial, which has no best one
+                if any(one.state.name == "COMPLETE" for one in study.get_trials(deepcopy=False)):
                     raise
             _log_trial(study.get_trials(deepcopy=False)[-1], search, number)
         results = read_results(search, out, study)
@@ -273,10 +273,10 @@ def best_config(search: Search, results: TuningResults) -> str:
     values = search.values({key: search.space[key].of_name(value) for key, value in best.point.items()})
     title = METRICS[search.by].macro_title
     return (
-        f"# The best of {plural(len(results.trials), 'trial')} of `hf-cxr tune`, search {results.name}, trial "
+        f"# The best of {plural(len(results.finished), 'trial')} of `hf-cxr tune`, search {results.name}, trial "
         f"{best.number:04d}: validation {title} {best.figures[search.by]:.4f}.\n"
-        "# That figure is optimistic: it is the highest of several on the same validation images. No test image was "
-        "seen.\n"
+        "# That figure is optimistic: it is the best of several on the same validation images. No test image was "
+        "opened.\n"
         f"# Trained with seed {search.seed}; with another --seed the figure differs. Searched: "
         f"{', '.join(results.space)}.\n" + dump_yaml({key: value for key, value in values.items() if key != "seed"})
     )
@@ -286,9 +286,8 @@ def best_config(search: Search, results: TuningResults) -> str:
 def _held(out: Path) -> Iterator[None]:
     """Within the block the search is this command's alone."""
     out.mkdir(parents=True, exist_ok=True)
-    lock = acquired(
-        out / LOCK, ValueError(f"another hf-cxr tune works in {out}: wait for its end, or give another --out")
-    )
+    busy = ValueError(f"another hf-cxr tune works in {out}: wait for its end, or give another --out")
+    lock = acquired(out / LOCK, busy)
     try:
         yield
     finally:
@@ -317,8 +316,8 @@ def _open_study(search: Search, out: Path) -> "optuna.Study":
     elif before != now:
         changed = [key for key in now if (before or {}).get(key) != now[key]]
         raise ValueError(
-            f"{out} holds a search with other settings ({', '.join(changed) or 'another name'}); give another --out, or "
-            "remove that folder"
+            f"{out} holds a search with other settings ({', '.join(changed) or 'another name'}); give another --out, "
+            "or remove that folder"
         )
     return study
 
