@@ -13,11 +13,15 @@ from hf_cxr.models.build import build_model
 from hf_cxr.run import compare
 from hf_cxr.run.compare import check_run, final_runs, load_plan, tuning_runs
 from hf_cxr.run.pretrain import build_masks
+from hf_cxr.run.search_space import load_search
+from hf_cxr.run.tune import arguments_of
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 COMPARISONS = sorted(CONFIGS.glob("compare_*.yaml"))
+SEARCHES = sorted(CONFIGS.glob("tune_*.yaml"))
+RUNS = sorted(set(CONFIGS.glob("*.yaml")) - {*COMPARISONS, *SEARCHES})
 PRETRAINED = {f"runs/{path.stem}": path for path in sorted(CONFIGS.glob("pretrain_*.yaml"))}
 
 
@@ -39,7 +43,7 @@ def _each_model_is_checked_once():
     assert checked
 
 
-@pytest.mark.parametrize("path", sorted(set(CONFIGS.glob("*.yaml")) - set(COMPARISONS)), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_config_parses_and_is_a_lab_note(path):
     needs_root = yaml.safe_load(path.read_text())["dataset"] == "nih"
     parse = parse_pretraining if path in PRETRAINED.values() else parse_arguments
@@ -69,6 +73,20 @@ def test_comparison_parses_and_is_a_lab_note(path, tmp_path):
     assert note.startswith("# ")
     assert "\n# Costs: " in note
     assert "\n# Reached: " in note
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.name)
+def test_search_parses_and_is_a_lab_note(path):
+    search = load_search(path)
+    for point in search.extremes():
+        args = arguments_of(search, point, Path("trial"))
+        assert not args.evaluation.measure_test
+    note = path.read_text()
+    assert note.startswith("# ")
+    assert "\n# Costs: " in note
+    assert "\n# Reached: " in note
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments([str(path)])
 
 
 STARTING = [path for path in COMPARISONS if any(name in path.read_text() for name in PRETRAINED)]
