@@ -88,7 +88,7 @@ def convert_file(
     ModelRecord(version=hf_cxr.__version__, weights_origin=origin).write(config)
     started = {}
     if config.model_type == "dnet":
-        model = AutoModelForImageClassification.from_config(config)
+        model = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
         started = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("reduction.")}
     return Converted(config, {**tensors, **started}, backbone.key, backbone.left_out, tuple(started))
 
