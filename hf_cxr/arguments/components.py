@@ -26,10 +26,13 @@ ARCHITECTURES = {
     "deit": "layers.-1.layernorm_before",
     "dinov2": "encoder.layer.-1.norm1",
     "dinov2_with_registers": "encoder.layer.-1.norm1",
+    "dnet": "features.relu5",
     "focalnet": "encoder.stages.-1.layers.-1",
     "swin": "encoder.layers.-1.blocks.-1.layernorm_after",
     "swinv2": "encoder.layers.-1.blocks.-1",
     "vit": "layers.-1.layernorm_before",
+    "wang2017": "transition",
+    "yao2017": "features.relu5",
 }
 
 # Keyword arguments of an architecture's config that a run sets itself, beside those that every config has.

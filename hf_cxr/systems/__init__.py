@@ -13,7 +13,11 @@ B = images, C = findings, S = side of the image in pixels.
 from importlib import import_module
 
 # model_type -> (module, config class, model class).
-SYSTEMS: dict[str, tuple[str, str, str]] = {}
+SYSTEMS: dict[str, tuple[str, str, str]] = {
+    "dnet": ("dnet", "DNetConfig", "DNet"),
+    "wang2017": ("wang2017", "Wang2017Config", "Wang2017"),
+    "yao2017": ("yao2017", "Yao2017Config", "Yao2017"),
+}
 
 
 def register() -> None:

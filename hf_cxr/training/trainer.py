@@ -193,8 +193,10 @@ class CXRTrainer(Trainer):
             if model.training
             else self.pixels(inputs["pixel_values"])
         )
+        # A model that decides one finding after the other learns each from the true labels of those before it.
+        known = model.training and getattr(self.model, "takes_known_labels", False)
         with self._interpolated(model, inputs):
-            outputs = model(pixel_values=pixel_values)
+            outputs = model(pixel_values=pixel_values, **({"known_labels": inputs["labels"]} if known else {}))
         self.loss.train(model.training)  # labels are smoothed only in training
         loss = self.loss(outputs.logits, inputs["labels"], num_items=num_items_in_batch)
         if num_items_in_batch is not None:
