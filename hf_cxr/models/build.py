@@ -21,7 +21,7 @@ from hf_cxr.models.architectures import check_findings, check_model_options, che
 from hf_cxr.models.attention import check_attention
 from hf_cxr.models.head import head_keys, reset_head
 from hf_cxr.models.record import ModelRecord
-from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json, reading
+from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config, reading
 from hf_cxr.words import plural
 
 
@@ -68,7 +68,7 @@ def build_model(
         model = fresh(args.architecture, args.model_kwargs, label_names, args.image_size)
     else:
         folder = model_folder(name, args.model_revision)
-        saved = read_json(folder / CONFIG)
+        saved = read_config(folder)
         if keep_head:
             _check_kept_findings(saved, name, label_names)
         config = _changed_config(saved, args, label_names, new_head=not keep_head)
@@ -78,24 +78,29 @@ def build_model(
     return model
 
 
-def check_model(args: ModelArguments) -> None:
-    """Refuse at the start, before data are read, what `build_model` would refuse later; nothing is kept.
+def check_model(args: ModelArguments) -> PreTrainedModel:
+    """Refuse at the start, before data are read, what `build_model` would refuse later.
+
+    Returns:
+        The model with one output, for further checks; a fresh one has shapes and no values (the meta device).
 
     Raises:
         ValueError, OSError: as `build_model`.
     """
     name = args.model_name_or_path
     if name is None:
-        _fresh_config(args.architecture, args.model_kwargs, ["any"], args.image_size)
-        return
+        config = _fresh_config(args.architecture, args.model_kwargs, ["any"], args.image_size)
+        with torch.device("meta"):
+            return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     folder = model_folder(name, args.model_revision)
-    config = _changed_config(read_json(folder / CONFIG), args, ["any"], new_head=True)
+    config = _changed_config(read_config(folder), args, ["any"], new_head=True)
     model = _load(folder, name, config, new_head=True).eval()
     check_attention(model, args.attention)
     with torch.inference_mode():
         logits = model(pixel_values=torch.zeros(1, 3, args.image_size, args.image_size)).logits
     if not logits.isfinite().all():
         raise ValueError(f"{name} gives {logits[0, 0].item()} for a uniform image; give another model")
+    return model
 
 
 def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
@@ -114,7 +119,7 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
         return {"initial_weights": name, "base_model": name}
     place = folder.resolve()
     words = f"{place.name} of {place.parent.name}" if place.name.startswith("checkpoint-") else place.name
-    record = ModelRecord.of(read_json(folder / CONFIG)) if (folder / CONFIG).is_file() else None
+    record = ModelRecord.of(read_config(folder)) if (folder / CONFIG).is_file() else None
     if record is None or record.split is None:  # not a model of this package
         return {"initial_weights": f"local folder {words}", "base_model": None}
     return {"initial_weights": f"local folder {words}, trained on the split {record.split}", "base_model": None}
@@ -133,7 +138,7 @@ def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
         OSError: it cannot be downloaded from the Hub.
     """
     folder = model_folder(name, revision)
-    saved = read_json(folder / CONFIG)
+    saved = read_config(folder)
     config = checked_config(saved, f"{name}")
     check_findings(saved, f"{name}")
     return _load(folder, name, config)
