@@ -194,7 +194,7 @@ class WeightedCrossEntropyLoss(_ListwiseLoss):
 
     The weights are counted in the batch, so its gradient depends on how an optimizer step is cut up: the Trainer
     refuses accumulation and several processes. In a small batch of rare findings they change from step to step by the
-    number of positives that happen to be in it. ``pos_weighted`` has one weight for each finding, from the training set.
+    number of positives that happen to be in it. ``pos_weighted`` has a weight for each finding, from training counts.
     """
 
     name = "w_cel"

@@ -1,17 +1,18 @@
 """DNet: two convolutions that quarter an image of 1024 pixels, in front of DenseNet-121.
 
-Gündel et al., "Learning to recognize abnormalities in chest X-rays with
-location-aware dense networks", 2018, arXiv:1803.04565.
+Gündel et al., "Learning to recognize abnormalities in chest X-rays with location-aware dense networks", 2018,
+arXiv:1803.04565.
 
 What the paper states: DenseNet-121 behind two additional convolutions of stride 2 with 3x3 kernels, 3 of them each, so
-that 1024 pixels enter it as 256; a weighted binary cross-entropy. Its DNet is trained on the 14 labels of
-ChestX-ray14. Its DNetLoc has 35 outputs: 12 labels of the PLCO trial and their places beside the 14, each data set's
-loss masked where it has no labels. On the official list DNetLoc reaches a macro AUC of 0.807.
+that 1024 pixels enter it as 256; a weighted binary cross-entropy. DNetLoc, its larger system, has 35 outputs: 12
+labels of the PLCO trial beside the 14 of ChestX-ray14, and places; each data set's loss is masked where it has no
+labels. On the official list the paper reports a macro AUC of 0.807.
 
-What cannot be built again here: DNetLoc. PLCO's images and labels are given out on request alone, so only the labels of
-ChestX-ray14 are used, and 0.807 is not this model's figure.
+What cannot be built again here: whatever uses PLCO, whose images and labels are given out on request alone. This is
+DNet on the labels of ChestX-ray14, and 0.807 is not its figure.
 
-What it leaves open, as far as we know it: padding, norms and activations of the two convolutions, and where they start.
+What it leaves open, as far as we know it: padding, norms and activations of the two convolutions, and where they
+start.
 
 What was chosen: padding 1, no norm and no activation between them or behind them, so that DenseNet-121 gets values as
 its ImageNet weights expect them. They start as a blur of each channel (1 2 1 in each direction), so that the first

@@ -23,7 +23,7 @@ def load_part(part: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> N
     1.0
     """
     wanted = part.state_dict()
-    prefix = _prefix(next(iter(wanted)), state_dict)
+    prefix = _prefix(wanted, state_dict)
     found = {key: state_dict[prefix + key] for key in wanted if prefix + key in state_dict}
     # Counters of batches: no output depends on them, and older files lack them.
     missing = [key for key in wanted.keys() - found.keys() if not key.endswith("num_batches_tracked")]
@@ -43,7 +43,8 @@ def load_part(part: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> N
         part.load_state_dict({**wanted, **found})
 
 
-def _prefix(first: str, state_dict: Mapping[str, Tensor]) -> str:
-    """What stands before a part's names in a larger model: of several, the shortest."""
+def _prefix(wanted: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> str:
+    """What stands before a part's names in a larger model: of several, what finds most of them."""
+    first = next(iter(wanted))
     before = [name.removesuffix(first) for name in state_dict if name == first or name.endswith("." + first)]
-    return min(before, key=len, default="")
+    return max(before, key=lambda prefix: sum(prefix + name in state_dict for name in wanted), default="")

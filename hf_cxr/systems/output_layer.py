@@ -17,7 +17,10 @@ class OutputLayer(nn.Linear):
 
     def __init__(self, findings: int):
         super().__init__(findings, findings)
-        self.requires_grad_(False)
+        # As buffers they are never trained; transformers gives every parameter that it loads a gradient.
+        for name, value in list(self.named_parameters()):
+            delattr(self, name)
+            self.register_buffer(name, value.detach())
         self.reset()
 
     def reset(self) -> None:

@@ -40,7 +40,9 @@ OF_RESNET = ("embedding_size", "hidden_sizes", "depths", "layer_type", "hidden_a
 
 
 def log_sum_exp_pooling(features_BDhw: Tensor, r: float) -> Tensor:
-    """``1/r log mean over places of exp(r x)``, float32 or wider (B, D): between the mean (r to 0) and the maximum (r to inf).
+    """``1/r log mean over places of exp(r x)``, (B, D): between the mean (r to 0) and the maximum (r to infinity).
+
+    Float32, or float64 if the features are.
 
     >>> x = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
     >>> [round(log_sum_exp_pooling(x, r).item(), 3) for r in (0.01, 10, 1000)]

@@ -1,22 +1,22 @@
 """In the manner of Yao 2017: a compact DenseNet from scratch, and an LSTM that decides one finding after the other.
 
-Yao, Poblenz, Dagunts, Covington, Bernard and Lyman, "Learning to diagnose from scratch by exploiting dependencies among
-labels", 2017, arXiv:1710.10501. Its full text was not at hand: what follows "states" is from its abstract and from
-descriptions of it, so this is "in the manner of" and not a reproduction.
+Yao, Poblenz, Dagunts, Covington, Bernard and Lyman, "Learning to diagnose from scratch by exploiting dependencies
+among labels", 2017, arXiv:1710.10501. Its full text was not at hand: what follows "states" is from its abstract and
+from descriptions of it, so this is "in the manner of" and not a reproduction.
 
-What the paper states: a DenseNet trained from scratch; an LSTM over the labels in a fixed order, with a sigmoid at each
-step that depends on the image and on the earlier labels; training by maximum likelihood with Adam; greedy decisions at
-test; the order of the labels matters little. Its macro AUC of 0.803 is on a random split of its own.
+What the paper states: a DenseNet trained from scratch; an LSTM over the labels in a fixed order, with a sigmoid at
+each step that depends on the image and on the earlier labels; training by maximum likelihood with Adam; greedy
+decisions at test; the order of the labels matters little. Its macro AUC of 0.803 is on a random split of its own.
 
-What was not found: growth rate, depth and width of the DenseNet, size of the LSTM, how the image enters it (from memory:
-as its first state), the order itself, and what a step does with an unknown label (its data have none).
+What was not found: growth rate, depth and width of the DenseNet, size of the LSTM, how the image enters it (from
+memory: as its first state), the order itself, and what a step does with an unknown label (its data have none).
 
 What was chosen:
 
-- The chain rule, with the image x and labels y in a fixed order: p(y | x) = product over t of p(y_t | x, y_1..y_(t-1)).
-  The LSTM's first state is a linear map of the image's features, and every step gets them again, so that the last
-  finding is not decided from what 13 steps left of them. Each step also gets the finding before and its label, and
-  each finding has output weights of its own.
+- The chain rule, with the image x and labels y in a fixed order: p(y | x) = product over t of p(y_t | x,
+  y_1..y_(t-1)). The LSTM's first state is a linear map of the image's features, and every step gets them again, so
+  that the last finding is not decided from what 13 steps left of them. Each step also gets the finding before and its
+  label, and each finding has output weights of its own.
 - ``known_labels`` are the labels that are given to the chain. In training `CXRTrainer` gives the true ones (teacher
   forcing). Where a label is unknown the chain uses its own decision, as it does everywhere at test: present if the
   conditional probability is above 0.5. So training on labels that are all unknown and testing are the same pass. A
@@ -24,17 +24,17 @@ What was chosen:
 - The loss is ``bce``: its sum over the labels of an image is -log p(y | x), so its minimum is maximum likelihood. Any
   other loss that takes logits runs too, and is then not maximum likelihood.
 
-What the outputs mean. At test the logit of finding t is that of p(y_t = 1 | x, the model's own decisions before t). Those
-decisions depend on the image alone, so the output is a score of the image, and a calibration, which is fitted on
-validation images run in the same way and folded into `OutputLayer`, makes it a marginal probability: of all images with an
-output of 0.3, 30 % have the finding. It does not make the conditional probabilities right: after calibration the product
-over the findings is not p(y | x), and the outputs do not answer "given that the patient has an effusion". Decisions and
-`label_set_log_probability` use the logits before calibration, so folding one in changes no decision.
+What the outputs mean. At test the logit of finding t is that of p(y_t = 1 | x, the model's own decisions before t).
+Those decisions depend on the image alone, so the output is a score of the image, and a calibration, which is fitted
+on validation images run in the same way and folded into `OutputLayer`, makes it a marginal probability: of all images
+with an output of 0.3, 30 % have the finding. It does not make the conditional probabilities right: after calibration
+the product over the findings is not p(y | x), and the outputs do not answer "given that the patient has an effusion".
+Decisions and `label_set_log_probability` use the logits before calibration, so folding one in changes no decision.
 
 The validation loss during training is that of the greedy outputs, not the likelihood.
 
-B = images, C = findings, D = features of the image, H = size of the LSTM's state, E = size of its input, S = side of the
-image in pixels.
+B = images, C = findings, D = features of the image, H = size of the LSTM's state, E = size of its input, S = side of
+the image in pixels.
 """
 
 from collections.abc import Mapping, Sequence
