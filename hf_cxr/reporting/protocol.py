@@ -91,6 +91,23 @@ def split_facts(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def network_facts(protocol: Mapping[str, Any], training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The network with its parameters, and what its batch norm measured; runs of earlier versions do not say."""
+    network, count = protocol.get("network") or {}, training.get("parameters")
+    words = [*filter(None, [network.get("name")]), *([f"{count / 1e6:.3g} M parameters"] if count else [])]
+    facts = [("network", ", ".join(words))] if words else []
+    norm = network.get("batch_norm")
+    if norm:
+        facts.append(
+            (
+                "batch norm",
+                f"{plural(norm['layers'], 'layer')}; in training the {norm['images']} images of a step are normalised "
+                "together, in evaluation by the averages that training kept",
+            )
+        )
+    return facts
+
+
 def component(name: str, options: Mapping[str, Any]) -> str:
     """A loss or sampler with its options in brackets."""
     words = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
