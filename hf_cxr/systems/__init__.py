@@ -4,8 +4,8 @@ A module here defines a ``PreTrainedConfig`` and a ``PreTrainedModel`` whose for
 (B, 3, S, S) and returns ``ImageClassifierOutput`` with logits (B, C); both are named in `SYSTEMS`. Its last layer is
 one linear layer, or an `output_layer.OutputLayer` where each finding has an output of its own.
 
-Each offers ``load_backbone(state_dict, config)``: its backbone starts from another model's weights, or ValueError names
-what is missing (see `initial_weights`). A model with ``takes_known_labels`` gets the labels of a batch as
+Each offers ``load_backbone(state_dict, config)``: its backbone starts from another model's weights, or ValueError
+names what is missing (see `initial_weights`). A model with ``takes_known_labels`` gets the labels of a batch as
 ``known_labels`` in training, and never in evaluation.
 
 `register` makes transformers' Auto classes know them. Whatever loads a model in this package calls it; a program that
