@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForImageClassification, PreTrainedConfig
 from transformers.activations import ACT2FN
 
 from hf_cxr.arguments.components import ARCHITECTURES, architecture_options

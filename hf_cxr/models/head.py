@@ -122,7 +122,9 @@ def _named_head(model: PreTrainedModel) -> tuple[str, nn.Linear]:
     if is_timm(model):
         found = timm_head(model)
         if found is None or not isinstance(found[1], nn.Linear):
-            raise ValueError(f"{_refused(model)}; timm's {model.config.architecture} ends in another layer, or in several")
+            raise ValueError(
+                f"{_refused(model)}; timm's {model.config.architecture} ends in another layer, or in several"
+            )
         return found
     backbone = set() if model.base_model is model else set(model.base_model.modules())
     found = [
