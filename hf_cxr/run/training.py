@@ -105,7 +105,7 @@ def build_first_model(
     blank = len(data.left_out.get("train", ()))
     if blank and batch_norms(model):
         logger.warning(
-            "%s that cannot be read are blank in training, and batch norm measures them too: remove them from the data",
+            "%s that cannot be read are blank in training, and batch norm measures them too: remove them",
             plural(blank, "training image"),
         )
     ModelRecord(

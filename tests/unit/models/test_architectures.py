@@ -200,12 +200,12 @@ def test_a_swin_v2_as_the_hub_has_it_gives_its_body(tmp_path):
 
 
 # Patches of 32 pixels, and the real stages of the rest with few channels.
+WINDOWS_OF_7 = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4], "window_size": 7}
 LARGE = {
     **MODELS,
     **{name: {**kwargs, "patch_size": 32} for name, kwargs in MODELS.items() if kwargs is TRANSFORMER},
-    **dict.fromkeys(
-        ("swin", "swinv2"), {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4], "window_size": 7}
-    ),
+    "swin": WINDOWS_OF_7,
+    "swinv2": WINDOWS_OF_7,
 }
 
 
