@@ -157,7 +157,9 @@ def _of_timm(values: Any) -> dict[str, Any]:
     mean, std = values.get("mean", IMAGENET_DEFAULT_MEAN), values.get("std", IMAGENET_DEFAULT_STD)
     for key, three in (("mean", mean), ("std", std)):
         if not isinstance(three, list | tuple) or len(three) != 3 or not all(map(_is_number, three)):
-            raise ValueError(f"{key} of {TIMM_CONFIG} in config.json is {three!r:.40}; it must be three finite numbers")
+            raise ValueError(
+                f"{key} of {TIMM_CONFIG} in config.json is {three!r:.40}; it must be three finite numbers"
+            )
     if min(std) <= 0:
         raise ValueError(f"std of {TIMM_CONFIG} in config.json is {list(std)}; each must be above 0")
     name = str(values.get("interpolation", "bicubic"))

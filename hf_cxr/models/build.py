@@ -24,6 +24,8 @@ from hf_cxr.models.record import ModelRecord
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config, reading
 from hf_cxr.words import plural
 
+COUNTER = ".num_batches_tracked"  # of batch norm: older checkpoints lack it, and with a fixed momentum it is not read
+
 
 def fresh(name: str, kwargs: Mapping[str, Any], label_names: Sequence[str], image_size: int) -> PreTrainedModel:
     """A model of random weights with a head of C independent outputs, in float32.
@@ -193,7 +195,8 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
     with _without_report():
         model, loading = reading(f"the weights of {name}", load)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
-    lost = sorted((mismatched | set(loading["missing_keys"])) - (head_keys(model) if new_head else set()))
+    missing = {key for key in loading["missing_keys"] if not key.endswith(COUNTER)}
+    lost = sorted((mismatched | missing) - (head_keys(model) if new_head else set()))
     if lost:
         raise ValueError(
             f"{name} lacks {len(lost)} of the model's weights, or has them in another shape: {', '.join(lost[:3])}; "

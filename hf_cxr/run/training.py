@@ -25,7 +25,7 @@ from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.models.attention import use_attention
-from hf_cxr.models.batch_norm import check_batch_norm
+from hf_cxr.models.batch_norm import batch_norms, check_batch_norm
 from hf_cxr.models.build import build_model, check_model
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.models.record import ModelRecord
@@ -35,6 +35,7 @@ from hf_cxr.sampling import EpochSampler, RepeatedRows, expected_counts, expecte
 from hf_cxr.training.callbacks import DeferredReweighting, EarlyStopping, WeightAverage
 from hf_cxr.training.feature_oversampling import FeatureOversampling, features_of
 from hf_cxr.training.trainer import CXRTrainer
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,12 @@ def build_first_model(
     logger.info("attention: %s", attention)
     if args.stages.freeze_backbone:
         freeze_backbone(model)
+    blank = len(data.left_out.get("train", ()))
+    if blank and batch_norms(model):
+        logger.warning(
+            "%s that cannot be read are blank in training, and batch norm measures them too: remove them",
+            plural(blank, "training image"),
+        )
     ModelRecord(
         version=hf_cxr.__version__,
         dataset=data.source.name,

@@ -201,5 +201,7 @@ def test_an_architecture_that_is_not_in_the_table_is_refused(tmp_path):
     PoolFormerConfig().save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(values | {"model_type": "levit"}))
-    with pytest.raises(ValueError, match=r"architecture of .* is 'levit': nothing here tests it.*works with beit, .* vit"):
+    with pytest.raises(
+        ValueError, match=r"architecture of .* is 'levit': nothing here tests it.*works with beit, .* vit"
+    ):
         build_model(ModelArguments(model_name_or_path=str(tmp_path), image_size=32), NIH14)
