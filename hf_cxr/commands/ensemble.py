@@ -7,7 +7,7 @@ snapshot), which is loaded and predicts validation and test of the run's own con
 Under `accelerate launch` the processes share the predictions of checkpoints.
 
 DIR gets predictions/validation.parquet, predictions/test.parquet and metrics.json. It contains no model: an average of
-probabilities is not one Swin, and the stock pipeline cannot load it. To predict new images, ask each member.
+probabilities is not one model, and the stock pipeline cannot load it. To predict new images, ask each member.
 """
 
 import dataclasses

@@ -36,6 +36,7 @@ from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config
 from hf_cxr.words import plural
 
 DEFAULT_SIZE = 224  # image_size of a config.json that leaves it out, in every architecture here
+COUNTER = ".num_batches_tracked"  # of batch norm: older checkpoints lack it, and with a fixed momentum it is not read
 
 
 def fresh(name: str, kwargs: Mapping[str, Any], label_names: Sequence[str], image_size: int) -> PreTrainedModel:
@@ -269,7 +270,7 @@ def _loaded(folder: Path, name: str | Path, config: PreTrainedConfig) -> tuple[P
     with without_report():
         model, loading = reading(f"the weights of {name}", load)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
-    return model, mismatched, set(loading["missing_keys"])
+    return model, mismatched, {key for key in loading["missing_keys"] if not key.endswith(COUNTER)}
 
 
 def check_finite(model: PreTrainedModel, name: str | Path) -> None:
