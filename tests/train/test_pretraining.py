@@ -245,9 +245,9 @@ def test_a_table_without_labels_and_splits_needs_a_statement_or_a_split_file(tmp
     assert record.held_out is None
     assert "it was stated" in record.weights_origin["note"]
 
-    sides = ["train"] * 5 + ["validation", "test", "test"]
-    lines = [f"{number}.png,p{number // 2},{sides[number // 2]}" for number in range(16)]
-    (tmp_path / "split.csv").write_text("\n".join(["image_id,patient_id,split", *lines]))
+    split = ["split", "--dataset", "table", "--table", data["table"], "--out", str(tmp_path / "split.csv")]
+    assert main([*split, "--fractions", "0.625", "0.125", "0.25"]) == 0
+    assert "labelled:" not in capsys.readouterr().out
     words = [*words[:-1], str(tmp_path / "cut"), "--split_file", str(tmp_path / "split.csv")]
     assert main([*words, "--never_tested"]) == 2
     assert "--never_tested is for data without a test set, and a clinic has one of 4 images" in capsys.readouterr().err
