@@ -6,6 +6,7 @@ such a module and add its line to `SOURCES`: ``--dataset NAME --data_root DIR`` 
 """
 
 import dataclasses
+import logging
 from typing import Any
 
 import datasets
@@ -21,7 +22,9 @@ from hf_cxr.data.sources.table import TABLE
 from hf_cxr.data.split_files import SplitFile, apply_split_file, read_split_file
 from hf_cxr.data.splits import check_patients_disjoint, split_fingerprint, warn_of_near_shared
 
-__all__ = ["SOURCES", "Kind", "Source", "check_options", "load_source", "source_options"]
+__all__ = ["SOURCES", "Kind", "Source", "check_options", "load_source", "pin_source", "source_options"]
+
+logger = logging.getLogger(__name__)
 
 SOURCES: dict[str, Kind] = {
     "phantom": PHANTOM,
@@ -53,6 +56,8 @@ def load_source(args: Arguments, *, seed: int = 0, images: bool = True, unlabell
         )
     if args.split_file:
         source = _re_split(source, read_split_file(args.split_file), args.fold)
+    for note in source.notes:
+        logger.warning("%s: %s", source.name, note)
     splits, missing = source.splits, source.missing
     if source.listed is not None:
         missing = {name: len(rows) - len(splits[name]) for name, rows in source.listed.items()}
@@ -75,6 +80,16 @@ def load_source(args: Arguments, *, seed: int = 0, images: bool = True, unlabell
         fingerprint=split_fingerprint(splits),
         held_out=split_fingerprint(held_out) if held_out else "",
     )
+
+
+def pin_source(args: Arguments) -> Arguments:
+    """The arguments of the data as they are now: a branch of the Hub is the commit that it stands for.
+
+    Raises:
+        ValueError, OSError: the dataset or its revision does not exist, or cannot be reached.
+    """
+    pinned = SOURCES[args.dataset].pin(args)
+    return dataclasses.replace(args, **pinned) if pinned else args
 
 
 def check_options(args: Arguments) -> None:

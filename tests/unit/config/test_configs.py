@@ -13,33 +13,37 @@ from hf_cxr.models.build import build_model
 from hf_cxr.run import compare
 from hf_cxr.run.compare import check_run, final_runs, load_plan, tuning_runs
 from hf_cxr.run.pretrain import build_masks
+from hf_cxr.run.search_space import load_search
+from hf_cxr.run.tune import arguments_of
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 COMPARISONS = sorted(CONFIGS.glob("compare_*.yaml"))
+SEARCHES = sorted(CONFIGS.glob("tune_*.yaml"))
+RUNS = sorted(set(CONFIGS.glob("*.yaml")) - {*COMPARISONS, *SEARCHES})
 PRETRAINED = {f"runs/{path.stem}": path for path in sorted(CONFIGS.glob("pretrain_*.yaml"))}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _each_model_is_checked_once():
     """Runs of a comparison share their model, and a check of it computes its outputs."""
-    check, checked = compare.check_model, set()
+    check, checked = compare.check_training_model, set()
 
     def once(arguments):
-        if arguments.model_name_or_path in PRETRAINED:
+        if arguments.model.model_name_or_path in PRETRAINED:
             return  # the first command of the lab note writes it
-        if repr(arguments) not in checked:
+        if repr(arguments.model) not in checked:
             check(arguments)
-            checked.add(repr(arguments))
+            checked.add(repr(arguments.model))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "check_model", once)
+        patch.setattr(compare, "check_training_model", once)
         yield
     assert checked
 
 
-@pytest.mark.parametrize("path", sorted(set(CONFIGS.glob("*.yaml")) - set(COMPARISONS)), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_config_parses_and_is_a_lab_note(path):
     needs_root = yaml.safe_load(path.read_text())["dataset"] == "nih"
     parse = parse_pretraining if path in PRETRAINED.values() else parse_arguments
@@ -69,6 +73,20 @@ def test_comparison_parses_and_is_a_lab_note(path, tmp_path):
     assert note.startswith("# ")
     assert "\n# Costs: " in note
     assert "\n# Reached: " in note
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.name)
+def test_search_parses_and_is_a_lab_note(path):
+    search = load_search(path)
+    for point in search.extremes():
+        args = arguments_of(search, point, Path("trial"))
+        assert not args.evaluation.measure_test
+    note = path.read_text()
+    assert note.startswith("# ")
+    assert "\n# Costs: " in note
+    assert "\n# Reached: " in note
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments([str(path)])
 
 
 STARTING = [path for path in COMPARISONS if any(name in path.read_text() for name in PRETRAINED)]
@@ -102,6 +120,30 @@ def test_reference_comparison_has_the_references_six_rows(tmp_path):
         ("class_aware", {}),
     ]
     assert {loss.head_bias for loss in losses} == {"no_information"}
+
+
+LEVERS = (
+    "layer_decay", "head_learning_rate", "freeze_backbone_epochs", "mixup_alpha", "label_smoothing_factor",
+    "ema_decay", "random_resized_crop", "brightness", "contrast", "erasing",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["nih_swin_base_strong.yaml", "nih_convnextv2_base_512.yaml"])
+def test_strong_recipes_have_every_lever_and_are_marked_as_not_run(name):
+    values = parse_arguments([str(CONFIGS / name), "--nih_root", "/data"]).to_dict()
+    defaults = parse_arguments([str(CONFIGS / "nih_swin_base.yaml"), "--nih_root", "/data"]).to_dict()
+    assert [lever for lever in LEVERS if values[lever] == defaults[lever]] == []
+    assert "\n# Reached: not run yet." in (CONFIGS / name).read_text()
+    assert values["images_per_step"] == values["per_device_train_batch_size"]
+
+
+def test_recipe_comparison_has_a_row_for_each_lever_and_one_for_all():
+    methods = load_plan(CONFIGS / "compare_recipe.yaml").methods
+    together = methods["All together"]
+    assert set(together) == set(LEVERS)
+    alone = [values for name, values in methods.items() if name not in ("Plain", "All together")]
+    assert {key for values in alone for key in values} >= set(LEVERS)
+    assert all(together[key] == values[key] for values in alone for key in values if key in together)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "accelerate").glob("*.yaml")), ids=lambda path: path.name)
