@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from accelerate.utils import parse_flag_from_env
 from torch.utils.data import Dataset
@@ -21,6 +22,7 @@ import hf_cxr
 from hf_cxr.augmentation import Augmentation
 from hf_cxr.config import CXRTrainingArguments, ModelArguments, PretrainArguments, RunArguments
 from hf_cxr.data import DecodedImages, Source, StreamedImages, is_streamed, label_matrix
+from hf_cxr.data.fingerprint import load_state
 from hf_cxr.data.images.held import held
 from hf_cxr.evaluation import headline_metrics
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
@@ -168,10 +170,26 @@ def check_first_stage(args: RunArguments | PretrainArguments, model: PreTrainedM
             "images that are now for validation and test may have been trained on; give the data it was trained with, "
             "or another --model_name_or_path"
         )
+    shared = trained_on(name, source)
+    words = f"; {shared:,} of its training images have the ids of validation and test images here" if shared else ""
     logger.warning(
-        "%s was trained on %s: if they share patients with these data, the figures are inflated",
+        "%s was trained on %s: if they share patients with these data, the figures are inflated%s",
         name,
         before.dataset,
+        words,
+    )
+
+
+def trained_on(folder: str, source: Source) -> int:
+    """How many image ids of validation and test a run or pre-training in a folder was trained on, as far as it is
+    recorded there: in the data.parquet of a folder on this machine.
+    """
+    state = load_state(folder)
+    if state is None:
+        return 0
+    trained = set(state.filter(pc.equal(state["split"], "train"))["image_id"].to_pylist())
+    return sum(
+        len(trained.intersection(split["image_id"][:])) for name, split in source.splits.items() if name != "train"
     )
 
 
