@@ -11,11 +11,15 @@ from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model
 from hf_cxr.run import compare
 from hf_cxr.run.compare import check_run, final_runs, load_plan, tuning_runs
+from hf_cxr.run.search_space import load_search
+from hf_cxr.run.tune import arguments_of
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 COMPARISONS = sorted(CONFIGS.glob("compare_*.yaml"))
+SEARCHES = sorted(CONFIGS.glob("tune_*.yaml"))
+RUNS = sorted(set(CONFIGS.glob("*.yaml")) - {*COMPARISONS, *SEARCHES})
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -34,7 +38,7 @@ def _each_model_is_checked_once():
     assert checked
 
 
-@pytest.mark.parametrize("path", sorted(set(CONFIGS.glob("*.yaml")) - set(COMPARISONS)), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_config_parses_and_is_a_lab_note(path):
     needs_root = yaml.safe_load(path.read_text())["dataset"] == "nih"
     args = parse_arguments([str(path), *(["--nih_root", "/data"] if needs_root else [])])
@@ -61,6 +65,20 @@ def test_comparison_parses_and_is_a_lab_note(path, tmp_path):
     assert note.startswith("# ")
     assert "\n# Costs: " in note
     assert "\n# Reached: " in note
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.name)
+def test_search_parses_and_is_a_lab_note(path):
+    search = load_search(path)
+    for point in search.extremes():
+        args = arguments_of(search, point, Path("trial"))
+        assert not args.evaluation.measure_test
+    note = path.read_text()
+    assert note.startswith("# ")
+    assert "\n# Costs: " in note
+    assert "\n# Reached: " in note
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments([str(path)])
 
 
 def test_reference_comparison_has_the_references_six_rows(tmp_path):
