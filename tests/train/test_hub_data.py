@@ -52,3 +52,12 @@ def test_a_run_keeps_its_commit_and_does_not_resume_on_another(hub, tmp_path, mo
     printed = " ".join(capsys.readouterr().out.split())
     assert f"Hub dataset: {NAME} at commit {first}" in printed
     assert "lossy compression" in printed
+    for by, name in (("image", "images"), ("study", "studies")):  # each study has one image: the same to the bit
+        words = ["evaluate", "--model", str(tmp_path / "run"), "--by", by, "--out", str(tmp_path / name)]
+        assert main(words) == 0
+    assert "18 test studies of 6 patients" in capsys.readouterr().out
+    figures = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("images", "studies")]
+    assert figures[0]["all"] == figures[1]["all"]
+    assert (figures[1]["unit"], "unit" in figures[0]) == ("study", False)
+    analysis = json.loads((tmp_path / "studies" / "analysis.json").read_text())
+    assert "operating_points" in analysis  # chosen on the run's validation studies
