@@ -10,6 +10,7 @@ from hf_cxr.models.build import build_model
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.processing import PixelProcessor, build_image_processor
 from hf_cxr.sampling import ShuffleSampler
+from hf_cxr.training.mixup import Mixup
 from hf_cxr.training.trainer import CXRTrainer
 
 SWIN = {
@@ -30,15 +31,36 @@ CONVOLUTIONS = {"hidden_sizes": [8, 8, 8, 16], "depths": [1, 1, 1, 1]}
 WINDOWS = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 MODELS = {
     "beit": TRANSFORMER,
+    "bit": CONVOLUTIONS | {"embedding_size": 8, "num_groups": 4},
     "convnext": CONVOLUTIONS,
     "convnextv2": CONVOLUTIONS,
+    "data2vec-vision": TRANSFORMER,
     "deit": TRANSFORMER,
     "dinov2": TRANSFORMER,
     "dinov2_with_registers": TRANSFORMER,
+    "efficientnet": {
+        "initializer_range": 0.3,
+        "batch_norm_momentum": 0.1,
+        "width_coefficient": 0.1,
+        "depth_coefficient": 0.1,
+        "hidden_dim": 128,
+        "in_channels": [32, 16],
+        "out_channels": [16, 24],
+        "strides": [2, 2],
+        "kernel_sizes": [3, 3],
+        "expand_ratios": [1, 2],
+        "num_block_repeats": [1, 1],
+    },
     "focalnet": {"embed_dim": 8, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]},
+    "ijepa": TRANSFORMER,
+    "poolformer": CONVOLUTIONS,
+    "regnet": CONVOLUTIONS | {"embedding_size": 8, "groups_width": 4},
+    "resnet": CONVOLUTIONS | {"embedding_size": 8},
+    "segformer": CONVOLUTIONS | {"num_attention_heads": [1, 1, 1, 1], "decoder_hidden_size": 8},
     "swin": WINDOWS,
     "swinv2": WINDOWS,
     "vit": TRANSFORMER,
+    "vit_msn": TRANSFORMER,
 }
 
 # What a report says of how a run was made; tests change what they are about.
@@ -113,6 +135,8 @@ def trainer(
     freeze=False,
     sampler=None,
     interpolation=None,
+    rates=None,
+    mixup_alpha=0.0,
     compute_metrics=None,
     model=None,
     **kwargs,
@@ -138,17 +162,23 @@ def trainer(
     args = CXRTrainingArguments(**(defaults | kwargs))
     label_NC = np.stack([row["labels"] for row in dataset])
     step_images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    sampler = sampler or ShuffleSampler(label_NC, batch_size=step_images, seed=3)
+    mixup = Mixup(np.ones(len(dataset)), alpha=mixup_alpha, seed=3) if mixup_alpha else None
+    if mixup:
+        sampler, dataset = mixup.sampler(sampler), mixup.dataset(dataset)
     return CXRTrainer(
         model=model,
         args=args,
         loss=build_loss(loss, positives_C=np.nansum(label_NC, 0), known_C=(~np.isnan(label_NC)).sum(0)),
         pixels=PixelProcessor(build_image_processor(36, 32), horizontal_flip=0.5, rotation_degrees=15, seed=3),
-        sampler=sampler or ShuffleSampler(label_NC, batch_size=step_images, seed=3),
+        sampler=sampler,
         decay_all_parameters=args.optimizer == "adam",
         train_dataset=dataset,
         eval_dataset=eval_dataset,
         callbacks=callbacks,
         average=average,
         interpolation=interpolation,
+        rates=rates,
+        mixup=mixup,
         compute_metrics=compute_metrics,
     )

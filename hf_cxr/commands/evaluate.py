@@ -28,6 +28,8 @@ from hf_cxr.commands import set_up_terminal
 from hf_cxr.evaluation.studies import RULES
 from hf_cxr.explain import METHOD_NAMES
 from hf_cxr.inference.perturbations import PERTURBATIONS
+from hf_cxr.inference.views import KINDS as KINDS_OF_VIEWS
+from hf_cxr.inference.views import check_views
 
 BY = ("image", "study")
 KINDS = ("probabilities", "logits")
@@ -68,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--stress",
         metavar="KIND[,KIND]",
         help=f"also measure the model on worse and worse images: {', '.join(PERTURBATIONS)}, or all",
+    )
+    parser.add_argument(
+        "--test_time_augmentation",
+        metavar="KIND[,KIND]",
+        help="also measure the mean of several views of each image, calibrated on validation: "
+        f"{', '.join(KINDS_OF_VIEWS)}; N views take N passes, on validation too. hf-cxr predict takes OUT for it",
     )
     parser.add_argument(
         "--mistakes",
@@ -118,11 +126,11 @@ def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
         parser.error("--mistakes shows the images of --model and is written to --out DIR; give both")
     if own.study_score and own.by != "study":
         parser.error("--study_score goes with --by study")
-    for flag in ("stress", "localize", "mistakes"):
+    for flag in ("stress", "localize", "mistakes", "test_time_augmentation"):
         if getattr(own, flag) and own.by == "study":
             parser.error(f"--{flag} is about images: leave out --by study")
     own.studies = (own.study_score or "mean") if own.by == "study" else None
-    for flag in ("stress", "localize"):
+    for flag in ("stress", "localize", "test_time_augmentation"):
         if getattr(own, flag) and not own.model:
             parser.error(f"--{flag} needs the images and the model; scores in a file have neither: give --model")
     if own.against_scores and not own.against:
@@ -158,6 +166,7 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
         stress=check_kinds(own.stress.split(",")) if own.stress else (),
         localize=own.localize,
         studies=own.studies,
+        averaged_views=check_views(own.test_time_augmentation.split(",")) if own.test_time_augmentation else (),
     )
     state = PartialState()
     processes.connect()

@@ -15,6 +15,7 @@ from typing import Any
 from hf_cxr.evaluation import EvaluationReport, modern_figures
 from hf_cxr.labels import LabelSpace
 from hf_cxr.reporting import plots
+from hf_cxr.reporting.augmentation import augmentation_words
 from hf_cxr.reporting.checklist import Evidence, checklist_blocks
 from hf_cxr.reporting.curves import KINDS
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Figure, Heading, Note, Table, Text
@@ -35,10 +36,12 @@ from hf_cxr.reporting.protocol import (
     data_cautions,
     few_patients,
     limits,
+    network_facts,
     published,
     split_facts,
 )
 from hf_cxr.reporting.sections import draw_sections, section_blocks, sections_of
+from hf_cxr.words import plural
 
 ROC_CURVES = Figure(KINDS["roc"].path, "ROC curves on test")
 TRAINING_CURVES = Figure("figures/training.png", "Training", "Loss, and validation metrics, over the epochs.")
@@ -165,11 +168,18 @@ class Report:
         return Facts(
             (
                 *split_facts(protocol),
+                *network_facts(protocol, training),
                 ("loss", component(protocol["loss"]["name"], protocol["loss"]["options"])),
                 *([("label smoothing", f"{smoothing:g}")] if smoothing else []),
                 ("class weights", protocol["loss"]["class_weights_kind"]),
                 ("sampler", component(protocol["sampler"]["name"], protocol["sampler"]["options"])),
-                *_stage_facts(protocol["stages"], training),
+                *_recipe_facts(protocol.get("recipe") or {}),
+                *(
+                    [("augmentation", augmentation_words(protocol["augmentation"]))]
+                    if "augmentation" in protocol
+                    else []
+                ),
+                *_stage_facts(protocol["stages"], training, (protocol.get("network") or {}).get("batch_norm")),
                 ("training", f"{training['epochs']:g} epochs{stopped}{best}; selection: {protocol['selection']}"),
                 ("calibration", protocol["calibration"] or "none"),
                 ("operating points", protocol.get("operating_points") or "none"),
@@ -242,7 +252,7 @@ class Report:
         official = (protocol["splits_from"] or "").startswith(OFFICIAL_LIST) and not protocol.get("split_file")
         if part or not official or macro is None or self.test.counts["all"].images != OFFICIAL_TEST:
             return None
-        network = f"{self.training['parameters'] / 1e6:.0f} M parameters" if "parameters" in self.training else "–"
+        network = next((text for name, text in network_facts(protocol, self.training) if name == "network"), "–")
         return (f"this run ({self.name})", network, protocol["initial_weights"], with_interval(*macro.macro_interval))
 
     def summary(self, run_dir: Path) -> str:
@@ -281,12 +291,27 @@ def _calibration_cautions(exceptions: Mapping[str, str]) -> list[str]:
     return [f"{sentence}: {', '.join(names)}." for sentence, names in sentences.items() if names]
 
 
-def _stage_facts(stages: Mapping[str, Any], training: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _recipe_facts(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    decay, head = recipe.get("layer_decay", 1), recipe.get("head_learning_rate")
+    frozen, alpha = recipe.get("freeze_backbone_epochs"), recipe.get("mixup_alpha")
+    words = {
+        "layer decay": decay != 1 and f"learning rate times {decay:g} with each layer towards the input",
+        "learning rate of the classifier": head and f"{head:g}",
+        "backbone": frozen and f"trained after {plural(frozen, 'epoch')} of the classifier alone",
+        "mixup": alpha and f"of two images and their labels, alpha {alpha:g}",
+    }
+    return [(name, text) for name, text in words.items() if text]
+
+
+def _stage_facts(
+    stages: Mapping[str, Any], training: Mapping[str, Any], batch_norm: Mapping[str, Any] | None
+) -> list[tuple[str, str]]:
     words = {
         "deferred re-weighting": stages["reweight_from_epoch"] is not None
         and _reweighting(stages["reweight_from_epoch"], training),
         "weights": stages["ema_decay"] is not None
-        and f"exponential moving average, decay {stages['ema_decay']:g}, with warm-up",
+        and f"exponential moving average, decay {stages['ema_decay']:g}, with warm-up"
+        + ("; batch norm with the averages of the weights in training" if batch_norm else ""),
         "second stage": stages["freeze_backbone"] and "the classifier alone was trained, on a frozen backbone",
         "over-sampling in feature space": stages["feature_oversampling"] is not None
         and f"between an image drawn again and one of its {stages['feature_oversampling']} nearest",

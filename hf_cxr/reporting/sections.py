@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_cxr.reporting.averaged_views import averaged_views_section
 from hf_cxr.reporting.calibration_maps import calibration_maps_section
 from hf_cxr.reporting.conformal import conformal_section
 from hf_cxr.reporting.controls import controls_section
@@ -29,6 +30,7 @@ from hf_cxr.reporting.units import draw_in_unit
 
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
     "paired": paired_section,
+    "averaged_views": averaged_views_section,
     "curves": curves_section,
     "reliability": reliability_section,
     "calibration_maps": calibration_maps_section,

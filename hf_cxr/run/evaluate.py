@@ -23,6 +23,7 @@ from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
 from hf_cxr.run.analysis import analyse
+from hf_cxr.run.averaged_views import check_averaging, measure_averaged, predict_averaged
 from hf_cxr.run.data import load
 from hf_cxr.run.evaluate_tables import check_against, check_split, compare_with, labels_of_source
 from hf_cxr.run.evaluation import Evaluation
@@ -59,6 +60,7 @@ class More:
         stress: kinds of `inference.perturbations` under which the model is measured.
         localize: method of heat maps that are scored on the boxes of the split; see `explain.maps.METHODS`.
         studies: how a study is scored ("mean", "max"), to measure studies; None measures images.
+        averaged_views: kinds of `inference.views.KINDS`: the model with averaged views is measured as well.
     """
 
     against: str | None = None
@@ -68,6 +70,7 @@ class More:
     stress: tuple[str, ...] = ()
     localize: str | None = None
     studies: str | None = None
+    averaged_views: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -102,6 +105,8 @@ def evaluate(
     classifier = Classifier(model, revision=revision)  # first: it is quick to refuse, and data are not
     source = load(args)
     check_split(source, split)
+    if more.averaged_views:
+        check_averaging(classifier, source, split)
     if more.against:
         labels = labels_of_source(source, split)
         check_against(labels, model, more.against, kind=more.against_kind, split=split)
@@ -140,6 +145,7 @@ def evaluate(
     if more.localize:
         explainer = Explainer(classifier, name_of(model), more.localize)
         analysis["localization"] = localization_values([explainer], args, source, split)
+    pair = predict_averaged(classifier, more.averaged_views, source, split, args) if more.averaged_views else None
     if not PartialState().is_main_process:
         return None
     images_of_split, validation = predictions, validation_of(model, predictions)
@@ -161,6 +167,11 @@ def evaluate(
     if more.against:
         how = {"kind": more.against_kind, "split": split, "studies": more.studies, **interval_settings(args)}
         analysis["paired"] = plain(compare_with(images_of_split, model, more.against, **how).to_dict())
+    averaged = None
+    if pair is not None:
+        how = (more.averaged_views, args, identity["model_sha256"])
+        averaged = measure_averaged(pair, predictions, report, *how)
+        analysis["averaged_views"] = averaged.values
     sheet = None
     if more.mistakes is not None:
         title = f"Most confident mistakes of {model} on {source.name}, {split}"
@@ -173,6 +184,8 @@ def evaluate(
         report,
         predictions,
         analysis=analysis,
+        weights_origin=record.weights_origin,
+        averaged=averaged,
         mistakes=sheet,
         warnings=tuple(warnings),
     )

@@ -18,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from huggingface_hub import constants
 
-from hf_cxr.config import RunArguments
+from hf_cxr.config import PretrainArguments, RunArguments
 from hf_cxr.data import Source, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.checks import Inspection, inspect_images, refusal
 from hf_cxr.data.images.grey import ImageError
@@ -126,7 +126,7 @@ def _warn_of_one_value(name: str, label_NC: np.ndarray, label_names: LabelSpace)
             consequence = f"{no_metric}, and no calibration"
 
 
-def inspect(args: RunArguments, source: Source) -> Inspection:
+def inspect(args: RunArguments | PretrainArguments, source: Source) -> Inspection:
     """What checking every image finds, the same on every process: each checks its share.
 
     ``--check_images`` says how far a file is read. What this package has drawn or decoded itself is not checked here.

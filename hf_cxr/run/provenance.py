@@ -13,12 +13,15 @@ import torch
 from accelerate import PartialState
 
 import hf_cxr
+from hf_cxr.augmentation import Augmentation
 from hf_cxr.config import RunArguments
 from hf_cxr.data import label_matrix, near_shared_patients
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.losses import MultiLabelLoss
+from hf_cxr.models.batch_norm import describe_batch_norm
+from hf_cxr.models.names import network_name
 from hf_cxr.reporting import claims
 from hf_cxr.run.data import RunData
 from hf_cxr.run.peak_memory import peak_memory_gib
@@ -71,17 +74,31 @@ def describe_protocol(args: RunArguments, data: RunData, trained: Mapping[str, A
 def describe_method(
     args: RunArguments, trainer: CXRTrainer, loss: MultiLabelLoss, weights: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The part of the protocol that only the training knows: weights, loss, draws, stages and the choice of epoch."""
+    """The part of the protocol that only the training knows: weights, network, loss, draws, stages, choice of epoch."""
     return {
         **weights,
+        "network": {
+            "name": network_name(trainer.model.config),
+            "architecture": trainer.model.config.model_type,
+            "batch_norm": describe_batch_norm(trainer.model, trainer.args.images_per_step),
+        },
         "loss": loss.describe(),
         "sampler": {
             "name": args.sampling.sampler,
             "options": resolved_options(args.sampling.sampler, **args.sampling.sampler_kwargs),
         },
+        "augmentation": Augmentation.of(args.model).to_dict(),
         "stages": dataclasses.asdict(args.stages),
+        **describe_recipe(args, trainer),
         "selection": claims.selection(trainer.args, trainer.state),
     }
+
+
+def describe_recipe(args: RunArguments, trainer: CXRTrainer) -> dict[str, Any]:
+    """The learning rates that differ between layers, and mixup, as far as the run has them; see docs/recipe.md."""
+    rates = {} if trainer.rates is None else dataclasses.asdict(trainer.rates)
+    recipe = rates | ({"mixup_alpha": args.sampling.mixup_alpha} if args.sampling.mixup_alpha else {})
+    return {"recipe": recipe} if recipe else {}
 
 
 def describe_calibration(calibration: Calibration | None) -> dict[str, Any]:

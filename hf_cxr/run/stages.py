@@ -21,7 +21,7 @@ from hf_cxr.config import RunArguments
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.hub import push_run as push  # the last stage
-from hf_cxr.models.build import check_model, describe_initial_weights
+from hf_cxr.models.build import describe_initial_weights, describe_positions
 from hf_cxr.models.head import fold_into_head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
@@ -53,7 +53,13 @@ from hf_cxr.run.provenance import (
 )
 from hf_cxr.run.publish import prepare_hub, push_after_training
 from hf_cxr.run.stock import compare_with_stock_pipeline
-from hf_cxr.run.training import build_first_model, build_trainer, build_training_loss, draw_training_images
+from hf_cxr.run.training import (
+    build_first_model,
+    build_trainer,
+    build_training_loss,
+    check_training_model,
+    draw_training_images,
+)
 from hf_cxr.run.validation import write_validation
 from hf_cxr.saved_models import CONFIG, WEIGHTS, read_json
 
@@ -82,7 +88,7 @@ def run(args: RunArguments, callbacks: Sequence[TrainerCallback] = ()) -> Report
     report = None
     args = pinned(args, state)
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
-        check_model(args.model)  # before a repository is made or data are read
+        check_training_model(args)  # before a repository is made or data are read
         processor = image_processor_for(args.model)
         repo_id = on_main_process(state, lambda: prepare_hub(args.training, run_dir))
         done = on_main_process(state, lambda: files.done_stages(run_dir))
@@ -117,6 +123,8 @@ def train(
     draws_N = draw_training_images(args, data.splits["train"])
     loss, head_bias_C = build_training_loss(args, data.splits["train"], draws_N, data.label_names)
     weights = describe_initial_weights(args.model)  # now: a local folder can be gone after training
+    if positions := describe_positions(args.model):
+        weights["initial_weights"] += f"; {positions}"
     model = build_first_model(args, data, loss, head_bias_C)
     trainer = build_trainer(args, data, model, image_processor_for(args.model), loss, draws_N, callbacks)
     with image_errors_explained():
@@ -248,6 +256,8 @@ def document(run_dir: Path, model_id: str | None = None) -> Report:
     measured = run_dir / files.LAST_FILE["measure"]
     finished = run_dir / files.LAST_FILE["document"]
     metrics = read_json(measured if measured.is_file() else finished)
+    if metrics.get("kind") == "pretraining":
+        raise ValueError(f"{run_dir} holds a pre-training, which has no figures of a test: nothing to report again")
     analysis = read_json(run_dir / ANALYSIS) if (run_dir / ANALYSIS).is_file() else {}
     if "curves" not in analysis:  # a run of an earlier version
         test = metrics["test"]

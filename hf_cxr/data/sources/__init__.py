@@ -34,7 +34,7 @@ SOURCES: dict[str, Kind] = {
 }
 
 
-def load_source(args: Arguments, *, seed: int = 0, images: bool = True) -> Source:
+def load_source(args: Arguments, *, seed: int = 0, images: bool = True, unlabelled: bool = False) -> Source:
     """The dataset that the arguments ask for, in its final splits, checked for patients and images in two of them.
 
     Args:
@@ -42,12 +42,18 @@ def load_source(args: Arguments, *, seed: int = 0, images: bool = True) -> Sourc
         seed: of the permutation when ``shuffle_labels`` is set.
         images: False leaves the images out; a release or a table then needs no image file, and every row that it
             lists is there.
+        unlabelled: images without any label are wanted too.
 
     Raises:
         OSError: data are missing or cannot be read.
         ValueError: the data contradict themselves, their description or the split file; splits share a patient.
     """
     source = SOURCES[args.dataset].load(args, images=images)
+    if not (source.labelled or unlabelled):
+        raise ValueError(
+            f"{source.name} has no findings: such images can be pre-trained on (hf-cxr pretrain), and nothing else; "
+            "give the findings in its description"
+        )
     if args.split_file:
         source = _re_split(source, read_split_file(args.split_file), args.fold)
     for note in source.notes:
@@ -66,7 +72,14 @@ def load_source(args: Arguments, *, seed: int = 0, images: bool = True) -> Sourc
     if args.shuffle_labels:
         shuffled = _with_shuffled_labels(splits["train"], np.random.default_rng(seed))
         splits = datasets.DatasetDict({**splits, "train": shuffled})
-    return dataclasses.replace(source, splits=splits, missing=missing, fingerprint=split_fingerprint(splits))
+    held_out = {name: rows for name, rows in (source.listed or splits).items() if name != "train" and len(rows)}
+    return dataclasses.replace(
+        source,
+        splits=splits,
+        missing=missing,
+        fingerprint=split_fingerprint(splits),
+        held_out=split_fingerprint(held_out) if held_out else "",
+    )
 
 
 def pin_source(args: Arguments) -> Arguments:

@@ -36,7 +36,9 @@ class Source:
         hub: ``id`` and ``commit`` of the Hub dataset that it is; the commit is None if a local copy does not say.
         notes: sentences that whoever reads a figure of these data must know.
         licence_note: the terms that published weights and figures must repeat; None if there are none.
+        labelled: False for images without any label, which are for pre-training alone.
         fingerprint: the split's name, `split_fingerprint` of all rows; `load_source` computes it.
+        held_out: the same of all validation and test rows that are listed; "" if there are none.
     """
 
     splits: datasets.DatasetDict
@@ -52,7 +54,9 @@ class Source:
     licence_note: str | None = None
     hub: Mapping[str, str | None] | None = None
     notes: tuple[str, ...] = ()
+    labelled: bool = True
     fingerprint: str = ""
+    held_out: str = ""
 
     def with_splits(self, splits: Mapping[str, datasets.Dataset]) -> "Source":
         """The same source, of which only these rows are used; the fingerprint stays that of all rows."""

@@ -62,6 +62,7 @@ def _load(args: Arguments, *, images: bool) -> Source:
         licence_note=description.source or None,
         hub=origin(description, root),
         notes=notes_on(description),
+        labelled=description.labelled,
     )
 
 

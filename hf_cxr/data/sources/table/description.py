@@ -29,7 +29,8 @@
 | label_column        | of list and delimited; label_delimiter. Lists hold names; or each row's has exactly one cell  |
 |                     | (1, 0, -1, null) for each finding, in their order. Other numbers are refused; class numbers   |
 |                     | are read as names where the column is a datasets ClassLabel (-1: unknown)                     |
-| findings            | names in order, or name -> its column, or columns of which a file has one                     |
+| findings            | names in order, or name -> its column, or columns of which a file has one; none ([]): images  |
+|                     | without labels, to pre-train on (`hf-cxr pretrain`), which may be without splits too          |
 | aliases             | other name -> finding: the same thing, in tables and in `map_labels`                          |
 | rename              | name in the table -> finding: read as it, but not the same thing (a part, a subtype)          |
 | no_finding          | the column, or in lists the name, that says that nothing was found                            |
@@ -71,6 +72,7 @@ from hf_cxr.labels import LabelSpace
 
 READY = Path(__file__).parent / "descriptions"
 SPLITS = ("train", "validation", "test")
+UNLABELLED = "not labelled"  # the one finding, unknown everywhere, of a table without findings
 OWN_FIELDS = ("split", "folder")  # of the template, beside the table's columns
 CHOICES = {
     "label_format": ("columns", "list", "delimited"),
@@ -166,8 +168,13 @@ class TableDescription:
             names = {name: name for name in names}
             if len(names) < len(self.findings):
                 raise ValueError(f"findings repeat a name: {', '.join(map(str, self.findings))}")
-        if not isinstance(names, Mapping) or not names:
-            raise ValueError("findings must be a list of names, or name: column; it has none")
+        if not isinstance(names, Mapping):
+            raise ValueError("findings must be a list of names, or name: column; [] for images without labels")
+        if not names:
+            if self.label_format != "columns" or self.no_finding:
+                raise ValueError("findings has no names, so label_format and no_finding say nothing: leave them out")
+            names = {UNLABELLED: UNLABELLED}
+            self._set("absent_findings", "unknown")
         self._set("findings", {name: _strings(f"findings: {name}", columns) for name, columns in names.items()})
         files = self.files if isinstance(self.files, Mapping) else {"all": self.files}
         self._set("files", {split: _strings(f"files: {split}", paths) for split, paths in files.items()})
@@ -220,6 +227,11 @@ class TableDescription:
     def test_alone(self) -> bool:
         """Whether all images are test images: for measuring a model that was trained elsewhere, not for training."""
         return not self.split_column and set(self.files) == {"test"}
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are findings."""
+        return UNLABELLED not in self.findings
 
     @property
     def template_fields(self) -> tuple[str, ...]:
@@ -318,7 +330,7 @@ class TableDescription:
             self._check_ignored_splits()
             named = set()
         for split, fraction in (("validation", self.validation_fraction), ("test", self.test_fraction)):
-            if not self.hub and split not in named and fraction is None and not self.test_alone:
+            if not self.hub and split not in named and fraction is None and not self.test_alone and self.labelled:
                 raise ValueError(f"no key says which images are {split}; add {split}_fraction: 0.1, or name the split")
             if not self.hub and split in named and fraction is not None:
                 raise ValueError(f"{split}_fraction is given, and so is the split {split}; leave one of them out")

@@ -118,7 +118,7 @@ def described(
     splits = _split(rows, label_MC, description)
     with known_copy(description):
         check_patients_disjoint({name: rows.iloc[index] for name, index in splits.items()})
-    if not description.test_alone:
+    if not description.test_alone and description.labelled:
         _warn_of_absent_findings(label_MC[splits["train"]], description)
     return rows, label_MC, splits
 
@@ -254,7 +254,8 @@ def _split(rows: pd.DataFrame, label_NC: np.ndarray, description: TableDescripti
             side_M[train[chosen]] = name
     splits = {name: np.flatnonzero(side_M == name) for name in SPLITS}
     empty = [name for name, index in splits.items() if not len(index)]
-    if empty and not (description.test_alone and len(splits["test"])):
+    measured_alone = description.test_alone and len(splits["test"])
+    if empty and not measured_alone and (description.labelled or not len(splits["train"])):
         raise ValueError(
             f"{description.name} has no image in {' and '.join(empty)} (rows: {len(rows)}); see files, split_values "
             "and the fractions of its description"
