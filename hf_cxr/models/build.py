@@ -21,7 +21,7 @@ from hf_cxr.models.architectures import check_findings, check_model_options, che
 from hf_cxr.models.attention import check_attention
 from hf_cxr.models.head import head_keys, reset_head
 from hf_cxr.models.record import ModelRecord
-from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config, reading
+from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config, reading, saved_side
 from hf_cxr.words import plural
 
 COUNTER = ".num_batches_tracked"  # of batch norm: older checkpoints lack it, and with a fixed momentum it is not read
@@ -141,6 +141,8 @@ def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
     """
     folder = model_folder(name, revision)
     saved = read_config(folder)
+    if saved.get("image_size") is None:
+        saved["image_size"] = saved_side(folder)
     config = checked_config(saved, f"{name}")
     check_findings(saved, f"{name}")
     return _load(folder, name, config)
