@@ -124,6 +124,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     return values
 
 
+def saved_side(folder: Path) -> int | None:
+    """The side of a model's input by its image processor, for a config.json without an image_size, such as a ResNet's.
+
+    None where there is no processor, or it does not say one side.
+    """
+    if not (folder / PROCESSOR).is_file():
+        return None
+    values = read_json(folder / PROCESSOR)
+    size = values.get("crop_size") or values.get("size")
+    sides = set(size.values()) if isinstance(size, Mapping) else {size}
+    return sides.pop() if len(sides) == 1 else None
+
+
 def check_weights(folder: Path, name: str | Path) -> None:
     """Refuse weights that are missing, pickled, or incomplete. Their header is read, their values are not.
 

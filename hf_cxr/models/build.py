@@ -32,7 +32,7 @@ from hf_cxr.models.positions import (
     with_trained_windows,
 )
 from hf_cxr.models.record import MASKED_LOSS, ModelRecord
-from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config, reading
+from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config, reading, saved_side
 from hf_cxr.words import plural
 
 DEFAULT_SIZE = 224  # image_size of a config.json that leaves it out, in every architecture here
@@ -191,6 +191,8 @@ def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
             f"{name} was pre-trained and has no classifier: train one with hf-cxr train CONFIG.yaml "
             f"--model_name_or_path {name}"
         )
+    if saved.get("image_size") is None:
+        saved["image_size"] = saved_side(folder)
     config = checked_config(saved, f"{name}")
     check_findings(saved, f"{name}")
     return _load(folder, name, config)

@@ -1,12 +1,14 @@
 """A run that is trained, measured and documented from a stream."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from test_streaming import arguments, write_shards
-from tiny import SWIN, swin
+from tiny import MODELS, SWIN, swin
 
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import (
@@ -39,3 +41,17 @@ def test_a_run_trains_measures_and_documents_from_a_stream(tmp_path, shards):
     np.testing.assert_array_equal(saved.labels, label_matrix(test))
     assert report.training["steps"] == 10
     assert np.ptp(saved.logits, axis=0).max() > 0
+
+
+def test_batch_norm_measures_each_step_of_a_stream_once_and_the_papers_name_the_network(tmp_path, shards):
+    network = {"architecture": "resnet", "model_kwargs": MODELS["resnet"]}
+    report = run(parse_arguments([configure(tmp_path, shards, **network)]))
+    weights = load_file(tmp_path / "out/model.safetensors")
+    assert {value.item() for name, value in weights.items() if name.endswith("num_batches_tracked")} == {10}
+    norm = {"layers": 16, "images": 8}
+    assert report.protocol["network"] == {"name": "ResNet", "architecture": "resnet", "batch_norm": norm}
+    for name in ("README.md", "report.html", "run.log"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        text = re.sub(r"data:image/png;base64,[\w+/=]*", "", text)
+        assert "resnet" in text.lower() or name == "run.log"
+        assert "swin" not in text.lower(), name

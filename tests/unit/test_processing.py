@@ -271,6 +271,60 @@ def test_a_saved_processor_is_honoured_to_the_value(checkpoint, grey, changes):
     assert ours.resample == given.resample
 
 
+# The processors of the families' checkpoints on the Hub: class, size, and whatever is theirs.
+FAMILIES = {
+    "BitImageProcessor": {"size": {"shortest_edge": 64}},  # DINOv2, rad-dino
+    "ConvNextImageProcessor": {"size": {"shortest_edge": 56}, "crop_pct": 0.875},
+    "ViTImageProcessor": {"size": {"height": 56, "width": 56}, "resample": 2},  # ViT, Swin, MSN
+    "BeitImageProcessor": {"size": {"height": 56, "width": 56}, "do_center_crop": False, "resample": 2},
+    "DeiTImageProcessor": {},
+    "PoolFormerImageProcessor": {"size": {"shortest_edge": 56}, "crop_pct": 0.9},
+    "SegformerImageProcessor": {"size": {"height": 512, "width": 512}, "resample": 2},
+    "EfficientNetImageProcessor": {"size": {"height": 56, "width": 56}, "resample": 0, "rescale_offset": False},
+    "EfficientNetImageProcessor, std twice": {
+        "image_processor_type": "EfficientNetImageProcessor",
+        "image_std": [0.5, 0.4, 0.3],
+        "rescale_offset": False,
+        "include_top": True,
+    },
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_familys_processor_becomes_a_square_resize_and_a_crop_with_its_values_and_filter(checkpoint, name):
+    changes = {"image_processor_type": name, **FAMILIES[name]}
+    folder = checkpoint(**changes)
+    ours = image_processor_for(ModelArguments(model_name_or_path=str(folder), image_size=56, resize_size=64))
+    assert (ours.size["height"], ours.size["width"]) == (64, 64)
+    assert (ours.crop_size["height"], ours.crop_size["width"]) == (56, 56)
+    given = AutoImageProcessor.from_pretrained(folder)
+    assert ours.resample == given.resample
+    for level in (0, 77, 255):  # an image of one level has no geometry
+        flat = Image.new("RGB", (70, 70), (level,) * 3)
+        values = [made(flat, return_tensors="pt")["pixel_values"][0, :, 20, 20].float() for made in (ours, given)]
+        torch.testing.assert_close(*values, atol=1e-4, rtol=1e-5)
+    assert values[0].unique().numel() > 1  # the channels' values are their own
+    check_geometry(ours)
+
+
+PRETRAINED = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "interpolation": "bilinear", "crop_pct": 0.95}
+
+
+def test_a_checkpoint_of_timm_has_its_values_in_its_config(tmp_path):
+    def made(**changes):
+        values = {"architecture": "densenet121", "pretrained_cfg": {**PRETRAINED, **changes}}
+        (tmp_path / "config.json").write_text(json.dumps(values))
+        return image_processor_for(ModelArguments(model_name_or_path=str(tmp_path), image_size=56, resize_size=64))
+
+    ours = made()
+    assert (list(ours.image_mean), list(ours.image_std)) == (PRETRAINED["mean"], PRETRAINED["std"])
+    assert (ours.resample, ours.size["height"], ours.crop_size["height"]) == (Image.Resampling.BILINEAR, 64, 56)
+    for key, value in (("mean", [0.5]), ("std", [1, 0, 1]), ("std", [1, 1, "1"]), ("interpolation", "random")):
+        with pytest.raises(ValueError, match=f"{key} of pretrained_cfg in config.json") as caught:
+            made(**{key: value})
+        assert "\n" not in str(caught.value)
+
+
 NAN, INFINITE = float("nan"), float("inf")
 REFUSED_EVERYWHERE = {
     "std zero": ({"image_std": [0.0, 1, 1]}, "image_std"),

@@ -205,6 +205,18 @@ def test_a_swin_v2_as_the_hub_has_it_gives_its_body(tmp_path):
         assert all(torch.equal(value, body[name]) for name, value in saved.base_model.state_dict().items())
 
 
+def test_a_network_whose_config_says_no_size_is_measured_at_its_processors(tmp_path):
+    saved = fresh("resnet", MODELS["resnet"], NAMES, 32)
+    saved.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["image_size"]  # as on the Hub
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="image_size .* is None"):
+        load_weights(tmp_path)
+    build_image_processor(73, 64).save_pretrained(tmp_path)
+    assert load_weights(tmp_path).config.image_size == 64
+
+
 # Sizes
 
 
