@@ -159,21 +159,27 @@ def boxes(uniform_B4: np.ndarray, area: Sequence[float], aspect: Sequence[float]
     return np.hstack([(2 * uniform_B4[:, 2:] - 1) * (1 - half_B2), half_B2])
 
 
-def change_levels(grey_B1DD: torch.Tensor, level_B6: torch.Tensor, axis_D: torch.Tensor) -> torch.Tensor:
+def change_levels(grey_B1DD: torch.Tensor, draws: Draws, level_B6: torch.Tensor, axis_D: torch.Tensor) -> torch.Tensor:
     """Brightness, contrast and erasing of grey levels from 0 to 255, float32; the input is overwritten.
 
     Args:
-        level_B6: from `Draws.levels`, on the same device.
+        draws: which of these levers are on.
+        level_B6: from `Draws.levels`, on the device of the images.
         axis_D: the centres of the pixels, between -1 and 1.
     """
-    factor_B6 = level_B6[:, :, None, None, None]  # (B, 6, 1, 1, 1)
-    grey_B1DD.mul_(factor_B6[:, 0]).clamp_(max=255.0)
-    contrast_B111 = factor_B6[:, 1]
-    rest_B111 = _mean(grey_B1DD) * (1 - contrast_B111)
-    grey_B1DD.mul_(contrast_B111).add_(rest_B111).clamp_(0.0, 255.0)
-    x_B111, y_B111, wide_B111, high_B111 = factor_B6[:, 2:].unbind(1)
-    inside_B1DD = ((axis_D - x_B111).abs() <= wide_B111) & ((axis_D[:, None] - y_B111).abs() <= high_B111)
-    return torch.where(inside_B1DD, _mean(grey_B1DD), grey_B1DD)
+    brightness, contrast, *box = level_B6[..., None, None, None].unbind(1)  # each (B, 1, 1, 1)
+    if draws.brightness is not None:
+        grey_B1DD.mul_(brightness).clamp_(max=255.0)
+    if draws.contrast is not None:
+        rest = _mean(grey_B1DD) * (1 - contrast)
+        grey_B1DD.mul_(contrast).add_(rest).clamp_(0.0, 255.0)
+    if draws.erased is not None:
+        x, y, wide, high = box
+        column_B11D, row_B1D1 = ((axis_D - x).abs() <= wide).float(), ((axis_D[:, None] - y).abs() <= high).float()
+        # Products of 0 and 1 are exact, and on a CPU three times as fast as a mask.
+        fill_B1DD = (_mean(grey_B1DD) * row_B1D1) * column_B11D
+        grey_B1DD.mul_(1 - row_B1D1 * column_B11D).add_(fill_B1DD)
+    return grey_B1DD
 
 
 def _mean(grey_B1DD: torch.Tensor) -> torch.Tensor:

@@ -383,16 +383,18 @@ class PixelProcessor(torch.nn.Module):
         # Autocast would sample at bfloat16 coordinates, which are as coarse as whole pixels.
         with torch.autocast(device.type, enabled=False):
             if device.type != "cpu":
-                return torch.addcmul(self.shift, self._grey(pixel_B1SS, step_B32, level_B6), self.scale)
+                return torch.addcmul(self.shift, self._grey(pixel_B1SS, draws, step_B32, level_B6), self.scale)
             value_B3DD = self._new(len(pixel_B1SS))
             for part in self._parts(len(pixel_B1SS)):
                 own_G6 = None if level_B6 is None else level_B6[part]
-                value_G1DD = self._grey(pixel_B1SS[part], step_B32[part], own_G6)
+                value_G1DD = self._grey(pixel_B1SS[part], draws, step_B32[part], own_G6)
                 for channel_GDD, scale, shift in self._each_channel(value_B3DD[part]):
                     torch.add(shift, value_G1DD[:, 0], alpha=scale, out=channel_GDD)
             return value_B3DD
 
-    def _grey(self, pixel_B1SS: torch.Tensor, step_B32: torch.Tensor, level_B6: torch.Tensor | None) -> torch.Tensor:
+    def _grey(
+        self, pixel_B1SS: torch.Tensor, draws: Draws, step_B32: torch.Tensor, level_B6: torch.Tensor | None
+    ) -> torch.Tensor:
         """Grey levels (B, 1, D, D) float32 at the coordinates of `F.affine_grid`, which are a sum of two lines.
 
         A matrix product of every pixel's coordinates, as there, takes longer than the sampling.
@@ -400,7 +402,7 @@ class PixelProcessor(torch.nn.Module):
         right_B2, down_B2, centre_B2 = (step[..., None, None] for step in step_B32.unbind(1))
         grid_B2DD = (right_B2 * self.axis + centre_B2) + down_B2 * self.axis[:, None]
         grey_B1DD = F.grid_sample(pixel_B1SS.float(), grid_B2DD.permute(0, 2, 3, 1), align_corners=False)
-        return grey_B1DD if level_B6 is None else change_levels(grey_B1DD, level_B6, self.axis)
+        return grey_B1DD if level_B6 is None else change_levels(grey_B1DD, draws, level_B6, self.axis)
 
     # On a CPU a batch passes through its caches a few images at a time, and one channel after the other: whole batches
     # of floats would go through the memory once for each operation.

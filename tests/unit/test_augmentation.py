@@ -145,11 +145,6 @@ def test_a_rotated_crop_is_a_crop_of_the_rotated_image():
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
-def levels_of(count, brightness=None, contrast=None, erased=None):
-    draws = Draws(np.zeros(count, bool), np.zeros(count), np.zeros((count, 4)), brightness, contrast, erased)
-    return torch.from_numpy(draws.levels())
-
-
 AXIS = torch.from_numpy(((np.arange(CROP) + 0.5) / CROP * 2 - 1).astype(np.float32))
 
 
@@ -159,8 +154,9 @@ def test_brightness_and_contrast_are_pillows(kind, factor):
     """torchvision's adjust functions of a PIL image are these; they round to whole levels and truncate the mean."""
     grey = np.random.default_rng(2).integers(0, 256, (CROP, CROP), dtype=np.uint8)
     expected = np.asarray(getattr(ImageEnhance, kind)(Image.fromarray(grey)).enhance(factor), dtype=float)
-    levels = levels_of(1, **{kind.lower(): np.array([factor])})
-    actual = change_levels(torch.from_numpy(grey.astype(np.float32))[None, None], levels, AXIS)[0, 0].numpy()
+    draws = Draws(np.array([False]), np.zeros(1), np.zeros((1, 4)), **{kind.lower(): np.array([factor])})
+    levels, pixels = torch.from_numpy(draws.levels()), torch.from_numpy(grey.astype(np.float32))[None, None]
+    actual = change_levels(pixels, draws, levels, AXIS)[0, 0].numpy()
     assert np.abs(actual - expected).max() <= 1.01 + abs(1 - factor)
     exact = grey * factor if kind == "Brightness" else (grey - grey.mean()) * factor + grey.mean()
     np.testing.assert_allclose(actual, np.clip(exact, 0, 255), atol=1e-3)
