@@ -31,15 +31,36 @@ CONVOLUTIONS = {"hidden_sizes": [8, 8, 8, 16], "depths": [1, 1, 1, 1]}
 WINDOWS = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 MODELS = {
     "beit": TRANSFORMER,
+    "bit": CONVOLUTIONS | {"embedding_size": 8, "num_groups": 4},
     "convnext": CONVOLUTIONS,
     "convnextv2": CONVOLUTIONS,
+    "data2vec-vision": TRANSFORMER,
     "deit": TRANSFORMER,
     "dinov2": TRANSFORMER,
     "dinov2_with_registers": TRANSFORMER,
+    "efficientnet": {
+        "initializer_range": 0.3,
+        "batch_norm_momentum": 0.1,
+        "width_coefficient": 0.1,
+        "depth_coefficient": 0.1,
+        "hidden_dim": 128,
+        "in_channels": [32, 16],
+        "out_channels": [16, 24],
+        "strides": [2, 2],
+        "kernel_sizes": [3, 3],
+        "expand_ratios": [1, 2],
+        "num_block_repeats": [1, 1],
+    },
     "focalnet": {"embed_dim": 8, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]},
+    "ijepa": TRANSFORMER,
+    "poolformer": CONVOLUTIONS,
+    "regnet": CONVOLUTIONS | {"embedding_size": 8, "groups_width": 4},
+    "resnet": CONVOLUTIONS | {"embedding_size": 8},
+    "segformer": CONVOLUTIONS | {"num_attention_heads": [1, 1, 1, 1], "decoder_hidden_size": 8},
     "swin": WINDOWS,
     "swinv2": WINDOWS,
     "vit": TRANSFORMER,
+    "vit_msn": TRANSFORMER,
 }
 
 # What a report says of how a run was made; tests change what they are about.

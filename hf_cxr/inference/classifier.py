@@ -148,6 +148,7 @@ class Classifier:
             labels=label_matrix(split),
             image_ids=split["image_id"][:],
             patient_ids=split["patient_id"][:],
+            study_ids=split["study_id"][:] if "study_id" in split.column_names else None,
             label_names=self.label_names,
             view=split["view"][:],
             age=split["age"][:],

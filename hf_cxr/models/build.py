@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -31,7 +32,7 @@ from hf_cxr.models.positions import (
     with_trained_windows,
 )
 from hf_cxr.models.record import ModelRecord
-from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json, reading
+from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config, reading
 from hf_cxr.words import plural
 
 DEFAULT_SIZE = 224  # image_size of a config.json that leaves it out, in every architecture here
@@ -80,7 +81,7 @@ def build_model(
         model = fresh(args.architecture, args.model_kwargs, label_names, args.image_size)
     else:
         folder = model_folder(name, args.model_revision)
-        saved = read_json(folder / CONFIG)
+        saved = read_config(folder)
         if keep_head:
             _check_kept_findings(saved, name, label_names)
         config = _changed_config(saved, args, label_names, new_head=not keep_head)
@@ -90,24 +91,29 @@ def build_model(
     return model
 
 
-def check_model(args: ModelArguments) -> None:
-    """Refuse at the start, before data are read, what `build_model` would refuse later; nothing is kept.
+def check_model(args: ModelArguments) -> PreTrainedModel:
+    """Refuse at the start, before data are read, what `build_model` would refuse later.
+
+    Returns:
+        The model with one output, for further checks; a fresh one has shapes and no values (the meta device).
 
     Raises:
         ValueError, OSError: as `build_model`.
     """
     name = args.model_name_or_path
     if name is None:
-        _fresh_config(args.architecture, args.model_kwargs, ["any"], args.image_size)
-        return
+        config = _fresh_config(args.architecture, args.model_kwargs, ["any"], args.image_size)
+        with torch.device("meta"):
+            return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     folder = model_folder(name, args.model_revision)
-    config = _changed_config(read_json(folder / CONFIG), args, ["any"], new_head=True)
+    config = _changed_config(read_config(folder), args, ["any"], new_head=True)
     model = _load(folder, name, config, new_head=True).eval()
     check_attention(model, args.attention)
     with torch.inference_mode():
         logits = model(pixel_values=torch.zeros(1, 3, args.image_size, args.image_size)).logits
     if not logits.isfinite().all():
         raise ValueError(f"{name} gives {logits[0, 0].item()} for a uniform image; give another model")
+    return model
 
 
 def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
@@ -116,27 +122,46 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
     A report is published, so for a local folder it gives only the name, and the data it was trained on.
 
     Returns:
-        ``initial_weights`` in words, and ``base_model``, the Hub id, or None if there is none.
+        ``initial_weights`` in words, ``base_model``, the Hub id, or None if there is none, and ``weights_origin`` for
+        weights whose record has one.
     """
     name = args.model_name_or_path
     if name is None:
         return {"initial_weights": "random", "base_model": None}
+    record = initial_record(args) or ModelRecord()
+    origin = {} if record.weights_origin is None else {"weights_origin": dict(record.weights_origin)}
     folder = Path(name).expanduser()
     if not folder.exists():
-        return {"initial_weights": name, "base_model": name}
+        return {"initial_weights": name, "base_model": name, **origin}
     place = folder.resolve()
     words = f"{place.name} of {place.parent.name}" if place.name.startswith("checkpoint-") else place.name
-    record = ModelRecord.of(read_json(folder / CONFIG)) if (folder / CONFIG).is_file() else None
-    if record is None or record.split is None:  # not a model of this package
-        return {"initial_weights": f"local folder {words}", "base_model": None}
-    return {"initial_weights": f"local folder {words}, trained on the split {record.split}", "base_model": None}
+    pretrained = (record.weights_origin or {}).get("kind") == "pretrained"
+    if record.split is not None and pretrained:
+        words = f"{words}, pre-trained without labels on the training images of the split {record.split}"
+    elif record.split is not None:  # of this package
+        words = f"{words}, trained on the split {record.split}"
+    elif origin:
+        words = f"{words}, from {record.weights_origin.get('source')}"
+    return {"initial_weights": f"local folder {words}", "base_model": None, **origin}
+
+
+def initial_record(args: ModelArguments) -> ModelRecord | None:
+    """The record of the model that the initial weights come from; None without one. A Hub id's is in the cache."""
+    name = args.model_name_or_path
+    if name is None:
+        return None
+    config = Path(name).expanduser() / CONFIG
+    if not config.parent.exists():
+        cached = try_to_load_from_cache(name, CONFIG, revision=args.model_revision)
+        config = Path(cached) if isinstance(cached, str) else config
+    return ModelRecord.of(read_config(config.parent)) if config.is_file() else None
 
 
 def describe_positions(args: ModelArguments) -> str | None:
     """What a report says about position tables that do not fit the run's sizes; None if all do."""
     if args.model_name_or_path is None:
         return None
-    saved = read_json(model_folder(args.model_name_or_path, args.model_revision) / CONFIG)
+    saved = read_config(model_folder(args.model_name_or_path, args.model_revision))
     if not args.model_kwargs and saved.get("image_size", DEFAULT_SIZE) == args.image_size:
         return None
     own, config = _own_config(saved, ""), _changed_config(saved, args, ["any"], new_head=True)
@@ -160,7 +185,12 @@ def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
         OSError: it cannot be downloaded from the Hub.
     """
     folder = model_folder(name, revision)
-    saved = read_json(folder / CONFIG)
+    saved = read_config(folder)
+    if "SwinForMaskedImageModeling" in (saved.get("architectures") or ()):
+        raise ValueError(
+            f"{name} was pre-trained and has no classifier: train one with hf-cxr train CONFIG.yaml "
+            f"--model_name_or_path {name}"
+        )
     config = checked_config(saved, f"{name}")
     check_findings(saved, f"{name}")
     return _load(folder, name, config)
@@ -210,7 +240,7 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
     model, mismatched, missing = _loaded(folder, name, config)
     lost = (mismatched | missing) - (head_keys(model) if new_head else set())
     if any(map(is_position_table, mismatched)):
-        before, *_ = _loaded(folder, name, _own_config(read_json(folder / CONFIG), f"{name}"))
+        before, *_ = _loaded(folder, name, _own_config(read_config(folder), f"{name}"))
         tables = {change.key for change in shape_changes(before, model)} & mismatched
         resize_tables(before, model, tables)
         lost -= tables
@@ -220,13 +250,7 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
             f"{', '.join(sorted(lost)[:3])}; "
             f"if the checkpoint was trained at another size than {config.image_size} pixels, set image_size to that"
         )
-    for key, weight in model.state_dict().items():
-        if weight.is_floating_point() and not weight.isfinite().all():
-            wrong = weight[~weight.isfinite()]
-            raise ValueError(
-                f"{name} has {wrong.numel():,} weights in {key} that are not finite, such as {wrong[0].item()}: its "
-                "training diverged or its file is damaged; give another checkpoint"
-            )
+    check_finite(model, name)
     return model
 
 
@@ -243,14 +267,29 @@ def _loaded(folder: Path, name: str | Path, config: PreTrainedConfig) -> tuple[P
         output_loading_info=True,
         dtype=torch.float32,
     )
-    with _without_report():
+    with without_report():
         model, loading = reading(f"the weights of {name}", load)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
     return model, mismatched, set(loading["missing_keys"])
 
 
+def check_finite(model: PreTrainedModel, name: str | Path) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        ValueError: names the first such weight.
+    """
+    for key, weight in model.state_dict().items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            wrong = weight[~weight.isfinite()]
+            raise ValueError(
+                f"{name} has {wrong.numel():,} weights in {key} that are not finite, such as {wrong[0].item()}: its "
+                "training diverged or its file is damaged; give another checkpoint"
+            )
+
+
 @contextmanager
-def _without_report() -> Iterator[None]:
+def without_report() -> Iterator[None]:
     """Silence transformers' table of what was loaded: a new head is expected to be in it."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()

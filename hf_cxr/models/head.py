@@ -16,10 +16,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_cxr.models.timm_models import is_timm, timm_head
 from hf_cxr.systems.output_layer import OutputLayer
 
 INITIALIZER_RANGE = 0.02  # transformers' usual value, for an architecture whose config has none
-SAVED_BIAS = re.compile(r"classifier(\.\d+)?\.bias")  # transformers' name of the head's bias in model.safetensors
+# The head's bias in model.safetensors, as transformers and timm name it.
+SAVED_BIAS = re.compile(r"(timm_model\.)?(classifier|fc|head|head\.fc)(\.\d+)?\.bias")
 
 
 def head(model: PreTrainedModel) -> nn.Linear:
@@ -117,6 +119,13 @@ def _named_head(model: PreTrainedModel) -> tuple[str, nn.Linear]:
     last = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, OutputLayer)]
     if last:
         return last[0]
+    if is_timm(model):
+        found = timm_head(model)
+        if found is None or not isinstance(found[1], nn.Linear):
+            raise ValueError(
+                f"{_refused(model)}; timm's {model.config.architecture} ends in another layer, or in several"
+            )
+        return found
     backbone = set() if model.base_model is model else set(model.base_model.modules())
     found = [
         (name, layer)

@@ -6,7 +6,7 @@ B = images, C = findings, S = resized side in pixels.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from transformers.trainer_utils import (
 )
 
 from hf_cxr.evaluation import modern_figures
+from hf_cxr.models.batch_norm import batch_norms, check_batch_norm, frozen_parts, synchronised
 from hf_cxr.processing import PixelProcessor, collate
 from hf_cxr.training.checkpoints import CHECKSUMS, best_checkpoint, check_whole, seal
 from hf_cxr.training.layer_rates import LayerRates
@@ -57,6 +58,9 @@ class CXRTrainer(Trainer):
     # processes. The Trainer must not divide again.
     loss_is_scaled_for_ga = True
 
+    shown_metrics: Mapping[str, str] | None = None
+    """Validation figures of the table, key -> title; None: the headline metrics."""
+
     def __init__(
         self,
         *args: Any,
@@ -85,6 +89,16 @@ class CXRTrainer(Trainer):
                 f"split up: use 1 process and gradient_accumulation_steps 1, not {self.args.world_size} and "
                 f"{self.args.gradient_accumulation_steps}"
             )
+        check_batch_norm(
+            self.model,
+            images=self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
+            accumulation=self.args.gradient_accumulation_steps,
+            processes=self.args.world_size,
+            device=self.args.device.type,
+            sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled,
+        )
+        if self.args.world_size > 1 and batch_norms(self.model):
+            self.model = self.model_wrapped = synchronised(self.model)
         if rates is not None:
             self._check_rates()
         if mixup is not None:
@@ -108,14 +122,14 @@ class CXRTrainer(Trainer):
             self.add_callback(average)
         # The Trainer puts the whole model into training mode before each step. In a frozen part, stochastic depth
         # would only add noise to weights that cannot adapt.
-        self._frozen = [part for part in self.model.children() if _is_frozen(part)]
+        self._frozen = list(frozen_parts(self.model))
 
     def _show_progress(self) -> None:
         # The Trainer's own bar prints each log entry as a dictionary.
         for callback in (ProgressCallback, PrinterCallback):
             self.remove_callback(callback)
         self.add_callback(self.clock)
-        self.add_callback(TrainingTable(self.clock, self.losses))
+        self.add_callback(TrainingTable(self.clock, self.losses, self.shown_metrics))
         if not self.args.disable_tqdm:
             self.add_callback(TrainingBar(self.clock))
 
@@ -193,8 +207,12 @@ class CXRTrainer(Trainer):
         # the mean over a step's cells is not the mean of its micro-batches' means when some are unknown.
         if not batch_samples or "labels" not in batch_samples[0]:
             return None
-        items = sum(self.loss.count_items(batch["labels"]) for batch in batch_samples).to(device)
+        items = sum(self.count_items(batch) for batch in batch_samples).to(device)
         return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
+
+    def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
+        """How many items the loss of a batch is a sum over; a scalar on any device."""
+        return self.loss.count_items(batch["labels"])
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         # The mean over an epoch is shown; the Trainer keeps the mean since the last log entry alone.
@@ -405,11 +423,6 @@ class CXRTrainer(Trainer):
             )
         metrics = {"loss": self.loss.eval()(logits, labels).item()}
         return metrics | (self._metrics_of_set(prediction) if self._metrics_of_set else {})
-
-
-def _is_frozen(part: torch.nn.Module) -> bool:
-    trained = [parameter.requires_grad for parameter in part.parameters()]
-    return bool(trained) and not any(trained)
 
 
 class _SamplerEpoch(TrainerCallback):

@@ -6,7 +6,7 @@ from hf_cxr.reporting.comparison.results import ComparisonResults
 from hf_cxr.reporting.comparison.sentences import seeds_above, tiers, tuning
 from hf_cxr.reporting.document import Facts, Table
 from hf_cxr.reporting.numbers import in_percent, interval, join, number, p_value, signed_interval, with_sd
-from hf_cxr.reporting.protocol import component, split_facts
+from hf_cxr.reporting.protocol import component, network_facts, split_facts
 from hf_cxr.words import plural
 
 NOT_TRAINED = "file"
@@ -141,7 +141,7 @@ def protocol(results: ComparisonResults) -> Facts:
         (
             ("settings", "of every run" if same else f"of {results.baseline}; what methods change: see Settings"),
             *split_facts(shared),
-            ("parameters", f"{first.metrics['training']['parameters']:,}"),
+            *_networks(results),
             ("image size", f"{first.config['image_size']} pixels"),
             ("epochs", f"{first.config['num_train_epochs']:g}; {shared['selection']}"),
             ("head bias at the start", first.config["head_bias"].replace("_", " ")),
@@ -157,6 +157,15 @@ def protocol(results: ComparisonResults) -> Facts:
             ("software", f"hf_cxr {environment['hf_cxr']}, torch {environment['torch']}, {environment['device']}"),
         )
     )
+
+
+def _networks(results: ComparisonResults) -> list[tuple[str, str]]:
+    """The network that all methods share, or that of each."""
+    of = {method: results.first(method).metrics for method in results.runs}
+    facts = {method: network_facts(metrics["protocol"], metrics["training"]) for method, metrics in of.items()}
+    if len({tuple(entries) for entries in facts.values()}) == 1:
+        return facts[results.baseline]
+    return [(f"{name} of {method}", text) for method, entries in facts.items() for name, text in entries]
 
 
 def _difference_head() -> list[str]:
