@@ -124,7 +124,7 @@ def test_reference_comparison_has_the_references_six_rows(tmp_path):
 
 LEVERS = (
     "layer_decay", "head_learning_rate", "freeze_backbone_epochs", "mixup_alpha", "label_smoothing_factor",
-    "ema_decay", "random_resized_crop", "brightness", "contrast", "erasing",
+    "ema_decay", "random_resized_crop", "brightness", "contrast", "erasing", "erasing_area",
 )  # fmt: skip
 
 
