@@ -31,7 +31,7 @@ from hf_cxr.models.positions import (
     shape_changes,
     with_trained_windows,
 )
-from hf_cxr.models.record import ModelRecord
+from hf_cxr.models.record import MASKED_LOSS, ModelRecord
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config, reading
 from hf_cxr.words import plural
 
@@ -135,11 +135,10 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
         return {"initial_weights": name, "base_model": name, **origin}
     place = folder.resolve()
     words = f"{place.name} of {place.parent.name}" if place.name.startswith("checkpoint-") else place.name
-    pretrained = (record.weights_origin or {}).get("kind") == "pretrained"
-    if record.split is not None and pretrained:
-        words = f"{words}, pre-trained without labels on the training images of the split {record.split}"
-    elif record.split is not None:  # of this package
-        words = f"{words}, trained on the split {record.split}"
+    if record.split is not None:  # of this package
+        unlabelled = (record.loss or {}).get("name") == MASKED_LOSS
+        how = "pre-trained without labels on the training images of" if unlabelled else "trained on"
+        words = f"{words}, {how} the split {record.split}"
     elif origin:
         words = f"{words}, from {record.weights_origin.get('source')}"
     return {"initial_weights": f"local folder {words}", "base_model": None, **origin}
