@@ -54,11 +54,10 @@ def depth_of_parameters(model: PreTrainedModel) -> dict[str, int]:
 
 
 def head_names(model: PreTrainedModel) -> set[str]:
-    """The names of the head's parameters: its own layer, and whatever lies outside the backbone."""
-    prefix = f"{model.base_model_prefix}."
-    backbone = {name for name, _ in model.named_parameters() if name.startswith(prefix)}
-    outside = {name for name, _ in model.named_parameters()} - backbone if backbone else set()
-    return outside | head_keys(model)
+    """The names of the head's parameters: of its own layer, and of whatever else follows the backbone."""
+    names = [name for name, _ in model.named_parameters()]
+    backbone = [place for place, name in enumerate(names) if name.startswith(f"{model.base_model_prefix}.")]
+    return head_keys(model).intersection(names) | set(names[backbone[-1] + 1 :] if backbone else ())
 
 
 def _layer(match: re.Match | None, model: PreTrainedModel) -> tuple[str, str] | None:
@@ -78,7 +77,8 @@ def _depth_outside(name: str, layers: list[tuple[str, str]], before: int) -> int
 
 
 def _is_convnext(model: PreTrainedModel) -> bool:
-    names = (model.config.model_type, str(getattr(model.config, "architecture", "")))
+    config = getattr(model.base_model, "config", model.config)  # of the backbone, if it has one of its own
+    names = (config.model_type, str(getattr(config, "architecture", "")))
     return any(name.startswith("convnext") for name in names)
 
 

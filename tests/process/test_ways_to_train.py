@@ -38,6 +38,7 @@ def plain(tmp_path_factory) -> Path:
 def levers(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("levers")
     assert train(write_config(folder, **SETTINGS, **LEVERS), folder / "run") == 0
+    assert json.loads((folder / "run" / "metrics.json").read_text())["protocol"]["recipe"] == LEVERS
     return folder / "run"
 
 

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from hf_cxr.models.build import fresh
-from hf_cxr.models.depths import depth_of_parameters
+from hf_cxr.models.depths import depth_of_parameters, head_names
 
 
 def on_meta(config):
@@ -91,7 +91,7 @@ def test_every_architecture_has_depths_from_the_input_to_the_head(name):
     depths = depth_of_parameters(model)
     assert set(depths) == {key for key, _ in model.named_parameters()}
     top = max(depths.values())
-    assert set(depths.values()) == set(range(top + 1))
+    assert set(depths.values()) | {0} == set(range(top + 1))  # a patch embedding may belong to the first stage
     assert top >= 2
     assert all(depth == 0 for key, depth in depths.items() if ".embeddings." in key)
     assert all(depth == top for key, depth in depths.items() if key.startswith("classifier"))
@@ -106,7 +106,9 @@ class Model(PreTrainedModel):
 
     def __init__(self, config, *parts):
         super().__init__(config)
+        self.reduction = nn.Linear(2, 2)  # in front of the backbone, as in a DNet
         self.body = nn.ModuleDict({"stem": nn.Linear(2, 2), "parts": nn.Sequential(*parts), "norm": nn.LayerNorm(2)})
+        self.hidden = nn.Linear(2, 2)  # behind it
         self.classifier = nn.Linear(2, config.num_labels)
 
 
@@ -114,7 +116,8 @@ def test_an_unknown_model_has_the_members_of_its_largest_list_as_layers():
     model = Model(Config(num_labels=3), *(nn.Linear(2, 2) for _ in range(4)))
     depths = depth_of_parameters(model)
     assert [depths[f"body.{part}.weight"] for part in ("stem", "parts.0", "parts.3", "norm")] == [0, 1, 4, 5]
-    assert depths["classifier.bias"] == 5
+    assert (depths["reduction.weight"], depths["hidden.weight"], depths["classifier.bias"]) == (0, 5, 5)
+    assert head_names(model) == {f"{part}.{key}" for part in ("hidden", "classifier") for key in ("weight", "bias")}
 
 
 def test_a_model_without_a_list_is_refused():

@@ -168,6 +168,18 @@ def test_deferred_weights_are_mentioned_only_where_they_acted(start, epochs, bes
     assert ("from before" in said) == (words == "is from before")
 
 
+def test_the_levers_of_the_recipe_are_named_where_a_run_had_them():
+    plain = dict(report().protocol_facts().pairs)
+    recipe = {"layer_decay": 0.65, "head_learning_rate": 0.002, "freeze_backbone_epochs": 1, "mixup_alpha": 0.2}
+    said = dict(report(recipe=recipe).protocol_facts().pairs)
+    new = {name: said[name] for name in said.keys() - plain.keys()}
+    assert sorted(new) == ["backbone", "layer decay", "learning rate of the classifier", "mixup"]
+    assert all(f"{value:g}" in " ".join(new.values()) for value in recipe.values())
+    off = {"layer_decay": 1.0, "head_learning_rate": None, "freeze_backbone_epochs": 0}
+    only = dict(report(recipe=off | {"mixup_alpha": 0.2}).protocol_facts().pairs)
+    assert only.keys() - plain.keys() == {"mixup"}
+
+
 def test_hostile_names_break_neither_table_nor_page(tmp_path):
     names = (r"$\frac{$", "a|b", "<b>bold</b>", "_it_ *is*", "Pleural_Thickening", '"quoted"', "\N{LUNGS}", "x" * 200)
     made = dataclasses.replace(report(names), name="$run_|<i>\n# two")
