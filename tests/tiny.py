@@ -32,11 +32,13 @@ MODELS = {
     "beit": TRANSFORMER,
     "convnext": CONVOLUTIONS,
     "convnextv2": CONVOLUTIONS,
+    "csra": {"backbone_config": {"model_type": "convnextv2"} | CONVOLUTIONS},
     "deit": TRANSFORMER,
     "dinov2": TRANSFORMER,
     "dinov2_with_registers": TRANSFORMER,
     "focalnet": {"embed_dim": 8, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]},
     "swin": WINDOWS,
+    "swinchex": WINDOWS | {"head_sizes": [8, 4]},
     "swinv2": WINDOWS,
     "vit": TRANSFORMER,
 }

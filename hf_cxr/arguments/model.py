@@ -8,6 +8,7 @@ from hf_cxr.arguments.components import ARCHITECTURES, architecture_options
 from hf_cxr.options import check_options
 
 Attention = Literal["auto", "eager", "sdpa", "fast"]
+FAST_ATTENTION = ("swin", "swinchex")  # architectures that `hf_cxr.models.fast_swin` has a pass for
 
 
 @dataclass
@@ -54,8 +55,9 @@ class ModelArguments:
         check(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "between 0 and 1")
         check(0 <= self.rotation_degrees <= 180, "rotation_degrees", self.rotation_degrees, "between 0 and 180")
         fresh = self.model_name_or_path is None
-        if self.attention == "fast" and fresh and self.architecture != "swin":
-            raise ValueError(f"attention fast is for architecture swin, not {self.architecture}; leave it out")
+        if self.attention == "fast" and fresh and self.architecture not in FAST_ATTENTION:
+            known = " and ".join(FAST_ATTENTION)
+            raise ValueError(f"attention fast is for architecture {known}, not {self.architecture}; leave it out")
         options = architecture_options(self.architecture)
         if fresh and options:  # of other models, `hf_cxr.models` knows the options
             try:

@@ -1,7 +1,8 @@
 """The function of transformers' Swin classifier with less work, over the same module and the same weights.
 
 `SwinForImageClassification` here has the stock class's parameters, names, config and outputs; only its forward pass is
-written again. Logits and gradients are the stock ones up to rounding. What it leaves out:
+written again, and SwinCheX, whose backbone is a Swin, has the same. Logits and gradients are the stock ones up to
+rounding. What it leaves out:
 
 - the roll, partition, reverse and roll back of every layer, each a copy: the tokens stay in the order of windows, and
   one gather goes from a layer's order to the next one's (`window_plan`);
@@ -28,10 +29,15 @@ from transformers.models.swin.modeling_swin import SwinImageClassifierOutput
 
 from hf_cxr.models.window_attention import window_attention
 from hf_cxr.models.window_plan import LayerPlan, Plan
+from hf_cxr.systems import swinchex
 
 
-class SwinForImageClassification(modeling_swin.SwinForImageClassification):
-    """transformers' class with another forward pass. It has the same name, which a saved config.json gives."""
+class FastPass:
+    """The forward pass of a classifier whose backbone, ``swin``, is transformers' Swin; goes before its stock class."""
+
+    def logits_of(self, feature_BD: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C) of pooled features."""
+        return self.classifier(feature_BD)
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> SwinImageClassifierOutput:
         """Logits (B, classes) of normalised images (B, channels, S, S); everything else as the stock class."""
@@ -53,7 +59,7 @@ class SwinForImageClassification(modeling_swin.SwinForImageClassification):
                 tokens = own.merge(tokens).unflatten(1, (-1, 4)).flatten(2)  # (B, N / 4, 4 C)
                 tokens = stage.downsample.reduction(stage.downsample.norm(tokens))
         pooled = swin.layernorm(tokens).mean(1)  # over all tokens, in whatever order
-        return SwinImageClassifierOutput(logits=self.classifier(pooled))
+        return SwinImageClassifierOutput(logits=self.logits_of(pooled))
 
     def plan_of(self, height: int, width: int) -> Plan:
         """The plan for images (height, width) in pixels, made once; its buffers follow the model to another device.
@@ -81,20 +87,38 @@ class SwinForImageClassification(modeling_swin.SwinForImageClassification):
         )
 
 
+class SwinForImageClassification(FastPass, modeling_swin.SwinForImageClassification):
+    """transformers' class with another forward pass. It has the same name, which a saved config.json gives."""
+
+
+class SwinCheXForImageClassification(FastPass, swinchex.SwinCheXForImageClassification):
+    """SwinCheX with the fast pass, and its own heads behind it."""
+
+    logits_of = swinchex.SwinCheXForImageClassification.logits_of
+
+
+# Stock class -> the one with the fast pass.
+FAST = {
+    modeling_swin.SwinForImageClassification: SwinForImageClassification,
+    swinchex.SwinCheXForImageClassification: SwinCheXForImageClassification,
+}
+STOCK = {fast: stock for stock, fast in FAST.items()}
+
+
 def is_swin(model: nn.Module) -> bool:
-    """Whether a model is transformers' Swin classifier, with either pass."""
-    return type(model) in (modeling_swin.SwinForImageClassification, SwinForImageClassification)
+    """Whether a model's backbone is transformers' Swin, in a class that has both passes."""
+    return type(model) in FAST or type(model) in STOCK
 
 
 def give_fast_pass(model: nn.Module) -> None:
     """Let a Swin take the fast pass from now on; its weights stay where they are."""
-    model.__class__ = SwinForImageClassification
+    model.__class__ = FAST.get(type(model), type(model))
     model.plan_of(model.config.image_size, model.config.image_size)
 
 
 def give_stock_pass(model: nn.Module) -> None:
     """Let a Swin take the stock pass again."""
-    model.__class__ = modeling_swin.SwinForImageClassification
+    model.__class__ = STOCK.get(type(model), type(model))
 
 
 def embed(embeddings: nn.Module, pixels: torch.Tensor, plan: Plan) -> torch.Tensor:

@@ -32,9 +32,11 @@ def head(model: PreTrainedModel) -> nn.Linear:
 
 
 def head_keys(model: PreTrainedModel) -> set[str]:
-    """The names of the head's weights in the model's ``state_dict``."""
+    """The names of the head's weights in the model's ``state_dict``, with those of each finding's own output."""
     name, layer = _named_head(model)
-    return {f"{name}.{key}" for key in layer.state_dict()}
+    own = getattr(model, "own_outputs", ()) if isinstance(layer, OutputLayer) else ()
+    keys = {f"{name}.{key}" for key in layer.state_dict()}
+    return keys | {key for key in model.state_dict() if key.split(".")[0] in own}
 
 
 def features(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:

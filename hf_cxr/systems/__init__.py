@@ -2,7 +2,12 @@
 
 A module here defines a ``PreTrainedConfig`` and a ``PreTrainedModel`` whose forward pass takes ``pixel_values``
 (B, 3, S, S) and returns ``ImageClassifierOutput`` with logits (B, C); both are named in `SYSTEMS`. Its last layer is
-one linear layer, or an `output_layer.OutputLayer` where each finding has an output of its own.
+one linear layer, or an `output_layer.OutputLayer` where each finding has an output of its own; such a model names
+the modules of these outputs in ``own_outputs`` and starts them in ``start_outputs(bias_C)``.
+
+Each offers ``load_backbone(state_dict, config)``: the weights of a saved model's backbone (its ``base_model``, named
+as transformers names them there) and its config. It raises ValueError for another architecture, other sizes, and
+weights that are missing or left over, with their names (see `backbone_weights`).
 
 `register` makes transformers' Auto classes know them. The folder imports nothing of the models' part, because the
 arguments read the systems' options before any model is built.
@@ -13,7 +18,10 @@ B = images, C = findings, S = side of the image in pixels.
 from importlib import import_module
 
 # model_type -> (module, config class, model class).
-SYSTEMS: dict[str, tuple[str, str, str]] = {}
+SYSTEMS: dict[str, tuple[str, str, str]] = {
+    "csra": ("csra", "CSRAConfig", "CSRAForImageClassification"),
+    "swinchex": ("swinchex", "SwinCheXConfig", "SwinCheXForImageClassification"),
+}
 
 
 def register() -> None:
