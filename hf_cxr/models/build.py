@@ -66,6 +66,8 @@ def build_model(
     name = args.model_name_or_path
     if name is None:
         model = fresh(args.architecture, args.model_kwargs, label_names, args.image_size)
+        if args.backbone_name_or_path is not None:
+            _load_backbone(model, args)
     else:
         folder = model_folder(name, args.model_revision)
         saved = read_json(folder / CONFIG)
@@ -86,7 +88,11 @@ def check_model(args: ModelArguments) -> None:
     """
     name = args.model_name_or_path
     if name is None:
-        _fresh_config(args.architecture, args.model_kwargs, ["any"], args.image_size)
+        config = _fresh_config(args.architecture, args.model_kwargs, ["any"], args.image_size)
+        if args.backbone_name_or_path is not None:
+            with torch.device("meta"):  # it takes shapes and no values
+                model = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+            _load_backbone(model, args)
         return
     folder = model_folder(name, args.model_revision)
     config = _changed_config(read_json(folder / CONFIG), args, ["any"], new_head=True)
@@ -106,18 +112,24 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
     Returns:
         ``initial_weights`` in words, and ``base_model``, the Hub id, or None if there is none.
     """
-    name = args.model_name_or_path
+    name = args.initial_model
+    part = "" if args.backbone_name_or_path is None else "backbone from "
     if name is None:
         return {"initial_weights": "random", "base_model": None}
     folder = Path(name).expanduser()
     if not folder.exists():
-        return {"initial_weights": name, "base_model": name}
+        return {"initial_weights": part + name, "base_model": name}
     place = folder.resolve()
     words = f"{place.name} of {place.parent.name}" if place.name.startswith("checkpoint-") else place.name
-    record = ModelRecord.of(read_json(folder / CONFIG)) if (folder / CONFIG).is_file() else None
-    if record is None or record.split is None:  # not a model of this package
-        return {"initial_weights": f"local folder {words}", "base_model": None}
-    return {"initial_weights": f"local folder {words}, trained on the split {record.split}", "base_model": None}
+    record = initial_record(args) if (folder / CONFIG).is_file() else None
+    trained = "" if record is None or record.split is None else f", trained on the split {record.split}"
+    return {"initial_weights": f"{part}local folder {words}{trained}", "base_model": None}
+
+
+def initial_record(args: ModelArguments) -> ModelRecord | None:
+    """The record of the model that the initial weights, or those of the backbone, come from; None without one."""
+    name = args.initial_model
+    return None if name is None else ModelRecord.of(read_json(model_folder(name, args.model_revision) / CONFIG))
 
 
 def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
@@ -202,6 +214,23 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
                 "training diverged or its file is damaged; give another checkpoint"
             )
     return model
+
+
+def _load_backbone(model: PreTrainedModel, args: ModelArguments) -> None:
+    """Give the backbone within a system the weights of a saved model's, which is checked as any saved model is.
+
+    Raises:
+        ValueError: the saved model is refused, is of another kind or size than the system's backbone, or lacks weights.
+    """
+    name = args.backbone_name_or_path
+    folder = model_folder(name, args.model_revision)
+    saved = read_json(folder / CONFIG)
+    config = checked_config({**saved, "architectures": []}, f"{name}")
+    source = _load(folder, name, config, new_head=True)
+    try:
+        model.load_backbone(source.base_model.state_dict(), source.config)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be the backbone of {args.architecture}: {error}") from error
 
 
 @contextmanager

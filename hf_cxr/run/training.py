@@ -24,7 +24,7 @@ from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.models.attention import use_attention
-from hf_cxr.models.build import build_model
+from hf_cxr.models.build import build_model, initial_record
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import PixelProcessor
@@ -113,18 +113,19 @@ def build_first_model(
 
 
 def check_first_stage(args: RunArguments, model: PreTrainedModel, source: Source) -> None:
-    """Refuse a model of this package that was trained on another cut of the same data: it knows test patients.
+    """Refuse weights that this package trained on another cut of the same data: they know test patients.
 
     One trained on other data may be fine-tuned: whether they share patients is unknown here, so a warning is logged.
     """
-    name, before = args.model.model_name_or_path, ModelRecord.of(model.config)
+    name = args.model.initial_model
+    before = ModelRecord.of(model.config) if args.model.backbone_name_or_path is None else initial_record(args.model)
     if before is None or before.split == source.fingerprint:
         return
     if before.dataset in (None, source.name):
         raise ValueError(
             f"{name} was trained on the split {before.split} of {source.name}, the data are now {source.fingerprint}: "
             "images that are now for validation and test may have been trained on; give the data it was trained with, "
-            "or another --model_name_or_path"
+            "or other initial weights"
         )
     logger.warning(
         "%s was trained on %s: if they share patients with these data, the figures are inflated",
