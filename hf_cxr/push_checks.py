@@ -277,7 +277,7 @@ def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: Weights) -> N
     config, metrics, settings = parsed["config.json"], modern_figures(parsed["metrics.json"]), parsed["config.yaml"]
     record, protocol = ModelRecord.of(config) or ModelRecord(), metrics.get("protocol") or {}
     loss = protocol.get("loss") or {}
-    findings = list((config.get("id2label") or {}).values())
+    findings = list((config.get("id2label") or {}).values()) or config.get("label_names")  # the latter from timm
     outputs = outputs_of(weights.shapes)
     test = metrics.get("test") or {}
     pairs = [
@@ -294,7 +294,7 @@ def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: Weights) -> N
         ),
         ("config.json", "config.yaml", "image_size", config.get("image_size"), settings.get("image_size")),
         (WEIGHTS, "metrics.json", "SHA-256 of the weights", weights.sha256, metrics.get("model_sha256")),
-        (WEIGHTS, "config.json", "number of findings", outputs, len(findings) or None),
+        (WEIGHTS, "config.json", "number of findings", outputs, findings and len(findings)),
     ]
     wrong = [
         f"{one} and {other} differ in the {what}"

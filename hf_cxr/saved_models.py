@@ -41,6 +41,8 @@ ADAPTER = "adapter_config.json"
 FETCHED = (*CONFIGS, WEIGHTS, INDEX, "model-*-of-*.safetensors")
 CODE_KEYS = ("auto_map", "custom_pipelines")
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "tf_model.h5", "flax_model.msgpack")
+TIMM_CONFIG = "pretrained_cfg"  # a key of every config.json that timm wrote
+MOST_LABELS = 100_000
 LFS_POINTER = b"version https://git-lfs"
 
 Read = TypeVar("Read")
@@ -102,6 +104,24 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     _refuse_pointer(path)
     return files.read_json(path, repair="copy or download it again")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a saved model; timm's, which says less, with transformers' keys: model_type and id2label.
+
+    Raises:
+        ValueError: as `read_json`.
+    """
+    values = read_json(folder / CONFIG)
+    if "model_type" not in values and TIMM_CONFIG in values:
+        values["model_type"] = "timm_wrapper"
+    if values.get("model_type") == "timm_wrapper" and "id2label" not in values:
+        names, number = values.get("label_names"), values.get("num_classes")
+        if isinstance(names, list):
+            values["id2label"] = {str(index): name for index, name in enumerate(names)}
+        elif type(number) is int and number > 0:
+            values["id2label"] = {str(index): f"LABEL_{index}" for index in range(min(number, MOST_LABELS))}
+    return values
 
 
 def check_weights(folder: Path, name: str | Path) -> None:
@@ -200,7 +220,7 @@ def _refuse_own_code(name: str | Path, file: str, value: Any) -> None:
         if (key in CODE_KEYS and entry) or kernel:
             raise ValueError(
                 f"{name} needs its own code ({key} in its {file}); code that comes with a model is never run: give "
-                "a model that transformers' own Swin can load"
+                "a model that transformers itself can load"
             )
 
 

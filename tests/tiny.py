@@ -27,20 +27,33 @@ SWIN = {
 # Options of a small model of each architecture, at 32 pixels.
 TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8}
 CONVOLUTIONS = {"hidden_sizes": [8, 8, 8, 16], "depths": [1, 1, 1, 1]}
+DENSE = {"growth_rate": 4, "depths": [2, 2], "width": 8, "bottleneck": 2}
 WINDOWS = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 MODELS = {
     "beit": TRANSFORMER,
+    "bit": CONVOLUTIONS | {"embedding_size": 8, "num_groups": 4},
     "convnext": CONVOLUTIONS,
     "convnextv2": CONVOLUTIONS,
     "csra": {"backbone_config": {"model_type": "convnextv2"} | CONVOLUTIONS},
+    "data2vec-vision": TRANSFORMER,
     "deit": TRANSFORMER,
     "dinov2": TRANSFORMER,
     "dinov2_with_registers": TRANSFORMER,
+    "dnet": DENSE,
+    "efficientnet": {"width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 128},
     "focalnet": {"embed_dim": 8, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]},
+    "ijepa": TRANSFORMER,
+    "poolformer": CONVOLUTIONS,
+    "regnet": CONVOLUTIONS | {"embedding_size": 8, "groups_width": 4},
+    "resnet": CONVOLUTIONS | {"embedding_size": 8},
+    "segformer": CONVOLUTIONS | {"num_attention_heads": [1, 1, 1, 1], "decoder_hidden_size": 8},
     "swin": WINDOWS,
     "swinchex": WINDOWS | {"head_sizes": [8, 4]},
     "swinv2": WINDOWS,
     "vit": TRANSFORMER,
+    "vit_msn": TRANSFORMER,
+    "wang2017": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "transition_size": 12},
+    "yao2017": DENSE | {"state_size": 8, "input_size": 6},
 }
 
 # What a report says of how a run was made; tests change what they are about.

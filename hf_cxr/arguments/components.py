@@ -17,21 +17,38 @@ from hf_cxr.systems import register
 # Key that chooses a component -> key of its options.
 KWARGS = {"loss": "loss_kwargs", "sampler": "sampler_kwargs", "architecture": "model_kwargs"}
 
+# In place of a layer: each network of timm has its own, see `hf_cxr.models.timm_models`.
+OF_TIMM = "timm"
+
 # What ``architecture`` may be, as transformers names it (model_type) -> the layer that a heat map is made of: a path
-# below the backbone, or from the whole model if it begins with self; a number is a place in a list, -1 the last. `hf_cxr.models.architectures` checks its values.
+# below the backbone, or from the whole model if it begins with self; a number is a place in a list, -1 the last.
+# `hf_cxr.models.architectures` checks its values.
 ARCHITECTURES = {
     "beit": "layers.-1.layernorm_before",
+    "bit": "norm",
     "convnext": "encoder.stages.-1",
     "convnextv2": "encoder.stages.-1",
     "csra": "self.grid",
+    "data2vec-vision": "encoder.layer.-1.layernorm_before",
     "deit": "layers.-1.layernorm_before",
     "dinov2": "encoder.layer.-1.norm1",
     "dinov2_with_registers": "encoder.layer.-1.norm1",
+    "dnet": "features.relu5",
+    "efficientnet": "encoder.top_activation",
     "focalnet": "encoder.stages.-1.layers.-1",
+    "ijepa": "layers.-1.layernorm_before",
+    "poolformer": "encoder.block.-1.-1",
+    "regnet": "encoder.stages.-1",
+    "resnet": "encoder.stages.-1",
+    "segformer": "stages.-1",
     "swin": "encoder.layers.-1.blocks.-1.layernorm_after",
     "swinchex": "encoder.layers.-1.blocks.-1.layernorm_after",
     "swinv2": "encoder.layers.-1.blocks.-1",
+    "timm_wrapper": OF_TIMM,
     "vit": "layers.-1.layernorm_before",
+    "vit_msn": "layers.-1.layernorm_before",
+    "wang2017": "transition",
+    "yao2017": "features.relu5",
 }
 
 # Keyword arguments of an architecture's config that a run sets itself, beside those that every config has.

@@ -5,7 +5,8 @@ another type and parts that contradict each other are refused here by name, in m
 the checks do not foresee shows in one pass of the model on the meta device, which computes shapes and no values.
 
 Refused: an architecture that is not among `ARCHITECTURES`, other than three channels, a head that is not one linear
-layer (see `head`), batch norm, and what the architecture's own check refuses.
+layer (see `head`), and what the architecture's own check refuses. Of transformers' other classifiers, `refused` says
+why each is not used.
 """
 
 import copy
@@ -15,31 +16,36 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import CONFIG_MAPPING, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForImageClassification, PreTrainedConfig
 from transformers.activations import ACT2FN
 
 from hf_cxr.arguments.components import ARCHITECTURES, architecture_options
 from hf_cxr.models.head import check_head
 from hf_cxr.models.record import KEY as RECORD
 from hf_cxr.models.record import ModelRecord
+from hf_cxr.models.refused import why_refused
 from hf_cxr.models.swin import check_swin
+from hf_cxr.models.timm_models import TIMM, check_timm, timm_values
 from hf_cxr.models.values import MAX_BLOCKS, check_whole, short, some
 from hf_cxr.models.vit import check_patches
 from hf_cxr.options import check_options
 from hf_cxr.saved_models import reading
-from hf_cxr.systems import SYSTEMS
+from hf_cxr.systems import SYSTEMS, register
 from hf_cxr.words import error_words
 
 # Architecture -> check of its own values. For the rest the common checks and the pass on the meta device are enough.
 CHECKS: dict[str, Callable[[Mapping[str, Any], str], None]] = {
     "beit": check_patches,
+    "data2vec-vision": check_patches,
     "deit": check_patches,
     "dinov2": check_patches,
     "dinov2_with_registers": check_patches,
+    "ijepa": check_patches,
     "swin": check_swin,
     "swinchex": check_swin,
+    TIMM: check_timm,
     "vit": check_patches,
+    "vit_msn": check_patches,
 }
 
 IMAGE_SIZE, PATCH_SIZE = (1, 4096), (1, 256)  # least and most, in pixels
@@ -49,7 +55,6 @@ MAX_NUMBERS = 2_000_000_000  # parameters and position tables: ten times Swin-L,
 MAX_VALUE, MAX_LIST = 1_000_000, 1_000  # for any number, and the length of any list, of a config
 BACKBONE = "backbone_config"  # of a system whose backbone is any architecture
 BLOCKS = ("depths", "num_hidden_layers")
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 REFUSED_KEYS = {
     "quantization_config": "quantized weights are not read; give the model in float32, float16 or bfloat16",
     "transformers_weights": "weights are read from model.safetensors alone; leave the key out",
@@ -85,6 +90,7 @@ def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
     """
     name = values.get("model_type")
     _check_name(name, where)
+    register()
     kind = CONFIG_MAPPING[name]
     defaults = kind()
     filled = {key: getattr(defaults, key) for key in kind.__dataclass_fields__} | dict(values)
@@ -96,6 +102,8 @@ def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
         _check_values(inner["model_type"], inner | {"image_size": filled["image_size"]}, f"the {BACKBONE} of {where}")
     # Where an architecture has two classifiers, transformers chooses by this list and takes the first without it.
     values = {**values, "architectures": values.get("architectures") or []}
+    if name == TIMM:
+        values = timm_values(values)
     config = reading(f"the config of {where}", partial(kind.from_dict, values))
     _check_runs(config, where)
     return config
@@ -140,8 +148,8 @@ def check_findings(values: Mapping[str, Any], where: str) -> None:
 
 def _check_name(name: Any, where: str) -> None:
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise ValueError(f"the architecture of {where} (model_type) is {short(name)}; hf_cxr works with {known}")
+        known, why = ", ".join(ARCHITECTURES), why_refused(name)
+        raise ValueError(f"the architecture of {where} (model_type) is {short(name)}{why}; hf_cxr works with {known}")
 
 
 def _check_common(values: Mapping[str, Any], where: str) -> None:
@@ -224,7 +232,6 @@ def _check_runs(config: PreTrainedConfig, where: str) -> None:
         own, dtype = copy.deepcopy(config), torch.float32
         build = partial(AutoModelForImageClassification.from_config, own, dtype=dtype, trust_remote_code=False)
         model = reading(f"the config of {where}", build).eval()
-        check_batch_norm(model, where)
         numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
         if numbers > MAX_NUMBERS:
             raise ValueError(f"{where} has {numbers:.1e} parameters; at most {MAX_NUMBERS:.0e} are built")
@@ -235,16 +242,3 @@ def _check_runs(config: PreTrainedConfig, where: str) -> None:
             raise ValueError(f"{where}: {error_words(error)}") from error
         except Exception as error:  # whatever a model of transformers raises on sizes that do not fit
             raise ValueError(f"{where} cannot take an image of {side} pixels: {error_words(error)}") from error
-
-
-def check_batch_norm(model: PreTrainedModel, where: str) -> None:
-    """Refuse batch norm: a result would depend on how a step is cut into processes and micro-batches.
-
-    Raises:
-        ValueError: the model has a batch norm layer.
-    """
-    if any(isinstance(layer, BATCH_NORMS) for layer in model.modules()):
-        raise ValueError(
-            f"{where} has batch norm layers, whose results depend on how many processes and micro-batches share a "
-            "step; give a model with layer norm"
-        )

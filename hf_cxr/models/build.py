@@ -21,7 +21,7 @@ from hf_cxr.models.architectures import check_findings, check_model_options, che
 from hf_cxr.models.attention import check_attention
 from hf_cxr.models.head import head_keys, reset_head
 from hf_cxr.models.record import ModelRecord
-from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json, reading
+from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config, reading
 from hf_cxr.words import plural
 
 
@@ -70,7 +70,7 @@ def build_model(
             _load_backbone(model, args)
     else:
         folder = model_folder(name, args.model_revision)
-        saved = read_json(folder / CONFIG)
+        saved = read_config(folder)
         if keep_head:
             _check_kept_findings(saved, name, label_names)
         config = _changed_config(saved, args, label_names, new_head=not keep_head)
@@ -80,8 +80,11 @@ def build_model(
     return model
 
 
-def check_model(args: ModelArguments) -> None:
-    """Refuse at the start, before data are read, what `build_model` would refuse later; nothing is kept.
+def check_model(args: ModelArguments) -> PreTrainedModel:
+    """Refuse at the start, before data are read, what `build_model` would refuse later.
+
+    Returns:
+        The model with one output, for further checks; a fresh one has shapes and no values (the meta device).
 
     Raises:
         ValueError, OSError: as `build_model`.
@@ -89,19 +92,20 @@ def check_model(args: ModelArguments) -> None:
     name = args.model_name_or_path
     if name is None:
         config = _fresh_config(args.architecture, args.model_kwargs, ["any"], args.image_size)
+        with torch.device("meta"):
+            model = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
         if args.backbone_name_or_path is not None:
-            with torch.device("meta"):  # it takes shapes and no values
-                model = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
-            _load_backbone(model, args)
-        return
+            _load_backbone(model, args)  # the meta device takes shapes and no values
+        return model
     folder = model_folder(name, args.model_revision)
-    config = _changed_config(read_json(folder / CONFIG), args, ["any"], new_head=True)
+    config = _changed_config(read_config(folder), args, ["any"], new_head=True)
     model = _load(folder, name, config, new_head=True).eval()
     check_attention(model, args.attention)
     with torch.inference_mode():
         logits = model(pixel_values=torch.zeros(1, 3, args.image_size, args.image_size)).logits
     if not logits.isfinite().all():
         raise ValueError(f"{name} gives {logits[0, 0].item()} for a uniform image; give another model")
+    return model
 
 
 def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
@@ -129,7 +133,7 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
 def initial_record(args: ModelArguments) -> ModelRecord | None:
     """The record of the model that the initial weights, or those of the backbone, come from; None without one."""
     name = args.initial_model
-    return None if name is None else ModelRecord.of(read_json(model_folder(name, args.model_revision) / CONFIG))
+    return None if name is None else ModelRecord.of(read_config(model_folder(name, args.model_revision)))
 
 
 def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
@@ -145,7 +149,7 @@ def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
         OSError: it cannot be downloaded from the Hub.
     """
     folder = model_folder(name, revision)
-    saved = read_json(folder / CONFIG)
+    saved = read_config(folder)
     config = checked_config(saved, f"{name}")
     check_findings(saved, f"{name}")
     return _load(folder, name, config)
@@ -224,11 +228,10 @@ def _load_backbone(model: PreTrainedModel, args: ModelArguments) -> None:
     """
     name = args.backbone_name_or_path
     folder = model_folder(name, args.model_revision)
-    saved = read_json(folder / CONFIG)
-    config = checked_config({**saved, "architectures": []}, f"{name}")
+    config = checked_config({**read_config(folder), "architectures": []}, f"{name}")
     source = _load(folder, name, config, new_head=True)
     try:
-        model.load_backbone(source.base_model.state_dict(), source.config)
+        model.load_backbone(source.state_dict(), source.config)
     except ValueError as error:
         raise ValueError(f"{name} cannot be the backbone of {args.architecture}: {error}") from error
 

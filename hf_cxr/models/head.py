@@ -16,10 +16,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_cxr.models.timm_models import is_timm, timm_head
 from hf_cxr.systems.output_layer import OutputLayer
 
 INITIALIZER_RANGE = 0.02  # transformers' usual value, for an architecture whose config has none
-SAVED_BIAS = re.compile(r"classifier(\.\d+)?\.bias")  # transformers' name of the head's bias in model.safetensors
+# The head's bias in model.safetensors, as transformers and timm name it.
+SAVED_BIAS = re.compile(r"(timm_model\.)?(classifier|fc|head|head\.fc)(\.\d+)?\.bias")
 
 
 def head(model: PreTrainedModel) -> nn.Linear:
@@ -32,11 +34,11 @@ def head(model: PreTrainedModel) -> nn.Linear:
 
 
 def head_keys(model: PreTrainedModel) -> set[str]:
-    """The names of the head's weights in the model's ``state_dict``, with those of each finding's own output."""
+    """The names of the head's weights in the model's ``state_dict``; a system's own outputs are among them."""
     name, layer = _named_head(model)
-    own = getattr(model, "own_outputs", ()) if isinstance(layer, OutputLayer) else ()
-    keys = {f"{name}.{key}" for key in layer.state_dict()}
-    return keys | {key for key in model.state_dict() if key.split(".")[0] in own}
+    own = getattr(model, "own_outputs", None)  # of a model with an `OutputLayer`: the part that it starts itself
+    parts = {name: layer} if own is None else {name: layer, own: model.get_submodule(own)}
+    return {f"{part}.{key}" for part, module in parts.items() for key in module.state_dict()}
 
 
 def features(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -119,6 +121,13 @@ def _named_head(model: PreTrainedModel) -> tuple[str, nn.Linear]:
     last = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, OutputLayer)]
     if last:
         return last[0]
+    if is_timm(model):
+        found = timm_head(model)
+        if found is None or not isinstance(found[1], nn.Linear):
+            raise ValueError(
+                f"{_refused(model)}; timm's {model.config.architecture} ends in another layer, or in several"
+            )
+        return found
     backbone = set() if model.base_model is model else set(model.base_model.modules())
     found = [
         (name, layer)

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_cxr.arguments.components import ARCHITECTURES
+from hf_cxr.arguments.components import ARCHITECTURES, OF_TIMM
+from hf_cxr.models.timm_models import is_timm, timm_map_layer
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ def map_layer(model: PreTrainedModel, path: str | None = None) -> nn.Module:
         ValueError: the model has no such layer.
     """
     path = ARCHITECTURES[model.config.model_type] if path is None else path
+    if path == OF_TIMM:
+        path = timm_map_layer(model.base_model)
     parts = path.split(".")
     layer = model if parts[0] == "self" else model.base_model
     for part in parts[1:] if parts[0] == "self" else parts:
@@ -88,11 +91,17 @@ def as_grid(model: PreTrainedModel, tokens: torch.Tensor, side: int) -> torch.Te
         ValueError: the tokens are not a square grid, after others or alone.
     """
     if tokens.ndim == 4:
-        return tokens
+        last = is_timm(model) and getattr(model.timm_model, "output_fmt", "NCHW") == "NHWC"
+        return tokens.permute(0, 3, 1, 2) if last else tokens
     count = tokens.shape[1]
     # A pyramid merges patches from stage to stage; a plain transformer keeps them, behind its class token.
-    plain = not hasattr(model.config, "depths")
-    grid = side // model.config.patch_size if plain else math.isqrt(count)
+    plain = hasattr(model.config, "patch_size") and not hasattr(model.config, "depths")
+    if plain:
+        grid = side // model.config.patch_size
+    elif is_timm(model):
+        plain, grid = True, math.isqrt(count - (getattr(model.timm_model, "num_prefix_tokens", None) or 0))
+    else:
+        grid = math.isqrt(count)
     if grid**2 > count or (not plain and grid**2 != count):
         raise ValueError(f"{count} tokens of {type(model).__name__} are not a square grid; give a square image")
     return tokens[:, count - grid**2 :].transpose(1, 2).unflatten(2, (grid, grid))

@@ -53,13 +53,13 @@ from hf_cxr.data import load_source
 from hf_cxr.evaluation import METRICS, headline_metrics, modern_figures
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import write_text
-from hf_cxr.models.build import check_model
 from hf_cxr.reporting.comparison import ComparisonResults, TunedPoint, compare_runs, write_comparison
 from hf_cxr.reporting.numbers import number
 from hf_cxr.run.comparison_plan import Plan, folder_name, load_plan
 from hf_cxr.run.evaluate_tables import labels_of_source
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.scheduler import run_in_slots
+from hf_cxr.run.training import check_training_model
 from hf_cxr.saved_models import read_json
 from hf_cxr.words import plural
 from hf_cxr.yaml_files import dump_yaml, read_yaml
@@ -246,7 +246,7 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
         args = parse_arguments([str(path), *plan.flags], prog=f"hf-cxr compare: {run.name}")
     if args.model.model_name_or_path is None:
         try:
-            check_model(args.model)
+            check_training_model(args)
         except ValueError as error:
             raise ValueError(f"{run.method}: {error}") from error
     return args

@@ -21,7 +21,7 @@ from hf_cxr.config import RunArguments
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.hub import push_run as push  # the last stage
-from hf_cxr.models.build import check_model, describe_initial_weights
+from hf_cxr.models.build import describe_initial_weights
 from hf_cxr.models.head import fold_into_head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
@@ -53,7 +53,13 @@ from hf_cxr.run.provenance import (
 )
 from hf_cxr.run.publish import prepare_hub, push_after_training
 from hf_cxr.run.stock import compare_with_stock_pipeline
-from hf_cxr.run.training import build_first_model, build_trainer, build_training_loss, draw_training_images
+from hf_cxr.run.training import (
+    build_first_model,
+    build_trainer,
+    build_training_loss,
+    check_training_model,
+    draw_training_images,
+)
 from hf_cxr.run.validation import write_validation
 from hf_cxr.saved_models import CONFIG, WEIGHTS, read_json
 
@@ -80,7 +86,7 @@ def run(args: RunArguments) -> Report | None:
     run_dir = Path(args.training.output_dir)
     report = None
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
-        check_model(args.model)  # before a repository is made or data are read
+        check_training_model(args)  # before a repository is made or data are read
         processor = image_processor_for(args.model)
         repo_id = on_main_process(state, lambda: prepare_hub(args.training, run_dir))
         done = on_main_process(state, lambda: files.done_stages(run_dir))

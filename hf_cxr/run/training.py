@@ -24,7 +24,8 @@ from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.models.attention import use_attention
-from hf_cxr.models.build import build_model, initial_record
+from hf_cxr.models.batch_norm import check_batch_norm
+from hf_cxr.models.build import build_model, check_model, initial_record
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import PixelProcessor
@@ -110,6 +111,25 @@ def build_first_model(
         **data.origin,
     ).write(model.config)
     return model
+
+
+def check_training_model(args: RunArguments) -> None:
+    """Refuse at the start, before data are read, a model that cannot be built or not be trained as asked.
+
+    Raises:
+        ValueError, OSError: as `models.build.build_model` and `models.batch_norm.check_batch_norm`.
+    """
+    model, training = check_model(args.model), args.training
+    if args.stages.freeze_backbone:
+        freeze_backbone(model)
+    check_batch_norm(
+        model,
+        images=training.images_per_step,
+        accumulation=training.gradient_accumulation_steps,
+        processes=training.world_size,
+        device=training.device.type,
+        sharded=parse_flag_from_env("ACCELERATE_USE_FSDP"),
+    )
 
 
 def check_first_stage(args: RunArguments, model: PreTrainedModel, source: Source) -> None:

@@ -3,11 +3,11 @@
 A module here defines a ``PreTrainedConfig`` and a ``PreTrainedModel`` whose forward pass takes ``pixel_values``
 (B, 3, S, S) and returns ``ImageClassifierOutput`` with logits (B, C); both are named in `SYSTEMS`. Its last layer is
 one linear layer, or an `output_layer.OutputLayer` where each finding has an output of its own; such a model names
-the modules of these outputs in ``own_outputs`` and starts them in ``start_outputs(bias_C)``.
+the part that has these outputs in ``own_outputs`` and starts it in ``start_outputs(bias_C)``.
 
-Each offers ``load_backbone(state_dict, config)``: the weights of a saved model's backbone (its ``base_model``, named
-as transformers names them there) and its config. It raises ValueError for another architecture, other sizes, and
-weights that are missing or left over, with their names (see `backbone_weights`).
+Each offers ``load_backbone(state_dict, config)``: the weights of a saved model, as transformers names them, and its
+config. It takes its backbone's from there, and raises ValueError for another architecture, other sizes and missing
+weights, with their names (see `initial_weights`).
 
 `register` makes transformers' Auto classes know them. The folder imports nothing of the models' part, because the
 arguments read the systems' options before any model is built.
@@ -20,7 +20,10 @@ from importlib import import_module
 # model_type -> (module, config class, model class).
 SYSTEMS: dict[str, tuple[str, str, str]] = {
     "csra": ("csra", "CSRAConfig", "CSRAForImageClassification"),
+    "dnet": ("dnet", "DNetConfig", "DNet"),
     "swinchex": ("swinchex", "SwinCheXConfig", "SwinCheXForImageClassification"),
+    "wang2017": ("wang2017", "Wang2017Config", "Wang2017"),
+    "yao2017": ("yao2017", "Yao2017Config", "Yao2017"),
 }
 
 

@@ -32,7 +32,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils import can_return_tuple
 
-from hf_cxr.systems.backbone_weights import check_same_backbone, load_exactly
+from hf_cxr.systems.initial_weights import check_same_backbone, load_part
 from hf_cxr.systems.output_layer import OutputLayer
 
 MAX = "max"  # the temperature of a head that takes the maximum
@@ -45,7 +45,7 @@ TEMPERATURES: dict[int, tuple[float | str, ...]] = {
     8: (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, MAX),
 }
 # Backbones that norm what they have pooled -> their norm.
-LATE_NORM = {"beit": "pooler.layernorm", "convnext": "layernorm", "convnextv2": "layernorm"}
+LATE_NORM = {"beit": "pooler.layernorm", "data2vec-vision": "pooler.layernorm", "convnext": "layernorm", "convnextv2": "layernorm"}
 
 
 @strict
@@ -133,7 +133,7 @@ class CSRAForImageClassification(PreTrainedModel):
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    own_outputs = ("attention",)
+    own_outputs = "attention"
 
     def __init__(self, config: CSRAConfig):
         super().__init__(config)
@@ -173,7 +173,7 @@ class CSRAForImageClassification(PreTrainedModel):
         """Take the weights of a saved model of the backbone's architecture; the attention stays as it is.
 
         Args:
-            state_dict: of its backbone.
+            state_dict: of the saved model.
             config: of the saved model.
 
         Raises:
@@ -181,7 +181,7 @@ class CSRAForImageClassification(PreTrainedModel):
         """
         own = self.config.backbone_config
         check_same_backbone(own, config, kinds=(own.model_type,), options="model_kwargs.backbone_config")
-        load_exactly(self.backbone, state_dict)
+        load_part(self.backbone, state_dict, "backbone")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -223,7 +223,9 @@ def norm_after_pooling(backbone: PreTrainedModel) -> nn.Module:
 
 def width_of(backbone: PreTrainedModel) -> int:
     """D, the channels of a backbone's last hidden state."""
+    config = backbone.config
     if hasattr(backbone, "num_features"):
         return backbone.num_features
-    sizes = getattr(backbone.config, "hidden_sizes", None)
-    return sizes[-1] if sizes else backbone.config.hidden_size
+    if getattr(config, "hidden_sizes", None):
+        return config.hidden_sizes[-1]
+    return config.hidden_size if hasattr(config, "hidden_size") else config.hidden_dim

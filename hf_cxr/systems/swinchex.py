@@ -36,7 +36,7 @@ from transformers import PreTrainedConfig, SwinConfig, SwinModel, SwinPreTrained
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils import can_return_tuple
 
-from hf_cxr.systems.backbone_weights import check_same_backbone, load_exactly
+from hf_cxr.systems.initial_weights import check_same_backbone, load_part
 from hf_cxr.systems.output_layer import OutputLayer
 
 MOST_LAYERS, WIDEST = 8, 65_536  # of a head: a config.json may come from a stranger
@@ -99,7 +99,7 @@ class SwinCheXForImageClassification(SwinPreTrainedModel):
 
     config_class = SwinCheXConfig
     config: SwinCheXConfig
-    own_outputs = ("heads",)
+    own_outputs = "heads"
 
     def __init__(self, config: SwinCheXConfig):
         super().__init__(config)
@@ -131,14 +131,14 @@ class SwinCheXForImageClassification(SwinPreTrainedModel):
         """Take the weights of a saved Swin; the heads stay as they are.
 
         Args:
-            state_dict: of its backbone (`SwinModel`), or of a saved SwinCheX's.
+            state_dict: of a saved Swin or SwinCheX.
             config: of the saved model.
 
         Raises:
             ValueError: another architecture, other sizes, or weights that do not fit.
         """
         check_same_backbone(self.config, config, kinds=("swin", "swinchex"), options="model_kwargs")
-        load_exactly(self.swin, state_dict)
+        load_part(self.swin, state_dict, "Swin")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -67,7 +67,8 @@ class WeightAverage(TrainerCallback):
     """An exponential moving average of the weights, which is evaluated, selected and saved in their place.
 
     After step t the average moves by 1 - d_t towards the weights, d_t = min(decay, (1 + t) / (10 + t)), so that the
-    first weights do not dominate an average over more steps than there have been.
+    first weights do not dominate an average over more steps than there have been. Buffers are not averaged: the averaged
+    model has those of the weights in training, such as the means and variances of batch norm, which are averages already.
 
     Pass it to `CXRTrainer` as ``average``: a checkpoint's model.safetensors is then the average, and
     training_weights.safetensors beside it holds the weights that training continues with.
@@ -104,7 +105,7 @@ class WeightAverage(TrainerCallback):
     def finish(self, model: PreTrainedModel | None) -> None:
         """Copy the average into the model; with None, drop it, because the best checkpoint is loaded already."""
         if self.averaged is not None and model is not None:
-            model.load_state_dict(self.averaged.state_dict())
+            self._give(model, dict(self.averaged.named_parameters()))
         self.averaged = None
 
     @contextmanager
@@ -114,16 +115,17 @@ class WeightAverage(TrainerCallback):
             yield
             return
         own = {name: value.detach().clone() for name, value in model.named_parameters()}
-        average = dict(self.averaged.named_parameters())
         try:
-            with torch.no_grad():
-                for name, value in model.named_parameters():
-                    value.copy_(average[name])
+            self._give(model, dict(self.averaged.named_parameters()))
             yield
         finally:
-            with torch.no_grad():
-                for name, value in model.named_parameters():
-                    value.copy_(own[name])
+            self._give(model, own)
+
+    @torch.no_grad()
+    def _give(self, model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
+        """Copy the parameters into the model, whose buffers stay."""
+        for name, value in model.named_parameters():
+            value.copy_(weights[name])
 
     def save_training_weights(self, model: PreTrainedModel, folder: str | Path) -> None:
         """Write the weights that training continues with; nothing after training, which has no average."""

@@ -27,6 +27,7 @@ from transformers.trainer_utils import (
 )
 
 from hf_cxr.evaluation import modern_figures
+from hf_cxr.models.batch_norm import batch_norms, check_batch_norm, frozen_parts, synchronised
 from hf_cxr.processing import PixelProcessor, collate
 from hf_cxr.training.checkpoints import CHECKSUMS, best_checkpoint, check_whole, seal
 from hf_cxr.training.progress import LossMean, StepClock, TrainingBar, TrainingTable
@@ -77,6 +78,16 @@ class CXRTrainer(Trainer):
                 f"split up: use 1 process and gradient_accumulation_steps 1, not {self.args.world_size} and "
                 f"{self.args.gradient_accumulation_steps}"
             )
+        check_batch_norm(
+            self.model,
+            images=self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
+            accumulation=self.args.gradient_accumulation_steps,
+            processes=self.args.world_size,
+            device=self.args.device.type,
+            sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled,
+        )
+        if self.args.world_size > 1 and batch_norms(self.model):
+            self.model = self.model_wrapped = synchronised(self.model)
         self.loss.to(self.args.device)
         self.pixels.to(self.args.device)
         # From pinned memory (the Trainer's default) a batch is copied while the device computes. Accelerate's default,
@@ -96,7 +107,7 @@ class CXRTrainer(Trainer):
             self.add_callback(average)
         # The Trainer puts the whole model into training mode before each step. In a frozen part, stochastic depth
         # would only add noise to weights that cannot adapt.
-        self._frozen = [part for part in self.model.children() if _is_frozen(part)]
+        self._frozen = list(frozen_parts(self.model))
 
     def _show_progress(self) -> None:
         # The Trainer's own bar prints each log entry as a dictionary.
@@ -193,8 +204,10 @@ class CXRTrainer(Trainer):
             if model.training
             else self.pixels(inputs["pixel_values"])
         )
+        # A model that decides one finding after the other learns each from the true labels of those before it.
+        known = model.training and getattr(self.model, "takes_known_labels", False)
         with self._interpolated(model, inputs):
-            outputs = model(pixel_values=pixel_values)
+            outputs = model(pixel_values=pixel_values, **({"known_labels": inputs["labels"]} if known else {}))
         self.loss.train(model.training)  # labels are smoothed only in training
         loss = self.loss(outputs.logits, inputs["labels"], num_items=num_items_in_batch)
         if num_items_in_batch is not None:
@@ -358,11 +371,6 @@ class CXRTrainer(Trainer):
             )
         metrics = {"loss": self.loss.eval()(logits, labels).item()}
         return metrics | (self._metrics_of_set(prediction) if self._metrics_of_set else {})
-
-
-def _is_frozen(part: torch.nn.Module) -> bool:
-    trained = [parameter.requires_grad for parameter in part.parameters()]
-    return bool(trained) and not any(trained)
 
 
 class _SamplerEpoch(TrainerCallback):
