@@ -45,7 +45,12 @@ TEMPERATURES: dict[int, tuple[float | str, ...]] = {
     8: (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, MAX),
 }
 # Backbones that norm what they have pooled -> their norm.
-LATE_NORM = {"beit": "pooler.layernorm", "data2vec-vision": "pooler.layernorm", "convnext": "layernorm", "convnextv2": "layernorm"}
+LATE_NORM = {
+    "beit": "pooler.layernorm",
+    "data2vec-vision": "pooler.layernorm",
+    "convnext": "layernorm",
+    "convnextv2": "layernorm",
+}
 
 
 @strict

@@ -14,7 +14,7 @@ from hf_cxr.systems.csra import MAX, TEMPERATURES, CSRAConfig, ResidualAttention
 
 NAMES = ("Mass", "Nodule", "Hernia")
 # One of each kind of grid: tokens behind a class token or alone, normed before or after pooling, and convolutions.
-BACKBONES = ("beit", "convnextv2", "data2vec-vision", "dinov2", "efficientnet", "focalnet", "resnet", "swin", "vit")
+BACKBONES = ("beit", "convnextv2", "data2vec-vision", "dinov2", "focalnet", "resnet", "swin", "vit")
 
 
 def attention(**options):
