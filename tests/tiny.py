@@ -159,7 +159,7 @@ def trainer(
         loss=build_loss(loss, positives_C=np.nansum(label_NC, 0), known_C=(~np.isnan(label_NC)).sum(0)),
         pixels=PixelProcessor(build_image_processor(36, 32), horizontal_flip=0.5, rotation_degrees=15, seed=3),
         sampler=sampler or ShuffleSampler(label_NC, batch_size=step_images, seed=3),
-        decay_all_parameters=args.optimizer == "adam",
+        decay_all_parameters=args.optimizer != "adamw",
         train_dataset=dataset,
         eval_dataset=eval_dataset,
         callbacks=callbacks,

@@ -9,8 +9,9 @@ Each offers ``load_backbone(state_dict, config)``: the weights of a saved model,
 config. It takes its backbone's from there, and raises ValueError for another architecture, other sizes and missing
 weights, with their names (see `initial_weights`).
 
-`register` makes transformers' Auto classes know them. The folder imports nothing of the models' part, because the
-arguments read the systems' options before any model is built.
+`register` makes transformers' Auto classes know them. Whatever loads a model in this package calls it; a program that
+loads one by transformers alone calls ``hf_cxr.register()`` first. The folder imports nothing of the models' part,
+because the arguments read the systems' options before any model is built.
 
 B = images, C = findings, S = side of the image in pixels.
 """

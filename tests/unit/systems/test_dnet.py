@@ -74,6 +74,6 @@ def test_the_backbone_takes_a_densenets_weights():
 
 
 def test_both_convolutions_are_trained():
-    model = tiny().train()
+    model = tiny()
     model(pixel_values=torch.randn(2, 3, 128, 128)).logits.square().sum().backward()
     assert all(layer.weight.grad.abs().sum() > 0 for layer in model.reduction)

@@ -158,6 +158,16 @@ def test_the_order_changes_the_chain_and_is_saved(images, tmp_path):
     assert torch.equal(again(images).logits, reverse(images).logits)
 
 
+def test_a_saved_model_goes_on_with_other_findings(tmp_path):
+    saved = tiny()
+    saved.save_pretrained(tmp_path)
+    arguments = ModelArguments(model_name_or_path=str(tmp_path), image_size=32)
+    new = build_model(arguments, ("Fibrosis", "Mass", "Pneumonia"), head_bias_C=[-1.0, -2.0, -3.0])
+    assert new.decoder.outputs.bias.tolist() == [-1.0, -2.0, -3.0]
+    weights = saved.densenet.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in new.densenet.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("order", "message"),
     [
