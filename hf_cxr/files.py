@@ -37,6 +37,7 @@ NOT_A_TABLE = re.compile(
     r"|7z|bz2|gz|tar|tgz|xz|zip|zst"
     r"|html?|ipynb|jsonl?|lock|log|md|pdf|py|sh|tex|toml|ya?ml)"
 )
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"  # the first bytes of every PNG file
 LINKS = 40  # as many in a row as Linux follows
 
 _REPAIRS = {

@@ -28,7 +28,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import is_torchvision_available
 
 from hf_cxr.config import ModelArguments
-from hf_cxr.saved_models import PROCESSOR, model_folder, reading
+from hf_cxr.saved_models import PROCESSOR, TIMM_CONFIG, model_folder, read_config, reading
 from hf_cxr.uniforms import row_uniforms
 
 logger = logging.getLogger(__name__)
@@ -125,6 +125,9 @@ def image_processor_for(args: ModelArguments) -> BaseImageProcessor:
     if name is None:
         return build_image_processor(args.resize_size, args.image_size)
     folder = model_folder(name, args.model_revision)
+    of_timm = read_config(folder).get(TIMM_CONFIG)
+    if of_timm is not None:
+        return build_image_processor(args.resize_size, args.image_size, **_of_timm(of_timm))
     if Path(name).is_dir() and not (folder / PROCESSOR).is_file():
         return build_image_processor(args.resize_size, args.image_size)
     given = load_processor(name, args.model_revision)
@@ -142,6 +145,29 @@ def image_processor_for(args: ModelArguments) -> BaseImageProcessor:
             args.resize_size,
         )
     return build_image_processor(args.resize_size, args.image_size, mean=mean, std=std, resample=resample)
+
+
+def _of_timm(values: Any) -> dict[str, Any]:
+    """Mean, std and filter of a checkpoint of timm, which are in its config.json; timm's own defaults are ImageNet's.
+
+    Raises:
+        ValueError: a value that cannot be.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{TIMM_CONFIG} in config.json is {values!r:.40}; it must be a mapping")
+    mean, std = values.get("mean", IMAGENET_DEFAULT_MEAN), values.get("std", IMAGENET_DEFAULT_STD)
+    for key, three in (("mean", mean), ("std", std)):
+        if not isinstance(three, list | tuple) or len(three) != 3 or not all(map(_is_number, three)):
+            raise ValueError(
+                f"{key} of {TIMM_CONFIG} in config.json is {three!r:.40}; it must be three finite numbers"
+            )
+    if min(std) <= 0:
+        raise ValueError(f"std of {TIMM_CONFIG} in config.json is {list(std)}; each must be above 0")
+    name = str(values.get("interpolation", "bicubic"))
+    if name.upper() not in Image.Resampling.__members__:
+        known = ", ".join(sorted(Image.Resampling.__members__)).lower()
+        raise ValueError(f"interpolation of {TIMM_CONFIG} in config.json is {name!r:.40}; it must be one of {known}")
+    return {"mean": mean, "std": std, "resample": Image.Resampling[name.upper()]}
 
 
 def load_processor(name: str | Path, revision: str = "main") -> BaseImageProcessor:
@@ -233,6 +259,8 @@ def _values(processor: BaseImageProcessor) -> tuple[float, tuple[float, ...], tu
             raise ValueError(f"rescale_factor in {PROCESSOR} is {factor}; it must be a number above 0")
     if processor.do_normalize:
         mean, std = (_channels(processor, key) for key in ("image_mean", "image_std"))
+        if getattr(processor, "include_top", False) is True:  # EfficientNet's divides by the std twice
+            std = tuple(value * value for value in std)
         if min(std) <= 0:
             raise ValueError(f"image_std in {PROCESSOR} is {list(std)}; each must be above 0")
     largest = max(max(abs(255 * factor - m), abs(m)) / s for m, s in zip(mean, std, strict=True))

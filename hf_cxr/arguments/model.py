@@ -88,6 +88,6 @@ class ModelArguments:
             raise ValueError("backbone_name_or_path goes with a fresh model, not with model_name_or_path: give one")
         if self.architecture not in SYSTEMS:
             raise ValueError(
-                f"backbone_name_or_path is for the backbone within a system ({', '.join(SYSTEMS)}), and architecture is "
-                f"{self.architecture}: give the weights as --model_name_or_path"
+                f"backbone_name_or_path is for the backbone within a system ({', '.join(SYSTEMS)}), and architecture "
+                f"is {self.architecture}: give the weights as --model_name_or_path"
             )

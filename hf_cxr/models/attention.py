@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from hf_cxr.arguments.model import Attention
 from hf_cxr.models.fast_swin import give_fast_pass, give_stock_pass, is_swin
+from hf_cxr.models.timm_models import is_timm
 
 CHOICES = get_args(Attention)
 
@@ -46,7 +47,8 @@ def use_attention(
     if attention not in CHOICES:
         raise ValueError(f"attention is {attention!r}; it must be one of {', '.join(CHOICES)}")
     if attention == "auto":
-        own = ON_CPU["bf16" if bf16 else "float32"] if device == "cpu" else "sdpa"
+        chosen = device == "cpu" and not is_timm(model)
+        own = ON_CPU["bf16" if bf16 else "float32"] if chosen else "sdpa"
         attention = "fast" if is_swin(model) and not sharded else own
     check_attention(model, attention, sharded=sharded)
     if attention == "fast":
@@ -60,11 +62,13 @@ def use_attention(
 
 
 def check_attention(model: PreTrainedModel, attention: Attention, *, sharded: bool = False) -> None:
-    """Refuse the fast attention where it cannot run.
+    """Refuse an attention that a model cannot run on.
 
     Raises:
-        ValueError: the model is not a Swin, or FSDP will split its layers.
+        ValueError: fast, and the model is not a Swin or FSDP will split its layers; eager, and timm chooses itself.
     """
+    if attention == "eager" and is_timm(model):
+        raise ValueError("attention eager is not for models of timm, which choose their attention themselves; use auto")
     if attention != "fast":
         return
     if not is_swin(model):

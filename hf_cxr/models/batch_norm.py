@@ -15,6 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm as AnyBatchNorm
 
 from hf_cxr.models.timm_models import is_timm
 
+MAX_MOMENTUM = 0.5  # the share of the last step in a layer's averages; torch's default is 0.1
+
 
 def frozen_parts(model: nn.Module) -> Iterator[nn.Module]:
     """The largest parts of a model whose every parameter is without gradient; a part without parameters is in none."""
@@ -47,7 +49,7 @@ def check_batch_norm(
 
     Raises:
         ValueError: the model has batch norm, and several processes without a GPU each, several micro-batches, a
-            sharded model, or a single image in a step.
+            sharded model, a single image in a step, or averages that forget all but the last step.
     """
     layers = len(batch_norms(model))
     if not layers:
@@ -65,6 +67,12 @@ def check_batch_norm(
         )
     if sharded:
         raise ValueError(f"{name}, which do not work here with FSDP or DeepSpeed: use neither, or another model")
+    momentum = max(layer.momentum or 0.0 for layer in batch_norms(model))
+    if momentum > MAX_MOMENTUM:
+        raise ValueError(
+            f"{name} whose averages are {momentum:.2%} those of the last step (batch_norm_momentum {momentum:g}, which "
+            f"torch reads the other way round): give --model_kwargs.batch_norm_momentum {1 - momentum:.2g}"
+        )
     if images < 2:
         raise ValueError(
             f"{name}, which cannot normalise one image by itself: use per_device_train_batch_size 2 or more"

@@ -224,7 +224,7 @@ def _load_backbone(model: PreTrainedModel, args: ModelArguments) -> None:
     """Give the backbone within a system the weights of a saved model's, which is checked as any saved model is.
 
     Raises:
-        ValueError: the saved model is refused, is of another kind or size than the system's backbone, or lacks weights.
+        ValueError: the saved model is refused, is of another kind or size than the backbone, or lacks weights.
     """
     name = args.backbone_name_or_path
     folder = model_folder(name, args.model_revision)

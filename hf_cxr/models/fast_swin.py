@@ -33,7 +33,7 @@ from hf_cxr.systems import swinchex
 
 
 class FastPass:
-    """The forward pass of a classifier whose backbone, ``swin``, is transformers' Swin; goes before its stock class."""
+    """The pass of a classifier whose backbone, ``swin``, is transformers' Swin; stands before its stock class."""
 
     def logits_of(self, feature_BD: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) of pooled features."""

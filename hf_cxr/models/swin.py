@@ -64,9 +64,9 @@ def _check_stages(values: Mapping[str, Any], where: str) -> None:
 def _check_grid(values: Mapping[str, Any], where: str) -> None:
     image, patch, window = (values[key] for key in ("image_size", "patch_size", "window_size"))
     shrink = patch * 2 ** (len(values["depths"]) - 1)
-    grid = image // patch // 2 ** (len(values["depths"]) - 1)
+    grid = -(-image // shrink)  # each stage pads its grid to whole pairs
     if grid < window:
         raise ValueError(
             f"image_size {image} of {where} leaves a last grid of {grid} x {grid} patches, smaller than its window of "
-            f"{window}; set image_size to {window * shrink} or more, or window_size to {max(grid, 1)}"
+            f"{window}; set image_size to {(window - 1) * shrink + 1} or more, or window_size to {grid}"
         )

@@ -25,8 +25,6 @@ NOT_SHAPES = (
     "checkpoint_path",
     "exportable",
     "features_only",
-    "in_chans",
-    "num_classes",
     "pretrained",
     "pretrained_cfg",
     "pretrained_cfg_overlay",
@@ -66,6 +64,8 @@ def check_timm(values: Mapping[str, Any], where: str) -> None:
     wrong = [key for key in arguments if key in NOT_SHAPES]
     if wrong:
         raise ValueError(f"model_args in {where} has {wrong[0]!r}, which is not an option of a network; leave it out")
+    if arguments.get("in_chans", 3) != 3:
+        raise ValueError(f"{where} takes {short(arguments['in_chans'])} channels (in_chans); give a model of 3")
     for key, value in arguments.items():
         _check_argument(key, value, where)
 
@@ -79,14 +79,15 @@ def timm_values(values: Mapping[str, Any]) -> dict[str, Any]:
     import timm
 
     made = {key: value for key, value in values.items() if key not in ("pretrained_cfg", "num_classes")}
+    arguments = {key: value for key, value in (values.get("model_args") or {}).items() if key != "num_classes"}
     names = values.get("id2label")
     if names:
         made["label_names"] = [name for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
         made["num_classes"] = len(names)
     known = timm.get_pretrained_cfg(values["architecture"].split(".")[0])
     if known is not None and known.fixed_input_size:
-        made["model_args"] = {**(values.get("model_args") or {}), "img_size": values["image_size"]}
-    return made
+        arguments["img_size"] = values["image_size"]
+    return {**made, "model_args": arguments or None}
 
 
 def timm_head(model: nn.Module) -> tuple[str, nn.Module] | None:

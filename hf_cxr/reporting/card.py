@@ -7,6 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
 from hf_cxr.evaluation import METRICS
+from hf_cxr.models.names import network_name
 from hf_cxr.reporting.document import Note, block_markdown
 from hf_cxr.reporting.evaluation import evaluation_blocks
 from hf_cxr.reporting.run import ROC_CURVES, TRAINING_CURVES, Report
@@ -32,6 +33,7 @@ def render(report: Report, config: PreTrainedConfig) -> str:
             report=report,
             cautions=Note(tuple(report.cautions())),
             findings=list(report.test.label_names),
+            network=network_name(config),
             architecture=config.model_type,
             system=config.model_type in SYSTEMS,
             image_size=config.image_size,

@@ -180,8 +180,10 @@ def _same_source(run: Evidence) -> Answer:
 
 
 def _model(run: Evidence) -> Answer:
-    count = run.training.get("parameters")
-    return REPORTED, "config.json and model.safetensors" + (f", {count:,} parameters" if count else "")
+    count, network = run.training.get("parameters"), (run.protocol.get("network") or {}).get("name")
+    return REPORTED, ", ".join(
+        filter(None, (network, "config.json and model.safetensors", f"{count:,} parameters" if count else None))
+    )
 
 
 def _software(run: Evidence) -> Answer:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure as Drawing
 from hf_cxr.evaluation.localization import ALL, CONTROLS, GRID_LIMIT, IOBB, IOU, MEAN, STATISTICS
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import plain
+from hf_cxr.labels import NIH14
 from hf_cxr.reporting.document import Block, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.numbers import in_percent, join, number, p_value, signed_interval, with_interval
 from hf_cxr.reporting.plots import COLORS, DASHES
@@ -27,16 +28,7 @@ JUDGED = ("pointing", "energy", "iou_0.3")
 PER_FINDING = ("iobb_0.1", "iobb_0.25", "iobb_0.5", "iou_0.1", "iou_0.3", "pointing", "energy")
 
 # Wang et al., "ChestX-ray8", CVPR 2017, arXiv 1705.02315v5, table 19 (ChestX-ray14): accuracy by T(IoBB).
-WANG_FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-)
+WANG_FINDINGS = NIH14[:8]
 WANG_IOBB = {
     0.1: (0.6222, 1.0, 0.7974, 0.9106, 0.5882, 0.1519, 0.8583, 0.5204),
     0.25: (0.3944, 0.9863, 0.6339, 0.7967, 0.4588, 0.0506, 0.7083, 0.3367),

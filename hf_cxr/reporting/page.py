@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jinja2
 from markupsafe import Markup, escape
 
+from hf_cxr.files import PNG_SIGNATURE
 from hf_cxr.reporting.numbers import leading_number
 
 if TYPE_CHECKING:
@@ -98,6 +99,6 @@ def _picture(folder: Path, figure: "Figure") -> Picture | None:
     if not path.is_file():
         return None
     content = path.read_bytes()
-    is_png = content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) >= 24
+    is_png = content.startswith(PNG_SIGNATURE) and len(content) >= 24
     size = struct.unpack(">II", content[16:24]) if is_png else (None, None)
     return Picture(base64.b64encode(content).decode(), *size)

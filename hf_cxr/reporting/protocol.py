@@ -91,6 +91,23 @@ def split_facts(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def network_facts(protocol: Mapping[str, Any], training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The network with its parameters, and what its batch norm measured; runs of earlier versions do not say."""
+    network, count = protocol.get("network") or {}, training.get("parameters")
+    words = [*filter(None, [network.get("name")]), *([f"{count / 1e6:.3g} M parameters"] if count else [])]
+    facts = [("network", ", ".join(words))] if words else []
+    norm = network.get("batch_norm")
+    if norm:
+        facts.append(
+            (
+                "batch norm",
+                f"{plural(norm['layers'], 'layer')}; in training the {norm['images']} images of a step are normalised "
+                "together, in evaluation by the averages that training kept",
+            )
+        )
+    return facts
+
+
 def component(name: str, options: Mapping[str, Any]) -> str:
     """A loss or sampler with its options in brackets."""
     words = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
@@ -116,8 +133,8 @@ def published(dataset: str, own: tuple[str, str, str, str] | None = None) -> Seq
         + ("" if own else "Not comparable with the tables above unless these are of that whole list. ")
         + "The most that is known is about 0.82 from ImageNet's weights, and about 0.835 from weights pre-trained on "
         "chest X-rays. Results on other splits are of other patients and not listed: among them CheXNet and AG-CNN "
-        "(above 0.84) and Yao et al. 2017 (0.803, on a random split of its own); neither is the reference study, whose split sizes are those of a random cut (macro AUC 0.874 for "
-        "its class-aware loss, 0.804 for cross-entropy)."
+        "(above 0.84) and Yao et al. 2017 (0.803, on a random split of its own); neither is the reference study, whose "
+        "split sizes are those of a random cut (macro AUC 0.874 for its class-aware loss, 0.804 for cross-entropy)."
     )
     head = ("published", "network", "initial weights", "macro AUC", "source")
     return Heading("Published systems, with their protocols"), Table.of(head, rows, caption, bold)

@@ -35,6 +35,7 @@ from hf_cxr.reporting.protocol import (
     data_cautions,
     few_patients,
     limits,
+    network_facts,
     published,
     split_facts,
 )
@@ -167,11 +168,12 @@ class Report:
         return Facts(
             (
                 *split_facts(protocol),
+                *network_facts(protocol, training),
                 ("loss", component(protocol["loss"]["name"], protocol["loss"]["options"])),
                 *([("label smoothing", f"{smoothing:g}")] if smoothing else []),
                 ("class weights", protocol["loss"]["class_weights_kind"]),
                 ("sampler", component(protocol["sampler"]["name"], protocol["sampler"]["options"])),
-                *_stage_facts(protocol["stages"], training),
+                *_stage_facts(protocol["stages"], training, (protocol.get("network") or {}).get("batch_norm")),
                 ("training", f"{training['epochs']:g} epochs{stopped}{best}; selection: {protocol['selection']}"),
                 ("calibration", protocol["calibration"] or "none"),
                 ("operating points", protocol.get("operating_points") or "none"),
@@ -244,7 +246,7 @@ class Report:
         official = (protocol["splits_from"] or "").startswith(OFFICIAL_LIST) and not protocol.get("split_file")
         if part or not official or macro is None or self.test.counts["all"].images != OFFICIAL_TEST:
             return None
-        network = f"{self.training['parameters'] / 1e6:.0f} M parameters" if "parameters" in self.training else "–"
+        network = next((text for name, text in network_facts(protocol, self.training) if name == "network"), "–")
         return (f"this run ({self.name})", network, protocol["initial_weights"], with_interval(*macro.macro_interval))
 
     def summary(self, run_dir: Path) -> str:
@@ -285,12 +287,15 @@ def _calibration_cautions(exceptions: Mapping[str, str]) -> list[str]:
     return [f"{sentence}: {', '.join(names)}." for sentence, names in sentences.items() if names]
 
 
-def _stage_facts(stages: Mapping[str, Any], training: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _stage_facts(
+    stages: Mapping[str, Any], training: Mapping[str, Any], batch_norm: Mapping[str, Any] | None
+) -> list[tuple[str, str]]:
     words = {
         "deferred re-weighting": stages["reweight_from_epoch"] is not None
         and _reweighting(stages["reweight_from_epoch"], training),
         "weights": stages["ema_decay"] is not None
-        and f"exponential moving average, decay {stages['ema_decay']:g}, with warm-up",
+        and f"exponential moving average, decay {stages['ema_decay']:g}, with warm-up"
+        + ("; batch norm with the averages of the weights in training" if batch_norm else ""),
         "second stage": stages["freeze_backbone"] and "the classifier alone was trained, on a frozen backbone",
         "over-sampling in feature space": stages["feature_oversampling"] is not None
         and f"between an image drawn again and one of its {stages['feature_oversampling']} nearest",

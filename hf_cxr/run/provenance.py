@@ -19,6 +19,8 @@ from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.losses import MultiLabelLoss
+from hf_cxr.models.batch_norm import describe_batch_norm
+from hf_cxr.models.names import network_name
 from hf_cxr.reporting import claims
 from hf_cxr.run.data import RunData
 from hf_cxr.run.peak_memory import peak_memory_gib
@@ -70,9 +72,14 @@ def describe_protocol(args: RunArguments, data: RunData, trained: Mapping[str, A
 def describe_method(
     args: RunArguments, trainer: CXRTrainer, loss: MultiLabelLoss, weights: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The part of the protocol that only the training knows: weights, loss, draws, stages and the choice of epoch."""
+    """The part of the protocol that only the training knows: weights, network, loss, draws, stages, choice of epoch."""
     return {
         **weights,
+        "network": {
+            "name": network_name(trainer.model.config),
+            "architecture": trainer.model.config.model_type,
+            "batch_norm": describe_batch_norm(trainer.model, trainer.args.images_per_step),
+        },
         "loss": loss.describe(),
         "sampler": {
             "name": args.sampling.sampler,

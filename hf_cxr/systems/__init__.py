@@ -9,6 +9,9 @@ Each offers ``load_backbone(state_dict, config)``: the weights of a saved model,
 config. It takes its backbone's from there, and raises ValueError for another architecture, other sizes and missing
 weights, with their names (see `initial_weights`).
 
+A model with ``takes_known_labels`` gets the labels of a batch as
+``known_labels`` in training, and never in evaluation.
+
 `register` makes transformers' Auto classes know them. Whatever loads a model in this package calls it; a program that
 loads one by transformers alone calls ``hf_cxr.register()`` first. The folder imports nothing of the models' part,
 because the arguments read the systems' options before any model is built.

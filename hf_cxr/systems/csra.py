@@ -7,13 +7,13 @@ A finding c has a classifier m_c. Its score at each place n of the backbone's la
 
     logit_c = mean_n s_n + lam * sum_n softmax(T s)_n s_n + b_c
 
-the mean, as global average pooling and a linear layer have it, and lam times an attention of the finding's own over the
-grid. T -> infinity makes that attention the maximum; lam = 0 leaves average pooling. Several heads, each with classifiers
-and a temperature of its own (`TEMPERATURES`), are added up.
+the mean, as global average pooling and a linear layer have it, and lam times an attention of the finding's own over
+the grid. T -> infinity makes that attention the maximum; lam = 0 leaves average pooling. Several heads, each with
+classifiers and a temperature of its own (`TEMPERATURES`), are added up.
 
-Stated there: lam 0.1 and 1 head for ResNet on COCO and VOC, up to 8 heads for larger backbones. Left open and chosen here:
-each finding has a bias b_c, where the loss's no-information optimum goes. The repository divides each m_c by its norm,
-which the paper's equations do not have: without it here, so that lam = 0 is a plain linear classifier.
+Stated there: the equations, and the temperatures of 1, 2, 4, 6 and 8 heads. lam 0.1 is what an entry of CXR-LT 2026 took.
+Left open and chosen here: each finding has a bias b_c, where the loss's no-information optimum goes. The repository
+divides each m_c by its norm; not so here, and lam = 0 is a plain linear classifier.
 
 A backbone's grid is what its own classifier pools, normalised as that one would be: ConvNeXt and BEiT norm what was
 pooled, and their norm acts on each place here. Class and register tokens are left out.
@@ -23,6 +23,7 @@ B = images, C = findings, D = features, N = places of the grid, h, w = its sides
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -67,7 +68,7 @@ class CSRAConfig(PreTrainedConfig):
     """
 
     model_type = "csra"
-    sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="swin")}
+    sub_configs_defaults: ClassVar = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="swin")}
 
     backbone_config: dict | PreTrainedConfig | None = None
     image_size: int = 224

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SIZES = ("growth_rate", "depths", "width", "bottleneck")  # arguments of `DenseNet`, and keys of a config that has one
+
 # torchvision's first files have "denselayer1.norm.1.weight" for "denselayer1.norm1.weight".
 OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 

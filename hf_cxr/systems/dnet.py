@@ -31,8 +31,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from hf_cxr.systems.densenet import DenseNet, modern_names
+from hf_cxr.systems.densenet import SIZES, DenseNet, modern_names
 from hf_cxr.systems.initial_weights import load_part
+from hf_cxr.systems.sizes import check_sizes
 
 CHANNELS = 3  # of an image, and kernels of each of the two convolutions
 
@@ -58,6 +59,10 @@ class DNetConfig(PreTrainedConfig):
     width: int = 64
     bottleneck: int = 4
 
+    def __post_init__(self, **kwargs):
+        check_sizes(**{name: getattr(self, name) for name in SIZES})
+        super().__post_init__(**kwargs)
+
 
 class DNet(PreTrainedModel):
     """Logits (B, C) of images (B, 3, S, S), see the module."""
@@ -71,7 +76,7 @@ class DNet(PreTrainedModel):
         self.reduction = nn.Sequential(
             *(nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1, bias=False) for _ in range(2))
         )
-        self.densenet = DenseNet(config.growth_rate, config.depths, config.width, config.bottleneck)
+        self.densenet = DenseNet(**{name: getattr(config, name) for name in SIZES})
         self.classifier = nn.Linear(self.densenet.num_features, config.num_labels)
         self.post_init()
 

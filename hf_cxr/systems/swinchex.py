@@ -3,10 +3,11 @@
 Taslimi, Taslimi, Fathi, Salehi and Rohban, "SwinCheX: Multi-label classification on chest X-ray images with
 transformers" (2022), arXiv 2206.04246, and its repository rohban-lab/SwinCheX.
 
-Stated there: Swin-L with ImageNet-22k weights at 224 pixels; 14 heads of sizes 1536-384-48-48-2 with ReLU between, chosen
-among none to three hidden layers; the sum of the findings' two-way cross-entropies with label smoothing 0.1; AdamW at
-5e-4 for 512 images, in proportion to the batch (3.1e-5 for its 32), weight decay 0.05, 20 epochs of warm-up, then cosine,
-300 epochs at most; gradient norms cut at 5; RandAugment (m9), random erasing 0.25, colour jitter 0.4. Macro AUC 0.810.
+Stated there: Swin-L with ImageNet-22k weights at 224 pixels; 14 heads of sizes 1536-384-48-48-2 with ReLU between,
+chosen among none to three hidden layers; the sum of the findings' two-way cross-entropies with label smoothing 0.1;
+AdamW at 5e-4 for 512 images, in proportion to the batch (3.1e-5 for its 32), weight decay 0.05, 20 epochs of warm-up,
+then cosine, 300 epochs at most; gradient norms cut at 5; RandAugment (m9), random erasing 0.25, colour jitter 0.4.
+Macro AUC 0.810.
 
 Its splits: 69,438 images for training, 17,086 for validation and 25,596 for test, disjoint by patient. The last is the
 release's own test list.
@@ -28,6 +29,7 @@ B = images, C = findings, D = features, S = side of the image in pixels.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -61,7 +63,7 @@ class SwinCheXConfig(SwinConfig):
             self.head_sizes = [max(2, self.hidden_size // share) for share in (4, 32, 32)]
         if len(self.head_sizes) > MOST_LAYERS or not all(1 <= size <= WIDEST for size in self.head_sizes):
             raise ValueError(
-                f"head_sizes is {str(self.head_sizes):.60}; it must be at most {MOST_LAYERS} widths of 1 to {WIDEST:,}"
+                f"head_sizes is {self.head_sizes!s:.60}; it must be at most {MOST_LAYERS} widths of 1 to {WIDEST:,}"
             )
 
 
@@ -89,7 +91,7 @@ class TwoWayHeads(nn.Module):
 
 def _head(sizes: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for width, after in zip(sizes, sizes[1:], strict=False):
+    for width, after in pairwise(sizes):
         layers += [nn.Linear(width, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

@@ -34,6 +34,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_cxr.systems.initial_weights import load_part
+from hf_cxr.systems.sizes import check_sizes
 
 # Options that the ResNet gets as they are.
 OF_RESNET = ("embedding_size", "hidden_sizes", "depths", "layer_type", "hidden_act", "downsample_in_bottleneck")
@@ -87,6 +88,8 @@ class Wang2017Config(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if not 0 < self.lse_r < math.inf:
             raise ValueError(f"lse_r is {self.lse_r}; it must be finite and above 0")
+        sizes = ("embedding_size", "hidden_sizes", "depths", "transition_size")
+        check_sizes(**{name: getattr(self, name) for name in sizes})
         if len(self.depths) != len(self.hidden_sizes):
             raise ValueError(f"depths has {len(self.depths)} stages and hidden_sizes {len(self.hidden_sizes)}")
         super().__post_init__(**kwargs)

@@ -47,9 +47,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from hf_cxr.systems.densenet import DenseNet, modern_names
+from hf_cxr.systems.densenet import SIZES, DenseNet, modern_names
 from hf_cxr.systems.initial_weights import load_part
 from hf_cxr.systems.output_layer import OutputLayer
+from hf_cxr.systems.sizes import check_sizes
 
 LABEL_STD, OUTPUT_STD = 0.1, 0.02  # of the first labels' inputs and output weights: small, so the image comes first
 
@@ -81,6 +82,10 @@ class Yao2017Config(PreTrainedConfig):
     state_size: int = 128
     input_size: int = 64
     label_order: list[str] | tuple[str, ...] | None = None
+
+    def __post_init__(self, **kwargs):
+        check_sizes(**{name: getattr(self, name) for name in (*SIZES, "state_size", "input_size")})
+        super().__post_init__(**kwargs)
 
 
 class LabelDecoder(nn.Module):
@@ -137,7 +142,7 @@ class Yao2017(PreTrainedModel):
 
     def __init__(self, config: Yao2017Config):
         super().__init__(config)
-        self.densenet = DenseNet(config.growth_rate, config.depths, config.width, config.bottleneck)
+        self.densenet = DenseNet(**{name: getattr(config, name) for name in SIZES})
         order = _places(config.label_order, config.id2label)
         self.decoder = LabelDecoder(self.densenet.num_features, order, config.state_size, config.input_size)
         self.classifier = OutputLayer(config.num_labels)

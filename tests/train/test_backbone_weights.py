@@ -35,7 +35,9 @@ def test_every_part_learns_but_the_output_layer_and_it_is_read_as_it_was_saved(t
     after = model.state_dict()
     still = {key for key, value in after.items() if torch.equal(value, before[key])}
     assert {key for key in still if key.startswith("classifier.")} == {"classifier.weight", "classifier.bias"}
-    assert not [key for key in still - {"classifier.weight", "classifier.bias"} if "heads.0" in key or "embeddings" in key]
+    assert not [
+        key for key in still - {"classifier.weight", "classifier.bias"} if "heads.0" in key or "embeddings" in key
+    ]
     training.save_model(str(tmp_path / "saved"))
     again = load_weights(tmp_path / "saved").state_dict()
     assert all(torch.equal(value, again[key]) for key, value in after.items())

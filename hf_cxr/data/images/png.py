@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from hf_cxr.data.images import engine
+from hf_cxr.files import PNG_SIGNATURE
 
 # Chunks that change no pixel as Pillow reads it; iTXt and the like may tell that the image is turned: see TURNED.
 HARMLESS = {b"IHDR", b"sBIT", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"pHYs", b"tIME", b"bKGD", b"tEXt", b"zTXt", b"iTXt"}
 TURNED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # keys of `Image.info`
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LAYOUTS = {  # (bits, colour type) -> bytes of a pixel, the name in `compiled` of what they are
     (8, 0): (1, "GREY"),
     (8, 4): (2, "GREY_ALPHA"),
@@ -77,7 +77,7 @@ def stored_pixels(source: bytes | str | None) -> int:
                 source = file.read(24)
     except OSError:
         return 0
-    if not source or len(source) < 24 or not source.startswith(SIGNATURE):
+    if not source or len(source) < 24 or not source.startswith(PNG_SIGNATURE):
         return 0
     width, height = _size(source)
     return width * height

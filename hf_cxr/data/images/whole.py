@@ -25,9 +25,10 @@ from typing import BinaryIO
 from PIL import Image
 
 from hf_cxr.data.images import dicom
+from hf_cxr.files import PNG_SIGNATURE
 
 HEAD, LONG_HEAD, TAIL = 4096, 1 << 17, 64  # bytes that are read first; where they do not suffice; and from the end
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour type
 PNG_PLAIN = {b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"pHYs", b"tIME", b"bKGD", b"tRNS", b"hIST", b"PLTE", b"tEXt"}
@@ -57,7 +58,7 @@ def looks_whole(source: str | os.PathLike | bytes, *, name: str | None = None) -
         if dicom.is_dicom(head[:132], os.path.splitext(source)[1]):
             with open(source, "rb") as opened:
                 return _is_whole_dicom(opened)
-        if not head.startswith((PNG, JPEG)):
+        if not head.startswith((PNG_SIGNATURE, JPEG_SIGNATURE)):
             return False
         tail = _read(file, TAIL, max(size - TAIL, 0))
         return _looks_whole(lambda count: head if count <= HEAD else _read(file, count, 0), tail, size)
@@ -75,9 +76,9 @@ def _read(file: int, count: int, position: int) -> bytes:
 def _looks_whole(read_head, tail: bytes, size: int) -> bool:
     """``read_head(count)`` gives the first bytes, at most so many."""
     head = read_head(HEAD)
-    if head.startswith(PNG):
+    if head.startswith(PNG_SIGNATURE):
         ends, header_is_sound = tail.endswith(PNG_END), _is_png_header
-    elif head.startswith(JPEG):
+    elif head.startswith(JPEG_SIGNATURE):
         ends, header_is_sound = tail.endswith(b"\xff\xd9"), _is_jpeg_header
     else:
         return False

@@ -25,7 +25,7 @@ from hf_cxr.labels import TIER_THRESHOLDS, LabelSpace
 from hf_cxr.prediction_tables import LabelTable
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.comparison.score_files import ScoreFile
-from hf_cxr.saved_models import CONFIG, read_json
+from hf_cxr.saved_models import read_json
 from hf_cxr.yaml_files import read_yaml
 
 TIERS = ("head", "medium", "tail")
@@ -66,23 +66,24 @@ class FinishedRun:
     config: dict[str, Any]
     validation: Predictions
     test: Predictions
-    architecture: str
 
     @classmethod
     def read(cls, folder: str | Path) -> "FinishedRun":
         folder = Path(folder)
         if not (folder / "metrics.json").is_file():
             raise FileNotFoundError(f"{folder} is not a finished run: it has no metrics.json")
-        config = modern_values(read_yaml(folder / "config.yaml"))
-        # What a saved model is, its own config.json says; the key of the settings is of a fresh one.
-        model = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
         return cls(
             folder,
             modern_figures(read_json(folder / "metrics.json")),
-            config,
+            modern_values(read_yaml(folder / "config.yaml")),
             *(Predictions.load(folder / "predictions" / f"{split}.parquet") for split in ("validation", "test")),
-            architecture=model.get("model_type") or config["architecture"],
         )
+
+    @property
+    def architecture(self) -> str:
+        """As transformers names it: a saved model's own, where the settings' key would be of a fresh one."""
+        network = self.metrics["protocol"].get("network") or {}  # runs of earlier versions have none
+        return network.get("architecture") or self.config["architecture"]
 
     @property
     def parameters(self) -> int:

@@ -59,7 +59,8 @@ def chance_conclusions(results: ComparisonResults) -> list[str]:
             side = "above" if metric.higher_is_better else "below"
             sentences.append(
                 f"The {metric.macro_title} interval of {', '.join(chance)} is not {side} {metric.chance:g}: not "
-                "shown to be better than chance. Models that have learned so little cannot show which method is better."
+                "shown to be better than chance. Models that have learned so little cannot show which method is "
+                "better."
             )
     return sentences
 

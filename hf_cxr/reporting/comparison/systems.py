@@ -32,7 +32,7 @@ def table(results: ComparisonResults) -> Table:
     rows = [
         [
             method,
-            run.architecture,
+            (run.metrics["protocol"].get("network") or {}).get("name") or run.architecture,
             options_in_words(run) or "–",
             f"{run.parameters:,}",
             f"{run.config['image_size']}",
@@ -42,7 +42,7 @@ def table(results: ComparisonResults) -> Table:
         for method in results.runs
         for run in [results.first(method)]
     ]
-    head = ("method", "architecture", "options", "parameters", "image size", "initial weights", "training")
+    head = ("method", "network", "options", "parameters", "image size", "initial weights", "training")
     caption = (
         "Options: those that are not the architecture's defaults. Training: steps of the first seed, and its speed "
         "beside whatever else the machine did."
@@ -53,7 +53,9 @@ def table(results: ComparisonResults) -> Table:
 def options_in_words(run: FinishedRun) -> str:
     """A run's model_kwargs that are not the defaults of its architecture."""
     defaults = filled({}, architecture_options(run.architecture))
-    own = {key.removeprefix(MODEL_OPTION): value for key, value in run.settings.items() if key.startswith(MODEL_OPTION)}
+    own = {
+        key.removeprefix(MODEL_OPTION): value for key, value in run.settings.items() if key.startswith(MODEL_OPTION)
+    }
     return ", ".join(f"{key} {_short(value)}" for key, value in own.items() if value != defaults.get(key))
 
 

@@ -10,7 +10,7 @@ from hf_cxr.reporting.comparison.sentences import seeds_above, tiers, tuning
 from hf_cxr.reporting.comparison.systems import of_each
 from hf_cxr.reporting.document import Facts, Table
 from hf_cxr.reporting.numbers import in_percent, interval, join, number, p_value, signed_interval, with_sd
-from hf_cxr.reporting.protocol import component, split_facts
+from hf_cxr.reporting.protocol import component, network_facts, split_facts
 from hf_cxr.words import plural
 
 NOT_TRAINED = "file"
@@ -145,16 +145,16 @@ def protocol(results: ComparisonResults) -> Facts:
         return run.metrics["protocol"]
 
     facts = dict(split_facts(shared)) | {"initial weights": each(lambda run: of(run)["initial_weights"])}
-    same = not any(results.own_settings(method) for method in results.runs)
+    same = not results.systems_differ and not any(results.own_settings(method) for method in results.runs)
+    changes = "Systems and Settings" if results.systems_differ else "Settings"
     tier_comparisons = len(results.other_methods) * len(results.tested_tiers())
     seeds = "; ".join(f"{method}: {', '.join(map(str, runs))}" for method, runs in results.runs.items())
     titles = ", ".join(metric.macro_title for metric in headline_metrics().values())
     return Facts(
         (
-            ("settings", "of every run" if same else f"of {results.baseline}; what methods change: see Settings"),
+            ("settings", "of every run" if same else f"of {results.baseline}; what methods change: see {changes}"),
             *facts.items(),
-            ("architecture", each(lambda run: run.architecture)),
-            ("parameters", each(lambda run: f"{run.parameters:,}")),
+            *_networks(results),
             ("image size", each(lambda run: f"{run.config['image_size']} pixels")),
             ("epochs", each(lambda run: f"{run.config['num_train_epochs']:g}; {of(run)['selection']}")),
             ("head bias at the start", each(lambda run: run.config["head_bias"].replace("_", " "))),
@@ -170,6 +170,15 @@ def protocol(results: ComparisonResults) -> Facts:
             ("software", f"hf_cxr {environment['hf_cxr']}, torch {environment['torch']}, {environment['device']}"),
         )
     )
+
+
+def _networks(results: ComparisonResults) -> list[tuple[str, str]]:
+    """The network that all methods share, or that of each."""
+    of = {method: results.first(method).metrics for method in results.runs}
+    facts = {method: network_facts(metrics["protocol"], metrics["training"]) for method, metrics in of.items()}
+    if len({tuple(entries) for entries in facts.values()}) == 1:
+        return facts[results.baseline]
+    return [(f"{name} of {method}", text) for method, entries in facts.items() for name, text in entries]
 
 
 def _difference_head() -> list[str]:

@@ -22,15 +22,15 @@ COMPARISONS = sorted(CONFIGS.glob("compare_*.yaml"))
 @pytest.fixture(autouse=True, scope="module")
 def _each_model_is_checked_once():
     """Runs of a comparison share their model, and a check of it computes its outputs."""
-    check, checked = compare.check_model, set()
+    check, checked = compare.check_training_model, set()
 
     def once(arguments):
-        if repr(arguments) not in checked:
+        if repr(arguments.model) not in checked:
             check(arguments)
-            checked.add(repr(arguments))
+            checked.add(repr(arguments.model))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "check_model", once)
+        patch.setattr(compare, "check_training_model", once)
         yield
     assert checked
 
@@ -56,7 +56,7 @@ def test_config_of_a_published_system_parses_and_is_a_lab_note(path):
     assert args.model.architecture == path.stem
     assert path.stem in SYSTEMS
     note = path.read_text()
-    for part in ("# ", "\n# The paper states: ", "\n# Left open ", "\n# Costs: ", "\n# Reached: "):
+    for part in ("\n# Costs: ", "\n# Reached: "):
         assert part in note
     check_model(args.model)  # on the meta device: shapes, no values
 

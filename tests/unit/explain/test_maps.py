@@ -15,15 +15,28 @@ from hf_cxr.models.map_layer import as_grid, map_layer, traced
 
 NAMES = ("Mass", "Nodule", "Hernia")
 # The tiny convolutional networks end with one place; these end with 4 x 4, as the rest do.
-TWO_STAGES = {"num_stages": 2, "hidden_sizes": [8, 16], "depths": [1, 1]}
-SMALL = {name: {**kwargs, **(TWO_STAGES if name.startswith("convnext") else {})} for name, kwargs in MODELS.items()}
+TWO = {"hidden_sizes": [8, 16], "depths": [1, 1]}
+TWO_BLOCKS = {**TWO, "num_encoder_blocks": 2, "patch_sizes": [7, 3], "strides": [4, 2]}
+TWO_STAGES = {
+    "bit": TWO,
+    "convnext": {**TWO, "num_stages": 2},
+    "convnextv2": {**TWO, "num_stages": 2},
+    "poolformer": {**TWO_BLOCKS, "padding": [2, 1]},
+    "regnet": TWO,
+    "resnet": TWO,
+    "segformer": {**TWO_BLOCKS, "sr_ratios": [2, 1], "num_attention_heads": [1, 1], "mlp_ratios": [2, 2]},
+}
+SMALL = {name: {**kwargs, **TWO_STAGES.get(name, {})} for name, kwargs in MODELS.items()}
 del SMALL["dnet"]  # it starts with a quarter of the side; tests/unit/systems/test_dnet.py has its maps
 
 
 def model_of(name, **kwargs):
     torch.manual_seed(0)
     spread = {"initializer_range": 0.3} if "initializer_range" in architecture_options(name) else {}
-    return fresh(name, {**SMALL[name], **spread, **kwargs}, NAMES, 32).eval()
+    model = fresh(name, {**SMALL[name], **spread, **kwargs}, NAMES, 32)
+    with torch.no_grad():
+        model(pixel_values=images(16))  # batch norm: its averages, which evaluation divides by
+    return model.eval()
 
 
 def images(count=2, seed=0):
@@ -56,11 +69,14 @@ def test_a_place_of_the_image_is_the_same_place_of_the_grid(model):
         changed = pixels.clone()
         changed[..., 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = images(16, seed=1)[..., :8, :8]
         difference = as_grid(model, traced(model, changed).output - before.output, 32).norm(dim=1).mean(dim=0)
-        assert divmod(int(difference.argmax()), 4) == (row, column)
+        found = np.array(divmod(int(difference.argmax()), 4))
+        # A random kernel of these can weigh a neighbour more than its centre.
+        reach = 1 if model.config.model_type in ("bit", "efficientnet", "segformer") else 0
+        assert np.abs(found - (row, column)).max() <= reach
 
 
-def channel_weights(model, pixels, column):
-    """Mean gradient of the logit over the places of each channel, by finite differences in float64."""
+def channel_weights(model, pixels):
+    """Mean gradient of each logit over the places of each channel, by finite differences in float64: (C, B, K)."""
     shift = {"channel": None, "by": 0.0}
 
     def push(_layer, _inputs, output):
@@ -80,19 +96,20 @@ def channel_weights(model, pixels, column):
             logit = []
             for by in (1e-5, -1e-5):
                 shift.update(channel=channel, by=by)
-                logit.append(model(pixel_values=pixels).logits[:, column])
+                logit.append(model(pixel_values=pixels).logits.T)
             weights.append((logit[0] - logit[1]) / 2e-5 / grid[0, 0].numel())
     handle.remove()
-    return grid, torch.stack(weights, dim=1)
+    return grid, torch.stack(weights, dim=2)
 
 
 def test_grad_cam_is_the_sum_of_channels_weighed_by_their_mean_gradient(model):
     model = model_of(model.config.model_type).double()
     pixels = images().double()
-    grid, weight_BK = channel_weights(model, pixels, 1)
-    expected = (weight_BK[..., None, None] * grid).sum(dim=1).relu()
+    grid, weight_CBK = channel_weights(model, pixels)
+    expected = (weight_CBK[..., None, None] * grid).sum(dim=2).relu()
     assert expected.max() > 0
-    torch.testing.assert_close(grad_cam(model, pixels, [1])[:, 0], expected.float(), atol=1e-5, rtol=1e-3)
+    actual = grad_cam(model, pixels, [0, 1, 2]).transpose(0, 1)
+    torch.testing.assert_close(actual, expected.float(), atol=1e-5, rtol=1e-3)
 
 
 def test_grad_cam_plus_plus_is_the_papers_formula():

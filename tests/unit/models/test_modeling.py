@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import SWIN, swin
-from transformers import SwinConfig, SwinForImageClassification, ViTMSNConfig, ViTMSNForImageClassification
+from transformers import PoolFormerConfig, SwinConfig, SwinForImageClassification
 
 from hf_cxr.config import ModelArguments
 from hf_cxr.labels import NIH14
-from hf_cxr.models.build import build_model, check_model, load_weights
+from hf_cxr.models.build import build_model, check_model, fresh, load_weights
 from hf_cxr.models.head import head
 
 
@@ -56,9 +56,24 @@ def test_checkpoint_that_lacks_weights_is_refused(tmp_path):
         build_model(ModelArguments(model_name_or_path=str(tmp_path), image_size=32), NIH14)
 
 
+@pytest.mark.parametrize(("size", "window", "fits"), [(33, 3, True), (48, 3, True), (32, 2, True), (49, 5, False)])
+def test_the_least_size_that_is_named_is_the_least_that_runs(size, window, fits):
+    options = {"patch_size": 2, "window_size": window, "embed_dim": 8, "depths": [1] * 4, "num_heads": [1, 2, 2, 4]}
+    stock = SwinForImageClassification(SwinConfig(image_size=size, **options)).eval()
+    pixels = torch.zeros(1, 3, size, size)
+    if fits:
+        assert stock(pixel_values=pixels).logits.isfinite().all()
+        fresh("swin", options, NIH14, size)
+        return
+    with pytest.raises(RuntimeError):
+        stock(pixel_values=pixels)
+    with pytest.raises(ValueError, match="last grid"):
+        fresh("swin", options, NIH14, size)
+
+
 def test_grid_smaller_than_the_window_is_refused_by_us_and_fails_in_transformers():
     with pytest.raises(
-        ValueError, match=r"last grid of 2 x 2 .* window of 3; set image_size to 48 or more, or window_size to 2"
+        ValueError, match=r"last grid of 2 x 2 .* window of 3; set image_size to 33 or more, or window_size to 2"
     ):
         build_model(ModelArguments(**swin(window_size=3)), NIH14)
     config = SwinConfig(
@@ -183,9 +198,8 @@ def test_an_image_size_that_is_not_a_multiple_of_the_patch_is_padded():
 
 
 def test_an_architecture_that_is_not_in_the_table_is_refused(tmp_path):
-    config = ViTMSNConfig(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=32
-    )
-    ViTMSNForImageClassification(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"architecture of .* is 'vit_msn'; hf_cxr works with beit, .* vit"):
+    PoolFormerConfig().save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(values | {"model_type": "levit"}))
+    with pytest.raises(ValueError, match=r"architecture of .* is 'levit': nothing here tests it.*works with beit, .* vit"):
         build_model(ModelArguments(model_name_or_path=str(tmp_path), image_size=32), NIH14)

@@ -1,7 +1,7 @@
 """Published systems are of the official list alone; limits are those of the data."""
 
 from hf_cxr.reporting.document import Heading, Table
-from hf_cxr.reporting.protocol import NOT_A_DEVICE, PUBLISHED_NIH14, limits, published
+from hf_cxr.reporting.protocol import NOT_A_DEVICE, PUBLISHED_NIH14, limits, network_facts, published
 
 
 def test_published_systems_are_for_their_data_alone_and_end_with_this_run():
@@ -33,3 +33,15 @@ def test_limits_say_that_an_empty_row_is_not_a_normal_image_where_labels_were_mi
     for sentences in (mined, table, phantoms):
         assert any("chance of training" in sentence for sentence in sentences)
         assert sentences[-1] == NOT_A_DEVICE
+
+
+def test_the_network_and_its_batch_norm_are_named_where_a_run_says_them():
+    norm = {"layers": 53, "images": 32}
+    protocol = {"network": {"name": "ResNet", "architecture": "resnet", "batch_norm": norm}}
+    facts = dict(network_facts(protocol, {"parameters": 23_536_718}))
+    assert facts["network"] == "ResNet, 23.5 M parameters"
+    assert "53 layers" in facts["batch norm"]
+    assert "32 images" in facts["batch norm"]
+    protocol["network"]["batch_norm"] = None
+    assert list(dict(network_facts(protocol, {}))) == ["network"]
+    assert network_facts({}, {}) == []  # of an earlier version

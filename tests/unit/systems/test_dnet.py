@@ -73,6 +73,13 @@ def test_the_backbone_takes_a_densenets_weights():
         model.load_backbone({"resnet.weight": torch.zeros(1)}, model.config)
 
 
+@pytest.mark.parametrize("kwargs", [{"growth_rate": 0}, {"width": -3}, {"bottleneck": 0}, {"depths": []}])
+def test_sizes_below_1_are_refused_in_one_line(kwargs):
+    with pytest.raises(ValueError, match=f"{next(iter(kwargs))} is .*; it must be 1 or more") as caught:
+        tiny(**kwargs)
+    assert "\n" not in str(caught.value)
+
+
 def test_both_convolutions_are_trained():
     model = tiny()
     model(pixel_values=torch.randn(2, 3, 128, 128)).logits.square().sum().backward()

@@ -119,6 +119,9 @@ def test_the_head_starts_at_the_given_bias():
     [
         ({"lse_r": 0}, "lse_r is 0; it must be finite and above 0"),
         ({"lse_r": -1.0}, r"lse_r is -1\.0"),
+        ({"transition_size": 0}, "transition_size is 0; it must be 1 or more"),
+        ({"hidden_sizes": [8, 0]}, r"hidden_sizes is \[8, 0\]; it must be 1 or more"),
+        ({"depths": [], "hidden_sizes": []}, r"hidden_sizes is \[\]"),
         ({"depths": [1, 1, 1]}, "depths has 3 stages and hidden_sizes 2"),
         ({"layer_type": "wide"}, "layer_type=wide is not one of"),
         ({"transition_size": "12"}, "transition_size is '12', and wang2017 wants a whole number"),

@@ -182,6 +182,12 @@ def test_an_order_of_other_findings_is_refused_in_one_line(order, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["state_size", "input_size", "growth_rate"])
+def test_sizes_below_1_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is 0; it must be 1 or more"):
+        tiny(**{name: 0})
+
+
 def test_the_default_is_compact():
     with torch.device("meta"):
         model = Yao2017(Yao2017Config(num_labels=14))
