@@ -11,9 +11,9 @@ the mean, as global average pooling and a linear layer have it, and lam times an
 the grid. T -> infinity makes that attention the maximum; lam = 0 leaves average pooling. Several heads, each with
 classifiers and a temperature of its own (`TEMPERATURES`), are added up.
 
-Stated there: the equations, and the temperatures of 1, 2, 4, 6 and 8 heads. lam 0.1 is what an entry of CXR-LT 2026 took.
-Left open and chosen here: each finding has a bias b_c, where the loss's no-information optimum goes. The repository
-divides each m_c by its norm; not so here, and lam = 0 is a plain linear classifier.
+Stated there: the equations, and the temperatures of 1, 2, 4, 6 and 8 heads. lam 0.1 is what an entry of CXR-LT 2026
+took. Left open and chosen here: each finding has a bias b_c, where the loss's no-information optimum goes. The
+repository divides each m_c by its norm; not so here, and lam = 0 is a plain linear classifier.
 
 A backbone's grid is what its own classifier pools, normalised as that one would be: ConvNeXt and BEiT norm what was
 pooled, and their norm acts on each place here. Class and register tokens are left out.

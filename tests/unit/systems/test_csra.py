@@ -122,7 +122,7 @@ def test_every_backbone_is_saved_and_read_again(network, images, tmp_path):
 
 
 def test_every_weight_of_the_attention_and_the_last_norm_is_trained(network, images):
-    model = network.train()
+    model = network.train(True)
     model(pixel_values=images).logits.square().sum().backward()
     without = {name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None}
     model.zero_grad()

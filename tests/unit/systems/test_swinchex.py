@@ -94,7 +94,7 @@ def test_the_outputs_start_around_the_bias(images):
 
 
 def test_the_fast_pass_is_the_stock_one(images):
-    stock = network(drop_path_rate=0.0).train()
+    stock = network(drop_path_rate=0.0).train(True)
     fast = copy.deepcopy(stock)
     assert use_attention(stock, "eager") == "eager"
     assert use_attention(fast, "auto") == "fast"
