@@ -10,6 +10,7 @@ from hf_cxr.models.build import build_model
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.processing import PixelProcessor, build_image_processor
 from hf_cxr.sampling import ShuffleSampler
+from hf_cxr.training.mixup import Mixup
 from hf_cxr.training.trainer import CXRTrainer
 
 SWIN = {
@@ -140,6 +141,8 @@ def trainer(
     freeze=False,
     sampler=None,
     interpolation=None,
+    rates=None,
+    mixup_alpha=0.0,
     compute_metrics=None,
     model=None,
     **kwargs,
@@ -165,17 +168,23 @@ def trainer(
     args = CXRTrainingArguments(**(defaults | kwargs))
     label_NC = np.stack([row["labels"] for row in dataset])
     step_images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    sampler = sampler or ShuffleSampler(label_NC, batch_size=step_images, seed=3)
+    mixup = Mixup(np.ones(len(dataset)), alpha=mixup_alpha, seed=3) if mixup_alpha else None
+    if mixup:
+        sampler, dataset = mixup.sampler(sampler), mixup.dataset(dataset)
     return CXRTrainer(
         model=model,
         args=args,
         loss=build_loss(loss, positives_C=np.nansum(label_NC, 0), known_C=(~np.isnan(label_NC)).sum(0)),
         pixels=PixelProcessor(build_image_processor(36, 32), horizontal_flip=0.5, rotation_degrees=15, seed=3),
-        sampler=sampler or ShuffleSampler(label_NC, batch_size=step_images, seed=3),
+        sampler=sampler,
         decay_all_parameters=args.optimizer != "adamw",
         train_dataset=dataset,
         eval_dataset=eval_dataset,
         callbacks=callbacks,
         average=average,
         interpolation=interpolation,
+        rates=rates,
+        mixup=mixup,
         compute_metrics=compute_metrics,
     )

@@ -136,7 +136,10 @@ def check_findings(values: Mapping[str, Any], where: str) -> None:
     """
     names = values.get("id2label")
     if not isinstance(names, Mapping) or not names:
-        raise ValueError(f"{where} has no id2label: which finding each output means is unknown")
+        raise ValueError(
+            f"{where} has no id2label: which finding each output means is unknown; a backbone without a classifier "
+            "must be fine-tuned first, by hf-cxr train --model_name_or_path"
+        )
     if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
         raise ValueError(f"id2label in {where} must number the findings 0 to {len(names) - 1}; it has {some(names)}")
     invalid = [name for name in names.values() if not isinstance(name, str) or not name.strip()]

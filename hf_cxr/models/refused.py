@@ -7,7 +7,9 @@ from transformers import CONFIG_MAPPING
 TEXT_TOO = "it is a model of images and text: size and options of its vision part are in a config inside its config"
 SMALL = "nothing here tests it; efficientnet is small too, and timm has it (timm_wrapper)"
 TWO_SIDES = "its config gives the image's two sides, and this package feeds squares; timm has it (timm_wrapper)"
-TWO_HEADS = "it has two classifiers, whose mean are its logits, so a calibration cannot be folded into one linear layer"
+TWO_HEADS = (
+    "it has two classifiers, whose mean are its logits, so a calibration cannot be folded into one linear layer"
+)
 LAST_STEP = (
     "transformers' batch norm keeps the averages of the last step alone (a momentum of 0.997 that torch reads the other "
     "way round); timm has it (timm_wrapper)"

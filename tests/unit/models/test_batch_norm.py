@@ -41,7 +41,9 @@ def test_a_step_that_is_taken_whole_is_taken(resnet):
     ],
 )
 def test_a_step_that_is_split_up_is_refused_in_one_line(resnet, changes, message):
-    with pytest.raises(ValueError, match=rf"ResNetForImageClassification has 16 batch norm layers.*{message}") as caught:
+    with pytest.raises(
+        ValueError, match=rf"ResNetForImageClassification has 16 batch norm layers.*{message}"
+    ) as caught:
         check_batch_norm(resnet, **WHOLE | changes)
     assert "\n" not in str(caught.value)
 

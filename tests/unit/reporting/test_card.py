@@ -1,6 +1,7 @@
 """The card and the report of a run whose names hold anything: what a reader sees is the name."""
 
 import dataclasses
+import json
 from html.parser import HTMLParser
 
 import numpy as np
@@ -205,3 +206,20 @@ def test_initial_weights_are_a_hub_id_or_a_local_name(report, tmp_path):
     assert "fine-tuned from local folder first" in made(local).text
     assert str(tmp_path) not in str(made(local))
     assert "from random weights" in made({}).text
+
+
+def test_the_origin_of_converted_weights_is_said_of_a_folder_and_of_a_hub_id(tmp_path, monkeypatch):
+    origin = {"kind": "converted", "source": "the lab", "licence": "MIT", "saw_test_images": "yes", "note": None}
+    (tmp_path / "config.json").write_text(json.dumps({"hf_cxr": {"weights_origin": origin}}))
+    local = describe_initial_weights(ModelArguments(model_name_or_path=str(tmp_path)))
+    assert local["weights_origin"] == origin
+    assert local["initial_weights"] == f"local folder {tmp_path.name}, from the lab"
+    cached = tmp_path / "models--you--weights"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("c" * 40)
+    snapshot = cached / "snapshots" / ("c" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text((tmp_path / "config.json").read_text())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    hub = describe_initial_weights(ModelArguments(model_name_or_path="you/weights"))
+    assert hub == {"initial_weights": "you/weights", "base_model": "you/weights", "weights_origin": origin}
