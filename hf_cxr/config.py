@@ -22,6 +22,7 @@ from hf_cxr.arguments.command_line import OneLineParser, positionals_and_flags, 
 from hf_cxr.arguments.components import KWARGS, help_text, merged
 from hf_cxr.arguments.flags import Flags, recorded_flags
 from hf_cxr.arguments.masking import pretraining_flags
+from hf_cxr.arguments.model import INITIAL_WEIGHTS
 from hf_cxr.arguments.spelling import check_flags, current_spelling
 from hf_cxr.arguments.yaml_values import convert, is_text
 from hf_cxr.late_names import late_names
@@ -226,6 +227,8 @@ def take_config(words: Sequence[str], flags: Flags | None = None) -> tuple[str |
 def without_replaced_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a file without the options of a loss, sampler, model, dataset or rule that another one replaces.
 
+    Another architecture starts without the weights that the file names, which are of the one before.
+
     asymmetric does not take class_aware's decoupled, and a split file belongs to one dataset. An option that is given
     together with the new choice is an error if the new component does not take it.
 
@@ -236,8 +239,9 @@ def without_replaced_options(values: Mapping[str, Any], chosen: Mapping[str, Any
     for key, options in (
         ("loss", {"loss_kwargs"}),
         ("sampler", {"sampler_kwargs"}),
-        ("architecture", {"model_kwargs"}),
-        ("model_name_or_path", {"model_kwargs"}),
+        ("architecture", {"model_kwargs", "model_name_or_path", "backbone_name_or_path"}),
+        ("model_name_or_path", {"model_kwargs", "backbone_name_or_path"}),
+        ("backbone_name_or_path", {"model_name_or_path"}),
         ("dataset", flags.of_sources),
         ("table", {"table_root", "split_file", "fold"}),
         ("operating_point", {"operating_target"}),
@@ -299,7 +303,8 @@ def _chosen(words: Sequence[str]) -> dict[str, str]:
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for key in (*KWARGS, "dataset", "table", "operating_point"):
         chooser.add_argument(f"--{key}")
-    chooser.add_argument("--model_name_or_path", "--model-name-or-path")
+    for key in INITIAL_WEIGHTS:
+        chooser.add_argument(f"--{key}", f"--{key.replace('_', '-')}")
     return vars(chooser.parse_known_args(words)[0])
 
 

@@ -112,24 +112,25 @@ def preprocessing_of(processor: BaseImageProcessor) -> Preprocessing:
 def image_processor_for(args: ModelArguments) -> BaseImageProcessor:
     """The evaluation preprocessing for a run: sizes from the arguments, values and filter from the checkpoint.
 
-    Rescaling, mean, std (if it applies them) and filter are the checkpoint's; ``resize_size`` and ``image_size``
-    replace its resize and crop. A fresh model, or a local checkpoint without a processor, uses ImageNet's mean and std
-    and the bicubic filter.
+    Rescaling, mean, std (if it applies them) and filter are the checkpoint's, or those of the model that a backbone
+    comes from; ``resize_size`` and ``image_size`` replace its resize and crop. A fresh model, or a local checkpoint
+    without a processor, uses ImageNet's mean and std and the bicubic filter.
 
     Raises:
         ValueError: the checkpoint's processor cannot be read, or its values differ from what its settings say.
     """
     _check_side(args.resize_size, "resize_size")
     _check_side(args.image_size, "image_size")
-    if args.model_name_or_path is None:
+    name = args.initial_model
+    if name is None:
         return build_image_processor(args.resize_size, args.image_size)
-    folder = model_folder(args.model_name_or_path, args.model_revision)
+    folder = model_folder(name, args.model_revision)
     of_timm = read_config(folder).get(TIMM_CONFIG)
     if of_timm is not None:
         return build_image_processor(args.resize_size, args.image_size, **_of_timm(of_timm))
-    if Path(args.model_name_or_path).is_dir() and not (folder / PROCESSOR).is_file():
+    if Path(name).is_dir() and not (folder / PROCESSOR).is_file():
         return build_image_processor(args.resize_size, args.image_size)
-    given = load_processor(args.model_name_or_path, args.model_revision)
+    given = load_processor(name, args.model_revision)
     factor, mean, std = _values(given)
     resample = _filter(given)
     check_values(given)

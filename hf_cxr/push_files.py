@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from hf_cxr.arguments.model import INITIAL_WEIGHTS
 from hf_cxr.push_checks import (
     LOCAL_PATH,
     check_no_local_path,
@@ -58,7 +59,7 @@ LOCAL_SETTINGS = ("data_root", "logging_dir", "nih_root", "output_dir", "resume_
 """Keys of config.yaml that are not pushed: folders of the machine that trained. Of any other value that is a path, the
 last name is kept, so that the pushed settings still name the same data."""
 
-HUB_IDS = ("model_name_or_path", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id")
+HUB_IDS = (*INITIAL_WEIGHTS, "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id")
 """Keys whose value may contain a slash without being a path."""
 
 
@@ -177,7 +178,7 @@ def published_settings(settings: dict[str, Any], protocol: dict[str, Any]) -> tu
 
 
 def _is_local(key: str, value: str, protocol: dict[str, Any]) -> bool:
-    if key == "model_name_or_path" and "base_model" in protocol:
+    if key in INITIAL_WEIGHTS and "base_model" in protocol:
         return protocol["base_model"] != value  # what it was when the run began
     if key not in HUB_IDS or LOCAL_PATH.match(value) or value.startswith((".", "~")):
         return value.startswith(("~", ".")) or "/" in value or "\\" in value

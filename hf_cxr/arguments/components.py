@@ -21,12 +21,14 @@ KWARGS = {"loss": "loss_kwargs", "sampler": "sampler_kwargs", "architecture": "m
 OF_TIMM = "timm"
 
 # What ``architecture`` may be, as transformers names it (model_type) -> the layer that a heat map is made of: a path
-# below the backbone; a number is a place in a list, -1 the last. `hf_cxr.models.architectures` checks its values.
+# below the backbone, or from the whole model if it begins with self; a number is a place in a list, -1 the last.
+# `hf_cxr.models.architectures` checks its values.
 ARCHITECTURES = {
     "beit": "layers.-1.layernorm_before",
     "bit": "norm",
     "convnext": "encoder.stages.-1",
     "convnextv2": "encoder.stages.-1",
+    "csra": "self.grid",
     "data2vec-vision": "encoder.layer.-1.layernorm_before",
     "deit": "layers.-1.layernorm_before",
     "dinov2": "encoder.layer.-1.norm1",
@@ -40,6 +42,7 @@ ARCHITECTURES = {
     "resnet": "encoder.stages.-1",
     "segformer": "stages.-1",
     "swin": "encoder.layers.-1.blocks.-1.layernorm_after",
+    "swinchex": "encoder.layers.-1.blocks.-1.layernorm_after",
     "swinv2": "encoder.layers.-1.blocks.-1",
     "timm_wrapper": OF_TIMM,
     "vit": "layers.-1.layernorm_before",

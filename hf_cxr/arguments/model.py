@@ -6,8 +6,11 @@ from typing import Any, Literal
 from hf_cxr.arguments import check, expanded
 from hf_cxr.arguments.components import ARCHITECTURES, architecture_options
 from hf_cxr.options import check_options
+from hf_cxr.systems import SYSTEMS
 
 Attention = Literal["auto", "eager", "sdpa", "fast"]
+INITIAL_WEIGHTS = ("model_name_or_path", "backbone_name_or_path")  # keys that name a saved model to start from
+FAST_ATTENTION = ("swin", "swinchex")  # architectures that `hf_cxr.models.fast_swin` has a pass for
 
 
 @dataclass
@@ -19,6 +22,13 @@ class ModelArguments:
         metadata={"help": "Hub id or local folder of a model; without it a fresh one of --architecture is made."},
     )
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a Hub model."})
+    backbone_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub id or local folder of a model whose backbone's weights the backbone within --architecture "
+            f"starts from ({', '.join(SYSTEMS)}); --model_revision is of it."
+        },
+    )
     architecture: str = field(default="swin", metadata={"help": f"Kind of a fresh model: {', '.join(ARCHITECTURES)}."})
     model_kwargs: dict[str, Any] = field(
         default_factory=dict,
@@ -74,6 +84,9 @@ class ModelArguments:
 
     def __post_init__(self):
         self.model_name_or_path = expanded(self.model_name_or_path)
+        self.backbone_name_or_path = expanded(self.backbone_name_or_path)
+        if self.backbone_name_or_path is not None:
+            self._check_backbone()
         if self.resize_size is None:
             self.resize_size = round(self.image_size * 8 / 7)
         check(self.image_size >= 16, "image_size", self.image_size, "at least 16 pixels")
@@ -90,14 +103,30 @@ class ModelArguments:
         if self.erasing_area and not self.erasing:
             raise ValueError("erasing_area goes with erasing, its probability; give both, or leave it out")
         fresh = self.model_name_or_path is None
-        if self.attention == "fast" and fresh and self.architecture != "swin":
-            raise ValueError(f"attention fast is for architecture swin, not {self.architecture}; leave it out")
+        if self.attention == "fast" and fresh and self.architecture not in FAST_ATTENTION:
+            known = " and ".join(FAST_ATTENTION)
+            raise ValueError(f"attention fast is for architecture {known}, not {self.architecture}; leave it out")
         options = architecture_options(self.architecture)
         if fresh and options:  # of other models, `hf_cxr.models` knows the options
             try:
                 check_options(self.architecture, self.model_kwargs, options)
             except ValueError as error:
                 raise ValueError(f"model_kwargs: {error}") from error
+
+    @property
+    def initial_model(self) -> str | None:
+        """The saved model that weights come from, all of them or the backbone's; None if all are random."""
+        return self.model_name_or_path or self.backbone_name_or_path
+
+    def _check_backbone(self) -> None:
+        """Refuse a backbone's weights beside a whole model's, and for an architecture that is only a backbone."""
+        if self.model_name_or_path is not None:
+            raise ValueError("backbone_name_or_path goes with a fresh model, not with model_name_or_path: give one")
+        if self.architecture not in SYSTEMS:
+            raise ValueError(
+                f"backbone_name_or_path is for the backbone within a system ({', '.join(SYSTEMS)}), and architecture "
+                f"is {self.architecture}: give the weights as --model_name_or_path"
+            )
 
 
 def _check_range(key: str, values: list[float] | None, most: float) -> None:

@@ -9,7 +9,7 @@ from hf_cxr.arguments.components import with_defaults
 from hf_cxr.arguments.data import DATA_PATHS, DataArguments
 from hf_cxr.arguments.evaluation import EvaluationArguments
 from hf_cxr.arguments.method import LossArguments, SamplingArguments, StageArguments
-from hf_cxr.arguments.model import ModelArguments
+from hf_cxr.arguments.model import INITIAL_WEIGHTS, ModelArguments
 from hf_cxr.arguments.training import CXRTrainingArguments
 from hf_cxr.losses import MultiLabelLoss
 from hf_cxr.words import plural
@@ -22,7 +22,7 @@ MEASURING = frozenset(
 )
 
 # Keys whose value may be a local path.
-PATHS = ("model_name_or_path", *DATA_PATHS)
+PATHS = (*INITIAL_WEIGHTS, *DATA_PATHS)
 
 # Prefixes of keys that belong to one call or one process and not to the run: left out of its config.yaml.
 NOT_SAVED = ("hub_", "local_rank", "on_existing_run", "push_to_hub", "resume_from_checkpoint")

@@ -30,7 +30,7 @@ from hf_cxr.models.values import MAX_BLOCKS, check_whole, short, some
 from hf_cxr.models.vit import check_patches
 from hf_cxr.options import check_options
 from hf_cxr.saved_models import reading
-from hf_cxr.systems import register
+from hf_cxr.systems import SYSTEMS, register
 from hf_cxr.words import error_words
 
 # Architecture -> check of its own values. For the rest the common checks and the pass on the meta device are enough.
@@ -42,6 +42,7 @@ CHECKS: dict[str, Callable[[Mapping[str, Any], str], None]] = {
     "dinov2_with_registers": check_patches,
     "ijepa": check_patches,
     "swin": check_swin,
+    "swinchex": check_swin,
     TIMM: check_timm,
     "vit": check_patches,
     "vit_msn": check_patches,
@@ -52,6 +53,7 @@ MAX_CLASSES = 100_000
 MAX_PATCHES = 4_000_000
 MAX_NUMBERS = 2_000_000_000  # parameters and position tables: ten times Swin-L, 8 GB in float32
 MAX_VALUE, MAX_LIST = 1_000_000, 1_000  # for any number, and the length of any list, of a config
+BACKBONE = "backbone_config"  # of a system whose backbone is any architecture
 BLOCKS = ("depths", "num_hidden_layers")
 REFUSED_KEYS = {
     "quantization_config": "quantized weights are not read; give the model in float32, float16 or bfloat16",
@@ -70,6 +72,10 @@ def check_model_options(name: Any, kwargs: Mapping[str, Any], where: str) -> Non
         check_options(name, kwargs, architecture_options(name))
     except ValueError as error:
         raise ValueError(f"model_kwargs for {where}: {error}") from error
+    if kwargs.get(BACKBONE) is not None:
+        inner = _backbone(kwargs, where)
+        own = {key: value for key, value in inner.items() if key != "model_type"}
+        check_model_options(inner["model_type"], own, f"the {BACKBONE} of {where}")
 
 
 def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
@@ -88,10 +94,12 @@ def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
     kind = CONFIG_MAPPING[name]
     defaults = kind()
     filled = {key: getattr(defaults, key) for key in kind.__dataclass_fields__} | dict(values)
-    _check_common(filled, where)
-    own_check = CHECKS.get(name)
-    if own_check is not None:
-        own_check(filled, where)
+    _check_values(name, filled, where)
+    if BACKBONE in filled:
+        inner = _backbone({BACKBONE: getattr(defaults, BACKBONE)} if filled[BACKBONE] is None else filled, where)
+        own = CONFIG_MAPPING[inner["model_type"]]
+        inner = {key: getattr(own(), key) for key in own.__dataclass_fields__} | inner
+        _check_values(inner["model_type"], inner | {"image_size": filled["image_size"]}, f"the {BACKBONE} of {where}")
     # Where an architecture has two classifiers, transformers chooses by this list and takes the first without it.
     values = {**values, "architectures": values.get("architectures") or []}
     if name == TIMM:
@@ -99,6 +107,25 @@ def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
     config = reading(f"the config of {where}", partial(kind.from_dict, values))
     _check_runs(config, where)
     return config
+
+
+def _backbone(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The config of the backbone within a system's: of an architecture in the table, and not of a system."""
+    inner = values[BACKBONE]
+    inner = inner.to_dict() if isinstance(inner, PreTrainedConfig) else inner  # the default
+    if not isinstance(inner, Mapping):
+        raise ValueError(f"{BACKBONE} in {where} is {short(inner)}; it must be a mapping with model_type and options")
+    _check_name(inner.get("model_type"), f"the {BACKBONE} of {where}")
+    if inner["model_type"] in SYSTEMS:
+        raise ValueError(f"{where}: its backbone is a {inner['model_type']}, which is a system itself")
+    return dict(inner)
+
+
+def _check_values(name: str, filled: Mapping[str, Any], where: str) -> None:
+    _check_common(filled, where)
+    own_check = CHECKS.get(name)
+    if own_check is not None:
+        own_check(filled, where)
 
 
 def check_findings(values: Mapping[str, Any], where: str) -> None:

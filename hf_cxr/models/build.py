@@ -80,6 +80,8 @@ def build_model(
     name = args.model_name_or_path
     if name is None:
         model = fresh(args.architecture, args.model_kwargs, label_names, args.image_size)
+        if args.backbone_name_or_path is not None:
+            _load_backbone(model, args)
     else:
         folder = model_folder(name, args.model_revision)
         saved = read_config(folder)
@@ -105,7 +107,10 @@ def check_model(args: ModelArguments) -> PreTrainedModel:
     if name is None:
         config = _fresh_config(args.architecture, args.model_kwargs, ["any"], args.image_size)
         with torch.device("meta"):
-            return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+            model = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+        if args.backbone_name_or_path is not None:
+            _load_backbone(model, args)  # the meta device takes shapes and no values
+        return model
     folder = model_folder(name, args.model_revision)
     config = _changed_config(read_config(folder), args, ["any"], new_head=True)
     model = _load(folder, name, config, new_head=True).eval()
@@ -126,14 +131,15 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
         ``initial_weights`` in words, ``base_model``, the Hub id, or None if there is none, and ``weights_origin`` for
         weights whose record has one.
     """
-    name = args.model_name_or_path
+    name = args.initial_model
+    part = "" if args.backbone_name_or_path is None else "backbone from "
     if name is None:
         return {"initial_weights": "random", "base_model": None}
     record = initial_record(args) or ModelRecord()
     origin = {} if record.weights_origin is None else {"weights_origin": dict(record.weights_origin)}
     folder = Path(name).expanduser()
     if not folder.exists():
-        return {"initial_weights": name, "base_model": name, **origin}
+        return {"initial_weights": part + name, "base_model": name, **origin}
     place = folder.resolve()
     words = f"{place.name} of {place.parent.name}" if place.name.startswith("checkpoint-") else place.name
     if record.split is not None:  # of this package
@@ -142,12 +148,15 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
         words = f"{words}, {how} the split {record.split}"
     elif origin:
         words = f"{words}, from {record.weights_origin.get('source')}"
-    return {"initial_weights": f"local folder {words}", "base_model": None, **origin}
+    return {"initial_weights": f"{part}local folder {words}", "base_model": None, **origin}
 
 
 def initial_record(args: ModelArguments) -> ModelRecord | None:
-    """The record of the model that the initial weights come from; None without one. A Hub id's is in the cache."""
-    name = args.model_name_or_path
+    """The record of the model that weights come from, all or a backbone's; None without one.
+
+    A Hub id's is in the cache.
+    """
+    name = args.initial_model
     if name is None:
         return None
     config = Path(name).expanduser() / CONFIG
@@ -288,6 +297,22 @@ def check_finite(model: PreTrainedModel, name: str | Path) -> None:
                 f"{name} has {wrong.numel():,} weights in {key} that are not finite, such as {wrong[0].item()}: its "
                 "training diverged or its file is damaged; give another checkpoint"
             )
+
+
+def _load_backbone(model: PreTrainedModel, args: ModelArguments) -> None:
+    """Give the backbone within a system the weights of a saved model's, which is checked as any saved model is.
+
+    Raises:
+        ValueError: the saved model is refused, is of another kind or size than the backbone, or lacks weights.
+    """
+    name = args.backbone_name_or_path
+    folder = model_folder(name, args.model_revision)
+    config = checked_config({**read_config(folder), "architectures": []}, f"{name}")
+    source = _load(folder, name, config, new_head=True)
+    try:
+        model.load_backbone(source.state_dict(), source.config)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be the backbone of {args.architecture}: {error}") from error
 
 
 @contextmanager

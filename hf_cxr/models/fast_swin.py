@@ -1,8 +1,8 @@
 """The function of transformers' Swin with less work, over the same module and the same weights.
 
 `SwinForImageClassification` and `SwinForMaskedImageModeling` here have the stock classes' parameters, names, configs
-and outputs; only their forward pass is written again. Outputs and gradients are the stock ones up to rounding. What it
-leaves out:
+and outputs; only their forward pass is written again. SwinCheX, whose backbone is a Swin, has the same pass. Outputs
+and gradients are the stock ones up to rounding. What it leaves out:
 
 - the roll, partition, reverse and roll back of every layer, each a copy: the tokens stay in the order of windows, and
   one gather goes from a layer's order to the next one's (`window_plan`);
@@ -30,6 +30,7 @@ from transformers.models.swin.modeling_swin import SwinImageClassifierOutput, Sw
 
 from hf_cxr.models.window_attention import window_attention
 from hf_cxr.models.window_plan import LayerPlan, Plan
+from hf_cxr.systems import swinchex
 
 
 class PlannedSwin:
@@ -68,8 +69,8 @@ class PlannedSwin:
         )
 
 
-class SwinForImageClassification(PlannedSwin, modeling_swin.SwinForImageClassification):
-    """transformers' class with another forward pass. It has the same name, which a saved config.json gives."""
+class FastClassifier(PlannedSwin):
+    """The pass of a classifier whose backbone, ``swin``, is a Swin; stands before its stock class."""
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> SwinImageClassifierOutput:
         """Logits (B, classes) of normalised images (B, channels, S, S); everything else as the stock class."""
@@ -78,7 +79,21 @@ class SwinForImageClassification(PlannedSwin, modeling_swin.SwinForImageClassifi
         plan = self.plan_of(*pixel_values.shape[2:])
         tokens = encode(self.swin, embed(self.swin.embeddings, pixel_values, plan), plan, training=self.training)
         pooled = tokens.mean(1)  # over all tokens, in whatever order
-        return SwinImageClassifierOutput(logits=self.classifier(pooled))
+        return SwinImageClassifierOutput(logits=self.logits_of(pooled))
+
+    def logits_of(self, feature_BD: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C) of pooled features."""
+        return self.classifier(feature_BD)
+
+
+class SwinForImageClassification(FastClassifier, modeling_swin.SwinForImageClassification):
+    """transformers' class with another forward pass. It has the same name, which a saved config.json gives."""
+
+
+class SwinCheXForImageClassification(FastClassifier, swinchex.SwinCheXForImageClassification):
+    """SwinCheX with the fast pass, its own heads behind it, and the same name."""
+
+    logits_of = swinchex.SwinCheXForImageClassification.logits_of
 
 
 class SwinForMaskedImageModeling(PlannedSwin, modeling_swin.SwinForMaskedImageModeling):
@@ -105,12 +120,13 @@ class SwinForMaskedImageModeling(PlannedSwin, modeling_swin.SwinForMaskedImageMo
 FAST = {
     modeling_swin.SwinForImageClassification: SwinForImageClassification,
     modeling_swin.SwinForMaskedImageModeling: SwinForMaskedImageModeling,
+    swinchex.SwinCheXForImageClassification: SwinCheXForImageClassification,
 }
 """The stock class -> the one with the fast pass."""
 
 
 def is_swin(model: nn.Module) -> bool:
-    """Whether a model is one of transformers' Swins in `FAST`, with either pass."""
+    """Whether a model is one of the Swins in `FAST`, with either pass."""
     return type(model) in FAST or type(model) in FAST.values()
 
 

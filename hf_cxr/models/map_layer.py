@@ -43,10 +43,11 @@ def map_layer(model: PreTrainedModel, path: str | None = None) -> nn.Module:
         ValueError: the model has no such layer.
     """
     path = ARCHITECTURES[model.config.model_type] if path is None else path
-    layer = model.base_model
     if path == OF_TIMM:
-        path = timm_map_layer(layer)
-    for part in path.split("."):
+        path = timm_map_layer(model.base_model)
+    parts = path.split(".")
+    layer = model if parts[0] == "self" else model.base_model
+    for part in parts[1:] if parts[0] == "self" else parts:
         try:
             layer = layer[int(part)] if part.lstrip("-").isdigit() else getattr(layer, part)
         except (AttributeError, IndexError, TypeError) as error:

@@ -17,7 +17,7 @@ NAMES = {
     "deit": "DeiT",
     "dinov2": "DINOv2",
     "dinov2_with_registers": "DINOv2 with registers",
-    "dnet": "DNet (DenseNet-121 behind two convolutions)",
+    "dnet": "DNet (DenseNet behind two convolutions)",
     "efficientnet": "EfficientNet",
     "focalnet": "FocalNet",
     "ijepa": "I-JEPA",
@@ -26,10 +26,11 @@ NAMES = {
     "resnet": "ResNet",
     "segformer": "SegFormer's encoder (MiT)",
     "swin": "Swin Transformer",
+    "swinchex": "SwinCheX (Swin Transformer with a network for each finding)",
     "swinv2": "Swin Transformer V2",
     "vit": "Vision Transformer (ViT)",
     "vit_msn": "ViT (MSN)",
-    "wang2017": "network of Wang 2017 (ResNet-50 with log-sum-exp pooling)",
+    "wang2017": "network of Wang 2017 (ResNet with log-sum-exp pooling)",
     "yao2017": "network in the manner of Yao 2017 (DenseNet and LSTM)",
 }
 
@@ -41,7 +42,11 @@ def network_name(config: PreTrainedConfig | Mapping[str, Any]) -> str:
     'ConvNeXt V2'
     >>> network_name({"model_type": "timm_wrapper", "architecture": "densenet121"})
     'densenet121 of timm'
+    >>> network_name({"model_type": "csra", "backbone_config": {"model_type": "vit"}})
+    'Vision Transformer (ViT) with class-specific residual attention'
     """
     read = config.get if isinstance(config, Mapping) else lambda key: getattr(config, key, None)
     kind = read("model_type")
+    if kind == "csra":
+        return f"{network_name(read('backbone_config'))} with class-specific residual attention"
     return f"{read('architecture')} of timm" if kind == TIMM else NAMES.get(kind, kind)

@@ -254,7 +254,7 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
         path = Path(folder) / f"{run.settings.stem}.yaml"
         path.write_text(dump_yaml(values), encoding="utf-8")
         args = parse_arguments([str(path), *plan.flags], prog=f"hf-cxr compare: {run.name}")
-    if args.model.model_name_or_path is None:
+    if args.model.initial_model is None:
         try:
             check_training_model(args)
         except ValueError as error:

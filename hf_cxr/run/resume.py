@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from hf_cxr.arguments.components import KWARGS, flattened, with_defaults
 from hf_cxr.arguments.data import DATA_PATHS, SOURCE_OPTIONS
+from hf_cxr.arguments.model import INITIAL_WEIGHTS
 from hf_cxr.arguments.spelling import modern_values
 from hf_cxr.config import ARGUMENTS, PATHS, PretrainArguments, RunArguments
 from hf_cxr.data import Source
@@ -65,8 +66,9 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], *, free:
     fields = [field for part in ARGUMENTS for field in dataclasses.fields(part)]
     defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
     before, now = flattened(with_defaults(defaults | modern_values(before))), flattened(now)
-    weights = [values.get("model_name_or_path") or "" for values in (before, now)]
-    free = free | ({"model_name_or_path"} if all(map(os.path.isabs, weights)) else set())
+    for key in INITIAL_WEIGHTS:
+        weights = [values.get(key) or "" for values in (before, now)]
+        free = free | ({key} if all(map(os.path.isabs, weights)) else set())
     options = [key for key in before if "." in key and key not in now]
     kind = SOURCES.get(now.get("dataset"))
     free = free | (SOURCE_OPTIONS.difference(kind.options, ("split_file", "fold")) if kind else set())
@@ -113,7 +115,7 @@ def check_resume(
         ValueError: labels, images, their order or files, patients or initial weights are not those that the run was
             started with; the message names them.
     """
-    weights = initial_weights(args.model.model_name_or_path)
+    weights = initial_weights(args.model.initial_model)
     state = data_state(source.splits, source.labels)
     fingerprint = data_fingerprint(state)
     if checkpoint is None:
@@ -129,8 +131,8 @@ def check_resume(
         weights = saved.initial_weights
     if saved.initial_weights != weights:
         raise ValueError(
-            f"{run_dir} started from other weights than those of {args.model.model_name_or_path}: give the "
-            "--model_name_or_path it was started with, or another --output_dir"
+            f"{run_dir} started from other weights than those of {args.model.initial_model}: give the model it was "
+            "started with (--model_name_or_path or --backbone_name_or_path), or another --output_dir"
         )
     gone = _check_state(args, run_dir, checkpoint, state, saved.data, unreadable)
     removed = source.removed(gone) if gone else {}

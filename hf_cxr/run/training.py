@@ -151,11 +151,12 @@ def check_training_model(args: RunArguments) -> None:
 
 
 def check_first_stage(args: RunArguments | PretrainArguments, model: PreTrainedModel, source: Source) -> None:
-    """Refuse a model of this package that was trained on another cut of the same data: it knows test patients.
+    """Refuse weights that this package trained on another cut of the same data: they know test patients.
 
     One trained on other data may be fine-tuned: whether they share patients is unknown here, so a warning is logged.
     """
-    name, before = args.model.model_name_or_path, ModelRecord.of(model.config)
+    name = args.model.initial_model
+    before = ModelRecord.of(model.config) if args.model.backbone_name_or_path is None else initial_record(args.model)
     if before is None or before.split == source.fingerprint:
         return
     if before.split is None and before.weights_origin is not None:  # converted: its own data are in no split of ours
@@ -168,7 +169,7 @@ def check_first_stage(args: RunArguments | PretrainArguments, model: PreTrainedM
         raise ValueError(
             f"{name} was trained on the split {before.split} of {source.name}, the data are now {source.fingerprint}: "
             "images that are now for validation and test may have been trained on; give the data it was trained with, "
-            "or another --model_name_or_path"
+            "or other initial weights"
         )
     shared = trained_on(name, source)
     words = f"; {shared:,} of its training images have the ids of validation and test images here" if shared else ""

@@ -1,9 +1,24 @@
 """Weights of another model for one part of a system, such as ImageNet's for its backbone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+# Options of a backbone that may differ for the same weights: they act in training, or on the images' size alone.
+FREE = frozenset(
+    {
+        "attention_dropout",
+        "attention_probs_dropout_prob",
+        "drop_path_rate",
+        "encoder_stride",  # of a decoder that a classifier does not have
+        "hidden_dropout_prob",
+        "image_size",
+        "initializer_range",
+    }
+)
 
 
 def load_part(part: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
@@ -39,6 +54,8 @@ def load_part(part: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> N
                 f"the weights for the {name} have {key} in the shape {tuple(weight.shape)}, and this model has "
                 f"{tuple(wanted[key].shape)}; give a model of the same sizes, or its sizes as model_kwargs"
             )
+    if any(weight.is_meta for weight in wanted.values()):
+        return  # a model that is only checked has shapes and no values
     with torch.no_grad():
         part.load_state_dict({**wanted, **found})
 
@@ -48,3 +65,30 @@ def _prefix(wanted: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> s
     first = next(iter(wanted))
     before = [name.removesuffix(first) for name in state_dict if name == first or name.endswith("." + first)]
     return max(before, key=lambda prefix: sum(prefix + name in state_dict for name in wanted), default="")
+
+
+def check_same_backbone(own: PreTrainedConfig, saved: PreTrainedConfig, *, kinds: Sequence[str], options: str) -> None:
+    """Refuse a saved model of another architecture than a system's backbone, or of other sizes.
+
+    Args:
+        own: config of the backbone in the system.
+        saved: config of the saved model.
+        kinds: its architectures (model_type) that fit.
+        options: where a run gives the backbone's options, such as ``model_kwargs``.
+
+    Raises:
+        ValueError: names the architecture, or each option with both values.
+    """
+    if saved.model_type not in kinds:
+        raise ValueError(f"the backbone must be a {' or '.join(kinds)}, and this model is a {saved.model_type}")
+    fields = set(type(own).__dataclass_fields__) & set(type(saved).__dataclass_fields__)
+    fields -= set(PreTrainedConfig.__dataclass_fields__) | FREE
+    differ = {key: (getattr(saved, key), getattr(own, key)) for key in sorted(fields) if not key.startswith("_")}
+    differ = {key: pair for key, pair in differ.items() if _plain(pair[0]) != _plain(pair[1])}
+    if differ:
+        listed = ", ".join(f"{key} is {theirs} there and {ours} here" for key, (theirs, ours) in differ.items())
+        raise ValueError(f"{listed}; set {options} to the saved model's values")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,6 +1,7 @@
 """The report of a comparison of methods: results.py has its numbers, the rest says them.
 
-sentences.py: what the numbers support, and cautions. tables.py, figures.py: how they are shown.
+sentences.py: what the numbers support, and cautions. tables.py, figures.py: how they are shown. systems.py: the
+networks of the methods, where they differ.
 """
 
 from collections.abc import Collection
@@ -9,7 +10,7 @@ from pathlib import Path
 from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.files import write_text
 from hf_cxr.reporting import plots
-from hf_cxr.reporting.comparison import sentences, tables
+from hf_cxr.reporting.comparison import sentences, systems, tables
 from hf_cxr.reporting.comparison.figures import FIGURES, draw
 from hf_cxr.reporting.comparison.results import ComparisonResults, TunedPoint, compare_runs
 from hf_cxr.reporting.document import Document, Figure, Heading, Note, Text
@@ -50,6 +51,8 @@ def comparison_document(results: ComparisonResults, drawn: Collection[str] = ())
         blocks += [Heading(title), tables.differences_by_tier(results)]
     for key, metric in headline_metrics().items():
         blocks += [Heading(f"{metric.title} of each finding"), tables.by_finding(results, key)]
+    if results.systems_differ:
+        blocks += [Heading("Systems"), systems.table(results)]
     blocks += [Heading("Settings"), tables.settings(results), *published(results.protocol["dataset"])]
     for name, (heading, caption) in FIGURES.items():
         if name in drawn:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hf_cxr.arguments.components import flattened
+from hf_cxr.arguments.model import INITIAL_WEIGHTS
 from hf_cxr.arguments.spelling import modern_values
 from hf_cxr.config import EvaluationArguments
 from hf_cxr.evaluation.bootstrap import number_patients
@@ -31,6 +32,9 @@ TIERS = ("head", "medium", "tail")
 LEAST_IN_TIER = 50  # positive test patients of a tier's findings, added up, before methods are compared within it
 FILE = "file"  # in place of a seed, of a row that was not trained here
 LEAST_DRAWS = 0.5  # share of draws that must define a difference before it is tested
+
+# Keys of a run that are about its network, beside model_kwargs; the table of systems has them where networks differ.
+OF_THE_NETWORK = ("architecture", "image_size", "resize_size", *INITIAL_WEIGHTS)
 
 # What all runs must share, beside images and labels.
 SHARED = (
@@ -74,6 +78,17 @@ class FinishedRun:
             modern_values(read_yaml(folder / "config.yaml")),
             *(Predictions.load(folder / "predictions" / f"{split}.parquet") for split in ("validation", "test")),
         )
+
+    @property
+    def architecture(self) -> str:
+        """As transformers names it: a saved model's own, where the settings' key would be of a fresh one."""
+        network = self.metrics["protocol"].get("network") or {}  # runs of earlier versions have none
+        return network.get("architecture") or self.config["architecture"]
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the network, those that are not trained among them."""
+        return self.metrics["training"]["parameters"]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -133,6 +148,14 @@ class ComparisonResults:
     def first(self, method: str) -> FinishedRun:
         return next(iter(self.runs[method].values()))
 
+    @property
+    def systems_differ(self) -> bool:
+        """Whether the methods have different networks: architecture, parameters, image size or initial weights."""
+        runs = [self.first(method) for method in self.runs]
+        weights = [run.metrics["protocol"]["initial_weights"] for run in runs]
+        networks = [(run.architecture, run.parameters, run.config["image_size"]) for run in runs]
+        return len(set(zip(networks, weights, strict=True))) > 1
+
     def metric(self, key: str) -> dict[str, MethodFigures]:
         """What a metric is for each method."""
         return self.test.figures[key]
@@ -181,12 +204,17 @@ class ComparisonResults:
         return list(next(iter(self.tuned.values()))[0].values) if self.tuned else ["learning_rate", "weight_decay"]
 
     def own_settings(self, method: str) -> str:
-        """The keys in which a method differs from the baseline, without its loss's, the tuned ones and the run's."""
+        """The keys in which a method differs from the baseline, without its loss's, the tuned ones and the run's.
+
+        Where networks differ, theirs are left out too: the table of systems has them.
+        """
         runs = self.first(self.baseline), self.first(method)
         base, own = (run.settings for run in runs)
         of_losses = {name for run in runs for name in run.metrics["protocol"]["loss"]["options"]}
         apart = {"output_dir", "seed", "loss", "class_weights", *of_losses, *self.tuned_keys()}
-        keys = [key for key in own if key not in apart and not key.startswith("loss_kwargs")]
+        mappings = ("loss_kwargs.", *(["model_kwargs."] if self.systems_differ else []))
+        apart |= set(OF_THE_NETWORK) if self.systems_differ else set()
+        keys = [key for key in own if key not in apart and not key.startswith(mappings)]
         return ", ".join(f"{key} {own[key]}" for key in keys if own[key] != base.get(key))
 
     def to_dict(self) -> dict[str, Any]:
@@ -208,6 +236,9 @@ class ComparisonResults:
             if method in self.files:
                 methods[method]["predictions"] = str(self.files[method])
                 continue
+            run = self.first(method)
+            methods[method] |= {"architecture": run.architecture, "parameters": run.parameters}
+            methods[method]["initial_weights"] = run.metrics["protocol"]["initial_weights"]
             methods[method]["validation"] = self.validation(method)
             methods[method]["runs"] = {str(seed): str(run.folder) for seed, run in self.runs[method].items()}
         return {
@@ -230,7 +261,9 @@ class ComparisonResults:
         """A row a method, plain numbers, NaN where undefined."""
         rows = []
         for method in self.methods:
+            run = self.first(method) if method in self.runs else None
             row = {"method": method, "seeds": len(self.runs.get(method, ()))}
+            row |= {"architecture": run and run.architecture, "parameters": run and run.parameters}
             for key in headline_metrics():
                 figures = self.metric(key)[method]
                 row |= {f"{key}_{part}": getattr(figures.overall, part) for part in ("mean", "sd", "low", "high")}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from hf_cxr.evaluation.comparison import Difference, OverSeeds
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import Metric
+from hf_cxr.reporting.comparison import systems
 from hf_cxr.reporting.comparison.results import LEAST_IN_TIER, TIERS, ComparisonResults
 from hf_cxr.reporting.numbers import in_percent, join, p_value, signed
 from hf_cxr.reporting.protocol import NOT_A_DEVICE, data_cautions, few_patients
@@ -59,7 +60,8 @@ def chance_conclusions(results: ComparisonResults) -> list[str]:
             side = "above" if metric.higher_is_better else "below"
             sentences.append(
                 f"The {metric.macro_title} interval of {', '.join(chance)} is not {side} {metric.chance:g}: not "
-                "shown to be better than chance. Models that have learned so little cannot show which loss is better."
+                "shown to be better than chance. Models that have learned so little cannot show which method is "
+                "better."
             )
     return sentences
 
@@ -109,8 +111,9 @@ def cautions(results: ComparisonResults) -> list[str]:
             f"Each method was tested against {results.baseline} only: between any two of the rest, a better number "
             "shows nothing by itself. The highest of several is partly luck and tends to be lower in new patients."
         )
+    sentences += systems.caution(results)
     steps = {method: results.first(method).metrics["training"].get("steps") for method in results.runs}
-    if len(set(steps.values())) > 1:
+    if None not in steps.values() and len(set(steps.values())) > 1:
         listing = ", ".join(f"{method} {count:,}" for method, count in steps.items())
         sentences.append(
             f"The methods took different numbers of optimizer steps ({listing}): a difference may be due to more or "

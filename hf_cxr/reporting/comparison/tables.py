@@ -1,9 +1,13 @@
 """The tables of a comparison, one function each; columns for every headline metric."""
 
+from collections.abc import Callable
+from typing import Any
+
 from hf_cxr.evaluation.comparison import Difference
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
-from hf_cxr.reporting.comparison.results import ComparisonResults
+from hf_cxr.reporting.comparison.results import ComparisonResults, FinishedRun
 from hf_cxr.reporting.comparison.sentences import seeds_above, tiers, tuning
+from hf_cxr.reporting.comparison.systems import of_each
 from hf_cxr.reporting.document import Facts, Table
 from hf_cxr.reporting.numbers import in_percent, interval, join, number, p_value, signed_interval, with_sd
 from hf_cxr.reporting.protocol import component, network_facts, split_facts
@@ -133,19 +137,28 @@ def protocol(results: ComparisonResults) -> Facts:
     """What all runs share."""
     shared, first = results.protocol, results.first(results.baseline)
     environment = first.metrics["environment"]
-    same = not any(results.own_settings(method) for method in results.runs)
+
+    def each(value: Callable[[FinishedRun], str]) -> str:
+        return of_each({method: value(results.first(method)) for method in results.runs})
+
+    def of(run: FinishedRun) -> dict[str, Any]:
+        return run.metrics["protocol"]
+
+    facts = dict(split_facts(shared)) | {"initial weights": each(lambda run: of(run)["initial_weights"])}
+    same = not results.systems_differ and not any(results.own_settings(method) for method in results.runs)
+    changes = "Systems and Settings" if results.systems_differ else "Settings"
     tier_comparisons = len(results.other_methods) * len(results.tested_tiers())
     seeds = "; ".join(f"{method}: {', '.join(map(str, runs))}" for method, runs in results.runs.items())
     titles = ", ".join(metric.macro_title for metric in headline_metrics().values())
     return Facts(
         (
-            ("settings", "of every run" if same else f"of {results.baseline}; what methods change: see Settings"),
-            *split_facts(shared),
+            ("settings", "of every run" if same else f"of {results.baseline}; what methods change: see {changes}"),
+            *facts.items(),
             *_networks(results),
-            ("image size", f"{first.config['image_size']} pixels"),
-            ("epochs", f"{first.config['num_train_epochs']:g}; {shared['selection']}"),
-            ("head bias at the start", first.config["head_bias"].replace("_", " ")),
-            ("calibration", shared["calibration"] or "none"),
+            ("image size", each(lambda run: f"{run.config['image_size']} pixels")),
+            ("epochs", each(lambda run: f"{run.config['num_train_epochs']:g}; {of(run)['selection']}")),
+            ("head bias at the start", each(lambda run: run.config["head_bias"].replace("_", " "))),
+            ("calibration", each(lambda run: of(run)["calibration"] or "none")),
             ("seeds", seeds),
             (
                 "intervals and p values",

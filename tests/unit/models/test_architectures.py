@@ -121,7 +121,7 @@ def test_a_checkpoint_gives_its_body_and_a_new_or_its_own_head(network, tmp_path
         assert torch.equal(head(new).weight, torch.eye(3))
         assert head(new).bias.tolist() == [0.0, 0.0, 0.0]
         assert different < head_keys(new)
-        assert len(different) > 3
+        assert len(different) > 2
     else:
         assert different == head_keys(new)
         assert head(new).bias.tolist() == [1.0, 2.0, 3.0]

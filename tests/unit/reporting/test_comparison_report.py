@@ -24,6 +24,7 @@ from hf_cxr.reporting.comparison import (
     figures,
     results,
     sentences,
+    systems,
     tables,
 )
 from hf_cxr.reporting.comparison.figures import has_loss_of_a_cell, loss_curves
@@ -284,6 +285,58 @@ def test_what_a_method_changes_besides_its_loss_is_listed(found, planted, tmp_pa
     own = tables.settings(other).frame["different from BCE"].tolist()
     assert own == ["–", "num_train_epochs 60.0, sampler class_aware, sampler_kwargs.class_aware_no_finding True"]
     assert "see Settings" in dict(tables.protocol(other).pairs)["settings"]
+
+
+def test_one_network_for_all_methods_is_no_comparison_of_systems(found):
+    assert not found.systems_differ
+    assert systems.caution(found) == []
+    assert "Systems" not in comparison_document(found).to_markdown()
+    assert dict(tables.protocol(found).pairs)["network"] == "0.001 M parameters"
+
+
+@pytest.fixture
+def of_systems(planted, tmp_path):
+    """The base's Swin beside a SwinCheX that started from a backbone and took fewer epochs."""
+    other = run_folder(tmp_path / "swinchex", gain=0.6)
+    flags = ["--architecture", "swinchex", "--model_kwargs.embed_dim", "32", "--resize_size", "146"]
+    flags += ["--label_smoothing_factor", "0.1", "--num_train_epochs", "12", "--image_size", "128"]
+    args = parse_arguments(["--loss", "bce", "--seed", "0", *flags])
+    write_text(other / "config.yaml", yaml.safe_dump(args.to_dict()))
+    metrics = json.loads((other / "metrics.json").read_text())
+    metrics["protocol"]["initial_weights"] = "backbone from a/b"
+    metrics["protocol"]["network"] = {"name": "SwinCheX", "architecture": "swinchex", "batch_norm": None}
+    metrics["training"] = {"parameters": 1_234_567, "steps": 300, "images_per_second": 52.2}
+    write_json(other / "metrics.json", metrics)
+    folders = {"BCE": {0: planted["BCE"][0]}, "SwinCheX": {0: other}}
+    return compare_runs("systems", folders, baseline="BCE", resamples=100)
+
+
+def test_systems_are_named_with_their_networks(of_systems):
+    assert of_systems.systems_differ
+    row = cells(systems.table(of_systems), 1)
+    assert [row["network"], row["parameters"], row["image size"]] == ["SwinCheX", "1,234,567", "128"]
+    assert [row["options"], row["initial weights"]] == ["embed_dim 32", "backbone from a/b"]
+    assert row["training"] == "300 steps, 52 images/s"
+    facts = dict(tables.protocol(of_systems).pairs)
+    assert facts["network of SwinCheX"] == "SwinCheX, 1.23 M parameters"
+    assert facts["initial weights"] == "BCE: random; SwinCheX: backbone from a/b"
+    assert "; SwinCheX: 12; best validation auc" in facts["epochs"]
+    values = of_systems.to_dict()["methods"]["SwinCheX"]
+    assert [values["architecture"], values["parameters"]] == ["swinchex", 1_234_567]
+    assert of_systems.records()["architecture"].tolist() == ["swin", "swinchex"]
+
+
+def test_their_recipes_are_beside_them_and_a_difference_is_of_the_whole(of_systems):
+    own = of_systems.own_settings("SwinCheX")
+    assert "num_train_epochs 12" in own
+    assert "label_smoothing_factor 0.1" in own
+    assert not any(key in own for key in ("model_kwargs", "architecture", "image_size"))
+    text = " ".join(sentences.cautions(of_systems))
+    assert re.search(
+        r"Whole systems are compared: .*BCE 0\.001 M, SwinCheX 1\.2 M.* not due to one of these alone", text
+    )
+    page = comparison_document(of_systems).to_markdown()
+    assert page.index("## Systems") < page.index("## Settings")
 
 
 def test_nested_options_are_settings_by_their_dotted_keys(found, planted):
