@@ -211,7 +211,7 @@ def test_a_network_whose_config_says_no_size_is_measured_at_its_processors(tmp_p
     values = json.loads((tmp_path / "config.json").read_text())
     del values["image_size"]  # as on the Hub
     (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match="image_size .* is None"):
+    with pytest.raises(ValueError, match=r"image_size .* is None"):
         load_weights(tmp_path)
     build_image_processor(73, 64).save_pretrained(tmp_path)
     assert load_weights(tmp_path).config.image_size == 64
