@@ -28,6 +28,7 @@ SWIN = {
 # Options of a small model of each architecture, at 32 pixels.
 TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8}
 CONVOLUTIONS = {"hidden_sizes": [8, 8, 8, 16], "depths": [1, 1, 1, 1]}
+DENSE = {"growth_rate": 4, "depths": [2, 2], "width": 8, "bottleneck": 2}
 WINDOWS = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 MODELS = {
     "beit": TRANSFORMER,
@@ -38,6 +39,7 @@ MODELS = {
     "deit": TRANSFORMER,
     "dinov2": TRANSFORMER,
     "dinov2_with_registers": TRANSFORMER,
+    "dnet": DENSE,
     "efficientnet": {
         "initializer_range": 0.3,
         "batch_norm_momentum": 0.1,
@@ -61,6 +63,8 @@ MODELS = {
     "swinv2": WINDOWS,
     "vit": TRANSFORMER,
     "vit_msn": TRANSFORMER,
+    "wang2017": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "transition_size": 12},
+    "yao2017": DENSE | {"state_size": 8, "input_size": 6},
 }
 
 # What a report says of how a run was made; tests change what they are about.
@@ -172,7 +176,7 @@ def trainer(
         loss=build_loss(loss, positives_C=np.nansum(label_NC, 0), known_C=(~np.isnan(label_NC)).sum(0)),
         pixels=PixelProcessor(build_image_processor(36, 32), horizontal_flip=0.5, rotation_degrees=15, seed=3),
         sampler=sampler,
-        decay_all_parameters=args.optimizer == "adam",
+        decay_all_parameters=args.optimizer != "adamw",
         train_dataset=dataset,
         eval_dataset=eval_dataset,
         callbacks=callbacks,

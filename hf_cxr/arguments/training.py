@@ -52,7 +52,7 @@ FIXED = {
     "liger_kernel_config": LANGUAGE,
     "neftune_noise_alpha": LANGUAGE,
     "optim": "choose with --optimizer",
-    "optim_args": "choose with --optimizer, adam_beta1, adam_beta2 and adam_epsilon",
+    "optim_args": "choose with --optimizer, adam_beta1, adam_beta2, adam_epsilon and sgd_momentum",
     "optim_target_modules": "choose with --optimizer",
     "parallelism_config": "the package runs on Accelerate; see configs/accelerate",
     "prediction_loss_only": "AUC needs the predictions",
@@ -129,6 +129,7 @@ RANGES = {
     "save_strategy": (lambda value: value in ("no", "steps", "epoch", "best"), "no, steps, epoch or best"),
     "save_total_limit": COUNT,
     "seed": SEED,
+    "sgd_momentum": BELOW_ONE,
     "torch_compile_backend": (
         lambda value: value in torch.compiler.list_backends(exclude_tags=None),
         "a backend that torch.compiler.list_backends() names, such as inductor",
@@ -198,12 +199,14 @@ class CXRTrainingArguments(TrainingArguments):
             "holds a run; or the path of one of its checkpoints."
         },
     )
-    optimizer: Literal["adam", "adamw"] = field(
+    optimizer: Literal["adam", "adamw", "sgd"] = field(
         default="adam",
         metadata={
-            "help": "adam: L2 weight decay on all parameters, as the reference; adamw: decoupled, on matrices only."
+            "help": "adam: L2 weight decay on all parameters, as the reference; adamw: decoupled, on matrices only; "
+            "sgd: with sgd_momentum and L2 weight decay on all parameters."
         },
     )
+    sgd_momentum: float = field(default=0.9, metadata={"help": "Momentum of optimizer sgd; 0 to below 1."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Images a device and micro-batch."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images a device in evaluation."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})

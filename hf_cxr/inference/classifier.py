@@ -33,6 +33,7 @@ from hf_cxr.models.build import load_weights
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import PixelProcessor, check_geometry, collate, load_processor
 from hf_cxr.saved_models import check_weights, fingerprint, model_folder
+from hf_cxr.systems import register
 
 if TYPE_CHECKING:  # prediction of files does without what these import
     import datasets
@@ -259,7 +260,8 @@ class Classifier:
 def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, float]]:
     """Scores by transformers' own `pipeline("image-classification")`: finding -> score, highest first.
 
-    It runs no code of this package. A run compares its scores with those of the evaluation.
+    It runs no code of this package, but for the model of a published system, whose class is here (`hf_cxr.systems`).
+    A run compares its scores with those of the evaluation.
 
     Args:
         model: run folder or Hub id.
@@ -267,6 +269,7 @@ def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, f
     """
     from transformers import pipeline
 
+    register()
     folder = model_folder(model)
     check_weights(folder, model)
     classify = pipeline(

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForImageClassification, PreTrainedConfig
 from transformers.activations import ACT2FN
 
 from hf_cxr.arguments.components import ARCHITECTURES, architecture_options
@@ -30,6 +30,7 @@ from hf_cxr.models.values import MAX_BLOCKS, check_whole, short, some
 from hf_cxr.models.vit import check_patches
 from hf_cxr.options import check_options
 from hf_cxr.saved_models import reading
+from hf_cxr.systems import register
 from hf_cxr.words import error_words
 
 # Architecture -> check of its own values. For the rest the common checks and the pass on the meta device are enough.
@@ -83,6 +84,7 @@ def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
     """
     name = values.get("model_type")
     _check_name(name, where)
+    register()
     kind = CONFIG_MAPPING[name]
     defaults = kind()
     filled = {key: getattr(defaults, key) for key in kind.__dataclass_fields__} | dict(values)

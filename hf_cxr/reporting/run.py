@@ -41,6 +41,8 @@ from hf_cxr.reporting.protocol import (
     split_facts,
 )
 from hf_cxr.reporting.sections import draw_sections, section_blocks, sections_of
+from hf_cxr.saved_models import CONFIG, read_json
+from hf_cxr.systems import SYSTEMS
 from hf_cxr.words import plural
 
 ROC_CURVES = Figure(KINDS["roc"].path, "ROC curves on test")
@@ -272,6 +274,8 @@ class Report:
                 ),
             ]
         load = f"pipeline('image-classification', model='{run_dir}', top_k={len(self.test.label_names)})"
+        if (run_dir / CONFIG).is_file() and read_json(run_dir / CONFIG).get("model_type") in SYSTEMS:
+            load = f"{load} after hf_cxr.register()"
         blocks += [Text(f"Report: {run_dir / 'report.html'}"), Text(f"Model: {run_dir} (load it with {load})")]
         blocks += [Text(f"Hub: {self.hub_url}")] if self.hub_url else []
         return Document(self.name, tuple(blocks)).to_terminal()

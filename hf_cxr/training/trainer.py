@@ -256,8 +256,10 @@ class CXRTrainer(Trainer):
             pixel_values = self.pixels.augment(inputs["pixel_values"], inputs["row"], epoch)
         else:
             pixel_values = self.mixup.mixed_pixels(self.pixels, inputs, epoch)
+        # A model that decides one finding after the other learns each from the true labels of those before it.
+        known = model.training and getattr(self.model, "takes_known_labels", False)
         with self._interpolated(model, inputs):
-            outputs = model(pixel_values=pixel_values)
+            outputs = model(pixel_values=pixel_values, **({"known_labels": inputs["labels"]} if known else {}))
         self.loss.train(model.training)  # labels are smoothed only in training
         loss = self.loss(outputs.logits, inputs["labels"], num_items=num_items_in_batch)
         if num_items_in_batch is not None:

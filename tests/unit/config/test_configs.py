@@ -9,12 +9,13 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from hf_cxr.config import parse_arguments, parse_pretraining
 from hf_cxr.labels import NIH14
-from hf_cxr.models.build import build_model
+from hf_cxr.models.build import build_model, check_model
 from hf_cxr.run import compare
 from hf_cxr.run.compare import check_run, final_runs, load_plan, tuning_runs
 from hf_cxr.run.pretrain import build_masks
 from hf_cxr.run.search_space import load_search
 from hf_cxr.run.tune import arguments_of
+from hf_cxr.systems import SYSTEMS
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -58,6 +59,18 @@ def test_config_parses_and_is_a_lab_note(path):
     elif args.model.model_name_or_path is None:
         model = build_model(args.model, NIH14)
         assert sum(parameter.numel() for parameter in model.parameters()) < 2e7
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("systems/*.yaml")), ids=lambda path: path.name)
+def test_config_of_a_published_system_parses_and_is_a_lab_note(path):
+    args = parse_arguments([str(path), "--nih_root", "/data"])
+    assert args.training.output_dir == f"runs/{path.stem}"
+    assert args.model.architecture == path.stem
+    assert path.stem in SYSTEMS
+    note = path.read_text()
+    for part in ("\n# Costs: ", "\n# Reached: "):
+        assert part in note
+    check_model(args.model)  # on the meta device: shapes, no values
 
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.name)

@@ -17,6 +17,7 @@ from hf_cxr.evaluation import evaluate_predictions
 from hf_cxr.models.build import describe_initial_weights
 from hf_cxr.reporting import card
 from hf_cxr.reporting.run import Report
+from hf_cxr.systems.dnet import DNetConfig
 from hf_cxr.words import markdown, one_line
 
 NAMES = [
@@ -126,6 +127,17 @@ def report() -> Report:
 
 
 CONFIG = SwinConfig(image_size=32)
+
+
+def test_the_example_of_a_published_system_registers_it_first(report):
+    text = card.render(report, DNetConfig(image_size=32))
+    (example,) = [block for block in text.split("```") if block.startswith("python\n")]
+    lines = [line.partition("  #")[0] for line in example.splitlines()[1:] if line]
+    assert lines[:3] == ["import hf_cxr", "from transformers import pipeline", "hf_cxr.register()"]
+    assert ModelCard(text).data.library_name == "hf_cxr"
+    stock = card.render(report, CONFIG)
+    assert "hf_cxr.register" not in stock
+    assert ModelCard(stock).data.library_name == "transformers"
 
 
 def test_every_finding_is_shown_literally_in_the_card(report):
