@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 from accelerate import PartialState
@@ -21,6 +21,8 @@ from hf_cxr.run.resume import check_resume
 from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
+
+Arguments = TypeVar("Arguments")
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,15 @@ def load(args: RunArguments) -> Source:
         return load_source(args.data, seed=args.training.seed)
 
 
-def pinned(args: RunArguments, state: PartialState) -> RunArguments:
-    """The arguments with the data of this moment, the same on every process: see `hf_cxr.data.pin_source`."""
-    return dataclasses.replace(args, data=on_main_process(state, lambda: pin_source(args.data)))
+def pinned(args: Arguments, state: PartialState) -> Arguments:
+    """The arguments with the data of this moment, the same on every process: see `hf_cxr.data.pin_source`.
+
+    Args:
+        args: of a run or of a pre-training: a dataclass with ``data``.
+        state: of this process.
+    """
+    data = on_main_process(state, lambda: pin_source(args.data))
+    return args if data == args.data else dataclasses.replace(args, data=data)
 
 
 def open_data(

@@ -34,6 +34,7 @@ from hf_cxr.pretraining.trainer import MaskedImageTrainer
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.reporting.pretraining import Reconstruction, draw_pretraining, pretraining_document
 from hf_cxr.run import stage_files as files
+from hf_cxr.run.data import pinned
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
 from hf_cxr.run.preflight import image_errors_explained
 from hf_cxr.run.pretraining_data import PretrainData, open_training_images
@@ -69,6 +70,7 @@ def pretrain(args: PretrainArguments) -> dict[str, Any] | None:
     state = PartialState()
     run_dir = Path(args.training.output_dir)
     values = None
+    args = pinned(args, state)
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
         masks = build_masks(args, check_masked_model(args.model))
         pixels = build_pixels(args.model, image_processor_for(args.model), masks.seed)
