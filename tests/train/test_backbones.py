@@ -6,23 +6,40 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import MODELS, rows, trainer
+from tiny import MODELS, TRANSFORMER, rows, trainer
 
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.inference.classifier import Classifier, stock_pipeline
 from hf_cxr.labels import NIH14
 from hf_cxr.models import fresh
-from hf_cxr.models.head import fold_into_head
+from hf_cxr.models.head import fold_into_head, head
 from hf_cxr.processing import build_image_processor
 
-DENSENET = {"architecture": "densenet121", "model_args": {"growth_rate": 4, "block_config": [1, 1, 1]}}
+DENSENET = {
+    "architecture": "densenet121",
+    "initializer_range": 0.3,
+    "model_args": {"growth_rate": 4, "block_config": [1, 1, 1]},
+}
 NETWORKS = {**MODELS, "timm_wrapper": DENSENET}
+
+# Patches of 32 pixels, and the real stages of the rest with few channels.
+PATCHES = {**TRANSFORMER, "patch_size": 32}
+WINDOWS_OF_7 = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4], "window_size": 7}
+LARGE = {
+    **{name: kwargs for name, kwargs in NETWORKS.items() if name.startswith(("convnext", "resnet", "timm"))},
+    **dict.fromkeys(("beit", "deit", "dinov2", "vit"), PATCHES),
+    **dict.fromkeys(("swin", "swinv2"), WINDOWS_OF_7),
+}
+
+
+def need_timm(name):
+    if name == "timm_wrapper" and importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed: pip install 'hf-cxr[timm]'")
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_it_trains_is_calibrated_and_saved_and_the_stock_pipeline_agrees(tmp_path, name):
-    if name == "timm_wrapper" and importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed: pip install 'hf-cxr[timm]'")
+    need_timm(name)
     torch.manual_seed(0)
     model = fresh(name, NETWORKS[name], NIH14, 32)
     before = {key: value.clone() for key, value in model.named_parameters()}
@@ -47,3 +64,21 @@ def test_it_trains_is_calibrated_and_saved_and_the_stock_pipeline_agrees(tmp_pat
     np.testing.assert_allclose(
         Classifier(tmp_path / "saved", device="cpu").logits(pixels), slope_C * logit_NC + shift_C, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("size", [224, 384, 512])
+@pytest.mark.parametrize("name", sorted(LARGE))
+def test_at_the_usual_sizes_the_stock_pipeline_gives_the_evaluations_scores(tmp_path, name, size):
+    need_timm(name)
+    torch.manual_seed(0)
+    model = fresh(name, LARGE[name], NIH14, size)
+    with torch.no_grad():
+        model(pixel_values=torch.randn(2, 3, size, size))  # batch norm: its averages, which evaluation divides by
+        torch.nn.init.normal_(head(model).weight)
+    model.eval().save_pretrained(tmp_path)
+    build_image_processor(size + 20, size).save_pretrained(tmp_path)
+    grey = np.random.default_rng(size).integers(0, 256, (size + 20, size + 20), dtype=np.uint8)
+    logit_C = Classifier(tmp_path, device="cpu").logits(torch.from_numpy(grey)[None, None])[0]
+    assert np.ptp(logit_C) > 0.1
+    [scores] = stock_pipeline(tmp_path, [Image.fromarray(grey)])
+    np.testing.assert_allclose([scores[finding] for finding in NIH14], 1 / (1 + np.exp(-logit_C)), atol=1e-4)
