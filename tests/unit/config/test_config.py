@@ -91,7 +91,7 @@ def test_without_a_file_the_quickstart_is_taken():
             "layer_decay is 0.7, and with freeze_backbone true the classifier alone is trained",
         ),
         (
-            "--mixup_alpha 0.2 --dataset table --table chexpert --table_root . --streaming true".split(),
+            ["--mixup_alpha=0.2", "--dataset=table", "--table=chexpert", "--table_root=.", "--streaming=true"],
             "mixup_alpha reads a second image by its number, and a stream has an order of its own",
         ),
         (["--mixup_alpha", "-1"], "mixup_alpha is -1.0; it must be 0 (no mixing) or more"),
