@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from hf_cxr.reporting import plots
+from hf_cxr.reporting.augmentation import augmentation_words
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Figure, Heading, Note, Text
 from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC
 from hf_cxr.words import plural
@@ -156,10 +157,7 @@ def _facts(values: Mapping[str, Any]) -> Facts:
             ("initial weights", protocol["initial_weights"]),
             ("masked", f"{masked} of {all_patches} squares of {size} x {size} pixels in each image"),
             ("image size", f"{protocol['image_size']} pixels"),
-            (
-                "augmentation",
-                f"flip {protocol['horizontal_flip']:g}, rotation {protocol['rotation_degrees']:g} degrees",
-            ),
+            ("augmentation", augmentation_words(protocol["augmentation"])),
             ("training", f"{training['epochs']:g} epochs, {plural(training['steps'], 'step')}"),
             ("seed", str(protocol["seed"])),
             *([("resumed from", training["resumed_from"])] if training["resumed_from"] else []),

@@ -22,6 +22,7 @@ from accelerate.utils import parse_flag_from_env
 from transformers import SwinForMaskedImageModeling, set_seed
 
 import hf_cxr
+from hf_cxr.augmentation import Augmentation
 from hf_cxr.config import PretrainArguments
 from hf_cxr.data import DecodedImages, is_streamed, with_images
 from hf_cxr.files import file_sha256, write_json, write_text
@@ -219,7 +220,7 @@ def build_trainer(
         left_out=left_out,
         pixels=pixels,
         sampler=sampler,
-        decay_all_parameters=training.optimizer == "adam",
+        decay_all_parameters=training.optimizer != "adamw",
         train_dataset=train_images if sampler is None else RepeatedRows(train_images),
         eval_dataset=None if held_out is None else open_measured_images(training, pixels, held_out),
         processing_class=processor,
@@ -251,8 +252,7 @@ def describe_pretraining(
         "mask_ratio": args.masking.mask_ratio,
         "masked_patches": [masks.masked, masks.side**2],
         "image_size": masks.image_size,
-        "horizontal_flip": args.model.horizontal_flip,
-        "rotation_degrees": args.model.rotation_degrees,
+        "augmentation": Augmentation.of(args.model).to_dict(),
         "seed": args.training.seed,
     }
 

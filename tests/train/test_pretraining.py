@@ -154,7 +154,7 @@ def fine_tune(folder, model, *flags):
 def test_a_run_starts_from_it_on_fewer_images_and_not_on_another_cut(finished, tmp_path, capsys):
     assert fine_tune(tmp_path, finished, "--train_limit", "16") == 0
     words = read_json(tmp_path / "run" / "metrics.json")["protocol"]["initial_weights"]
-    assert words.startswith("local folder run, trained on the split ")
+    assert words.startswith("local folder run, pre-trained without labels on the training images of ")
     assert fine_tune(tmp_path, finished, "--phantom_seed", "1", "--on_existing_run", "move_aside") == 2
     assert "images that are now for validation and test may have been trained on" in capsys.readouterr().err
 

@@ -61,6 +61,8 @@ def test_its_config_gives_the_same_again(config, tmp_path):
         (["--metric_for_best_model", "auc"], "metric_for_best_model must be loss in pre-training"),
         (["--push_to_hub", "true"], "push_to_hub must be false in pre-training"),
         (["--label_smoothing_factor", "0.1"], "label_smoothing_factor must be 0.0"),
+        (["--layer_decay", "0.5"], "layer_decay must be 1.0 in pre-training: it is for fine-tuning"),
+        (["--head_learning_rate", "0.1"], "head_learning_rate must be left out in pre-training"),
         (["--mask_ratio", "much"], "invalid float value"),
     ],
 )
