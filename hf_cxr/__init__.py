@@ -1,4 +1,4 @@
-"""hf_cxr: fine-tune a Swin Transformer to recognise many findings on chest X-rays, and say honestly how good it is.
+"""hf_cxr: fine-tune a network to recognise many findings on chest X-rays, and say honestly how good it is.
 
 The public names are loaded when they are first used, so that ``import hf_cxr`` is quick.
 """

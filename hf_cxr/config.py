@@ -286,6 +286,8 @@ def _read_values(parser: OneLineParser, flags: Flags, path: Path) -> dict[str, A
         raise ValueError(f"{path} must contain one 'key: value' a line; it contains a {type(values).__name__}")
     if {"base", "methods"} <= values.keys():
         raise ValueError(f"{path} is a comparison and not one run: use `hf-cxr compare {path}`")
+    if {"base", "space"} <= values.keys():
+        raise ValueError(f"{path} is a search and not one run: use `hf-cxr tune {path}`")
     values = current_spelling(values, str(path))
     for key in values:
         if key not in flags.keys:

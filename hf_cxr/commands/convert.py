@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def answer(parser: OneLineParser, own: argparse.Namespace, name: str) -> str:
     """What the flag says or, in a terminal, what is typed."""
     value = getattr(own, name)
-    if value is None and sys.stdin.isatty():
+    if value is None and sys.stdin is not None and sys.stdin.isatty():
         value = input(QUESTIONS[name]).strip()
     if not value:
         lacking = [f"--{flag}" for flag in QUESTIONS if not getattr(own, flag)]

@@ -28,6 +28,7 @@ from hf_cxr.conversion.parts import Part, Shapes, linear, norm
 from hf_cxr.words import plural
 
 FIRST = "layers.0.blocks.0.attn"
+BLOCK = r"layers\.(\d{1,3})\.blocks\.(\d{1,4})\."
 CPB_WIDTH = 512  # of SwinV2's network from coordinates to position biases; transformers knows no other
 
 
@@ -139,9 +140,6 @@ def _depths(backbone: Backbone, path: Path) -> list[int]:
         if lacking:
             raise ValueError(f"{path} has no weights of layers.{stage}.blocks.{lacking[0]}; it is not a whole Swin")
     return depths
-
-
-BLOCK = r"layers\.(\d{1,3})\.blocks\.(\d{1,4})\."
 
 
 def _first_version(

@@ -34,8 +34,8 @@ FILES = (CALIBRATION, *(f"{FOLDER}/{split}.parquet" for split in ("train", "vali
 """What the folder of an evaluation may have of averaged views."""
 SCALES = (1.0, 0.9, 1.1)
 KINDS = {
-    "flip": "the image and its mirror image",
-    "scales": f"the image at {', '.join(f'{scale:g}' for scale in SCALES[:-1])} and {SCALES[-1]:g} times its size",
+    "flip": "as it is and mirrored",
+    "scales": f"at {', '.join(f'{scale:g}' for scale in SCALES[:-1])} and {SCALES[-1]:g} times its size",
 }
 
 
@@ -79,7 +79,7 @@ class AveragedViews:
     @property
     def words(self) -> str:
         """What is averaged, for a reader."""
-        return f"{len(self.views)} views ({' x '.join(KINDS[kind] for kind in self.kinds)})"
+        return f"{len(self.views)} views (the image {', each '.join(KINDS[kind] for kind in self.kinds)})"
 
     def average(self, logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """The mean over the views of logits (B, C), in float64 until the end, calibrated if there is a calibration."""

@@ -5,9 +5,10 @@
   freezing, starting again.
 - `architectures`: what is checked before a model is built; `swin` and `vit` have the checks of a family. To add an
   architecture that transformers knows, add its line to `hf_cxr.arguments.components.ARCHITECTURES`.
+- `batch_norm`: the rule for training it. `timm_models`: timm's own ways. `refused`: what cannot be used.
 - `attention`: which attention a model runs on; `fast_swin`, `window_plan` and `window_attention` are the fast one.
 - `map_layer`: the layer that heat maps are made of, which that line names, as a grid of places.
-- `record`: what a model was trained on, as its config.json says.
+- `record`: what a model was trained on, as its config.json says. `names`: what a report calls its network.
 """
 
 from hf_cxr.models.build import fresh

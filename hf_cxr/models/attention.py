@@ -68,9 +68,7 @@ def check_attention(model: PreTrainedModel, attention: Attention, *, sharded: bo
         ValueError: fast, and the model is not a Swin or FSDP will split its layers; eager, and timm chooses itself.
     """
     if attention == "eager" and is_timm(model):
-        raise ValueError(
-            "attention eager is not for models of timm, which choose their attention themselves; use auto"
-        )
+        raise ValueError("attention eager is not for models of timm, which choose it themselves; use auto")
     if attention != "fast":
         return
     if not is_swin(model):

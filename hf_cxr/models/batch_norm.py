@@ -62,16 +62,16 @@ def check_batch_norm(
         )
     if processes > 1 and device != "cuda":
         raise ValueError(
-            f"{name}, which are synchronised between GPUs only: use 1 process on {device}, not {processes}, or a model "
-            "without batch norm"
+            f"{name}, which are synchronised between GPUs only: use 1 process on {device}, not {processes}, "
+            "or a model without batch norm"
         )
     if sharded:
         raise ValueError(f"{name}, which do not work here with FSDP or DeepSpeed: use neither, or another model")
     momentum = max(layer.momentum or 0.0 for layer in batch_norms(model))
     if momentum > MAX_MOMENTUM:
         raise ValueError(
-            f"{name} whose averages are {momentum:.2%} those of the last step (batch_norm_momentum {momentum:g}, which "
-            f"torch reads the other way round): give --model_kwargs.batch_norm_momentum {1 - momentum:.2g}"
+            f"{name} whose averages are {momentum:.2%} those of the last step (batch_norm_momentum {momentum:g}, "
+            f"which torch reads the other way round): give --model_kwargs.batch_norm_momentum {1 - momentum:.2g}"
         )
     if images < 2:
         raise ValueError(

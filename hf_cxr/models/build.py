@@ -31,11 +31,12 @@ from hf_cxr.models.positions import (
     shape_changes,
     with_trained_windows,
 )
-from hf_cxr.models.record import ModelRecord
+from hf_cxr.models.record import MASKED_LOSS, ModelRecord
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config, reading
 from hf_cxr.words import plural
 
 DEFAULT_SIZE = 224  # image_size of a config.json that leaves it out, in every architecture here
+COUNTER = ".num_batches_tracked"  # of batch norm: older checkpoints lack it, and with a fixed momentum it is not read
 
 
 def fresh(name: str, kwargs: Mapping[str, Any], label_names: Sequence[str], image_size: int) -> PreTrainedModel:
@@ -141,11 +142,10 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
         return {"initial_weights": part + name, "base_model": name, **origin}
     place = folder.resolve()
     words = f"{place.name} of {place.parent.name}" if place.name.startswith("checkpoint-") else place.name
-    pretrained = (record.weights_origin or {}).get("kind") == "pretrained"
-    if record.split is not None and pretrained:
-        words = f"{words}, pre-trained without labels on the training images of the split {record.split}"
-    elif record.split is not None:  # of this package
-        words = f"{words}, trained on the split {record.split}"
+    if record.split is not None:  # of this package
+        unlabelled = (record.loss or {}).get("name") == MASKED_LOSS
+        how = "pre-trained without labels on the training images of" if unlabelled else "trained on"
+        words = f"{words}, {how} the split {record.split}"
     elif origin:
         words = f"{words}, from {record.weights_origin.get('source')}"
     return {"initial_weights": f"{part}local folder {words}", "base_model": None, **origin}
@@ -279,7 +279,7 @@ def _loaded(folder: Path, name: str | Path, config: PreTrainedConfig) -> tuple[P
     with without_report():
         model, loading = reading(f"the weights of {name}", load)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
-    return model, mismatched, set(loading["missing_keys"])
+    return model, mismatched, {key for key in loading["missing_keys"] if not key.endswith(COUNTER)}
 
 
 def check_finite(model: PreTrainedModel, name: str | Path) -> None:

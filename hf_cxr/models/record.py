@@ -15,6 +15,7 @@ from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.weights_origin import check_origin
 
 KEY = "hf_cxr"
+MASKED_LOSS = "masked_l1"  # the loss of a model that was pre-trained without labels
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ TWO_HEADS = (
     "it has two classifiers, whose mean are its logits, so a calibration cannot be folded into one linear layer"
 )
 LAST_STEP = (
-    "transformers' batch norm keeps the averages of the last step alone (a momentum of 0.997 that torch reads the other "
-    "way round); timm has it (timm_wrapper)"
+    "transformers' batch norm keeps the averages of the last step alone (a momentum of 0.997 that torch reads the "
+    "other way round); timm has it (timm_wrapper)"
 )
 
 # model_type -> the reason. A test compares it, together with `ARCHITECTURES`, with transformers' own list.
 REFUSED = {
     "clip": TEXT_TOO,
-    "cvt": "it has no grid of places for heat maps: its class token joins the patches in the last stage; timm has others",
+    "cvt": "its last stage has a class token beside the patches, and no grid for heat maps",
     "dinat": "it needs natten, compiled for one release of torch",
     "donut-swin": "it is the encoder of a reader of documents; swin is the same network",
     "hgnet_v2": SMALL,
@@ -31,7 +31,7 @@ REFUSED = {
     "mobilevit": SMALL,
     "mobilevitv2": SMALL,
     "perceiver": "its head is a decoder with a query, not one linear layer, and it has three classifiers",
-    "pp_lcnet": "its classifier returns its scores as last_hidden_state and no logits, which the stock pipeline cannot read",
+    "pp_lcnet": "its classifier returns last_hidden_state and no logits, which the stock pipeline cannot read",
     "pvt": "its last stage has a class token beside the patches; timm has pvt_v2 (timm_wrapper)",
     "pvt_v2": TWO_SIDES,
     "shieldgemma2": "it is a language model that answers yes or no about an image",

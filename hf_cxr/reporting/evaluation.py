@@ -216,7 +216,10 @@ def evaluation_document(
 
 
 def ensemble_document(
-    members: Sequence[str], test: EvaluationReport, differences: Mapping[str, PairedDifference]
+    members: Sequence[str],
+    test: EvaluationReport,
+    differences: Mapping[str, PairedDifference],
+    cautions: Sequence[str] = (),
 ) -> Document:
     """The mean of several models' probabilities, measured on test.
 
@@ -224,9 +227,11 @@ def ensemble_document(
         members: names of the models.
         test: the ensemble's metrics.
         differences: for each member, the ensemble minus it, in the same draws of patients.
+        cautions: about the members, for the top of the page.
     """
     blocks = (
         Text(f"Ensemble of {len(members)} on test: {headline(test)}", strong=True),
+        *([Note(tuple(cautions))] if cautions else []),
         *evaluation_blocks(test),
         Heading("Ensemble minus member"),
         _differences_table(differences),

@@ -99,7 +99,8 @@ def split_facts(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
 def network_facts(protocol: Mapping[str, Any], training: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The network with its parameters, and what its batch norm measured; runs of earlier versions do not say."""
     network, count = protocol.get("network") or {}, training.get("parameters")
-    words = [*filter(None, [network.get("name")]), *([f"{count / 1e6:.3g} M parameters"] if count else [])]
+    size = [] if not count else [f"{count / 1e6:.3g} M parameters" if count >= 1e6 else f"{count:,} parameters"]
+    words = [*filter(None, [network.get("name")]), *size]
     facts = [("network", ", ".join(words))] if words else []
     norm = network.get("batch_norm")
     if norm:

@@ -8,6 +8,7 @@ Refused: the validation split itself, data other than those that the model was t
 fitted on patients who are no validation patients of it, or on training patients), and data without validation images.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ from hf_cxr.run.measuring import (
     predict_split,
 )
 from hf_cxr.run.preflight import readable
+from hf_cxr.yaml_files import read_yaml
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,17 @@ def check_averaging(classifier: Classifier, source: Source, split: str) -> None:
         )
     if not len(source.splits["validation"]):
         raise ValueError(f"{flag} fits a calibration on validation, and {source.name} has no validation images")
+
+
+def warn_of_flips(model: str, kinds: Sequence[str]) -> None:
+    """Warn if mirrored images are averaged by a run that never saw one: the heart lies on the other side in them."""
+    settings = Path(model) / "config.yaml"
+    if "flip" in kinds and settings.is_file() and read_yaml(settings).get("horizontal_flip") == 0:
+        logger.warning(
+            "%s was trained without left-right flips, and mirrored views are new to it; --test_time_augmentation "
+            "scales leaves them out",
+            model,
+        )
 
 
 def predict_averaged(

@@ -23,7 +23,7 @@ from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
 from hf_cxr.run.analysis import analyse
-from hf_cxr.run.averaged_views import check_averaging, measure_averaged, predict_averaged
+from hf_cxr.run.averaged_views import check_averaging, measure_averaged, predict_averaged, warn_of_flips
 from hf_cxr.run.data import load
 from hf_cxr.run.evaluate_tables import check_against, check_split, compare_with, labels_of_source
 from hf_cxr.run.evaluation import Evaluation
@@ -107,6 +107,7 @@ def evaluate(
     check_split(source, split)
     if more.averaged_views:
         check_averaging(classifier, source, split)
+        warn_of_flips(model, more.averaged_views)
     if more.against:
         labels = labels_of_source(source, split)
         check_against(labels, model, more.against, kind=more.against_kind, split=split)

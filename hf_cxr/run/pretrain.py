@@ -27,7 +27,7 @@ from hf_cxr.data import DecodedImages, is_streamed, with_images
 from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.models.attention import check_attention, use_attention
 from hf_cxr.models.build import describe_initial_weights
-from hf_cxr.models.record import ModelRecord
+from hf_cxr.models.record import MASKED_LOSS, ModelRecord
 from hf_cxr.pretraining.masks import MEASURED, PatchMasks
 from hf_cxr.pretraining.model import build_masked_model, check_masked_model
 from hf_cxr.pretraining.trainer import MaskedImageTrainer
@@ -113,7 +113,11 @@ def document(run_dir: Path, data: PretrainData, masks: PatchMasks, pixels: Pixel
     """Pictures of reconstructions and loss, the report, the model at the top of the folder; metrics.json last."""
     trained = read_json(run_dir / files.LAST_FILE["train"])
     model = SwinForMaskedImageModeling.from_pretrained(
-        files.trained_folder(run_dir), dtype=torch.float32, use_safetensors=True, local_files_only=True
+        files.trained_folder(run_dir),
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
     )
     values = {"name": run_dir.absolute().name, "kind": "pretraining", **trained}
     draw_pretraining(run_dir, trained["history"], reconstructions(model, data, masks, pixels))
@@ -160,7 +164,7 @@ def build_first_model(args: PretrainArguments, data: PretrainData) -> SwinForMas
         synthetic=source.synthetic,
         split=source.fingerprint,
         held_out=source.held_out or None,
-        loss={"name": "masked_l1", "options": {}},
+        loss={"name": MASKED_LOSS, "options": {}},
         licence_note=source.licence_note,
         weights_origin=weights_origin(args, data, ModelRecord.of(model.config)),
         **data.origin,

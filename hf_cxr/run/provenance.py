@@ -74,7 +74,7 @@ def describe_protocol(args: RunArguments, data: RunData, trained: Mapping[str, A
 def describe_method(
     args: RunArguments, trainer: CXRTrainer, loss: MultiLabelLoss, weights: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The part of the protocol that only the training knows: weights, network, loss, draws, stages, choice of epoch."""
+    """The part of the protocol that only training knows: weights, network, loss, draws, stages, choice of epoch."""
     return {
         **weights,
         "network": {

@@ -67,7 +67,7 @@ def of_studies(predictions: Predictions, rule: str = "mean") -> tuple[Prediction
         "score of a study": SCORE_WORDS[rule],
         "label of a study": LABEL_WORDS,
         "images averaged" if rule == "mean" else "images pooled": len(predictions),
-        "studies by number of images": {str(size): sizes[size] for size in sorted(sizes)},
+        "studies by number of images": [f"{sizes[size]:,} of {size}" for size in sorted(sizes)],
         "studies with images of labels 1 and 0, counted positive": {name: n for name, n in conflicts.items() if n},
         **({"images without a study, each counted as one": without} if without else {}),
     }

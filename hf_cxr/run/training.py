@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from accelerate.utils import parse_flag_from_env
 from torch.utils.data import Dataset
@@ -21,13 +22,14 @@ import hf_cxr
 from hf_cxr.augmentation import Augmentation
 from hf_cxr.config import CXRTrainingArguments, ModelArguments, PretrainArguments, RunArguments
 from hf_cxr.data import DecodedImages, Source, StreamedImages, is_streamed, label_matrix
+from hf_cxr.data.fingerprint import load_state
 from hf_cxr.data.images.held import held
 from hf_cxr.evaluation import headline_metrics
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
 from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.models.attention import use_attention
-from hf_cxr.models.batch_norm import check_batch_norm
+from hf_cxr.models.batch_norm import batch_norms, check_batch_norm
 from hf_cxr.models.build import build_model, check_model, initial_record
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.models.record import ModelRecord
@@ -40,6 +42,7 @@ from hf_cxr.training.feature_oversampling import FeatureOversampling, features_o
 from hf_cxr.training.layer_rates import LayerRates
 from hf_cxr.training.mixup import Mixup
 from hf_cxr.training.trainer import CXRTrainer
+from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +112,12 @@ def build_first_model(
     logger.info("attention: %s", attention)
     if args.stages.freeze_backbone:
         freeze_backbone(model)
+    blank = len(data.left_out.get("train", ()))
+    if blank and batch_norms(model):
+        logger.warning(
+            "%s that cannot be read are blank in training, and batch norm measures them too: remove them",
+            plural(blank, "training image"),
+        )
     ModelRecord(
         version=hf_cxr.__version__,
         dataset=data.source.name,
@@ -162,10 +171,26 @@ def check_first_stage(args: RunArguments | PretrainArguments, model: PreTrainedM
             "images that are now for validation and test may have been trained on; give the data it was trained with, "
             "or other initial weights"
         )
+    shared = trained_on(name, source)
+    words = f"; {shared:,} of its training images have the ids of validation and test images here" if shared else ""
     logger.warning(
-        "%s was trained on %s: if they share patients with these data, the figures are inflated",
+        "%s was trained on %s: if they share patients with these data, the figures are inflated%s",
         name,
         before.dataset,
+        words,
+    )
+
+
+def trained_on(folder: str, source: Source) -> int:
+    """How many image ids of validation and test a run or pre-training in a folder was trained on, as far as it is
+    recorded there: in the data.parquet of a folder on this machine.
+    """
+    state = load_state(folder)
+    if state is None:
+        return 0
+    trained = set(state.filter(pc.equal(state["split"], "train"))["image_id"].to_pylist())
+    return sum(
+        len(trained.intersection(split["image_id"][:])) for name, split in source.splits.items() if name != "train"
     )
 
 

@@ -67,8 +67,9 @@ class WeightAverage(TrainerCallback):
     """An exponential moving average of the weights, which is evaluated, selected and saved in their place.
 
     After step t the average moves by 1 - d_t towards the weights, d_t = min(decay, (1 + t) / (10 + t)), so that the
-    first weights do not dominate an average over more steps than there have been. Buffers are not averaged: the averaged
-    model has those of the weights in training, such as the means and variances of batch norm, which are averages already.
+    first weights do not dominate an average over more steps than there have been. Buffers are not averaged: the
+    averaged model has those of the weights in training, such as batch norm's means and variances, which are averages
+    already.
 
     Pass it to `CXRTrainer` as ``average``: a checkpoint's model.safetensors is then the average, and
     training_weights.safetensors beside it holds the weights that training continues with.

@@ -12,6 +12,8 @@ from huggingface_hub import constants
 
 from hf_cxr.config import DataArguments
 from hf_cxr.data import DecodedImages, StreamedImages, label_matrix, load_description, load_source, pin_source
+from hf_cxr.data.manifest import Recipe
+from hf_cxr.data.prepare import prepare
 from hf_cxr.data.sources.table.hub import KNOWN_COPIES, check_shards
 from hf_cxr.labels import NIH14
 
@@ -153,6 +155,14 @@ def test_a_revision_that_is_not_there(dataset, tmp_path, streaming):
     args = DataArguments(dataset="table", table=describe(tmp_path, hub=f"{USER}/nothing"), streaming=streaming)
     with pytest.raises(ValueError, match="there is no dataset tester/nothing on the Hub"):
         load_source(args)
+
+
+def test_a_prepared_folder_says_which_commit_it_is_of(dataset, tmp_path):
+    source = load_source(DataArguments(dataset="table", table=describe(tmp_path)))
+    prepare(source, tmp_path / "prepared", Recipe(16, 3), duplicates="list")
+    again = load_source(DataArguments(dataset="prepared", prepared=str(tmp_path / "prepared")))
+    assert (again.hub, again.notes, again.fingerprint) == (source.hub, source.notes, source.fingerprint)
+    assert again.splits["test"]["study_id"][:] == source.splits["test"]["study_id"][:]
 
 
 def test_a_connection_that_is_dropped_costs_nothing_but_time(dataset, hub, tmp_path):

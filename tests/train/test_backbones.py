@@ -1,4 +1,4 @@
-"""Each backbone trains, is calibrated into its head and saved, and the stock pipeline gives the evaluation's scores."""
+"""Each backbone trains, is calibrated and saved, and the stock pipeline gives the evaluation's scores."""
 
 import importlib.util
 

@@ -68,7 +68,7 @@ def test_an_average_has_the_buffers_of_the_weights_in_training(tmp_path):
 
 
 def test_a_step_that_would_be_split_up_is_refused_before_training(tmp_path):
-    with pytest.raises(ValueError, match="batch norm layers, .* gradient_accumulation_steps 1, not 4"):
+    with pytest.raises(ValueError, match=r"batch norm layers, .* gradient_accumulation_steps 1, not 4"):
         run(tmp_path, gradient_accumulation_steps=4)
     with pytest.raises(ValueError, match="cannot normalise one image by itself"):
         run(tmp_path, per_device_train_batch_size=1)

@@ -61,6 +61,18 @@ def test_a_run_from_that_run_still_says_it(place, capsys):
     assert figures["weights_origin"]["source"] == "the lab's page"
 
 
+def test_an_ensemble_says_it_of_its_member(place, capsys):
+    settings = yaml.safe_load((place / "run.yaml").read_text()) | {"output_dir": str(place / "fresh"), "seed": 1}
+    del settings["model_name_or_path"]
+    settings["model_kwargs"] = {"patch_size": 2, "window_size": 4, "embed_dim": 8, "depths": [1], "num_heads": [1]}
+    (place / "fresh.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["train", str(place / "fresh.yaml")]) == 0
+    capsys.readouterr()
+    assert main(["ensemble", str(place / "run"), str(place / "fresh"), "--out", str(place / "both")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("were trained with images of ChestX-ray14") == 1
+
+
 def test_a_backbone_without_a_head_is_not_measured(place, capsys):
     words = ["evaluate", str(place / "run.yaml"), "--model", str(place / "weights"), "--out", str(place / "none")]
     assert main(words) == 2

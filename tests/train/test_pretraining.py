@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -15,11 +16,13 @@ from tiny import SWIN, rows
 from transformers import TrainerCallback
 
 from hf_cxr.commands import main
-from hf_cxr.config import parse_pretraining
+from hf_cxr.config import DataArguments, parse_pretraining
+from hf_cxr.data import load_source
 from hf_cxr.files import file_sha256
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.run import pretrain as pretrain_module
 from hf_cxr.run.pretrain import pretrain
+from hf_cxr.run.training import trained_on
 from hf_cxr.saved_models import read_json
 
 PHANTOMS = {
@@ -232,6 +235,24 @@ def write_images(root, patients=8):
     (root / "table.yaml").write_text(json.dumps(TABLE))
 
 
+def test_a_stream_without_labels(tmp_path):
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)) for _ in range(24)]
+    columns = {"image": images, "patient": [f"p{number // 2}" for number in range(24)]}
+    schema = datasets.Features({"image": datasets.Image(), "patient": datasets.Value("string")})
+    datasets.Dataset.from_dict(columns, features=schema).to_parquet(tmp_path / "rows.parquet", batch_size=5)
+    description = TABLE | {"files": "rows.parquet", "image_column": "image"}
+    (tmp_path / "table.yaml").write_text(json.dumps(description))
+    data = {"dataset": "table", "table": str(tmp_path / "table.yaml"), "streaming": True, "never_tested": True}
+    changes = {**{key: value for key, value in TINY.items() if "phantom" not in str(key)}, **data}
+    config = write_config(tmp_path, changes, num_train_epochs=1, held_out_share=0.25)
+    assert main(["pretrain", config, "--output_dir", str(tmp_path / "run")]) == 0
+    values = read_json(tmp_path / "run" / "metrics.json")
+    assert [split["images"] for split in values["protocol"]["splits"].values()] == [18, 6]
+    assert values["training"]["steps"] == 2
+    assert 0.1 < values["history"][-2]["eval_loss"] < 3
+
+
 def test_a_table_without_labels_and_splits_needs_a_statement_or_a_split_file(tmp_path, capsys):
     write_images(tmp_path)
     data = {"dataset": "table", "table": str(tmp_path / "table.yaml")}
@@ -245,14 +266,23 @@ def test_a_table_without_labels_and_splits_needs_a_statement_or_a_split_file(tmp
     assert record.held_out is None
     assert "it was stated" in record.weights_origin["note"]
 
-    sides = ["train"] * 5 + ["validation", "test", "test"]
-    lines = [f"{number}.png,p{number // 2},{sides[number // 2]}" for number in range(16)]
-    (tmp_path / "split.csv").write_text("\n".join(["image_id,patient_id,split", *lines]))
+    split = ["split", "--dataset", "table", "--table", data["table"], "--out", str(tmp_path / "split.csv")]
+    assert main([*split, "--fractions", "0.625", "0.125", "0.25"]) == 0
+    assert "labelled:" not in capsys.readouterr().out
     words = [*words[:-1], str(tmp_path / "cut"), "--split_file", str(tmp_path / "split.csv")]
     assert main([*words, "--never_tested"]) == 2
     assert "--never_tested is for data without a test set, and a clinic has one of 4 images" in capsys.readouterr().err
     assert main(words) == 0
     assert read_json(tmp_path / "cut" / "metrics.json")["protocol"]["splits"]["train"]["images"] == 10
+
+    labelled = TABLE | {"name": "its labels", "findings": ["Mass"], "split_column": "part", "blank": "zero"}
+    (tmp_path / "labelled.yaml").write_text(json.dumps(labelled))
+    sides = ["train", "train", "validation", "test"]
+    rows = [f"{number}.png,p{number // 2},{sides[number // 2 % 4]},{number % 3 % 2}" for number in range(16)]
+    (tmp_path / "rows.csv").write_text("\n".join(["file,patient,part,Mass", *rows]))
+    source = load_source(DataArguments(dataset="table", table=str(tmp_path / "labelled.yaml")))
+    assert trained_on(str(tmp_path / "run"), source) == 8  # all of validation and test
+    assert trained_on(str(tmp_path / "nowhere"), source) == 0
 
     run = tmp_path / "run.yaml"
     run.write_text(yaml.safe_dump(data | SWIN))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny import CONVOLUTIONS, MODELS, TRANSFORMER
 from transformers import (
     AutoModelForImageClassification,
@@ -185,16 +186,35 @@ def test_rad_dinos_backbone_gets_a_new_head_on_its_class_token_and_its_patches(t
     assert (ours.crop_size["height"], {*ours.image_mean}, {*ours.image_std}) == (518, {0.5307}, {0.2583})
 
 
+def test_a_swin_v2_as_the_hub_has_it_gives_its_body(tmp_path):
+    saved = fresh("swinv2", MODELS["swinv2"], NAMES, 32)
+    saved.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    values |= {"num_layers": 2, "hidden_size": 16, "path_norm": True, "torch_dtype": "float32"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    weights = load_file(tmp_path / "model.safetensors")
+    blocks = [name.removesuffix("logit_scale") for name in weights if name.endswith("self.logit_scale")]
+    assert len(blocks) == 2
+    weights |= {f"{name}relative_coords_table": torch.zeros(1, 7, 7, 2) for name in blocks}
+    weights |= {f"{name}relative_position_index": torch.zeros(16, 16, dtype=torch.long) for name in blocks}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    for size in (32, 64):  # its positions are computed, so that any size has them
+        arguments = ModelArguments(model_name_or_path=str(tmp_path), image_size=size)
+        check_model(arguments)
+        body = build_model(arguments, NAMES).base_model.state_dict()
+        assert all(torch.equal(value, body[name]) for name, value in saved.base_model.state_dict().items())
+
+
 # Sizes
 
 
 # Patches of 32 pixels, and the real stages of the rest with few channels.
+WINDOWS_OF_7 = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4], "window_size": 7}
 LARGE = {
     **MODELS,
     **{name: {**kwargs, "patch_size": 32} for name, kwargs in MODELS.items() if kwargs is TRANSFORMER},
-    **dict.fromkeys(
-        ("swin", "swinv2"), {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4], "window_size": 7}
-    ),
+    "swin": WINDOWS_OF_7,
+    "swinv2": WINDOWS_OF_7,
 }
 
 

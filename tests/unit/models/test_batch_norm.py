@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import MODELS
 from torch import nn
 
+from hf_cxr.config import ModelArguments
 from hf_cxr.models import fresh
 from hf_cxr.models.batch_norm import (
     batch_norms,
@@ -13,6 +15,7 @@ from hf_cxr.models.batch_norm import (
     frozen_parts,
     synchronised,
 )
+from hf_cxr.models.build import build_model
 from hf_cxr.models.head import freeze_backbone, head
 
 NAMES = ("Mass", "Nodule", "Hernia")
@@ -90,6 +93,23 @@ def test_synchronised_layers_have_the_same_weights_and_evaluate_alike(resnet):
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         torch.testing.assert_close(model(pixel_values=pixels).logits, expected)
     assert isinstance(head(model), nn.Linear)
+
+
+def test_a_checkpoint_without_the_layers_counters_loads_and_one_without_their_averages_does_not(resnet, tmp_path):
+    resnet.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    arguments = ModelArguments(model_name_or_path=str(tmp_path), image_size=32)
+
+    def save(*left_out):
+        kept = {name: value for name, value in weights.items() if not name.endswith(left_out)}
+        save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+
+    save("num_batches_tracked")
+    state = build_model(arguments, ["a"]).state_dict()
+    assert {value.item() for name, value in state.items() if name.endswith("num_batches_tracked")} == {0}
+    save("running_var")
+    with pytest.raises(ValueError, match="lacks 16 of the model's weights"):
+        build_model(arguments, ["a"])
 
 
 def test_a_report_says_how_many_images_are_measured_at_once(resnet):

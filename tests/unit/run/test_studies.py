@@ -39,7 +39,7 @@ def test_a_study_has_the_mean_score_any_positive_and_what_its_images_agree_on():
     np.testing.assert_array_equal(studies.age, np.array([50, 51, np.nan], dtype=np.float32))
     assert studies.extra == {"scanner": (None, "x", "x"), "views": ("LATERAL + PA", "PA", "unknown")}
     assert facts["studies with images of labels 1 and 0, counted positive"] == {"Mass": 1}
-    assert facts["studies by number of images"] == {"1": 2, "2": 1}
+    assert facts["studies by number of images"] == ["2 of 1", "1 of 2"]
     assert facts["images without a study, each counted as one"] == 1
     largest, _ = of_studies(images, "max")
     np.testing.assert_array_equal(largest.probabilities[0], images.probabilities[:2].max(axis=0))

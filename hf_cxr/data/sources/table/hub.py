@@ -86,7 +86,7 @@ def locate(description: TableDescription, root: Path) -> HubPlace:
                 f"{folder} was downloaded at commit {commit}, but {wanted} is asked for: download that revision, or "
                 f"give --table_revision {commit}"
             )
-        if wanted and not commit and (folder / "README.md").is_file():
+        if wanted and not commit:
             logger.warning("%s does not say which commit it is of; whether it is %s is not checked", folder, wanted)
         return HubPlace(name, commit, folder)
     commit = commit_of(name, wanted)
@@ -120,14 +120,16 @@ def origin(description: TableDescription, root: Path) -> dict[str, str | None] |
 
 
 def local_folder(name: str, root: Path) -> Path | None:
-    """The folder of a dataset below the root; or the root itself, if it ends in the Hub id or its last part."""
+    """The folder of a dataset below the root; or the root itself, if it ends in the Hub id or its last part.
+
+    The root must then have Parquet files: a description may lie in a folder of that name without the data.
+    """
     if (root / name).is_dir():
         return root / name
     parts = Path(name).parts
     own = root.resolve().parts
-    if len(parts) == 2 and (own[-2:] == parts or own[-1:] == parts[1:]):
-        return root
-    return None
+    named = len(parts) == 2 and (own[-2:] == parts or own[-1:] == parts[1:])
+    return root if named and any(next(root.glob(f"{depth}*.parquet"), None) for depth in ("", "*/")) else None
 
 
 def commit_of(name: str, revision: str | None) -> str:
