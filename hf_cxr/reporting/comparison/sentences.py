@@ -132,9 +132,10 @@ def _origins(results: ComparisonResults) -> list[str]:
 def tuning(results: ComparisonResults) -> str:
     """How learning rates and the like were chosen, and how far that can be trusted."""
     if not results.tuned:
+        where = "Systems and Settings" if results.systems_differ else "Settings"
         return (
             "Nothing was tuned: learning rate and weight decay are what the methods were given, and may suit one "
-            "better than another. All further differences are listed under Settings."
+            f"better than another. All further differences are listed under {where}."
         )
     points = next(iter(results.tuned.values()))
     grid = " and ".join(points[0].values)

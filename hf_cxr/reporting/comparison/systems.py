@@ -21,7 +21,7 @@ def caution(results: ComparisonResults) -> list[str]:
         return []
     sizes = ", ".join(f"{method} {millions(results.first(method).parameters)}" for method in results.runs)
     return [
-        f"Whole systems are compared: they differ in architecture, size or initial weights, and may differ in their "
+        "Whole systems are compared: they differ in architecture, size or initial weights, and may differ in their "
         f"recipe (see Systems and Settings). Parameters: {sizes}. A difference is not due to one of these alone, and "
         "the order may be another one at other sizes, other image sizes or with other initial weights."
     ]

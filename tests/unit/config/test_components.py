@@ -7,7 +7,7 @@ import pytest
 from hf_cxr.arguments.components import ARCHITECTURES, architecture_options, with_defaults
 from hf_cxr.arguments.spelling import MOVED, OF_A_RUN, modern_values
 from hf_cxr.commands import main
-from hf_cxr.config import parse_arguments
+from hf_cxr.config import parse_arguments, without_replaced_options
 from hf_cxr.losses import LOSSES, loss_options
 from hf_cxr.run.resume import changed_settings, settings_of
 from hf_cxr.sampling import SAMPLERS, sampler_options
@@ -265,3 +265,13 @@ def test_an_earlier_runs_config_gives_the_same_arguments(write, old_values):
     assert args.model.model_kwargs["embed_dim"] == 48
     assert modern_values(read_yaml(path))["model_kwargs"] == args.model.model_kwargs
     assert parse_arguments([path, "--loss", "bce"]).loss.loss_kwargs == {}
+
+
+def test_another_architecture_starts_without_the_weights_that_a_file_names():
+    saved = {"model_name_or_path": "a/swin", "model_kwargs": {"drop_path_rate": 0.1}, "seed": 1}
+    assert without_replaced_options(saved, {"architecture": "dnet"}) == {"seed": 1}
+    assert without_replaced_options(saved, {"loss": "focal"}) == saved
+    system = {"architecture": "swinchex", "backbone_name_or_path": "a/swin", "model_kwargs": {"embed_dim": 32}}
+    assert without_replaced_options(system, {"architecture": "wang2017"}) == {"architecture": "swinchex"}
+    assert "backbone_name_or_path" not in without_replaced_options(system, {"model_name_or_path": "a/run"})
+    assert "model_name_or_path" not in without_replaced_options(saved, {"backbone_name_or_path": "a/swin"})
