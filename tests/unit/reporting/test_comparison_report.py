@@ -291,7 +291,7 @@ def test_one_network_for_all_methods_is_no_comparison_of_systems(found):
     assert not found.systems_differ
     assert systems.caution(found) == []
     assert "Systems" not in comparison_document(found).to_markdown()
-    assert dict(tables.protocol(found).pairs)["network"] == "0.001 M parameters"
+    assert dict(tables.protocol(found).pairs)["network"] == "1,000 parameters"
 
 
 @pytest.fixture
