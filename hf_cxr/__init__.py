@@ -24,6 +24,7 @@ _HOME = {
     "load_table": "hf_cxr.data",
     "map_labels": "hf_cxr.data",
     "read_predictions": "hf_cxr.prediction_tables",
+    "register": "hf_cxr.systems",
 }
 
 __all__ = sorted(_HOME)

@@ -12,6 +12,7 @@ see `hf_cxr.arguments.components`.
 
 import argparse
 import difflib
+import importlib
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -20,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 from hf_cxr.arguments.command_line import OneLineParser, positionals_and_flags, take_mappings
 from hf_cxr.arguments.components import KWARGS, help_text, merged
 from hf_cxr.arguments.flags import Flags, recorded_flags
+from hf_cxr.arguments.masking import pretraining_flags
 from hf_cxr.arguments.spelling import check_flags, current_spelling
 from hf_cxr.arguments.yaml_values import convert, is_text
 from hf_cxr.late_names import late_names
 from hf_cxr.yaml_files import read_yaml
 
 if TYPE_CHECKING:
+    from hf_cxr.arguments.pretraining import PretrainArguments
     from hf_cxr.arguments.run import RunArguments
 
 # Names that are imported from here, and where they are: with torch, so at their first use.
@@ -40,6 +43,7 @@ _HOME = {
     "EvaluationArguments": "evaluation",
     "LossArguments": "method",
     "ModelArguments": "model",
+    "PretrainArguments": "pretraining",
     "RunArguments": "run",
     "SamplingArguments": "method",
     "StageArguments": "method",
@@ -51,6 +55,7 @@ __all__ = [
     "FROM_DEVICES",
     "known_keys",
     "parse_arguments",
+    "parse_pretraining",
     "split_words",
     "take_config",
     "text_keys",
@@ -106,51 +111,99 @@ def parse_arguments(
     Raises:
         SystemExit: status 2 with one line that names the key, where it is and the nearest known one.
     """
-    flags = recorded_flags()
+    examples = (
+        "configs/quickstart.yaml (synthetic images, a few minutes), configs/nih_small.yaml or "
+        "configs/nih_swin_base.yaml (the reference recipe)"
+    )
+    values = _parsed(
+        argv, recorded_flags(), prog=prog, only=only, examples=examples if needs_config else "", components=True
+    )
+    return _built("run", "RunArguments", values, prog)
+
+
+def parse_pretraining(argv: Sequence[str] | None = None, *, prog: str = "pretrain.py") -> "PretrainArguments":
+    """As `parse_arguments`, for `hf-cxr pretrain`, which needs a YAML file.
+
+    Raises:
+        SystemExit: status 2 with one line that names the key, where it is and the nearest known one.
+    """
+    examples = "configs/pretrain_phantoms.yaml (synthetic images, a few minutes) or configs/pretrain_nih.yaml"
+    return _built(
+        "pretraining", "PretrainArguments", _parsed(argv, pretraining_flags(), prog=prog, examples=examples), prog
+    )
+
+
+def _parsed(
+    argv: Sequence[str] | None,
+    flags: Flags,
+    *,
+    prog: str,
+    only: Collection[str] | None = None,
+    examples: str = "",
+    components: bool = False,
+) -> dict[str, Any]:
+    """Every key of the flags with its value.
+
+    Args:
+        examples: configs to name where none is given; without them none is needed.
+        components: ``--help`` lists the options of losses, samplers and architectures.
+    """
     parser = flags.parser(
         prog=prog,
-        usage=f"{prog} {'CONFIG.yaml' if needs_config else '[CONFIG.yaml]'} [--key value ...]",
+        usage=f"{prog} {'CONFIG.yaml' if examples else '[CONFIG.yaml]'} [--key value ...]",
         description="A YAML file gives defaults, flags win.",
     )
     try:
-        config, words = take_config(list(sys.argv[1:] if argv is None else argv))
-        if needs_config and config is None and not {"-h", "--help"} & set(words):
-            raise ValueError(
-                "no config is given; give one, such as configs/quickstart.yaml (synthetic images, a few minutes), "
-                "configs/nih_small.yaml or configs/nih_swin_base.yaml (the reference recipe)"
-            )
+        config, words = take_config(list(sys.argv[1:] if argv is None else argv), flags)
+        if examples and config is None and not {"-h", "--help"} & set(words):
+            raise ValueError(f"no config is given; give one, such as {examples}")
         words, mappings = take_mappings(words, KWARGS.values())
         path = CONFIGS / "quickstart.yaml" if config is None else Path(config)
-        values = _read_values(parser, flags, path)
+        values = _read_values(parser, flags, path) if config or not examples else {}
         values = {key: value for key, value in values.items() if only is None or key in only}
         values = merged(without_replaced_options(values, _chosen(words)) | mappings.whole, mappings.entries)
         parser.set_defaults(**values)
-        if {"-h", "--help"} & set(words):
+        if components and {"-h", "--help"} & set(words):
             parser.more = help_text(
                 _chosen(words).get("architecture", flags.default("architecture")), flags.components
             )
         given, rest = parser.parse_known_args(words)
         if rest:
-            raise ValueError(unknown_key(rest[0].lstrip("-").split("=")[0].replace("-", "_"), "the command line"))
-        from hf_cxr.arguments.run import RunArguments  # with torch: whatever can be refused before is refused
-
-        return RunArguments.of(vars(given))
+            raise ValueError(
+                unknown_key(
+                    rest[0].lstrip("-").split("=")[0].replace("-", "_"),
+                    "the command line",
+                    None if components else flags.keys,
+                )
+            )
+        return vars(given)
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
 
 
-def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words of a command line that belong to no flag, and a run's flags with their values, both in order.
+def _built(module: str, name: str, values: Mapping[str, Any], prog: str) -> Any:
+    """The dataclasses of parsed values; with torch: whatever can be refused before is refused before."""
+    try:
+        return getattr(importlib.import_module(f"hf_cxr.arguments.{module}"), name).of(values)
+    except (ValueError, TypeError, OSError) as error:
+        OneLineParser(prog=prog).error(str(error))
+
+
+def split_words(words: Sequence[str], flags: Flags | None = None) -> tuple[list[str], list[str]]:
+    """The words of a command line that belong to no flag, and the flags with their values, both in order.
+
+    Args:
+        flags: that there are; by default a run's.
 
     Raises:
         ValueError: a flag of an earlier version, with the one that takes its place.
     """
     check_flags(words)
-    return positionals_and_flags(recorded_flags().parser(), words)
+    return positionals_and_flags((flags or recorded_flags()).parser(), words)
 
 
-def take_config(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The YAML file among a run's words, and the flags.
+def take_config(words: Sequence[str], flags: Flags | None = None) -> tuple[str | None, list[str]]:
+    """The YAML file among a run's words, and the flags; ``flags`` as for `split_words`.
 
     It is the first word, if that is not a flag; else a word that ends with .yaml or .yml and belongs to no flag.
 
@@ -160,14 +213,14 @@ def take_config(words: Sequence[str]) -> tuple[str | None, list[str]]:
     >>> take_config(["--table", "own.yaml", "--bf16", "x.yaml", "--seed", "1"])
     ('x.yaml', ['--table', 'own.yaml', '--bf16', '--seed', '1'])
     """
-    positionals, flags = split_words(words)
+    positionals, given = split_words(words, flags)
     configs = [word for word in positionals if word == words[0] or word.endswith((".yaml", ".yml"))]
     if len(configs) > 1:
         raise ValueError(f"two configs are given, {configs[0]} and {configs[1]}; give one")
     extra = [word for word in positionals if word not in configs]
     if extra:
         raise ValueError(f"{extra[0]} in the command line is the value of no key; write --key {extra[0]}")
-    return (configs[0] if configs else None), flags
+    return (configs[0] if configs else None), given
 
 
 def without_replaced_options(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +257,7 @@ def unknown_key(key: str, where: str, known: Sequence[str] | None = None) -> str
     if known is None and key in RENAMED:
         return f"unknown key {key} in {where}: {RENAMED[key]}"
     nearest = difflib.get_close_matches(str(key), known or known_keys(), n=1, cutoff=0.5)
-    see = f"known: {', '.join(known)}" if known else "see --help"
+    see = f"known: {', '.join(known)}" if known and len(known) < 40 else "see --help"
     return f"unknown key {key} in {where}" + (f"; did you mean {nearest[0]}?" if nearest else f"; {see}")
 
 
@@ -229,10 +282,12 @@ def _read_values(parser: OneLineParser, flags: Flags, path: Path) -> dict[str, A
         raise ValueError(f"{path} must contain one 'key: value' a line; it contains a {type(values).__name__}")
     if {"base", "methods"} <= values.keys():
         raise ValueError(f"{path} is a comparison and not one run: use `hf-cxr compare {path}`")
+    if {"base", "space"} <= values.keys():
+        raise ValueError(f"{path} is a search and not one run: use `hf-cxr tune {path}`")
     values = current_spelling(values, str(path))
     for key in values:
         if key not in flags.keys:
-            raise ValueError(unknown_key(key, str(path)))
+            raise ValueError(unknown_key(key, str(path), None if flags is recorded_flags() else flags.keys))
     if "local_rank" in values:  # written by an earlier version, which saved what the machine had decided
         values = {key: value for key, value in values.items() if key not in FROM_DEVICES or key == "images_per_step"}
     actions = {action.dest: action for action in reversed(parser._actions)}  # not the --no_ twin of a switch

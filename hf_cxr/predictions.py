@@ -7,6 +7,7 @@ one Parquet file of one row an image, with the columns
 |-----------------------|-------------------|-------------------------------------------------------------|
 | image_id              | string            | unique                                                      |
 | patient_id            | string            | the unit of the bootstrap                                   |
+| study_id              | string            | null unknown; no such column where the split has none       |
 | view, sex             | string            | null unknown; no such column where the split has none       |
 | age                   | float32           | years, NaN unknown; no such column where the split has none |
 | logit/<finding>       | float32           | finite                                                      |
@@ -59,6 +60,7 @@ class Predictions:
         age: (N,) float32 years, NaN unknown; or None.
         sex: N of "M", "F" or None; or None.
         split: "train", "validation", "test" or any other name.
+        study_ids: N ids of examinations, None unknown; or None.
         metadata: whatever JSON can hold, such as the split's fingerprint and whether the logits are calibrated.
         extra: name -> N numbers or N strings, None unknown: further columns of the images, such as a scanner.
         exact_probabilities: (N, C) float64 as another program gave them, 0 and 1 included, of which the logits are
@@ -80,6 +82,7 @@ class Predictions:
     metadata: dict[str, Any] = field(default_factory=dict)
     extra: Mapping[str, tuple[float | str | None, ...]] = field(default_factory=dict)
     exact_probabilities: NDArray[np.float64] | None = None
+    study_ids: tuple[str | None, ...] | None = None
 
     def __post_init__(self) -> None:
         exact = self.exact_probabilities
@@ -89,6 +92,7 @@ class Predictions:
             "image_ids": _ids(self.image_ids, "image_id"),
             "patient_ids": _ids(self.patient_ids, "patient_id"),
             "label_names": tuple(LabelSpace(self.label_names)),
+            "study_ids": _strings_or_none(self.study_ids, "study_id"),
             "view": _strings_or_none(self.view, "view"),
             "age": None if self.age is None else np.asarray(self.age, dtype=np.float32),
             "sex": _strings_or_none(self.sex, "sex"),
@@ -160,6 +164,7 @@ class Predictions:
             image_ids=table["image_id"].to_pylist(),
             patient_ids=table["patient_id"].to_pylist(),
             label_names=names,
+            study_ids=table["study_id"].to_pylist() if "study_id" in has else None,
             view=table["view"].to_pylist() if "view" in has else None,
             age=table["age"].to_numpy() if "age" in has else None,
             sex=table["sex"].to_pylist() if "sex" in has else None,
@@ -176,6 +181,8 @@ class Predictions:
     def _table(self) -> pa.Table:
         columns = {"image_id": pa.array(self.image_ids, pa.string())}
         columns["patient_id"] = pa.array(self.patient_ids, pa.string())
+        if self.study_ids is not None:
+            columns["study_id"] = pa.array(self.study_ids, pa.string())
         if self.view is not None:
             columns["view"] = pa.array(self.view, pa.string())
         if self.age is not None:
@@ -204,7 +211,7 @@ class Predictions:
                     f"{name} have shape {getattr(self, name).shape}; "
                     f"expected {shape} for {shape[0]} image ids and {shape[1]} findings"
                 )
-        named = {name: getattr(self, name) for name in ("patient_ids", "view", "age", "sex")}
+        named = {name: getattr(self, name) for name in ("patient_ids", "study_ids", "view", "age", "sex")}
         for name, value in (named | {f"extra {name}": column for name, column in self.extra.items()}).items():
             if value is not None and np.shape(value) != (shape[0],):
                 raise ValueError(f"{name} has shape {np.shape(value)} for {shape[0]} image ids")

@@ -27,9 +27,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.utils import is_torchvision_available
 
+from hf_cxr.augmentation import Augmentation, Draws, change_levels
 from hf_cxr.config import ModelArguments
 from hf_cxr.saved_models import PROCESSOR, TIMM_CONFIG, model_folder, read_config, reading
-from hf_cxr.uniforms import row_uniforms
 
 logger = logging.getLogger(__name__)
 
@@ -335,27 +335,19 @@ class PixelProcessor(torch.nn.Module):
 
     Args:
         processor: an image processor from `build_image_processor`, or one saved with a model of this package.
-        horizontal_flip: probability of a left-right flip in training.
-        rotation_degrees: the angle in training is drawn uniformly from -this to +this.
         seed: of the augmentation. The draws depend only on (seed, epoch, row), so they are the same on one process or
             many, in one micro-batch or several, with or without a resume.
+        augmentation: fields of `Augmentation`, such as ``horizontal_flip=0.5``; by default nothing is varied.
 
     Raises:
         ValueError: see `preprocessing_of`.
     """
 
-    def __init__(
-        self,
-        processor: BaseImageProcessor,
-        *,
-        horizontal_flip: float = 0.0,
-        rotation_degrees: float = 0.0,
-        seed: int = 0,
-    ):
+    def __init__(self, processor: BaseImageProcessor, *, seed: int = 0, **augmentation: Any):
         super().__init__()
         steps = preprocessing_of(processor)
         self.resize_size, self.image_size, self.resample = steps.resize_size, steps.image_size, steps.resample
-        self.horizontal_flip, self.rotation_degrees, self.seed = horizontal_flip, rotation_degrees, seed
+        self.augmentation, self.seed = Augmentation(**augmentation), seed
         std = torch.tensor(steps.std)[None, :, None, None]
         self.register_buffer("scale", steps.rescale_factor / std)
         self.register_buffer("shift", -torch.tensor(steps.mean)[None, :, None, None] / std)
@@ -378,7 +370,7 @@ class PixelProcessor(torch.nn.Module):
         return value_B3DD
 
     def augment(self, pixel_B1SS: torch.Tensor, row_B: np.ndarray, epoch: int) -> torch.Tensor:
-        """Training: rotate about the centre, flip and crop in one bilinear resampling; same shapes as `forward`.
+        """Training: rotate, crop and flip in one bilinear resampling, and change levels; same shapes as `forward`.
 
         The one grey channel is resampled, and the three channels are written from it.
 
@@ -388,38 +380,57 @@ class PixelProcessor(torch.nn.Module):
                 host, so that a step does not wait for the device.
             epoch: number of completed passes over the training set.
         """
-        step_B22 = torch.from_numpy(self._steps(*self.draw(row_B, epoch))).to(pixel_B1SS.device, non_blocking=True)
+        return self._drawn(pixel_B1SS, self.draw(row_B, epoch))
+
+    def draw(self, row_B: Sequence[int] | np.ndarray, epoch: int) -> Draws:
+        """What is done to these rows in this epoch."""
+        return self.augmentation.draw(self.seed, epoch, np.asarray(row_B), self.image_size / self.resize_size)
+
+    def view(self, pixel_B1SS: torch.Tensor, *, flip: bool = False, scale: float = 1.0) -> torch.Tensor:
+        """Evaluation of another view of the same images: the mirror image, or a closer or wider crop.
+
+        Args:
+            pixel_B1SS: uint8.
+            flip: left and right are exchanged.
+            scale: above 1 the crop is smaller and the image in it larger. At 1 the values are those of `forward`, to
+                the bit; else they are resampled. What is outside the image is black.
+        """
+        if scale == 1.0:
+            value_B3DD = self(pixel_B1SS)
+            return value_B3DD.flip(-1) if flip else value_B3DD
+        images = len(pixel_B1SS)
+        half = self.image_size / self.resize_size / scale
+        box_B4 = np.tile([0.0, 0.0, half, half], (images, 1))
+        return self._drawn(pixel_B1SS, Draws(np.full(images, flip), np.zeros(images), box_B4))
+
+    def _drawn(self, pixel_B1SS: torch.Tensor, draws: Draws) -> torch.Tensor:
+        """(B, 3, D, D) float32, resampled and changed as drawn."""
+        device, level = pixel_B1SS.device, draws.levels()
+        step_B32 = torch.from_numpy(draws.steps()).to(device, non_blocking=True)
+        level_B6 = None if level is None else torch.from_numpy(level).to(device, non_blocking=True)
         # Autocast would sample at bfloat16 coordinates, which are as coarse as whole pixels.
-        with torch.autocast(pixel_B1SS.device.type, enabled=False):
-            if pixel_B1SS.device.type != "cpu":
-                return torch.addcmul(self.shift, self._sampled(pixel_B1SS, step_B22), self.scale)
+        with torch.autocast(device.type, enabled=False):
+            if device.type != "cpu":
+                return torch.addcmul(self.shift, self._grey(pixel_B1SS, draws, step_B32, level_B6), self.scale)
             value_B3DD = self._new(len(pixel_B1SS))
             for part in self._parts(len(pixel_B1SS)):
-                value_G1DD = self._sampled(pixel_B1SS[part], step_B22[part])
+                own_G6 = None if level_B6 is None else level_B6[part]
+                value_G1DD = self._grey(pixel_B1SS[part], draws, step_B32[part], own_G6)
                 for channel_GDD, scale, shift in self._each_channel(value_B3DD[part]):
                     torch.add(shift, value_G1DD[:, 0], alpha=scale, out=channel_GDD)
             return value_B3DD
 
-    def draw(self, row_B: Sequence[int] | np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Flips (B,) bool and angles (B,) float64 in radians for these rows in this epoch; see `row_uniforms`."""
-        uniform_B2 = row_uniforms(self.seed, epoch, np.asarray(row_B), 2)
-        return uniform_B2[:, 0] < self.horizontal_flip, np.deg2rad((2 * uniform_B2[:, 1] - 1) * self.rotation_degrees)
-
-    def _steps(self, flip_B: np.ndarray, angle_B: np.ndarray) -> np.ndarray:
-        """Where a step to the right and one down in the output lead in the input, (x, y) each: (B, 2, 2) float32."""
-        ratio = self.image_size / self.resize_size
-        cos, sin = np.cos(angle_B) * ratio, np.sin(angle_B) * ratio
-        right = [np.where(flip_B, -cos, cos), np.where(flip_B, -sin, sin)]
-        return np.array([right, [-sin, cos]], dtype=np.float32).transpose(2, 0, 1)
-
-    def _sampled(self, pixel_B1SS: torch.Tensor, step_B22: torch.Tensor) -> torch.Tensor:
+    def _grey(
+        self, pixel_B1SS: torch.Tensor, draws: Draws, step_B32: torch.Tensor, level_B6: torch.Tensor | None
+    ) -> torch.Tensor:
         """Grey levels (B, 1, D, D) float32 at the coordinates of `F.affine_grid`, which are a sum of two lines.
 
         A matrix product of every pixel's coordinates, as there, takes longer than the sampling.
         """
-        right_B21D = step_B22[:, 0, :, None, None] * self.axis
-        grid_B2DD = right_B21D + step_B22[:, 1, :, None, None] * self.axis[:, None]
-        return F.grid_sample(pixel_B1SS.float(), grid_B2DD.permute(0, 2, 3, 1), align_corners=False)
+        right_B2, down_B2, centre_B2 = (step[..., None, None] for step in step_B32.unbind(1))
+        grid_B2DD = (right_B2 * self.axis + centre_B2) + down_B2 * self.axis[:, None]
+        grey_B1DD = F.grid_sample(pixel_B1SS.float(), grid_B2DD.permute(0, 2, 3, 1), align_corners=False)
+        return grey_B1DD if level_B6 is None else change_levels(grey_B1DD, draws, level_B6, self.axis)
 
     # On a CPU a batch passes through its caches a few images at a time, and one channel after the other: whole batches
     # of floats would go through the memory once for each operation.

@@ -290,7 +290,7 @@ def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: Weights) -> N
         ("metrics.json", "config.yaml", "seed", protocol.get("seed"), settings.get("seed")),
         *(
             ("metrics.json", "config.yaml", key, value, settings.get(key))
-            for key, value in (protocol.get("stages") or {}).items()
+            for key, value in {**(protocol.get("stages") or {}), **(protocol.get("recipe") or {})}.items()
         ),
         ("config.json", "config.yaml", "image_size", config.get("image_size"), settings.get("image_size")),
         (WEIGHTS, "metrics.json", "SHA-256 of the weights", weights.sha256, metrics.get("model_sha256")),

@@ -10,6 +10,7 @@ from hf_cxr.models.build import build_model
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.processing import PixelProcessor, build_image_processor
 from hf_cxr.sampling import ShuffleSampler
+from hf_cxr.training.mixup import Mixup
 from hf_cxr.training.trainer import CXRTrainer
 
 SWIN = {
@@ -27,6 +28,7 @@ SWIN = {
 # Options of a small model of each architecture, at 32 pixels.
 TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8}
 CONVOLUTIONS = {"hidden_sizes": [8, 8, 8, 16], "depths": [1, 1, 1, 1]}
+DENSE = {"growth_rate": 4, "depths": [2, 2], "width": 8, "bottleneck": 2}
 WINDOWS = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 MODELS = {
     "beit": TRANSFORMER,
@@ -37,6 +39,7 @@ MODELS = {
     "deit": TRANSFORMER,
     "dinov2": TRANSFORMER,
     "dinov2_with_registers": TRANSFORMER,
+    "dnet": DENSE,
     "efficientnet": {
         "initializer_range": 0.3,
         "batch_norm_momentum": 0.1,
@@ -60,6 +63,8 @@ MODELS = {
     "swinv2": WINDOWS,
     "vit": TRANSFORMER,
     "vit_msn": TRANSFORMER,
+    "wang2017": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "transition_size": 12},
+    "yao2017": DENSE | {"state_size": 8, "input_size": 6},
 }
 
 # What a report says of how a run was made; tests change what they are about.
@@ -134,6 +139,8 @@ def trainer(
     freeze=False,
     sampler=None,
     interpolation=None,
+    rates=None,
+    mixup_alpha=0.0,
     compute_metrics=None,
     model=None,
     **kwargs,
@@ -159,17 +166,23 @@ def trainer(
     args = CXRTrainingArguments(**(defaults | kwargs))
     label_NC = np.stack([row["labels"] for row in dataset])
     step_images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    sampler = sampler or ShuffleSampler(label_NC, batch_size=step_images, seed=3)
+    mixup = Mixup(np.ones(len(dataset)), alpha=mixup_alpha, seed=3) if mixup_alpha else None
+    if mixup:
+        sampler, dataset = mixup.sampler(sampler), mixup.dataset(dataset)
     return CXRTrainer(
         model=model,
         args=args,
         loss=build_loss(loss, positives_C=np.nansum(label_NC, 0), known_C=(~np.isnan(label_NC)).sum(0)),
         pixels=PixelProcessor(build_image_processor(36, 32), horizontal_flip=0.5, rotation_degrees=15, seed=3),
-        sampler=sampler or ShuffleSampler(label_NC, batch_size=step_images, seed=3),
-        decay_all_parameters=args.optimizer == "adam",
+        sampler=sampler,
+        decay_all_parameters=args.optimizer != "adamw",
         train_dataset=dataset,
         eval_dataset=eval_dataset,
         callbacks=callbacks,
         average=average,
         interpolation=interpolation,
+        rates=rates,
+        mixup=mixup,
         compute_metrics=compute_metrics,
     )

@@ -31,6 +31,7 @@ ARCHITECTURES = {
     "deit": "layers.-1.layernorm_before",
     "dinov2": "encoder.layer.-1.norm1",
     "dinov2_with_registers": "encoder.layer.-1.norm1",
+    "dnet": "features.relu5",
     "efficientnet": "encoder.top_activation",
     "focalnet": "encoder.stages.-1.layers.-1",
     "ijepa": "layers.-1.layernorm_before",
@@ -43,6 +44,8 @@ ARCHITECTURES = {
     "timm_wrapper": OF_TIMM,
     "vit": "layers.-1.layernorm_before",
     "vit_msn": "layers.-1.layernorm_before",
+    "wang2017": "transition",
+    "yao2017": "features.relu5",
 }
 
 # Keyword arguments of an architecture's config that a run sets itself, beside those that every config has.

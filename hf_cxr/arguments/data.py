@@ -49,6 +49,13 @@ class DataArguments:
         default=None,
         metadata={"help": "Folder that the table's files and images are below; by default that of the YAML file."},
     )
+    table_revision: str | None = field(
+        default=None,
+        metadata={
+            "help": "Branch, tag or commit of a table that is a Hub dataset, in place of its description's. A run "
+            "keeps the commit that it found in its config.yaml."
+        },
+    )
     missing_images: Literal["error", "skip"] = field(
         default="error",
         metadata={

@@ -44,6 +44,33 @@ class ModelArguments:
         default=10.0,
         metadata={"help": "Training images are rotated by an angle drawn evenly from -this to +this, 0 to 180."},
     )
+    random_resized_crop: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Training sees a random box of the resized image instead of its centre: least and most area as "
+            "shares of the image, such as 0.6 1.0. Left out: the centre crop, as in evaluation."
+        },
+    )
+    crop_aspect: list[float] | None = field(
+        default=None,
+        metadata={"help": "Least and most width / height of that box; by default 0.75 1.3333."},
+    )
+    brightness: float = field(
+        default=0.0,
+        metadata={"help": "Grey levels of a training image are multiplied by a factor from 1 - this to 1 + this."},
+    )
+    contrast: float = field(
+        default=0.0,
+        metadata={"help": "Their distance to the image's mean is multiplied by a factor from 1 - this to 1 + this."},
+    )
+    erasing: float = field(
+        default=0.0,
+        metadata={"help": "Probability that a random box of a training image is filled with the image's mean grey."},
+    )
+    erasing_area: list[float] | None = field(
+        default=None,
+        metadata={"help": "Least and most area of that box as shares of the image; by default 0.02 0.33."},
+    )
 
     def __post_init__(self):
         self.model_name_or_path = expanded(self.model_name_or_path)
@@ -53,6 +80,15 @@ class ModelArguments:
         check(self.resize_size >= self.image_size, "resize_size", self.resize_size, "at least image_size")
         check(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "between 0 and 1")
         check(0 <= self.rotation_degrees <= 180, "rotation_degrees", self.rotation_degrees, "between 0 and 180")
+        for key in ("brightness", "contrast", "erasing"):
+            check(0 <= getattr(self, key) <= 1, key, getattr(self, key), "between 0 (off) and 1")
+        for key in ("random_resized_crop", "erasing_area"):
+            _check_range(key, getattr(self, key), most=1)
+        _check_range("crop_aspect", self.crop_aspect, most=10)
+        if self.crop_aspect and not self.random_resized_crop:
+            raise ValueError("crop_aspect goes with random_resized_crop; give both, or leave it out")
+        if self.erasing_area and not self.erasing:
+            raise ValueError("erasing_area goes with erasing, its probability; give both, or leave it out")
         fresh = self.model_name_or_path is None
         if self.attention == "fast" and fresh and self.architecture != "swin":
             raise ValueError(f"attention fast is for architecture swin, not {self.architecture}; leave it out")
@@ -62,3 +98,11 @@ class ModelArguments:
                 check_options(self.architecture, self.model_kwargs, options)
             except ValueError as error:
                 raise ValueError(f"model_kwargs: {error}") from error
+
+
+def _check_range(key: str, values: list[float] | None, most: float) -> None:
+    """Refuse a range of another form than "least most"."""
+    if values is None:
+        return
+    holds = len(values) == 2 and 0 < values[0] <= values[1] <= most
+    check(holds, key, " ".join(f"{value:g}" for value in values), f"two numbers above 0, least and most, up to {most}")

@@ -11,6 +11,7 @@ from hf_cxr.arguments.evaluation import EvaluationArguments
 from hf_cxr.arguments.method import LossArguments, SamplingArguments, StageArguments
 from hf_cxr.arguments.model import ModelArguments
 from hf_cxr.arguments.training import CXRTrainingArguments
+from hf_cxr.losses import MultiLabelLoss
 from hf_cxr.words import plural
 
 # What measuring a model takes from a run's config.yaml: which data and how they are measured, nothing of the training
@@ -69,6 +70,10 @@ class RunArguments:
             )
         loss = self.loss.without_data()
         loss.set_label_smoothing(self.training.label_smoothing_factor)
+        if self.sampling.mixup_alpha:
+            self._check_mixup(loss)
+        if self.stages.freeze_backbone:
+            self._check_frozen_backbone()
         if start is not None and loss.class_weights_kind == "none":
             raise ValueError(
                 f"reweight_from_epoch is {start}, but {self.loss.loss} has no class weights here: give "
@@ -78,6 +83,27 @@ class RunArguments:
             if getattr(self.stages, name) is value and self.model.model_name_or_path is None:
                 raise ValueError(
                     f"{name} {str(value).lower()} needs --model_name_or_path: a fresh model has learnt nothing yet"
+                )
+
+    def _check_mixup(self, loss: MultiLabelLoss) -> None:
+        loss.check_soft_targets(f"mixup_alpha is {self.sampling.mixup_alpha:g}")
+        if self.data.streaming:
+            raise ValueError(
+                "mixup_alpha reads a second image by its number, and a stream has an order of its own: leave out "
+                "--streaming or --mixup_alpha"
+            )
+        if self.stages.feature_oversampling is not None:
+            raise ValueError(
+                "mixup_alpha mixes images and feature_oversampling their features: leave out one of the two"
+            )
+
+    def _check_frozen_backbone(self) -> None:
+        for name in ("layer_decay", "freeze_backbone_epochs", "head_learning_rate"):
+            value = getattr(self.training, name)
+            if value != CXRTrainingArguments.__dataclass_fields__[name].default:
+                raise ValueError(
+                    f"{name} is {value}, and with freeze_backbone true the classifier alone is trained, with "
+                    f"learning_rate: leave out {name}"
                 )
 
     def to_dict(self) -> dict[str, Any]:

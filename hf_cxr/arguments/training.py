@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from hf_cxr.arguments import check
-from hf_cxr.arguments.schedules import resolve_schedule
+from hf_cxr.arguments.schedules import BY_A_METRIC, resolve_schedule
 from hf_cxr.arguments.trackers import check_trackers
 from hf_cxr.evaluation.kernels import headline_metrics, metric_key
 from hf_cxr.yaml_files import parse_yaml
@@ -52,7 +52,7 @@ FIXED = {
     "liger_kernel_config": LANGUAGE,
     "neftune_noise_alpha": LANGUAGE,
     "optim": "choose with --optimizer",
-    "optim_args": "choose with --optimizer, adam_beta1, adam_beta2 and adam_epsilon",
+    "optim_args": "choose with --optimizer, adam_beta1, adam_beta2, adam_epsilon and sgd_momentum",
     "optim_target_modules": "choose with --optimizer",
     "parallelism_config": "the package runs on Accelerate; see configs/accelerate",
     "prediction_loss_only": "AUC needs the predictions",
@@ -82,6 +82,7 @@ def _finite(value: float) -> bool:
 POSITIVE = (lambda value: value > 0 and _finite(value), "above 0")
 NOT_NEGATIVE = (lambda value: value >= 0 and _finite(value), "0 or more")
 COUNT = (lambda value: value >= 1, "1 or more")
+SHARE = (lambda value: 0 < value <= 1, "above 0, at most 1")
 BELOW_ONE = (lambda value: 0 <= value < 1, "0 to below 1")
 SEED = (lambda value: 0 <= value < 2**32, "0 to 4294967295")
 CHECKPOINTING = {"use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop"}
@@ -109,11 +110,14 @@ RANGES = {
     "eval_delay": NOT_NEGATIVE,
     "eval_steps": POSITIVE,
     "eval_strategy": (lambda value: value in ("no", "steps", "epoch"), "no, steps or epoch"),
+    "freeze_backbone_epochs": (lambda value: value >= 0, "0 or more"),
     "gradient_accumulation_steps": COUNT,
     "gradient_checkpointing_kwargs": CHECKPOINTING_OPTIONS,
+    "head_learning_rate": POSITIVE,
     "hub_strategy": (lambda value: value in ("end", "every_save"), "end: the folder is pushed once, complete"),
     "images_per_step": COUNT,
     "label_smoothing_factor": BELOW_ONE,
+    "layer_decay": SHARE,
     "learning_rate": POSITIVE,
     "logging_steps": POSITIVE,
     "max_grad_norm": NOT_NEGATIVE,
@@ -125,6 +129,7 @@ RANGES = {
     "save_strategy": (lambda value: value in ("no", "steps", "epoch", "best"), "no, steps, epoch or best"),
     "save_total_limit": COUNT,
     "seed": SEED,
+    "sgd_momentum": BELOW_ONE,
     "torch_compile_backend": (
         lambda value: value in torch.compiler.list_backends(exclude_tags=None),
         "a backend that torch.compiler.list_backends() names, such as inductor",
@@ -194,15 +199,31 @@ class CXRTrainingArguments(TrainingArguments):
             "holds a run; or the path of one of its checkpoints."
         },
     )
-    optimizer: Literal["adam", "adamw"] = field(
+    optimizer: Literal["adam", "adamw", "sgd"] = field(
         default="adam",
         metadata={
-            "help": "adam: L2 weight decay on all parameters, as the reference; adamw: decoupled, on matrices only."
+            "help": "adam: L2 weight decay on all parameters, as the reference; adamw: decoupled, on matrices only; "
+            "sgd: with sgd_momentum and L2 weight decay on all parameters."
         },
     )
+    sgd_momentum: float = field(default=0.9, metadata={"help": "Momentum of optimizer sgd; 0 to below 1."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Images a device and micro-batch."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images a device in evaluation."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
+    layer_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor on the learning rate from a layer of the backbone to the one below it; 1 is the same rate "
+            "for all. Pre-trained weights are often fine-tuned with 0.55 to 0.9."
+        },
+    )
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the classifier; by default learning_rate."}
+    )
+    freeze_backbone_epochs: int = field(
+        default=0,
+        metadata={"help": "Epochs at the start in which the classifier alone is trained; then the backbone too."},
+    )
     weight_decay: float = field(default=5e-4, metadata={"help": "Weight decay; what it means depends on --optimizer."})
     num_train_epochs: float = field(default=30.0, metadata={"help": "Passes over the training images."})
     label_smoothing_factor: float = field(
@@ -284,6 +305,8 @@ class CXRTrainingArguments(TrainingArguments):
             max_steps=self.max_steps,
             greater_is_better=better,
         )
+        if self.freeze_backbone_epochs:
+            self._check_frozen_epochs()
         self.greater_is_better = better  # transformers knows no metric but the loss of which less is better
         super().__post_init__()
         actual = self.train_batch_size * self.gradient_accumulation_steps * self.world_size
@@ -360,6 +383,20 @@ class CXRTrainingArguments(TrainingArguments):
             )
         if self.early_stopping_threshold is not None and self.early_stopping_patience is None:
             raise ValueError("early_stopping_threshold is given without early_stopping_patience; give both or neither")
+
+    def _check_frozen_epochs(self) -> None:
+        epochs = self.freeze_backbone_epochs
+        schedule = getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type)
+        if schedule in BY_A_METRIC:
+            raise ValueError(
+                f"freeze_backbone_epochs is {epochs}, and lr_scheduler_type {schedule} sets the rates by a metric; "
+                "leave it out, or take another schedule, such as cosine"
+            )
+        if self.max_steps <= 0 and epochs >= self.num_train_epochs:
+            raise ValueError(
+                f"freeze_backbone_epochs is {epochs}, and training ends after {self.num_train_epochs:g} epochs: the "
+                "backbone would never be trained; lower it, or give --freeze_backbone true"
+            )
 
     def _resolve_resume(self) -> None:
         """Leave None (the last checkpoint of output_dir, if there is one) or the path of one of its checkpoints."""

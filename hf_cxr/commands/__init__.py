@@ -19,19 +19,22 @@ COMMANDS = {
     "prepare": "decode and resize every image once, into a folder that training reads",
     "describe": "count findings, patients and co-occurrence in each split, from the tables alone",
     "split": "re-split the images by patient into a file; check splits for patients and images in common",
+    "convert": "weights of other programs (official Swin, timm, SimMIM, Ark, ...) to a folder to train from",
+    "pretrain": "pre-train a Swin on training images without labels (SimMIM); train starts from its folder",
     "train": "fine-tune, calibrate on validation, measure once on test, write the run folder",
     "calibrate": "fit the calibration of a run again, then measure and report it; or copy it for other prevalences",
     "report": "write the report, the figures and the card of a finished run again",
     "evaluate": "measure a saved model, or the scores of any program, on a test or validation set",
     "ensemble": "average the probabilities of several runs and measure them as one model",
     "compare": "train several methods with several seeds, tuned alike, and write one table",
+    "tune": "search settings on validation with Optuna, and write the best as a config",
     "predict": "probabilities of each finding for image files",
     "explain": "heat maps of findings over image files; or their score on boxes, next to controls",
     "push": "send a finished run folder to the Hub",
 }
 
 # Commands whose work several processes cannot share.
-ALONE = ("calibrate", "compare", "describe", "download", "push", "report", "split")
+ALONE = ("calibrate", "compare", "convert", "describe", "download", "push", "report", "split", "tune")
 
 # What the same command does after Ctrl-C, where it does not start from the beginning.
 AFTER_A_STOP = {
@@ -39,6 +42,8 @@ AFTER_A_STOP = {
     "compare": "the same command continues from here",
     "download": "the same command continues from here",
     "prepare": "the same command continues from here",
+    "pretrain": "the same command resumes from the last checkpoint",
+    "tune": "the same command continues from here",
     "train": "the same command resumes from the last checkpoint",
 }
 

@@ -43,7 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         draws_N = expected_draws(args.sampling.sampler, label_matrix(train), **args.sampling.sampler_kwargs)
         drawn = describe_draws(train, label_names, draws_N)
     document = description_document(
-        statistics, drawn, args.sampling.sampler, title=source.name, from_tables=not source.decodable
+        statistics,
+        drawn,
+        args.sampling.sampler,
+        title=source.name,
+        from_tables=not source.decodable,
+        notes=source.notes,
+        hub=source.hub,
     )
     # Before printing, because the reader of a pipe may close it.
     written = write(document, draw(statistics), own.out) if own.out else []

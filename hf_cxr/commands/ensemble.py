@@ -10,6 +10,7 @@ DIR gets predictions/validation.parquet, predictions/test.parquet and metrics.js
 probabilities is not one model, and the stock pipeline cannot load it. To predict new images, ask each member.
 """
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for member in members:
         if not any((folder / "config.yaml").is_file() for folder in (member, member.parent)):
             parser.error(f"{member} is neither a run folder with a config.yaml nor a checkpoint inside one")
-    from hf_cxr.run.ensemble import build_ensemble, member_predictions
+    from hf_cxr.run.ensemble import build_ensemble, member_predictions, origins_of
     from hf_cxr.run.measuring import interval_settings
     from hf_cxr.run.result_folder import check_ensemble_place, held
 
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             calibrate=arguments[0].evaluation.calibrate,
             **interval_settings(arguments[0]),
         )
+        ensemble = dataclasses.replace(ensemble, origins=origins_of(members))
         print(ensemble.document().to_terminal())
         ensemble.write(place)
         print(f"wrote {own.out}/metrics.json and predictions/; an ensemble has no model for a pipeline to load")

@@ -9,6 +9,8 @@ measured on those that both have, by name and alias.
 Scores of any program: `hf-cxr evaluate --predictions FILE --labels TABLE`, without a model and without images. FILE is
 a CSV or Parquet with a column a finding (docs/predictions.md), or a run folder, whose predictions have their labels.
 The labels may also be those of a dataset: --dataset nih --nih_root DIR in place of --labels.
+
+Either with --by study: the images of an examination are one, with the mean of their probabilities.
 """
 
 import argparse
@@ -23,9 +25,13 @@ from typing import Any
 from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
+from hf_cxr.evaluation.studies import RULES
 from hf_cxr.explain import METHOD_NAMES
 from hf_cxr.inference.perturbations import PERTURBATIONS
+from hf_cxr.inference.views import KINDS as KINDS_OF_VIEWS
+from hf_cxr.inference.views import check_views
 
+BY = ("image", "study")
 KINDS = ("probabilities", "logits")
 SEED = 42  # as of a run whose config.yaml says nothing else
 OF_INTERVALS = ("bootstrap_resamples", "confidence", "interval", "seed")
@@ -46,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
     parser.add_argument("--split", choices=("train", "validation", "test"), help="what is measured; by default test")
     parser.add_argument("--out", type=output_path, help="folder for evaluation.html, .json and predictions.parquet")
+    parser.add_argument("--by", choices=BY, default="image", help="what is measured: each image, or each study")
+    parser.add_argument(
+        "--study_score", choices=RULES, help="with --by study: the mean of its images' probabilities (mean), or max"
+    )
     parser.add_argument("--against", metavar="FILE_OR_RUN", help="another system's scores of the same images")
     parser.add_argument("--against_scores", choices=KINDS, help="what these are, if the file does not say")
     parser.add_argument(
@@ -60,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--stress",
         metavar="KIND[,KIND]",
         help=f"also measure the model on worse and worse images: {', '.join(PERTURBATIONS)}, or all",
+    )
+    parser.add_argument(
+        "--test_time_augmentation",
+        metavar="KIND[,KIND]",
+        help="also measure the mean of several views of each image, calibrated on validation: "
+        f"{', '.join(KINDS_OF_VIEWS)}; N views take N passes, on validation too. hf-cxr predict takes OUT for it",
     )
     parser.add_argument(
         "--mistakes",
@@ -108,7 +124,13 @@ def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
         parser.error(f"--mistakes is {own.mistakes}; give how many to show in each list, at least 1")
     if own.mistakes is not None and not (own.model and own.out):
         parser.error("--mistakes shows the images of --model and is written to --out DIR; give both")
-    for flag in ("stress", "localize"):
+    if own.study_score and own.by != "study":
+        parser.error("--study_score goes with --by study")
+    for flag in ("stress", "localize", "mistakes", "test_time_augmentation"):
+        if getattr(own, flag) and own.by == "study":
+            parser.error(f"--{flag} is about images: leave out --by study")
+    own.studies = (own.study_score or "mean") if own.by == "study" else None
+    for flag in ("stress", "localize", "test_time_augmentation"):
         if getattr(own, flag) and not own.model:
             parser.error(f"--{flag} needs the images and the model; scores in a file have neither: give --model")
     if own.against_scores and not own.against:
@@ -143,6 +165,8 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
         controls=own.controls,
         stress=check_kinds(own.stress.split(",")) if own.stress else (),
         localize=own.localize,
+        studies=own.studies,
+        averaged_views=check_views(own.test_time_augmentation.split(",")) if own.test_time_augmentation else (),
     )
     state = PartialState()
     processes.connect()

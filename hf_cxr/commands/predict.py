@@ -6,6 +6,9 @@ can be read, including DICOM files without a suffix; the number of their other f
 Where the model has operating points (a threshold for each finding, chosen on validation), findings that reach theirs
 are marked with * in the table, and the CSV has a column called/FINDING of 1 or 0 for each, after the probabilities.
 
+With --test_time_augmentation FOLDER, probabilities are those of averaged views of each image. FOLDER is an evaluation
+that was made with that flag: it has the views, the calibration and the operating points. N views take N times as long.
+
 With --csv FILE, finished rows are kept in FILE.partial. After an interruption, the same command resumes from there. In
 the CSV, a byte of a file name that is not UTF-8 is written as \\xNN.
 
@@ -36,6 +39,7 @@ from hf_cxr.words import plural, printable
 
 if TYPE_CHECKING:
     from hf_cxr.inference.calls import Calls
+    from hf_cxr.inference.views import AveragedViews
 
 STANDARD_OUTPUT = "-"
 WIDEST_NAME = 80  # columns of the table for a name; a longer one shifts the rest of its line
@@ -50,6 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", metavar="IMAGE_OR_FOLDER", help="image or DICOM files, or folders of them")
     parser.add_argument("--model", required=True, help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
+    parser.add_argument(
+        "--test_time_augmentation",
+        metavar="FOLDER",
+        help="average several views of each image, as the evaluation in FOLDER did and calibrated it",
+    )
     parser.add_argument(
         "--csv",
         metavar="FILE",
@@ -107,7 +116,9 @@ def predict(args: argparse.Namespace, terminal: "Terminal", progress: "Progress"
     found = search_images(args.paths)
     if out is not None:
         check_csv(out, inputs=(*found.paths, *_files_of_model(args.model)))
-    classifier = Classifier(args.model, revision=args.revision)
+    classifier = Classifier(args.model, revision=args.revision, views=views_of(args))
+    if classifier.views is not None:
+        terminal.note(f"note: averaged over {classifier.views.words}")
     record = ModelRecord.of(classifier.model.config)
     if record is not None and record.synthetic:
         terminal.note("note: this model was trained on synthetic phantoms; it knows nothing of patients")
@@ -164,10 +175,17 @@ def assist(args: argparse.Namespace, out: str | None, progress: "Progress") -> i
 
     set_up_terminal(main_process=False)
     processes.connect()
-    classifier = Classifier(args.model, revision=args.revision)
+    classifier = Classifier(args.model, revision=args.revision, views=views_of(args))
     for _ in predict_together(classifier, None, args.batch_size, out=out, step=progress.step_of_all):
         pass  # the main process has the answers
     return 0
+
+
+def views_of(args: argparse.Namespace) -> "AveragedViews | None":
+    """The views, calibration and operating points of --test_time_augmentation."""
+    from hf_cxr.inference.views import AveragedViews
+
+    return None if args.test_time_augmentation is None else AveragedViews.load(args.test_time_augmentation)
 
 
 def finish(kept: PredictionRows, paths: Sequence[Path], args: argparse.Namespace, terminal: "Terminal") -> None:

@@ -72,7 +72,7 @@ def write(args: "RunArguments", out: Path, fractions: Sequence[float] | None, fo
         raise ValueError(f"{out} already exists, and runs may refer to it; give another --out")
     if args.data.train_limit is not None or args.data.shuffle_labels:
         raise ValueError("train_limit and shuffle_labels are for training: a split is of all images with their labels")
-    source = load_source(args.data, images=False)
+    source = load_source(args.data, images=False, unlabelled=True)
     whole = datasets.concatenate_datasets(list(source.splits.values()))
     label_NC, image_ids, patient_ids = label_matrix(whole), whole["image_id"][:], whole["patient_id"][:]
     seed = args.training.seed
@@ -96,7 +96,7 @@ def check(args: "RunArguments", *, images: bool) -> int:
     from hf_cxr.data.duplicates import find_duplicates, hash_images
 
     # Splits that share a patient or an image id are refused here, by name.
-    source = load_source(args.data, seed=args.training.seed, images=images)
+    source = load_source(args.data, seed=args.training.seed, images=images, unlabelled=True)
     splits = source.splits
     print(summary(splits, source.labels))
     near = [*near_shared_patients(splits), *near_shared_images(splits)]
@@ -136,6 +136,7 @@ def summary(splits, label_names: Sequence[str]) -> str:
     import numpy as np
 
     from hf_cxr.data import split_fingerprint
+    from hf_cxr.data.sources.table.description import UNLABELLED
     from hf_cxr.data.statistics import describe_splits
     from hf_cxr.reporting.document import Table, text_table
 
@@ -148,6 +149,7 @@ def summary(splits, label_names: Sequence[str]) -> str:
         *(
             [f"positive: {name}", *(f"{split.positives_C[column]:,}" for split in described.values())]
             for column, name in enumerate(label_names)
+            if name != UNLABELLED
         ),
     ]
     lines = [text_table(Table.of(["", *described], rows)), ""]
@@ -164,7 +166,7 @@ def summary(splits, label_names: Sequence[str]) -> str:
             lines.append(f"largest shift of {name}: {label_names[most]}, {times}")
     for name, split in described.items():
         without = [finding for finding, count in zip(label_names, split.positives_C, strict=True) if count == 0]
-        if without:
+        if without and UNLABELLED not in without:
             fate = ": it cannot be learnt" if name == "train" else ""
             lines.append(f"! {name}: no positive image of {', '.join(without)}{fate}")
     return "\n".join([*lines, f"fingerprint {split_fingerprint(splits)}"])

@@ -31,6 +31,7 @@ _HOME = {
     "patient_folds": "splits",
     "patient_fractions": "splits",
     "perceptual_hash": "duplicates",
+    "pin_source": "sources",
     "ready_names": "sources.table.description",
     "split_fingerprint": "splits",
     "why_untrainable": "positives",

@@ -169,6 +169,8 @@ _NEW_PARTS = {  # that folders of earlier versions lack
     "content_digest": _is_text,
     "files": _is_dict(_is_text, _is_text),
     "licence_note": lambda value: value is None or _is_text(value),
+    "hub": lambda value: value is None or (isinstance(value, dict) and set(value) == {"id", "commit"}),
+    "notes": _is_list(_is_text),
 }
 _ENTRY = {
     "of": lambda value: _is_count(value) and value > 0,

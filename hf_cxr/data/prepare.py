@@ -199,6 +199,10 @@ class _Job:
         with _explained(out):
             manifest = settings | _finish(self.splits, out, shards, done, synthetic=self.source.synthetic)
             manifest["licence_note"] = self.source.licence_note
+            if self.source.hub:
+                manifest["hub"] = dict(self.source.hub)
+            if self.source.notes:
+                manifest["notes"] = list(self.source.notes)
         manifest |= parts.timing | {"decoder": engine_name()} if merge else self._timing(todo, seconds)
         if manifest["unused_bits"]:
             warn_of_unused_bits(manifest["unused_bits"], sum(manifest["splits"].values()))

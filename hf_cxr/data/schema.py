@@ -6,6 +6,7 @@
 | labels     | list of C float32                          | 1 present, 0 absent, NaN unknown              |
 | image_id   | string                                     | unique over all splits                        |
 | patient_id | string                                     | never in two splits                           |
+| study_id   | string                                     | the examination; only where the source has it |
 | view       | string or None                             | "PA", "AP", "LATERAL"                         |
 | age        | float32                                    | years; NaN unknown                            |
 | sex        | string or None                             | "M", "F"                                      |
@@ -31,13 +32,20 @@ STREAM = {  # a row of a row group of a Parquet file, and its image column
 }
 
 
-def features(label_names: Sequence[str], *, images: bool = True) -> datasets.Features:
-    """The `datasets.Features` of the schema for C findings; without the image column if ``images`` is False."""
+def features(label_names: Sequence[str], *, images: bool = True, studies: bool = False) -> datasets.Features:
+    """The `datasets.Features` of the schema for C findings.
+
+    Args:
+        label_names: the findings.
+        images: False leaves the image column out.
+        studies: with ``study_id``, for a source that knows its images' studies.
+    """
     columns = {
         "image": datasets.Image(),
         "labels": datasets.List(datasets.Value("float32"), length=len(label_names)),
         "image_id": datasets.Value("string"),
         "patient_id": datasets.Value("string"),
+        "study_id": datasets.Value("string"),
         "view": datasets.Value("string"),
         "age": datasets.Value("float32"),
         "sex": datasets.Value("string"),
@@ -47,6 +55,8 @@ def features(label_names: Sequence[str], *, images: bool = True) -> datasets.Fea
     }
     if not images:
         del columns["image"]
+    if not studies:
+        del columns["study_id"]
     return datasets.Features(columns)
 
 

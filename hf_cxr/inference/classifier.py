@@ -5,6 +5,7 @@ Everything is computed in float32 from the saved folder (or Hub id), so that a u
 B = images in a batch, C = findings.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -26,11 +27,13 @@ from hf_cxr.data.images.grey import RULE, ImageError, read_grey, resize_grey
 from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.files import version_of
 from hf_cxr.inference.calls import Calls
+from hf_cxr.inference.views import AveragedViews
 from hf_cxr.models.attention import use_attention
 from hf_cxr.models.build import load_weights
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import PixelProcessor, check_geometry, collate, load_processor
-from hf_cxr.saved_models import check_weights, model_folder
+from hf_cxr.saved_models import check_weights, fingerprint, model_folder
+from hf_cxr.systems import register
 
 if TYPE_CHECKING:  # prediction of files does without what these import
     import datasets
@@ -48,6 +51,8 @@ class Classifier:
         revision: branch, tag or commit of a Hub id.
         device: by default the process's own (Accelerate's).
         attention: see `models.attention.use_attention`.
+        views: test-time augmentation: the logits are the mean over these views, calibrated if the views bring a
+            calibration. The operating points are then theirs, and not those of the model's record.
 
     Raises:
         FileNotFoundError: a path was given and the folder does not exist.
@@ -62,7 +67,11 @@ class Classifier:
         revision: str = "main",
         device: torch.device | str | None = None,
         attention: Attention = "auto",
+        views: AveragedViews | None = None,
     ):
+        if views is not None and views.model_sha256 is not None:
+            views.check_model(fingerprint(model_folder(model, revision)), f"{model}")
+        self.views = views
         self.device = torch.device(device or PartialState().device)
         self.model = load_weights(model, revision)
         if self.model.config.problem_type != "multi_label_classification":
@@ -80,18 +89,32 @@ class Classifier:
 
     @property
     def calls(self) -> Calls:
-        """At the operating points of the model's record."""
+        """At the operating points of the model's record, or of the averaged views."""
+        if self.views is not None:
+            return Calls(self.label_names, self.views.operating_points)
         record = ModelRecord.of(self.model.config)
         saved = None if record is None else record.operating_points
         return Calls(self.label_names, None if saved is None else OperatingPoints.from_dict(saved))
 
     @torch.inference_mode()
     def logits(self, pixel_B1SS: torch.Tensor) -> np.ndarray:
-        """Logits (B, C) float32 of resized grey images (B, 1, S, S) uint8."""
-        pixel_values = self.pixels(pixel_B1SS.to(self.device))
+        """Logits (B, C) float32 of resized grey images (B, 1, S, S) uint8; of averaged views, if there are any."""
+        pixel_B1SS = pixel_B1SS.to(self.device)
+        if self.views is None:
+            return self._logits(self.pixels(pixel_B1SS))
+        views = (self.pixels.view(pixel_B1SS, flip=view.flip, scale=view.scale) for view in self.views.views)
+        return self.views.average([self._logits(value_B3DD) for value_B3DD in views])
+
+    def _logits(self, value_B3DD: torch.Tensor) -> np.ndarray:
         # By default cuDNN's convolutions round float32 to 10 bits.
         with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
-            return self.model(pixel_values=pixel_values).logits.cpu().numpy()
+            return self.model(pixel_values=value_B3DD).logits.cpu().numpy()
+
+    def with_views(self, views: AveragedViews | None) -> "Classifier":
+        """The same model with other views; the weights are shared."""
+        other = copy.copy(self)
+        other.views = views
+        return other
 
     def predict_split(
         self, split: "datasets.Dataset", name: str, *, batch_size: int = 64, workers: int = 0
@@ -126,13 +149,20 @@ class Classifier:
             labels=label_matrix(split),
             image_ids=split["image_id"][:],
             patient_ids=split["patient_id"][:],
+            study_ids=split["study_id"][:] if "study_id" in split.column_names else None,
             label_names=self.label_names,
             view=split["view"][:],
             age=split["age"][:],
             sex=split["sex"][:],
             split=name,
-            metadata={"split": record.split, "calibrated": record.calibration is not None},
+            metadata={"split": record.split, **self._origin(record)},
         )
+
+    def _origin(self, record: ModelRecord) -> dict[str, Any]:
+        """What predictions say of how they were made."""
+        if self.views is None:
+            return {"calibrated": record.calibration is not None}
+        return {"calibrated": self.views.calibration is not None, "averaged_views": list(self.views.kinds)}
 
     def _rows_of(self, split: "datasets.Dataset", batch_size: int, state: PartialState) -> Dataset:
         """This process's share of a split, as pixels."""
@@ -172,6 +202,7 @@ class Classifier:
         digest = hashlib.sha256()
         pixels = self.pixels
         rules = [RULE, pixels.resize_size, pixels.image_size, int(pixels.resample), list(self.label_names)]
+        rules += [] if self.views is None else [self.views.to_dict()]
         config = {key: value for key, value in self.model.config.to_dict().items() if key not in NOT_THE_MODEL}
         digest.update(json.dumps([*rules, config], sort_keys=True, default=str).encode())
         for module in (self.model, pixels):
@@ -229,7 +260,8 @@ class Classifier:
 def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, float]]:
     """Scores by transformers' own `pipeline("image-classification")`: finding -> score, highest first.
 
-    It runs no code of this package. A run compares its scores with those of the evaluation.
+    It runs no code of this package, but for the model of a published system, whose class is here (`hf_cxr.systems`).
+    A run compares its scores with those of the evaluation.
 
     Args:
         model: run folder or Hub id.
@@ -237,6 +269,7 @@ def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, f
     """
     from transformers import pipeline
 
+    register()
     folder = model_folder(model)
     check_weights(folder, model)
     classify = pipeline(

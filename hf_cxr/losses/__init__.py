@@ -2,7 +2,7 @@
 
 ``elementwise.py`` holds the equations, ``modules.py`` the losses, ``listwise.py`` those that compare cells,
 ``weights.py`` the class weights, ``reduction.py`` masking and averaging. ``build_loss`` makes a loss from its name and
-the training counts. List-wise losses (zlpr, two_way) are means over other things than cells, and say over what.
+the training counts. List-wise losses (zlpr, two_way, w_cel) are means over other things than cells, and say over what.
 
 The signature and the docstring of a loss are the one place that says which options it has, with which defaults and
 meanings: `loss_options` reads them, for ``loss_kwargs`` in a config and for ``--help``. A new loss is an element-wise
@@ -41,6 +41,7 @@ from hf_cxr.losses.modules import (
     PosWeightedLoss,
     RobustAsymmetricLoss,
     TwoWayLoss,
+    WeightedCrossEntropyLoss,
     ZLPRLoss,
 )
 from hf_cxr.losses.reduction import MultiLabelLoss, count_known_cells, masked_mean
@@ -67,6 +68,7 @@ __all__ = [
     "PosWeightedLoss",
     "RobustAsymmetricLoss",
     "TwoWayLoss",
+    "WeightedCrossEntropyLoss",
     "ZLPRLoss",
     "asymmetric",
     "bce",

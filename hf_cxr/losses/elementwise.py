@@ -160,7 +160,9 @@ def logit_adjusted(logit_BC: Tensor, target_BC: Tensor, prevalence_C: Tensor, *,
 def ldam(logit_BC: Tensor, target_BC: Tensor, margin_C: Tensor, *, logit_scale: float = 1.0) -> Tensor:
     """Label-distribution-aware margin loss in nats (Cao et al., NeurIPS 2019), for many labels.
 
-        loss = bce(s (z - y Delta), y)        Delta_c proportional to n_c^(-1/4)
+        L+ = log sigmoid(s (z - Delta))        Delta_c proportional to n_c^(-1/4)
+        L- = log(1 - sigmoid(s z))
+        loss = -(y L+ + (1 - y) L-)
 
     s = ``logit_scale``, Delta = ``margin_C``. A positive has to be won by a margin that is wider where positives are
     few. The paper's softmax becomes a sigmoid for each finding, and the margin is asked of positives alone: negatives
@@ -172,7 +174,7 @@ def ldam(logit_BC: Tensor, target_BC: Tensor, margin_C: Tensor, *, logit_scale: 
     tensor([[0.9741, 0.6931]])
     """
     z, y = _widen(logit_BC, target_BC)
-    return bce(logit_scale * (z - y * margin_C.to(z.dtype)), y)
+    return _two_sided(y, F.logsigmoid(logit_scale * (z - margin_C.to(z.dtype))), F.logsigmoid(-logit_scale * z))
 
 
 def rebalanced_weight(

@@ -1,4 +1,4 @@
-"""List-wise multi-label losses: cells compete with the other cells of their image, or of their finding.
+"""List-wise multi-label losses: cells act on the other cells of their image, of their finding, or of the batch.
 
 B = images, C = findings, R = distinct label rows. Targets are 1, 0 or NaN; a NaN cell takes part in no sum. The
 functions do not average over images; the classes below them do. Class weights are refused: the papers have none.
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_cxr.losses.ranges import check_above_zero
-from hf_cxr.losses.reduction import MultiLabelLoss, known_rows, known_rows_mean
+from hf_cxr.losses.reduction import NO_INFORMATION_FLOOR, MultiLabelLoss, known_rows, known_rows_mean
 
 RIDGE = 1e-6
 """Curvature that keeps a list-wise loss's no-information logits near the log odds where the loss does not care."""
@@ -60,6 +60,35 @@ def two_way(
     negatives = torch.logsumexp(torch.where(target_BC == 0, z / temperature_neg, NEVER), dim=dim)
     positives = torch.logsumexp(torch.where(target_BC == 1, -z / temperature_pos, NEVER), dim=dim)
     return _softplus(temperature_neg * negatives + temperature_pos * positives)
+
+
+def w_cel(logit_BC: Tensor, target_BC: Tensor) -> Tensor:
+    """Weighted cross-entropy of a batch (Wang et al., *ChestX-ray8*, CVPR 2017, equation 1), a scalar in nats.
+
+        loss = beta_P sum over P of -log p + beta_N sum over N of -log(1 - p),
+        beta_P = (|P| + |N|) / |P|,    beta_N = (|P| + |N|) / |N|
+
+    P and N are the known positives and negatives of the whole batch, all findings together. Divided by their number,
+    as every loss here is, that is the mean of -log p over P plus the mean of -log(1 - p) over N: both sides weigh the
+    same, however few positives there are. A side without a cell adds 0, so a batch without positives has the
+    cross-entropy of its negatives.
+
+    Limit: with as many positives as negatives it is twice ``elementwise.bce``'s mean.
+
+    >>> w_cel(torch.tensor([[0.0, 0.0, 1.0, 5.0]]), torch.tensor([[1.0, 0.0, 0.0, torch.nan]]))
+    tensor(1.6963)
+    """
+    z = _widened(logit_BC)
+    known_BC = ~target_BC.isnan()
+    positive_BC = torch.where(known_BC, target_BC, 0.0).to(z.dtype)  # how much of a cell is positive: mixed labels too
+    negative_BC = torch.where(known_BC, 1 - target_BC, 0.0).to(z.dtype)
+    return _weighted_mean(-F.logsigmoid(z), positive_BC) + _weighted_mean(-F.logsigmoid(-z), negative_BC)
+
+
+def _weighted_mean(loss_BC: Tensor, weight_BC: Tensor) -> Tensor:
+    """0, with a gradient of 0, if the weights are all 0."""
+    total = weight_BC.sum()
+    return (weight_BC * loss_BC).sum() / torch.where(total > 0, total, 1.0)
 
 
 def _widened(logit_BC: Tensor) -> Tensor:
@@ -158,3 +187,32 @@ class TwoWayLoss(_ListwiseLoss):
     def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
         # Class-wise, a logit that is the same for all images cancels. Without a positive the sample-wise loss is 0.
         return two_way(logit_BC, target_BC, 1, **self.options)
+
+
+class WeightedCrossEntropyLoss(_ListwiseLoss):
+    """Cross-entropy whose positives and negatives weigh the same in each batch (Wang et al., CVPR 2017), see `w_cel`.
+
+    The weights are counted in the batch, so its gradient depends on how an optimizer step is cut up: the Trainer
+    refuses accumulation and several processes. In a small batch of rare findings they change from step to step by the
+    number of positives that happen to be in it. ``pos_weighted`` has a weight for each finding, from training counts.
+    """
+
+    name = "w_cel"
+    additive = False
+
+    def __init__(self):
+        super().__init__()
+
+    def forward(self, logits: Tensor, targets: Tensor, num_items: Tensor | float | None = None) -> Tensor:
+        """The loss of the batch; ``num_items`` is not read, see ``additive``."""
+        self._check_shapes(logits, targets)
+        return w_cel(logits, targets)
+
+    def _find_optimum(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
+        # Of a batch with the training images' share of positives. A finding's own odds are then divided by the odds
+        # of all findings together, because the weights are shared.
+        row_RC, share_R = rows
+        positives = (share_R[:, None] * (row_RC == 1)).sum()
+        negatives = (share_R[:, None] * (row_RC == 0)).sum()
+        share = (positives / (positives + negatives).clamp(min=torch.finfo(positives.dtype).tiny)).nan_to_num(nan=0.5)
+        return alpha_C.logit() - share.clamp(NO_INFORMATION_FLOOR, 1 - NO_INFORMATION_FLOOR).logit()

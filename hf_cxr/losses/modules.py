@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hf_cxr.losses import elementwise
-from hf_cxr.losses.listwise import TwoWayLoss, ZLPRLoss
+from hf_cxr.losses.listwise import TwoWayLoss, WeightedCrossEntropyLoss, ZLPRLoss
 from hf_cxr.losses.ranges import check_above_zero, check_at_least_zero, check_hill_lambda, check_margin
 from hf_cxr.losses.reduction import NO_INFORMATION_FLOOR, MultiLabelLoss, minimise
 from hf_cxr.losses.weights import at_least_one_positive, checked_counts, named
@@ -377,6 +377,7 @@ LOSSES = {
     "hill": HillLoss,
     "logit_adjusted": LogitAdjustedLoss,
     "two_way": TwoWayLoss,
+    "w_cel": WeightedCrossEntropyLoss,
     "zlpr": ZLPRLoss,
 }
 """Name, as in configs and on the command line -> loss."""

@@ -101,7 +101,8 @@ class MultiLabelLoss(torch.nn.Module):
         needs_label_rows: ``no_information_logits`` depends on which findings occur together.
         reweighting: whether the class weights act, see ``set_reweighting``.
         label_smoothing: epsilon, see ``set_label_smoothing``; 0 is none.
-        smoothable: each cell has a loss of its own, which depends on no other cell's label.
+        smoothable: each cell has a loss of its own, which depends on no other cell's label and is linear in its own:
+            targets between 0 and 1 have the mean of the two losses.
     """
 
     name: str = "multi_label"
@@ -123,7 +124,7 @@ class MultiLabelLoss(torch.nn.Module):
             raise ValueError(f"{len(self.class_weights_C)} class weights for {len(prevalence)} prevalences")
 
     def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
-        """Loss per cell, in nats; finite for targets 0 and 1."""
+        """Loss per cell, in nats; finite for targets from 0 to 1."""
         raise NotImplementedError(f"{type(self).__name__} has to define elementwise(logit_BC, target_BC)")
 
     def forward(self, logits: Tensor, targets: Tensor, num_items: Tensor | float | None = None) -> Tensor:
@@ -131,7 +132,7 @@ class MultiLabelLoss(torch.nn.Module):
 
         Args:
             logits: (B, C), any float dtype.
-            targets: (B, C) in {0, 1, NaN}.
+            targets: (B, C) in {0, 1, NaN}; between 0 and 1 where the loss is ``smoothable``.
             num_items: divide by this instead of the batch's own ``count_items``, see ``masked_mean``.
         """
         self._check_shapes(logits, targets)
@@ -162,10 +163,9 @@ class MultiLabelLoss(torch.nn.Module):
 
             loss = (1 - epsilon / 2) loss(z, y) + epsilon / 2 loss(z, 1 - y)
 
-        For a loss that is linear in the label, such as BCE, focal, asymmetric and class-aware, that is the loss of
-        the target y (1 - epsilon) + epsilon / 2: label smoothing (Szegedy et al., *Rethinking the Inception
-        Architecture*, CVPR 2016, section 7) with each finding a choice between two. For LDAM it is the mean over
-        labels of which a share of epsilon / 2 is wrong. Unknown cells stay unknown.
+        The losses of single cells are linear in the label, so that is the loss of the target
+        y (1 - epsilon) + epsilon / 2: label smoothing (Szegedy et al., *Rethinking the Inception Architecture*, CVPR
+        2016, section 7) with each finding a choice between two. Unknown cells stay unknown.
 
         Args:
             epsilon: 0 (none) to below 1.
@@ -175,12 +175,24 @@ class MultiLabelLoss(torch.nn.Module):
         """
         if not 0 <= epsilon < 1:
             raise ValueError(f"label_smoothing_factor is {epsilon}; it must be 0 to below 1")
-        if epsilon and not self.smoothable:
+        if epsilon:
+            self.check_soft_targets(f"label_smoothing_factor is {epsilon}")
+        self.label_smoothing = epsilon
+
+    def check_soft_targets(self, asked: str) -> None:
+        """Refuse a loss whose targets can only be 0 and 1.
+
+        Args:
+            asked: what asks for targets between them, for the message.
+
+        Raises:
+            ValueError: the cells of this loss depend on the labels of other cells.
+        """
+        if not self.smoothable:
             raise ValueError(
-                f"label_smoothing_factor is {epsilon}, and {self.name} has no loss of one cell to smooth: its cells "
+                f"{asked}, and {self.name} has no loss of one cell to smooth: its cells "
                 "depend on the labels of other cells; leave it out, or choose another loss"
             )
-        self.label_smoothing = epsilon
 
     def no_information_logits(
         self,

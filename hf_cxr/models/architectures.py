@@ -30,6 +30,7 @@ from hf_cxr.models.values import MAX_BLOCKS, check_whole, short, some
 from hf_cxr.models.vit import check_patches
 from hf_cxr.options import check_options
 from hf_cxr.saved_models import reading
+from hf_cxr.systems import register
 from hf_cxr.words import error_words
 
 # Architecture -> check of its own values. For the rest the common checks and the pass on the meta device are enough.
@@ -83,6 +84,7 @@ def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
     """
     name = values.get("model_type")
     _check_name(name, where)
+    register()
     kind = CONFIG_MAPPING[name]
     defaults = kind()
     filled = {key: getattr(defaults, key) for key in kind.__dataclass_fields__} | dict(values)
@@ -107,7 +109,10 @@ def check_findings(values: Mapping[str, Any], where: str) -> None:
     """
     names = values.get("id2label")
     if not isinstance(names, Mapping) or not names:
-        raise ValueError(f"{where} has no id2label: which finding each output means is unknown")
+        raise ValueError(
+            f"{where} has no id2label: which finding each output means is unknown; a backbone without a classifier "
+            "must be fine-tuned first, by hf-cxr train --model_name_or_path"
+        )
     if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
         raise ValueError(f"id2label in {where} must number the findings 0 to {len(names) - 1}; it has {some(names)}")
     invalid = [name for name in names.values() if not isinstance(name, str) or not name.strip()]

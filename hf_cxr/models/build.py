@@ -1,5 +1,7 @@
 """Hub id, folder or options to a multi-label classifier, as `transformers.AutoModelForImageClassification` gives it.
 
+Position tables of a checkpoint that was trained at another size are interpolated (see `positions`).
+
 Refuses an architecture or sizes that cannot be used (see `architectures`), weights that are damaged, missing, of other
 shapes or not finite, and a model that needs code of its own (see `saved_models`).
 
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -20,10 +23,19 @@ from hf_cxr.config import ModelArguments
 from hf_cxr.models.architectures import check_findings, check_model_options, checked_config
 from hf_cxr.models.attention import check_attention
 from hf_cxr.models.head import head_keys, reset_head
-from hf_cxr.models.record import ModelRecord
+from hf_cxr.models.positions import (
+    describe_changes,
+    describe_windows,
+    is_position_table,
+    resize_tables,
+    shape_changes,
+    with_trained_windows,
+)
+from hf_cxr.models.record import MASKED_LOSS, ModelRecord
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config, reading, saved_side
 from hf_cxr.words import plural
 
+DEFAULT_SIZE = 224  # image_size of a config.json that leaves it out, in every architecture here
 COUNTER = ".num_batches_tracked"  # of batch norm: older checkpoints lack it, and with a fixed momentum it is not read
 
 
@@ -111,20 +123,53 @@ def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
     A report is published, so for a local folder it gives only the name, and the data it was trained on.
 
     Returns:
-        ``initial_weights`` in words, and ``base_model``, the Hub id, or None if there is none.
+        ``initial_weights`` in words, ``base_model``, the Hub id, or None if there is none, and ``weights_origin`` for
+        weights whose record has one.
     """
     name = args.model_name_or_path
     if name is None:
         return {"initial_weights": "random", "base_model": None}
+    record = initial_record(args) or ModelRecord()
+    origin = {} if record.weights_origin is None else {"weights_origin": dict(record.weights_origin)}
     folder = Path(name).expanduser()
     if not folder.exists():
-        return {"initial_weights": name, "base_model": name}
+        return {"initial_weights": name, "base_model": name, **origin}
     place = folder.resolve()
     words = f"{place.name} of {place.parent.name}" if place.name.startswith("checkpoint-") else place.name
-    record = ModelRecord.of(read_config(folder)) if (folder / CONFIG).is_file() else None
-    if record is None or record.split is None:  # not a model of this package
-        return {"initial_weights": f"local folder {words}", "base_model": None}
-    return {"initial_weights": f"local folder {words}, trained on the split {record.split}", "base_model": None}
+    if record.split is not None:  # of this package
+        unlabelled = (record.loss or {}).get("name") == MASKED_LOSS
+        how = "pre-trained without labels on the training images of" if unlabelled else "trained on"
+        words = f"{words}, {how} the split {record.split}"
+    elif origin:
+        words = f"{words}, from {record.weights_origin.get('source')}"
+    return {"initial_weights": f"local folder {words}", "base_model": None, **origin}
+
+
+def initial_record(args: ModelArguments) -> ModelRecord | None:
+    """The record of the model that the initial weights come from; None without one. A Hub id's is in the cache."""
+    name = args.model_name_or_path
+    if name is None:
+        return None
+    config = Path(name).expanduser() / CONFIG
+    if not config.parent.exists():
+        cached = try_to_load_from_cache(name, CONFIG, revision=args.model_revision)
+        config = Path(cached) if isinstance(cached, str) else config
+    return ModelRecord.of(read_config(config.parent)) if config.is_file() else None
+
+
+def describe_positions(args: ModelArguments) -> str | None:
+    """What a report says about position tables that do not fit the run's sizes; None if all do."""
+    if args.model_name_or_path is None:
+        return None
+    saved = read_config(model_folder(args.model_name_or_path, args.model_revision))
+    if not args.model_kwargs and saved.get("image_size", DEFAULT_SIZE) == args.image_size:
+        return None
+    own, config = _own_config(saved, ""), _changed_config(saved, args, ["any"], new_head=True)
+    with torch.device("meta"):
+        build = partial(AutoModelForImageClassification.from_config, trust_remote_code=False)
+        before, after = build(own), build(config)
+    sentences = describe_changes(shape_changes(before, after)), describe_windows(saved, config)
+    return "; ".join(filter(None, sentences)) or None
 
 
 def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
@@ -141,6 +186,11 @@ def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
     """
     folder = model_folder(name, revision)
     saved = read_config(folder)
+    if "SwinForMaskedImageModeling" in (saved.get("architectures") or ()):
+        raise ValueError(
+            f"{name} was pre-trained and has no classifier: train one with hf-cxr train CONFIG.yaml "
+            f"--model_name_or_path {name}"
+        )
     if saved.get("image_size") is None:
         saved["image_size"] = saved_side(folder)
     config = checked_config(saved, f"{name}")
@@ -163,6 +213,7 @@ def _changed_config(
     where = f"{args.model_name_or_path}"
     check_model_options(saved.get("model_type"), args.model_kwargs, where)
     changes = {**args.model_kwargs, "image_size": args.image_size, **_outputs(label_names)}
+    changes = with_trained_windows(saved, changes)
     if new_head:
         changes["architectures"] = []  # whichever classifier the checkpoint was, its head is not read
     return checked_config({**saved, **changes}, where)
@@ -177,12 +228,36 @@ def _outputs(label_names: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _own_config(saved: Mapping[str, Any], where: str) -> PreTrainedConfig:
+    """A checkpoint's config at its own sizes, for the class of model that `_changed_config` leads to."""
+    return checked_config({**saved, "architectures": []}, where)
+
+
 def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head: bool = False) -> PreTrainedModel:
     """The weights of a folder in a model of this config; those of a head that will be new may be missing.
 
     transformers would only warn about missing weights, use random ones, and not report NaN.
     """
     check_weights(folder, name)
+    model, mismatched, missing = _loaded(folder, name, config)
+    lost = (mismatched | missing) - (head_keys(model) if new_head else set())
+    if any(map(is_position_table, mismatched)):
+        before, *_ = _loaded(folder, name, _own_config(read_config(folder), f"{name}"))
+        tables = {change.key for change in shape_changes(before, model)} & mismatched
+        resize_tables(before, model, tables)
+        lost -= tables
+    if lost:
+        raise ValueError(
+            f"{name} lacks {len(lost)} of the model's weights, or has them in another shape: "
+            f"{', '.join(sorted(lost)[:3])}; "
+            f"if the checkpoint was trained at another size than {config.image_size} pixels, set image_size to that"
+        )
+    check_finite(model, name)
+    return model
+
+
+def _loaded(folder: Path, name: str | Path, config: PreTrainedConfig) -> tuple[PreTrainedModel, set[str], set[str]]:
+    """The model as transformers loads it, and the keys of weights of another shape, and of missing ones."""
     load = partial(
         AutoModelForImageClassification.from_pretrained,
         folder,
@@ -194,16 +269,18 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
         output_loading_info=True,
         dtype=torch.float32,
     )
-    with _without_report():
+    with without_report():
         model, loading = reading(f"the weights of {name}", load)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
-    missing = {key for key in loading["missing_keys"] if not key.endswith(COUNTER)}
-    lost = sorted((mismatched | missing) - (head_keys(model) if new_head else set()))
-    if lost:
-        raise ValueError(
-            f"{name} lacks {len(lost)} of the model's weights, or has them in another shape: {', '.join(lost[:3])}; "
-            f"if the checkpoint was trained at another size than {config.image_size} pixels, set image_size to that"
-        )
+    return model, mismatched, {key for key in loading["missing_keys"] if not key.endswith(COUNTER)}
+
+
+def check_finite(model: PreTrainedModel, name: str | Path) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        ValueError: names the first such weight.
+    """
     for key, weight in model.state_dict().items():
         if weight.is_floating_point() and not weight.isfinite().all():
             wrong = weight[~weight.isfinite()]
@@ -211,11 +288,10 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
                 f"{name} has {wrong.numel():,} weights in {key} that are not finite, such as {wrong[0].item()}: its "
                 "training diverged or its file is damaged; give another checkpoint"
             )
-    return model
 
 
 @contextmanager
-def _without_report() -> Iterator[None]:
+def without_report() -> Iterator[None]:
     """Silence transformers' table of what was loaded: a new head is expected to be in it."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()

@@ -1,7 +1,8 @@
-"""The function of transformers' Swin classifier with less work, over the same module and the same weights.
+"""The function of transformers' Swin with less work, over the same module and the same weights.
 
-`SwinForImageClassification` here has the stock class's parameters, names, config and outputs; only its forward pass is
-written again. Logits and gradients are the stock ones up to rounding. What it leaves out:
+`SwinForImageClassification` and `SwinForMaskedImageModeling` here have the stock classes' parameters, names, configs
+and outputs; only their forward pass is written again. Outputs and gradients are the stock ones up to rounding. What it
+leaves out:
 
 - the roll, partition, reverse and roll back of every layer, each a copy: the tokens stay in the order of windows, and
   one gather goes from a layer's order to the next one's (`window_plan`);
@@ -17,6 +18,7 @@ B = images, N = tokens of an image, K = tokens in windows (N, and the padding of
 A = tokens of a window, W = windows of all images, C = channels, H = heads, D = channels of a head, P = a patch's side.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -24,36 +26,21 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers.models.swin import modeling_swin
-from transformers.models.swin.modeling_swin import SwinImageClassifierOutput
+from transformers.models.swin.modeling_swin import SwinImageClassifierOutput, SwinMaskedImageModelingOutput
 
 from hf_cxr.models.window_attention import window_attention
 from hf_cxr.models.window_plan import LayerPlan, Plan
 
 
-class SwinForImageClassification(modeling_swin.SwinForImageClassification):
-    """transformers' class with another forward pass. It has the same name, which a saved config.json gives."""
+class PlannedSwin:
+    """What both models here share: the plan of their tokens, and whether the fast pass can be taken."""
 
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> SwinImageClassifierOutput:
-        """Logits (B, classes) of normalised images (B, channels, S, S); everything else as the stock class."""
+    def takes_fast_pass(self, **kwargs: Any) -> bool:
+        """Whether nothing is asked for that the stock pass alone does; ``kwargs`` are what the caller asks for."""
         config = self.config
         if kwargs or config.output_hidden_states or config.output_attentions or not config.return_dict:
-            return super().forward(pixel_values, **kwargs)
-        if not torch.compiler.is_compiling() and self._has_inner_hooks():
-            return super().forward(pixel_values)
-        swin = self.swin
-        plan = self.plan_of(*pixel_values.shape[2:])
-        tokens = embed(swin.embeddings, pixel_values, plan)
-        for stage, own in zip(swin.encoder.layers, plan.stages, strict=True):
-            for layer, steps in zip(stage.blocks, own.layers, strict=True):
-                if layer.gradient_checkpointing and self.training:
-                    tokens = layer._gradient_checkpointing_func(partial(run_layer, layer, steps), tokens)
-                else:
-                    tokens = run_layer(layer, steps, tokens)
-            if own.merge is not None:
-                tokens = own.merge(tokens).unflatten(1, (-1, 4)).flatten(2)  # (B, N / 4, 4 C)
-                tokens = stage.downsample.reduction(stage.downsample.norm(tokens))
-        pooled = swin.layernorm(tokens).mean(1)  # over all tokens, in whatever order
-        return SwinImageClassifierOutput(logits=self.classifier(pooled))
+            return False
+        return torch.compiler.is_compiling() or not self._has_inner_hooks()
 
     def plan_of(self, height: int, width: int) -> Plan:
         """The plan for images (height, width) in pixels, made once; its buffers follow the model to another device.
@@ -81,24 +68,82 @@ class SwinForImageClassification(modeling_swin.SwinForImageClassification):
         )
 
 
+class SwinForImageClassification(PlannedSwin, modeling_swin.SwinForImageClassification):
+    """transformers' class with another forward pass. It has the same name, which a saved config.json gives."""
+
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> SwinImageClassifierOutput:
+        """Logits (B, classes) of normalised images (B, channels, S, S); everything else as the stock class."""
+        if not self.takes_fast_pass(**kwargs):
+            return super().forward(pixel_values, **kwargs)
+        plan = self.plan_of(*pixel_values.shape[2:])
+        tokens = encode(self.swin, embed(self.swin.embeddings, pixel_values, plan), plan, training=self.training)
+        pooled = tokens.mean(1)  # over all tokens, in whatever order
+        return SwinImageClassifierOutput(logits=self.classifier(pooled))
+
+
+class SwinForMaskedImageModeling(PlannedSwin, modeling_swin.SwinForMaskedImageModeling):
+    """transformers' class with another forward pass, and the same name."""
+
+    def forward(
+        self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None, **kwargs: Any
+    ) -> SwinMaskedImageModelingOutput:
+        """Reconstructions (B, channels, S, S) of normalised images whose patches (B, N) bool, row by row, are masked.
+
+        The stock class's own loss is left out: it is a mean over a batch, not over an optimizer step.
+        """
+        if not self.takes_fast_pass(**kwargs):
+            return super().forward(pixel_values, bool_masked_pos, **kwargs)
+        plan = self.plan_of(*pixel_values.shape[2:])
+        tokens = embed(self.swin.embeddings, pixel_values, plan, bool_masked_pos)
+        tokens = plan.last(encode(self.swin, tokens, plan, training=self.training))  # row by row
+        side = math.isqrt(tokens.shape[1])
+        return SwinMaskedImageModelingOutput(
+            reconstruction=self.decoder(tokens.transpose(1, 2).unflatten(2, (side, side)))
+        )
+
+
+FAST = {
+    modeling_swin.SwinForImageClassification: SwinForImageClassification,
+    modeling_swin.SwinForMaskedImageModeling: SwinForMaskedImageModeling,
+}
+"""The stock class -> the one with the fast pass."""
+
+
 def is_swin(model: nn.Module) -> bool:
-    """Whether a model is transformers' Swin classifier, with either pass."""
-    return type(model) in (modeling_swin.SwinForImageClassification, SwinForImageClassification)
+    """Whether a model is one of transformers' Swins in `FAST`, with either pass."""
+    return type(model) in FAST or type(model) in FAST.values()
 
 
 def give_fast_pass(model: nn.Module) -> None:
     """Let a Swin take the fast pass from now on; its weights stay where they are."""
-    model.__class__ = SwinForImageClassification
+    model.__class__ = FAST.get(type(model), type(model))
     model.plan_of(model.config.image_size, model.config.image_size)
 
 
 def give_stock_pass(model: nn.Module) -> None:
     """Let a Swin take the stock pass again."""
-    model.__class__ = modeling_swin.SwinForImageClassification
+    model.__class__ = next((stock for stock, fast in FAST.items() if type(model) is fast), type(model))
 
 
-def embed(embeddings: nn.Module, pixels: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """Patches of images (B, channels, S, S) as tokens (B, N, C), in the order of the first layer."""
+def encode(swin: nn.Module, tokens: torch.Tensor, plan: Plan, *, training: bool) -> torch.Tensor:
+    """All layers of a backbone and its last norm: tokens (B, N, C) of `embed` to those in the last layer's order."""
+    for stage, own in zip(swin.encoder.layers, plan.stages, strict=True):
+        for layer, steps in zip(stage.blocks, own.layers, strict=True):
+            if layer.gradient_checkpointing and training:
+                tokens = layer._gradient_checkpointing_func(partial(run_layer, layer, steps), tokens)
+            else:
+                tokens = run_layer(layer, steps, tokens)
+        if own.merge is not None:
+            tokens = own.merge(tokens).unflatten(1, (-1, 4)).flatten(2)  # (B, N / 4, 4 C)
+            tokens = stage.downsample.reduction(stage.downsample.norm(tokens))
+    return swin.layernorm(tokens)
+
+
+def embed(embeddings: nn.Module, pixels: torch.Tensor, plan: Plan, masked: torch.Tensor | None = None) -> torch.Tensor:
+    """Patches of images (B, channels, S, S) as tokens (B, N, C), in the order of the first layer.
+
+    Patches that are ``masked``, (B, N) bool row by row, are the mask token.
+    """
     projection = embeddings.patch_embeddings.projection
     P = projection.kernel_size[0]
     bottom, right = (-side % P for side in pixels.shape[2:])
@@ -110,6 +155,9 @@ def embed(embeddings: nn.Module, pixels: torch.Tensor, plan: Plan) -> torch.Tens
     blocks = pixels.reshape(B, channels, plan.height // high, high, P, plan.width // wide, wide, P)
     rows = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(B, plan.height * plan.width, -1)
     tokens = embeddings.norm(functional.linear(rows, projection.weight.flatten(1), projection.bias))
+    if masked is not None:
+        share = plan.first(masked[..., None].to(tokens.dtype))  # 1 or 0
+        tokens = tokens * (1 - share) + embeddings.mask_token * share
     if embeddings.position_embeddings is not None:
         tokens = tokens + plan.first(embeddings.position_embeddings)
     return embeddings.dropout(tokens)

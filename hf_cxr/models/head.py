@@ -34,9 +34,11 @@ def head(model: PreTrainedModel) -> nn.Linear:
 
 
 def head_keys(model: PreTrainedModel) -> set[str]:
-    """The names of the head's weights in the model's ``state_dict``."""
+    """The names of the head's weights in the model's ``state_dict``; a system's own outputs are among them."""
     name, layer = _named_head(model)
-    return {f"{name}.{key}" for key in layer.state_dict()}
+    own = getattr(model, "own_outputs", None)  # of a model with an `OutputLayer`: the part that it starts itself
+    parts = {name: layer} if own is None else {name: layer, own: model.get_submodule(own)}
+    return {f"{part}.{key}" for part, module in parts.items() for key in module.state_dict()}
 
 
 def features(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ NAMES = {
     "deit": "DeiT",
     "dinov2": "DINOv2",
     "dinov2_with_registers": "DINOv2 with registers",
+    "dnet": "DNet (DenseNet-121 behind two convolutions)",
     "efficientnet": "EfficientNet",
     "focalnet": "FocalNet",
     "ijepa": "I-JEPA",
@@ -28,6 +29,8 @@ NAMES = {
     "swinv2": "Swin Transformer V2",
     "vit": "Vision Transformer (ViT)",
     "vit_msn": "ViT (MSN)",
+    "wang2017": "network of Wang 2017 (ResNet-50 with log-sum-exp pooling)",
+    "yao2017": "network in the manner of Yao 2017 (DenseNet and LSTM)",
 }
 
 

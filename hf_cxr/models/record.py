@@ -12,8 +12,10 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from hf_cxr.evaluation.operating_points import OperatingPoints
+from hf_cxr.weights_origin import check_origin
 
 KEY = "hf_cxr"
+MASKED_LOSS = "masked_l1"  # the loss of a model that was pre-trained without labels
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class ModelRecord:
             (finding -> "source", "target", an estimate's "low" and "high", and "bias" added to the logit), and
             "copied_from_sha256", the fingerprint
             of the model before. None for a model as its run wrote it.
+        held_out: of a model that was pre-trained: fingerprint of the validation and test rows that it did not see.
+        weights_origin: where the weights come from that training started with, if this package did not train them or
+            trained them without labels, as `weights_origin.check_origin` says; a model fine-tuned from them keeps it.
     """
 
     version: str | None = None
@@ -56,6 +61,8 @@ class ModelRecord:
     prevalence: Mapping[str, float] | None = None
     licence_note: str | None = None
     prevalence_shift: Mapping[str, Any] | None = None
+    held_out: str | None = None
+    weights_origin: Mapping[str, str | None] | None = None
 
     @classmethod
     def of(cls, config: PreTrainedConfig | Mapping[str, Any]) -> "ModelRecord | None":
@@ -65,7 +72,7 @@ class ModelRecord:
             config: of the model, or the content of its config.json.
 
         Raises:
-            ValueError: the key ``hf_cxr`` is not a record, or its operating points are damaged.
+            ValueError: the key ``hf_cxr`` is not a record, or its operating points or its weights' origin are damaged.
         """
         values = config.get(KEY) if isinstance(config, Mapping) else getattr(config, KEY, None)
         if values is not None and not isinstance(values, Mapping):
@@ -75,6 +82,11 @@ class ModelRecord:
         if values.get("operating_points") is not None:
             try:
                 OperatingPoints.from_dict(values["operating_points"])
+            except ValueError as error:
+                raise ValueError(f"{KEY} in config.json: {error}") from error
+        if values.get("weights_origin") is not None:
+            try:
+                check_origin(values["weights_origin"])
             except ValueError as error:
                 raise ValueError(f"{KEY} in config.json: {error}") from error
         known = {field.name for field in dataclasses.fields(cls)}  # a later version may have written more

@@ -116,6 +116,7 @@ class Plan(nn.Module):
     Attributes:
         block: (height, width) of the blocks of patches, one after another, in the first layer's order.
         first: takes (B, N, C) row by row into that order.
+        last: takes the last layer's tokens out of their order, row by row.
 
     Raises:
         ValueError: the grid of a stage is smaller than a window, for which the model has no bias.
@@ -138,6 +139,8 @@ class Plan(nn.Module):
         start = stages[0][0]
         self.block = (window, window) if start.whole else (start.height, start.width)
         self.first = Gather(_layout(start), start.tokens)
+        end = stages[-1][-1]
+        self.last = Gather(inverse_of(_layout(end), end.tokens), end.tokens)
 
 
 def window_index(order: Order) -> torch.Tensor:

@@ -45,6 +45,7 @@ NAMES = {
         "id",
     ),
     "patient_id": ("patientid", "patient", "subjectid", "subject", "patientnumber"),
+    "study_id": ("studyid", "study"),
     "view": ("view", "viewposition", "projection"),
     "sex": ("sex", "patientsex", "gender", "patientgender"),
     "age": ("age", "patientage", "ageyears"),

@@ -42,7 +42,7 @@ class LabelTable:
         image_ids, patient_ids: N strings.
         labels: (N, C) float32 of 1, 0, NaN.
         label_names: the findings, with their aliases.
-        view, age, sex, extra: as in `Predictions`.
+        view, age, sex, extra, study_ids: as in `Predictions`.
         facts: what a report says about the data, such as ``dataset``, ``synthetic`` and ``split_fingerprint``.
     """
 
@@ -56,11 +56,13 @@ class LabelTable:
     sex: tuple[str | None, ...] | None = None
     extra: Extra = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    study_ids: tuple[str | None, ...] | None = None
 
     @classmethod
     def of_predictions(cls, name: str, predictions: Predictions) -> "LabelTable":
         """The labels that are in a predictions file."""
-        own = {key: getattr(predictions, key) for key in ("image_ids", "patient_ids", "labels", "view", "age", "sex")}
+        keys = ("image_ids", "patient_ids", "study_ids", "labels", "view", "age", "sex")
+        own = {key: getattr(predictions, key) for key in keys}
         return cls(name, label_names=LabelSpace(predictions.label_names), extra=predictions.extra, **own)
 
 
@@ -112,6 +114,7 @@ def labels_of_columns(file: Columns) -> LabelTable:
         age=None if age is None else ages.years(file.text(age), f"{file.path}: column {age!r}"),
         sex=_coded(file, "sex", SEXES),
         extra=extra,
+        study_ids=_studies(file),
     )
 
 
@@ -142,6 +145,15 @@ def _patients(file: Columns) -> tuple[str, ...]:
             f"{empty_N[0] + 1}); give each image of an unknown patient an id of its own"
         )
     return tuple(patients)
+
+
+def _studies(file: Columns) -> tuple[str | None, ...] | None:
+    """The study of each image, None where the cell is empty; None as a whole without such a column."""
+    column = file.named("study_id")
+    if column is None:
+        return None
+    studies = canonical_ids(file.frame[column], f"{file.path}: column {column!r}")
+    return tuple(None if is_empty(study) else study for study in studies)
 
 
 def _cell(cell: Any) -> float | None:

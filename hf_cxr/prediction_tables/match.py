@@ -76,6 +76,7 @@ def match(
         "image_ids": [labels.image_ids[row] for row in label_rows],
         "patient_ids": [labels.patient_ids[row] for row in label_rows],
         "label_names": findings,
+        "study_ids": labels.study_ids and [labels.study_ids[row] for row in label_rows],
         "view": labels.view and [labels.view[row] for row in label_rows],
         "age": None if labels.age is None else labels.age[label_rows],
         "sex": labels.sex and [labels.sex[row] for row in label_rows],

@@ -11,6 +11,7 @@ from hf_cxr.models.names import network_name
 from hf_cxr.reporting.document import Note, block_markdown
 from hf_cxr.reporting.evaluation import evaluation_blocks
 from hf_cxr.reporting.run import ROC_CURVES, TRAINING_CURVES, Report
+from hf_cxr.systems import SYSTEMS
 from hf_cxr.words import markdown, one_line
 
 TEMPLATE = Path(__file__).parents[1] / "model_card.md"
@@ -34,6 +35,7 @@ def render(report: Report, config: PreTrainedConfig) -> str:
             findings=list(report.test.label_names),
             network=network_name(config),
             architecture=config.model_type,
+            system=config.model_type in SYSTEMS,
             image_size=config.image_size,
             results=evaluation_blocks(report.test),
             roc_curves=ROC_CURVES,
@@ -67,7 +69,7 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
     ]
     return ModelCardData(
         model_name=one_line(report.name),
-        library_name="transformers",
+        library_name="hf_cxr" if config.model_type in SYSTEMS else "transformers",
         pipeline_tag="image-classification",
         tags=["chest-x-ray", "multi-label", config.model_type, "hf-cxr", "medical", *["synthetic"] * synthetic],
         metrics=list(report.test.headline()),

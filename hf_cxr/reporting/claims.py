@@ -76,6 +76,18 @@ def views(view_N: Iterable[str | None]) -> dict[str, int]:
     return dict(sorted(Counter(view or "unknown" for view in view_N).items()))
 
 
+def data_origin(hub: Mapping[str, str | None] | None, notes: Sequence[str]) -> dict[str, Any]:
+    """What a protocol says about the data beside their splits: the Hub dataset with its commit, and notes; {} if none.
+
+    Args:
+        hub, notes: of the `Source`.
+    """
+    values: dict[str, Any] = {}
+    if hub:
+        values["hub_dataset"] = f"{hub['id']} at commit {hub['commit'] or 'unknown (a local copy that does not say)'}"
+    return values | ({"data_notes": list(notes)} if notes else {})
+
+
 def split_source(
     source: Mapping[str, Any], test_images: int, missing: Mapping[str, int], left_out: Mapping[str, Sequence[int]]
 ) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What `hf-cxr describe` shows about a data set: tables for the terminal, and figures with the same numbers."""
 
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import matplotlib.figure
@@ -7,6 +8,7 @@ import numpy as np
 
 from hf_cxr.data.statistics import UNKNOWN, Distribution, DrawStatistics, SplitStatistics, Statistics
 from hf_cxr.reporting import description_plots as plots
+from hf_cxr.reporting.claims import data_origin
 from hf_cxr.reporting.document import Block, Document, Figure, Heading, Note, Table, Text
 from hf_cxr.words import plural
 
@@ -24,6 +26,8 @@ def description_document(
     *,
     title: str = "Data set",
     from_tables: bool = False,
+    notes: Sequence[str] = (),
+    hub: Mapping[str, str | None] | None = None,
 ) -> Document:
     """Counts, shifts between splits, co-occurrence and, if given, what a sampler draws.
 
@@ -33,6 +37,8 @@ def description_document(
         sampler: its name.
         title: of the document.
         from_tables: the counts are of rows, and whether each has an image was not checked.
+        notes: what a reader of figures of these data must know.
+        hub: of the `Source`: the Hub dataset and its commit.
     """
     splits = statistics.splits
     first = "train" if "train" in splits else next(iter(splits))
@@ -41,7 +47,10 @@ def description_document(
         for name, split in splits.items()
         if not split.positives_C.all()
     ]
+    origin = data_origin(hub, notes)
     blocks: list[Block] = [
+        *([Text(f"Hub dataset: {origin['hub_dataset']}.")] if hub else []),
+        *([Note(tuple(notes))] if notes else []),
         Heading("Images"),
         _images(statistics),
         Heading("Findings"),
@@ -57,7 +66,7 @@ def description_document(
     notes = [*absent, *([NOT_CHECKED] if from_tables else [])]
     if notes:
         blocks.append(Note(tuple(notes)))
-    values = statistics.to_dict()
+    values = statistics.to_dict() | origin
     if drawn is not None:
         blocks += _draws(drawn, sampler)
         values |= {"sampler": drawn.to_dict()}

@@ -15,6 +15,7 @@ from hf_cxr.reporting.document import Block, Details, Document, Facts, Heading, 
 from hf_cxr.reporting.numbers import in_percent, join, number, p_value, signed_interval, with_interval
 from hf_cxr.reporting.protocol import NOT_A_DEVICE, OFFICIAL_TEST, SYNTHETIC, few_patients, limits, published
 from hf_cxr.reporting.sections import section_blocks
+from hf_cxr.reporting.units import in_unit
 
 KINDS = {"probability": "Probabilities of each finding", "ranking": "Further figures of the ranking of each finding"}
 """Kind of a metric -> summary of the table that has those that are not in the table of findings."""
@@ -177,6 +178,7 @@ def evaluation_document(
     analysis: Mapping[str, Any] | None = None,
     cautions: Sequence[str] = (),
     any_program: bool = False,
+    unit: str = "image",
 ) -> Document:
     """A saved model, or anybody's predictions, measured on some split of some data.
 
@@ -188,22 +190,23 @@ def evaluation_document(
         analysis: values by key of the table `sections.SECTIONS`; the pictures are drawn by `sections.draw_sections`.
         cautions: of this evaluation, for the top of the page.
         any_program: the scores are those of a program that is not known.
+        unit: "image" or "study", what the rows are; facts and limits are about images where they say so.
     """
     no_label = ["No finding has both a positive and a negative label: no ranking can be measured."]
     no_label *= not report.counts["all"].both_C.any()
-    pairs = tuple((name.replace("_", " "), _fact(value)) for name, value in facts.items())
+    pairs = tuple((name.replace("_", " "), _fact(value)) for name, value in facts.items() if name != "data_notes")
+    cautions = [*facts.get("data_notes", ()), *cautions]
     synthetic = bool(facts.get("synthetic"))
     cautions = [*[SYNTHETIC] * synthetic, *cautions, *no_label, *few_patients(positive_patients(report)), NOT_A_DEVICE]
+    official = report.counts["all"].images == OFFICIAL_TEST and unit == "image"
     blocks = (
-        Text(headline(report, split), strong=True),
+        *in_unit([Text(headline(report, split), strong=True)], unit),
         Note(tuple(cautions)),
         Heading("What was measured"),
         Facts(pairs),
         Heading("Each finding"),
-        *evaluation_blocks(report),
-        *further_blocks(report),
-        *section_blocks(analysis or {}),
-        *(published(str(facts.get("dataset", ""))) if report.counts["all"].images == OFFICIAL_TEST else ()),
+        *in_unit([*evaluation_blocks(report), *further_blocks(report), *section_blocks(analysis or {})], unit),
+        *(published(str(facts.get("dataset", ""))) if official else ()),
         Heading("Limits"),
         Note(
             tuple(limits(str(facts.get("dataset", "")), synthetic=synthetic, any_program=any_program)), warning=False
@@ -213,7 +216,10 @@ def evaluation_document(
 
 
 def ensemble_document(
-    members: Sequence[str], test: EvaluationReport, differences: Mapping[str, PairedDifference]
+    members: Sequence[str],
+    test: EvaluationReport,
+    differences: Mapping[str, PairedDifference],
+    cautions: Sequence[str] = (),
 ) -> Document:
     """The mean of several models' probabilities, measured on test.
 
@@ -221,9 +227,11 @@ def ensemble_document(
         members: names of the models.
         test: the ensemble's metrics.
         differences: for each member, the ensemble minus it, in the same draws of patients.
+        cautions: about the members, for the top of the page.
     """
     blocks = (
         Text(f"Ensemble of {len(members)} on test: {headline(test)}", strong=True),
+        *([Note(tuple(cautions))] if cautions else []),
         *evaluation_blocks(test),
         Heading("Ensemble minus member"),
         _differences_table(differences),

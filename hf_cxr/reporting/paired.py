@@ -18,21 +18,26 @@ PICTURE = "figures/paired.png"
 LEAST_DRAWS = 0.5  # share of draws that must define a difference before a sentence is made of it
 
 
-def paired_section(values: Mapping[str, Any]) -> Section:
-    """The section of `evaluation.paired`, from its plain values; undefined may be NaN or None."""
+def paired_section(values: Mapping[str, Any], picture: str = PICTURE) -> Section:
+    """The section of `evaluation.paired`, from its plain values; undefined may be NaN or None.
+
+    Args:
+        values: of `Paired.to_dict`.
+        picture: its place; a page may have the pairs of more than one analysis.
+    """
     blocks = [
         Heading(f"{values['first']} minus {values['second']}"),
         Text(" ".join(_macro_sentence(values, key) for key in values["metrics"]), strong=True),
         Note((*_left_out(values), *_finding_sentences(values), *_too_few_draws(values)), warning=False),
         Figure(
-            PICTURE,
+            picture,
             f"Difference of each finding, {values['first']} minus {values['second']}, with intervals",
             "Each finding, and the macro mean below. Right of 0 the first system is better. Filled: shown to differ ("
             "of a finding, after correction). Undefined findings have no dot.",
         ),
         _table(values),
     ]
-    return Section(tuple(blocks), {PICTURE: lambda: forest(values)})
+    return Section(tuple(blocks), {picture: lambda: forest(values)})
 
 
 def forest(values: Mapping[str, Any]) -> matplotlib.figure.Figure:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_cxr.reporting.document import Block, Heading, Table, last_row
+from hf_cxr.reporting.weights_origin import origin_cautions, origin_facts
 from hf_cxr.words import plural
 
 FEW_PATIENTS = 20  # with fewer positive patients than this, an interval is too narrow to rely on
@@ -31,8 +32,10 @@ PUBLISHED_NIH14 = (
 
 
 def data_cautions(protocol: Mapping[str, Any]) -> list[str]:
-    """What is unusual about the images or labels, and makes the numbers mean something else."""
+    """What is unusual about images, labels or initial weights, and makes the numbers mean something else."""
     cautions = [SYNTHETIC] if protocol["synthetic"] else []
+    cautions += protocol.get("data_notes") or []
+    cautions += origin_cautions(protocol.get("weights_origin"))
     if protocol["labels_shuffled"]:
         cautions.append(
             "The training labels were shuffled on purpose: the numbers are the floor of chance, not a model's."
@@ -84,10 +87,12 @@ def split_facts(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
     source = [("splits from", protocol["splits_from"])] if protocol.get("splits_from") else []
     return [
         ("data", protocol["dataset"]),
+        *([("Hub dataset", protocol["hub_dataset"])] if protocol.get("hub_dataset") else []),
         (disjoint, splits),
         *source,
         ("split fingerprint", protocol["split_fingerprint"]),
         ("initial weights", protocol["initial_weights"]),
+        *origin_facts(protocol.get("weights_origin")),
     ]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from hf_cxr.evaluation import EvaluationReport, modern_figures
 from hf_cxr.labels import LabelSpace
 from hf_cxr.reporting import plots
+from hf_cxr.reporting.augmentation import augmentation_words
 from hf_cxr.reporting.checklist import Evidence, checklist_blocks
 from hf_cxr.reporting.curves import KINDS
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Figure, Heading, Note, Table, Text
@@ -40,6 +41,9 @@ from hf_cxr.reporting.protocol import (
     split_facts,
 )
 from hf_cxr.reporting.sections import draw_sections, section_blocks, sections_of
+from hf_cxr.saved_models import CONFIG, read_json
+from hf_cxr.systems import SYSTEMS
+from hf_cxr.words import plural
 
 ROC_CURVES = Figure(KINDS["roc"].path, "ROC curves on test")
 TRAINING_CURVES = Figure("figures/training.png", "Training", "Loss, and validation metrics, over the epochs.")
@@ -171,6 +175,12 @@ class Report:
                 *([("label smoothing", f"{smoothing:g}")] if smoothing else []),
                 ("class weights", protocol["loss"]["class_weights_kind"]),
                 ("sampler", component(protocol["sampler"]["name"], protocol["sampler"]["options"])),
+                *_recipe_facts(protocol.get("recipe") or {}),
+                *(
+                    [("augmentation", augmentation_words(protocol["augmentation"]))]
+                    if "augmentation" in protocol
+                    else []
+                ),
                 *_stage_facts(protocol["stages"], training, (protocol.get("network") or {}).get("batch_norm")),
                 ("training", f"{training['epochs']:g} epochs{stopped}{best}; selection: {protocol['selection']}"),
                 ("calibration", protocol["calibration"] or "none"),
@@ -264,6 +274,8 @@ class Report:
                 ),
             ]
         load = f"pipeline('image-classification', model='{run_dir}', top_k={len(self.test.label_names)})"
+        if (run_dir / CONFIG).is_file() and read_json(run_dir / CONFIG).get("model_type") in SYSTEMS:
+            load = f"{load} after hf_cxr.register()"
         blocks += [Text(f"Report: {run_dir / 'report.html'}"), Text(f"Model: {run_dir} (load it with {load})")]
         blocks += [Text(f"Hub: {self.hub_url}")] if self.hub_url else []
         return Document(self.name, tuple(blocks)).to_terminal()
@@ -281,6 +293,18 @@ def _calibration_cautions(exceptions: Mapping[str, str]) -> list[str]:
         "Not calibrated, because validation has no known label of": without,
     }
     return [f"{sentence}: {', '.join(names)}." for sentence, names in sentences.items() if names]
+
+
+def _recipe_facts(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    decay, head = recipe.get("layer_decay", 1), recipe.get("head_learning_rate")
+    frozen, alpha = recipe.get("freeze_backbone_epochs"), recipe.get("mixup_alpha")
+    words = {
+        "layer decay": decay != 1 and f"learning rate times {decay:g} with each layer towards the input",
+        "learning rate of the classifier": head and f"{head:g}",
+        "backbone": frozen and f"trained after {plural(frozen, 'epoch')} of the classifier alone",
+        "mixup": alpha and f"of two images and their labels, alpha {alpha:g}",
+    }
+    return [(name, text) for name, text in words.items() if text]
 
 
 def _stage_facts(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_cxr.reporting.averaged_views import averaged_views_section
 from hf_cxr.reporting.calibration_maps import calibration_maps_section
 from hf_cxr.reporting.conformal import conformal_section
 from hf_cxr.reporting.controls import controls_section
@@ -25,9 +26,11 @@ from hf_cxr.reporting.reliability import reliability_section
 from hf_cxr.reporting.section import Section
 from hf_cxr.reporting.stress import stress_section
 from hf_cxr.reporting.subgroups import subgroups_section
+from hf_cxr.reporting.units import draw_in_unit
 
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
     "paired": paired_section,
+    "averaged_views": averaged_views_section,
     "curves": curves_section,
     "reliability": reliability_section,
     "calibration_maps": calibration_maps_section,
@@ -62,9 +65,15 @@ def section_blocks(analysis: Mapping[str, Any]) -> tuple[Block, ...]:
     return (*blocks, Heading("Not done"), Note(reasons, warning=False))
 
 
-def draw_sections(analysis: Mapping[str, Any], folder: Path) -> list[str]:
-    """Draw every picture of the sections to its place below a folder, and give the paths."""
+def draw_sections(analysis: Mapping[str, Any], folder: Path, *, unit: str = "image") -> list[str]:
+    """Draw every picture of the sections to its place below a folder, and give the paths.
+
+    Args:
+        analysis: values by key.
+        folder: of the page.
+        unit: "image" or "study", what the figures are of.
+    """
     drawings = {path: draw for section in sections_of(analysis).values() for path, draw in section.drawings.items()}
     for path, draw in drawings.items():
-        save(draw(), folder / path)
+        save(draw_in_unit(draw(), unit), folder / path)
     return list(drawings)

@@ -24,6 +24,7 @@ that a method's loss does not take, two names for one folder, a baseline that is
 corrected p value needs, a folder whose runs were made with other settings.
 """
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -49,7 +50,7 @@ from hf_cxr.config import (
     parse_arguments,
 )
 from hf_cxr.cores import usable_cores
-from hf_cxr.data import load_source
+from hf_cxr.data import load_source, pin_source
 from hf_cxr.evaluation import METRICS, headline_metrics, modern_figures
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import write_text
@@ -136,6 +137,7 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
     out = Path(out)
     devices = visible_devices()
     jobs = jobs or max(1, len(devices))
+    plan = pinned_plan(plan, out)
     tuning, final = tuning_runs(plan, out), final_runs(plan, out, {})
     for run in (*tuning, *final):
         check_run(run, plan)
@@ -178,6 +180,14 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
     )
     write_comparison(results, out)
     return results
+
+
+def pinned_plan(plan: Plan, out: Path) -> Plan:
+    """The plan with the data of this moment, the same for every run: see `hf_cxr.data.pin_source`."""
+    data = check_run(final_runs(plan, out, {})[0], plan).data
+    revision = pin_source(data).table_revision
+    changed = {"table_revision": revision} if revision != data.table_revision else {}
+    return dataclasses.replace(plan, base=plan.base | changed)
 
 
 def tuning_runs(plan: Plan, out: Path) -> list[Run]:

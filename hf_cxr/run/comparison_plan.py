@@ -80,7 +80,7 @@ def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such comparison: {path}")
-    values = _mapping(read_yaml(path, text_keys=text_keys() | {"base", "baseline"}), str(path))
+    values = as_mapping(read_yaml(path, text_keys=text_keys() | {"base", "baseline"}), str(path))
     for key in values:
         if key not in KEYS:
             raise ValueError(unknown_key(key, str(path), KEYS))
@@ -88,16 +88,16 @@ def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
         if key not in values:
             raise ValueError(f"{path} lacks the key {key}")
     methods = {
-        name: _mapping({} if own is None else own, f"{name} in {path}")
-        for name, own in _mapping(values["methods"], f"methods in {path}").items()
+        name: as_mapping({} if own is None else own, f"{name} in {path}")
+        for name, own in as_mapping(values["methods"], f"methods in {path}").items()
     }
     files = {name: _score_file(own, name, path) for name, own in methods.items() if "predictions" in own}
     methods = {name: own for name, own in methods.items() if name not in files}
     tuning = _tuning(values["tune"], path) if values.get("tune") else None
-    tiers = _mapping(values.get("tiers", {}), f"tiers in {path}")
+    tiers = as_mapping(values.get("tiers", {}), f"tiers in {path}")
     plan = Plan(
         name=path.stem,
-        base=_base(values, path),
+        base=base_values(values, path),
         methods=methods,
         baseline=str(values["baseline"]),
         seeds=_whole_numbers(values["seeds"], path),
@@ -129,7 +129,7 @@ def _check_plan(plan: Plan, path: Path) -> None:
         if slug in slugs:
             raise ValueError(f"the method {method!r} in {path} would have the folder of {slugs[slug]}; rename one")
         slugs[slug] = method
-        _check_run_keys(own, f"{method} in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
+        check_run_keys(own, f"{method} in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
     grid = plan.tuning.grid if plan.tuning else {}
     for key in grid:
         users = [method for method, own in plan.methods.items() if key in flattened(own)]
@@ -180,8 +180,17 @@ def _score_file(own: Mapping[str, Any], name: str, path: Path) -> ScoreFile:
     return ScoreFile(found[0], own.get("scores"))
 
 
-def _base(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    base, over = values["base"], _mapping(values.get("overrides", {}), f"overrides in {path}")
+def base_values(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The keys that every run has: ``base``, which may be the path of a run's YAML, and ``overrides``.
+
+    Args:
+        values: of the YAML.
+        path: of the YAML.
+
+    Raises:
+        ValueError: an unknown key, or one that a comparison or search sets itself.
+    """
+    base, over = values["base"], as_mapping(values.get("overrides", {}), f"overrides in {path}")
     where = str(path)
     if isinstance(base, str):
         found = [place for place in (path.parent / base, Path(base)) if place.is_file()]
@@ -190,9 +199,9 @@ def _base(values: dict[str, Any], path: Path) -> dict[str, Any]:
         where, base = str(found[0]), read_yaml(found[0], text_keys=text_keys()) or {}
     elif over:
         raise ValueError(f"overrides in {path} go with a base that is a path; put them into base")
-    base = current_spelling(_mapping(base, f"base in {where}"), f"base in {where}")
-    _check_run_keys(base, f"base in {where}", NOT_IN_COMPARISON)
-    _check_run_keys(over, f"overrides in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
+    base = current_spelling(as_mapping(base, f"base in {where}"), f"base in {where}")
+    check_run_keys(base, f"base in {where}", NOT_IN_COMPARISON)
+    check_run_keys(over, f"overrides in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
     base = without_replaced_options(base, over)
     base = {key: value for key, value in base.items() if key not in SET_BY_COMPARISON}
     return {"loss": LossArguments.loss} | merged(base, over)
@@ -200,12 +209,12 @@ def _base(values: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _tuning(values: Any, path: Path) -> Tuning:
     where = f"tune in {path}"
-    values = _mapping(values, where)
+    values = as_mapping(values, where)
     for key in values:
         if key not in ("grid", "seed", "by"):
             raise ValueError(unknown_key(key, where, ("grid", "seed", "by")))
-    grid = _mapping(values.get("grid"), f"grid of {where}")
-    _check_run_keys(grid, f"grid of {where}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
+    grid = as_mapping(values.get("grid"), f"grid of {where}")
+    check_run_keys(grid, f"grid of {where}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
     for key, points in grid.items():
         if not isinstance(points, list) or not points:
             raise ValueError(f"{key} in the grid of {where} is {points!r}; it must be a list of values")
@@ -223,7 +232,12 @@ def _tuning(values: Any, path: Path) -> Tuning:
     return Tuning(grid, _whole_numbers([values.get("seed", 1000)], path)[0], by)
 
 
-def _check_run_keys(values: Mapping[str, Any], where: str, refused: Sequence[str]) -> None:
+def check_run_keys(values: Mapping[str, Any], where: str, refused: Sequence[str]) -> None:
+    """Refuse keys that no run has, and those of ``refused``.
+
+    Raises:
+        ValueError: with the nearest key.
+    """
     for key in current_spelling(values, where):
         if key in refused:
             raise ValueError(f"{key} cannot be set for {where}: the comparison sets it, or it does not belong in one")
@@ -239,7 +253,12 @@ def _whole_numbers(values: Any, path: Path) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _mapping(values: Any, where: str) -> dict[str, Any]:
+def as_mapping(values: Any, where: str) -> dict[str, Any]:
+    """The value, if it is a mapping.
+
+    Raises:
+        ValueError: it is something else.
+    """
     if not isinstance(values, dict):
         raise ValueError(f"{where} must contain one 'key: value' a line; it contains a {type(values).__name__}")
     return values

@@ -1,5 +1,6 @@
 """The data of a run: loaded once, checked before the first step, handed to every stage that reads images."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import datasets
 from accelerate import PartialState
 
 from hf_cxr.config import RunArguments
-from hf_cxr.data import Source, check_positives, label_matrix, load_source
+from hf_cxr.data import Source, check_positives, label_matrix, load_source, pin_source
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.labels import LabelSpace
 from hf_cxr.processing import PixelProcessor
@@ -53,6 +54,11 @@ def load(args: RunArguments) -> Source:
     """The source with every split; the first process renders or reads into the cache, and the rest find it there."""
     with PartialState().main_process_first():
         return load_source(args.data, seed=args.training.seed)
+
+
+def pinned(args: RunArguments, state: PartialState) -> RunArguments:
+    """The arguments with the data of this moment, the same on every process: see `hf_cxr.data.pin_source`."""
+    return dataclasses.replace(args, data=on_main_process(state, lambda: pin_source(args.data)))
 
 
 def open_data(

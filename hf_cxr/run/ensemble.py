@@ -23,15 +23,18 @@ from hf_cxr.config import EvaluationArguments, RunArguments
 from hf_cxr.evaluation import Calibration, EvaluationReport, PairedDifference, paired_difference
 from hf_cxr.files import plain, write_json
 from hf_cxr.inference.classifier import Classifier
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.document import Document
 from hf_cxr.reporting.evaluation import ensemble_document
+from hf_cxr.reporting.weights_origin import origin_cautions
 from hf_cxr.run.data import load
 from hf_cxr.run.measuring import Pair, calibrate_pair, is_calibrated, measure_predictions, predict_split
 from hf_cxr.run.preflight import readable
 from hf_cxr.run.result_folder import write_whole
 from hf_cxr.run.resume import check_split
 from hf_cxr.run.stage_files import SPLITS, is_done, load_pair, save_pair
+from hf_cxr.saved_models import CONFIG, read_json
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Ensemble:
         calibration: of the averaged probabilities, fitted on validation; None if it was turned off.
         validation_report, test_report: every figure with its interval.
         differences: for each member, the ensemble minus it on test, in the same draws of patients.
+        origins: member -> where the weights that it was fine-tuned from come from, of members whose record says it.
     """
 
     members: tuple[str, ...]
@@ -53,6 +57,7 @@ class Ensemble:
     validation_report: EvaluationReport
     test_report: EvaluationReport
     differences: dict[str, PairedDifference]
+    origins: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, in the form of a run's metrics.json where they are the same thing."""
@@ -80,7 +85,8 @@ class Ensemble:
 
     def document(self) -> Document:
         """What a reader sees of it."""
-        return ensemble_document(self.members, self.test_report, self.differences)
+        cautions = [f"{name}: {words}" for name, origin in self.origins.items() for words in origin_cautions(origin)]
+        return ensemble_document(self.members, self.test_report, self.differences, cautions)
 
     def write(self, place: Path) -> None:
         """predictions/ and, last, metrics.json.
@@ -94,6 +100,13 @@ class Ensemble:
             write_json(folder / "metrics.json", self.to_dict())
 
         write_whole(place, write, last="metrics.json")
+
+
+def origins_of(members: Sequence[Path]) -> dict[str, Mapping[str, Any]]:
+    """The origin of the initial weights of each member whose config.json says it."""
+    configs = {str(member): member / CONFIG for member in members if (member / CONFIG).is_file()}
+    records = {name: ModelRecord.of(read_json(config)) for name, config in configs.items()}
+    return {name: record.weights_origin for name, record in records.items() if record and record.weights_origin}
 
 
 def member_predictions(member: Path, args: RunArguments) -> Pair:

@@ -15,6 +15,7 @@ from accelerate import PartialState
 
 from hf_cxr.config import RunArguments
 from hf_cxr.data import map_labels
+from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.files import plain
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import LabelSpace
@@ -22,16 +23,25 @@ from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
 from hf_cxr.run.analysis import analyse
+from hf_cxr.run.averaged_views import check_averaging, measure_averaged, predict_averaged, warn_of_flips
 from hf_cxr.run.data import load
 from hf_cxr.run.evaluate_tables import check_against, check_split, compare_with, labels_of_source
 from hf_cxr.run.evaluation import Evaluation
 from hf_cxr.run.explain import Explainer, check_method, name_of
 from hf_cxr.run.localize import localization_values
-from hf_cxr.run.measuring import interval_settings, measure_predictions, predict_split, stored_points
+from hf_cxr.run.measuring import (
+    interval_settings,
+    measure_predictions,
+    operating_points,
+    predict_split,
+    prevalence,
+    stored_points,
+)
 from hf_cxr.run.mistakes import mistakes_page
 from hf_cxr.run.preflight import check_patients, readable
 from hf_cxr.run.result_folder import check_evaluation_folder, check_same_evaluation
 from hf_cxr.run.stress import stress as measure_stress
+from hf_cxr.run.studies import cautions, of_studies
 from hf_cxr.saved_models import fingerprint, model_folder
 from hf_cxr.words import plural
 
@@ -49,6 +59,8 @@ class More:
         controls: what view, age and sex reach without a pixel.
         stress: kinds of `inference.perturbations` under which the model is measured.
         localize: method of heat maps that are scored on the boxes of the split; see `explain.maps.METHODS`.
+        studies: how a study is scored ("mean", "max"), to measure studies; None measures images.
+        averaged_views: kinds of `inference.views.KINDS`: the model with averaged views is measured as well.
     """
 
     against: str | None = None
@@ -57,6 +69,8 @@ class More:
     controls: bool = False
     stress: tuple[str, ...] = ()
     localize: str | None = None
+    studies: str | None = None
+    averaged_views: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -91,6 +105,9 @@ def evaluate(
     classifier = Classifier(model, revision=revision)  # first: it is quick to refuse, and data are not
     source = load(args)
     check_split(source, split)
+    if more.averaged_views:
+        check_averaging(classifier, source, split)
+        warn_of_flips(model, more.averaged_views)
     if more.against:
         labels = labels_of_source(source, split)
         check_against(labels, model, more.against, kind=more.against_kind, split=split)
@@ -101,6 +118,8 @@ def evaluate(
         "split": split,
         "split_fingerprint": source.fingerprint,
     }
+    if more.studies:
+        identity["by"] = f"study, {more.studies}"
     if place:
         check_same_evaluation(place, identity, model)
     chosen, not_shared = in_the_findings_of(classifier, {split: source.splits[split]}, source.labels)
@@ -119,6 +138,7 @@ def evaluate(
         "missing_images": source.missing,
         "labels_shuffled": args.data.shuffle_labels,
         **claims.split_source(source.split_origin, len(source.splits.get("test", ())), source.missing, {}),
+        **claims.data_origin(source.hub, source.notes),
     }
     record = ModelRecord.of(classifier.model.config) or ModelRecord()
     points = stored_points(record)
@@ -126,25 +146,66 @@ def evaluate(
     if more.localize:
         explainer = Explainer(classifier, name_of(model), more.localize)
         analysis["localization"] = localization_values([explainer], args, source, split)
+    pair = predict_averaged(classifier, more.averaged_views, source, split, args) if more.averaged_views else None
     if not PartialState().is_main_process:
         return None
+    images_of_split, validation = predictions, validation_of(model, predictions)
+    assumed, warnings = record.prevalence, []
+    if more.studies:
+        predictions, facts = of_studies(predictions, more.studies)
+        validation, points, assumed = tuned_on_studies(validation, more.studies, args)
+        measured_on |= facts
+        warnings = cautions(facts, calibrated=record.calibration is not None, thresholds=points is not None)
     report = measure_predictions(predictions, points, interval=args.evaluation.interval, **interval_settings(args))
     analysis |= analyse(
         predictions,
-        validation=validation_of(model, predictions),
+        validation=validation,
         points=points,
-        prevalence=record.prevalence,
+        prevalence=assumed,
         without=("calibration_maps", *(() if more.controls else ("controls",))),
         **interval_settings(args),
     )
     if more.against:
-        how = {"kind": more.against_kind, "split": split, **interval_settings(args)}
-        analysis["paired"] = plain(compare_with(predictions, model, more.against, **how).to_dict())
+        how = {"kind": more.against_kind, "split": split, "studies": more.studies, **interval_settings(args)}
+        analysis["paired"] = plain(compare_with(images_of_split, model, more.against, **how).to_dict())
+    averaged = None
+    if pair is not None:
+        how = (more.averaged_views, args, identity["model_sha256"])
+        averaged = measure_averaged(pair, predictions, report, *how)
+        analysis["averaged_views"] = averaged.values
     sheet = None
     if more.mistakes is not None:
         title = f"Most confident mistakes of {model} on {source.name}, {split}"
         sheet = mistakes_page(title, predictions, images, most=more.mistakes)
-    return Evaluation(model, identity, trained_on, measured_on, report, predictions, analysis=analysis, mistakes=sheet)
+    return Evaluation(
+        model,
+        identity,
+        trained_on,
+        measured_on,
+        report,
+        predictions,
+        analysis=analysis,
+        weights_origin=record.weights_origin,
+        averaged=averaged,
+        mistakes=sheet,
+        warnings=tuple(warnings),
+    )
+
+
+def tuned_on_studies(
+    validation: Predictions | None, rule: str, args: RunArguments
+) -> tuple[Predictions | None, OperatingPoints | None, dict[str, float] | None]:
+    """Validation as studies, thresholds chosen on them, and their prevalence; None for each without a validation set.
+
+    Args:
+        validation: predictions of images, as the model makes them.
+        rule: how a study is scored.
+        args: which rule chooses thresholds.
+    """
+    if validation is None:
+        return None, None, None
+    studies, _ = of_studies(validation, rule)
+    return studies, operating_points(studies, args), prevalence(studies)
 
 
 def on_images(classifier: Classifier, images: datasets.Dataset, args: RunArguments, more: More) -> dict[str, Any]:

@@ -23,11 +23,12 @@ from hf_cxr.files import file_sha256, plain
 from hf_cxr.prediction_tables import Found, LabelTable, ScoreTable, find_predictions, match, read_labels, read_scores
 from hf_cxr.prediction_tables.ids import match_ids
 from hf_cxr.prediction_tables.match import check_same_labels
-from hf_cxr.predictions import Predictions
+from hf_cxr.predictions import Predictions, finite_logits
 from hf_cxr.reporting import claims
 from hf_cxr.run.analysis import analyse
 from hf_cxr.run.evaluation import Evaluation
 from hf_cxr.run.result_folder import check_evaluation_folder, check_same_evaluation
+from hf_cxr.run.studies import cautions, of_studies
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Inputs:
         split: which split is measured; None: that which the file says, else test.
         against: file or folder of another system's scores of the same images.
         against_kind: what they are, as ``kind``.
+        studies: how a study is scored ("mean", "max"), to measure studies; None measures images.
     """
 
     predictions: str
@@ -59,6 +61,7 @@ class Inputs:
     split: str | None = None
     against: str | None = None
     against_kind: str | None = None
+    studies: str | None = None
 
 
 def evaluate_tables(
@@ -101,6 +104,8 @@ def evaluate_tables(
         "labels_sha256": inputs.labels and file_sha256(inputs.labels),
         "validation_sha256": validation_file and file_sha256(validation_file),
     }
+    if inputs.studies:
+        identity["by"] = f"study, {inputs.studies}"
     if place:
         check_same_evaluation(place, identity, inputs.predictions)
     how = {"kind": inputs.kind, "shared": inputs.shared}
@@ -118,6 +123,10 @@ def evaluate_tables(
         validation = match(validation_scores, validation_labels, split="validation", elsewhere=elsewhere, **how)
         validation = in_the_findings_of(predictions, validation.predictions)
         check_patients_apart(predictions, validation)
+    images, of_study = predictions, {}
+    if inputs.studies:
+        predictions, of_study = of_studies(images, inputs.studies)
+        validation = validation and of_studies(validation, inputs.studies)[0]
     points = None
     if validation is not None:
         chosen = {"rule": rule, "target": target, "label_names": predictions.label_names}
@@ -145,13 +154,13 @@ def evaluate_tables(
     if report.undefined():
         logger.warning("one label value only, so no AUC and no AP, of %s", ", ".join(report.undefined()))
     if inputs.against:
-        how = {"resamples": resamples, "confidence": confidence, "seed": seed}
-        paired = compare_with(
-            predictions, inputs.predictions, inputs.against, kind=inputs.against_kind, split=split, **how
-        )
+        how = {"resamples": resamples, "confidence": confidence, "seed": seed, "studies": inputs.studies}
+        paired = compare_with(images, inputs.predictions, inputs.against, kind=inputs.against_kind, split=split, **how)
         analysis["paired"] = plain(paired.to_dict())
     trained_on = predictions.metadata.get("split")
-    facts = {**labels.facts, "split": split, **matched.facts}
+    facts = {**labels.facts, "split": split, **matched.facts, **of_study}
+    calibrated = bool(predictions.metadata.get("calibrated"))
+    warnings = cautions(of_study, calibrated=calibrated, thresholds=points is not None) if of_study else []
     return Evaluation(
         inputs.predictions,
         identity,
@@ -161,6 +170,7 @@ def evaluate_tables(
         predictions,
         validation=validation,
         analysis=analysis,
+        warnings=tuple(warnings),
     )
 
 
@@ -185,6 +195,7 @@ def compare_with(
     *,
     kind: str | None = None,
     split: str = "test",
+    studies: str | None = None,
     resamples: int,
     confidence: float,
     seed: int,
@@ -197,6 +208,7 @@ def compare_with(
         against: file or folder of the other's scores.
         kind: what these are, if the file does not say.
         split: of a run folder.
+        studies: how a study is scored, to compare studies; None compares images.
         resamples, confidence, seed: of the intervals.
 
     Raises:
@@ -211,8 +223,14 @@ def compare_with(
     row = {one: number for number, one in enumerate(first.image_ids)}
     rows = [row[one] for one in second.image_ids]
     columns = [first.label_names.index(name) for name in second.label_names]
+    prob_NC = first.probabilities[np.ix_(rows, columns)]
+    noun = "images"
+    if studies:
+        noun = "radiographs"  # a page about studies has that unit in place of "image", and these are not studies
+        own = dataclasses.replace(second, logits=finite_logits(prob_NC), exact_probabilities=prob_NC)
+        prob_NC, second = of_studies(own, studies)[0].probabilities, of_studies(second, studies)[0]
     return measure_paired(
-        first.probabilities[np.ix_(rows, columns)],
+        prob_NC,
         second.probabilities,
         second.labels,
         second.patient_ids,
@@ -222,8 +240,8 @@ def compare_with(
         confidence=confidence,
         seed=seed,
         left_out={
-            "images of the first": len(first) - len(rows),
-            "images of the second": len(scores.image_ids) - len(rows),
+            f"{noun} of the first": len(first) - len(rows),
+            f"{noun} of the second": len(scores.image_ids) - len(rows),
             "findings of the first": [name for name in first.label_names if name not in second.label_names],
             "findings of the second": both.facts.get("findings_not_in_data", []),
         },
@@ -295,11 +313,13 @@ def labels_of_source(source: Source, split: str) -> LabelTable:
         view=tuple(rows["view"][:]),
         age=np.asarray(rows["age"][:], dtype=np.float32),
         sex=tuple(rows["sex"][:]),
+        study_ids=tuple(rows["study_id"][:]) if "study_id" in rows.column_names else None,
         facts={
             "dataset": source.name,
             "synthetic": source.synthetic,
             "split_fingerprint": source.fingerprint,
             **claims.split_source(source.split_origin, len(source.splits["test"]), {}, {}),
+            **claims.data_origin(source.hub, source.notes),
         },
     )
 

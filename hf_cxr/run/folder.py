@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 
 from hf_cxr import hub
-from hf_cxr.config import NOT_COMPARED, RunArguments
+from hf_cxr.config import NOT_COMPARED, PretrainArguments, RunArguments
 from hf_cxr.files import check_output_folder, is_leftover, write_text
 from hf_cxr.locks import acquired
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
@@ -34,7 +34,7 @@ LOCK_SECONDS = 10  # dataloader workers of a run that was just killed take a few
 
 
 @contextmanager
-def opened_run_folder(args: RunArguments, state: PartialState) -> Iterator[Path | None]:
+def opened_run_folder(args: RunArguments | PretrainArguments, state: PartialState) -> Iterator[Path | None]:
     """Within the block the run folder is this run's alone; it is made if need be.
 
     Yields:
@@ -72,7 +72,7 @@ def on_main_process(state: PartialState, work: Callable[[], Any]) -> Any:
     return outcome[0]
 
 
-def _open(args: RunArguments, state: PartialState, locks: list[FileLock]) -> Path | None:
+def _open(args: RunArguments | PretrainArguments, state: PartialState, locks: list[FileLock]) -> Path | None:
     """On the main process: lock the folder, check what it holds, write config.yaml, find the checkpoint."""
     run_dir = Path(args.training.output_dir)
     check_output_folder(run_dir)
@@ -144,7 +144,7 @@ def _move_aside(run_dir: Path) -> None:
     logger.info("moved the earlier run to %s", aside)
 
 
-def _check_existing_run(args: RunArguments, run_dir: Path) -> None:
+def _check_existing_run(args: RunArguments | PretrainArguments, run_dir: Path) -> None:
     repair = "give another --output_dir, or --on_existing_run move_aside to keep it under another name"
     if not _is_started(run_dir):
         return
@@ -161,6 +161,9 @@ def _check_existing_run(args: RunArguments, run_dir: Path) -> None:
         raise ValueError(f"{error}. So this run's settings are unknown: restore {config}, or {repair}") from error
     if not isinstance(before, dict):
         raise ValueError(f"{config} does not contain settings, so this run's are unknown: restore it, or {repair}")
+    kinds = {"a pre-training" if "mask_ratio" in values else "a run" for values in (before, args.to_dict())}
+    if len(kinds) > 1:
+        raise ValueError(f"{run_dir} holds an unfinished run of another command; {repair}")
     # A stream's order depends on how many read it.
     free = {*FREE_ON_RESUME, *NOT_COMPARED} - ({"dataloader_num_workers"} if args.data.streaming else set())
     changed = changed_settings(before, settings_of(args), free=free)
@@ -168,7 +171,7 @@ def _check_existing_run(args: RunArguments, run_dir: Path) -> None:
         raise ValueError(f"{run_dir} holds an unfinished run with other settings ({', '.join(changed[:5])}); {repair}")
 
 
-def _checkpoint(args: RunArguments, state: PartialState, run_dir: Path) -> Path | None:
+def _checkpoint(args: RunArguments | PretrainArguments, state: PartialState, run_dir: Path) -> Path | None:
     """The checkpoint to resume from: the one that was asked for, or the newest whole one."""
     asked = args.training.resume_from_checkpoint
     if not asked:

@@ -18,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from huggingface_hub import constants
 
-from hf_cxr.config import RunArguments
+from hf_cxr.config import PretrainArguments, RunArguments
 from hf_cxr.data import Source, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.checks import Inspection, inspect_images, refusal
 from hf_cxr.data.images.grey import ImageError
@@ -47,7 +47,8 @@ def check_run(args: RunArguments, source: Source) -> tuple[Source, LeftOut]:
         ValueError: see the top of this module.
     """
     check_labels(args, source.splits, source.labels)
-    found = inspect(args, source)
+    read = {name: split for name, split in source.splits.items() if args.evaluation.measure_test or name != "test"}
+    found = inspect(args, source.with_splits(read))  # no test image is opened before it is measured
     if not found.count:
         return source, {}
     used = source.with_splits(leave_out(source.splits, found, keep="train"))
@@ -125,7 +126,7 @@ def _warn_of_one_value(name: str, label_NC: np.ndarray, label_names: LabelSpace)
             consequence = f"{no_metric}, and no calibration"
 
 
-def inspect(args: RunArguments, source: Source) -> Inspection:
+def inspect(args: RunArguments | PretrainArguments, source: Source) -> Inspection:
     """What checking every image finds, the same on every process: each checks its share.
 
     ``--check_images`` says how far a file is read. What this package has drawn or decoded itself is not checked here.
@@ -167,7 +168,7 @@ def _inspect_share(
     if not any(map(is_streamed, splits.values())):
         return inspect_images(splits, memory, full=args.data.check_images == "full", **share)
     found = Inspection()
-    for name in MEASURED if set(MEASURED) <= set(splits) else splits:
+    for name in [name for name in MEASURED if name in splits] or splits:
         if share["process"] == 0:
             logger.info("checking the %s images of %s, a stream, once", f"{len(splits[name]):,}", name)
         images = StreamedImages(splits[name], 8, 0, batch_size=1, **share)

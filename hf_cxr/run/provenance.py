@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 
 import hf_cxr
+from hf_cxr.augmentation import Augmentation
 from hf_cxr.config import RunArguments
 from hf_cxr.data import label_matrix, near_shared_patients
 from hf_cxr.evaluation.calibration import Calibration
@@ -55,6 +56,7 @@ def describe_protocol(args: RunArguments, data: RunData, trained: Mapping[str, A
         "similar_patient_ids": near_shared_patients(splits, examples=0),  # no patient's id in a report
         "split_fingerprint": source.fingerprint,
         **claims.split_source(source.split_origin, len(splits["test"]), missing, left_out),
+        **claims.data_origin(source.hub, source.notes),
         "training_views": claims.views(splits["train"]["view"][:]),
         "training_positives": positives_C.tolist(),
         "training_known": (positives_C + negatives_C).tolist(),
@@ -85,9 +87,18 @@ def describe_method(
             "name": args.sampling.sampler,
             "options": resolved_options(args.sampling.sampler, **args.sampling.sampler_kwargs),
         },
+        "augmentation": Augmentation.of(args.model).to_dict(),
         "stages": dataclasses.asdict(args.stages),
+        **describe_recipe(args, trainer),
         "selection": claims.selection(trainer.args, trainer.state),
     }
+
+
+def describe_recipe(args: RunArguments, trainer: CXRTrainer) -> dict[str, Any]:
+    """The learning rates that differ between layers, and mixup, as far as the run has them; see docs/recipe.md."""
+    rates = {} if trainer.rates is None else dataclasses.asdict(trainer.rates)
+    recipe = rates | ({"mixup_alpha": args.sampling.mixup_alpha} if args.sampling.mixup_alpha else {})
+    return {"recipe": recipe} if recipe else {}
 
 
 def describe_calibration(calibration: Calibration | None) -> dict[str, Any]:

@@ -104,6 +104,7 @@ def check_same_evaluation(place: Path, identity: Mapping[str, Any], model: str) 
         return
     if before.get("model_sha256") is None and before.get("model") is not None:
         identity = {**identity, "model_sha256": None, "model": model}
+    identity = {"by": None, **identity}  # figures of studies are not replaced by those of images, nor the reverse
     differs = [key for key, value in identity.items() if before.get(key) != value]
     if differs:
         key = "model" if differs[0] == "model_sha256" else differs[0]

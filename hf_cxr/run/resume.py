@@ -16,7 +16,7 @@ import pyarrow as pa
 from hf_cxr.arguments.components import KWARGS, flattened, with_defaults
 from hf_cxr.arguments.data import DATA_PATHS, SOURCE_OPTIONS
 from hf_cxr.arguments.spelling import modern_values
-from hf_cxr.config import ARGUMENTS, PATHS, RunArguments
+from hf_cxr.config import ARGUMENTS, PATHS, PretrainArguments, RunArguments
 from hf_cxr.data import Source
 from hf_cxr.data.fingerprint import FILE, changes, data_fingerprint, data_state, load_state, save_state
 from hf_cxr.data.sources import SOURCES
@@ -46,7 +46,7 @@ FREE_ON_RESUME = {
 }
 
 
-def settings_of(args: RunArguments) -> dict[str, Any]:
+def settings_of(args: RunArguments | PretrainArguments) -> dict[str, Any]:
     """The run's settings as config.yaml gives them back; paths are absolute, so that any working folder will do."""
     values = args.to_dict()
     for key in PATHS:
@@ -86,7 +86,7 @@ def initial_weights(name: str | None) -> str | None:
 
 
 def check_resume(
-    args: RunArguments,
+    args: RunArguments | PretrainArguments,
     run_dir: Path,
     checkpoint: Path | None,
     source: Source,

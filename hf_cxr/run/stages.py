@@ -15,13 +15,13 @@ from typing import Any
 
 import datasets
 from accelerate import PartialState
-from transformers import AutoConfig
+from transformers import AutoConfig, TrainerCallback
 
 from hf_cxr.config import RunArguments
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.hub import push_run as push  # the last stage
-from hf_cxr.models.build import describe_initial_weights
+from hf_cxr.models.build import describe_initial_weights, describe_positions
 from hf_cxr.models.head import fold_into_head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
@@ -31,7 +31,7 @@ from hf_cxr.reporting import card
 from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.analysis import ANALYSES, ANALYSIS, analyse, write_analysis
-from hf_cxr.run.data import RunData, open_data
+from hf_cxr.run.data import RunData, open_data, pinned
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
 from hf_cxr.run.measuring import (
     calibrate_pair,
@@ -68,11 +68,12 @@ __all__ = ["calibrate", "document", "finish", "measure", "predict", "push", "run
 logger = logging.getLogger(__name__)
 
 
-def run(args: RunArguments) -> Report | None:
+def run(args: RunArguments, callbacks: Sequence[TrainerCallback] = ()) -> Report | None:
     """Fine-tune, calibrate, measure and document one model.
 
     Args:
         args: from `config.parse_arguments`.
+        callbacks: of the Trainer, beside the run's own.
 
     Returns:
         The report, on the main process; None on the rest, and with ``measure_test`` false, which stops after
@@ -85,6 +86,7 @@ def run(args: RunArguments) -> Report | None:
     state = PartialState()
     run_dir = Path(args.training.output_dir)
     report = None
+    args = pinned(args, state)
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
         check_training_model(args)  # before a repository is made or data are read
         processor = image_processor_for(args.model)
@@ -95,7 +97,7 @@ def run(args: RunArguments) -> Report | None:
         data = open_data(args, run_dir, before, PixelProcessor(processor), trained=trained)
         log_start(done, checkpoint)
         if not trained:
-            train(run_dir, args, data, checkpoint)
+            train(run_dir, args, data, checkpoint, callbacks)
         if not args.evaluation.measure_test:
             if state.is_main_process:
                 write_validation(run_dir, args, data)
@@ -109,14 +111,22 @@ def run(args: RunArguments) -> Report | None:
     return report
 
 
-def train(run_dir: Path, args: RunArguments, data: RunData, checkpoint: Path | None = None) -> None:
+def train(
+    run_dir: Path,
+    args: RunArguments,
+    data: RunData,
+    checkpoint: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
     """Fine-tune the model, from a checkpoint if one is given, and write it uncalibrated."""
     state = PartialState()
     draws_N = draw_training_images(args, data.splits["train"])
     loss, head_bias_C = build_training_loss(args, data.splits["train"], draws_N, data.label_names)
     weights = describe_initial_weights(args.model)  # now: a local folder can be gone after training
+    if positions := describe_positions(args.model):
+        weights["initial_weights"] += f"; {positions}"
     model = build_first_model(args, data, loss, head_bias_C)
-    trainer = build_trainer(args, data, model, image_processor_for(args.model), loss, draws_N)
+    trainer = build_trainer(args, data, model, image_processor_for(args.model), loss, draws_N, callbacks)
     with image_errors_explained():
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     trainer.save_model(str(run_dir / files.TRAINED))
@@ -246,6 +256,8 @@ def document(run_dir: Path, model_id: str | None = None) -> Report:
     measured = run_dir / files.LAST_FILE["measure"]
     finished = run_dir / files.LAST_FILE["document"]
     metrics = read_json(measured if measured.is_file() else finished)
+    if metrics.get("kind") == "pretraining":
+        raise ValueError(f"{run_dir} holds a pre-training, which has no figures of a test: nothing to report again")
     analysis = read_json(run_dir / ANALYSIS) if (run_dir / ANALYSIS).is_file() else {}
     if "curves" not in analysis:  # a run of an earlier version
         test = metrics["test"]

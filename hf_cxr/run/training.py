@@ -4,20 +4,25 @@ N = images, C = findings, D = features.
 """
 
 import copy
+import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from accelerate.utils import parse_flag_from_env
 from torch.utils.data import Dataset
-from transformers import EvalPrediction, PreTrainedModel, set_seed
+from transformers import EvalPrediction, PreTrainedModel, TrainerCallback, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 import hf_cxr
-from hf_cxr.config import CXRTrainingArguments, RunArguments
+from hf_cxr.augmentation import Augmentation
+from hf_cxr.config import CXRTrainingArguments, ModelArguments, PretrainArguments, RunArguments
 from hf_cxr.data import DecodedImages, Source, StreamedImages, is_streamed, label_matrix
+from hf_cxr.data.fingerprint import load_state
 from hf_cxr.data.images.held import held
 from hf_cxr.evaluation import headline_metrics
 from hf_cxr.evaluation.hf_metric import MultiLabelMetric
@@ -25,20 +30,24 @@ from hf_cxr.labels import LabelSpace
 from hf_cxr.losses import MultiLabelLoss, build_loss
 from hf_cxr.models.attention import use_attention
 from hf_cxr.models.batch_norm import batch_norms, check_batch_norm
-from hf_cxr.models.build import build_model, check_model
+from hf_cxr.models.build import build_model, check_model, initial_record
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import PixelProcessor
+from hf_cxr.reporting.weights_origin import origin_cautions
 from hf_cxr.run.data import RunData
 from hf_cxr.sampling import EpochSampler, RepeatedRows, expected_counts, expected_draws
 from hf_cxr.training.callbacks import DeferredReweighting, EarlyStopping, WeightAverage
 from hf_cxr.training.feature_oversampling import FeatureOversampling, features_of
+from hf_cxr.training.layer_rates import LayerRates
+from hf_cxr.training.mixup import Mixup
 from hf_cxr.training.trainer import CXRTrainer
 from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
-# Devices with a fused Adam. On one CPU thread a step of Adam takes 1/7 of the time, of AdamW 1/5 (8 million weights).
+# Devices with fused optimizers. On one CPU thread a step of Adam takes 1/7 of the time, of AdamW 1/5 (8 million
+# weights).
 FUSED_OPTIMIZER = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -92,6 +101,7 @@ def build_first_model(
     set_seed(args.training.seed)  # the Trainer does it too, but only after the model has its first weights
     model = build_model(args.model, data.label_names, head_bias_C, keep_head=not args.stages.reinitialize_head)
     check_first_stage(args, model, data.source)
+    before = initial_record(args.model)
     attention = use_attention(
         model,
         args.model.attention,
@@ -115,6 +125,7 @@ def build_first_model(
         split=data.fingerprint,
         loss=loss.describe(),
         licence_note=data.source.licence_note,
+        weights_origin=before and before.weights_origin,
         **data.origin,
     ).write(model.config)
     return model
@@ -139,7 +150,7 @@ def check_training_model(args: RunArguments) -> None:
     )
 
 
-def check_first_stage(args: RunArguments, model: PreTrainedModel, source: Source) -> None:
+def check_first_stage(args: RunArguments | PretrainArguments, model: PreTrainedModel, source: Source) -> None:
     """Refuse a model of this package that was trained on another cut of the same data: it knows test patients.
 
     One trained on other data may be fine-tuned: whether they share patients is unknown here, so a warning is logged.
@@ -147,16 +158,38 @@ def check_first_stage(args: RunArguments, model: PreTrainedModel, source: Source
     name, before = args.model.model_name_or_path, ModelRecord.of(model.config)
     if before is None or before.split == source.fingerprint:
         return
+    if before.split is None and before.weights_origin is not None:  # converted: its own data are in no split of ours
+        for caution in origin_cautions(before.weights_origin):
+            logger.warning(caution)
+        return
+    if before.held_out and before.held_out == source.held_out:  # pre-trained beside the same validation and test rows
+        return
     if before.dataset in (None, source.name):
         raise ValueError(
             f"{name} was trained on the split {before.split} of {source.name}, the data are now {source.fingerprint}: "
             "images that are now for validation and test may have been trained on; give the data it was trained with, "
             "or another --model_name_or_path"
         )
+    shared = trained_on(name, source)
+    words = f"; {shared:,} of its training images have the ids of validation and test images here" if shared else ""
     logger.warning(
-        "%s was trained on %s: if they share patients with these data, the figures are inflated",
+        "%s was trained on %s: if they share patients with these data, the figures are inflated%s",
         name,
         before.dataset,
+        words,
+    )
+
+
+def trained_on(folder: str, source: Source) -> int:
+    """How many image ids of validation and test a run or pre-training in a folder was trained on, as far as it is
+    recorded there: in the data.parquet of a folder on this machine.
+    """
+    state = load_state(folder)
+    if state is None:
+        return 0
+    trained = set(state.filter(pc.equal(state["split"], "train"))["image_id"].to_pylist())
+    return sum(
+        len(trained.intersection(split["image_id"][:])) for name, split in source.splits.items() if name != "train"
     )
 
 
@@ -178,70 +211,98 @@ def build_trainer(
     processor: BaseImageProcessor,
     loss: MultiLabelLoss,
     draws_N: np.ndarray,
+    further: Sequence[TrainerCallback] = (),
 ) -> CXRTrainer:
-    """The Trainer with the run's loss, sampler, pixels, optimizer and validation metrics."""
+    """The Trainer with the run's loss, sampler, pixels, optimizer and validation metrics; and further callbacks."""
     training, splits = without_hub(args.training), data.splits
     seed = training.seed if training.data_seed is None else training.data_seed
-    pixels = PixelProcessor(
-        processor,
-        horizontal_flip=args.model.horizontal_flip,
-        rotation_degrees=args.model.rotation_degrees,
-        seed=seed,
-    )
-    train, validation = open_images(args, pixels, data, seed)
+    pixels = build_pixels(args.model, processor, seed)
+    images = open_images(args, pixels, splits["train"], data.left_out.get("train", ()), seed)
+    validation = open_measured_images(training, pixels, splits["validation"])
     start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
     callbacks = [] if start is None else [DeferredReweighting(loss, start)]
     if training.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(training.early_stopping_patience, training.early_stopping_threshold or 0.0))
-    sampler = None
+    sampler, train = None, images
     if not is_streamed(splits["train"]):
         sampler = EpochSampler(draws_N, batch_size=training.images_per_step, seed=seed)
-    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+        train = RepeatedRows(images)
+    mixup = None
+    if args.sampling.mixup_alpha:
+        mixup = Mixup(draws_N, alpha=args.sampling.mixup_alpha, seed=seed)
+        sampler, train = mixup.sampler(sampler), mixup.dataset(train)
     return CXRTrainer(
         model=model,
         args=training,
         loss=loss,
         pixels=pixels,
         sampler=sampler,
-        decay_all_parameters=training.optimizer == "adam",
+        decay_all_parameters=training.optimizer != "adamw",
         average=None if decay is None else WeightAverage(decay),
-        interpolation=build_interpolation(args, model, pixels, train, label_matrix(splits["train"]), seed),
-        callbacks=callbacks,
-        train_dataset=train if sampler is None else RepeatedRows(train),
+        interpolation=build_interpolation(args, model, pixels, images, label_matrix(splits["train"]), seed),
+        rates=layer_rates(training),
+        mixup=mixup,
+        callbacks=[*callbacks, *further],
+        train_dataset=train,
         eval_dataset=validation,
         processing_class=processor,
         compute_metrics=validation_metrics(data.label_names),
-        optimizer_cls_and_kwargs=(
-            optimizer,
-            {
-                "lr": training.learning_rate,
-                "betas": (training.adam_beta1, training.adam_beta2),
-                "eps": training.adam_epsilon,
-                "fused": training.device.type in FUSED_OPTIMIZER,
-            },
-        ),
+        optimizer_cls_and_kwargs=optimizer_of(training),
     )
 
 
-def open_images(args: RunArguments, pixels: PixelProcessor, data: RunData, seed: int) -> tuple[Dataset, Dataset]:
-    """Training and validation as rows of pixels: decoded when asked for, or streamed in an order of their own."""
-    training, splits, size = args.training, data.splits, (pixels.resize_size, pixels.resample)
-    if not is_streamed(splits["train"]):
-        train = DecodedImages(splits["train"], *size, left_out=data.left_out.get("train", ()))
-        workers = training.dataloader_num_workers
-        return held(train, workers), held(DecodedImages(splits["validation"], *size), workers)
-    share = {"processes": training.world_size, "process": training.process_index}
-    train = StreamedImages(
-        splits["train"],
+def build_pixels(args: ModelArguments, processor: BaseImageProcessor, seed: int) -> PixelProcessor:
+    """Preprocessing and augmentation of batches."""
+    return PixelProcessor(processor, seed=seed, **vars(Augmentation.of(args)))
+
+
+def optimizer_of(training: CXRTrainingArguments) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """The class of a run's optimizer and its keyword arguments."""
+    options = {"lr": training.learning_rate, "fused": training.device.type in FUSED_OPTIMIZER}
+    if training.optimizer == "sgd":
+        return torch.optim.SGD, options | {"momentum": training.sgd_momentum}
+    options |= {"betas": (training.adam_beta1, training.adam_beta2), "eps": training.adam_epsilon}
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer], options
+
+
+def layer_rates(training: CXRTrainingArguments) -> LayerRates | None:
+    """How the learning rates of layers and head differ; None if they do not."""
+    names = [field.name for field in dataclasses.fields(LayerRates)]
+    rates = LayerRates(**{name: getattr(training, name) for name in names})
+    return None if rates == LayerRates() else rates
+
+
+def open_images(
+    args: RunArguments | PretrainArguments,
+    pixels: PixelProcessor,
+    train: datasets.Dataset,
+    left_out: Collection[int],
+    seed: int,
+) -> Dataset:
+    """Training images as rows of pixels: decoded when asked for, or streamed in an order of their own."""
+    training, size = args.training, (pixels.resize_size, pixels.resample)
+    if not is_streamed(train):
+        return held(DecodedImages(train, *size, left_out=left_out), training.dataloader_num_workers)
+    return StreamedImages(
+        train,
         *size,
         batch_size=training.train_batch_size,
         step_size=training.images_per_step,
         shuffle=True,
         buffer=args.data.streaming_buffer,
         seed=seed,
-        **share,
+        processes=training.world_size,
+        process=training.process_index,
     )
-    return train, StreamedImages(splits["validation"], *size, batch_size=training.eval_batch_size, **share)
+
+
+def open_measured_images(training: CXRTrainingArguments, pixels: PixelProcessor, split: datasets.Dataset) -> Dataset:
+    """The images that an epoch ends with, as rows of pixels in their order."""
+    size = (pixels.resize_size, pixels.resample)
+    if not is_streamed(split):
+        return held(DecodedImages(split, *size), training.dataloader_num_workers)
+    share = {"processes": training.world_size, "process": training.process_index}
+    return StreamedImages(split, *size, batch_size=training.eval_batch_size, **share)
 
 
 def build_interpolation(

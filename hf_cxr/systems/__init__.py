@@ -4,8 +4,13 @@ A module here defines a ``PreTrainedConfig`` and a ``PreTrainedModel`` whose for
 (B, 3, S, S) and returns ``ImageClassifierOutput`` with logits (B, C); both are named in `SYSTEMS`. Its last layer is
 one linear layer, or an `output_layer.OutputLayer` where each finding has an output of its own.
 
-`register` makes transformers' Auto classes know them. The folder imports nothing of the models' part, because the
-arguments read the systems' options before any model is built.
+Each offers ``load_backbone(state_dict, config)``: its backbone starts from another model's weights, or ValueError
+names what is missing (see `initial_weights`). A model with ``takes_known_labels`` gets the labels of a batch as
+``known_labels`` in training, and never in evaluation.
+
+`register` makes transformers' Auto classes know them. Whatever loads a model in this package calls it; a program that
+loads one by transformers alone calls ``hf_cxr.register()`` first. The folder imports nothing of the models' part,
+because the arguments read the systems' options before any model is built.
 
 B = images, C = findings, S = side of the image in pixels.
 """
@@ -13,7 +18,11 @@ B = images, C = findings, S = side of the image in pixels.
 from importlib import import_module
 
 # model_type -> (module, config class, model class).
-SYSTEMS: dict[str, tuple[str, str, str]] = {}
+SYSTEMS: dict[str, tuple[str, str, str]] = {
+    "dnet": ("dnet", "DNetConfig", "DNet"),
+    "wang2017": ("wang2017", "Wang2017Config", "Wang2017"),
+    "yao2017": ("yao2017", "Yao2017Config", "Yao2017"),
+}
 
 
 def register() -> None:

@@ -9,7 +9,7 @@ class OutputLayer(nn.Linear):
 
     Calibration is affine in the logit of each finding, so it fits into one linear layer. Where a model computes each
     finding's logit by layers of its own, this is that one layer; the model starts its own outputs in
-    ``start_outputs(bias_C)``.
+    ``start_outputs(bias_C)``, and names the part that has them in ``own_outputs``.
 
     >>> OutputLayer(2)(torch.tensor([[0.5, -1.0]])).tolist()
     [[0.5, -1.0]]
@@ -17,7 +17,10 @@ class OutputLayer(nn.Linear):
 
     def __init__(self, findings: int):
         super().__init__(findings, findings)
-        self.requires_grad_(False)
+        # As buffers they are never trained; transformers gives every parameter that it loads a gradient.
+        for name, value in list(self.named_parameters()):
+            delattr(self, name)
+            self.register_buffer(name, value.detach())
         self.reset()
 
     def reset(self) -> None:

@@ -71,15 +71,17 @@ class TrainingTable(TrainerCallback):
     Args:
         clock: counts images and seconds of steps.
         losses: the losses of the steps since the last row.
+        shown: figures of an evaluation, key -> title; by default the headline metrics.
     """
 
-    def __init__(self, clock: StepClock, losses: "LossMean"):
+    def __init__(self, clock: StepClock, losses: "LossMean", shown: Mapping[str, str] | None = None):
         self.clock, self.losses, self._since, self._measured = clock, losses, None, False
+        self.shown = headline_titles() if shown is None else shown
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._start_row()
         if state.is_world_process_zero and state.global_step < state.max_steps:
-            logger.info("%s", header())
+            logger.info("%s", header(self.shown))
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self._measured = False
@@ -103,7 +105,7 @@ class TrainingTable(TrainerCallback):
         images, step_seconds = (self.clock.images - self._images, self.clock.seconds - self._step_seconds)
         if state.is_world_process_zero:
             speed = images / step_seconds if step_seconds else None
-            logger.info("%s", row(state, loss, metrics, speed, seconds, best=best))
+            logger.info("%s", row(state, loss, metrics, speed, seconds, best=best, shown=self.shown))
         self._start_row()
 
     def _start_row(self) -> None:
@@ -203,9 +205,9 @@ class _Bar(tqdm):
             self.refresh()
 
 
-def header() -> str:
-    """The names of the columns."""
-    return "  ".join(f"{name:>{width}}" for name, width in _columns().items())
+def header(shown: Mapping[str, str] | None = None) -> str:
+    """The names of the columns; ``shown`` as for `TrainingTable`."""
+    return "  ".join(f"{name:>{width}}" for name, width in _columns(shown).items())
 
 
 def row(
@@ -216,6 +218,7 @@ def row(
     seconds: float,
     *,
     best: bool,
+    shown: Mapping[str, str] | None = None,
 ) -> str:
     """One row; a figure that was not measured is "-", one that is undefined "nan".
 
@@ -226,8 +229,10 @@ def row(
         images_per_second: of loading and steps; None if it is unknown.
         seconds: since the row before.
         best: the best so far.
+        shown: as for `TrainingTable`.
     """
-    figures = {key: metrics.get(f"eval_{key}") for key in ("loss", *headline_metrics())}
+    titles = headline_titles() if shown is None else shown
+    figures = {key: metrics.get(f"eval_{key}") for key in ("loss", *titles)}
     cells = [
         f"{round(state.epoch or 0, 2):g}/{state.num_train_epochs}",
         _number(loss, 4),
@@ -236,7 +241,7 @@ def row(
         "-" if images_per_second is None else speed_words(images_per_second),
         f"{seconds:,.1f}",
     ]
-    widths = _columns().values()
+    widths = _columns(shown).values()
     line = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
     return f"{line} *" if best else line
 
@@ -275,9 +280,15 @@ def time_words(seconds: float) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def _columns() -> dict[str, int]:
+def headline_titles() -> dict[str, str]:
+    """Key -> title of the metrics that a table shows by default."""
+    return {key: metric.macro_title for key, metric in headline_metrics().items()}
+
+
+def _columns(shown: Mapping[str, str] | None = None) -> dict[str, int]:
     """Column -> width; a headline metric that is new has a column too."""
-    names = ["epoch", "train loss", "val. loss", *(m.macro_title for m in headline_metrics().values())]
+    titles = headline_titles() if shown is None else shown
+    names = ["epoch", "train loss", "val. loss", *titles.values()]
     return {name: WIDTH.get(name, len(name)) for name in (*names, "images/s", "seconds")}
 
 

@@ -6,8 +6,9 @@ B = images, C = findings, S = resized side in pixels.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from hf_cxr.evaluation import modern_figures
 from hf_cxr.models.batch_norm import batch_norms, check_batch_norm, frozen_parts, synchronised
 from hf_cxr.processing import PixelProcessor, collate
 from hf_cxr.training.checkpoints import CHECKSUMS, best_checkpoint, check_whole, seal
+from hf_cxr.training.layer_rates import LayerRates
+from hf_cxr.training.mixup import Mixup
 from hf_cxr.training.progress import LossMean, StepClock, TrainingBar, TrainingTable
 
 
@@ -45,6 +48,8 @@ class CXRTrainer(Trainer):
         decay_all_parameters: weight decay on biases and norms too, as `torch.optim.Adam(model.parameters())` does.
         average: a callback that keeps averaged weights, see `callbacks.WeightAverage`: what is evaluated and saved.
         interpolation: mixes labels and features of draws, see `feature_oversampling.FeatureOversampling`.
+        rates: different learning rates for layers and head, see `layer_rates.LayerRates`; None is one rate for all.
+        mixup: mixes each training image with a partner, see `mixup.Mixup`; it made the sampler and the training set.
         compute_metrics: as the Trainer's; the loss over the whole set is added to its values.
         kwargs: the Trainer's own.
     """
@@ -52,6 +57,9 @@ class CXRTrainer(Trainer):
     # compute_loss divides by the number of items in the whole optimizer step, over all accumulation steps and
     # processes. The Trainer must not divide again.
     loss_is_scaled_for_ga = True
+
+    shown_metrics: Mapping[str, str] | None = None
+    """Validation figures of the table, key -> title; None: the headline metrics."""
 
     def __init__(
         self,
@@ -62,11 +70,14 @@ class CXRTrainer(Trainer):
         decay_all_parameters: bool = False,
         average: TrainerCallback | None = None,
         interpolation: Any = None,
+        rates: LayerRates | None = None,
+        mixup: Mixup | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         **kwargs: Any,
     ):
         self.loss, self.pixels, self.sampler, self.decay_all_parameters = loss, pixels, sampler, decay_all_parameters
         self.average, self.interpolation, self._metrics_of_set = average, interpolation, compute_metrics
+        self.rates, self.mixup = rates, mixup
         kwargs.setdefault("data_collator", collate)
         with warnings.catch_warnings():
             # The Trainer's own smoothing is for one label per image; here the loss smooths, see `MultiLabelLoss`.
@@ -88,6 +99,10 @@ class CXRTrainer(Trainer):
         )
         if self.args.world_size > 1 and batch_norms(self.model):
             self.model = self.model_wrapped = synchronised(self.model)
+        if rates is not None:
+            self._check_rates()
+        if mixup is not None:
+            loss.check_soft_targets(f"mixup_alpha is {mixup.alpha:g}")
         self.loss.to(self.args.device)
         self.pixels.to(self.args.device)
         # From pinned memory (the Trainer's default) a batch is copied while the device computes. Accelerate's default,
@@ -114,7 +129,7 @@ class CXRTrainer(Trainer):
         for callback in (ProgressCallback, PrinterCallback):
             self.remove_callback(callback)
         self.add_callback(self.clock)
-        self.add_callback(TrainingTable(self.clock, self.losses))
+        self.add_callback(TrainingTable(self.clock, self.losses, self.shown_metrics))
         if not self.args.disable_tqdm:
             self.add_callback(TrainingBar(self.clock))
 
@@ -149,11 +164,42 @@ class CXRTrainer(Trainer):
             return [name for name, _ in model.named_parameters()]
         return super().get_decay_parameter_names(model)
 
+    def _check_rates(self) -> None:
+        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version == 1:
+            raise ValueError(
+                "layer_decay, head_learning_rate and freeze_backbone_epochs do not work with FSDP 1, which makes the "
+                "optimizer from sharded weights: write fsdp_version: 2, as in configs/accelerate/fsdp.yaml"
+            )
+        self._grouped_parameters()  # refuses a model without layers here, before anything is computed
+
+    def _grouped_parameters(self) -> list[dict[str, Any]]:
+        return self.rates.groups(
+            self.model,
+            set(self.get_decay_parameter_names(self.model)),
+            learning_rate=self.args.learning_rate,
+            weight_decay=self.args.weight_decay,
+        )
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        # The Trainer has one learning rate for all parameters.
+        if self.rates is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        kind, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        self.optimizer = kind(self._grouped_parameters(), **options)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if self.rates is not None:
+            self.lr_scheduler = self.rates.scheduled(
+                scheduler, optimizer or self.optimizer, steps_in_epoch=self._steps_in_epoch, steps=num_training_steps
+            )
+        return self.lr_scheduler
+
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
-        # Here and not in the loss: a point between two images has fewer known cells, and the cells are counted here.
-        if self.interpolation is not None:
-            epoch = int(self.state.epoch or 0)
-            epoch_iterator = (self.interpolation.mix_labels(batch, epoch) for batch in epoch_iterator)
+        # Here and not in the loss: a mixture of two images has fewer known cells, and the cells are counted here.
+        for mixer in filter(None, (self.interpolation, self.mixup)):
+            epoch_iterator = map(partial(mixer.mix_labels, epoch=int(self.state.epoch or 0)), epoch_iterator)
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
@@ -161,8 +207,12 @@ class CXRTrainer(Trainer):
         # the mean over a step's cells is not the mean of its micro-batches' means when some are unknown.
         if not batch_samples or "labels" not in batch_samples[0]:
             return None
-        items = sum(self.loss.count_items(batch["labels"]) for batch in batch_samples).to(device)
+        items = sum(self.count_items(batch) for batch in batch_samples).to(device)
         return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
+
+    def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
+        """How many items the loss of a batch is a sum over; a scalar on any device."""
+        return self.loss.count_items(batch["labels"])
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         # The mean over an epoch is shown; the Trainer keeps the mean since the last log entry alone.
@@ -199,13 +249,17 @@ class CXRTrainer(Trainer):
         # The model's own loss is plain BCE, without unknown cells and class weights.
         for part in self._frozen:
             part.eval()
-        pixel_values = (
-            self.pixels.augment(inputs["pixel_values"], inputs["row"], int(self.state.epoch or 0))
-            if model.training
-            else self.pixels(inputs["pixel_values"])
-        )
+        epoch = int(self.state.epoch or 0)
+        if not model.training:
+            pixel_values = self.pixels(inputs["pixel_values"])
+        elif self.mixup is None:
+            pixel_values = self.pixels.augment(inputs["pixel_values"], inputs["row"], epoch)
+        else:
+            pixel_values = self.mixup.mixed_pixels(self.pixels, inputs, epoch)
+        # A model that decides one finding after the other learns each from the true labels of those before it.
+        known = model.training and getattr(self.model, "takes_known_labels", False)
         with self._interpolated(model, inputs):
-            outputs = model(pixel_values=pixel_values)
+            outputs = model(pixel_values=pixel_values, **({"known_labels": inputs["labels"]} if known else {}))
         self.loss.train(model.training)  # labels are smoothed only in training
         loss = self.loss(outputs.logits, inputs["labels"], num_items=num_items_in_batch)
         if num_items_in_batch is not None:
@@ -213,7 +267,6 @@ class CXRTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        self._steps_in_epoch = kwargs["num_update_steps_per_epoch"]
         # A run that stopped early has no step left when it is resumed; the Trainer would take one more.
         if not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
@@ -305,9 +358,12 @@ class CXRTrainer(Trainer):
             seal(folder)
             rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint, use_mtime=True)
 
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+    def _init_training_state(
+        self, max_steps: int, num_update_steps_per_epoch: int, *args: Any, **kwargs: Any
+    ) -> tuple[int, int]:
         # The saved state names the best step but no path, because the folder may have been moved.
-        progress = super()._init_training_state(*args, **kwargs)
+        self._steps_in_epoch = num_update_steps_per_epoch
+        progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, *args, **kwargs)
         self.state.log_history = modern_figures({"history": self.state.log_history})["history"]
         best = best_checkpoint(self.args.output_dir, self.state.best_global_step)
         if best is not None and best.is_dir():

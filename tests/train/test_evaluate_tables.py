@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from hf_cxr import Predictions
 from hf_cxr.commands import main
@@ -227,3 +228,40 @@ def test_the_kind_of_interval_is_chosen_for_the_metrics(files, tmp_path):
     assert "BCa" in bca["method"]
     assert bca["all"]["auc"]["value"] == plain["all"]["auc"]["value"]
     assert bca["all"]["auc"]["low"] != plain["all"]["auc"]["low"]
+
+
+def test_studies_are_measured_in_place_of_images(files, tmp_path, capsys):
+    table = pd.read_csv("labels.csv").assign(study=[f"s{row // 2}" for row in range(60)])
+    table.to_csv("labels.csv", index=False)
+    table[:40].to_csv("test_labels.csv", index=False)
+    words = ["--predictions", "good_test.csv", "--labels", "labels.csv", "--by", "study"]
+    both = ["--validation", "good_validation.csv", "--against", "poor_test.csv", "--out", "studies"]
+    assert evaluate(*words, *both) == 0
+    printed = capsys.readouterr().out
+    assert "20 test studies of 20 patients" in printed
+    values = figures(tmp_path / "studies")
+    assert (values["unit"], values["by"], values["images averaged"]) == ("study", "study, mean", 40)
+    saved = Predictions.load(tmp_path / "studies" / "predictions.parquet")
+    scores = pd.read_csv("good_test.csv")
+    reference = scores.groupby(table["study"][:40], sort=False)[list(NAMES)].mean()
+    np.testing.assert_allclose(saved.probabilities, reference.to_numpy(), rtol=1e-12)
+    expected = table[:40].groupby("study", sort=False)[list(NAMES)].max()
+    np.testing.assert_array_equal(saved.labels, expected.to_numpy())
+    auc = [roc_auc_score(expected[name], reference[name]) for name in NAMES]
+    assert values["all"]["auc"]["macro"] == pytest.approx(np.mean(auc))
+    page = (tmp_path / "studies" / "evaluation.html").read_text()
+    assert "20 studies of 20 patients" in page
+    analysis = json.loads((tmp_path / "studies" / "analysis.json").read_text())
+    assert analysis["paired"]["images"] == 20  # rows: studies
+    assert "operating_points" in analysis  # chosen on validation studies
+    assert evaluate(*words[:-2], "--out", "studies") == 2  # figures of images do not replace those of studies
+    assert "by was study, mean and is None" in capsys.readouterr().err
+    assert evaluate(*words, "--study_score", "median") == 2
+    assert evaluate(*words[:-2], "--study_score", "max") == 2
+    assert evaluate("--predictions", "good_test.csv", "--labels", "test_labels.csv", "--by", "study") == 0
+    assert "No operating points: thresholds of images" in capsys.readouterr().out
+
+
+def test_data_without_studies_are_refused_in_one_line(files, capsys):
+    assert evaluate("--predictions", "good_test.csv", "--labels", "test_labels.csv", "--by", "study") == 2
+    assert "--by study needs the study of each image" in capsys.readouterr().err

@@ -142,7 +142,7 @@ def test_validation_loss_is_over_the_whole_set_however_it_is_cut(tmp_path):
     assert losses[0] == pytest.approx(expected.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize(("optimizer", "all_decay"), [("adam", True), ("adamw", False)])
+@pytest.mark.parametrize(("optimizer", "all_decay"), [("adam", True), ("adamw", False), ("sgd", True)])
 def test_weight_decay_is_where_the_recipe_has_it(tmp_path, optimizer, all_decay):
     run = trainer(tmp_path, optimizer=optimizer, weight_decay=0.01)
     names = set(run.get_decay_parameter_names(run.model))

@@ -6,6 +6,7 @@ import torch
 from tiny import rows, trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hf_cxr.augmentation import Augmentation
 from hf_cxr.evaluation import headline_metrics
 
 HIDDEN = 64  # channels before the classifier
@@ -30,7 +31,7 @@ def trained(tmp_path_factory):
     """The weights of a model that has learnt something."""
     settings = {"learning_rate": 5e-3, "per_device_train_batch_size": 16, "num_train_epochs": 6}
     run = trainer(tmp_path_factory.mktemp("trained"), dataset=learnable(400, 0), logging_strategy="epoch", **settings)
-    run.pixels.horizontal_flip = run.pixels.rotation_degrees = 0.0
+    run.pixels.augmentation = Augmentation()
     run.train()
     return {name: value.clone() for name, value in run.model.state_dict().items()}
 

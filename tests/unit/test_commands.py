@@ -281,7 +281,7 @@ def test_compare_takes_flags_before_its_plan(tmp_path, capsys):
     assert "give the comparison" in capsys.readouterr().err
 
 
-def test_the_line_to_paste_has_the_models_own_number_of_findings():
+def test_the_line_to_paste_has_the_models_own_number_of_findings(tmp_path):
     example = {"scores": {}, "labels": [], "image_id": "a", "images": 8, "largest_difference": 0.0}
     done = SimpleNamespace(
         name="x",
@@ -291,7 +291,9 @@ def test_the_line_to_paste_has_the_models_own_number_of_findings():
         stock_pipeline=example,
         hub_url=None,
     )
-    assert "model='runs/x', top_k=20)" in Report.summary(done, Path("runs/x"))
+    assert "model='runs/x', top_k=20))" in Report.summary(done, Path("runs/x"))
+    (tmp_path / "config.json").write_text('{"model_type": "dnet"}')
+    assert "top_k=20) after hf_cxr.register())" in " ".join(Report.summary(done, tmp_path).split())
 
 
 # Other systems.

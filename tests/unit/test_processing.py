@@ -73,7 +73,7 @@ def test_rotation_turns_about_the_centre_by_the_drawn_angle(processor):
     spot = np.zeros((64, 64), np.uint8)
     spot[30:34, 44:48] = 255  # right of the centre
     pixels = PixelProcessor(processor, rotation_degrees=20)
-    angle = pixels.draw([5], 2)[1][0]
+    angle = pixels.draw([5], 2).angle[0]
     turned = pixels.augment(torch.from_numpy(spot)[None, None], np.array([5]), epoch=2)[0, 0]
     weight = turned - turned.min()
     y, x = torch.meshgrid(torch.arange(56.0), torch.arange(56.0), indexing="ij")
@@ -85,19 +85,19 @@ def test_rotation_turns_about_the_centre_by_the_drawn_angle(processor):
 
 def test_draws_depend_on_seed_epoch_and_row_alone(processor):
     one, other = (PixelProcessor(processor, horizontal_flip=0.5, rotation_degrees=10, seed=s) for s in (1, 2))
-    flips, angles = one.draw(range(400), 3)
-    again_flips, again_angles = one.draw(range(399, -1, -1), 3)
-    assert (again_flips[::-1] == flips).all()
-    assert (again_angles[::-1] == angles).all()
-    assert not np.array_equal(one.draw(range(400), 4)[1], angles)
-    assert not np.array_equal(other.draw(range(400), 3)[1], angles)
+    drawn, again = one.draw(range(400), 3), one.draw(range(399, -1, -1), 3)
+    flips, angles = drawn.flip, drawn.angle
+    assert (again.flip[::-1] == flips).all()
+    assert (again.angle[::-1] == angles).all()
+    assert not np.array_equal(one.draw(range(400), 4).angle, angles)
+    assert not np.array_equal(other.draw(range(400), 3).angle, angles)
     assert 0.4 < flips.mean() < 0.6
     assert np.abs(np.rad2deg(angles)).max() <= 10
     assert np.abs(np.rad2deg(angles)).max() > 9
 
 
 def test_draws_of_a_row_that_is_repeated_differ(processor):
-    angles = PixelProcessor(processor, rotation_degrees=10).draw(np.array([3, 3 + 20, 3 + 40]), 0)[1]
+    angles = PixelProcessor(processor, rotation_degrees=10).draw(np.array([3, 3 + 20, 3 + 40]), 0).angle
     assert len(set(angles.tolist())) == 3
 
 
@@ -117,7 +117,8 @@ def test_evaluation_is_two_operations_of_every_level_to_the_bit(mean, std):
 
 def augmented_as_before(pixels, batch, rows, epoch):
     """What `PixelProcessor.augment` was: torch's grid, float images, and three channels in two operations."""
-    flip_B, angle_B = pixels.draw(rows, epoch)
+    drawn = pixels.draw(rows, epoch)
+    flip_B, angle_B = drawn.flip, drawn.angle
     ratio = pixels.image_size / pixels.resize_size
     cos, sin = np.cos(angle_B) * ratio, np.sin(angle_B) * ratio
     theta = np.zeros((len(angle_B), 2, 3), dtype=np.float32)

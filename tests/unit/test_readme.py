@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hf_cxr.arguments.masking import pretraining_flags
 from hf_cxr.commands import COMMANDS
 from hf_cxr.config import known_keys
 from hf_cxr.data.sources.table.description import load_description
@@ -20,7 +21,16 @@ OURS = [line for line in LINES if "scripts/" in line or line.startswith("hf-cxr"
 
 # Flags that are not a run's keys: of each command, read from its source, of accelerate launch and of kill_matrix.py.
 SOURCES = [path.read_text(encoding="utf-8") for path in (ROOT / "hf_cxr" / "commands").glob("*.py")]
-FLAGS = {"config_file", "multi_gpu", "num_processes", "help", "debug", "rounds", *known_keys()}
+FLAGS = {
+    "config_file",
+    "multi_gpu",
+    "num_processes",
+    "help",
+    "debug",
+    "rounds",
+    *known_keys(),
+    *pretraining_flags().keys,
+}
 FLAGS |= {flag for text in SOURCES for flag in re.findall(r'"--(\w+)"', text)}
 
 
@@ -81,6 +91,8 @@ YAMLS = [block for text in TEXTS.values() for block in re.findall(r"```yaml\n(.*
 def test_yaml_is_yaml_and_a_description_can_be_read(tmp_path):
     shown = [yaml.safe_load(block) for block in YAMLS]
     assert all(isinstance(values, dict) for values in shown)
-    (description,) = [values for values in shown if "files" in values]
-    (tmp_path / "table.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
-    assert load_description(tmp_path / "table.yaml").name == description["name"]
+    descriptions = [values for values in shown if "files" in values]
+    assert len(descriptions) > 1
+    for description in descriptions:
+        (tmp_path / "table.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
+        assert load_description(tmp_path / "table.yaml").name == description["name"]

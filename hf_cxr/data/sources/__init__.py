@@ -6,6 +6,7 @@ such a module and add its line to `SOURCES`: ``--dataset NAME --data_root DIR`` 
 """
 
 import dataclasses
+import logging
 from typing import Any
 
 import datasets
@@ -21,7 +22,9 @@ from hf_cxr.data.sources.table import TABLE
 from hf_cxr.data.split_files import SplitFile, apply_split_file, read_split_file
 from hf_cxr.data.splits import check_patients_disjoint, split_fingerprint, warn_of_near_shared
 
-__all__ = ["SOURCES", "Kind", "Source", "check_options", "load_source", "source_options"]
+__all__ = ["SOURCES", "Kind", "Source", "check_options", "load_source", "pin_source", "source_options"]
+
+logger = logging.getLogger(__name__)
 
 SOURCES: dict[str, Kind] = {
     "phantom": PHANTOM,
@@ -31,7 +34,7 @@ SOURCES: dict[str, Kind] = {
 }
 
 
-def load_source(args: Arguments, *, seed: int = 0, images: bool = True) -> Source:
+def load_source(args: Arguments, *, seed: int = 0, images: bool = True, unlabelled: bool = False) -> Source:
     """The dataset that the arguments ask for, in its final splits, checked for patients and images in two of them.
 
     Args:
@@ -39,14 +42,22 @@ def load_source(args: Arguments, *, seed: int = 0, images: bool = True) -> Sourc
         seed: of the permutation when ``shuffle_labels`` is set.
         images: False leaves the images out; a release or a table then needs no image file, and every row that it
             lists is there.
+        unlabelled: images without any label are wanted too.
 
     Raises:
         OSError: data are missing or cannot be read.
         ValueError: the data contradict themselves, their description or the split file; splits share a patient.
     """
     source = SOURCES[args.dataset].load(args, images=images)
+    if not (source.labelled or unlabelled):
+        raise ValueError(
+            f"{source.name} has no findings: such images can be pre-trained on (hf-cxr pretrain), and nothing else; "
+            "give the findings in its description"
+        )
     if args.split_file:
         source = _re_split(source, read_split_file(args.split_file), args.fold)
+    for note in source.notes:
+        logger.warning("%s: %s", source.name, note)
     splits, missing = source.splits, source.missing
     if source.listed is not None:
         missing = {name: len(rows) - len(splits[name]) for name, rows in source.listed.items()}
@@ -61,7 +72,24 @@ def load_source(args: Arguments, *, seed: int = 0, images: bool = True) -> Sourc
     if args.shuffle_labels:
         shuffled = _with_shuffled_labels(splits["train"], np.random.default_rng(seed))
         splits = datasets.DatasetDict({**splits, "train": shuffled})
-    return dataclasses.replace(source, splits=splits, missing=missing, fingerprint=split_fingerprint(splits))
+    held_out = {name: rows for name, rows in (source.listed or splits).items() if name != "train" and len(rows)}
+    return dataclasses.replace(
+        source,
+        splits=splits,
+        missing=missing,
+        fingerprint=split_fingerprint(splits),
+        held_out=split_fingerprint(held_out) if held_out else "",
+    )
+
+
+def pin_source(args: Arguments) -> Arguments:
+    """The arguments of the data as they are now: a branch of the Hub is the commit that it stands for.
+
+    Raises:
+        ValueError, OSError: the dataset or its revision does not exist, or cannot be reached.
+    """
+    pinned = SOURCES[args.dataset].pin(args)
+    return dataclasses.replace(args, **pinned) if pinned else args
 
 
 def check_options(args: Arguments) -> None:

@@ -79,6 +79,8 @@ def _load(args: Arguments, *, images: bool) -> Source:
         recipe=Recipe(**manifest["recipe"]),
         place=Path(args.prepared),
         licence_note=manifest.get("licence_note"),
+        hub=manifest.get("hub"),
+        notes=tuple(manifest.get("notes", ())),
     )
 
 

@@ -33,8 +33,12 @@ class Source:
         listed: where images are missing, ``image_id`` and ``patient_id`` of all that are listed, in the same splits.
         recipe: how the pixels were resized already; None if they are as published.
         place: the folder or file that a message about the data names.
+        hub: ``id`` and ``commit`` of the Hub dataset that it is; the commit is None if a local copy does not say.
+        notes: sentences that whoever reads a figure of these data must know.
         licence_note: the terms that published weights and figures must repeat; None if there are none.
+        labelled: False for images without any label, which are for pre-training alone.
         fingerprint: the split's name, `split_fingerprint` of all rows; `load_source` computes it.
+        held_out: the same of all validation and test rows that are listed; "" if there are none.
     """
 
     splits: datasets.DatasetDict
@@ -48,7 +52,11 @@ class Source:
     recipe: Recipe | None = None
     place: Path | None = None
     licence_note: str | None = None
+    hub: Mapping[str, str | None] | None = None
+    notes: tuple[str, ...] = ()
+    labelled: bool = True
     fingerprint: str = ""
+    held_out: str = ""
 
     def with_splits(self, splits: Mapping[str, datasets.Dataset]) -> "Source":
         """The same source, of which only these rows are used; the fingerprint stays that of all rows."""
@@ -95,12 +103,15 @@ class Kind:
         load: (args, images=bool) -> the `Source` in the dataset's own splits; without images if they are not wanted.
             `load_source` does the rest: split file, checks, limit, fingerprint.
         check: (args) -> ValueError for options that are missing or contradict each other. It reads no data.
+        pin: (args) -> the options that a run keeps in its config.yaml in place of those given, so that it reads the
+            same data when it is resumed or repeated, such as the commit that a branch stands for.
     """
 
     help: str
     options: tuple[str, ...]
     load: Callable[..., Source]
     check: Callable[[Arguments], None] = lambda args: None
+    pin: Callable[[Arguments], dict[str, Any]] = lambda args: {}
 
 
 def check_range(name: str, value: float, least: float, most: float | None = None) -> None:

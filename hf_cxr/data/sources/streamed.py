@@ -50,11 +50,12 @@ from tqdm.auto import tqdm
 
 from hf_cxr.data.images.decoded import absent_bytes_message
 from hf_cxr.data.images.grey import ImageError, read_grey, resize_grey
-from hf_cxr.data.schema import STREAM, features, label_matrix
+from hf_cxr.data.schema import STREAM, label_matrix
 from hf_cxr.data.sources.table.description import TableDescription, load_description
-from hf_cxr.data.sources.table.embedded import is_saved, open_builder, parquet_files
-from hf_cxr.data.sources.table.files import ROW, find_files, no_code_of, read_hub_rows, wanted_columns
-from hf_cxr.data.sources.table.reader import arrow_table, data_root, described
+from hf_cxr.data.sources.table.embedded import is_parquet, is_saved, parquet_files, parquet_of
+from hf_cxr.data.sources.table.files import ROW, check_columns, find_files, read_hub_rows, wanted_columns
+from hf_cxr.data.sources.table.hub import locate
+from hf_cxr.data.sources.table.reader import arrow_table, data_root, described, schema_of
 from hf_cxr.labels import LabelSpace
 
 READ_AT_ONCE = 16  # encoded images
@@ -97,7 +98,7 @@ def load_streamed(
     data = datasets.DatasetDict({split: part.remove_columns("stream") for split, part in data.items()})
     rows, label_MC, splits = described(read_hub_rows(description, data, root), description, embedded=True)
     table = arrow_table(rows, label_MC, description, root).append_column("stream", places.take(pa.array(rows[ROW])))
-    schema = datasets.Features({**features(description.findings, images=False), "stream": STREAM})
+    schema = datasets.Features({**schema_of(description, images=False), "stream": STREAM})
     info = datasets.DatasetInfo(features=schema, homepage=description.source)
     streamed = {name: datasets.Dataset(table.take(pa.array(index)), info=info) for name, index in splits.items()}
     return datasets.DatasetDict(streamed), description.label_space
@@ -105,7 +106,7 @@ def load_streamed(
 
 def _all_parquet(description: TableDescription, root: Path) -> bool:
     files = [file for pattern in description.files.values() for file in find_files(root, pattern)]
-    return all(file.name.endswith((".parquet", ".pq")) for file in files)
+    return all(is_parquet(file.name) for file in files)
 
 
 def is_streamed(split: datasets.Dataset) -> bool:
@@ -334,24 +335,14 @@ def _shards(description: TableDescription, root: Path) -> dict[str, list[str]]:
     """Split -> Parquet files, as `datasets` finds them; nothing of them is read."""
     if not description.hub:
         return parquet_files(description, root)
-    folder = root / description.hub
-    if folder.is_dir() and is_saved(folder):
+    place = locate(description, root)
+    folder = place.folder
+    if folder is not None and is_saved(folder):
         raise ValueError(f"{folder} was written by save_to_disk and is memory-mapped: leave --streaming out")
-    place = str(folder) if folder.is_dir() else description.hub
-    with no_code_of(place):
-        if folder.is_dir():
-            builder = open_builder(folder, description.hub_config)
-        else:
-            builder = datasets.load_dataset_builder(place, description.hub_config, revision=description.hub_revision)
-    found = {str(split): [str(path) for path in paths] for split, paths in (builder.config.data_files or {}).items()}
-    strange = [path for paths in found.values() for path in paths if not path.endswith((".parquet", ".pq"))]
-    if strange or not found:
-        raise ValueError(f"{place} cannot be streamed: it is not a set of Parquet files{_example(strange)}")
+    found = parquet_of(place, description)
+    if not found:
+        raise ValueError(f"{folder or place.id} cannot be streamed: it is not a set of Parquet files")
     return found
-
-
-def _example(paths: list[str]) -> str:
-    return f" (but has {paths[0]})" if paths else ""
 
 
 def _read_tables(shards: Mapping[str, list[str]], description: TableDescription) -> dict[str, datasets.Dataset]:
@@ -373,6 +364,7 @@ def _read_table(path: str, description: TableDescription) -> datasets.Dataset:
         schema = parquet.schema_arrow
         if column not in schema.names:
             raise ValueError(f"{path} has no column {column!r}; it has {', '.join(schema.names)}")
+        check_columns(schema.names, schema.names, path, description)
         _refuse_absent_bytes(parquet, path, column)
         wanted = wanted_columns(description) - {column}
         table = parquet.read(columns=[name for name in schema.names if name in wanted])

@@ -37,7 +37,7 @@ FIGURES = {
     "loss_by_method": (
         "The losses",
         "Loss of one cell over its predicted probability, from the code that trains; the image's other cells are "
-        "negative. Losses that only compare cells with one another (two_way, zlpr) have no such curve.",
+        "negative. Losses that only compare cells with one another (two_way, w_cel, zlpr) have no such curve.",
     ),
     "loss_by_prevalence": ("One loss, findings of different prevalence", "Frequent findings first."),
     "training": ("Training", "Bold: mean over seeds; thin: single runs. Heights of losses are not comparable."),

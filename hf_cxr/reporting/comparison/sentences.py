@@ -12,6 +12,7 @@ from hf_cxr.evaluation.metric import Metric
 from hf_cxr.reporting.comparison.results import LEAST_IN_TIER, TIERS, ComparisonResults
 from hf_cxr.reporting.numbers import in_percent, join, p_value, signed
 from hf_cxr.reporting.protocol import NOT_A_DEVICE, data_cautions, few_patients
+from hf_cxr.reporting.weights_origin import origin_cautions
 from hf_cxr.words import plural
 
 FEW_SEEDS = 5
@@ -89,7 +90,7 @@ def tier_conclusions(results: ComparisonResults) -> list[str]:
 def cautions(results: ComparisonResults) -> list[str]:
     """What a reader must not overlook."""
     test, patients_C = results.test, results.counts().positive_patients_C
-    sentences = data_cautions(results.protocol)
+    sentences = data_cautions(results.protocol) + _origins(results)
     if results.missing:
         sentences.append(f"Runs that failed and are missing from the numbers: {'; '.join(results.missing)}.")
     sentences.append(f"The test set has {plural(test.n_images, 'image')} of {plural(test.n_patients, 'patient')}.")
@@ -116,6 +117,13 @@ def cautions(results: ComparisonResults) -> list[str]:
             "less training."
         )
     return [*sentences, *_files(results), _seeds(results), tuning(results), NOT_A_DEVICE]
+
+
+def _origins(results: ComparisonResults) -> list[str]:
+    """The caution about its initial weights of each method that starts from others than the baseline."""
+    origins = {method: results.first(method).metrics["protocol"].get("weights_origin") for method in results.runs}
+    others = {method: origin for method, origin in origins.items() if origin != origins[results.baseline]}
+    return [f"{method}: {words}" for method, origin in others.items() for words in origin_cautions(origin)]
 
 
 def tuning(results: ComparisonResults) -> str:

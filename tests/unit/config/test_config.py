@@ -79,6 +79,19 @@ def test_without_a_file_the_quickstart_is_taken():
             "feature_oversampling acts on images drawn again, and the sampler shuffle draws each once at most",
         ),
         (["--freeze_backbone", "true"], "freeze_backbone true needs --model_name_or_path"),
+        (["--layer_decay", "0"], "layer_decay is 0.0; it must be above 0, at most 1"),
+        (["--head_learning_rate", "0"], "head_learning_rate is 0.0; it must be above 0"),
+        (["--freeze_backbone_epochs", "30"], "freeze_backbone_epochs is 30, and training ends after 30 epochs"),
+        (
+            ["--freeze_backbone_epochs", "1", "--lr_scheduler_type", "reduce_lr_on_plateau"],
+            "freeze_backbone_epochs is 1, and lr_scheduler_type reduce_lr_on_plateau sets the rates by a metric",
+        ),
+        (
+            ["--layer_decay", "0.7", "--freeze_backbone", "true", "--model_name_or_path", "x"],
+            "layer_decay is 0.7, and with freeze_backbone true the classifier alone is trained",
+        ),
+        (["--mixup_alpha", "-1"], "mixup_alpha is -1.0; it must be 0 (no mixing) or more"),
+        (["--mixup_alpha", "0.2", "--loss", "zlpr"], "mixup_alpha is 0.2, and zlpr has no loss of one cell"),
         (
             ["--measure_test", "false", "--eval_strategy", "no", "--load_best_model_at_end", "false"],
             "measure_test false stops after validation, and --eval_strategy no never measures it",

@@ -48,7 +48,7 @@ def test_the_parser_is_the_one_that_transformers_makes(read):
 
 @pytest.mark.parametrize(
     "words",
-    ["--bf16 maybe", "--seed 1.5", "--loss bec", "--optimizer sgd", "--debug nothing", "--liger_kernel_config x"],
+    ["--bf16 maybe", "--seed 1.5", "--loss bec", "--optimizer lion", "--debug nothing", "--liger_kernel_config x"],
 )
 def test_a_bad_value_is_refused_in_the_words_of_argparse(read, capsys, words):
     lines = []

@@ -53,9 +53,11 @@ CASES = {
     "logit_adjusted-half": ("logit_adjusted", {"tau": 0.5}),
     "two_way": ("two_way", {}),
     "two_way-other": ("two_way", {"temperature_pos": 1.0, "temperature_neg": 2.0}),
+    "w_cel": ("w_cel", {}),
     "zlpr": ("zlpr", {}),
 }
-ADDITIVE = {case: value for case, value in CASES.items() if value[0] != "two_way"}
+LISTWISE = ("two_way", "w_cel", "zlpr")
+ADDITIVE = {case: value for case, value in CASES.items() if value[0] not in ("two_way", "w_cel")}
 
 
 def in_every_case(test):
@@ -137,6 +139,14 @@ def reference(name, logits, targets, options):
         images = [reference_list(name, z[b], y[b], options) for b in range(len(z)) if (y[b] == 1).any()]
         findings = [reference_list(name, z[:, c], y[:, c], options) for c in range(4) if (y[:, c] == 1).any()]
         return np.mean(images) + np.mean(findings)
+    if name == "w_cel":  # the paper's sum over the number of cells
+        positives, negatives = z[y == 1], z[y == 0]
+        number = len(positives) + len(negatives)
+        sides = [
+            number / len(positives) * -np.log(sigma(positives)),
+            number / len(negatives) * np.log1p(np.exp(negatives)),
+        ]
+        return sum(side.sum() for side in sides) / number
     cells = [
         reference_cell(name, z[b, c], y[b, c], c, y[b], options)
         for b, c in np.ndindex(z.shape)
@@ -326,12 +336,13 @@ def test_pieces_of_a_step_add_up_to_the_whole(name, options):
     assert not torch.isclose(naive, value, rtol=1e-3)
 
 
-def test_pieces_of_two_way_do_not_add_up_and_it_says_so():
+@pytest.mark.parametrize("name", ["two_way", "w_cel"])
+def test_pieces_of_losses_that_compare_images_do_not_add_up_and_they_say_so(name):
     logits, targets = random_batch(rows=12)
-    loss = build("two_way")
+    loss = build(name)
     assert not loss.additive
     halves = (loss(logits[:6], targets[:6]) + loss(logits[6:], targets[6:])) / 2
-    assert not torch.isclose(halves, loss(logits, targets), rtol=1e-2)
+    assert not torch.isclose(halves, loss(logits, targets), rtol=1e-3)
 
 
 @in_every_case
@@ -375,7 +386,7 @@ def test_forward_never_reads_a_value_back(name, options):
 @pytest.mark.parametrize("name", LOSSES)
 def test_reweighting_can_be_deferred(name):
     logits, targets = random_batch()
-    if name in ("two_way", "zlpr"):
+    if name in LISTWISE:
         with pytest.raises(ValueError, match=f"{name} has no class weights here, so re-weighting"):
             build(name).set_reweighting(False)
         return
@@ -392,7 +403,7 @@ def test_reweighting_can_be_deferred(name):
 def test_the_state_travels(name, options):
     logits, targets = random_batch()
     loss, other = build(name, options), build(name, options, positives=KNOWN / 2)
-    if loss.state_dict() and name not in ("two_way", "zlpr"):
+    if loss.state_dict() and name not in LISTWISE:
         other.load_state_dict(loss.state_dict())
     assert torch.equal(other(logits, targets), loss(logits, targets))
     assert {buffer.dtype for buffer in loss.buffers()} <= {torch.float32}
@@ -404,7 +415,7 @@ def test_every_option_has_a_default_and_a_meaning():
     for name in LOSSES:
         options = loss_options(name)
         assert all(option.meaning for option in options.values())
-        assert (list(options)[-3:] == shared) == (name not in ("two_way", "zlpr"))
+        assert (list(options)[-3:] == shared) == (name not in LISTWISE)
         built = build_loss(name, positives_C=[3, 5], known_C=[9, 9], **{key: o.default for key, o in options.items()})
         assert built.describe() == build_loss(name, positives_C=[3, 5], known_C=[9, 9]).describe()
     assert loss_options("ldam")["class_weights"].default == "effective_number"
@@ -471,6 +482,25 @@ def test_papers_lead_to_functions_and_tests_that_exist():
     assert not [f for f in functions if not re.search(rf"^((def|class) )?{f[1]}\b", sources[f[0]], re.MULTILINE)]
 
 
+def test_w_cel_weighs_both_sides_of_a_batch_alike():
+    logits, targets = random_batch(unknown=0.3)
+    loss, known = build("w_cel"), ~targets.isnan()
+    value = loss(logits, targets)
+    # Twice the same batch is the same batch; more negatives of the same logits change nothing either.
+    torch.testing.assert_close(loss(logits.repeat(2, 1), targets.repeat(2, 1)), value)
+    negatives = torch.where(targets == 0, targets, torch.nan)
+    torch.testing.assert_close(
+        loss(torch.cat([logits, logits]), torch.cat([targets, negatives])), value, rtol=1e-12, atol=0
+    )
+    # One side alone is plain cross-entropy, and as many of each are twice that.
+    one_sided = torch.where(known, 0.0, torch.nan).double()
+    for side in (one_sided, 1 - one_sided):
+        torch.testing.assert_close(loss(logits, side), build("bce")(logits, side))
+    balanced = torch.tensor([[1.0, 0.0, 0.0, 1.0], [torch.nan, 1.0, 0.0, torch.nan]]).double()
+    torch.testing.assert_close(loss(logits[:2], balanced), 2 * build("bce")(logits[:2], balanced))
+    assert loss(logits, torch.full_like(targets, torch.nan)) == 0
+
+
 # ---- the no-information logits
 
 
@@ -524,7 +554,7 @@ def test_no_information_logits_know_the_prior():
         )
 
 
-@pytest.mark.parametrize("name", ["zlpr", "two_way", "distribution_balanced"])
+@pytest.mark.parametrize("name", [*LISTWISE, "distribution_balanced"])
 def test_no_information_logits_need_rows_where_findings_act_on_one_another(name):
     labels = label_rows()
     loss, prevalence = on_rows(name, {}, labels)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from hf_cxr.losses import LOSSES, build_loss
 
 POSITIVES, KNOWN = [20, 300, 90], [1000, 1000, 900]
-WITHOUT = {"distribution_balanced", "two_way", "zlpr"}
-LINEAR = sorted(set(LOSSES) - WITHOUT - {"ldam"})  # LDAM's margin depends on the label
+WITHOUT = {"distribution_balanced", "two_way", "w_cel", "zlpr"}
+LINEAR = sorted(set(LOSSES) - WITHOUT)
 
 
 def build(name, epsilon=0.0, dtype=torch.float64):

@@ -28,6 +28,7 @@ RECORD = ModelRecord(
     operating_points={"Mass": POINT, "Hernia": None},
     prevalence={"Mass": 0.05},
     licence_note="for research",
+    weights_origin={"kind": "converted", "source": "a lab", "licence": "MIT", "saw_test_images": "yes", "note": None},
 )
 
 

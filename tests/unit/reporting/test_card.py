@@ -1,6 +1,7 @@
 """The card and the report of a run whose names hold anything: what a reader sees is the name."""
 
 import dataclasses
+import json
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,6 +17,7 @@ from hf_cxr.evaluation import evaluate_predictions
 from hf_cxr.models.build import describe_initial_weights
 from hf_cxr.reporting import card
 from hf_cxr.reporting.run import Report
+from hf_cxr.systems.dnet import DNetConfig
 from hf_cxr.words import markdown, one_line
 
 NAMES = [
@@ -127,6 +129,17 @@ def report() -> Report:
 CONFIG = SwinConfig(image_size=32)
 
 
+def test_the_example_of_a_published_system_registers_it_first(report):
+    text = card.render(report, DNetConfig(image_size=32))
+    (example,) = [block for block in text.split("```") if block.startswith("python\n")]
+    lines = [line.partition("  #")[0] for line in example.splitlines()[1:] if line]
+    assert lines[:3] == ["import hf_cxr", "from transformers import pipeline", "hf_cxr.register()"]
+    assert ModelCard(text).data.library_name == "hf_cxr"
+    stock = card.render(report, CONFIG)
+    assert "hf_cxr.register" not in stock
+    assert ModelCard(stock).data.library_name == "transformers"
+
+
 def test_every_finding_is_shown_literally_in_the_card(report):
     words = shown(ModelCard(card.render(report, CONFIG)).text)
     columns = [block for block in words.blocks if block in map(one_line, NAMES)]
@@ -193,3 +206,20 @@ def test_initial_weights_are_a_hub_id_or_a_local_name(report, tmp_path):
     assert "fine-tuned from local folder first" in made(local).text
     assert str(tmp_path) not in str(made(local))
     assert "from random weights" in made({}).text
+
+
+def test_the_origin_of_converted_weights_is_said_of_a_folder_and_of_a_hub_id(tmp_path, monkeypatch):
+    origin = {"kind": "converted", "source": "the lab", "licence": "MIT", "saw_test_images": "yes", "note": None}
+    (tmp_path / "config.json").write_text(json.dumps({"hf_cxr": {"weights_origin": origin}}))
+    local = describe_initial_weights(ModelArguments(model_name_or_path=str(tmp_path)))
+    assert local["weights_origin"] == origin
+    assert local["initial_weights"] == f"local folder {tmp_path.name}, from the lab"
+    cached = tmp_path / "models--you--weights"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("c" * 40)
+    snapshot = cached / "snapshots" / ("c" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text((tmp_path / "config.json").read_text())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    hub = describe_initial_weights(ModelArguments(model_name_or_path="you/weights"))
+    assert hub == {"initial_weights": "you/weights", "base_model": "you/weights", "weights_origin": origin}

@@ -236,7 +236,7 @@ def test_every_loss_has_its_curves_or_none():
             assert negative_K[2] > negative_K[0], name
         else:
             without.append(name)
-    assert without == ["two_way", "zlpr"]
+    assert without == ["two_way", "w_cel", "zlpr"]
     loss = build_loss("pos_weighted", positives_C=[10, 400, 100], known_C=[1000] * 3)
     np.testing.assert_allclose(loss_curves(loss, 2, prob_K)[0], -9 * np.log(prob_K), rtol=1e-6)
     # Of an image with this finding alone, and of one without any.

@@ -5,13 +5,18 @@
 | name, source        | what the report calls the data; paper, licence, address                                       |
 | files               | train / validation / test / all -> a file or several: CSV, TSV, Parquet, JSON, JSON lines;    |
 |                     | test alone: data on which models are measured, and none is trained                            |
-| hub                 | instead of files: Hub id, or `save_to_disk` folder below the root; hub_config, hub_revision   |
+| hub                 | instead of files: Hub id, or `save_to_disk` folder below the root; hub_config; hub_revision:  |
+|                     | branch, tag or commit (`--table_revision` goes over it; `hub.py` makes a commit of it)        |
+| notes               | sentences that whoever reads a figure of these data must know; logged, and in every report    |
 | encoding, delimiter | of text files; UTF-8 and by suffix unless given                                               |
 | join                | further files: {file, by: [key columns], columns: [taken over], unmatched: error or drop}     |
 | keep                | column -> values: other rows are left out                                                     |
 | split_column        | with split_values (value -> train, validation, test, or null to leave the row out)            |
+| validation_rows     | column -> values: training rows with one of them are validation, such as one fold of several  |
 | validation_fraction | share of all training images, cut by patient, where no file or value says validation          |
 | test_fraction       | the same for test; split_seed: of both cuts                                                   |
+| ignore_splits       | true: the data's own splits are not used; validation_fraction and test_fraction cut all rows  |
+| splits_from         | where the splits are from, in the report's words; by default "the table's own, ..."           |
 | image_column        | path of the image below image_root; with hub, or in Parquet: the image itself, as bytes       |
 | image_path          | or a template: "files/p{subject_id:.2}/s{study_id}/{dicom_id}.jpg"; also {split}, {folder}    |
 | image_folders       | or folders (wildcards allowed) in one of which a file of that base name lies                  |
@@ -24,7 +29,8 @@
 | label_column        | of list and delimited; label_delimiter. Lists hold names; or each row's has exactly one cell  |
 |                     | (1, 0, -1, null) for each finding, in their order. Other numbers are refused; class numbers   |
 |                     | are read as names where the column is a datasets ClassLabel (-1: unknown)                     |
-| findings            | names in order, or name -> its column, or columns of which a file has one                     |
+| findings            | names in order, or name -> its column, or columns of which a file has one; none ([]): images  |
+|                     | without labels, to pre-train on (`hf-cxr pretrain`), which may be without splits too          |
 | aliases             | other name -> finding: the same thing, in tables and in `map_labels`                          |
 | rename              | name in the table -> finding: read as it, but not the same thing (a part, a subtype)          |
 | no_finding          | the column, or in lists the name, that says that nothing was found                            |
@@ -36,6 +42,8 @@
 | blank               | what an empty cell becomes: zero or unknown. nan, none, null, n/a, na, - are empty, and are   |
 |                     | dropped from lists, unless a finding has that name; a list that names nothing is empty        |
 | patient_column      | whole cell, or its one group of patient_pattern; image_is_patient: true if there is no id     |
+| study_column        | the examination: whole cell, or its one group of study_pattern; several columns are joined    |
+|                     | by "/"; a study has one patient. Left out: studies are unknown                                |
 | view_column         | with view_values: value -> PA, AP, LATERAL or null; "*" is any other value. Several columns   |
 |                     | are read as one, a space between their cells: [Frontal/Lateral, AP/PA] has "Frontal AP"       |
 | age_column          | years; or birth_column and study_date_column, whose first four digits are years               |
@@ -64,6 +72,7 @@ from hf_cxr.labels import LabelSpace
 
 READY = Path(__file__).parent / "descriptions"
 SPLITS = ("train", "validation", "test")
+UNLABELLED = "not labelled"  # the one finding, unknown everywhere, of a table without findings
 OWN_FIELDS = ("split", "folder")  # of the template, beside the table's columns
 CHOICES = {
     "label_format": ("columns", "list", "delimited"),
@@ -86,6 +95,8 @@ KINDS = {  # by the beginning of a field's type
         "a list of {file, by, columns}",
     ),
 }
+SEVERAL_COLUMNS = ("view_column", "study_column")  # one column or several, whose cells are read as one
+NIH_PATIENT = r"^(\d{8})_"  # of 00000001_000.png
 JOIN_KEYS = ("file", "by", "columns", "unmatched")  # "by", because YAML reads "on" as true
 
 
@@ -100,15 +111,19 @@ class TableDescription:
     hub: str | None = None
     hub_config: str | None = None
     hub_revision: str | None = None
+    notes: tuple[str, ...] = ()
     encoding: str = "utf-8-sig"
     delimiter: str | None = None
     join: tuple[Mapping[str, Any], ...] = ()
     keep: Mapping[str, Any] = field(default_factory=dict)
     split_column: str | None = None
     split_values: Mapping[str, str | None] = field(default_factory=lambda: {split: split for split in SPLITS})
+    validation_rows: Mapping[str, Any] = field(default_factory=dict)
     validation_fraction: float | None = None
     test_fraction: float | None = None
     split_seed: int = 0
+    ignore_splits: bool = False
+    splits_from: str | None = None
     image_column: str | None = None
     image_path: str | None = None
     image_root: str = "."
@@ -130,6 +145,8 @@ class TableDescription:
     patient_column: str | None = None
     patient_pattern: str | None = None
     image_is_patient: bool = False
+    study_column: Any = None
+    study_pattern: str | None = None
     view_column: Any = None
     view_values: Mapping[str, str | None] = field(
         default_factory=lambda: {"PA": "PA", "AP": "AP", "LATERAL": "LATERAL"}
@@ -151,18 +168,26 @@ class TableDescription:
             names = {name: name for name in names}
             if len(names) < len(self.findings):
                 raise ValueError(f"findings repeat a name: {', '.join(map(str, self.findings))}")
-        if not isinstance(names, Mapping) or not names:
-            raise ValueError("findings must be a list of names, or name: column; it has none")
+        if not isinstance(names, Mapping):
+            raise ValueError("findings must be a list of names, or name: column; [] for images without labels")
+        if not names:
+            if self.label_format != "columns" or self.no_finding:
+                raise ValueError("findings has no names, so label_format and no_finding say nothing: leave them out")
+            names = {UNLABELLED: UNLABELLED}
+            self._set("absent_findings", "unknown")
         self._set("findings", {name: _strings(f"findings: {name}", columns) for name, columns in names.items()})
         files = self.files if isinstance(self.files, Mapping) else {"all": self.files}
         self._set("files", {split: _strings(f"files: {split}", paths) for split, paths in files.items()})
-        if not isinstance(self.keep, Mapping):
-            raise ValueError(f"keep is {self.keep!r}; it must be column: values")
-        self._set("keep", {column: _strings("keep", values) for column, values in self.keep.items()})
-        for key in ("image_folders", "unknown_labels"):
+        for key in ("keep", "validation_rows"):
+            values = getattr(self, key)
+            if not isinstance(values, Mapping):
+                raise ValueError(f"{key} is {values!r}; it must be column: values")
+            self._set(key, {column: _strings(key, cells) for column, cells in values.items()})
+        for key in ("image_folders", "unknown_labels", "notes"):
             self._set(key, _strings(key, getattr(self, key)))
-        if self.view_column is not None:
-            self._set("view_column", _strings("view_column", self.view_column))
+        for key in SEVERAL_COLUMNS:
+            if getattr(self, key) is not None:
+                self._set(key, _strings(key, getattr(self, key)))
         self._check_boxes()
         self._set("join", tuple({"unmatched": "error", **entry} for entry in self.join))
         for key in ("split_values", "view_values", "sex_values"):
@@ -204,6 +229,11 @@ class TableDescription:
         return not self.split_column and set(self.files) == {"test"}
 
     @property
+    def labelled(self) -> bool:
+        """Whether there are findings."""
+        return UNLABELLED not in self.findings
+
+    @property
     def template_fields(self) -> tuple[str, ...]:
         """Columns that the image's path is made of."""
         if self.image_path is None:
@@ -224,10 +254,10 @@ class TableDescription:
             *(
                 getattr(self, key)
                 for key in dataclasses.asdict(self)
-                if key.endswith("_column") and key != "view_column"
+                if key.endswith("_column") and key not in SEVERAL_COLUMNS
             ),
-            *(self.view_column or ()),
-            *(self.image_id, *self.keep, self.boxes.get("by"), self.boxes.get("column")),
+            *(column for key in SEVERAL_COLUMNS for column in getattr(self, key) or ()),
+            *(self.image_id, *self.keep, *self.validation_rows, self.boxes.get("by"), self.boxes.get("column")),
             *(self.boxes.get("size", ()) if "column" in self.boxes else ()),
             *(key for entry in self.join for key in _strings("join: by", entry["by"])),
             *([self.no_finding] if self.label_format == "columns" else []),
@@ -295,11 +325,22 @@ class TableDescription:
                 raise ValueError(f"join has {entry}; it needs file, by and columns, and may have unmatched")
             _check_choice("join: unmatched", entry["unmatched"], ("error", "drop"))
         named = set(self.split_values.values()) if self.split_column else set(self.files)
+        named |= {"validation"} if self.validation_rows else set()
+        if self.ignore_splits:
+            self._check_ignored_splits()
+            named = set()
         for split, fraction in (("validation", self.validation_fraction), ("test", self.test_fraction)):
-            if not self.hub and split not in named and fraction is None and not self.test_alone:
+            if not self.hub and split not in named and fraction is None and not self.test_alone and self.labelled:
                 raise ValueError(f"no key says which images are {split}; add {split}_fraction: 0.1, or name the split")
             if not self.hub and split in named and fraction is not None:
                 raise ValueError(f"{split}_fraction is given, and so is the split {split}; leave one of them out")
+
+    def _check_ignored_splits(self) -> None:
+        if self.split_column or self.validation_rows or None in (self.validation_fraction, self.test_fraction):
+            raise ValueError(
+                "ignore_splits: true cuts all rows by patient: give validation_fraction and test_fraction, and leave "
+                "out split_column and validation_rows"
+            )
 
     def _check_image_and_patient(self) -> None:
         if (self.image_column is None) == (self.image_path is None):
@@ -307,7 +348,7 @@ class TableDescription:
         for _, name, spec, conversion in string.Formatter().parse(self.image_path or ""):
             if name is not None and (not name or conversion or not re.fullmatch(r"(\.\d+)?", spec)):
                 raise ValueError(f"image_path {self.image_path!r}: a field is {{column}} or {{column:.2}}, no more")
-        for key in ("image_strip", "patient_pattern"):
+        for key in ("image_strip", "patient_pattern", "study_pattern"):
             try:
                 re.compile(getattr(self, key) or "")
             except re.error as error:
@@ -318,13 +359,17 @@ class TableDescription:
             raise ValueError("a Hub dataset contains its images: give image_column, not image_path")
         if bool(self.patient_column) == self.image_is_patient:
             raise ValueError(
-                "give patient_column, or a patient could be in two splits unnoticed; only if the data have no "
-                "patient ids, image_is_patient: true"
+                "give patient_column, or a patient could be in two splits unnoticed; if image names begin with the "
+                f"patient, as ChestX-ray14's do, patient_column is that column, with patient_pattern: {NIH_PATIENT!r};"
+                " only if the data have no patient ids, image_is_patient: true"
             )
-        if self.patient_pattern is not None and re.compile(self.patient_pattern).groups != 1:
-            raise ValueError(
-                f"patient_pattern {self.patient_pattern!r} must have one group, the patient: '(patient\\d+)'"
-            )
+        for key, example in (("patient_pattern", r"(patient\d+)"), ("study_pattern", r"(patient\d+/study\d+)")):
+            if getattr(self, key) is not None and re.compile(getattr(self, key)).groups != 1:
+                raise ValueError(
+                    f"{key} {getattr(self, key)!r} must have one group, the {key.split('_')[0]}: {example!r}"
+                )
+        if self.study_pattern is not None and len(self.study_column or ()) != 1:
+            raise ValueError("study_pattern goes with one study_column")
         if (self.birth_column is None) != (self.study_date_column is None):
             raise ValueError("birth_column and study_date_column go together: age is their difference in years")
 

@@ -19,6 +19,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from hf_cxr.data.images.decoded import is_below, refuse_absent_bytes
 from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.data.sources.table.files import find_files, no_code_of, read_hub_rows
+from hf_cxr.data.sources.table.hub import HubPlace, check_shards, download, hub_errors, locate
 
 
 def holds_images(description: TableDescription, root: Path) -> bool:
@@ -45,25 +46,22 @@ def open_pictures(description: TableDescription, root: Path) -> tuple[datasets.D
     Raises:
         ValueError: there is no such column; rows do not hold the bytes of their image.
     """
-    folder = root / (description.hub or "")
-    files = parquet_files(description, root) if not description.hub else {}
+    place = on_this_disk(locate(description, root), description) if description.hub else None
+    files = {} if place else parquet_files(description, root)
+    folder = place and place.folder
     if files:
         # datasets takes [ ] * ? in a path for wildcards.
         escaped = {split: [glob.escape(path) for path in paths] for split, paths in files.items()}
         data = datasets.load_dataset("parquet", data_files=escaped, trust_remote_code=False)
-    elif folder.is_dir() and is_saved(folder):
+    elif folder and is_saved(folder):
         data = datasets.load_from_disk(str(folder))
-    elif folder.is_dir():
+    elif folder:
         with no_code_of(str(folder)):
-            open_builder(folder, description.hub_config)
             data = datasets.load_dataset(str(folder), description.hub_config, trust_remote_code=False)
     else:
-        with no_code_of(description.hub):
+        with no_code_of(place.id), hub_errors(place.id, place.commit):
             data = datasets.load_dataset(
-                description.hub,
-                description.hub_config,
-                revision=description.hub_revision,
-                trust_remote_code=False,
+                place.id, description.hub_config, revision=place.commit, trust_remote_code=False
             )
     if isinstance(data, datasets.Dataset):
         data = datasets.DatasetDict({"train": data})
@@ -78,13 +76,57 @@ def open_pictures(description: TableDescription, root: Path) -> tuple[datasets.D
         for part in data.values()
     ]
     for split, part in zip(data, parts, strict=True):
-        where = files.get(split) or f"{folder if folder.is_dir() else description.hub} ({split})"
+        where = files.get(split) or f"{folder or description.hub} ({split})"
         # The imagefolder of datasets lists the files itself; no cell of any other kind of data may name one.
-        own = part.info.builder_name == "imagefolder" and not is_saved(folder)
+        own = part.info.builder_name == "imagefolder" and not (folder and is_saved(folder))
         caches = (Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE))
-        below = ((folder,) if folder.is_dir() else caches) if own else ()
+        below = ((folder,) if folder and not place.cached else caches) if own else ()
         refuse_absent_bytes(part, where, description.image_column, below)
     return datasets.concatenate_datasets(parts), read_hub_rows(description, data, root)
+
+
+def on_this_disk(place: HubPlace, description: TableDescription) -> HubPlace:
+    """The place with its files on this disk, all of them, if they are Parquet; others `datasets` fetches itself.
+
+    Raises:
+        ValueError, OSError: shards are missing; the Hub's client failed.
+    """
+    paths = [path for names in parquet_of(place, description).values() for path in names]
+    start = f"hf://datasets/{place.id}@{place.commit}/"
+    if place.folder is not None or not paths or not all(path.startswith(start) for path in paths):
+        return place
+    return download(place, [path.removeprefix(start) for path in paths])
+
+
+def parquet_of(place: HubPlace, description: TableDescription) -> dict[str, list[str]]:
+    """Split -> the Parquet files of a Hub dataset, as `datasets` finds them; {} if it has files of other kinds.
+
+    Args:
+        place: from `locate`; of one that is not on this disk the files are addresses that begin with hf://.
+        description: of the table.
+
+    Raises:
+        ValueError, OSError: shards are missing; the Hub's client failed.
+    """
+    if place.folder is not None and is_saved(place.folder):
+        return {}
+    with no_code_of(str(place.folder or place.id)), hub_errors(place.id, place.commit):
+        if place.folder is None:
+            builder = datasets.load_dataset_builder(place.id, description.hub_config, revision=place.commit)
+        elif place.cached:
+            builder = datasets.load_dataset_builder(str(place.folder), description.hub_config)
+        else:
+            builder = open_builder(place.folder, description.hub_config)
+    found = {str(split): [str(path) for path in paths] for split, paths in (builder.config.data_files or {}).items()}
+    if not all(is_parquet(path) for paths in found.values() for path in paths):
+        return {}
+    check_shards(found, str(place.folder or place.id))
+    return found
+
+
+def is_parquet(path: str) -> bool:
+    """Whether a file is Parquet by its name."""
+    return path.endswith((".parquet", ".pq"))
 
 
 def open_builder(folder: Path, config: str | None) -> datasets.DatasetBuilder:

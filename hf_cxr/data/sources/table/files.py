@@ -69,7 +69,7 @@ def read_rows(description: TableDescription, root: Path) -> pd.DataFrame:
             frame, header = _read(path, wanted, description)
             if description.studies and description.image_column not in header:
                 frame = _images_of_studies(frame, path, description, root)
-            _check_columns(frame, header, path, description)
+            check_columns(frame.columns, header, path, description)
             frame = _in_one_spelling(frame, path, description)
             frame[SPLIT], frame[FOLDER] = split, Path(os.path.relpath(path.parent, root)).as_posix()
             frame[FILE] = str(path)
@@ -96,12 +96,12 @@ def read_hub_rows(description: TableDescription, data: datasets.DatasetDict, roo
         first += len(part)
         rows[SPLIT] = HUB_SPLITS.get(split, "test" if split == "test" else "all") if len(data) > 1 else "all"
         rows[FOLDER], rows[FILE] = ".", where
-        _check_columns(rows, part.column_names, where, description, without=(description.image_column,))
+        check_columns(rows.columns, part.column_names, where, description, without=(description.image_column,))
         frames.append(rows)
     unclear = [
         name for name, frame in zip(data, frames, strict=True) if len(data) > 1 and (frame[SPLIT] == "all").any()
     ]
-    if unclear and not description.split_column:
+    if unclear and not description.split_column and not description.ignore_splits:
         raise ValueError(f"{source} has a split {unclear[0]!r}; name them train, validation and test")
     return _filtered(_joined(pd.concat(frames, ignore_index=True), description, root), description)
 
@@ -161,6 +161,7 @@ def read_columns(path: Path, wanted: set[str], description: TableDescription) ->
 def _in_one_spelling(frame: pd.DataFrame, where: Path | str, description: TableDescription) -> pd.DataFrame:
     """The frame with its ids and codes in the spelling of `ids.py`; cells of other columns stay as they are."""
     ids = {description.patient_column, description.image_id, description.boxes.get("by")}
+    ids |= set(description.study_column or ())
     ids |= {key for entry in description.join for key in _keys(entry)}
     ids |= set(description.template_fields) if description.image_path else set()
     rules = dict.fromkeys(ids, canonical_ids)
@@ -319,12 +320,25 @@ def _class_names(feature) -> list[str] | None:
     return inner.names if isinstance(inner, datasets.ClassLabel) else None
 
 
-def _check_columns(
-    frame: pd.DataFrame, header: list[str], where: Path | str, description: TableDescription, without: tuple = ()
+def check_columns(
+    columns: Iterable[str], header: list[str], where: Path | str, description: TableDescription, without: tuple = ()
 ) -> None:
-    absent = [name for name in description.columns() if name not in frame.columns and name not in without]
+    """Refuse a table that lacks columns of its description.
+
+    Args:
+        columns: those that were read.
+        header: all that it has, for the message.
+        where: file or place, for the message.
+        description: of the table.
+        without: columns that are read elsewhere.
+
+    Raises:
+        ValueError: with the columns that are there, and the nearest.
+    """
+    here = set(columns)
+    absent = [name for name in description.columns() if name not in here and name not in without]
     if description.label_format == "columns" and description.absent_findings == "error":
-        here = {*frame.columns, *_joined_columns(description)}
+        here |= _joined_columns(description)
         absent += [names[0] for names in description.findings.values() if not here & set(names)]
     if absent:
         nearest = difflib.get_close_matches(absent[0], header, n=1)

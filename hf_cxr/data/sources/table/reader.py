@@ -13,7 +13,6 @@ N = rows, M = images, C = findings.
 
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -25,15 +24,17 @@ import pyarrow as pa
 
 from hf_cxr.data import ages
 from hf_cxr.data.findings import matching_column
-from hf_cxr.data.ids import canonical_codes, canonical_ids, code_values
+from hf_cxr.data.ids import canonical_code, canonical_codes, canonical_ids, code_values
 from hf_cxr.data.schema import features, label_matrix
 from hf_cxr.data.sources.source import listed_ids
 from hf_cxr.data.sources.table.boxes import boxes_of
 from hf_cxr.data.sources.table.description import READY, SPLITS, TableDescription, load_description
 from hf_cxr.data.sources.table.embedded import holds_images, open_pictures, with_pictures
 from hf_cxr.data.sources.table.files import FILE, ROW, SPLIT, read_rows, refuse
+from hf_cxr.data.sources.table.hub import known_copy
 from hf_cxr.data.sources.table.images import PATH, image_files, image_paths, present, with_ids
 from hf_cxr.data.sources.table.labels import labels_of, merge_rows
+from hf_cxr.data.sources.table.patients import with_patients, with_studies
 from hf_cxr.data.splits import check_patients_disjoint, patient_split
 from hf_cxr.labels import LabelSpace
 
@@ -88,7 +89,7 @@ def read_table(
         path_M = image_paths(rows, files)
         splits = present(splits, path_M, rows, files, root, missing_images)
     table = arrow_table(rows, label_MC, description, root, path_M)
-    schema = features(description.findings, images=path_M is not None)
+    schema = schema_of(description, images=path_M is not None)
     info = datasets.DatasetInfo(features=schema, homepage=description.source)
     if images and pictures is not None:
         whole = with_pictures(table, info, pictures, rows[ROW].to_numpy())
@@ -113,10 +114,11 @@ def described(
     rows = with_ids(rows, description, embedded=embedded, root=root)
     rows = rows.assign(image_id=canonical_ids(rows["image_id"], f"{description.name}: image ids"))
     rows, label_MC = _one_row_an_image(rows, label_NC, description)
-    rows = _with_patients(rows, description)
+    rows = with_studies(with_patients(rows, description), description)
     splits = _split(rows, label_MC, description)
-    check_patients_disjoint({name: rows.iloc[index] for name, index in splits.items()})
-    if not description.test_alone:
+    with known_copy(description):
+        check_patients_disjoint({name: rows.iloc[index] for name, index in splits.items()})
+    if not description.test_alone and description.labelled:
         _warn_of_absent_findings(label_MC[splits["train"]], description)
     return rows, label_MC, splits
 
@@ -176,7 +178,9 @@ def _with_labels(split: datasets.Dataset, column_C: list[int | None]) -> dataset
 
 def data_root(description: TableDescription, root: str | os.PathLike | None) -> Path:
     if root is None:
-        if description.path and description.path.parent == READY and not description.hub:
+        if description.hub and description.path and description.path.parent == READY:
+            return Path(".")
+        if description.path and description.path.parent == READY:
             raise ValueError(f"{description.name} is a ready description: give root, the folder of the data")
         root = description.path.parent if description.path else "."
     root = Path(root)
@@ -217,32 +221,11 @@ def _one_row_an_image(
     return rows[first].reset_index(drop=True), merge_rows(label_NC, image_N, description.merge)
 
 
-def _with_patients(rows: pd.DataFrame, description: TableDescription) -> pd.DataFrame:
-    if description.image_is_patient:
-        logger.warning(
-            "%s has no patient ids: each image counts as its own patient, so a patient may be in two splits "
-            "unnoticed, and intervals are narrower than they should be",
-            description.name,
-        )
-        return rows.assign(patient_id=rows["image_id"])
-    patient = rows[description.patient_column]
-    where = f"{description.name}: column {description.patient_column!r}"
-    if description.patient_pattern:
-        found = patient.str.extract(re.compile(description.patient_pattern), expand=False)
-        refuse(patient[found.isna()], f"{where} does not match {description.patient_pattern!r}", "fix patient_pattern")
-        patient = found
-    patient = canonical_ids(patient, where)
-    refuse(
-        rows["image_id"][patient == ""],
-        f"{where} is empty for some images",
-        "without it, a patient could be in two splits unnoticed: fill it in or drop these rows",
-    )
-    return rows.assign(patient_id=patient)
-
-
 def _split(rows: pd.DataFrame, label_NC: np.ndarray, description: TableDescription) -> dict[str, np.ndarray]:
     """Row numbers of train, validation and test, ascending."""
     side = rows[SPLIT].replace("all", "train")
+    if description.ignore_splits:
+        side = pd.Series("train", index=rows.index)
     if description.split_column:
         where = f"{description.name}: column {description.split_column!r}"
         value = canonical_codes(rows[description.split_column], where)
@@ -253,6 +236,10 @@ def _split(rows: pd.DataFrame, label_NC: np.ndarray, description: TableDescripti
             f"known: {', '.join(values)}; add it to split_values, or null to leave such rows out",
         )
         side = value.map(values)
+    for column, values in description.validation_rows.items():
+        cells = canonical_codes(rows[column], f"{description.name}: column {column!r}")
+        chosen = cells.isin([canonical_code(value) for value in values]) & (side == "train")
+        side = side.where(~chosen, "validation")
     side_M = side.to_numpy(dtype=object)
     # Both shares are of all training images, so the test images do not depend on whether validation is cut.
     total = int((side_M == "train").sum())
@@ -267,7 +254,8 @@ def _split(rows: pd.DataFrame, label_NC: np.ndarray, description: TableDescripti
             side_M[train[chosen]] = name
     splits = {name: np.flatnonzero(side_M == name) for name in SPLITS}
     empty = [name for name, index in splits.items() if not len(index)]
-    if empty and not (description.test_alone and len(splits["test"])):
+    measured_alone = description.test_alone and len(splits["test"])
+    if empty and not measured_alone and (description.labelled or not len(splits["train"])):
         raise ValueError(
             f"{description.name} has no image in {' and '.join(empty)} (rows: {len(rows)}); see files, split_values "
             "and the fractions of its description"
@@ -283,6 +271,11 @@ def _warn_of_absent_findings(label_NC: np.ndarray, description: TableDescription
         logger.warning(
             "%s: no positive training image of %s: it cannot be learnt", description.name, ", ".join(without)
         )
+
+
+def schema_of(description: TableDescription, *, images: bool) -> datasets.Features:
+    """The columns of a described table; with those of studies if it knows them."""
+    return features(description.findings, images=images, studies=bool(description.study_column))
 
 
 def arrow_table(
@@ -302,7 +295,9 @@ def arrow_table(
         "age": pa.array(_ages(rows, description), pa.float32(), from_pandas=False),
         "sex": _valued(rows, "sex", description),
     }
-    schema = features(description.findings, images=path_M is not None)
+    if description.study_column:
+        columns["study_id"] = pa.array(rows["study_id"], pa.string())
+    schema = schema_of(description, images=path_M is not None)
     columns["boxes"] = boxes_of(rows, description, root, path_M, schema.arrow_schema.field("boxes").type)
     if path_M is not None:
         columns["image"] = pa.StructArray.from_arrays(

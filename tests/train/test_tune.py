@@ -1,0 +1,153 @@
+"""`hf-cxr tune`: the search is the same when it is stopped, reads no test image, and leaves a config for training."""
+
+import json
+
+import pytest
+import yaml
+from PIL import Image
+from tiny import SWIN
+
+from hf_cxr.commands import main
+from hf_cxr.run import tune as module
+from hf_cxr.run.search_space import load_search
+from hf_cxr.run.tune import read_results, tune
+from hf_cxr.yaml_files import read_yaml
+
+optuna = pytest.importorskip("optuna")
+
+BASE = {
+    "dataset": "phantom",
+    "phantom_train": 32,
+    "phantom_validation": 24,
+    "phantom_test": 12,
+    "phantom_size": 64,
+    "phantom_prevalence_floor": 0.2,
+    **SWIN,
+    "loss": "asymmetric",
+    "per_device_train_batch_size": 16,
+    "num_train_epochs": 1,
+    "bootstrap_resamples": 10,
+}
+SEARCH = {
+    "base": BASE,
+    "space": {
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "loss_kwargs.gamma_neg": {"low": 0, "high": 3},
+        "weight_decay": [0.0, 0.05],
+    },
+    "trials": 2,
+    "prune": True,
+}
+
+
+def write(folder, name="search", **changes):
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(SEARCH | changes, sort_keys=False))
+    return path
+
+
+def points(out):
+    return [(one["point"], one["figures"]["auc"]) for one in json.loads((out / "tuning.json").read_text())["trials"]]
+
+
+def test_a_stopped_search_goes_on_as_if_it_had_not_been_stopped(tmp_path, monkeypatch, capsys):
+    straight = tmp_path / "straight"
+    assert main(["tune", str(write(tmp_path)), "--out", str(straight), "--trials", "3"]) == 0
+    assert "best settings:" in capsys.readouterr().out
+    stopped, real = tmp_path / "stopped", module.run
+
+    def interrupted(args, callbacks=()):
+        if args.training.output_dir.endswith("0001"):
+            raise KeyboardInterrupt
+        return real(args, callbacks)
+
+    monkeypatch.setattr(module, "run", interrupted)
+    assert main(["tune", str(write(tmp_path)), "--out", str(stopped)]) == 130
+    monkeypatch.setattr(module, "run", real)
+    assert main(["tune", str(write(tmp_path)), "--out", str(stopped)]) == 0
+    assert len(points(stopped)) == 2
+    assert main(["tune", str(write(tmp_path)), "--out", str(stopped), "--trials", "3"]) == 0
+    assert points(stopped) == points(straight)
+    folders = sorted(path.name for path in (stopped / "trials").iterdir())
+    assert len(folders) == 3
+    assert not list(stopped.glob("trials/*/checkpoint-*"))
+    best = max(points(straight), key=lambda one: one[1])[0]
+    chosen = read_yaml(straight / "best.yaml")
+    assert chosen["learning_rate"] == best["learning_rate"]
+    assert chosen["loss_kwargs"] == {"gamma_neg": best["loss_kwargs.gamma_neg"]}
+    assert (straight / "best.yaml").read_text().startswith("# The best of 3 trials")
+    other = write(tmp_path, base=BASE | {"num_train_epochs": 2})
+    assert main(["tune", str(other), "--out", str(straight)]) == 2
+    assert "holds a search with other settings (base)" in capsys.readouterr().err
+
+
+def test_best_yaml_trains_as_it_is_and_tests_once(tmp_path):
+    path = write(tmp_path, trials=1, base=BASE)
+    tune(load_search(path), tmp_path / "out")
+    run = tmp_path / "run"
+    assert main(["train", str(tmp_path / "out" / "best.yaml"), "--output_dir", str(run)]) == 0
+    assert (run / "metrics.json").is_file()
+
+
+def test_no_test_image_is_opened(tmp_path):
+    rows = ["file,patient,part,Mass,Nodule"]
+    for number in range(40):
+        part = ("train", "train", "validation", "test")[number % 4]
+        rows.append(f"{part}{number}.png,{number},{part},{number // 4 % 2},{number // 8 % 2}")
+        place = tmp_path / f"{part}{number}.png"
+        if part == "test":
+            place.write_bytes(b"not an image")
+        else:
+            Image.new("L", (40, 40), number * 6).save(place)
+    (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
+    table = {"files": "rows.csv", "image_column": "file", "findings": ["Mass", "Nodule"], "blank": "zero"}
+    table |= {"patient_column": "patient", "split_column": "part"}
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(table))
+    base = {key: value for key, value in BASE.items() if not key.startswith("phantom")}
+    base |= {"dataset": "table", "table": str(tmp_path / "table.yaml")}
+    base |= {"per_device_train_batch_size": 8}
+    path = write(tmp_path, base=base, trials=1, prune=False)
+    assert tune(load_search(path), tmp_path / "out").best is not None
+    assert main(["train", str(tmp_path / "out" / "best.yaml"), "--output_dir", str(tmp_path / "run")]) == 2
+
+
+def test_pruned_and_failed_trials_are_named(tmp_path, monkeypatch):
+    search = load_search(write(tmp_path, trials=4))
+    calls = []
+
+    def run(args, callbacks=()):
+        calls.append(args)
+        if len(calls) == 1:
+            raise RuntimeError("no memory")
+        if len(calls) == 2:
+            raise optuna.TrialPruned("at epoch 1")
+        folder = tmp_path / "out" / "trials" / args.training.output_dir[-4:]
+        folder.mkdir(parents=True)
+        figures = {"validation": {"auc": 0.5 + len(calls) / 10, "ap": 0.2}, "protocol": {}}
+        (folder / "validation.json").write_text(json.dumps(figures))
+        return
+
+    monkeypatch.setattr(module, "run", run)
+    results = tune(search, tmp_path / "out")
+    assert [one.state for one in results.trials] == ["failed", "pruned", "finished", "finished"]
+    assert (results.trials[0].reason, results.best.number) == ("no memory", 3)
+    assert len({args.training.learning_rate for args in calls}) == 4
+    assert {args.training.seed for args in calls} == {1000}
+    assert not any(args.evaluation.measure_test for args in calls)
+    storage = f"sqlite:///{tmp_path}/out/study.db"
+    again = read_results(search, tmp_path / "out", optuna.load_study(study_name="search", storage=storage))
+    assert str(again) == str(results)
+
+
+def test_values_that_no_run_takes_are_refused_before_training(tmp_path, capsys):
+    path = write(tmp_path, space={"loss": ["bce", "focal"], "loss_kwargs.gamma_neg": {"low": 0, "high": 1}})
+    with pytest.raises(SystemExit, match="2"):
+        main(["tune", str(path), "--out", str(tmp_path / "out")])
+    assert "bce takes no option 'gamma_neg'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_optuna_is_asked_for_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    assert main(["tune", str(write(tmp_path))]) == 2
+    assert "pip install 'hf-cxr[tune]'" in capsys.readouterr().err
