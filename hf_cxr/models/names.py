@@ -18,7 +18,6 @@ NAMES = {
     "dinov2": "DINOv2",
     "dinov2_with_registers": "DINOv2 with registers",
     "dnet": "DNet (DenseNet-121 behind two convolutions)",
-    "dnet": "DNet (Guendel et al. 2018)",
     "efficientnet": "EfficientNet",
     "focalnet": "FocalNet",
     "ijepa": "I-JEPA",
@@ -30,8 +29,6 @@ NAMES = {
     "swinv2": "Swin Transformer V2",
     "vit": "Vision Transformer (ViT)",
     "vit_msn": "ViT (MSN)",
-    "wang2017": "the network of Wang et al. 2017",
-    "yao2017": "a network in the manner of Yao et al. 2017",
     "wang2017": "network of Wang 2017 (ResNet-50 with log-sum-exp pooling)",
     "yao2017": "network in the manner of Yao 2017 (DenseNet and LSTM)",
 }
