@@ -25,8 +25,8 @@ class ModelArguments:
     backbone_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "Hub id or local folder of a model whose backbone's weights the backbone within --architecture "
-            f"starts from ({', '.join(SYSTEMS)}); --model_revision is of it."
+            "help": "Hub id or local folder of a model whose backbone weights initialise the backbone of "
+            f"--architecture ({', '.join(SYSTEMS)}); --model_revision applies to it."
         },
     )
     architecture: str = field(default="swin", metadata={"help": f"Kind of a fresh model: {', '.join(ARCHITECTURES)}."})
@@ -71,7 +71,10 @@ class ModelArguments:
     )
     contrast: float = field(
         default=0.0,
-        metadata={"help": "Their distance to the image's mean is multiplied by a factor from 1 - this to 1 + this."},
+        metadata={
+            "help": "The distance of each grey level to the image's mean is multiplied by a factor from 1 - this to "
+            "1 + this."
+        },
     )
     erasing: float = field(
         default=0.0,

@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--test_time_augmentation",
         metavar="KIND[,KIND]",
         help="also measure the mean of several views of each image, calibrated on validation: "
-        f"{', '.join(KINDS_OF_VIEWS)}; N views take N passes, on validation too. hf-cxr predict takes OUT for it",
+        f"{', '.join(KINDS_OF_VIEWS)}; N views take N passes, on validation too. Give OUT to "
+        "hf-cxr predict --test_time_augmentation",
     )
     parser.add_argument(
         "--mistakes",

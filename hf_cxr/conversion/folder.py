@@ -99,7 +99,9 @@ def _translated(backbone: Backbone, path: Path, sizes: Sizes) -> tuple[dict[str,
         values = read_config(backbone, path, sizes)
         return values, taken(backbone, swin_parts(values), path, values["model_type"])
     if sizes.image_size is None:
-        raise ValueError(f"{path} is a {backbone.kind}, whose image size no file says; give --image_size, such as 224")
+        raise ValueError(
+            f"{path} is a {backbone.kind}, and the file does not say its image size; give --image_size, such as 224"
+        )
     if backbone.kind == "resnet":
         values = resnet_config(backbone, path, sizes.image_size)
         return values, taken(backbone, resnet_parts(values), path, "ResNet")

@@ -57,7 +57,7 @@ def read_config(backbone: Backbone, path: Path, sizes: Sizes) -> dict[str, Any]:
 
     Raises:
         ValueError: a weight is missing, the shapes belong to no Swin of transformers, or a size is neither in the file
-            nor given, or given otherwise than the file says.
+            nor given, or given and not what the file says.
     """
     shapes = Shapes(backbone, path)
     second = f"{FIRST}.logit_scale" in backbone.tensors
@@ -262,7 +262,9 @@ def _check_positions(backbone: Backbone, path: Path) -> None:
         row, column = torch.arange(side**2) // max(side, 1), torch.arange(side**2) % max(side, 1)
         rows, columns = row[:, None] - row + side - 1, column[:, None] - column + side - 1
         if side == 0 or not torch.equal(index.long(), rows * (2 * side - 1) + columns):
-            raise ValueError(f"{backbone.names[name]} in {path} numbers positions otherwise than the official code")
+            raise ValueError(
+                f"{backbone.names[name]} in {path} numbers positions in another way than the official code"
+            )
 
 
 def _hint(path: Path, config: dict[str, Any], usual: int | None) -> str:

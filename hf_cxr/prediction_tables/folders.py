@@ -16,11 +16,19 @@ PREDICTIONS, VALIDATION_PREDICTIONS = "predictions.parquet", "validation_predict
 
 @dataclass(frozen=True)
 class Found:
-    """Where scores are read from: a file, the scores of validation beside it, and what the folder says of the data."""
+    """Where scores are read from.
+
+    Attributes:
+        scores: the file.
+        validation: the scores of validation beside it.
+        facts: what the folder says of the data.
+        folder: of the run or of the evaluation that the scores belong to; None for a file of any program.
+    """
 
     scores: Path
     validation: Path | None = None
     facts: Mapping[str, Any] | None = None
+    folder: Path | None = None
 
 
 def find_predictions(place: str | os.PathLike[str], split: str = "test") -> Found:
@@ -34,14 +42,14 @@ def find_predictions(place: str | os.PathLike[str], split: str = "test") -> Foun
     if not path.is_dir():
         folder = path.parent.parent
         is_run = path.parent.name == "predictions" and (folder / "metrics.json").is_file()
-        return Found(path, facts=_run_facts(folder) if is_run else None)
+        return Found(path, facts=_run_facts(folder), folder=folder) if is_run else Found(path)
     for file, validation, facts in (
         (path / "predictions" / f"{split}.parquet", path / "predictions" / "validation.parquet", _run_facts),
         (path / PREDICTIONS, path / VALIDATION_PREDICTIONS, _evaluation_facts),
     ):
         if file.is_file():
             others = validation if validation.is_file() and split == "test" else None
-            return Found(file, others, facts(path))
+            return Found(file, others, facts(path), path)
     raise ValueError(
         f"{place} is a folder without predictions of {split} (predictions/{split}.parquet, or {PREDICTIONS} of an "
         "evaluation); give the file of the scores, or measure a model with --model"

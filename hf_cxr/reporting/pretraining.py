@@ -110,13 +110,13 @@ def loss_words(history: Sequence[Mapping[str, Any]]) -> str:
     """The first and last losses, in a sentence.
 
     >>> loss_words([{"loss": 0.9, "epoch": 1}, {"loss": 0.3, "epoch": 2}])
-    'Reconstruction loss (L1 of masked pixels): training 0.9000 at first, 0.3000 at last.'
+    'Reconstruction loss (L1 of masked pixels): training first 0.9000, last 0.3000.'
     """
     parts = []
     for key, name in (("loss", "training"), ("eval_loss", "held out")):
         found = [entry[key] for entry in history if entry.get(key) is not None]
         if found:
-            parts.append(f"{name} {found[0]:.4f} at first, {found[-1]:.4f} at last")
+            parts.append(f"{name} first {found[0]:.4f}, last {found[-1]:.4f}")
     return f"Reconstruction loss (L1 of masked pixels): {'; '.join(parts) or 'nothing was logged'}."
 
 

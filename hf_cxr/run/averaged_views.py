@@ -9,10 +9,12 @@ fitted on patients who are no validation patients of it, or on training patients
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import datasets
 
 from hf_cxr.config import RunArguments
 from hf_cxr.data.sources import Source
@@ -32,7 +34,6 @@ from hf_cxr.run.measuring import (
     operating_points,
     predict_split,
 )
-from hf_cxr.run.preflight import readable
 from hf_cxr.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -91,21 +92,23 @@ def warn_of_flips(model: str, kinds: Sequence[str]) -> None:
 
 
 def predict_averaged(
-    classifier: Classifier, kinds: Sequence[str], source: Source, split: str, args: RunArguments
+    classifier: Classifier,
+    kinds: Sequence[str],
+    splits: Mapping[str, datasets.Dataset],
+    split: str,
+    args: RunArguments,
 ) -> Pair:
     """Averaged logits of validation and of the split, not calibrated; all processes share the work.
 
     Args:
         classifier: without views.
         kinds: of `inference.views.KINDS`.
-        source: the data; unreadable images are treated as the arguments say.
+        splits: readable images of validation and of the split, with the model's findings for labels.
         split: what is measured.
         args: which data, and how they are measured.
     """
     averaging = classifier.with_views(AveragedViews(tuple(kinds)))
-    names = ("validation", split)
-    images = readable(args, source.with_splits({name: source.splits[name] for name in names}))
-    validation, measured = (predict_split(averaging, images[name], name, args) for name in names)
+    validation, measured = (predict_split(averaging, splits[name], name, args) for name in ("validation", split))
     return validation, measured
 
 

@@ -1,7 +1,7 @@
 """A saved model measured on a split of any data: nothing is fitted, the model is measured as it is.
 
 Refused before any image is predicted: data without a finding of the model's, images that cannot be read, a split of
-one patient, and a place for results that holds something else.
+one patient, studies where none are known, and a place for results that holds something else.
 """
 
 import logging
@@ -34,14 +34,13 @@ from hf_cxr.run.measuring import (
     measure_predictions,
     operating_points,
     predict_split,
-    prevalence,
     stored_points,
 )
 from hf_cxr.run.mistakes import mistakes_page
 from hf_cxr.run.preflight import check_patients, readable
 from hf_cxr.run.result_folder import check_evaluation_folder, check_same_evaluation
 from hf_cxr.run.stress import stress as measure_stress
-from hf_cxr.run.studies import cautions, of_studies
+from hf_cxr.run.studies import cautions, check_studies, names_studies, of_studies
 from hf_cxr.saved_models import fingerprint, model_folder
 from hf_cxr.words import plural
 
@@ -111,6 +110,8 @@ def evaluate(
     if more.against:
         labels = labels_of_source(source, split)
         check_against(labels, model, more.against, kind=more.against_kind, split=split)
+    if more.studies:
+        check_studies(source.splits[split])
     source.check_pixels(classifier.pixels.resize_size, classifier.pixels.resample)
     identity = {
         "model_sha256": fingerprint(model_folder(model, revision)),
@@ -122,9 +123,12 @@ def evaluate(
         identity["by"] = f"study, {more.studies}"
     if place:
         check_same_evaluation(place, identity, model)
-    chosen, not_shared = in_the_findings_of(classifier, {split: source.splits[split]}, source.labels)
+    names = ("validation", split) if more.averaged_views else (split,)
+    needed = {name: source.splits[name] for name in names}
+    chosen, not_shared = in_the_findings_of(classifier, needed, source.labels)
     trained_on = warn_of_other_split(classifier, identity["split_fingerprint"], split)
-    images = readable(args, source.with_splits(chosen))[split]
+    images_by_split = readable(args, source.with_splits(chosen))
+    images = images_by_split[split]
     check_patients(split, images)
     if args.data.unreadable_images == "skip":
         not_shared |= {"unreadable_images": len(source.splits[split]) - len(images)}
@@ -146,14 +150,18 @@ def evaluate(
     if more.localize:
         explainer = Explainer(classifier, name_of(model), more.localize)
         analysis["localization"] = localization_values([explainer], args, source, split)
-    pair = predict_averaged(classifier, more.averaged_views, source, split, args) if more.averaged_views else None
+    pair = None
+    if more.averaged_views:
+        pair = predict_averaged(classifier, more.averaged_views, images_by_split, split, args)
     if not PartialState().is_main_process:
         return None
     images_of_split, validation = predictions, validation_of(model, predictions)
     assumed, warnings = record.prevalence, []
     if more.studies:
         predictions, facts = of_studies(predictions, more.studies)
-        validation, points, assumed = tuned_on_studies(validation, more.studies, args)
+        validation, points = tuned_on_studies(validation, more.studies, args)
+        if len(predictions) < len(images_of_split):  # a mean of calibrated probabilities assumes no prevalence
+            assumed = None
         measured_on |= facts
         warnings = cautions(facts, calibrated=record.calibration is not None, thresholds=points is not None)
     report = measure_predictions(predictions, points, interval=args.evaluation.interval, **interval_settings(args))
@@ -194,18 +202,19 @@ def evaluate(
 
 def tuned_on_studies(
     validation: Predictions | None, rule: str, args: RunArguments
-) -> tuple[Predictions | None, OperatingPoints | None, dict[str, float] | None]:
-    """Validation as studies, thresholds chosen on them, and their prevalence; None for each without a validation set.
+) -> tuple[Predictions | None, OperatingPoints | None]:
+    """Validation as studies, and thresholds chosen on them; None for both without validation studies.
 
     Args:
-        validation: predictions of images, as the model makes them.
+        validation: predictions of images, as the model makes them; those of data without studies, or of an earlier
+            version, name none.
         rule: how a study is scored.
         args: which rule chooses thresholds.
     """
-    if validation is None:
-        return None, None, None
+    if validation is None or not names_studies(validation):
+        return None, None
     studies, _ = of_studies(validation, rule)
-    return studies, operating_points(studies, args), prevalence(studies)
+    return studies, operating_points(studies, args)
 
 
 def on_images(classifier: Classifier, images: datasets.Dataset, args: RunArguments, more: More) -> dict[str, Any]:

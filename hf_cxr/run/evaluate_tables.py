@@ -1,16 +1,19 @@
 """Scores of any program measured on labelled images: without a model, without an image, without torch.
 
 The scores are a CSV or Parquet file, a folder of a run, or one that `evaluate --out` wrote; the labels are in the same
-file, in a table, or those of any dataset that the package knows.
+file, in a table, or those of any dataset that the package knows. Where the scores are a run's, the page says where the
+weights come from that the run started with.
 
 Refused: what `hf_cxr.prediction_tables` refuses; a folder without predictions; labels given twice or not at all; a
-patient in validation and in test; a second system with other labels.
+patient in validation and in test; images in one of them and studies in the other; a second system with other labels.
 """
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +30,14 @@ from hf_cxr.predictions import Predictions, finite_logits
 from hf_cxr.reporting import claims
 from hf_cxr.run.analysis import analyse
 from hf_cxr.run.evaluation import Evaluation
-from hf_cxr.run.result_folder import check_evaluation_folder, check_same_evaluation
-from hf_cxr.run.studies import cautions, of_studies
+from hf_cxr.run.result_folder import EVALUATION, check_evaluation_folder, check_same_evaluation
+from hf_cxr.run.studies import cautions, of_studies, saved_studies
+from hf_cxr.saved_models import CONFIG, read_json
+from hf_cxr.weights_origin import check_origin
 
 logger = logging.getLogger(__name__)
+
+RECORD = "hf_cxr"  # the key of config.json with `models.ModelRecord`, which needs torch
 
 
 @dataclass(frozen=True)
@@ -104,8 +111,10 @@ def evaluate_tables(
         "labels_sha256": inputs.labels and file_sha256(inputs.labels),
         "validation_sha256": validation_file and file_sha256(validation_file),
     }
-    if inputs.studies:
-        identity["by"] = f"study, {inputs.studies}"
+    saved = saved_studies(scores.predictions) if scores.predictions else None
+    by = inputs.studies or (saved and saved[0])
+    if by:
+        identity["by"] = f"study, {by}"
     if place:
         check_same_evaluation(place, identity, inputs.predictions)
     how = {"kind": inputs.kind, "shared": inputs.shared}
@@ -123,7 +132,8 @@ def evaluate_tables(
         validation = match(validation_scores, validation_labels, split="validation", elsewhere=elsewhere, **how)
         validation = in_the_findings_of(predictions, validation.predictions)
         check_patients_apart(predictions, validation)
-    images, of_study = predictions, {}
+        check_same_unit(predictions, validation)
+    images, of_study = predictions, saved[1] if saved else {}
     if inputs.studies:
         predictions, of_study = of_studies(images, inputs.studies)
         validation = validation and of_studies(validation, inputs.studies)[0]
@@ -170,6 +180,7 @@ def evaluate_tables(
         predictions,
         validation=validation,
         analysis=analysis,
+        weights_origin=weights_origin_of(found),
         warnings=tuple(warnings),
     )
 
@@ -260,6 +271,40 @@ def check_patients_apart(test: Predictions, validation: Predictions) -> None:
             f"{len(both):,} patients are in the validation scores and in the {test.split} scores, such as "
             f"{', '.join(both[:3])}; give validation scores of other patients"
         )
+
+
+def check_same_unit(test: Predictions, validation: Predictions) -> None:
+    """Refuse thresholds of images for studies, or of studies for images.
+
+    Raises:
+        ValueError: one is of studies, the other of images.
+    """
+    of_test, of_validation = (saved_studies(one) is not None for one in (test, validation))
+    if of_test != of_validation:
+        nouns = {True: "studies", False: "images"}
+        raise ValueError(
+            f"the {test.split} scores are of {nouns[of_test]} and the validation scores of {nouns[of_validation]}; "
+            "give both of the same"
+        )
+
+
+def weights_origin_of(found: Found) -> Mapping[str, Any] | None:
+    """Where the initial weights of a run come from, by its record or by an evaluation of it; None if neither says.
+
+    Raises:
+        ValueError: what they say is damaged.
+    """
+    if found.folder is None:
+        return None
+    for file, key in ((CONFIG, RECORD), (EVALUATION, None)):
+        path = found.folder / file
+        values = read_json(path) if path.is_file() else {}
+        record = values if key is None else values.get(key)
+        origin = record.get("weights_origin") if isinstance(record, Mapping) else None
+        if origin is not None:
+            check_origin(origin)
+            return origin
+    return None
 
 
 def check_against(

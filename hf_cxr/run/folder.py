@@ -109,7 +109,7 @@ def held_run_folder(run_dir: Path) -> Iterator[None]:
 def _locked(run_dir: Path) -> FileLock:
     return acquired(
         run_dir / LOCK,
-        ValueError(f"another run is working in {run_dir}: wait for its end, or give another folder"),
+        ValueError(f"another run is working in {run_dir}: wait until it ends, or give another folder"),
         seconds=LOCK_SECONDS,
     )
 

@@ -2,9 +2,9 @@
 
 The result is a `Predictions` whose rows are studies, so everything that measures images measures them. What images of
 a study do not agree on (view, age, sex, further columns) is unknown for the study; its views are kept, joined, in the
-further column ``views``.
+further column ``views`` (``study views`` where the images have a column of that name).
 
-Refused: predictions that name no studies, and those that are of studies already.
+Refused: images that name no studies, a study of two patients, and predictions that are of studies already.
 
 N = images, S = studies, C = findings.
 """
@@ -14,12 +14,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import datasets
 import numpy as np
 
 from hf_cxr.evaluation.studies import StudyGroups, group_studies, pool_labels, pool_scores
 from hf_cxr.predictions import Predictions
 
 UNIT, STUDY = "unit", "study"  # a key of the metadata, and what it says of rows that are studies
+SCORE = "study_score"  # another: the rule of their scores
 NIH_STUDY = re.compile(r"(\d{8}_\d{3})(?:\.[A-Za-z]+)?")  # 00000013_005.png: patient and follow-up number
 SCORE_WORDS = {"mean": "the mean probability of its images", "max": "the largest probability of its images"}
 LABEL_WORDS = "positive if any of its images is, else negative if any is, else unknown"
@@ -42,7 +44,7 @@ def of_studies(predictions: Predictions, rule: str = "mean") -> tuple[Prediction
     """
     if predictions.metadata.get(UNIT) == STUDY:
         raise ValueError("these predictions are of studies already: leave out --by study, their unit is known")
-    study = group_studies(study_ids_of(predictions), predictions.patient_ids)
+    study = group_studies(study_ids_of(predictions.study_ids, predictions.image_ids), predictions.patient_ids)
     label_SC, conflict_SC = pool_labels(predictions.labels, study)
     fields = {
         "labels": label_SC,
@@ -51,7 +53,7 @@ def of_studies(predictions: Predictions, rule: str = "mean") -> tuple[Prediction
         "study_ids": study.ids,
         "label_names": predictions.label_names,
         "split": predictions.split,
-        "metadata": {**predictions.metadata, UNIT: STUDY, "study_score": rule},
+        "metadata": {**predictions.metadata, UNIT: STUDY, SCORE: rule},
         **_known(predictions, study),
     }
     prob_SC = pool_scores(predictions.probabilities, study, rule)  # refuses a rule that does not exist
@@ -63,9 +65,7 @@ def of_studies(predictions: Predictions, rule: str = "mean") -> tuple[Prediction
     sizes = Counter(study.size_S.tolist())
     without = sum(one is None for one in study.ids)
     return pooled, {
-        UNIT: STUDY,
-        "score of a study": SCORE_WORDS[rule],
-        "label of a study": LABEL_WORDS,
+        **_words(rule),
         "images averaged" if rule == "mean" else "images pooled": len(predictions),
         "studies by number of images": [f"{sizes[size]:,} of {size}" for size in sorted(sizes)],
         "studies with images of labels 1 and 0, counted positive": {name: n for name, n in conflicts.items() if n},
@@ -73,17 +73,47 @@ def of_studies(predictions: Predictions, rule: str = "mean") -> tuple[Prediction
     }
 
 
-def study_ids_of(predictions: Predictions) -> Sequence[str | None]:
+def saved_studies(predictions: Predictions) -> tuple[str, dict[str, Any]] | None:
+    """Of predictions that are of studies already: the rule of their scores, and what a page says about them.
+
+    Returns:
+        None for predictions of images.
+    """
+    if predictions.metadata.get(UNIT) != STUDY:
+        return None
+    rule = predictions.metadata.get(SCORE)
+    if rule not in SCORE_WORDS:
+        raise ValueError(
+            f"these predictions are of studies, and {SCORE} in their file is {rule!r}; make the file again with "
+            "hf-cxr evaluate --by study"
+        )
+    return rule, _words(rule)
+
+
+def check_studies(images: datasets.Dataset) -> None:
+    """Refuse a split whose images cannot be put together as studies, before they are predicted.
+
+    Raises:
+        ValueError: its images name no studies, or a study is of two patients.
+    """
+    studies = images["study_id"][:] if "study_id" in images.column_names else None
+    group_studies(study_ids_of(studies, images["image_id"][:]), images["patient_id"][:])
+
+
+def names_studies(predictions: Predictions) -> bool:
+    """Whether the study of the images is known."""
+    return _named_studies(predictions.study_ids, predictions.image_ids) is not None
+
+
+def study_ids_of(study_ids: Sequence[str | None] | None, image_ids: Sequence[str]) -> Sequence[str | None]:
     """The study of each image: as the data say, or from ids like ChestX-ray14's, which name it.
 
     Raises:
         ValueError: neither.
     """
-    if predictions.study_ids is not None and any(study is not None for study in predictions.study_ids):
-        return predictions.study_ids
-    found = [NIH_STUDY.fullmatch(image) for image in predictions.image_ids]
-    if all(found):
-        return [match[1] for match in found]
+    found = _named_studies(study_ids, image_ids)
+    if found is not None:
+        return found
     raise ValueError(
         "--by study needs the study of each image, and neither the data nor the image ids name it: give labels with a "
         "column study_id, or data whose description has study_column; predictions of earlier versions have to be made "
@@ -113,6 +143,18 @@ def cautions(facts: dict[str, Any], *, calibrated: bool, thresholds: bool) -> li
     return sentences
 
 
+def _words(rule: str) -> dict[str, Any]:
+    """What is true of all studies that are scored by the rule."""
+    return {UNIT: STUDY, "score of a study": SCORE_WORDS[rule], "label of a study": LABEL_WORDS}
+
+
+def _named_studies(study_ids: Sequence[str | None] | None, image_ids: Sequence[str]) -> Sequence[str | None] | None:
+    if study_ids is not None and any(study is not None for study in study_ids):
+        return study_ids
+    found = [NIH_STUDY.fullmatch(image) for image in image_ids]
+    return [match[1] for match in found] if all(found) else None
+
+
 def _names(predictions: Predictions, study: StudyGroups) -> list[str]:
     """An id for each study, no two alike."""
     taken = {one for one in study.ids if one is not None}
@@ -136,7 +178,10 @@ def _known(predictions: Predictions, study: StudyGroups) -> dict[str, Any]:
             " + ".join(sorted({view or "unknown" for view in views})) for views in _by_study(predictions.view, study)
         ]
         if any(" + " in views for views in joined):
-            fields["view"], extra["views"] = None, tuple(joined)
+            name = "views"
+            while name in extra:
+                name = f"study {name}"
+            fields["view"], extra[name] = None, tuple(joined)
     return {**fields, "extra": extra}
 
 

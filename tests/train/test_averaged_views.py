@@ -1,6 +1,7 @@
 """Test-time augmentation of a finished run: measured as a system of its own, and predicted with its calibration."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -8,13 +9,16 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+import hf_cxr.run.evaluate
 from hf_cxr.commands import main
-from hf_cxr.data import load_source
+from hf_cxr.data import load_source, map_labels
 from hf_cxr.evaluation.calibration import fit_calibration
 from hf_cxr.evaluation.metrics import roc_auc
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.views import AveragedViews
+from hf_cxr.labels import LabelSpace
 from hf_cxr.predictions import Predictions
+from hf_cxr.run.data import load
 from hf_cxr.run.stage_files import saved_arguments
 
 FLAG = "--test_time_augmentation"
@@ -56,6 +60,28 @@ def test_its_calibration_is_fitted_on_validation_alone(finished, evaluated):
     loaded = AveragedViews.load(evaluated)
     np.testing.assert_allclose(loaded.calibration.slope_C, expected.slope_C, atol=1e-5)
     assert loaded.operating_points.by_finding
+
+
+def test_findings_in_another_order_are_those_of_the_model(finished, evaluated, tmp_path, monkeypatch):
+    """The same images and patients, so the same split; but another description names the findings otherwise."""
+
+    def load_reversed(args):
+        source = load(args)
+        names = source.labels[::-1]
+        splits, _, _ = map_labels(source.splits, source.labels, names)
+        return dataclasses.replace(source, splits=splits, labels=LabelSpace(names))
+
+    monkeypatch.setattr(hf_cxr.run.evaluate, "load", load_reversed)
+    out, flags = tmp_path / "out", ["--bootstrap_resamples", "50"]
+    assert main(["evaluate", "--model", str(finished[0]), FLAG, "flip,scales", "--out", str(out), *flags]) == 0
+    for split in ("validation", "test"):
+        found, expected = (
+            Predictions.load(folder / "test_time_augmentation" / f"{split}.parquet") for folder in (out, evaluated)
+        )
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    found, expected = (json.loads((folder / "analysis.json").read_text()) for folder in (out, evaluated))
+    assert found["averaged_views"]["macro"] == expected["averaged_views"]["macro"]
 
 
 def test_predict_gives_the_calibrated_probabilities_of_the_average(finished, evaluated, tmp_path):

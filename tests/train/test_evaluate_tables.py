@@ -171,6 +171,20 @@ def test_a_run_is_measured_from_its_predictions(tmp_path, capsys):
     assert "without predictions of train" in capsys.readouterr().err
 
 
+def test_a_run_measured_from_its_predictions_keeps_the_origin_of_its_weights(tmp_path, capsys):
+    run = run_folder(tmp_path / "run", {"test": [f"test{n}" for n in range(20)]})
+    origin = {"kind": "converted", "source": "a lab's file", "licence": "CC BY-NC 4.0", "saw_test_images": "yes"}
+    (run / "config.json").write_text(json.dumps({"hf_cxr": {"weights_origin": origin}}))
+    caution = "(a lab's file) were trained with images of ChestX-ray14's official test list"
+    for number, place in enumerate(("run", "run/predictions/test.parquet", "out0")):  # out0: an evaluation of it
+        assert evaluate("--predictions", place, "--out", f"out{number}") == 0
+        assert caution in " ".join(capsys.readouterr().out.split())
+        assert figures(tmp_path / f"out{number}")["weights_origin"] == origin
+    (run / "config.json").write_text(json.dumps({"hf_cxr": {"weights_origin": origin | {"saw_test_images": "x"}}}))
+    assert evaluate("--predictions", "run") == 2
+    assert "weights_origin.saw_test_images" in capsys.readouterr().err
+
+
 def test_the_labels_may_be_those_of_a_dataset(tmp_path, capsys):
     from hf_cxr.data import load_phantom
 
@@ -254,6 +268,14 @@ def test_studies_are_measured_in_place_of_images(files, tmp_path, capsys):
     analysis = json.loads((tmp_path / "studies" / "analysis.json").read_text())
     assert analysis["paired"]["images"] == 20  # rows: studies
     assert "operating_points" in analysis  # chosen on validation studies
+    assert evaluate("--predictions", "studies", "--out", "again") == 0  # the file itself says that it is of studies
+    assert "a study's score is the mean probability of its images" in " ".join(capsys.readouterr().out.split())
+    again = figures(tmp_path / "again")
+    assert (again["by"], again["score of a study"]) == (values["by"], values["score of a study"])
+    assert again["all"] == values["all"]
+    mixed = ["--validation", "good_validation.csv", "--validation_labels", "labels.csv"]
+    assert evaluate("--predictions", "studies", *mixed, "--shared") == 2
+    assert "test scores are of studies and the validation scores of images" in capsys.readouterr().err
     assert evaluate(*words[:-2], "--out", "studies") == 2  # figures of images do not replace those of studies
     assert "by was study, mean and is None" in capsys.readouterr().err
     assert evaluate(*words, "--study_score", "median") == 2

@@ -1,12 +1,13 @@
 """Predictions of images become predictions of studies; and a page about studies never calls one an image."""
 
+import datasets
 import numpy as np
 import pytest
 
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.document import Details, Facts, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.units import in_unit, words_in_unit
-from hf_cxr.run.studies import cautions, of_studies, study_ids_of
+from hf_cxr.run.studies import cautions, check_studies, names_studies, of_studies, saved_studies, study_ids_of
 
 
 def predictions(**change):
@@ -62,10 +63,37 @@ def test_single_images_keep_their_logits_to_the_bit():
 
 def test_ids_like_those_of_chestxray14_name_the_study():
     names = ["00000001_000.png", "00000001_001.png", "00000002_000.png", "00000003_000.png"]
-    assert study_ids_of(predictions(study_ids=None, image_ids=names)) == [name[:12] for name in names]
+    assert study_ids_of(None, names) == [name[:12] for name in names]
+    assert names_studies(predictions(study_ids=None, image_ids=names))
     for unknown in (None, [None] * 4):
+        assert not names_studies(predictions(study_ids=unknown))
         with pytest.raises(ValueError, match=r"needs the study of each image.*study_column"):
-            study_ids_of(predictions(study_ids=unknown))
+            study_ids_of(unknown, ["a", "b", "c", "d"])
+
+
+def test_images_that_are_no_studies_are_refused_before_they_are_predicted():
+    columns = {"image_id": ["a1", "a2", "b1"], "patient_id": ["p", "p", "q"], "study_id": ["a", "a", "b"]}
+    check_studies(datasets.Dataset.from_dict(columns))
+    with pytest.raises(ValueError, match="--by study needs the study of each image"):
+        check_studies(datasets.Dataset.from_dict(columns).remove_columns("study_id"))
+    with pytest.raises(ValueError, match="study a is of two patients"):
+        check_studies(datasets.Dataset.from_dict(columns | {"study_id": ["a", "a", "a"]}))
+
+
+def test_a_column_of_the_user_is_not_overwritten():
+    images = predictions(extra={"views": ["x", "x", "y", "z"]})
+    studies, _ = of_studies(images)
+    assert studies.extra == {"views": ("x", "y", "z"), "study views": ("LATERAL + PA", "PA", "unknown")}
+
+
+def test_a_saved_file_of_studies_says_how_they_are_scored(tmp_path):
+    assert saved_studies(predictions()) is None
+    studies, facts = of_studies(predictions(), "max")
+    rule, words = saved_studies(Predictions.load(studies.save(tmp_path / "p.parquet")))
+    assert rule == "max"
+    assert words.items() <= facts.items()
+    with pytest.raises(ValueError, match="study_score in their file is None"):
+        saved_studies(predictions(metadata={"unit": "study"}))
 
 
 def test_predictions_keep_studies_in_their_file(tmp_path):

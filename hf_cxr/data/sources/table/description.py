@@ -6,7 +6,7 @@
 | files               | train / validation / test / all -> a file or several: CSV, TSV, Parquet, JSON, JSON lines;    |
 |                     | test alone: data on which models are measured, and none is trained                            |
 | hub                 | instead of files: Hub id, or `save_to_disk` folder below the root; hub_config; hub_revision:  |
-|                     | branch, tag or commit (`--table_revision` goes over it; `hub.py` makes a commit of it)        |
+|                     | branch, tag or commit (`--table_revision` overrides it; `hub.py` makes a commit of it)        |
 | notes               | sentences that whoever reads a figure of these data must know; logged, and in every report    |
 | encoding, delimiter | of text files; UTF-8 and by suffix unless given                                               |
 | join                | further files: {file, by: [key columns], columns: [taken over], unmatched: error or drop}     |

@@ -10,7 +10,7 @@
 A branch or tag moves; so a run reads one commit, which `pin` finds at its start and its config.yaml keeps. A full
 commit id needs no question to the Hub.
 
-Refuses, in one line with the repair: a dataset or revision that does not exist or is closed, a Hub that cannot be
+Refuses, in one line with the repair: a dataset or revision that does not exist or is gated, a Hub that cannot be
 reached, a folder of another commit than was asked for, a download that lacks shards. `KNOWN_COPIES` has datasets whose
 own splits are not by patient: it is in the refusal of these splits, and in every report of data that are split again.
 """
@@ -235,14 +235,14 @@ def hub_errors(name: str, revision: str | None) -> Iterator[None]:
     """Within the block, what the Hub's client raises is one line with the repair.
 
     Raises:
-        ValueError: no such dataset or revision, or it is closed.
+        ValueError: no such dataset or revision, or it is gated.
         OSError: the Hub cannot be reached, or the data are not on this disk.
     """
     at = revision or "main"
     try:
         yield
     except GatedRepoError as error:
-        raise ValueError(f"{name} is closed: accept its terms on the Hub and log in (hf auth login)") from error
+        raise ValueError(f"{name} is gated: accept its terms on the Hub and log in (hf auth login)") from error
     except RevisionNotFoundError as error:
         raise ValueError(
             f"{name} has no revision {at}: give --table_revision a branch, a tag or a commit that it has"
