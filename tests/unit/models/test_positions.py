@@ -105,7 +105,10 @@ def at(folder, image_size, **kwargs):
 ABSOLUTE = {
     "vit": {},
     "deit": {},
+    "vit_msn": {},
+    "ijepa": {},
     "beit": {"use_absolute_position_embeddings": True},
+    "data2vec-vision": {"use_absolute_position_embeddings": True},
     "dinov2": {},
     "dinov2_with_registers": {},
     "swin": {"use_absolute_embeddings": True},
@@ -138,9 +141,10 @@ def test_the_same_size_is_the_same_to_the_bit(tmp_path):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_relative_biases_of_beit_keep_those_of_the_class_token(tmp_path, shared):
+@pytest.mark.parametrize("name", ["beit", "data2vec-vision"])
+def test_relative_biases_of_beit_keep_those_of_the_class_token(tmp_path, name, shared):
     kind = {"use_relative_position_bias": not shared, "use_shared_relative_position_bias": shared}
-    model = saved(tmp_path, "beit", **kind)
+    model = saved(tmp_path, name, **kind)
     loaded = build_model(at(tmp_path, 64), NAMES)
     old, new = ({k: w for k, w in one.state_dict().items() if "bias_table" in k} for one in (model, loaded))
     assert old.keys() == new.keys()
