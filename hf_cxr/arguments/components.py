@@ -2,7 +2,7 @@
 
 Which options a component has, their defaults and what they mean is written in its signature and its docstring (see
 `hf_cxr.options`); here is how a config and a command line spell them. Several layers (a YAML, a comparison's method,
-flags) go over each other key by key: ``loss_kwargs: {gamma_neg: 2}`` or ``loss_kwargs.gamma_neg: 2``.
+flags) override each other key by key: ``loss_kwargs: {gamma_neg: 2}`` or ``loss_kwargs.gamma_neg: 2``.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ def architecture_options(name: str) -> dict[str, Option]:
 
 
 def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """One mapping over another; the options of a component go over each other key by key.
+    """One mapping over another; the options of a component override each other key by key.
 
     >>> merged({"loss_kwargs": {"margin": 0.1}, "seed": 1}, {"loss_kwargs": {"decoupled": False}})
     {'loss_kwargs': {'margin': 0.1, 'decoupled': False}, 'seed': 1}

@@ -72,7 +72,7 @@ def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
 
     Args:
         path: the file.
-        flags: a run's flags, such as --nih_root DIR, that go over every run's keys.
+        flags: a run's flags, such as --nih_root DIR, that override every run's keys.
 
     Raises:
         FileNotFoundError, ValueError: see the module's first lines.
