@@ -1,10 +1,12 @@
-"""The Python of README and docs runs, in a folder that has a run and an image where they say."""
+"""The Python of README and docs runs, in a folder that has runs, averaged views and an image where they say."""
 
 import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from hf_cxr.commands import main
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = [
@@ -18,7 +20,10 @@ BLOCKS = [
 def folder(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reader")
     (folder / "runs").mkdir()
-    (folder / "runs" / "quickstart").symlink_to(finished[0], target_is_directory=True)
+    for name in ("quickstart", "nih_swin_base"):
+        (folder / "runs" / name).symlink_to(finished[0], target_is_directory=True)
+    words = ["--test_time_augmentation", "flip", "--out", str(folder / "runs" / "nih_views")]
+    assert main(["evaluate", "--model", str(finished[0]), *words, "--bootstrap_resamples", "10"]) == 0
     Image.linear_gradient("L").save(folder / "chest.png")
     return folder
 
