@@ -8,6 +8,10 @@ from filelock import FileLock, Timeout
 logger = logging.getLogger(__name__)
 
 
+class InUseError(ValueError):
+    """Another process works in a folder."""
+
+
 def acquired(path: Path, busy: Exception, *, seconds: float = 0) -> FileLock:
     """Take the lock of a file. The caller releases it; it is free as well once the process ends.
 
@@ -25,7 +29,7 @@ def acquired(path: Path, busy: Exception, *, seconds: float = 0) -> FileLock:
     except Timeout:
         if not seconds:
             raise busy from None
-        logger.info("another process is working in %s; waiting up to %g s for its end", path.parent, seconds)
+        logger.info("another process is working in %s; waiting up to %g s until it ends", path.parent, seconds)
         try:
             lock.acquire(timeout=seconds)
         except Timeout:

@@ -1,14 +1,24 @@
 """Where weights that this package did not train come from: a part of a model's record that fine-tuning carries on.
 
 Whether their training saw test images of ChestX-ray14 decides what a figure on that test set is worth, so it is asked
-for, and "unknown" is said aloud.
+for, and pages print a caution where it is "unknown".
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 KINDS = ("converted", "pretrained")
 SAW_TEST_IMAGES = ("yes", "no", "unknown")
+
+
+def seen_in_any(answers: Iterable[str]) -> str:
+    """What several trainings, one after the other, saw together; each answer is one of ``SAW_TEST_IMAGES``.
+
+    >>> seen_in_any(["no", "unknown"]), seen_in_any(["unknown", "yes"]), seen_in_any(["no"]), seen_in_any([])
+    ('unknown', 'yes', 'no', 'unknown')
+    """
+    given = set(answers)
+    return "yes" if "yes" in given else "no" if given == {"no"} else "unknown"
 
 
 def check_origin(origin: Any) -> None:

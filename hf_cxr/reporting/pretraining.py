@@ -17,6 +17,7 @@ from hf_cxr.reporting import plots
 from hf_cxr.reporting.augmentation import augmentation_words
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Figure, Heading, Note, Text
 from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC
+from hf_cxr.reporting.weights_origin import origin_cautions, origin_facts
 from hf_cxr.words import plural
 
 LOSS = Figure("figures/training.png", "Reconstruction loss", "Mean absolute error of masked pixels, over the epochs.")
@@ -25,6 +26,7 @@ PICTURES = Figure(
     "Original, masked and reconstructed images",
     "Left: the image. Middle: what the model sees of it. Right: what it makes of the masked squares, beside the rest.",
 )
+SAW_TEST_IMAGES = "official test images of ChestX-ray14 seen, by these weights and the initial ones"
 WIDE = 1.6  # inches of a picture
 
 
@@ -110,18 +112,19 @@ def loss_words(history: Sequence[Mapping[str, Any]]) -> str:
     """The first and last losses, in a sentence.
 
     >>> loss_words([{"loss": 0.9, "epoch": 1}, {"loss": 0.3, "epoch": 2}])
-    'Reconstruction loss (L1 of masked pixels): training 0.9000 at first, 0.3000 at last.'
+    'Reconstruction loss (L1 of masked pixels): training first 0.9000, last 0.3000.'
     """
     parts = []
     for key, name in (("loss", "training"), ("eval_loss", "held out")):
         found = [entry[key] for entry in history if entry.get(key) is not None]
         if found:
-            parts.append(f"{name} {found[0]:.4f} at first, {found[-1]:.4f} at last")
+            parts.append(f"{name} first {found[0]:.4f}, last {found[-1]:.4f}")
     return f"Reconstruction loss (L1 of masked pixels): {'; '.join(parts) or 'nothing was logged'}."
 
 
 def _cautions(protocol: Mapping[str, Any]) -> tuple[str, ...]:
     cautions = [SYNTHETIC] if protocol["synthetic"] else []
+    cautions += origin_cautions(protocol.get("weights_origin"))
     cautions.append(
         "A low reconstruction loss is no sign of a good classifier: whether these weights help is shown only by "
         "fine-tuning from them and from others, on the same split."
@@ -155,6 +158,8 @@ def _facts(values: Mapping[str, Any]) -> Facts:
             ("splits from", protocol["splits_from"] or "–"),
             ("split fingerprint", protocol["split_fingerprint"]),
             ("initial weights", protocol["initial_weights"]),
+            *origin_facts(protocol.get("weights_origin")),
+            (SAW_TEST_IMAGES, protocol.get("saw_test_images", "unknown")),
             ("masked", f"{masked} of {all_patches} squares of {size} x {size} pixels in each image"),
             ("image size", f"{protocol['image_size']} pixels"),
             ("augmentation", augmentation_words(protocol["augmentation"])),
