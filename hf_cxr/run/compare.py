@@ -178,7 +178,7 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
 
 
 def pinned_plan(plan: Plan, out: Path) -> Plan:
-    """The plan with the data of this moment, the same for every run; or of its earlier start: see `pinned_settings`."""
+    """The plan with the data of this moment, or of its earlier start, the same for every run: `pinned_settings`."""
     runs = [*tuning_runs(plan, out), *final_runs(plan, out, {})]
     started = next(filter(None, (started_settings(run.folder) for run in runs)), None)
     base, flags = pinned_settings(plan.base, plan.flags, check_run(runs[-1], plan), started)
