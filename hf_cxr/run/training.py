@@ -167,10 +167,8 @@ def check_first_stage(args: RunArguments | PretrainArguments, model: PreTrainedM
     elsewhere = []
     for stage in before.stages:
         split, held_out = stage.get("split"), stage.get("held_out")
-        if split == source.fingerprint or (
-            held_out and held_out == source.held_out
-        ):  # validation and test are the same
-            continue
+        if split == source.fingerprint or (held_out and held_out == source.held_out):
+            continue  # its validation and test rows are those of these data
         if stage.get("dataset") in (None, source.name):
             raise ValueError(
                 f"{name} was trained on the split {split} of {source.name}, the data are now {source.fingerprint}: "

@@ -65,7 +65,8 @@ FOLDER, BEFORE, REASON = "folder", "before", "reason"  # attributes of a trial i
 SETTINGS, DATA = "settings", "data"  # and of the study
 FAILURES = (ValueError, RuntimeError, OSError, ArithmeticError)  # of a trial: reported, and the rest continue
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-NO_SPACE = re.compile(r"No space left on device|os error 28|Disk quota exceeded")
+# The last is torch.save, which does not say more.
+NO_SPACE = re.compile(r"No space left on device|os error 28|Disk quota exceeded|inline_container.* unexpected pos")
 
 
 class SearchStopped(Exception):  # noqa: N818 - not an error of the trial
@@ -270,7 +271,7 @@ def check_point(search: Search, point: Mapping[str, Any]) -> RunArguments:
 
 
 def pinned_search(search: Search, before: Mapping[str, Any] | None) -> Search:
-    """The search with the data of this moment, the same for every trial; or of its earlier start: see `pinned_settings`.
+    """The search with the data of this moment, or of its earlier start, the same for every trial: `pinned_settings`.
 
     Args:
         before: what the study says of the earlier start, as `settings_of_search` gives it; None if there is none.
@@ -281,7 +282,7 @@ def pinned_search(search: Search, before: Mapping[str, Any] | None) -> Search:
 
 
 def settings_of_search(search: Search) -> dict[str, Any]:
-    """What two starts of a search have in common, as JSON has it: `Search.settings`, and ``run``, a trial's settings."""
+    """What two starts of a search have in common, as JSON has it: `Search.settings`, and a trial's as ``run``."""
     args = arguments_of(search, search.extremes()[0], Path("check"))
     return json.loads(json.dumps(search.settings() | {"run": settings_of(args)}, default=str))
 
@@ -319,7 +320,7 @@ def read_results(search: Search, out: Path, study: "optuna.Study") -> TuningResu
 
 
 def best_config(search: Search, results: TuningResults) -> str:
-    """best.yaml: the settings of the best trial, flags included, for `hf-cxr train`; its first lines say what it is."""
+    """best.yaml: the best trial's settings with the flags, for `hf-cxr train`; its first lines say what it is."""
     best = results.best
     point = {key: search.space[key].of_name(value) for key, value in best.point.items()}
     values = with_flags(search.values(point), search.flags, arguments_of(search, point, Path("best")))
@@ -385,7 +386,8 @@ def _check_settings(study: "optuna.Study", search: Search, out: Path) -> None:
 
 def _other_settings(out: Path, changed: list[str]) -> ValueError:
     return ValueError(
-        f"{out} holds a search with other settings ({', '.join(changed[:5])}); give another --out, or remove that folder"
+        f"{out} holds a search with other settings ({', '.join(changed[:5])}); give another --out, or remove that "
+        "folder"
     )
 
 
@@ -444,7 +446,8 @@ def _fault_outside(error: BaseException) -> str:
         if isinstance(cause, InUseError):
             return str(cause)
         if getattr(cause, "errno", None) in DISK_FULL or NO_SPACE.search(str(cause)):
-            return f"the disk is full ({' '.join(str(cause).split())[:200]}); free disk space and run the same command again"
+            words = " ".join(str(cause).split())[:200]
+            return f"the disk is full ({words}); free disk space and run the same command again"
         cause = cause.__cause__ or cause.__context__
     return ""
 
