@@ -26,7 +26,6 @@ PICTURES = Figure(
     "Original, masked and reconstructed images",
     "Left: the image. Middle: what the model sees of it. Right: what it makes of the masked squares, beside the rest.",
 )
-SAW_TEST_IMAGES = "official test images of ChestX-ray14 seen, by these weights and the initial ones"
 WIDE = 1.6  # inches of a picture
 
 
@@ -159,7 +158,10 @@ def _facts(values: Mapping[str, Any]) -> Facts:
             ("split fingerprint", protocol["split_fingerprint"]),
             ("initial weights", protocol["initial_weights"]),
             *origin_facts(protocol.get("weights_origin")),
-            (SAW_TEST_IMAGES, protocol.get("saw_test_images", "unknown")),
+            (
+                "official test images of ChestX-ray14 seen",
+                f"{protocol.get('saw_test_images', 'unknown')} (by the initial weights or in this training)",
+            ),
             ("masked", f"{masked} of {all_patches} squares of {size} x {size} pixels in each image"),
             ("image size", f"{protocol['image_size']} pixels"),
             ("augmentation", augmentation_words(protocol["augmentation"])),
