@@ -1,7 +1,7 @@
 """Where weights that this package did not train come from: a part of a model's record that fine-tuning carries on.
 
 Whether their training saw test images of ChestX-ray14 decides what a figure on that test set is worth, so it is asked
-for, and pages print a caution where it is "unknown".
+for, and "unknown" is reported.
 """
 
 from collections.abc import Iterable, Mapping

@@ -3,7 +3,7 @@
 | key          | meaning                                                                                              |
 |--------------|------------------------------------------------------------------------------------------------------|
 | `base`       | a run's keys, or the path of a run's YAML (from this file's folder, or from here)                    |
-| `overrides`  | with a path: keys that override those of that file                                                   |
+| `overrides`  | with a path: keys that override it                                                                   |
 | `methods`    | printed name -> keys in which the method differs, such as {loss: focal, gamma: 2}; or {predictions:  |
 |              | FILE_OR_RUN}, another program's scores of the test images, which are measured beside the runs        |
 | `baseline`   | the name of the method that every other method is compared with                                      |

@@ -20,7 +20,7 @@ from filelock import FileLock
 from hf_cxr import hub
 from hf_cxr.config import NOT_COMPARED, PretrainArguments, RunArguments
 from hf_cxr.files import check_output_folder, is_leftover, write_text
-from hf_cxr.locks import InUseError, acquired
+from hf_cxr.locks import acquired
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.stage_files import STAGES, forget, is_done
 from hf_cxr.training.checkpoints import check_whole, checkpoints_of, usable_checkpoint
@@ -109,7 +109,7 @@ def held_run_folder(run_dir: Path) -> Iterator[None]:
 def _locked(run_dir: Path) -> FileLock:
     return acquired(
         run_dir / LOCK,
-        InUseError(f"another run is working in {run_dir}: wait until it ends, or give another folder"),
+        ValueError(f"another run is working in {run_dir}: wait for its end, or give another folder"),
         seconds=LOCK_SECONDS,
     )
 

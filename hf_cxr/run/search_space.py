@@ -3,7 +3,7 @@
 | key         | meaning                                                                                               |
 |-------------|-------------------------------------------------------------------------------------------------------|
 | `base`      | a run's keys, or the path of a run's YAML (from this file's folder, or from here)                     |
-| `overrides` | with a path: keys that override those of that file                                                    |
+| `overrides` | with a path: keys that override it                                                                    |
 | `space`     | key -> values: a list of choices; or {low, high}, with `log: true`, or `step`. Whole numbers if low   |
 |             | and high are (`type: float` for others). Any key of a run, also an option such as loss_kwargs.gamma   |
 | `trials`    | how many combinations are tried; `--trials` overrides it                                              |

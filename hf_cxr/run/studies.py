@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from hf_cxr.data.ids import NIH_ID
 from hf_cxr.evaluation.studies import StudyGroups, group_studies, pool_labels, pool_scores
 from hf_cxr.predictions import Predictions
 
 UNIT, STUDY = "unit", "study"  # a key of the metadata, and what it says of rows that are studies
-NIH_STUDY = re.compile(f"({NIH_ID})" + r"(?:\.[A-Za-z]+)?")
+NIH_STUDY = re.compile(r"(\d{8}_\d{3})(?:\.[A-Za-z]+)?")  # 00000013_005.png: patient and follow-up number
 SCORE_WORDS = {"mean": "the mean probability of its images", "max": "the largest probability of its images"}
 LABEL_WORDS = "positive if any of its images is, else negative if any is, else unknown"
 

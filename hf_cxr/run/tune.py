@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import Timeout
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_cxr.config import FROM_DEVICES, NOT_COMPARED, RunArguments
@@ -42,7 +43,7 @@ from hf_cxr.data.fingerprint import data_fingerprint, load_state
 from hf_cxr.evaluation import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import check_output_folder, write_text
-from hf_cxr.locks import InUseError, acquired
+from hf_cxr.locks import acquired
 from hf_cxr.reporting.tuning import Trial, TuningResults, write_tuning
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.search_space import Search
@@ -339,7 +340,7 @@ def best_config(search: Search, results: TuningResults) -> str:
 def _held(out: Path) -> Iterator[None]:
     """Within the block the search is this command's alone."""
     out.mkdir(parents=True, exist_ok=True)
-    busy = InUseError(f"another hf-cxr tune works in {out}: wait until it ends, or give another --out")
+    busy = ValueError(f"another hf-cxr tune works in {out}: wait until it ends, or give another --out")
     lock = acquired(out / LOCK, busy)
     try:
         yield
@@ -443,8 +444,8 @@ def _fault_outside(error: BaseException) -> str:
     """In words, what stops the whole search and not only a trial: a full disk, or a folder in use; "" if nothing."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, InUseError):
-            return str(cause)
+        if isinstance(cause, Timeout):
+            return str(error)
         if getattr(cause, "errno", None) in DISK_FULL or NO_SPACE.search(str(cause)):
             words = " ".join(str(cause).split())[:200]
             return f"the disk is full ({words}); free disk space and run the same command again"
