@@ -179,9 +179,10 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
 
 def pinned_plan(plan: Plan, out: Path) -> Plan:
     """The plan with the data of this moment, or of its earlier start, the same for every run: `pinned_settings`."""
-    runs = [*tuning_runs(plan, out), *final_runs(plan, out, {})]
-    started = next(filter(None, (started_settings(run.folder) for run in runs)), None)
-    base, flags = pinned_settings(plan.base, plan.flags, check_run(runs[-1], plan), started)
+    final = final_runs(plan, out, {})
+    folders = [run.folder for run in (*tuning_runs(plan, out), *final)]
+    started = next(filter(None, map(started_settings, folders)), None)
+    base, flags = pinned_settings(plan.base, plan.flags, check_run(final[0], plan), started)
     return dataclasses.replace(plan, base=base, flags=flags)
 
 

@@ -38,7 +38,7 @@ import torch
 from filelock import Timeout
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from hf_cxr.config import FROM_DEVICES, NOT_COMPARED, RunArguments
+from hf_cxr.config import FROM_DEVICES, NOT_COMPARED, DataArguments, RunArguments
 from hf_cxr.data.fingerprint import data_fingerprint, load_state
 from hf_cxr.evaluation import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import as_number
@@ -65,6 +65,8 @@ STARTUP = 5  # random trials before the sampler learns, and finished ones before
 FOLDER, BEFORE, REASON = "folder", "before", "reason"  # attributes of a trial in the study
 SETTINGS, DATA = "settings", "data"  # and of the study
 FAILURES = (ValueError, RuntimeError, OSError, ArithmeticError)  # of a trial: reported, and the rest continue
+# Keys of the data: trials differ in their data where one of these is searched.
+DATA_KEYS = {field.name for field in dataclasses.fields(DataArguments)}
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 # The last is torch.save, which does not say more.
 NO_SPACE = re.compile(r"No space left on device|os error 28|Disk quota exceeded|inline_container.* unexpected pos")
@@ -175,7 +177,8 @@ def do_trial(trial: "optuna.Trial", point: Mapping[str, Any], search: Search, ou
     try:
         if not (folder / "validation.json").is_file():
             args = arguments_of(search, point, folder)
-            run(args, [SameData(trial, folder), *([Pruning(trial, search.by)] if search.prune else [])])
+            same_data = [] if DATA_KEYS & set(search.space) else [SameData(trial, folder)]
+            run(args, [*same_data, *([Pruning(trial, search.by)] if search.prune else [])])
         figure = as_number(read_json(folder / "validation.json")["validation"].get(search.by))
         if figure != figure:
             raise ValueError(f"validation {search.by} is undefined")

@@ -243,6 +243,12 @@ def test_pruned_and_failed_trials_are_named(tmp_path, monkeypatch):
     assert str(again) == str(results)
 
 
+def test_the_data_themselves_may_be_searched(tmp_path):
+    path = write(tmp_path, space={"train_limit": {"low": 14, "high": 30}})
+    results = tune(load_search(path), tmp_path / "out")
+    assert len({one.point["train_limit"] for one in results.finished}) == 2
+
+
 def test_values_that_no_run_takes_are_refused_before_training(tmp_path, capsys):
     path = write(tmp_path, space={"loss": ["bce", "focal"], "loss_kwargs.gamma_neg": {"low": 0, "high": 1}})
     with pytest.raises(SystemExit, match="2"):
