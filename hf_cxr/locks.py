@@ -13,7 +13,7 @@ def acquired(path: Path, busy: Exception, *, seconds: float = 0) -> FileLock:
 
     Args:
         path: the lock's file; its folder exists.
-        busy: raised if another process holds it.
+        busy: raised if another process holds it; filelock's Timeout is its cause.
         seconds: how long to wait for that process.
 
     Raises:
@@ -22,12 +22,12 @@ def acquired(path: Path, busy: Exception, *, seconds: float = 0) -> FileLock:
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except Timeout as held:
         if not seconds:
-            raise busy from None
-        logger.info("another process is working in %s; waiting up to %g s for its end", path.parent, seconds)
+            raise busy from held
+        logger.info("another process is working in %s; waiting up to %g s until it ends", path.parent, seconds)
         try:
             lock.acquire(timeout=seconds)
-        except Timeout:
-            raise busy from None
+        except Timeout as still_held:
+            raise busy from still_held
     return lock

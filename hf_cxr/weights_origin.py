@@ -4,11 +4,21 @@ Whether their training saw test images of ChestX-ray14 decides what a figure on 
 for, and "unknown" is reported.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 KINDS = ("converted", "pretrained")
 SAW_TEST_IMAGES = ("yes", "no", "unknown")
+
+
+def seen_in_any(answers: Iterable[str]) -> str:
+    """What several trainings, one after the other, saw together; each answer is one of ``SAW_TEST_IMAGES``.
+
+    >>> seen_in_any(["no", "unknown"]), seen_in_any(["unknown", "yes"]), seen_in_any(["no"]), seen_in_any([])
+    ('unknown', 'yes', 'no', 'unknown')
+    """
+    given = set(answers)
+    return "yes" if "yes" in given else "no" if given == {"no"} else "unknown"
 
 
 def check_origin(origin: Any) -> None:

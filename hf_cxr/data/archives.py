@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm.auto import tqdm
 
+from hf_cxr.data.ids import NIH_ID
 from hf_cxr.data.sources.nih import RELEASE
 from hf_cxr.files import PNG_SIGNATURE, read_json, write_json
 from hf_cxr.words import plural
@@ -23,7 +24,7 @@ from hf_cxr.words import plural
 logger = logging.getLogger(__name__)
 
 LARGEST_IMAGE = 64 * 2**20  # bytes; the release's images are near 0.4 MB
-IMAGE_MEMBER = re.compile(r"(?:\./)?images/(\d{8}_\d{3}\.png)")
+IMAGE_MEMBER = re.compile(r"(?:\./)?images/(" + NIH_ID + r"\.png)")
 MARKER = ".done"
 
 

@@ -35,6 +35,7 @@ import pyarrow.compute as pc
 
 from hf_cxr.words import plural
 
+NIH_ID = r"\d{8}_\d{3}"  # of an image of ChestX-ray14, without .png: patient and follow-up number
 NO_ID = frozenset(("", "nan", "nat", "none", "null", "na", "<na>", "n/a", "#n/a"))  # in lower case
 
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))  # of no width: left out

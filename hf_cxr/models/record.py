@@ -5,7 +5,7 @@ earlier versions lack the later fields, which are then None. A model that this p
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,8 @@ class ModelRecord:
         held_out: of a model that was pre-trained: fingerprint of the validation and test rows that it did not see.
         weights_origin: where the weights come from that training started with, if this package did not train them or
             trained them without labels, as `weights_origin.check_origin` says; a model fine-tuned from them keeps it.
+        earlier_stages: of every training of this package that the weights went through before this one, oldest first:
+            its "dataset", "split" and "held_out", as above. None for a model that started from no such weights.
     """
 
     version: str | None = None
@@ -63,6 +65,23 @@ class ModelRecord:
     prevalence_shift: Mapping[str, Any] | None = None
     held_out: str | None = None
     weights_origin: Mapping[str, str | None] | None = None
+    earlier_stages: Sequence[Mapping[str, str | None]] | None = None
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether it is of a pre-training without labels."""
+        return (self.loss or {}).get("name") == MASKED_LOSS
+
+    @property
+    def stages(self) -> tuple[Mapping[str, str | None], ...]:
+        """All trainings of this package that the weights went through, the last one at the end: see earlier_stages.
+
+        Converted weights have none of their own. A training that recorded no split is one all the same.
+        """
+        earlier = tuple(self.earlier_stages or ())
+        if self.split is None and self.weights_origin is not None:
+            return earlier
+        return (*earlier, {"dataset": self.dataset, "split": self.split, "held_out": self.held_out})
 
     @classmethod
     def of(cls, config: PreTrainedConfig | Mapping[str, Any]) -> "ModelRecord | None":
@@ -72,7 +91,8 @@ class ModelRecord:
             config: of the model, or the content of its config.json.
 
         Raises:
-            ValueError: the key ``hf_cxr`` is not a record, or its operating points or its weights' origin are damaged.
+            ValueError: the key ``hf_cxr`` is not a record, or its operating points, its weights' origin or its
+                earlier stages are damaged.
         """
         values = config.get(KEY) if isinstance(config, Mapping) else getattr(config, KEY, None)
         if values is not None and not isinstance(values, Mapping):
@@ -89,6 +109,8 @@ class ModelRecord:
                 check_origin(values["weights_origin"])
             except ValueError as error:
                 raise ValueError(f"{KEY} in config.json: {error}") from error
+        if values.get("earlier_stages") is not None:
+            _check_stages(values["earlier_stages"])
         known = {field.name for field in dataclasses.fields(cls)}  # a later version may have written more
         return cls(**{key: value for key, value in values.items() if key in known})
 
@@ -100,3 +122,14 @@ class ModelRecord:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         kept = {key: value for key, value in values.items() if value is not None or key == "initial_weights"}
         setattr(config, KEY, kept)
+
+
+def _check_stages(stages: Any) -> None:
+    good = isinstance(stages, list | tuple) and all(
+        isinstance(one, Mapping) and all(value is None or isinstance(value, str) for value in one.values())
+        for one in stages
+    )
+    if not good:
+        raise ValueError(
+            f"earlier_stages of {KEY} in config.json is {stages!r:.40}; it must be a list of mappings of text"
+        )

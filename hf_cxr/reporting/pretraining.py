@@ -17,6 +17,7 @@ from hf_cxr.reporting import plots
 from hf_cxr.reporting.augmentation import augmentation_words
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Figure, Heading, Note, Text
 from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC
+from hf_cxr.reporting.weights_origin import origin_cautions, origin_facts
 from hf_cxr.words import plural
 
 LOSS = Figure("figures/training.png", "Reconstruction loss", "Mean absolute error of masked pixels, over the epochs.")
@@ -122,6 +123,7 @@ def loss_words(history: Sequence[Mapping[str, Any]]) -> str:
 
 def _cautions(protocol: Mapping[str, Any]) -> tuple[str, ...]:
     cautions = [SYNTHETIC] if protocol["synthetic"] else []
+    cautions += origin_cautions(protocol.get("weights_origin"))
     cautions.append(
         "A low reconstruction loss is no sign of a good classifier: whether these weights help is shown only by "
         "fine-tuning from them and from others, on the same split."
@@ -155,6 +157,11 @@ def _facts(values: Mapping[str, Any]) -> Facts:
             ("splits from", protocol["splits_from"] or "–"),
             ("split fingerprint", protocol["split_fingerprint"]),
             ("initial weights", protocol["initial_weights"]),
+            *origin_facts(protocol.get("weights_origin")),
+            (
+                "official test images of ChestX-ray14 seen",
+                f"{protocol.get('saw_test_images', 'unknown')} (by the initial weights or in this training)",
+            ),
             ("masked", f"{masked} of {all_patches} squares of {size} x {size} pixels in each image"),
             ("image size", f"{protocol['image_size']} pixels"),
             ("augmentation", augmentation_words(protocol["augmentation"])),

@@ -33,4 +33,4 @@ def origin_facts(origin: Mapping[str, Any] | None) -> list[tuple[str, str]]:
         f"{origin.get('licence') or 'not stated'}; official test images of ChestX-ray14 in their training: "
         f"{origin['saw_test_images']}{file}{note}"
     )
-    return [("origin of these weights", words)]
+    return [("origin of the initial weights", words)]

@@ -30,7 +30,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -43,24 +42,20 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from hf_cxr.config import (
-    FROM_DEVICES,
-    NOT_COMPARED,
-    RunArguments,
-    parse_arguments,
-)
+from hf_cxr.config import FROM_DEVICES, NOT_COMPARED, RunArguments
 from hf_cxr.cores import usable_cores
-from hf_cxr.data import load_source, pin_source
+from hf_cxr.data import load_source
 from hf_cxr.evaluation import METRICS, headline_metrics, modern_figures
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import write_text
 from hf_cxr.reporting.comparison import ComparisonResults, TunedPoint, compare_runs, write_comparison
 from hf_cxr.reporting.numbers import number
 from hf_cxr.run.comparison_plan import Plan, folder_name, load_plan
+from hf_cxr.run.data import started_settings
 from hf_cxr.run.evaluate_tables import labels_of_source
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.scheduler import run_in_slots
-from hf_cxr.run.training import check_training_model
+from hf_cxr.run.shared_settings import check_fresh_model, parsed, pinned_settings
 from hf_cxr.saved_models import read_json
 from hf_cxr.words import plural
 from hf_cxr.yaml_files import dump_yaml, read_yaml
@@ -137,12 +132,12 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
     out = Path(out)
     devices = visible_devices()
     jobs = jobs or max(1, len(devices))
+    for run in (*tuning_runs(plan, out), *final_runs(plan, out, {})):
+        check_run(run, plan)
     plan = pinned_plan(plan, out)
     tuning, final = tuning_runs(plan, out), final_runs(plan, out, {})
-    for run in (*tuning, *final):
-        check_run(run, plan)
     _check_folders(tuning, plan)
-    _check_score_files(plan, check_run(final_runs(plan, out, {})[0], plan))
+    _check_score_files(plan, check_run(final[0], plan))
     count = len(tuning) + len(final)
     with tqdm(total=count, desc="Runs", unit="run") as bar:
         failed = work(tuning, plan, jobs, devices, bar)
@@ -183,11 +178,12 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
 
 
 def pinned_plan(plan: Plan, out: Path) -> Plan:
-    """The plan with the data of this moment, the same for every run: see `hf_cxr.data.pin_source`."""
-    data = check_run(final_runs(plan, out, {})[0], plan).data
-    revision = pin_source(data).table_revision
-    changed = {"table_revision": revision} if revision != data.table_revision else {}
-    return dataclasses.replace(plan, base=plan.base | changed)
+    """The plan with the data of this moment, or of its earlier start, the same for every run: `pinned_settings`."""
+    final = final_runs(plan, out, {})
+    folders = [run.folder for run in (*tuning_runs(plan, out), *final)]
+    started = next(filter(None, map(started_settings, folders)), None)
+    base, flags = pinned_settings(plan.base, plan.flags, check_run(final[0], plan), started)
+    return dataclasses.replace(plan, base=base, flags=flags)
 
 
 def tuning_runs(plan: Plan, out: Path) -> list[Run]:
@@ -250,15 +246,8 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
     """
     # images_per_step is about the devices of a run, which are not those of this process.
     values = {key: value for key, value in run.values.items() if key != "images_per_step"}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{run.settings.stem}.yaml"
-        path.write_text(dump_yaml(values), encoding="utf-8")
-        args = parse_arguments([str(path), *plan.flags], prog=f"hf-cxr compare: {run.name}")
-    if args.model.initial_model is None:
-        try:
-            check_training_model(args)
-        except ValueError as error:
-            raise ValueError(f"{run.method}: {error}") from error
+    args = parsed(values, plan.flags, name=run.settings.stem, prog=f"hf-cxr compare: {run.name}")
+    check_fresh_model(args, run.method)
     return args
 
 

@@ -151,11 +151,29 @@ def _check_plan(plan: Plan, path: Path) -> None:
             f"could be shown at {level:.3g}; give at least {enough}"
         )
     varied = [*grid, *(key for own in plan.methods.values() for key in flattened(own))]
+    check_shared_flags(plan.flags, varied, path)
+
+
+def check_shared_flags(
+    flags: Sequence[str], varied: Sequence[str], path: Path, *, runs: str = "runs", set_by: str = "comparison"
+) -> None:
+    """Refuse flags for all runs of keys that the comparison or search sets or varies.
+
+    Args:
+        flags: the words.
+        varied: keys in which the runs differ.
+        path: of the YAML.
+        runs: what the message calls them.
+        set_by: what the message calls the whole.
+
+    Raises:
+        ValueError: with the flag.
+    """
     fixed = {*SET_BY_COMPARISON, *NOT_IN_COMPARISON, *varied, *(key.split(".")[0] for key in varied)}
-    for word in plan.flags:
+    for word in flags:
         key = word.lstrip("-").split("=")[0].replace("-", "_")  # argparse takes --weight-decay as well
         if word.startswith("--") and key in fixed:
-            raise ValueError(f"--{key} cannot be given to all runs: the comparison sets it; change it in {path}")
+            raise ValueError(f"--{key} cannot be given to all {runs}: the {set_by} sets it; change it in {path}")
 
 
 def _least_p(comparisons: int, resamples: int) -> float:
@@ -180,12 +198,13 @@ def _score_file(own: Mapping[str, Any], name: str, path: Path) -> ScoreFile:
     return ScoreFile(found[0], own.get("scores"))
 
 
-def base_values(values: dict[str, Any], path: Path) -> dict[str, Any]:
+def base_values(values: dict[str, Any], path: Path, *, set_by: str = "comparison") -> dict[str, Any]:
     """The keys that every run has: ``base``, which may be the path of a run's YAML, and ``overrides``.
 
     Args:
         values: of the YAML.
         path: of the YAML.
+        set_by: "comparison" or "search", for messages.
 
     Raises:
         ValueError: an unknown key, or one that a comparison or search sets itself.
@@ -200,8 +219,8 @@ def base_values(values: dict[str, Any], path: Path) -> dict[str, Any]:
     elif over:
         raise ValueError(f"overrides in {path} go with a base that is a path; put them into base")
     base = current_spelling(as_mapping(base, f"base in {where}"), f"base in {where}")
-    check_run_keys(base, f"base in {where}", NOT_IN_COMPARISON)
-    check_run_keys(over, f"overrides in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
+    check_run_keys(base, f"base in {where}", NOT_IN_COMPARISON, set_by=set_by)
+    check_run_keys(over, f"overrides in {path}", (*SET_BY_COMPARISON, *NOT_IN_COMPARISON), set_by=set_by)
     base = without_replaced_options(base, over)
     base = {key: value for key, value in base.items() if key not in SET_BY_COMPARISON}
     return {"loss": LossArguments.loss} | merged(base, over)
@@ -232,15 +251,17 @@ def _tuning(values: Any, path: Path) -> Tuning:
     return Tuning(grid, _whole_numbers([values.get("seed", 1000)], path)[0], by)
 
 
-def check_run_keys(values: Mapping[str, Any], where: str, refused: Sequence[str]) -> None:
-    """Refuse keys that no run has, and those of ``refused``.
+def check_run_keys(
+    values: Mapping[str, Any], where: str, refused: Sequence[str], *, set_by: str = "comparison"
+) -> None:
+    """Refuse keys that no run has, and those of ``refused``, which the comparison or search (``set_by``) sets.
 
     Raises:
         ValueError: with the nearest key.
     """
     for key in current_spelling(values, where):
         if key in refused:
-            raise ValueError(f"{key} cannot be set for {where}: the comparison sets it, or it does not belong in one")
+            raise ValueError(f"{key} cannot be set for {where}: the {set_by} sets it, or it does not belong in one")
         mapping, dot, _ = key.partition(".")
         if key not in known_keys() and not (dot and mapping in KWARGS.values()):
             raise ValueError(unknown_key(key, where))

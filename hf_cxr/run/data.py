@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import datasets
 from accelerate import PartialState
 
-from hf_cxr.config import RunArguments
+from hf_cxr.config import DataArguments, RunArguments
 from hf_cxr.data import Source, check_positives, label_matrix, load_source, pin_source
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.labels import LabelSpace
@@ -19,10 +19,12 @@ from hf_cxr.run.folder import on_main_process
 from hf_cxr.run.preflight import LeftOut, check_run, unreadable_ids
 from hf_cxr.run.resume import check_resume
 from hf_cxr.words import plural
+from hf_cxr.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 
 Arguments = TypeVar("Arguments")
+REVISION = "table_revision"
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,43 @@ def load(args: RunArguments) -> Source:
 
 
 def pinned(args: Arguments, state: PartialState) -> Arguments:
-    """The arguments with the data of this moment, the same on every process: see `hf_cxr.data.pin_source`.
+    """The arguments with the data of this moment, or of the start of the run that resumes, the same on every process.
 
     Args:
-        args: of a run or of a pre-training: a dataclass with ``data``.
+        args: of a run or of a pre-training: a dataclass with ``data`` and ``training``.
         state: of this process.
     """
-    data = on_main_process(state, lambda: pin_source(args.data))
+    training = args.training
+    folder = Path(training.output_dir) if training.on_existing_run == "resume" else None
+    data = on_main_process(state, lambda: pinned_data(args.data, folder and started_settings(folder)))
     return args if data == args.data else dataclasses.replace(args, data=data)
+
+
+def pinned_data(data: DataArguments, started: Mapping[str, Any] | None) -> DataArguments:
+    """The data of this moment, see `hf_cxr.data.pin_source`; or the commit that an earlier start read.
+
+    A branch of the Hub may move before a run resumes. The run then reads the commit that it was started with, unless
+    a revision is given.
+
+    Args:
+        data: the arguments.
+        started: the settings of the earlier start, as its config.yaml has them; None if there is none.
+    """
+    started = started or {}
+    kept = started.get(REVISION) if data.table_revision is None and started.get("dataset") == data.dataset else None
+    if kept and Path(started.get("table") or "").name == Path(data.table or "").name:
+        logger.info("reading %s at commit %s, as at the start", data.table, kept)
+        data = dataclasses.replace(data, table_revision=kept)
+    return pin_source(data)
+
+
+def started_settings(run_dir: Path) -> dict[str, Any] | None:
+    """The settings in a run folder's config.yaml; None if it has none that can be read (`run.folder` reports that)."""
+    try:
+        values = read_yaml(run_dir / "config.yaml")
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def open_data(

@@ -39,6 +39,7 @@ from hf_cxr.run.data import pinned
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
 from hf_cxr.run.preflight import image_errors_explained
 from hf_cxr.run.pretraining_data import PretrainData, open_training_images
+from hf_cxr.run.pretraining_origin import weights_origin
 from hf_cxr.run.provenance import describe_environment, describe_training
 from hf_cxr.run.training import (
     build_pixels,
@@ -102,8 +103,9 @@ def train(
     trainer.save_model(str(run_dir / files.TRAINED))
     state.wait_for_everyone()
     if state.is_main_process:
+        saw = ModelRecord.of(model.config).weights_origin["saw_test_images"]
         done = {
-            "protocol": describe_pretraining(args, data, masks, weights),
+            "protocol": describe_pretraining(args, data, masks, weights) | {"saw_test_images": saw},
             "training": describe_training(trainer, checkpoint),
             "history": trainer.state.log_history,
             "environment": describe_environment(state),
@@ -160,7 +162,7 @@ def build_first_model(args: PretrainArguments, data: PretrainData) -> SwinForMas
         sharded=parse_flag_from_env("ACCELERATE_USE_FSDP"),
     )
     logger.info("attention: %s", attention)
-    source = data.source
+    source, before = data.source, ModelRecord.of(model.config)
     ModelRecord(
         version=hf_cxr.__version__,
         dataset=source.name,
@@ -169,36 +171,11 @@ def build_first_model(args: PretrainArguments, data: PretrainData) -> SwinForMas
         held_out=source.held_out or None,
         loss={"name": MASKED_LOSS, "options": {}},
         licence_note=source.licence_note,
-        weights_origin=weights_origin(args, data, ModelRecord.of(model.config)),
+        weights_origin=weights_origin(args, data, before),
+        earlier_stages=before and (before.stages or None),
         **data.origin,
     ).write(model.config)
     return model
-
-
-def weights_origin(args: PretrainArguments, data: PretrainData, before: ModelRecord | None) -> dict[str, Any]:
-    """Where the weights will be from, for the record of this model and the card of those that start from it.
-
-    Args:
-        before: the record of the weights that pre-training starts from.
-    """
-    name = args.model.model_name_or_path
-    note = "images of validation and test were not opened"
-    # In splits of one's own, the images that are trained on may be of a dataset's official test list.
-    saw = "unknown" if data.source.split_origin["split_file"] else "no"
-    if args.masking.never_tested:
-        note = "the data have no test set, and it was stated that no model will be tested on these images"
-    if name is not None:
-        earlier = before.weights_origin if before is not None else None
-        known = earlier["saw_test_images"] if earlier else "no" if before is not None and before.split else "unknown"
-        saw = saw if known == "no" else known
-        note = f"{note}; training started from other weights, see the report of the pre-training"
-    return {
-        "kind": "pretrained",
-        "source": f"SimMIM on {len(data.train):,} training images of {data.source.name}, no labels",
-        "licence": data.source.licence_note,
-        "saw_test_images": saw,
-        "note": note,
-    }
 
 
 def build_trainer(

@@ -23,6 +23,7 @@ from hf_cxr.config import PretrainArguments
 from hf_cxr.data import Source, is_streamed, load_source
 from hf_cxr.data.splits import patient_split
 from hf_cxr.processing import PixelProcessor
+from hf_cxr.reporting import claims
 from hf_cxr.run.folder import on_main_process
 from hf_cxr.run.preflight import LeftOut, inspect, leave_out, unreadable_ids
 from hf_cxr.run.resume import check_resume
@@ -98,9 +99,11 @@ def load_training_images(args: PretrainArguments) -> Source:
         splits = {"train": train.select(np.flatnonzero(~chosen_N)), HELD_OUT: train.select(np.flatnonzero(chosen_N))}
     there = {name: _there(name, split, args, source) for name, split in splits.items()}
     missing = {name: len(splits[name]) - len(there[name]) for name in splits}
+    tested = len(source.splits.get("test", ()))
     return dataclasses.replace(
         source,
         splits=datasets.DatasetDict(there),
+        split_origin=claims.split_source(source.split_origin, tested, source.missing, {}),
         listed=None,
         missing={name: count for name, count in missing.items() if count},
     )

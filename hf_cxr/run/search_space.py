@@ -3,15 +3,15 @@
 | key         | meaning                                                                                               |
 |-------------|-------------------------------------------------------------------------------------------------------|
 | `base`      | a run's keys, or the path of a run's YAML (from this file's folder, or from here)                     |
-| `overrides` | with a path: keys that go over it                                                                     |
+| `overrides` | with a path: keys that override it                                                                    |
 | `space`     | key -> values: a list of choices; or {low, high}, with `log: true`, or `step`. Whole numbers if low   |
 |             | and high are (`type: float` for others). Any key of a run, also an option such as loss_kwargs.gamma   |
-| `trials`    | how many combinations are tried; `--trials` goes over it                                              |
+| `trials`    | how many combinations are tried; `--trials` overrides it                                              |
 | `seed`      | of every trial's training, and of the search                                                          |
 | `by`        | the validation metric that decides, from METRICS; `auc` by default                                    |
 | `prune`     | true: a trial that is below the median of earlier ones at the same step stops; false by default       |
 
-Refused: unknown keys (with the nearest), ranges that are none, metrics of the test set, keys that the search sets.
+Refused: unknown keys (with the nearest), invalid ranges, metrics of the test set, keys that the search sets.
 """
 
 import difflib
@@ -24,7 +24,14 @@ from typing import TYPE_CHECKING, Any
 from hf_cxr.arguments.components import merged
 from hf_cxr.config import text_keys, unknown_key, without_replaced_options
 from hf_cxr.evaluation.kernels import metric_key
-from hf_cxr.run.comparison_plan import NOT_IN_COMPARISON, SET_BY_COMPARISON, as_mapping, base_values, check_run_keys
+from hf_cxr.run.comparison_plan import (
+    NOT_IN_COMPARISON,
+    SET_BY_COMPARISON,
+    as_mapping,
+    base_values,
+    check_run_keys,
+    check_shared_flags,
+)
 from hf_cxr.yaml_files import read_yaml
 
 if TYPE_CHECKING:
@@ -128,16 +135,9 @@ class Search:
         return [{key: values[number % len(values)] for key, values in ends.items()} for number in range(most)]
 
     def settings(self) -> dict[str, Any]:
-        """What two starts of the same search have in common, as plain values; the number of trials may grow."""
+        """What two starts of a search have in common, beside their runs' settings; the number of trials may grow."""
         space = {key: values.words for key, values in self.space.items()}
-        return {
-            "base": self.base,
-            "space": space,
-            "seed": self.seed,
-            "by": self.by,
-            "prune": self.prune,
-            "flags": list(self.flags),
-        }
+        return {"space": space, "seed": self.seed, "by": self.by, "prune": self.prune}
 
 
 def load_search(path: str | Path, flags: Sequence[str] = (), *, trials: int | None = None) -> Search:
@@ -145,7 +145,7 @@ def load_search(path: str | Path, flags: Sequence[str] = (), *, trials: int | No
 
     Args:
         path: the file.
-        flags: a run's flags, such as --nih_root DIR, that go over every trial's keys.
+        flags: a run's flags, such as --nih_root DIR, that override every trial's keys.
         trials: in place of the file's.
 
     Raises:
@@ -163,10 +163,10 @@ def load_search(path: str | Path, flags: Sequence[str] = (), *, trials: int | No
             raise ValueError(f"{path} lacks the key {key}")
     where = f"space of {path}"
     space = as_mapping(values["space"], where)
-    check_run_keys(space, where, (*SET_BY_COMPARISON, *NOT_IN_COMPARISON))
+    check_run_keys(space, where, (*SET_BY_COMPARISON, *NOT_IN_COMPARISON), set_by="search")
     search = Search(
         name=path.stem,
-        base=base_values(values, path),
+        base=base_values(values, path, set_by="search"),
         space={key: _dimension(key, written, where) for key, written in space.items()},
         trials=_whole("trials", trials if trials is not None else values.get("trials", TRIALS), path, least=1),
         seed=_whole("seed", values.get("seed", SEED), path, least=0),
@@ -174,7 +174,7 @@ def load_search(path: str | Path, flags: Sequence[str] = (), *, trials: int | No
         prune=_switch("prune", values.get("prune", False), path),
         flags=tuple(flags),
     )
-    _check_flags(search, path)
+    check_shared_flags(search.flags, list(search.space), path, runs="trials", set_by="search")
     return search
 
 
@@ -246,12 +246,3 @@ def _metric(value: Any, path: Path) -> str:
         return metric_key(value)
     except ValueError as error:
         raise ValueError(f"by in {path}: {error}") from error
-
-
-def _check_flags(search: Search, path: Path) -> None:
-    """Refuse flags of keys that the search sets or varies."""
-    varied = {*search.space, *(key.split(".")[0] for key in search.space)}
-    for word in search.flags:
-        key = word.lstrip("-").split("=")[0].replace("-", "_")
-        if word.startswith("--") and key in {*SET_BY_COMPARISON, *NOT_IN_COMPARISON, *varied}:
-            raise ValueError(f"--{key} cannot be given to all trials: the search sets it; change it in {path}")

@@ -126,6 +126,7 @@ def build_first_model(
         loss=loss.describe(),
         licence_note=data.source.licence_note,
         weights_origin=before and before.weights_origin,
+        earlier_stages=before and (before.stages or None),
         **data.origin,
     ).write(model.config)
     return model
@@ -151,32 +152,38 @@ def check_training_model(args: RunArguments) -> None:
 
 
 def check_first_stage(args: RunArguments | PretrainArguments, model: PreTrainedModel, source: Source) -> None:
-    """Refuse weights that this package trained on another cut of the same data: they know test patients.
+    """Refuse weights that this package ever trained on another cut of the same data: they know test patients.
 
-    One trained on other data may be fine-tuned: whether they share patients is unknown here, so a warning is logged.
+    Every stage that the weights went through is looked at, not only the last one. Weights that were trained on other
+    data are accepted: whether they share patients is unknown here, so a warning is logged.
     """
     name = args.model.initial_model
     before = ModelRecord.of(model.config) if args.model.backbone_name_or_path is None else initial_record(args.model)
-    if before is None or before.split == source.fingerprint:
+    if before is None:
         return
     if before.split is None and before.weights_origin is not None:  # converted: its own data are in no split of ours
         for caution in origin_cautions(before.weights_origin):
             logger.warning(caution)
+    elsewhere = []
+    for stage in before.stages:
+        split, held_out = stage.get("split"), stage.get("held_out")
+        if split == source.fingerprint or (held_out and held_out == source.held_out):
+            continue  # its validation and test rows are those of these data
+        if stage.get("dataset") in (None, source.name):
+            raise ValueError(
+                f"{name} was trained on the split {split} of {source.name}, the data are now {source.fingerprint}: "
+                "images that are now for validation and test may have been trained on; give the data it was trained "
+                "with, or other initial weights"
+            )
+        elsewhere.append(stage["dataset"])
+    if not elsewhere:
         return
-    if before.held_out and before.held_out == source.held_out:  # pre-trained beside the same validation and test rows
-        return
-    if before.dataset in (None, source.name):
-        raise ValueError(
-            f"{name} was trained on the split {before.split} of {source.name}, the data are now {source.fingerprint}: "
-            "images that are now for validation and test may have been trained on; give the data it was trained with, "
-            "or other initial weights"
-        )
-    shared = trained_on(name, source)
+    shared = trained_on(name, source)  # the last stage's: the folders of those before it are not known
     words = f"; {shared:,} of its training images have the ids of validation and test images here" if shared else ""
     logger.warning(
         "%s was trained on %s: if they share patients with these data, the figures are inflated%s",
         name,
-        before.dataset,
+        " and ".join(dict.fromkeys(elsewhere)),
         words,
     )
 

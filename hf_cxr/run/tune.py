@@ -10,17 +10,23 @@ mean of one metric on validation, of the checkpoint that the run ends with. All 
 differ in their settings alone.
 
 The search is the same whether it was stopped or not: the sampler of each trial is seeded with the number of those that
-are done, and a trial that was stopped is done again, from its checkpoint.
+are done, and a trial that was stopped is done again, from its checkpoint. What a run may change when it resumes, such
+as the place of its data, may change between two starts of a search; the data themselves may not.
+
+A trial that fails is reported, and the rest continue. A full disk, a folder in which another run works and other data
+are no trial's fault: they stop the search, and the trial is done again at the next start.
 
 Refused, before anything is trained: what `search_space` refuses; values that no run takes; a folder that holds a
 search with other settings; a machine without Optuna.
 """
 
 import dataclasses
+import errno
 import gc
 import importlib.util
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,17 +35,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import Timeout
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from hf_cxr.config import RunArguments, parse_arguments
-from hf_cxr.data import pin_source
+from hf_cxr.config import FROM_DEVICES, NOT_COMPARED, DataArguments, RunArguments
+from hf_cxr.data.fingerprint import data_fingerprint, load_state
 from hf_cxr.evaluation import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.files import check_output_folder, write_text
 from hf_cxr.locks import acquired
-from hf_cxr.models.build import check_model
 from hf_cxr.reporting.tuning import Trial, TuningResults, write_tuning
+from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.search_space import Search
+from hf_cxr.run.shared_settings import check_fresh_model, parsed, pinned_settings, with_flags
+from hf_cxr.run.stage_files import STAGES
 from hf_cxr.run.stages import run
 from hf_cxr.saved_models import read_json
 from hf_cxr.words import plural
@@ -53,8 +62,18 @@ logger = logging.getLogger(__name__)
 STUDY, BEST, LOCK = "study.db", "best.yaml", ".tune.lock"
 INSTALL = "pip install 'hf-cxr[tune]'"
 STARTUP = 5  # random trials before the sampler learns, and finished ones before a trial is pruned
-FOLDER, BEFORE, REASON, SETTINGS = "folder", "before", "reason", "settings"  # attributes kept in the study
+FOLDER, BEFORE, REASON = "folder", "before", "reason"  # attributes of a trial in the study
+SETTINGS, DATA = "settings", "data"  # and of the study
 FAILURES = (ValueError, RuntimeError, OSError, ArithmeticError)  # of a trial: reported, and the rest continue
+# Keys of the data: trials differ in their data where one of these is searched.
+DATA_KEYS = {field.name for field in dataclasses.fields(DataArguments)}
+DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+# The last is torch.save, which does not say more.
+NO_SPACE = re.compile(r"No space left on device|os error 28|Disk quota exceeded|inline_container.* unexpected pos")
+
+
+class SearchStopped(Exception):  # noqa: N818 - not an error of the trial
+    """Something outside the trial is wrong, which would fail every other one as well."""
 
 
 def check_optuna() -> None:
@@ -81,21 +100,21 @@ def tune(search: Search, out: Path) -> TuningResults:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # failed trials are reported here, in a line each
+    check_output_folder(out)
     for point in search.extremes():
         check_point(search, point)
-    search = pinned_search(search)
-    check_output_folder(out)
     with _held(out):
         study = _open_study(search, out)
+        search = pinned_search(search, study.user_attrs.get(SETTINGS))
+        _check_settings(study, search, out)
         _repeat_interrupted(study)
         trainer = SearchTrainer(search, out)
         for number in range(_done(study), search.trials):
-            direction = "maximize" if METRICS[search.by].higher_is_better else "minimize"
             try:
                 trainer.hyperparameter_search(
                     hp_space=search.point,
                     n_trials=1,
-                    direction=direction,
+                    direction=_direction(search),
                     backend="optuna",
                     study_name=study.study_name,
                     storage=_storage(out),
@@ -104,6 +123,8 @@ def tune(search: Search, out: Path) -> TuningResults:
                     pruner=_pruner(search),
                     catch=FAILURES,
                 )
+            except SearchStopped as stop:
+                raise ValueError(str(stop)) from stop
             except ValueError:  # of a study without a finished trial, which has no best one
                 if any(one.state.name == "COMPLETE" for one in study.get_trials(deepcopy=False)):
                     raise
@@ -146,37 +167,65 @@ def do_trial(trial: "optuna.Trial", point: Mapping[str, Any], search: Search, ou
     Raises:
         optuna.TrialPruned: the trial is worse than earlier ones.
         ValueError, RuntimeError, OSError: it failed; the reason is kept in the study.
+        SearchStopped: the disk is full, another run works in the folder, or the data are not those of the search.
     """
+    import optuna
+
     folder = out / "trials" / f"{trial.user_attrs.get(FOLDER, trial.number):04d}"
     trial.set_user_attr(FOLDER, int(folder.name))
     logger.info("trial %s: %s", folder.name, ", ".join(f"{key} {value}" for key, value in point.items()))
     try:
         if not (folder / "validation.json").is_file():
             args = arguments_of(search, point, folder)
-            run(args, [Pruning(trial, search.by)] if search.prune else [])
+            same_data = [] if DATA_KEYS & set(search.space) else [SameData(trial, folder)]
+            run(args, [*same_data, *([Pruning(trial, search.by)] if search.prune else [])])
         figure = as_number(read_json(folder / "validation.json")["validation"].get(search.by))
+        if figure != figure:
+            raise ValueError(f"validation {search.by} is undefined")
     except SystemExit as error:  # of the parser, which has printed its line
         trial.set_user_attr(REASON, "its settings are refused")
         raise ValueError("its settings are refused") from error
+    except optuna.TrialPruned:
+        _remove_weights(folder)
+        raise
     except FAILURES as error:
+        if words := _fault_outside(error):
+            raise SearchStopped(f"trial {folder.name}: {words}") from error
         trial.set_user_attr(REASON, " ".join(str(error).split())[:500] or type(error).__name__)
+        _remove_weights(folder)
         raise
     finally:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    _remove_checkpoints(folder)
-    if figure != figure:
-        reason = f"validation {search.by} is undefined"
-        trial.set_user_attr(REASON, reason)
-        raise ValueError(reason)
+    _remove_weights(folder)
     return figure
 
 
-class Pruning(TrainerCallback):
-    """Tells the study each validation figure, and ends a trial that the pruner gives up.
+class SameData(TrainerCallback):
+    """Stops the search if a trial's images, patients, splits or labels are not those of the trials before it."""
 
-    A trial that resumes from a checkpoint first tells what it had told before.
+    def __init__(self, trial: "optuna.Trial", folder: Path):
+        self.trial, self.folder = trial, folder
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        saved = load_state(self.folder)  # which the run has just written
+        if saved is None:
+            return
+        now, before = data_fingerprint(saved), self.trial.study.user_attrs.get(DATA)
+        if before is None:
+            self.trial.study.set_user_attr(DATA, now)
+        elif before != now:
+            raise SearchStopped(
+                f"trial {self.folder.name}: the images, patients, splits or labels are not those that the search was "
+                "started with; give the same data, or another --out"
+            )
+
+
+class Pruning(TrainerCallback):
+    """Reports each validation figure to the study, and ends a trial that the pruner gives up.
+
+    A trial that resumes from a checkpoint first reports its earlier figures again.
     """
 
     def __init__(self, trial: "optuna.Trial", by: str):
@@ -205,10 +254,12 @@ def arguments_of(search: Search, point: Mapping[str, Any], folder: Path) -> RunA
         SystemExit: status 2 with one line, as `parse_arguments`.
     """
     set_here = {"output_dir": str(folder), "seed": search.seed, "measure_test": False, "disable_tqdm": True}
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / f"trial-{folder.name}.yaml"
-        path.write_text(dump_yaml(search.values(point) | set_here), encoding="utf-8")
-        return parse_arguments([str(path), *search.flags], prog=f"hf-cxr tune: trial {folder.name}")
+    return parsed(
+        search.values(point) | set_here,
+        search.flags,
+        name=f"trial-{folder.name}",
+        prog=f"hf-cxr tune: trial {folder.name}",
+    )
 
 
 def check_point(search: Search, point: Mapping[str, Any]) -> RunArguments:
@@ -216,23 +267,28 @@ def check_point(search: Search, point: Mapping[str, Any]) -> RunArguments:
 
     Raises:
         SystemExit: status 2 with one line.
-        ValueError: a fresh model of another shape than its architecture allows.
+        ValueError: a fresh model that cannot be built or not be trained so.
     """
     args = arguments_of(search, point, Path("check"))
-    if args.model.model_name_or_path is None:
-        try:
-            check_model(args.model)
-        except ValueError as error:
-            raise ValueError(f"{', '.join(f'{key} {value}' for key, value in point.items())}: {error}") from error
+    check_fresh_model(args, ", ".join(f"{key} {value}" for key, value in point.items()))
     return args
 
 
-def pinned_search(search: Search) -> Search:
-    """The search with the data of this moment, the same for every trial: see `hf_cxr.data.pin_source`."""
-    data = arguments_of(search, search.extremes()[0], Path("check")).data
-    revision = pin_source(data).table_revision
-    changed = {"table_revision": revision} if revision != data.table_revision else {}
-    return dataclasses.replace(search, base=search.base | changed)
+def pinned_search(search: Search, before: Mapping[str, Any] | None) -> Search:
+    """The search with the data of this moment, or of its earlier start, the same for every trial: `pinned_settings`.
+
+    Args:
+        before: what the study says of the earlier start, as `settings_of_search` gives it; None if there is none.
+    """
+    args = arguments_of(search, search.extremes()[0], Path("check"))
+    base, flags = pinned_settings(search.base, search.flags, args, (before or {}).get("run"))
+    return dataclasses.replace(search, base=base, flags=flags)
+
+
+def settings_of_search(search: Search) -> dict[str, Any]:
+    """What two starts of a search have in common, as JSON has it: `Search.settings`, and a trial's as ``run``."""
+    args = arguments_of(search, search.extremes()[0], Path("check"))
+    return json.loads(json.dumps(search.settings() | {"run": settings_of(args)}, default=str))
 
 
 def read_results(search: Search, out: Path, study: "optuna.Study") -> TuningResults:
@@ -268,9 +324,10 @@ def read_results(search: Search, out: Path, study: "optuna.Study") -> TuningResu
 
 
 def best_config(search: Search, results: TuningResults) -> str:
-    """best.yaml: the base with the best trial's settings, ready for `hf-cxr train`; its first lines say what it is."""
+    """best.yaml: the best trial's settings with the flags, for `hf-cxr train`; its first lines say what it is."""
     best = results.best
-    values = search.values({key: search.space[key].of_name(value) for key, value in best.point.items()})
+    point = {key: search.space[key].of_name(value) for key, value in best.point.items()}
+    values = with_flags(search.values(point), search.flags, arguments_of(search, point, Path("best")))
     title = METRICS[search.by].macro_title
     return (
         f"# The best of {plural(len(results.finished), 'trial')} of `hf-cxr tune`, search {results.name}, trial "
@@ -286,7 +343,7 @@ def best_config(search: Search, results: TuningResults) -> str:
 def _held(out: Path) -> Iterator[None]:
     """Within the block the search is this command's alone."""
     out.mkdir(parents=True, exist_ok=True)
-    busy = ValueError(f"another hf-cxr tune works in {out}: wait for its end, or give another --out")
+    busy = ValueError(f"another hf-cxr tune works in {out}: wait until it ends, or give another --out")
     lock = acquired(out / LOCK, busy)
     try:
         yield
@@ -298,28 +355,44 @@ def _storage(out: Path) -> str:
     return f"sqlite:///{(out / STUDY).absolute()}"
 
 
+def _direction(search: Search) -> str:
+    return "maximize" if METRICS[search.by].higher_is_better else "minimize"
+
+
 def _open_study(search: Search, out: Path) -> "optuna.Study":
     import optuna
 
-    direction = "maximize" if METRICS[search.by].higher_is_better else "minimize"
     try:
         study = optuna.create_study(
-            study_name=search.name, storage=_storage(out), direction=direction, load_if_exists=True
+            study_name=search.name, storage=_storage(out), direction=_direction(search), load_if_exists=True
         )
-        before = study.user_attrs.get(SETTINGS)
         others = [name for name in optuna.get_all_study_names(_storage(out)) if name != search.name]
-    except Exception as error:  # SQLAlchemy, sqlite3 and Optuna have errors of their own for a file that is none
+    except Exception as error:  # SQLAlchemy, sqlite3 and Optuna each have errors of their own for a damaged file
         raise ValueError(f"{out / STUDY} cannot be read ({type(error).__name__}); give another --out") from error
-    now = json.loads(json.dumps(search.settings(), default=str))
-    if before is None and not study.get_trials(deepcopy=False) and not others:
-        study.set_user_attr(SETTINGS, now)
-    elif before != now:
-        changed = [key for key in now if (before or {}).get(key) != now[key]]
-        raise ValueError(
-            f"{out} holds a search with other settings ({', '.join(changed) or 'another name'}); give another --out, "
-            "or remove that folder"
-        )
+    if others:
+        raise _other_settings(out, [f"it is called {' and '.join(others)}"])
     return study
+
+
+def _check_settings(study: "optuna.Study", search: Search, out: Path) -> None:
+    """Refuse a search with other settings; keep those of a new one."""
+    before, now = study.user_attrs.get(SETTINGS), settings_of_search(search)
+    if before is None and not study.get_trials(deepcopy=False):
+        study.set_user_attr(SETTINGS, now)
+        return
+    before = before or {}
+    changed = [key for key in now if key != "run" and before.get(key) != now[key]]
+    free = {*FREE_ON_RESUME, *FROM_DEVICES, *NOT_COMPARED}
+    changed += changed_settings(before["run"], now["run"], free=free) if "run" in before else ["those of its runs"]
+    if changed:
+        raise _other_settings(out, changed)
+
+
+def _other_settings(out: Path, changed: list[str]) -> ValueError:
+    return ValueError(
+        f"{out} holds a search with other settings ({', '.join(changed[:5])}); give another --out, or remove that "
+        "folder"
+    )
 
 
 def _repeat_interrupted(study: "optuna.Study") -> None:
@@ -332,13 +405,18 @@ def _repeat_interrupted(study: "optuna.Study") -> None:
     for one in trials:
         if one.state == states.RUNNING:  # this command holds the folder: nobody does it
             study.tell(one.number, state=states.FAIL)
+            if REASON in one.user_attrs:  # it had failed, and was stopped before the study knew
+                continue
         elif not (one.state == states.FAIL and not _is_done(one)):
             continue
         folder = one.user_attrs.get(FOLDER, one.number)
         repeated = any(other.number > one.number and other.user_attrs.get(FOLDER) == folder for other in trials)
         if folder not in waiting and not repeated:
-            told = {str(step): figure for step, figure in one.intermediate_values.items()}
-            study.enqueue_trial(one.params, user_attrs={FOLDER: folder, BEFORE: told})
+            reported = {str(step): figure for step, figure in one.intermediate_values.items()}
+            # One that was stopped twice may not have reported its first figures again.
+            study.enqueue_trial(
+                one.params, user_attrs={FOLDER: folder, BEFORE: one.user_attrs.get(BEFORE, {}) | reported}
+            )
             waiting.add(folder)
 
 
@@ -358,10 +436,24 @@ def _pruner(search: Search) -> "optuna.pruners.BasePruner":
     return optuna.pruners.MedianPruner(n_startup_trials=STARTUP) if search.prune else optuna.pruners.NopPruner()
 
 
-def _remove_checkpoints(folder: Path) -> None:
-    """A trial's figures stay; a checkpoint is as large as the model."""
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+def _remove_weights(folder: Path) -> None:
+    """A trial's figures stay; a checkpoint, and a model that was trained, are as large as the network."""
+    for place in (*folder.glob("checkpoint-*"), folder / STAGES):
+        if place.is_dir():
+            shutil.rmtree(place)
+
+
+def _fault_outside(error: BaseException) -> str:
+    """In words, what stops the whole search and not only a trial: a full disk, or a folder in use; "" if nothing."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, Timeout):
+            return str(error)
+        if getattr(cause, "errno", None) in DISK_FULL or NO_SPACE.search(str(cause)):
+            words = " ".join(str(cause).split())[:200]
+            return f"the disk is full ({words}); free disk space and run the same command again"
+        cause = cause.__cause__ or cause.__context__
+    return ""
 
 
 def _log_trial(trial: "optuna.trial.FrozenTrial", search: Search, number: int) -> None:

@@ -139,6 +139,29 @@ def test_a_folder_that_hf_download_wrote(dataset, hub, tmp_path, monkeypatch):
         load_source(args)
 
 
+def test_a_branch_beside_a_copy_on_this_disk_is_not_silently_ignored(dataset, tmp_path, caplog):
+    from huggingface_hub import snapshot_download
+
+    folder = tmp_path / "disk" / "nih-chest-xray-14"
+    snapshot_download(NAME, repo_type="dataset", local_dir=folder)
+    args = DataArguments(dataset="table", table=describe(tmp_path), table_root=str(folder), table_revision="v2")
+    load_source(args, images=False)
+    assert f"was downloaded at commit {dataset} and is read as it is; whether v2 is that commit" in caplog.text
+    caplog.clear()
+    load_source(dataclasses.replace(args, table_revision=dataset), images=False)
+    assert "is read as it is" not in caplog.text
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_one_word_is_a_folder_and_the_hub_is_not_asked_for_it(hub, tmp_path, streaming):
+    table = describe(tmp_path, hub="my_saved_folder")
+    args = DataArguments(dataset="table", table=table, table_root=str(tmp_path), streaming=streaming)
+    for read in (pin_source, load_source):
+        with pytest.raises(FileNotFoundError, match=f"there is no folder {tmp_path / 'my_saved_folder'}"):
+            read(args)
+    assert not hub.requests
+
+
 def _linked(tmp_path, folder):
     root = tmp_path / "above"
     (root / USER).mkdir(parents=True)

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from hf_cxr.commands import main
 from hf_cxr.config import DataArguments, parse_pretraining
 from hf_cxr.data import load_source
+from hf_cxr.data.sources.nih import LICENCE_NOTE
 from hf_cxr.files import file_sha256
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.run import pretrain as pretrain_module
@@ -159,6 +160,24 @@ def test_a_run_starts_from_it_on_fewer_images_and_not_on_another_cut(finished, t
     assert "images that are now for validation and test may have been trained on" in capsys.readouterr().err
 
 
+def test_what_first_weights_bring_along_is_in_record_and_page(finished, tmp_path):
+    first = shutil.copytree(finished, tmp_path / "first")
+    values = read_json(first / "config.json")
+    values["hf_cxr"]["weights_origin"] |= {"source": "a lab", "licence": "CC BY-NC 4.0", "saw_test_images": "yes"}
+    (first / "config.json").write_text(json.dumps(values))
+    config = write_config(tmp_path, num_train_epochs=1, model_name_or_path=str(first))
+    assert main(["pretrain", config, "--output_dir", str(tmp_path / "next")]) == 0
+    record = ModelRecord.of(read_json(tmp_path / "next" / "config.json"))
+    assert record.weights_origin["saw_test_images"] == "yes"
+    assert "CC BY-NC 4.0" in record.weights_origin["licence"]
+    assert record.weights_origin["source"].endswith("from a lab")
+    assert [stage["split"] for stage in record.stages] == [values["hf_cxr"]["split"], record.split]
+    assert record.stages[0]["held_out"] == values["hf_cxr"]["held_out"]
+    page = (tmp_path / "next" / "report.html").read_text()
+    assert "CC BY-NC 4.0" in page
+    assert "The initial weights (a lab) were trained with images of" in page
+
+
 def test_other_commands_refuse_it_in_one_line(finished, tmp_path, capsys):
     copy = shutil.copytree(finished, tmp_path / "run")
     Image.new("L", (8, 8)).save(tmp_path / "x.png")
@@ -212,7 +231,9 @@ def test_images_of_validation_and_test_are_not_opened(tmp_path, capsys):
     assert page.count("data:image/png") == 1  # the loss; patients' images are in a file of their own
     assert "They show patients" in page
     record = ModelRecord.of(read_json(tmp_path / "run-gone" / "config.json"))
-    assert "cite" in record.licence_note or record.licence_note
+    assert record.licence_note == LICENCE_NOTE
+    assert record.weights_origin["saw_test_images"] == "unknown"  # its test list is not the official one
+    assert "own test list of" in page
 
     (tmp_path / "gone" / "images" / min(trained_on)).unlink()
     config = write_config(tmp_path, NIH, nih_root=str(tmp_path / "gone"))
@@ -265,6 +286,7 @@ def test_a_table_without_labels_and_splits_needs_a_statement_or_a_split_file(tmp
     record = ModelRecord.of(read_json(tmp_path / "run" / "config.json"))
     assert record.held_out is None
     assert "it was stated" in record.weights_origin["note"]
+    assert record.weights_origin["saw_test_images"] == "unknown"
 
     split = ["split", "--dataset", "table", "--table", data["table"], "--out", str(tmp_path / "split.csv")]
     assert main([*split, "--fractions", "0.625", "0.125", "0.25"]) == 0
@@ -273,7 +295,8 @@ def test_a_table_without_labels_and_splits_needs_a_statement_or_a_split_file(tmp
     assert main([*words, "--never_tested"]) == 2
     assert "--never_tested is for data without a test set, and a clinic has one of 4 images" in capsys.readouterr().err
     assert main(words) == 0
-    assert read_json(tmp_path / "cut" / "metrics.json")["protocol"]["splits"]["train"]["images"] == 10
+    protocol = read_json(tmp_path / "cut" / "metrics.json")["protocol"]
+    assert (protocol["splits"]["train"]["images"], protocol["saw_test_images"]) == (10, "unknown")
 
     labelled = TABLE | {"name": "its labels", "findings": ["Mass"], "split_column": "part", "blank": "zero"}
     (tmp_path / "labelled.yaml").write_text(json.dumps(labelled))

@@ -18,11 +18,13 @@ from hf_cxr.labels import NIH14
 from hf_cxr.models import fresh
 from hf_cxr.models.build import build_model, load_weights
 from hf_cxr.models.head import freeze_backbone, head_keys
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.run.stages import run
 from hf_cxr.run.training import check_first_stage
 from hf_cxr.sampling import expected_counts, expected_draws
 
+LAB = {"kind": "converted", "source": "a lab", "licence": None, "saw_test_images": "no"}
 SECOND = ("--freeze_backbone", "true", "--sampler", "class_aware", "--num_train_epochs", "1")
 
 
@@ -121,6 +123,34 @@ def test_model_of_other_data_is_taken_with_a_warning(config, first, tmp_path, ca
     model.config.hf_cxr["split"] = source.fingerprint
     check_first_stage(args, model, source)
     assert not caplog.text
+
+
+def test_every_stage_that_the_weights_went_through_is_looked_at(config, first, second, tmp_path, caplog):
+    """A run on other data in between does not hide that the weights know test patients of these."""
+    records = [ModelRecord.of(json.loads((folder / "config.json").read_text())) for folder in (first, second[0])]
+    assert records[0].earlier_stages is None
+    assert list(records[1].earlier_stages) == list(records[0].stages)
+    args = parse_arguments([str(config), "--model_name_or_path", str(first)])
+    model, source = build_model(args.model, NIH14), load_source(args.data)
+    assert records[1].stages[0] == {"dataset": source.name, "split": source.fingerprint, "held_out": None}
+    model.config.hf_cxr |= {"dataset": "CheXpert", "split": "another"}
+
+    def check(**stage):
+        model.config.hf_cxr["earlier_stages"] = [{"dataset": source.name, "split": "x", "held_out": None} | stage]
+        caplog.clear()
+        check_first_stage(args, model, source)
+        return caplog.text
+
+    with pytest.raises(ValueError, match=r"was trained on the split x of .* may have been trained on"):
+        check()
+    for same in ({"split": source.fingerprint}, {"held_out": source.held_out}):
+        assert "was trained on CheXpert: if they share" in check(**same)
+    assert "was trained on MIMIC and CheXpert: if they share" in check(dataset="MIMIC")
+    model.config.hf_cxr |= {"split": None, "weights_origin": LAB}  # converted weights have no stage of their own
+    model.config.hf_cxr.pop("earlier_stages")
+    check_first_stage(args, model, source)
+    with pytest.raises(ValueError, match=r"earlier_stages of hf_cxr in config\.json is 'text'; it must be a list"):
+        ModelRecord.of({"hf_cxr": {"split": "x", "earlier_stages": "text"}})
 
 
 def test_frozen_part_is_evaluated_and_gets_no_gradient(tmp_path):

@@ -42,6 +42,19 @@ def test_it_comes_back_from_config_json(kind, tmp_path):
     assert ModelRecord.of(json.loads((tmp_path / "config.json").read_text())) == RECORD
 
 
+def test_the_stages_of_weights_are_the_earlier_ones_and_its_own(tmp_path):
+    own = {"dataset": "ChestX-ray14", "split": "f" * 64, "held_out": None}
+    earlier = {"dataset": "CheXpert", "split": "e" * 64, "held_out": "h" * 64}
+    assert RECORD.stages == (own,)
+    config = SwinConfig()
+    dataclasses.replace(RECORD, earlier_stages=(earlier,)).write(config)
+    config.save_pretrained(tmp_path)
+    assert ModelRecord.of(SwinConfig.from_pretrained(tmp_path)).stages == (earlier, own)
+    origin = {"kind": "converted", "saw_test_images": "no"}
+    assert ModelRecord(weights_origin=origin).stages == ()
+    assert ModelRecord(weights_origin=origin, earlier_stages=[earlier]).stages == (earlier,)
+
+
 def test_the_names_in_config_json_are_those_of_the_versions_before():
     config = SwinConfig()
     ModelRecord(version="1", dataset="set", synthetic=True, split="s", loss={}, data="d").write(config)

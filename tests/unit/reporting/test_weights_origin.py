@@ -15,12 +15,12 @@ def test_a_page_cautions_unless_the_weights_never_saw_test_images():
     for answer in ("yes", "no", "unknown"):
         protocol = PROTOCOL | {"weights_origin": ORIGIN | {"saw_test_images": answer}}
         cautions[answer] = [words for words in data_cautions(protocol) if words not in plain]
-        facts = dict(split_facts(protocol))["origin of these weights"]
+        facts = dict(split_facts(protocol))["origin of the initial weights"]
         assert all(words in facts for words in ("the lab", "CC BY 4.0", f"training: {answer}"))
     assert cautions["no"] == []
     assert len(cautions["yes"]) == len(cautions["unknown"]) == 1
     assert cautions["yes"] != cautions["unknown"]
-    assert "origin of these weights" not in dict(split_facts(PROTOCOL))
+    assert "origin of the initial weights" not in dict(split_facts(PROTOCOL))
 
 
 @pytest.mark.parametrize(

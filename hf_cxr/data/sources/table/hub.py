@@ -88,7 +88,16 @@ def locate(description: TableDescription, root: Path) -> HubPlace:
             )
         if wanted and not commit:
             logger.warning("%s does not say which commit it is of; whether it is %s is not checked", folder, wanted)
+        elif wanted and commit != wanted:
+            logger.warning(
+                "%s was downloaded at commit %s and is read as it is; whether %s is that commit is not checked: "
+                "the Hub is not asked for data that are on this disk",
+                folder,
+                commit,
+                wanted,
+            )
         return HubPlace(name, commit, folder)
+    check_hub_id(name, root)
     commit = commit_of(name, wanted)
     if constants.HF_HUB_OFFLINE:
         return HubPlace(name, commit, _snapshot(name, commit), cached=True)
@@ -103,6 +112,7 @@ def pin(description: TableDescription, root: Path) -> str | None:
     """
     if not description.hub or local_folder(description.hub, root) is not None:
         return None
+    check_hub_id(description.hub, root)
     return commit_of(description.hub, description.hub_revision)
 
 
@@ -117,6 +127,19 @@ def origin(description: TableDescription, root: Path) -> dict[str, str | None] |
         return None
     folder = local_folder(description.hub, root)
     return {"id": description.hub, "commit": downloaded_commit(folder) if folder else description.hub_revision}
+
+
+def check_hub_id(name: str, root: Path) -> None:
+    """Refuse, before the Hub is asked, a name that can only be a folder: a Hub id is owner/name.
+
+    Raises:
+        FileNotFoundError: with the place that was looked at.
+    """
+    if "/" not in name:
+        raise FileNotFoundError(
+            f"there is no folder {root / name}: give the folder that contains {name} (--table_root), or write "
+            "owner/name in hub for a dataset of the Hub"
+        )
 
 
 def local_folder(name: str, root: Path) -> Path | None:

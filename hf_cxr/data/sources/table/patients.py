@@ -14,14 +14,14 @@ import re
 
 import pandas as pd
 
-from hf_cxr.data.ids import canonical_ids
+from hf_cxr.data.ids import NIH_ID, canonical_ids
 from hf_cxr.data.sources.table.description import NIH_PATIENT, TableDescription
 from hf_cxr.data.sources.table.files import refuse
 from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
-NIH_IMAGE = r"(?:.*/)?(\d{8})_\d{3}(?:\.\w+)?"  # 00000001_000.png: patient and follow-up number
+NIH_IMAGE = rf"(?:.*/)?({NIH_ID})(?:\.\w+)?"
 
 
 def with_patients(rows: pd.DataFrame, description: TableDescription) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def _refuse_named_patients(image_N: pd.Series, description: TableDescription) ->
     named = image_N.str.fullmatch(NIH_IMAGE)
     if not len(image_N) or not named.all():
         return
-    patients = image_N.str.extract(NIH_IMAGE, expand=False).nunique()
+    patients = image_N.str.extract(NIH_IMAGE, expand=False).str[:8].nunique()
     column = description.image_id or description.image_column or "IMAGE_COLUMN"
     raise ValueError(
         f"{description.name}: image_is_patient is true, but {image_N.iloc[0]!r} is an image id of ChestX-ray14, whose "
