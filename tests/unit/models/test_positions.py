@@ -200,7 +200,7 @@ def test_a_config_without_an_image_size_has_that_of_its_processor_or_its_archite
     interpolated = "position tables interpolated from 28 x 28 to 12 x 12"
     assert describe_positions(at(tmp_path / "vit", 96)) == interpolated
     assert describe_positions(at(tmp_path / "resnet", 96, depths=[1, 1, 1, 1])) is None
-    with pytest.raises(ValueError, match="image_size in .*resnet is None"):  # nothing says at which size to use it
+    with pytest.raises(ValueError, match=r"image_size in .*resnet is None"):  # nothing says at which size to use it
         load_weights(tmp_path / "resnet")
     build_image_processor(64, 48).save_pretrained(tmp_path / "resnet")
     assert load_weights(tmp_path / "resnet").config.image_size == 48
