@@ -381,6 +381,11 @@ class CXRTrainingArguments(TrainingArguments):
                 f"load_best_model_at_end needs a checkpoint at each evaluation, and eval_strategy is {evaluates}, "
                 f"save_strategy {saves}; give both the same value, or load_best_model_at_end false"
             )
+        if self.optimizer != "sgd" and self.sgd_momentum != CXRTrainingArguments.sgd_momentum:
+            raise ValueError(
+                f"sgd_momentum is {self.sgd_momentum:g} and goes with optimizer sgd, and optimizer is "
+                f"{self.optimizer}; leave it out, or give --optimizer sgd"
+            )
         if self.early_stopping_threshold is not None and self.early_stopping_patience is None:
             raise ValueError("early_stopping_threshold is given without early_stopping_patience; give both or neither")
 

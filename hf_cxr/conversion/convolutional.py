@@ -7,6 +7,7 @@ convolutions in front of it start anew.
 No shape says at which image size they were trained: it is given.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,8 @@ from typing import Any
 
 from hf_cxr.conversion.checkpoint import Backbone
 from hf_cxr.conversion.parts import Part, Shapes, batch_norm
+from hf_cxr.systems.densenet import modern_name, modern_names
 
-# torchvision's first files have "denselayer1.norm.1.weight" for "denselayer1.norm1.weight".
-OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 EXPANSION = 4  # of a bottleneck
 
 
@@ -100,17 +100,10 @@ def densenet_parts(config: dict[str, Any]) -> Iterator[Part]:
     yield from _same_norm("features.norm5", channels)
 
 
-def modern_names(backbone: Backbone) -> Backbone:
-    """A DenseNet's weights under today's names."""
-    modern = {name: OLD_NAME.sub(r"\1\2.", name) for name in backbone.tensors}
-    return Backbone(
-        backbone.kind,
-        {modern[name]: tensor for name, tensor in backbone.tensors.items()},
-        {modern[name]: own for name, own in backbone.names.items()},
-        backbone.key,
-        backbone.left_out,
-        backbone.unknown,
-    )
+def with_modern_names(backbone: Backbone) -> Backbone:
+    """The same backbone; a DenseNet's weights are under today's names."""
+    names = {modern_name(name): own for name, own in backbone.names.items()}
+    return dataclasses.replace(backbone, tensors=modern_names(backbone.tensors), names=names)
 
 
 def _normed(own: str, own_norm: str, shape: tuple[int, ...], target: str) -> Iterator[Part]:

@@ -19,9 +19,9 @@ from hf_cxr.conversion.checkpoint import Backbone, find_backbone
 from hf_cxr.conversion.convolutional import (
     densenet_config,
     densenet_parts,
-    modern_names,
     resnet_config,
     resnet_parts,
+    with_modern_names,
 )
 from hf_cxr.conversion.parts import taken
 from hf_cxr.conversion.reading import read_file
@@ -105,7 +105,7 @@ def _translated(backbone: Backbone, path: Path, sizes: Sizes) -> tuple[dict[str,
     if backbone.kind == "resnet":
         values = resnet_config(backbone, path, sizes.image_size)
         return values, taken(backbone, resnet_parts(values), path, "ResNet")
-    backbone = modern_names(backbone)
+    backbone = with_modern_names(backbone)
     values = densenet_config(backbone, path, sizes.image_size)
     return values, taken(backbone, densenet_parts(values), path, "DenseNet")
 

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from hf_cxr.explain import check_method_name
 from hf_cxr.explain.occlusion import check_captum, occlusion
-from hf_cxr.models.map_layer import as_grid, traced
+from hf_cxr.models.map_layer import traced
+from hf_cxr.systems.grids import as_grid
 
 Weigh = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

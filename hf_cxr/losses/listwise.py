@@ -75,20 +75,20 @@ def w_cel(logit_BC: Tensor, target_BC: Tensor) -> Tensor:
 
     Limit: with as many positives as negatives it is twice ``elementwise.bce``'s mean.
 
-    >>> w_cel(torch.tensor([[0.0, 0.0, 1.0, 5.0]]), torch.tensor([[1.0, 0.0, 0.0, torch.nan]]))
-    tensor(1.6963)
+    >>> w_cel(torch.tensor([[0.0, 0.0, 2.0, 5.0]]), torch.tensor([[1.0, 0.0, 0.0, torch.nan]]))
+    tensor(2.1032)
     """
     z = _widened(logit_BC)
     known_BC = ~target_BC.isnan()
-    positive_BC = torch.where(known_BC, target_BC, 0.0).to(z.dtype)  # how much of a cell is positive: mixed labels too
+    positive_BC = torch.where(known_BC, target_BC, 0.0).to(z.dtype)
     negative_BC = torch.where(known_BC, 1 - target_BC, 0.0).to(z.dtype)
-    return _weighted_mean(-F.logsigmoid(z), positive_BC) + _weighted_mean(-F.logsigmoid(-z), negative_BC)
+    return _mean_of(-F.logsigmoid(z), positive_BC) + _mean_of(-F.logsigmoid(-z), negative_BC)
 
 
-def _weighted_mean(loss_BC: Tensor, weight_BC: Tensor) -> Tensor:
-    """0, with a gradient of 0, if the weights are all 0."""
-    total = weight_BC.sum()
-    return (weight_BC * loss_BC).sum() / torch.where(total > 0, total, 1.0)
+def _mean_of(loss_BC: Tensor, chosen_BC: Tensor) -> Tensor:
+    """The mean over the cells that are 1 in ``chosen_BC`` and not 0; 0, with a gradient of 0, without any."""
+    count = chosen_BC.sum()
+    return (chosen_BC * loss_BC).sum() / torch.where(count > 0, count, 1.0)
 
 
 def _widened(logit_BC: Tensor) -> Tensor:
@@ -104,15 +104,15 @@ class _ListwiseLoss(MultiLabelLoss):
     needs_label_rows = True
 
     def elementwise(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} compares cells with one another: it has no loss per cell")
+        raise NotImplementedError(f"{self.name} has no loss of one cell: it depends on the labels of other cells")
 
     def _rows(self, logit_BC: Tensor, target_BC: Tensor) -> Tensor:
-        """The loss of each image, (B,)."""
+        """The loss of each image, (B,), for `_find_optimum`."""
         raise NotImplementedError(f"{type(self).__name__} has to define _rows(logit_BC, target_BC)")
 
     def _find_optimum(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
-        # One logit a finding, the same for all images. Both losses are convex; the ridge settles what they leave open:
-        # the common shift that two_way does not see, and findings without a positive.
+        # One logit a finding, the same for all images. zlpr and two_way are convex; the ridge settles what they leave
+        # open: the common shift that two_way does not see, and findings without a positive.
         row_RC, share_R = rows
         prior_C = alpha_C.logit()
         z_C = prior_C.clone().requires_grad_()

@@ -25,12 +25,13 @@ from hf_cxr.models.record import KEY as RECORD
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.models.refused import why_refused
 from hf_cxr.models.swin import check_swin
-from hf_cxr.models.timm_models import TIMM, check_timm, timm_values
+from hf_cxr.models.timm_models import TIMM, check_timm, timm_side, timm_values
 from hf_cxr.models.values import MAX_BLOCKS, check_whole, short, some
 from hf_cxr.models.vit import check_patches
 from hf_cxr.options import check_options
 from hf_cxr.saved_models import reading
 from hf_cxr.systems import SYSTEMS, register
+from hf_cxr.systems.yao2017 import check_label_order
 from hf_cxr.words import error_words
 
 # Architecture -> check of its own values. For the rest the common checks and the pass on the meta device are enough.
@@ -46,6 +47,7 @@ CHECKS: dict[str, Callable[[Mapping[str, Any], str], None]] = {
     TIMM: check_timm,
     "vit": check_patches,
     "vit_msn": check_patches,
+    "yao2017": check_label_order,
 }
 
 IMAGE_SIZE, PATCH_SIZE = (1, 4096), (1, 256)  # least and most, in pixels
@@ -107,6 +109,26 @@ def checked_config(values: Mapping[str, Any], where: str) -> PreTrainedConfig:
     config = reading(f"the config of {where}", partial(kind.from_dict, values))
     _check_runs(config, where)
     return config
+
+
+def with_image_size(values: Mapping[str, Any], *sizes: int | None) -> dict[str, Any]:
+    """Keys of a config.json with an ``image_size``: its own, else timm's, else the first of ``sizes`` or of the
+    architecture's default that there is.
+
+    A network of convolutions has no such key in its config.json, because its weights fit any size.
+
+    Args:
+        values: keys of a config.json.
+        sizes: in pixels, None where unknown. The first stands before the architecture's default, the rest behind it.
+    """
+    if values.get("image_size") is not None:
+        return dict(values)
+    register()
+    name = values.get("model_type")
+    known = isinstance(name, str) and name in ARCHITECTURES
+    default = getattr(CONFIG_MAPPING[name](), "image_size", None) if known else None
+    found = (timm_side(values), *sizes[:1], default, *sizes[1:])
+    return {**values, "image_size": next((size for size in found if size is not None), None)}
 
 
 def _backbone(values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from transformers import AutoModelForImageClassification, PreTrainedConfig, PreT
 from transformers.utils import logging as transformers_logging
 
 from hf_cxr.config import ModelArguments
-from hf_cxr.models.architectures import check_findings, check_model_options, checked_config
+from hf_cxr.models.architectures import check_findings, check_model_options, checked_config, with_image_size
 from hf_cxr.models.attention import check_attention
 from hf_cxr.models.head import head_keys, reset_head
 from hf_cxr.models.positions import (
@@ -35,7 +35,6 @@ from hf_cxr.models.record import MASKED_LOSS, ModelRecord
 from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_config, reading, saved_side
 from hf_cxr.words import plural
 
-DEFAULT_SIZE = 224  # image_size of a config.json that leaves it out, in every architecture here
 COUNTER = ".num_batches_tracked"  # of batch norm: older checkpoints lack it, and with a fixed momentum it is not read
 
 
@@ -84,7 +83,7 @@ def build_model(
             _load_backbone(model, args)
     else:
         folder = model_folder(name, args.model_revision)
-        saved = read_config(folder)
+        saved = _saved_values(folder, args.image_size)
         if keep_head:
             _check_kept_findings(saved, name, label_names)
         config = _changed_config(saved, args, label_names, new_head=not keep_head)
@@ -110,9 +109,10 @@ def check_model(args: ModelArguments) -> PreTrainedModel:
             model = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
         if args.backbone_name_or_path is not None:
             _load_backbone(model, args)  # the meta device takes shapes and no values
+        check_attention(model, args.attention)
         return model
     folder = model_folder(name, args.model_revision)
-    config = _changed_config(read_config(folder), args, ["any"], new_head=True)
+    config = _changed_config(_saved_values(folder, args.image_size), args, ["any"], new_head=True)
     model = _load(folder, name, config, new_head=True).eval()
     check_attention(model, args.attention)
     with torch.inference_mode():
@@ -120,6 +120,19 @@ def check_model(args: ModelArguments) -> PreTrainedModel:
     if not logits.isfinite().all():
         raise ValueError(f"{name} gives {logits[0, 0].item()} for a uniform image; give another model")
     return model
+
+
+def check_findings_fit(args: ModelArguments, label_names: Sequence[str]) -> None:
+    """Refuse, once the data's findings are known and before images are read, what `build_model` would refuse of them.
+
+    Raises:
+        ValueError: an option of the model names other findings, such as a saved label_order.
+    """
+    if args.model_name_or_path is None:
+        _fresh_config(args.architecture, args.model_kwargs, label_names, args.image_size)
+        return
+    folder = model_folder(args.model_name_or_path, args.model_revision)
+    _changed_config(_saved_values(folder, args.image_size), args, label_names, new_head=True)
 
 
 def describe_initial_weights(args: ModelArguments) -> dict[str, Any]:
@@ -170,10 +183,11 @@ def describe_positions(args: ModelArguments) -> str | None:
     """What a report says about position tables that do not fit the run's sizes; None if all do."""
     if args.model_name_or_path is None:
         return None
-    saved = read_config(model_folder(args.model_name_or_path, args.model_revision))
-    if not args.model_kwargs and saved.get("image_size", DEFAULT_SIZE) == args.image_size:
+    name = args.model_name_or_path
+    saved = _saved_values(model_folder(name, args.model_revision), args.image_size)
+    if not args.model_kwargs and saved["image_size"] == args.image_size:
         return None
-    own, config = _own_config(saved, ""), _changed_config(saved, args, ["any"], new_head=True)
+    own, config = _own_config(saved, name), _changed_config(saved, args, ["any"], new_head=True)
     with torch.device("meta"):
         build = partial(AutoModelForImageClassification.from_config, trust_remote_code=False)
         before, after = build(own), build(config)
@@ -200,11 +214,18 @@ def load_weights(name: str | Path, revision: str = "main") -> PreTrainedModel:
             f"{name} was pre-trained and has no classifier: train one with hf-cxr train CONFIG.yaml "
             f"--model_name_or_path {name}"
         )
-    if saved.get("image_size") is None:
-        saved["image_size"] = saved_side(folder)
-    config = checked_config(saved, f"{name}")
+    config = checked_config(with_image_size(saved, saved_side(folder)), f"{name}")
     check_findings(saved, f"{name}")
     return _load(folder, name, config)
+
+
+def _saved_values(folder: Path, image_size: int) -> dict[str, Any]:
+    """The config.json of a saved model that will run at ``image_size``.
+
+    Where neither it nor its image processor nor its architecture says a size, the weights depend on none, and it is
+    given the run's.
+    """
+    return with_image_size(read_config(folder), saved_side(folder), image_size)
 
 
 def _fresh_config(
@@ -251,8 +272,10 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
     model, mismatched, missing = _loaded(folder, name, config)
     lost = (mismatched | missing) - (head_keys(model) if new_head else set())
     if any(map(is_position_table, mismatched)):
-        before, *_ = _loaded(folder, name, _own_config(read_config(folder), f"{name}"))
+        own = _own_config(_saved_values(folder, config.image_size), f"{name}")
+        before, *unread = _loaded(folder, name, own)
         tables = {change.key for change in shape_changes(before, model)} & mismatched
+        tables -= set().union(*unread)  # transformers has drawn these anew: config.json has not the tables' size
         resize_tables(before, model, tables)
         lost -= tables
     if lost:
@@ -307,7 +330,7 @@ def _load_backbone(model: PreTrainedModel, args: ModelArguments) -> None:
     """
     name = args.backbone_name_or_path
     folder = model_folder(name, args.model_revision)
-    config = checked_config({**read_config(folder), "architectures": []}, f"{name}")
+    config = _own_config(_saved_values(folder, args.image_size), name)
     source = _load(folder, name, config, new_head=True)
     try:
         model.load_backbone(source.state_dict(), source.config)

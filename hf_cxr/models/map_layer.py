@@ -1,12 +1,11 @@
 """The layer of a backbone that heat maps are made of: the last one whose output still says where.
 
 Which layer it is, is the value of each line of `hf_cxr.arguments.components.ARCHITECTURES`. A convolutional network
-gives a grid (B, K, h, w), a transformer a sequence of tokens, which `as_grid` turns into one.
+gives a grid (B, K, h, w), a transformer a sequence of tokens, which `systems.grids.as_grid` turns into one.
 
 B = images, K = channels, T = tokens, h, w = grid of the layer, S = side of the image in pixels.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_cxr.arguments.components import ARCHITECTURES, OF_TIMM
-from hf_cxr.models.timm_models import is_timm, timm_map_layer
+from hf_cxr.models.timm_models import timm_map_layer
 
 
 @dataclass(frozen=True)
@@ -77,31 +76,3 @@ def traced(model: PreTrainedModel, pixel_values: torch.Tensor, path: str | None 
     finally:
         handle.remove()
     return Traced(kept[0], logits, pixel_values.shape[-1])
-
-
-def as_grid(model: PreTrainedModel, tokens: torch.Tensor, side: int) -> torch.Tensor:
-    """The output of a map layer as a grid (B, K, h, w), without class and register tokens.
-
-    Args:
-        model: whose layer it is.
-        tokens: (B, T, K), or (B, K, h, w), which is returned as it is.
-        side: of the image, in pixels.
-
-    Raises:
-        ValueError: the tokens are not a square grid, after others or alone.
-    """
-    if tokens.ndim == 4:
-        last = is_timm(model) and getattr(model.timm_model, "output_fmt", "NCHW") == "NHWC"
-        return tokens.permute(0, 3, 1, 2) if last else tokens
-    count = tokens.shape[1]
-    # A pyramid merges patches from stage to stage; a plain transformer keeps them, behind its class token.
-    plain = hasattr(model.config, "patch_size") and not hasattr(model.config, "depths")
-    if plain:
-        grid = side // model.config.patch_size
-    elif is_timm(model):
-        plain, grid = True, math.isqrt(count - (getattr(model.timm_model, "num_prefix_tokens", None) or 0))
-    else:
-        grid = math.isqrt(count)
-    if grid**2 > count or (not plain and grid**2 != count):
-        raise ValueError(f"{count} tokens of {type(model).__name__} are not a square grid; give a square image")
-    return tokens[:, count - grid**2 :].transpose(1, 2).unflatten(2, (grid, grid))

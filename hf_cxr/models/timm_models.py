@@ -90,6 +90,14 @@ def timm_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**made, "model_args": arguments or None}
 
 
+def timm_side(values: Mapping[str, Any]) -> int | None:
+    """The side in pixels that a config.json of timm says its weights were trained at; None if it does not say one."""
+    described = values.get("pretrained_cfg")
+    shape = described.get("input_size") if isinstance(described, Mapping) else None
+    is_square = isinstance(shape, list | tuple) and len(shape) == 3 and shape[1] == shape[2]
+    return shape[2] if is_square and type(shape[2]) is int else None
+
+
 def timm_head(model: nn.Module) -> tuple[str, nn.Module] | None:
     """Name and layer of the classifier inside the wrapper; None if timm gives none or several."""
     layer = model.timm_model.get_classifier()

@@ -14,6 +14,7 @@ from hf_cxr.config import DataArguments, RunArguments
 from hf_cxr.data import Source, check_positives, label_matrix, load_source, pin_source
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.labels import LabelSpace
+from hf_cxr.models.build import check_findings_fit
 from hf_cxr.processing import PixelProcessor
 from hf_cxr.run.folder import on_main_process
 from hf_cxr.run.preflight import LeftOut, check_run, unreadable_ids
@@ -124,6 +125,8 @@ def open_data(
         )
     log_splits(loaded.splits, loaded.labels)
     check_positives(loaded.splits["train"])
+    if not trained:
+        check_findings_fit(args.model, loaded.labels)
     loaded.check_pixels(pixels.resize_size, int(pixels.resample))
     used, left_out = check_run(args, loaded)
     unreadable = unreadable_ids(loaded.splits, left_out)

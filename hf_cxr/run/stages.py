@@ -62,6 +62,7 @@ from hf_cxr.run.training import (
 )
 from hf_cxr.run.validation import write_validation
 from hf_cxr.saved_models import CONFIG, WEIGHTS, read_json
+from hf_cxr.systems import register
 
 __all__ = ["calibrate", "document", "finish", "measure", "predict", "push", "run", "train"]
 
@@ -274,9 +275,9 @@ def document(run_dir: Path, model_id: str | None = None) -> Report:
     for name in set(FIGURES) - set(drawn):  # of an earlier document
         (run_dir / name).unlink(missing_ok=True)
     write_text(run_dir / "report.html", report.document().to_html(run_dir))
-    write_text(
-        run_dir / "README.md", card.render(report, AutoConfig.from_pretrained(run_dir, trust_remote_code=False))
-    )
+    register()  # hf-cxr report comes here without having loaded a model
+    config = AutoConfig.from_pretrained(run_dir, trust_remote_code=False)
+    write_text(run_dir / "README.md", card.render(report, config))
     if measured.is_file():
         measured.replace(finished)
     return report

@@ -136,7 +136,8 @@ def check_training_model(args: RunArguments) -> None:
     """Refuse at the start, before data are read, a model that cannot be built or not be trained as asked.
 
     Raises:
-        ValueError, OSError: as `models.build.build_model` and `models.batch_norm.check_batch_norm`.
+        ValueError, OSError: as `models.build.build_model`, `models.batch_norm.check_batch_norm` and
+            `training.layer_rates.LayerRates.check`.
     """
     model, training = check_model(args.model), args.training
     if args.stages.freeze_backbone:
@@ -149,6 +150,9 @@ def check_training_model(args: RunArguments) -> None:
         device=training.device.type,
         sharded=parse_flag_from_env("ACCELERATE_USE_FSDP"),
     )
+    rates = layer_rates(training)
+    if rates is not None:
+        rates.check(model)
 
 
 def check_first_stage(args: RunArguments | PretrainArguments, model: PreTrainedModel, source: Source) -> None:

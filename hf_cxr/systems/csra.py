@@ -21,7 +21,6 @@ pooled, and their norm acts on each place here. Class and register tokens are le
 B = images, C = findings, D = features, N = places of the grid, h, w = its sides, S = side of the image in pixels.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -33,6 +32,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils import can_return_tuple
 
+from hf_cxr.systems.grids import as_grid
 from hf_cxr.systems.initial_weights import check_same_backbone, load_part
 from hf_cxr.systems.output_layer import OutputLayer
 
@@ -206,17 +206,10 @@ def last_grid(backbone: PreTrainedModel, hidden: torch.Tensor, side: int) -> tor
         side: of the image, in pixels.
 
     Raises:
-        ValueError: the tokens are not a square grid.
+        ValueError: see `as_grid`.
     """
-    norm = norm_after_pooling(backbone)
-    if hidden.ndim == 4:
-        return norm(hidden.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    config, count = backbone.config, hidden.shape[1]
-    plain = not hasattr(config, "depths")  # keeps its patches from layer to layer, behind its class token
-    grid = side // config.patch_size if plain else math.isqrt(count)
-    if grid**2 > count or (not plain and grid**2 != count):
-        raise ValueError(f"{count} tokens of {type(backbone).__name__} are not a square grid; give a square image")
-    return norm(hidden[:, count - grid**2 :]).transpose(1, 2).unflatten(2, (grid, grid))
+    grid_BDhw = as_grid(backbone, hidden, side)
+    return norm_after_pooling(backbone)(grid_BDhw.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def norm_after_pooling(backbone: PreTrainedModel) -> nn.Module:

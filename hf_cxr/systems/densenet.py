@@ -91,10 +91,15 @@ def _transition(channels: int) -> nn.Sequential:
     return layers
 
 
-def modern_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a DenseNet under today's names.
+def modern_name(name: str) -> str:
+    """Today's name of a DenseNet's weight; any other name as it is.
 
-    >>> list(modern_names({"features.denseblock1.denselayer1.norm.1.weight": torch.ones(1)}))
-    ['features.denseblock1.denselayer1.norm1.weight']
+    >>> modern_name("features.denseblock1.denselayer1.norm.1.weight")
+    'features.denseblock1.denselayer1.norm1.weight'
     """
-    return {OLD_NAME.sub(r"\1\2.", name): weight for name, weight in state_dict.items()}
+    return OLD_NAME.sub(r"\1\2.", name)
+
+
+def modern_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a DenseNet under today's names."""
+    return {modern_name(name): weight for name, weight in state_dict.items()}

@@ -37,7 +37,9 @@ B = images, C = findings, D = features of the image, H = size of the LSTM's stat
 the image in pixels.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -210,14 +212,33 @@ class Yao2017(PreTrainedModel):
         return self.decoder(self.densenet(pixel_values).mean(dim=(2, 3)), known_BC)
 
 
+def check_label_order(values: Mapping[str, Any], where: str) -> None:
+    """Refuse a config's label_order that does not name each of its findings once.
+
+    Args:
+        values: keys of the config.
+        where: what an error names.
+
+    Raises:
+        ValueError: names what differs, and how to give another order.
+    """
+    order, findings = values.get("label_order"), list((values.get("id2label") or {}).values())
+    if not isinstance(order, list | tuple) or len(findings) < 2:  # of other types the config itself is refused
+        return
+    if sorted(map(str, order)) == sorted(map(str, findings)):
+        return
+    wrong = sorted(set(map(str, order)) ^ set(map(str, findings))) or ["a name twice"]
+    raise ValueError(
+        f"label_order in {where} must name each of the {len(findings)} findings once; it differs in "
+        f"{', '.join(wrong[:5])}: give --model_kwargs.label_order null for the data's order, or all findings in "
+        f"another one, as in '{json.dumps(findings[:2])[:-1]}, ...]'"
+    )
+
+
 def _places(names: Sequence[str] | None, id2label: Mapping[int, str]) -> list[int]:
     """The columns of the findings in the order of ``names``."""
     places = {name: place for place, name in id2label.items()}
     if names is None or len(places) == 1:
         return sorted(places.values())
-    if sorted(names) != sorted(places):
-        wrong = sorted(set(names) ^ set(places)) or ["a name twice"]
-        raise ValueError(
-            f"label_order must name each of the {len(places)} findings once; it differs in {', '.join(wrong[:5])}"
-        )
+    check_label_order({"label_order": names, "id2label": id2label}, "a Yao2017Config")
     return [places[name] for name in names]

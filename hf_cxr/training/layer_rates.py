@@ -40,6 +40,14 @@ class LayerRates:
     head_learning_rate: float | None = None
     freeze_backbone_epochs: int = 0
 
+    def check(self, model: PreTrainedModel) -> None:
+        """Refuse a model whose layers cannot have rates of their own; it may be on the meta device.
+
+        Raises:
+            ValueError: as `groups`.
+        """
+        self._depths(model)
+
     def groups(
         self, model: PreTrainedModel, decayed: Collection[str], *, learning_rate: float, weight_decay: float
     ) -> list[dict[str, Any]]:

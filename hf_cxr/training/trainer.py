@@ -85,9 +85,9 @@ class CXRTrainer(Trainer):
             super().__init__(*args, compute_metrics=self._compute_metrics, **kwargs)
         if not loss.additive and (self.args.gradient_accumulation_steps > 1 or self.args.world_size > 1):
             raise ValueError(
-                f"{type(loss).__name__} compares the images of a batch, so its gradients depend on how a step is "
-                f"split up: use 1 process and gradient_accumulation_steps 1, not {self.args.world_size} and "
-                f"{self.args.gradient_accumulation_steps}"
+                f"{type(loss).__name__}: the loss of a cell depends on other images of its batch, so the gradients "
+                "depend on how a step is split up; use 1 process and gradient_accumulation_steps 1, not "
+                f"{self.args.world_size} and {self.args.gradient_accumulation_steps}"
             )
         check_batch_norm(
             self.model,

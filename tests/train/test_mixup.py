@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from loss_batches import OF_HARD_LABELS
 from scipy.stats import beta
 from test_trainer import assert_same_gradients, gradients
 from tiny import rows, trainer
@@ -10,8 +11,6 @@ from tiny import rows, trainer
 from hf_cxr.losses import LOSSES, build_loss
 from hf_cxr.sampling import RepeatedRows, ShuffleSampler
 from hf_cxr.training.mixup import Mixup
-
-WITHOUT = {"distribution_balanced", "two_way", "zlpr"}  # cells depend on other cells' labels
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
@@ -124,7 +123,7 @@ def test_validation_is_not_mixed(tmp_path):
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_a_loss_takes_the_soft_label_as_the_mixture_of_its_losses_or_is_refused(name, tmp_path):
     loss = build_loss(name, positives_C=[20, 300, 90], known_C=[1000, 1000, 900]).to(torch.float64)
-    if name in WITHOUT:
+    if name in OF_HARD_LABELS:
         with pytest.raises(ValueError, match=rf"mixup_alpha is 0\.4, and {name} has no loss of one cell"):
             trainer(tmp_path, loss=name, mixup_alpha=0.4)
         return

@@ -1,5 +1,8 @@
 """Published systems in training: all parts learn and are read again; only in training Yao 2017 gets true labels."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +14,12 @@ from hf_cxr.commands import main
 from hf_cxr.config import ModelArguments, parse_arguments
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14
+from hf_cxr.models import fresh
 from hf_cxr.models.build import build_model, load_weights
 from hf_cxr.models.head import head
 from hf_cxr.predictions import Predictions
+from hf_cxr.processing import build_image_processor
+from hf_cxr.run import data
 from hf_cxr.run.stages import run
 
 LOSS = {"wang2017": "w_cel", "dnet": "pos_weighted", "yao2017": "bce"}
@@ -93,6 +99,33 @@ def test_the_chain_learns_what_independent_findings_cannot(tmp_path):
     assert ((greedy[:, 0] > 0) != (greedy[:, 1] > 0)).all()
 
 
+def test_an_order_of_other_findings_is_refused_with_its_repair_before_images_are_read(tmp_path, capsys, monkeypatch):
+    order = ["b", "a", "c"]
+    fresh("yao2017", MODELS["yao2017"] | {"label_order": order}, ["a", "b", "c"], 32).save_pretrained(
+        tmp_path / "saved"
+    )
+    build_image_processor(36, 32).save_pretrained(tmp_path / "saved")
+    config = tmp_path / "tiny.yaml"
+    own = {key: value for key, value in TINY.items() if key != "model_kwargs"}
+    config.write_text(yaml.safe_dump(own | {"phantom_train": 24, "loss": "bce", "num_train_epochs": 1}))
+    monkeypatch.setattr(data, "check_run", lambda *_: pytest.fail("images were read"))
+    words = [
+        "train",
+        str(config),
+        "--model_name_or_path",
+        str(tmp_path / "saved"),
+        "--output_dir",
+        str(tmp_path / "r"),
+    ]
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert "must name each of the 14 findings once" in message
+    assert "give --model_kwargs.label_order null for the data's order" in message
+    monkeypatch.undo()
+    assert main([*words, "--model_kwargs.label_order", "null"]) == 0
+    assert Classifier(tmp_path / "r", device="cpu").model.decoder.order == tuple(range(14))
+
+
 def test_a_whole_run_calibrates_saves_and_continues(tmp_path, capsys):
     config = tmp_path / "tiny.yaml"
     values = TINY | {
@@ -111,6 +144,14 @@ def test_a_whole_run_calibrates_saves_and_continues(tmp_path, capsys):
     assert not torch.equal(layer.bias, torch.zeros(14))  # the calibration
     assert torch.equal(layer.weight, torch.diag(layer.weight.diagonal()))
     assert len(Predictions.load(folder / "predictions" / "test.parquet").logits) == TINY["phantom_test"]
+    # A process that has loaded no model before writes its card again.
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(card.replace("yao2017", "replaced"))
+    assert "yao2017" in card
+    code = "import sys; from hf_cxr.commands import main; sys.exit(main(['report', sys.argv[1]]))"
+    again = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert (folder / "README.md").read_text() == card
     # Another run from its weights; a classifier behind a frozen backbone it does not have.
     words = ["train", str(config), "--model_name_or_path", str(folder), "--output_dir", str(tmp_path / "second")]
     assert main([*words, "--freeze_backbone", "true"]) == 2

@@ -41,7 +41,9 @@ def test_accumulation_gives_the_gradients_of_the_whole_batch(tmp_path, loss):
 
 
 def test_a_loss_whose_pieces_do_not_add_up_takes_the_step_whole(tmp_path):
-    with pytest.raises(ValueError, match=r"TwoWayLoss compares the images of a batch.*1 process and .* not 1 and 4"):
+    with pytest.raises(
+        ValueError, match=r"TwoWayLoss: .* depends on other images of its batch.*1 process and .* not 1 and 4"
+    ):
         trainer(tmp_path, loss="two_way", per_device_train_batch_size=8, gradient_accumulation_steps=4)
     (step,), value = gradients(tmp_path, 32, loss="two_way")
     assert value > 0

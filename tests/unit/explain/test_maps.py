@@ -11,7 +11,8 @@ from hf_cxr.arguments.components import architecture_options
 from hf_cxr.explain.maps import METHODS, grad_cam, grad_cam_plus_plus, heat_maps, layer_cam
 from hf_cxr.explain.occlusion import check_captum, occlusion
 from hf_cxr.models import fresh
-from hf_cxr.models.map_layer import as_grid, map_layer, traced
+from hf_cxr.models.map_layer import map_layer, traced
+from hf_cxr.systems.grids import as_grid
 
 NAMES = ("Mass", "Nodule", "Hernia")
 # The tiny convolutional networks end with one place; these end with 4 x 4, as the rest do.
@@ -21,6 +22,7 @@ TWO_STAGES = {
     "bit": TWO,
     "convnext": {**TWO, "num_stages": 2},
     "convnextv2": {**TWO, "num_stages": 2},
+    "csra": {"backbone_config": {"model_type": "convnextv2", **TWO, "num_stages": 2}},
     "poolformer": {**TWO_BLOCKS, "padding": [2, 1]},
     "regnet": TWO,
     "resnet": TWO,

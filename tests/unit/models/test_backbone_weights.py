@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import MODELS
+from tiny import DENSE, MODELS
 
 from hf_cxr.config import ModelArguments
 from hf_cxr.models import ModelRecord, fresh
@@ -49,6 +49,32 @@ def test_the_backbone_is_the_saved_one_and_the_rest_is_new(system, saved):
         other.base_model.embeddings.patch_embeddings.projection.weight,
         model.base_model.embeddings.patch_embeddings.projection.weight,
     )
+
+
+# System -> what its backbone is saved as, its sizes, and where it is in the system.
+SAVED_AS = {
+    "wang2017": ("resnet", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}, "body.resnet"),
+    "dnet": ("dnet", DENSE, "densenet"),
+    "yao2017": ("dnet", DENSE, "densenet"),
+}
+
+
+@pytest.mark.parametrize("system", SAVED_AS)
+def test_a_backbone_whose_config_names_no_image_size_fits_any(system, tmp_path):
+    """As microsoft/resnet-50 and every model of timm: convolutions fit any size, and config.json names none."""
+    architecture, sizes, part = SAVED_AS[system]
+    torch.manual_seed(0)
+    source = fresh(architecture, sizes, ("a", "b"), 64)
+    source.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    values.pop("image_size", None)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    args = arguments(tmp_path, architecture=system, model_kwargs=MODELS[system])
+    check_model(args)
+    taken = build_model(args, NAMES).get_submodule(part).state_dict()
+    prefix = f"{source.base_model_prefix}."
+    assert len(taken) > 10
+    assert all(torch.equal(value, source.state_dict()[prefix + name]) for name, value in taken.items())
 
 
 def test_a_report_says_whose_weights_they_are(saved):

@@ -1,14 +1,17 @@
 """Position tables at another size: laws of the resizing, and checkpoints that load at another size or window."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from tiny import MODELS
 
 from hf_cxr.config import ModelArguments
-from hf_cxr.models.architectures import checked_config
-from hf_cxr.models.build import build_model, describe_positions, load_weights
+from hf_cxr.models.architectures import checked_config, with_image_size
+from hf_cxr.models.build import build_model, check_model, describe_positions, load_weights
 from hf_cxr.models.positions import resized, shape_changes, with_trained_windows
+from hf_cxr.processing import build_image_processor
 
 NAMES = ["a", "b"]
 KEYS = {  # name -> (key, tokens, whether they come last, sides before and after)
@@ -174,6 +177,53 @@ def test_a_swin_with_a_wider_window_keeps_the_bias_of_no_offset_and_its_neighbou
     with torch.no_grad():
         assert torch.equal(again.eval()(pixel_values=pixels).logits, loaded.eval()(pixel_values=pixels).logits)
     assert describe_positions(at(tmp_path / "again", 96)) is None
+
+
+@pytest.mark.parametrize("named", [32, None])
+def test_tables_of_another_grid_than_config_json_says_are_refused_and_not_drawn_anew(tmp_path, named):
+    model = saved(tmp_path, "vit", 48)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"image_size": named}))
+    with pytest.raises(ValueError, match=r"position_embeddings; if .* was trained at another size than 64 pixels"):
+        build_model(at(tmp_path, 64), NAMES)
+    with pytest.raises(ValueError, match="position_embeddings"):
+        check_model(at(tmp_path, 64))
+    own = build_model(at(tmp_path, 48), NAMES).base_model.embeddings  # its own size is in the weights
+    assert torch.equal(own.position_embeddings, model.base_model.embeddings.position_embeddings)
+
+
+def test_a_config_without_an_image_size_has_that_of_its_processor_or_its_architecture_or_the_runs(tmp_path):
+    for name in ("resnet", "vit"):
+        folder = tmp_path / name
+        saved(folder, name, 224)
+        values = json.loads((folder / "config.json").read_text())
+        values.pop("image_size", None)
+        (folder / "config.json").write_text(json.dumps(values))
+        check_model(at(folder, 96))
+    assert describe_positions(at(tmp_path / "resnet", 96)) is None
+    interpolated = "position tables interpolated from 28 x 28 to 12 x 12"
+    assert describe_positions(at(tmp_path / "vit", 96)) == interpolated
+    assert describe_positions(at(tmp_path / "resnet", 96, depths=[1, 1, 1, 1])) is None
+    with pytest.raises(ValueError, match=r"image_size in .*resnet is None"):  # nothing says at which size to use it
+        load_weights(tmp_path / "resnet")
+    build_image_processor(64, 48).save_pretrained(tmp_path / "resnet")
+    assert load_weights(tmp_path / "resnet").config.image_size == 48
+    assert load_weights(tmp_path / "vit").config.image_size == 224
+
+
+def test_an_image_size_is_its_own_then_timms_then_the_processors_then_the_architectures():
+    timm = {"model_type": "timm_wrapper", "pretrained_cfg": {"input_size": [3, 288, 288]}}
+    for values, size in (
+        ({"model_type": "vit", "image_size": 64}, 64),
+        ({**timm, "image_size": 64}, 64),
+        (timm, 288),
+        ({"model_type": "vit"}, 224),
+        ({"model_type": "dnet"}, 1024),
+        ({"model_type": "resnet"}, 96),
+        ({"model_type": ["no name"]}, 96),
+    ):
+        assert with_image_size(values, None, 96) == {**values, "image_size": size}
+    assert with_image_size({"model_type": "vit"}, 128, 96)["image_size"] == 128
 
 
 def test_more_pixels_with_the_same_window_need_no_interpolation(tmp_path):

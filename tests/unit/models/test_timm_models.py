@@ -149,7 +149,8 @@ def test_maps_are_of_the_last_layer_with_places(network):
 @needs_timm
 @torch.no_grad()
 def test_a_place_of_the_image_is_the_same_place_of_the_grid():
-    from hf_cxr.models.map_layer import as_grid, traced
+    from hf_cxr.models.map_layer import traced
+    from hf_cxr.systems.grids import as_grid
 
     for name in ("vit", "swin"):
         model, pixels = network_of(name), images(16)

@@ -33,6 +33,15 @@ def test_adam_decays_by_the_gradient_and_adamw_by_the_weight(tmp_path):
     assert steps(tmp_path, optimizer="adamw")[0] == pytest.approx(2 * (1 - 0.1 * 0.5) - 0.1)
 
 
+def test_a_momentum_that_no_optimizer_reads_is_refused(tmp_path):
+    for optimizer in ("adam", "adamw"):
+        with pytest.raises(
+            ValueError, match=f"sgd_momentum is 0.8 .* optimizer is {optimizer}; leave it out, or give"
+        ):
+            CXRTrainingArguments(output_dir=str(tmp_path), use_cpu=True, optimizer=optimizer, sgd_momentum=0.8)
+        CXRTrainingArguments(output_dir=str(tmp_path), use_cpu=True, optimizer=optimizer, sgd_momentum=0.9)
+
+
 def test_a_momentum_of_1_is_refused(tmp_path):
     with pytest.raises(SystemExit):
         parse_arguments(["--dataset=phantom", f"--output_dir={tmp_path}", "--optimizer=sgd", "--sgd_momentum=1"])
