@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import MODELS
 from transformers import TimmWrapperConfig
 
 from hf_cxr.config import ModelArguments
@@ -136,6 +137,29 @@ def test_a_checkpoint_in_timms_own_layout_gives_its_body_its_processing_and_a_ne
     again = json.loads((tmp_path / "ours" / "config.json").read_text())
     assert "pretrained_cfg" not in again  # transformers would take its preprocessing from there
     assert (again["image_size"], again["label_names"]) == (32, list(NAMES))
+
+
+@needs_timm
+def test_a_checkpoint_of_timm_runs_at_another_size_and_is_the_backbone_of_a_system(tmp_path):
+    import timm
+
+    from hf_cxr.models.build import build_model, check_model, describe_positions
+
+    sizes = {"growth_rate": 4, "block_config": [2, 2], "bn_size": 2}
+    torch.manual_seed(1)
+    saved = timm.create_model("densenet121", num_classes=5, **sizes)
+    timm.models.save_for_hf(saved, tmp_path, model_args=sizes, safe_serialization=True)
+    assert "image_size" not in json.loads((tmp_path / "config.json").read_text())
+    other_size = ModelArguments(model_name_or_path=str(tmp_path), image_size=64)
+    check_model(other_size)
+    assert describe_positions(other_size) is None
+    system = ModelArguments(
+        architecture="dnet", model_kwargs=MODELS["dnet"], image_size=64, backbone_name_or_path=str(tmp_path)
+    )
+    check_model(system)
+    body = build_model(system, NAMES).densenet.state_dict()
+    assert len(body) > 20
+    assert all(torch.equal(value, saved.state_dict()[name]) for name, value in body.items())
 
 
 @needs_timm
