@@ -10,7 +10,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from hf_cxr.config import parse_arguments, parse_pretraining
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model, check_model
-from hf_cxr.run import compare
+from hf_cxr.run import shared_settings
 from hf_cxr.run.compare import check_run, final_runs, load_plan, tuning_runs
 from hf_cxr.run.pretrain import build_masks
 from hf_cxr.run.search_space import load_search
@@ -29,7 +29,7 @@ PRETRAINED = {f"runs/{path.stem}": path for path in sorted(CONFIGS.glob("pretrai
 @pytest.fixture(autouse=True, scope="module")
 def _each_model_is_checked_once():
     """Runs of a comparison share their model, and a check of it computes its outputs."""
-    check, checked = compare.check_training_model, set()
+    check, checked = shared_settings.check_training_model, set()
 
     def once(arguments):
         if arguments.model.model_name_or_path in PRETRAINED:
@@ -39,7 +39,7 @@ def _each_model_is_checked_once():
             checked.add(repr(arguments.model))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "check_training_model", once)
+        patch.setattr(shared_settings, "check_training_model", once)
         yield
     assert checked
 
