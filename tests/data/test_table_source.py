@@ -41,7 +41,7 @@ def test_labels_are_mapped_by_name_alias_and_synonym(tmp_path):
     before, after = label_matrix(splits["train"]), label_matrix(mapped["train"])
     np.testing.assert_array_equal(after[:, 2], before[:, source.index("Pleural Effusion")])
     assert np.isnan(after[:, NIH14.index("Hernia")]).all()
-    assert mapped["train"].features == features(NIH14, images=False)
+    assert mapped["train"].features == features(NIH14, images=False, studies=True)
     assert mapped["test"]["image_id"] == splits["test"]["image_id"]
     back, _, _ = map_labels(mapped, NIH14, source)
     both = [source.index({"Effusion": "Pleural Effusion"}.get(name, name)) for name in shared]

@@ -269,7 +269,7 @@ BAD = {
     "a broken pattern": ({"patient_pattern": "("}, None, r"table.yaml.*patient_pattern '\(' .*missing"),
     "a broken start": ({"image_strip": "[a"}, None, r"table.yaml.*image_strip '\[a' .*unterminated"),
     "findings twice": ({"findings": ["Mass", "Mass"]}, None, "findings repeat a name"),
-    "no findings": ({"findings": []}, None, "findings .*a list"),
+    "findings as text": ({"findings": "Mass"}, None, "findings .*a list"),
     "a list without its column": ({"label_format": "list"}, None, "label_column goes with"),
     "half of a box": (
         {"boxes": {"file": "boxes.csv"}},
