@@ -269,11 +269,11 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
     transformers would only warn about missing weights, use random ones, and not report NaN.
     """
     check_weights(folder, name)
-    model, mismatched, missing = _loaded(folder, name, config)
+    model, mismatched, missing = loaded(folder, name, config)
     lost = (mismatched | missing) - (head_keys(model) if new_head else set())
     if any(map(is_position_table, mismatched)):
         own = _own_config(_saved_values(folder, config.image_size), f"{name}")
-        before, *unread = _loaded(folder, name, own)
+        before, *unread = loaded(folder, name, own)
         tables = {change.key for change in shape_changes(before, model)} & mismatched
         tables -= set().union(*unread)  # transformers has drawn these anew: config.json has not the tables' size
         resize_tables(before, model, tables)
@@ -288,10 +288,19 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
     return model
 
 
-def _loaded(folder: Path, name: str | Path, config: PreTrainedConfig) -> tuple[PreTrainedModel, set[str], set[str]]:
-    """The model as transformers loads it, and the keys of weights of another shape, and of missing ones."""
+def loaded(
+    folder: Path, name: str | Path, config: PreTrainedConfig, kind: Any = AutoModelForImageClassification
+) -> tuple[PreTrainedModel, set[str], set[str]]:
+    """The model as transformers loads it, and the keys of weights of another shape, and of missing ones.
+
+    Args:
+        folder: with checked weights, see `saved_models.check_weights`.
+        name: what an error names.
+        config: of the model, checked.
+        kind: the class whose ``from_pretrained`` loads it.
+    """
     load = partial(
-        AutoModelForImageClassification.from_pretrained,
+        kind.from_pretrained,
         folder,
         config=config,
         trust_remote_code=False,
@@ -301,7 +310,7 @@ def _loaded(folder: Path, name: str | Path, config: PreTrainedConfig) -> tuple[P
         output_loading_info=True,
         dtype=torch.float32,
     )
-    with without_report():
+    with _without_report():
         model, loading = reading(f"the weights of {name}", load)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
     return model, mismatched, {key for key in loading["missing_keys"] if not key.endswith(COUNTER)}
@@ -339,7 +348,7 @@ def _load_backbone(model: PreTrainedModel, args: ModelArguments) -> None:
 
 
 @contextmanager
-def without_report() -> Iterator[None]:
+def _without_report() -> Iterator[None]:
     """Silence transformers' table of what was loaded: a new head is expected to be in it."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()

@@ -7,7 +7,6 @@ Refuses: an architecture other than Swin, an image that the last stage's patches
 that does not lead back to the image's size, and what `hf_cxr.models.build` refuses of a saved model.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +14,8 @@ from transformers import PreTrainedConfig, SwinForMaskedImageModeling
 
 from hf_cxr.config import ModelArguments
 from hf_cxr.models.architectures import check_model_options, checked_config
-from hf_cxr.models.build import check_finite, without_report
-from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json, reading
+from hf_cxr.models.build import check_finite, loaded
+from hf_cxr.saved_models import CONFIG, check_weights, model_folder, read_json
 
 MASK_TOKEN = "swin.embeddings.mask_token"
 DROPPED = (MASK_TOKEN, "decoder.0.weight", "decoder.0.bias")
@@ -37,21 +36,8 @@ def build_masked_model(args: ModelArguments) -> SwinForMaskedImageModeling:
     folder = model_folder(name, args.model_revision)
     config = _config({**read_json(folder / CONFIG), "architectures": []}, args, name)
     check_weights(folder, name)
-    load = partial(
-        SwinForMaskedImageModeling.from_pretrained,
-        folder,
-        config=config,
-        trust_remote_code=False,
-        use_safetensors=True,
-        local_files_only=True,
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-        dtype=torch.float32,
-    )
-    with without_report():
-        model, loading = reading(f"the weights of {name}", load)
-    mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in loading["mismatched_keys"]}
-    lost = sorted((mismatched | set(loading["missing_keys"])) - set(DROPPED))
+    model, mismatched, missing = loaded(folder, name, config, SwinForMaskedImageModeling)
+    lost = sorted((mismatched | missing) - set(DROPPED))
     if lost:
         raise ValueError(
             f"{name} lacks {len(lost)} of the backbone's weights, or has them in another shape "
@@ -59,7 +45,7 @@ def build_masked_model(args: ModelArguments) -> SwinForMaskedImageModeling:
             "image_size to that"
         )
     check_finite(model, name)
-    return _with_mask_token(model) if MASK_TOKEN in loading["missing_keys"] else model
+    return _with_mask_token(model) if MASK_TOKEN in missing else model
 
 
 def check_masked_model(args: ModelArguments) -> int:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from transformers import SwinForMaskedImageModeling, set_seed
 
 import hf_cxr
@@ -26,7 +25,7 @@ from hf_cxr.augmentation import Augmentation
 from hf_cxr.config import PretrainArguments
 from hf_cxr.data import DecodedImages, is_streamed, with_images
 from hf_cxr.files import file_sha256, write_json, write_text
-from hf_cxr.models.attention import check_attention, use_attention
+from hf_cxr.models.attention import check_attention
 from hf_cxr.models.build import describe_initial_weights
 from hf_cxr.models.record import MASKED_LOSS, ModelRecord
 from hf_cxr.pretraining.masks import MEASURED, PatchMasks
@@ -44,6 +43,7 @@ from hf_cxr.run.provenance import describe_environment, describe_training
 from hf_cxr.run.training import (
     build_pixels,
     check_first_stage,
+    choose_attention,
     open_images,
     open_measured_images,
     optimizer_of,
@@ -154,14 +154,7 @@ def build_first_model(args: PretrainArguments, data: PretrainData) -> SwinForMas
     model = build_masked_model(args.model)
     check_first_stage(args, model, data.source)
     check_attention(model, args.model.attention)
-    attention = use_attention(
-        model,
-        args.model.attention,
-        device=args.training.device.type,
-        bf16=args.training.bf16,
-        sharded=parse_flag_from_env("ACCELERATE_USE_FSDP"),
-    )
-    logger.info("attention: %s", attention)
+    choose_attention(args, model)
     source, before = data.source, ModelRecord.of(model.config)
     ModelRecord(
         version=hf_cxr.__version__,

@@ -102,14 +102,7 @@ def build_first_model(
     model = build_model(args.model, data.label_names, head_bias_C, keep_head=not args.stages.reinitialize_head)
     check_first_stage(args, model, data.source)
     before = initial_record(args.model)
-    attention = use_attention(
-        model,
-        args.model.attention,
-        device=args.training.device.type,
-        bf16=args.training.bf16,
-        sharded=parse_flag_from_env("ACCELERATE_USE_FSDP"),
-    )
-    logger.info("attention: %s", attention)
+    choose_attention(args, model)
     if args.stages.freeze_backbone:
         freeze_backbone(model)
     blank = len(data.left_out.get("train", ()))
@@ -130,6 +123,18 @@ def build_first_model(
         **data.origin,
     ).write(model.config)
     return model
+
+
+def choose_attention(args: RunArguments | PretrainArguments, model: PreTrainedModel) -> None:
+    """Let the model compute attention as asked for, or as it is fastest on the run's device."""
+    chosen = use_attention(
+        model,
+        args.model.attention,
+        device=args.training.device.type,
+        bf16=args.training.bf16,
+        sharded=parse_flag_from_env("ACCELERATE_USE_FSDP"),
+    )
+    logger.info("attention: %s", chosen)
 
 
 def check_training_model(args: RunArguments) -> None:
