@@ -96,6 +96,13 @@ def _load_pickle(path: Path) -> Any:
             return reading(f"the weights in {path}", load)
         except ValueError as error:
             name = re.search(r"GLOBAL ([\w.]+)", str(error.__cause__))
+            if name is None and "weights_only" in str(
+                error.__cause__
+            ):  # torch's advice there is to read it all the same
+                raise ValueError(
+                    f"{path} is not a file of PyTorch weights, or it is damaged; nothing was read. Give a .pth or a "
+                    ".safetensors file"
+                ) from error
             if name is None:
                 raise
             raise ValueError(

@@ -65,13 +65,13 @@ def operating_points_section(values: Mapping[str, Any]) -> Section:
 
 
 def _answer(values: Mapping[str, Any]) -> str:
-    """How many findings are called for each that is there, at the chosen thresholds and at 0.5."""
+    """How many calls are made for each finding that is there, at the chosen thresholds and at 0.5."""
     chosen, half = (
         ratio_with_interval(values["sets"][key]["calls_per_positive"]["averages"]["micro"]) for key in ("chosen", HALF)
     )
     return (
-        f"For each finding that is present, {chosen} are called at the chosen thresholds, and {half} at a threshold "
-        "of 0.5."
+        f"At the chosen thresholds the model makes {chosen} calls, right or wrong, for each finding that is present; "
+        f"at a threshold of 0.5, {half}."
     )
 
 

@@ -204,7 +204,7 @@ def _cautions(results: TuningResults) -> list[str]:
     cautions.append(
         f"The best trial's {title} is optimistic: it is the best of {plural(len(results.finished), 'trial')} on the "
         "same validation images, and part of its lead is chance. Measure best.yaml once on the test set "
-        "(hf-cxr train best.yaml)."
+        "(hf-cxr train best.yaml --output_dir NEW_FOLDER)."
     )
     cautions.append(
         f"All trials have one seed ({results.seed}): how much another seed changes a figure is not measured here, and "

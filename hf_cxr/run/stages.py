@@ -294,7 +294,7 @@ def finish(
     """The stages after predict, but for those that are done; on the main process."""
     stock: dict[str, Any] = {}
     if "calibrate" not in done:
-        logger.info("calibrating on validation, then measuring once on test")
+        logger.info("calibrating on validation, then measuring on test")
         calibrate(run_dir, args)
     if "measure" not in done:
         stock = measure(run_dir, args, test_images)

@@ -88,7 +88,7 @@ def test_run_folder_is_complete_and_whole(finished):
 def test_log_says_what_happened(finished):
     log = (finished[0] / "run.log").read_text()
     assert "train: 48 images, validation: 32 images, test: 40 images" in log
-    assert "measuring once on test" in log
+    assert "measuring on test" in log
     metrics = json.loads((finished[0] / "metrics.json").read_text())
     evaluated = [entry for entry in metrics["history"] if "eval_auc" in entry]
     rows = [line.split("progress: ")[1].split() for line in log.splitlines() if "progress: " in line]

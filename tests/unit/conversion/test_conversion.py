@@ -279,7 +279,7 @@ def test_an_object_that_could_execute_code_is_refused_and_not_made(tmp_path, cap
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
         (b"PK\x03\x04 cut off", "cannot read the weights"),
         (b"\x08\x00\x00\x00\x00\x00\x00\x00{broken}", "cannot read the weights"),
-        (b"no weights at all", "cannot read the weights"),
+        (b"no weights at all", "is not a file of PyTorch weights"),
     ],
 )
 def test_files_that_are_not_weights(tmp_path, start, message):
