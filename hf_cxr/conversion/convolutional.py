@@ -2,7 +2,7 @@
 
 A ResNet becomes transformers' `resnet`, with the stride in the 3x3 convolution, as torchvision and timm have it. No
 file can say that its stride is elsewhere, as in the first ResNets. A DenseNet becomes the system `dnet`, whose two
-convolutions in front of it start anew.
+convolutions in front of it are new.
 
 No shape says at which image size they were trained: it is given.
 """

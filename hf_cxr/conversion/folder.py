@@ -49,7 +49,7 @@ class Converted:
         tensors: its weights in float32, under the names that they have on the Hub.
         key: which of the file's state_dicts they are; "" if the file is one.
         left_out: what a part of the file is -> the names of its weights, which were not taken.
-        started: names of weights that the file does not have and that start anew: those in front of a DenseNet.
+        started: names of new weights, which the file does not have: those in front of a DenseNet.
     """
 
     config: PreTrainedConfig
@@ -147,8 +147,8 @@ def size_words(config: PreTrainedConfig) -> str:
 
 
 def differences(converted: Converted) -> list[str]:
-    """What was not taken or starts anew: each part with the names of its weights, the first few of many."""
-    started = [f"not in the file, starts anew: {', '.join(converted.started)}"] if converted.started else []
+    """What was not taken, and what is new: each part with the names of its weights, the first few of many."""
+    started = [f"new, not in the file: {', '.join(converted.started)}"] if converted.started else []
     return started + [
         f"left out: {what}: {', '.join(names[:3])}{f' and {len(names) - 3:,} more' if len(names) > 3 else ''}"
         for what, names in converted.left_out.items()
@@ -175,7 +175,7 @@ def _readme(converted: Converted) -> str:
             f"- file: {markdown(origin['file'])}, SHA-256 {origin['sha256']}"
             + (f", of which {markdown(converted.key)}" if converted.key else ""),
             "",
-            "What was not taken, or starts anew:",
+            "What was not taken, and what is new:",
             "",
             *[f"- {markdown(words)}" for words in differences(converted)],
             "",

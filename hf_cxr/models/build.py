@@ -275,7 +275,7 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
         own = _own_config(_saved_values(folder, config.image_size), f"{name}")
         before, *unread = loaded(folder, name, own)
         tables = {change.key for change in shape_changes(before, model)} & mismatched
-        tables -= set().union(*unread)  # transformers has drawn these anew: config.json has not the tables' size
+        tables -= set().union(*unread)  # these are random: config.json gives another size than the tables have
         resize_tables(before, model, tables)
         lost -= tables
     if lost:

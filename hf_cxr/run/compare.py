@@ -138,6 +138,7 @@ def compare(plan: Plan, out: str | Path, *, jobs: int | None = None) -> Comparis
     tuning, final = tuning_runs(plan, out), final_runs(plan, out, {})
     _check_folders(tuning, plan)
     _check_score_files(plan, check_run(final[0], plan))
+    _check_data([run for run in (*tuning, *final) if run.read_result() is None], plan)
     count = len(tuning) + len(final)
     with tqdm(total=count, desc="Runs", unit="run") as bar:
         failed = work(tuning, plan, jobs, devices, bar)
@@ -249,6 +250,13 @@ def check_run(run: Run, plan: Plan) -> RunArguments:
     args = parsed(values, plan.flags, name=run.settings.stem, prog=f"hf-cxr compare: {run.name}")
     check_fresh_model(args, run.method)
     return args
+
+
+def _check_data(runs: Sequence[Run], plan: Plan) -> None:
+    """Read the tables that these runs will read, without an image: what is missing would otherwise fail every run."""
+    data = {repr(args.data): args.data for args in (check_run(run, plan) for run in runs)}
+    for arguments in data.values():
+        load_source(arguments, images=False)
 
 
 def work(runs: Sequence[Run], plan: Plan, jobs: int, devices: Sequence[str], bar: tqdm) -> dict[str, str]:

@@ -157,7 +157,7 @@ def test_one_word_is_a_folder_and_the_hub_is_not_asked_for_it(hub, tmp_path, str
     table = describe(tmp_path, hub="my_saved_folder")
     args = DataArguments(dataset="table", table=table, table_root=str(tmp_path), streaming=streaming)
     for read in (pin_source, load_source):
-        with pytest.raises(FileNotFoundError, match=f"there is no folder {tmp_path / 'my_saved_folder'}"):
+        with pytest.raises(FileNotFoundError, match=f"{tmp_path / 'my_saved_folder'} is not a folder"):
             read(args)
     assert not hub.requests
 

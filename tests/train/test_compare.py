@@ -230,3 +230,10 @@ def test_tuning_runs_of_an_earlier_version_are_not_repeated(tmp_path):
 
 
 # Real runs, each in its own process.
+
+
+def test_data_that_are_not_there_are_named_before_a_run_starts(tmp_path, capsys):
+    path = write_plan(tmp_path, base={**BASE, "dataset": "nih", "nih_root": str(tmp_path / "release")})
+    assert hf_cxr_main(["compare", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert f"{tmp_path / 'release'} is not a folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 import errno
 import json
 
+import optuna
 import pytest
 import yaml
 from filelock import FileLock
@@ -16,8 +17,6 @@ from hf_cxr.run import tune as module
 from hf_cxr.run.search_space import load_search
 from hf_cxr.run.tune import read_results, tune
 from hf_cxr.yaml_files import read_yaml
-
-optuna = pytest.importorskip("optuna")
 
 BASE = {
     "dataset": "phantom",

@@ -95,7 +95,7 @@ def test_timms_own_forward(tmp_path, kind):
     try:
         from timm.models.swin_transformer import SwinTransformer
         from timm.models.swin_transformer_v2 import SwinTransformerV2
-    except Exception as error:  # a torchvision of another torch fails with RuntimeError
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision of another torch
         pytest.skip(f"timm cannot be imported: {error}")
     sizes = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2)}
     torch.manual_seed(0)

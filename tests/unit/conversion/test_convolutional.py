@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from test_conversion import ORIGIN, converted, saved
 
-from hf_cxr.arguments.components import ARCHITECTURES
 from hf_cxr.conversion.folder import convert_file
 from hf_cxr.conversion.swin import Sizes
 from hf_cxr.models.head import features
@@ -69,14 +68,8 @@ def densenet(layers, x, *, depths=(2, 3), growth=4, width=8):
     return layers.norm("features.norm5", x).relu().mean(dim=(2, 3))
 
 
-def needs(name):
-    if name not in ARCHITECTURES:
-        pytest.skip(f"{name} is not among the architectures")
-
-
 @pytest.mark.parametrize("deep", [True, False])
 def test_a_resnet_gives_the_features_of_its_equations(tmp_path, deep):
-    needs("resnet")
     layers, pixels = Layers(), torch.from_numpy(np.random.default_rng(1).normal(size=(1, 3, SIDE, SIDE)))
     expected = resnet(layers, pixels, deep=deep)
     content = layers.weights | {"fc.weight": torch.ones(5, expected.shape[1]), "fc.bias": torch.ones(5)}
@@ -90,7 +83,6 @@ def test_a_resnet_gives_the_features_of_its_equations(tmp_path, deep):
 
 @pytest.mark.parametrize("old", [True, False])
 def test_a_densenet_becomes_the_one_in_dnet(tmp_path, old):
-    needs("dnet")
     layers, pixels = Layers(), torch.from_numpy(np.random.default_rng(1).normal(size=(1, 3, SIDE, SIDE)))
     expected = densenet(layers, pixels)
     content = layers.weights | {

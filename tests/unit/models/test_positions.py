@@ -180,7 +180,7 @@ def test_a_swin_with_a_wider_window_keeps_the_bias_of_no_offset_and_its_neighbou
 
 
 @pytest.mark.parametrize("named", [32, None])
-def test_tables_of_another_grid_than_config_json_says_are_refused_and_not_drawn_anew(tmp_path, named):
+def test_tables_of_another_grid_than_config_json_says_are_refused_and_not_random(tmp_path, named):
     model = saved(tmp_path, "vit", 48)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"image_size": named}))

@@ -54,7 +54,7 @@ def network(request):
     return network_of(request.param)
 
 
-@pytest.mark.skipif(HAS_TIMM, reason="timm is installed")
+@pytest.mark.skipif(HAS_TIMM, reason="timm is installed: the install line is given only without it")
 def test_without_timm_the_install_line_is_given():
     with pytest.raises(ValueError, match=r"pip install 'hf-cxr\[timm\]'") as caught:
         fresh(TIMM, {"architecture": "densenet121"}, NAMES, 32)

@@ -137,7 +137,7 @@ def check_hub_id(name: str, root: Path) -> None:
     """
     if "/" not in name:
         raise FileNotFoundError(
-            f"there is no folder {root / name}: give the folder that contains {name} (--table_root), or write "
+            f"{root / name} is not a folder: give the folder that contains {name} (--table_root), or write "
             "owner/name in hub for a dataset of the Hub"
         )
 
