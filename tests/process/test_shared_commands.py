@@ -14,8 +14,8 @@ from test_evaluate_command import save_run
 
 from hf_cxr import processes
 from hf_cxr.commands import ALONE, run_command
-from hf_cxr.inference import classifier as inference
 from hf_cxr.inference import answers, shared_files
+from hf_cxr.inference import classifier as inference
 
 FINDINGS = ("Effusion", "=Edema", "-Mass")
 
