@@ -26,6 +26,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,12 +36,13 @@ import torch
 from arms import Work, parser_of_arms, run_arms
 from PIL import Image
 
-sys.path.remove(str(Path(__file__).resolve().parent))  # it has names of other packages, such as coverage
+with suppress(ValueError):  # a process of the pool does not have it
+    sys.path.remove(str(Path(__file__).resolve().parent))  # it has names of other packages, such as coverage
 
-from hf_cxr.data.images import engine  # noqa: E402
-from hf_cxr.data.images.grey import read_grey  # noqa: E402
-from hf_cxr.inference.classifier import Classifier  # noqa: E402
-from hf_cxr.inference.reading import BATCHES_AHEAD, ReadImage, read_ahead, read_and_resize  # noqa: E402
+from hf_cxr.data.images import engine
+from hf_cxr.data.images.grey import read_grey
+from hf_cxr.inference.classifier import Classifier
+from hf_cxr.inference.reading import BATCHES_AHEAD, ReadImage, read_ahead, read_and_resize
 
 KINDS = ("png", "dicom", "jpeg2000")
 PLACE = "HF_CXR_BENCHMARK_PREDICTING"  # environment variable: the temporary folder, for the arms' processes
