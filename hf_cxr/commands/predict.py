@@ -5,13 +5,15 @@ can be read, including DICOM files without a suffix; the number of their other f
 
 Where the model has operating points (a threshold for each finding, chosen on validation), findings that reach theirs
 are marked with * in the table. A file has all probabilities, then called/FINDING, 1 or 0, for each finding with an
-operating point, and set/FINDING, the label set, if the model has them: present, absent, either or neither.
+operating point, and set/FINDING, the labels that are not ruled out (present, absent, both or none), if the model has
+label sets.
 
 With --test_time_augmentation FOLDER, probabilities are those of averaged views of each image. FOLDER is an evaluation
 that was made with that flag: it has the views, the calibration and the operating points. N views take N times as long.
 
 With --heatmaps DIR, each image with a called finding gets a picture there: Grad-CAM of these findings over the image.
-Such pictures show patients, and stay on this machine.
+With --structured_reports DIR, each DICOM image gets a DICOM structured report in its own study. Both show who the
+patient is, and stay on this machine.
 
 With --out FILE or --csv FILE, finished rows are kept in FILE.partial. After an interruption, the same command resumes
 from there. Files that could not be read are listed in FILE.unreadable.csv. In a file, a byte of a name that is not
@@ -20,8 +22,8 @@ UTF-8 is written as \\xNN.
 Under `accelerate launch` the processes share the files; output and file are those of one process. Each keeps its rows
 in FILE.part-N until the main process joins them, so FILE must be in a folder that all machines share.
 
-Exit status: 0; 2 if a file could not be read, or for bad input; 130 after Ctrl-C; 141 if standard output was
-closed (`| head`) and there is no FILE to finish.
+Exit status: 0; 2 if a file could not be read, or a picture or report not be made, or for bad input; 130 after Ctrl-C;
+141 if standard output was closed (`| head`) and there is no FILE to finish.
 """
 
 import argparse
@@ -29,13 +31,14 @@ import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, get_args
+from typing import TYPE_CHECKING, get_args
 
 from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.arguments.model import Attention
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.commands.errors import describe_error, print_traceback
+from hf_cxr.commands.predict_extras import Extras
 from hf_cxr.commands.predict_terminal import Progress, Terminal
 from hf_cxr.files import OutputError
 from hf_cxr.inference.prediction_rows import PredictionRows, check_places
@@ -45,7 +48,6 @@ from hf_cxr.words import plural
 
 if TYPE_CHECKING:
     from hf_cxr.inference.classifier import Classifier
-    from hf_cxr.inference.results import ImageResult
 
 STANDARD_OUTPUT = "-"
 NOT_CHECKED = "not checked whether the images are chest radiographs: this model has no input check"
@@ -108,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
         help="as --out, a CSV whatever the name; - is standard output as CSV, instead of the table",
     )
     parser.add_argument("--heatmaps", metavar="DIR", help="also draw heat maps of called findings, into this folder")
+    parser.add_argument(
+        "--structured_reports",
+        metavar="DIR",
+        help="also write a structured report for each DICOM image, into this",
+    )
     parser.add_argument(
         "--spreadsheet_safe",
         action="store_true",
@@ -195,7 +202,7 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
     )
     if out is not None:
         check_format(out.suffix, columns)
-    extras = extras_of(args, classifier)
+    extras = Extras(args, classifier)  # before the images: what it lacks is said now
     for note in (*_notes(classifier), *found.notes(), classifier.calls.note()):
         terminal.note(f"note: {note}")
     for error in found.unreadable:
@@ -220,11 +227,8 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
         else:
             answers = classifier.predict_versions(paths, batch_size=args.batch_size, workers=args.workers)
         for path, version, answer in answers:
-            for extra in () if isinstance(answer, ImageError) else extras:
-                try:
-                    extra.add(path, answer)
-                except ImageError as error:
-                    terminal.complain(error)
+            for error in () if isinstance(answer, ImageError) else extras.add(path, answer):
+                terminal.complain(error)
             if kept is not None:
                 kept.add(path, version, answer)
                 progress.resumable = len(kept) > 0
@@ -242,7 +246,7 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
     if unreadable:
         total = len(found.paths) + len(found.unreadable)
         terminal.complain(f"{unreadable:,} of {total:,} files could not be read")
-    return 2 if unreadable else 0
+    return 2 if unreadable or extras.failed else 0
 
 
 def assist(args: argparse.Namespace, out: Output | None, progress: Progress) -> int:
@@ -267,27 +271,6 @@ def classifier_of(args: argparse.Namespace) -> "Classifier":
     device = None if args.device is None else device_of(args.device)
     flags = {"device": device, "attention": args.attention, "bf16": args.bf16, "views": views}
     return Classifier(args.model, revision=args.revision, **flags)
-
-
-class Extra(Protocol):
-    """What is written for each image besides its row, before the row is kept."""
-
-    def add(self, path: Path, result: "ImageResult") -> None:
-        """Write it.
-
-        Raises:
-            ImageError: there is nothing for this image; the error is printed.
-        """
-
-
-def extras_of(args: argparse.Namespace, classifier: "Classifier") -> list[Extra]:
-    """What the flags ask for besides the rows."""
-    extras: list[Extra] = []
-    if args.heatmaps is not None:
-        from hf_cxr.run.called_maps import CalledMaps
-
-        extras.append(CalledMaps(classifier, args.model, args.heatmaps, inputs=(*args.paths, args.model)))
-    return extras
 
 
 def finish(

@@ -7,12 +7,12 @@ A table, CSV or Parquet, has a row for each image and these columns, in this ord
 | image                                   | the path                            | string         | always          |
 | FINDING                                 | probability, six decimals           | float32        | every finding   |
 | called/FINDING                          | 1 or 0                              | bool           | operating point |
-| set/FINDING                             | present, absent, either, neither    | string         | label sets      |
+| set/FINDING                             | present, absent, both, none         | string         | label sets      |
 | input_check/unusual                     | 1 or 0                              | bool           | input check     |
 | input_check/score                       | six significant digits              | float64        | input check     |
 | input_check/reasons                     | with semicolons between them        | list of string | input check     |
 
-``either`` is a label set of both labels, where the model cannot tell; ``neither`` is the empty set. A line of JSON is
+``set/`` has the labels that are not ruled out, in the words of `results.NOT_RULED_OUT`. A line of JSON is
 `ImageResult.to_dict()`. All text is UTF-8: a byte of a file name that is not is written as \\xNN.
 
 N = images, C = findings.
@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from hf_cxr.files import OutputError, check_output_file
-from hf_cxr.inference.results import ImageResult
+from hf_cxr.inference.results import ABSENT, NOT_RULED_OUT, PRESENT, ImageResult
 from hf_cxr.words import spreadsheet_cell, utf8_text
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hf_cxr.inference.calls import Calls
 
 ROWS_AT_ONCE = 4096  # of a Parquet file, in memory
-LABEL_SETS = np.array(["neither", "absent", "present", "either"])  # [2 * present + absent]
+LABEL_SETS = np.array([NOT_RULED_OUT[labels] for labels in ((), (ABSENT,), (PRESENT,), (PRESENT, ABSENT))])
 Write = Callable[[ImageResult], None]
 
 

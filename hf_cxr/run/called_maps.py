@@ -44,8 +44,8 @@ class CalledMaps:
                 "--heatmaps draws the findings that are called, and this model has no operating points: use hf-cxr "
                 "explain"
             )
-        inputs = [Path(place) for place in inputs]
-        check_output_folder(folder, inputs=inputs, closed=[place for place in inputs if place.is_dir()])
+        inputs = list(inputs)
+        check_output_folder(folder, inputs=inputs, closed=[place for place in inputs if Path(place).is_dir()])
         self.folder, self.explainer, self.drawn = Path(folder), Explainer(classifier, name_of(model), METHOD), 0
 
     def add(self, path: Path, result: ImageResult) -> None:
