@@ -26,7 +26,6 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -36,8 +35,9 @@ import torch
 from arms import Work, parser_of_arms, run_arms
 from PIL import Image
 
-with suppress(ValueError):  # a process of the pool does not have it
-    sys.path.remove(str(Path(__file__).resolve().parent))  # it has names of other packages, such as coverage
+# Last, for it has names of other packages, such as coverage; a process of the pool finds `arms` in it.
+sys.path.remove(str(Path(__file__).resolve().parent))
+sys.path.append(str(Path(__file__).resolve().parent))
 
 from hf_cxr.data.images import engine
 from hf_cxr.data.images.grey import read_grey
