@@ -1,0 +1,102 @@
+"""`hf-cxr demo RUN_OR_HUB_ID`: a page in the browser on which somebody tries a model.
+
+Drop a radiograph (DICOM, PNG, JPEG, TIFF; 8 or 16 bits): the page shows a bar for each finding with its threshold, which
+findings are called, the label sets in words, a heat map of any finding, and what the model cannot do. Its examples are
+synthetic phantoms. Not a medical device. For research.
+
+The page is on this machine alone (127.0.0.1) unless --host says otherwise. Nothing of an image is written to a disk, and
+nothing is sent to another host. There is no flag for a public link: a tunnel would send patients' images through a
+machine of somebody else. If the environment variable HF_CXR_DEMO_AUTH is user:password, the page asks for it.
+
+With --export_space DIR no page is started: DIR becomes the folder of a Hugging Face Space that shows this page.
+
+It needs Gradio: pip install 'hf-cxr[demo]'. Ctrl-C stops it. Exit status: 0; 2 for bad input.
+"""
+
+import signal
+import sys
+from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.commands import set_up_terminal
+from hf_cxr.demo import NOT_A_DEVICE, PASSWORD, check_gradio
+from hf_cxr.late_modules import import_transformers_lightly
+from hf_cxr.words import printable
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: see the top of this module."""
+    parser = OneLineParser(
+        prog="hf-cxr demo", description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("model", metavar="RUN_OR_HUB_ID", help="run folder or Hub id")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
+    parser.add_argument("--port", type=_port, help="by default the first free one from 7860")
+    parser.add_argument("--max_megabytes", type=float, default=40, help="of a file (default: 40)")
+    parser.add_argument("--max_megapixels", type=float, default=60, help="of an image (default: 60)")
+    parser.add_argument("--max_waiting", type=int, default=16, help="requests that may wait for the model (default: 16)")
+    parser.add_argument("--export_space", metavar="DIR", type=Path, help="write the folder of a Space; new or empty")
+    own = parser.parse_args(argv)
+    if own.export_space is not None:
+        return _export(own)
+    check_gradio()
+    import_transformers_lightly()
+    from hf_cxr.demo.uploads import Limits
+
+    limits = Limits(megabytes=own.max_megabytes, megapixels=own.max_megapixels, waiting=own.max_waiting)
+    set_up_terminal()
+    return _serve(own, limits)
+
+
+def _serve(own, limits) -> int:
+    from hf_cxr.demo.app import build_page, password, quiet_gradio, serve
+
+    asks = password() is not None  # before the model is loaded
+    quiet_gradio()
+    from hf_cxr.demo.about import About
+    from hf_cxr.demo.session import Session
+    from hf_cxr.inference.classifier import Classifier
+
+    session = Session(Classifier(own.model, revision=own.revision), limits)
+    page = build_page(session, About.of(session.classifier, own.model))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container is stopped like a terminal: tidily
+    try:
+        address = serve(page, limits, host=own.host, port=own.port, wait=False)
+        print(f"{NOT_A_DEVICE}\nopen {printable(address)} in a browser; Ctrl-C stops the page", flush=True)
+        if own.host not in LOOPBACK and not asks:
+            _note(f"everyone who reaches {own.host} can use the page; set {PASSWORD}=user:password to ask for a password")
+        page.server.thread.join()
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one would leave the temporary folder
+            signal.signal(number, signal.SIG_IGN)
+        page.close(verbose=False)
+    return 0
+
+
+def _export(own) -> int:
+    from hf_cxr.demo.space import export_space
+
+    set_up_terminal()
+    names = export_space(own.model, own.export_space, revision=own.revision)
+    place = printable(own.export_space)
+    print(f"wrote {place}: {', '.join(names)}")
+    print(f"to try it: cd {place} && python app.py")
+    print(f"to send it: hf upload YOUR_NAME/YOUR_SPACE {place} --repo-type space")
+    return 0
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise ArgumentTypeError(f"{text} is not a port; give a number from 1 to 65535")
+    return int(text)
+
+
+def _note(text: str) -> None:
+    print(f"note: {printable(text)}", file=sys.stderr)
