@@ -1,12 +1,12 @@
 """`hf-cxr demo RUN_OR_HUB_ID`: a page in the browser on which somebody tries a model.
 
-Drop a radiograph (DICOM, PNG, JPEG, TIFF; 8 or 16 bits): the page shows a bar for each finding with its threshold, which
-findings are called, the label sets in words, a heat map of any finding, and what the model cannot do. Its examples are
-synthetic phantoms. Not a medical device. For research.
+Drop a radiograph (DICOM, PNG, JPEG, TIFF; 8 or 16 bits): the page shows a bar for each finding with its threshold,
+which findings are called, the label sets in words, a heat map of any finding, and what the model cannot do. Its
+examples are synthetic phantoms. Not a medical device. For research.
 
-The page is on this machine alone (127.0.0.1) unless --host says otherwise. Nothing of an image is written to a disk, and
-nothing is sent to another host. There is no flag for a public link: a tunnel would send patients' images through a
-machine of somebody else. If the environment variable HF_CXR_DEMO_AUTH is user:password, the page asks for it.
+The page is on this machine alone (127.0.0.1) unless --host says otherwise. Nothing of an image is written to a disk,
+and nothing is sent to another host. There is no flag for a public link: a tunnel would send patients' images through
+a machine of somebody else. If the environment variable HF_CXR_DEMO_AUTH is user:password, the page asks for it.
 
 With --export_space DIR no page is started: DIR becomes the folder of a Hugging Face Space that shows this page.
 
@@ -17,9 +17,8 @@ import signal
 import sys
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from pathlib import Path
 
-from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.demo import NOT_A_DEVICE, PASSWORD, check_gradio
 from hf_cxr.late_modules import import_transformers_lightly
@@ -39,9 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=_port, help="by default the first free one from 7860")
     parser.add_argument("--max_megabytes", type=float, default=40, help="of a file (default: 40)")
     parser.add_argument("--max_megapixels", type=float, default=60, help="of an image (default: 60)")
-    parser.add_argument("--max_waiting", type=int, default=16, help="requests that may wait for the model (default: 16)")
-    parser.add_argument("--export_space", metavar="DIR", type=Path, help="write the folder of a Space; new or empty")
+    parser.add_argument(
+        "--max_waiting", type=int, default=16, help="requests that may wait for the model (default: 16)"
+    )
+    parser.add_argument(
+        "--export_space", metavar="DIR", type=output_path, help="write the folder of a Space; new or empty"
+    )
+    parser.add_argument(
+        "--space_requirement",
+        metavar="TEXT",
+        help="what the Space installs, such as 'hf-cxr[demo,dicom] @ git+https://...'; default: this version",
+    )
     own = parser.parse_args(argv)
+    if own.space_requirement and own.export_space is None:
+        parser.error("--space_requirement is of --export_space DIR; give both")
     if own.export_space is not None:
         return _export(own)
     check_gradio()
@@ -54,14 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(own, limits) -> int:
-    from hf_cxr.demo.app import build_page, password, quiet_gradio, serve
+    from hf_cxr.demo.show import quiet_gradio
 
-    asks = password() is not None  # before the model is loaded
     quiet_gradio()
     from hf_cxr.demo.about import About
+    from hf_cxr.demo.app import build_page, password, serve
     from hf_cxr.demo.session import Session
     from hf_cxr.inference.classifier import Classifier
 
+    asks = password() is not None  # refused, if it is wrong, before the model is loaded
     session = Session(Classifier(own.model, revision=own.revision), limits)
     page = build_page(session, About.of(session.classifier, own.model))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container is stopped like a terminal: tidily
@@ -69,7 +80,9 @@ def _serve(own, limits) -> int:
         address = serve(page, limits, host=own.host, port=own.port, wait=False)
         print(f"{NOT_A_DEVICE}\nopen {printable(address)} in a browser; Ctrl-C stops the page", flush=True)
         if own.host not in LOOPBACK and not asks:
-            _note(f"everyone who reaches {own.host} can use the page; set {PASSWORD}=user:password to ask for a password")
+            _note(
+                f"everyone who reaches {own.host} can use the page; set {PASSWORD}=user:password to ask for a password"
+            )
         page.server.thread.join()
     except KeyboardInterrupt:
         print("stopped", flush=True)
@@ -81,12 +94,13 @@ def _serve(own, limits) -> int:
 
 
 def _export(own) -> int:
-    from hf_cxr.demo.space import export_space
+    from hf_cxr.demo.space import REQUIREMENT, export_space
 
     set_up_terminal()
-    names = export_space(own.model, own.export_space, revision=own.revision)
+    requirement = own.space_requirement or REQUIREMENT
+    names = export_space(own.model, own.export_space, revision=own.revision, requirement=requirement)
     place = printable(own.export_space)
-    print(f"wrote {place}: {', '.join(names)}")
+    print(f"wrote {place}: {', '.join(names)}\nit installs {requirement}")
     print(f"to try it: cd {place} && python app.py")
     print(f"to send it: hf upload YOUR_NAME/YOUR_SPACE {place} --repo-type space")
     return 0

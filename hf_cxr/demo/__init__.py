@@ -1,10 +1,13 @@
 """A page on which somebody tries a model: drop a radiograph, see its findings, look at heat maps.
 
 - `session`: what the page does, without a page: an image in, a `Look` at it out, a heat map of a finding.
+- `memory`: the last image of each reader, until the reader leaves.
 - `uploads`: what a browser sends, limited and decoded in memory; `guard`: what the server refuses.
 - `bars`, `pictures`, `about`: HTML of the findings, PNG and JPEG in memory, what is known of the model.
 - `examples`: phantoms, drawn when the page starts. No patient's image is part of the page.
-- `app`: all of it as a Gradio page; `space`: the folder of a Hugging Face Space that shows it.
+- `viewer`: the image, alone or under a heat map, and messages.
+- `app`: all of it as a Gradio page; `show`: from a model to that page; `space`: the folder of a Hugging Face Space
+  that shows it.
 
 Nothing of an image is written to a disk: it comes in the body of a request and not as a file upload, which Gradio
 would keep in a temporary folder, and pictures go back inside the page. The page loads nothing from another host. What

@@ -1,5 +1,6 @@
 """What the page says of the model: its name, what it was trained on, its limits. All from the model's own record."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -109,8 +110,13 @@ class About:
 
 def privacy(limits: Limits) -> str:
     """What happens to an image that somebody gives."""
+    where = (
+        "This page runs on computers of Hugging Face: do not give it images of patients."
+        if os.environ.get("SPACE_ID")
+        else "Your image goes to the computer that runs this page and to no other."
+    )
     return (
-        "Your image goes to the computer that runs this page and to no other. It is kept in memory, never on a disk, "
+        f"{where} An image is kept in memory, never on a disk, "
         f"until you close this page or for {limits.minutes:g} minutes after you last used it. At most "
         f"{limits.megabytes:g} MB and {limits.megapixels:g} million pixels: DICOM, PNG, JPEG, TIFF and other formats, "
         "8 or 16 bits."

@@ -1,22 +1,21 @@
 """The page itself, in Gradio: who is shown what after which event. What the events do is in `session`.
 
-Gradio is an extra and is imported here alone, inside functions, after its telemetry is switched off.
+Gradio is an extra and is imported here alone, inside functions; call `show.quiet_gradio` before.
 """
 
-import atexit
 import logging
 import os
-import shutil
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_cxr.demo import PASSWORD, check_gradio
+from hf_cxr.demo import PASSWORD
 from hf_cxr.demo.about import About
 from hf_cxr.demo.bars import findings_html
 from hf_cxr.demo.examples import draw_examples, examples_html
 from hf_cxr.demo.guard import Guard
+from hf_cxr.demo.memory import Memory
 from hf_cxr.demo.session import Look, Session
 from hf_cxr.demo.uploads import Limits, UploadError
 from hf_cxr.demo.viewer import EMPTY, NO_FINDINGS, error_html, heat_map_html, image_html, read_html
@@ -27,35 +26,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-SESSIONS = 64
-"""Readers whose last image is kept at once; an older one's is forgotten."""
+READERS = 64
+"""Readers whose last image is kept at once."""
 
-FORGOTTEN = "this image is no longer in memory; give it again"
-UNEXPECTED = "something went wrong with this image; the page still works: try another one"
-
-
-def quiet_gradio() -> None:
-    """Switch off what Gradio would send, and give it a temporary folder of its own that ends with this process.
-
-    Nothing of an image is put there; Gradio makes such a folder in any case. To be called before Gradio is imported.
-    """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    folder = tempfile.mkdtemp(prefix="hf-cxr-demo-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = folder
+FORGOTTEN = "This image is no longer in memory; give it again"
+UNEXPECTED = "Something went wrong with this image; the page still works: try another one"
 
 
-def build_page(session: Session, about: About) -> "gradio.Blocks":
+def build_page(session: Session, about: About, memory: Memory[Look] | None = None) -> "gradio.Blocks":
     """The page of a model.
 
     Args:
         session: the model, with the limits.
         about: what a reader is told of it.
+        memory: where the last image of each reader is kept; by default a new one.
     """
     import gradio as gr
 
     limits, examples = session.limits, draw_examples()
+    memory = Memory(60 * limits.minutes, READERS) if memory is None else memory
     points = session.classifier.calls.points
 
     def html(value: str = "", **options: Any) -> gr.HTML:
@@ -64,8 +53,7 @@ def build_page(session: Session, about: About) -> "gradio.Blocks":
 
     with gr.Blocks(title=f"Chest radiograph findings: {about.name}", analytics_enabled=False) as page:
         html(about.header_html())
-        held = gr.State(None, time_to_live=round(60 * limits.minutes))
-        with gr.Row():
+        with gr.Row(equal_height=True):
             with gr.Column(scale=5, min_width=320):
                 drop = html(
                     html_template=_text("drop.html"),
@@ -74,7 +62,6 @@ def build_page(session: Session, about: About) -> "gradio.Blocks":
                     limit=f"{limits.megabytes:g}",
                     examples=examples_html(examples),
                 )
-                message = html()
                 viewer = html(EMPTY, js_on_load=_text("back.js"), classes=["cxr-viewer"])
             with gr.Column(scale=6, min_width=320):
                 findings = html(NO_FINDINGS, js_on_load=_text("choose.js"))
@@ -88,30 +75,49 @@ def build_page(session: Session, about: About) -> "gradio.Blocks":
                 raise UploadError("there is no such example")
             return session.look(examples[example].upload)
 
-        def on_give(data: gr.EventData) -> list[Any]:
+        def on_give(data: gr.EventData, request: gr.Request) -> list[str]:
             look, problem = _attempt(lambda: look_of(data))
             if look is None:
-                return [None, error_html(problem), EMPTY, NO_FINDINGS]
-            return [look, read_html(look), image_html(look), findings_html(look.result, points)]
+                memory.forget(reader_of(request))
+                return [error_html(problem) + EMPTY, NO_FINDINGS]
+            memory.put(reader_of(request), look)
+            return [read_html(look) + image_html(look), findings_html(look.result, points)]
 
-        def on_choose(look: Look | None, data: gr.EventData) -> list[Any]:
+        def on_choose(data: gr.EventData, request: gr.Request) -> list[str]:
+            look = memory.get(reader_of(request))
             if look is None:
-                return [None, error_html(FORGOTTEN), EMPTY, NO_FINDINGS]
+                return [error_html(FORGOTTEN) + EMPTY, NO_FINDINGS]
             chosen = getattr(data, "finding", None)
             if chosen is None:
-                return [look, read_html(look), image_html(look), findings_html(look.result, points)]
+                return [read_html(look) + image_html(look), findings_html(look.result, points)]
             heat, problem = _attempt(lambda: session.heat_map(look, chosen))
             if heat is None:
-                return [look, error_html(problem), image_html(look), findings_html(look.result, points)]
-            rows = findings_html(look.result, points, chosen=chosen)
-            return [look, read_html(look), heat_map_html(look, heat), rows]
+                return [error_html(problem) + image_html(look), findings_html(look.result, points)]
+            shown = read_html(look) + heat_map_html(look, heat)
+            return [shown, findings_html(look.result, points, chosen=chosen)]
 
-        outputs = [held, message, viewer, findings]
+        def on_leave(request: gr.Request) -> None:
+            memory.forget(reader_of(request))
+
+        outputs = [viewer, findings]
         options = {"outputs": outputs, "concurrency_id": "model", "api_visibility": "private"}
-        drop.give(on_give, **options, show_progress="full", show_progress_on=[viewer, findings])
+        drop.give(on_give, **options, show_progress="full", show_progress_on=outputs)
         for component in (findings, viewer):
-            component.choose(on_choose, inputs=[held], **options, show_progress="minimal", show_progress_on=[viewer])
+            component.choose(on_choose, **options, show_progress="minimal", show_progress_on=[viewer])
+        page.unload(on_leave)
+
+    def forget_page(reader: str) -> None:
+        # What Gradio would send to a reader who comes back: the page with the image in it.
+        page.app.state_holder.session_data.pop(reader, None)
+
+    memory.on_forget = forget_page
+    memory.sweep_regularly(min(10.0, 30 * limits.minutes))
     return page.queue(max_size=limits.waiting, default_concurrency_limit=1)
+
+
+def reader_of(request: "gradio.Request") -> str:
+    """Whose request it is; whoever does not say gets a name that no other request has."""
+    return request.session_hash or uuid.uuid4().hex
 
 
 def _attempt(work: Callable[[], Any]) -> tuple[Any, str]:
@@ -158,11 +164,11 @@ def serve(
         pwa=False,
         footer_links=[],
         quiet=True,
-        state_session_capacity=SESSIONS,
+        state_session_capacity=READERS,
         max_file_size=1,  # in bytes; see `guard`
         app_kwargs={"middleware": [Middleware(Guard, body=limits.body)]},
-        theme=gr.themes.Base(**fonts),
-        css=_text("style.css"),
+        theme=gr.themes.Base(**fonts).set(layout_gap="0.8rem"),
+        head=f"<style>{_text('style.css')}</style>",  # Gradio would rewrite the selectors of css=
         prevent_thread_lock=not wait,
     )
     return address
@@ -181,16 +187,6 @@ def password() -> tuple[str, str] | None:
     if not (user and colon and word):
         raise ValueError(f"{PASSWORD} must be user:password, both not empty")
     return user, word
-
-
-def show(model: str | Path, *, revision: str = "main", limits: Limits | None = None) -> None:
-    """Load a model and serve its page until the process ends: all that the app.py of a Space does."""
-    check_gradio()
-    quiet_gradio()
-    from hf_cxr.inference.classifier import Classifier
-
-    session = Session(Classifier(model, revision=revision), limits)
-    serve(build_page(session, About.of(session.classifier, model)), session.limits)
 
 
 def _text(name: str) -> str:

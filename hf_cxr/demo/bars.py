@@ -80,8 +80,8 @@ def _summary(result: ImageResult) -> str:
         words = "This model has no thresholds: it calls nothing present or absent."
     else:
         called = sum(bool(finding.called) for finding in with_point)
-        reach = "finding reaches its threshold" if called == 1 else "findings reach their threshold"
-        words = f"{called} of {len(with_point)} {reach}"
+        reach = "reaches its threshold" if called == 1 else "reach their threshold"
+        words = f"{called} of {plural(len(with_point), 'finding')} {reach}"
     return f'<h2 class="cxr-summary">{words}</h2>'
 
 
@@ -99,8 +99,8 @@ def _row(column: int, finding: FindingResult, chosen: bool) -> str:
         f'aria-pressed="{str(chosen).lower()}">'
         f'<span class="cxr-name">{escape(shown_name(finding.name))}{chip}</span>'
         f'<span class="cxr-number">{escape(number(finding.probability))}</span>'
-        f'<span class="cxr-bar" aria-hidden="true"><span class="cxr-fill" style="width:{_percent(finding.probability)}">'
-        f"</span>{mark}</span>"
+        f'<span class="cxr-bar" aria-hidden="true"><span class="cxr-fill" '
+        f'style="width:{_percent(finding.probability)}"></span>{mark}</span>'
         f'<span class="cxr-words">{words}</span></button></li>'
     )
 
@@ -115,15 +115,18 @@ def _key(result: ImageResult, points: OperatingPoints | None) -> str:
     if any(finding.threshold is not None for finding in result.findings):
         aim = f" for {points.words}" if points is not None and points.words else ""
         lines.append(
-            f"The mark on a bar is the finding's threshold, chosen on validation images{aim}. A finding is called where "
-            "its probability reaches the mark. A rare finding has a low threshold, so a short bar can be a call."
+            f"The mark on a bar is the finding's threshold, chosen on validation images{aim}. A finding is called "
+            "where its probability reaches the mark. A rare finding has a low threshold, so a short bar can be a call."
         )
     if result.coverage is not None:
         stated = in_percent(result.coverage)
         lines.append(
             f"A label set says “cannot tell” where the image is too uncertain. It was fitted on validation images so "
-            f"that it contains the right label for {stated} of the images with a finding and {stated} of those without."
+            f"that it contains the right label for {stated} of the images with a finding and {stated} of those "
+            "without. Thresholds and label sets answer different questions, and can differ."
         )
+        if any(finding.label_set == () for finding in result.findings):
+            lines.append(f"“{LABEL_SETS[()]}”: the image is unlike those with the finding and unlike those without.")
     return f'<div class="cxr-key">{"".join(f"<p>{escape(line)}</p>" for line in lines)}</div>'
 
 

@@ -53,11 +53,13 @@ class HeatMap:
         finding: its name.
         picture_HW3: the image under the map, uint8.
         flat: whether the map has the same value everywhere, so that it shows nothing.
+        cropped: whether the model does not see the edge of the image, which is then darker.
     """
 
     finding: str
     picture_HW3: NDArray[np.uint8]
     flat: bool
+    cropped: bool
 
 
 class Session:
@@ -123,4 +125,6 @@ class Session:
         width, height = look.size
         geometry = Geometry(height, width, pixels.resize_size, pixels.image_size)
         (map_HW,) = geometry.resample(raw_1hw, *look.picture_HW.shape)
-        return HeatMap(str(finding), under_map(look.picture_HW, map_HW), bool(np.ptp(raw_1hw) == 0))
+        return HeatMap(
+            str(finding), under_map(look.picture_HW, map_HW), bool(np.ptp(raw_1hw) == 0), geometry.start > 0
+        )

@@ -125,7 +125,7 @@ def read_upload(content: bytes, name: str, limits: Limits) -> Upload:
             )
         grey_HW = read_image(content, name)
     except ImageError as error:
-        raise UploadError(str(error)) from error
+        raise UploadError(f"Cannot read {error.name}: {error.reason}") from error
     except MemoryError as error:
         raise UploadError(f"{name} is too large for the memory of this machine") from error
     return Upload(name, grey_HW, ("It has colours, and was turned to grey.",) if _has_colours(content) else ())
@@ -156,8 +156,8 @@ def _size(content: bytes, name: str, limits: Limits) -> tuple[int, int]:
         raise UploadError(
             f"{name} has too many pixels; this page takes at most {limits.megapixels:g} million"
         ) from error
-    except ImageError as error:
-        raise UploadError(str(error)) from error
+    except ImageError:
+        raise
     except Exception as error:  # decoders raise nearly everything on broken files
         if not content:
             raise UploadError(f"{name} is empty") from error

@@ -32,6 +32,7 @@ def heat_map_html(look: Look, heat: HeatMap) -> str:
         f"<figcaption><b>Heat map of {name}</b> ({escape(Session.method_title)}).{flat} It shows which pixels the "
         "score came from, not that the finding is there. Colours run from this map's own lowest to its own highest "
         "value, so two maps cannot be compared by their colours. "
+        f"{'The model does not see the darker edge. ' if heat.cropped else ''}"
         '<button type="button" data-back>Show the image alone</button></figcaption></figure>'
     )
 

@@ -1,13 +1,20 @@
 // The bytes of a file go to the server in the request itself, never as a file upload: that would be kept on its disk.
+const send = (what) => {
+  // In one column the answer is below what fits on a phone.
+  if (window.innerWidth < 768) {
+    document.querySelector('.cxr-viewer')?.scrollIntoView({ behavior: 'smooth', block: 'start' });
+  }
+  trigger('give', what);
+};
 const give = (file) => {
   if (!file) return;
   if (file.size > props.bytes) {
-    trigger('give', { name: file.name, size: file.size });
+    send({ name: file.name, size: file.size });
     return;
   }
   const reader = new FileReader();
-  reader.onload = () => trigger('give', { name: file.name, content: reader.result.slice(reader.result.indexOf(',') + 1) });
-  reader.onerror = () => trigger('give', { name: file.name, content: '' });
+  reader.onload = () => send({ name: file.name, content: reader.result.slice(reader.result.indexOf(',') + 1) });
+  reader.onerror = () => send({ name: file.name, content: '' });
   reader.readAsDataURL(file);
 };
 const zone = () => element.querySelector('.cxr-drop');
@@ -19,7 +26,7 @@ element.addEventListener('change', (event) => {
 });
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-example]');
-  if (button) trigger('give', { example: Number(button.dataset.example) });
+  if (button) send({ example: Number(button.dataset.example) });
 });
 // Anywhere on the page: a file that misses the zone would otherwise replace the page.
 document.addEventListener('dragover', (event) => { event.preventDefault(); over(true); });
