@@ -14,6 +14,7 @@ It needs Gradio: pip install 'hf-cxr[demo]'. Ctrl-C stops it. Exit status: 0; 2 
 """
 
 import signal
+import socket
 import sys
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own.export_space is not None:
         return _export(own)
     check_gradio()
+    _check_address(own.host, own.port)
     import_transformers_lightly()
     from hf_cxr.demo.uploads import Limits
 
@@ -104,6 +106,18 @@ def _export(own) -> int:
     print(f"to try it: cd {place} && python app.py")
     print(f"to send it: hf upload YOUR_NAME/YOUR_SPACE {place} --repo-type space")
     return 0
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """Refuse an address that cannot be listened at, before the model is loaded."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does, right after another
+            trial.bind(place)
+    except OSError as error:
+        where = f"port {port} of {host}" if port else host
+        raise OSError(f"cannot listen at {where}: {error.strerror}; give another --host or --port") from error
 
 
 def _port(text: str) -> int:

@@ -69,7 +69,7 @@ def findings_html(result: ImageResult, points: OperatingPoints | None = None, *,
     """
     rows = "".join(_row(column, finding, finding.name == chosen) for column, finding in by_probability(result))
     return (
-        f'<section class="cxr-findings" aria-label="Findings">{_summary(result)}'
+        f'<section class="cxr-findings" aria-label="Findings of {escape(result.name)}">{_summary(result)}'
         f'<p class="cxr-soft">Choose a finding to see its heat map.</p><ol>{rows}</ol>{_key(result, points)}</section>'
     )
 
@@ -90,7 +90,7 @@ def _row(column: int, finding: FindingResult, chosen: bool) -> str:
     mark = ""
     if finding.threshold is not None:
         mark = f'<span class="cxr-mark" style="left:{_percent(finding.threshold)}"></span>'
-    chip = '<span class="cxr-chip">called</span>' if state == CALLED else ""
+    chip = ' <span class="cxr-chip">called</span>' if state == CALLED else ""
     words = call_words(finding)
     if finding.label_set is not None:
         words += f" · label set: <b>{escape(LABEL_SETS[finding.label_set])}</b>"

@@ -17,7 +17,7 @@ SIZE = 512
 CASES = (
     Case(patient=1, image=0, findings=(), view="PA", age=41.0, sex="F"),
     Case(patient=2, image=0, findings=("Effusion",), view="PA", age=67.0, sex="M"),
-    Case(patient=3, image=0, findings=("Cardiomegaly", "Edema"), view="AP", age=74.0, sex="F"),
+    Case(patient=3, image=0, findings=("Edema", "Effusion"), view="AP", age=74.0, sex="F"),
     Case(patient=4, image=0, findings=("Mass",), view="PA", age=58.0, sex="M"),
 )
 REMARK = "An example: a synthetic phantom, not a patient."

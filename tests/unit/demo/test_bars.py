@@ -48,7 +48,7 @@ def test_findings_are_sorted_and_each_says_its_number_and_its_call():
     first, second, third, fourth = rows(page)
     assert first == "Hernia0.900no threshold"
     assert second == "<b>Edema</b>0.500below its threshold, 0.600"
-    assert third == "Masscalled0.300at or above its threshold, 0.300"
+    assert third == "Mass called0.300at or above its threshold, 0.300"
     assert fourth == "Pleural Thickening<0.001below its threshold, <0.001"
     assert [state_of(finding) for _, finding in by_probability(result())] == [WITHOUT, BELOW, CALLED, BELOW]
     assert "1 of 3 findings reaches its threshold" in page

@@ -1,6 +1,7 @@
 """The folder of a Space: only what is listed, no path of this machine, metadata that the Hub reads."""
 
 import importlib.util
+import socket
 
 import pytest
 from hub_runs import KEPT_HERE, write_run
@@ -64,6 +65,17 @@ def test_what_a_space_installs_is_this_package(run, tmp_path, requirement):
     with pytest.raises(ValueError, match=r"requirement|needs hf-cxr"):
         export_space(run, tmp_path / "space", requirement=requirement)
     assert not (tmp_path / "space").exists()
+
+
+@needs_gradio
+def test_a_taken_port_is_refused_before_the_model_is_loaded(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["demo", "no/such/run", "--port", str(taken.getsockname()[1])]) == 2
+    assert main(["demo", "no/such/run", "--host", "no host"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [f"cannot listen at {place}" in line for place, line in zip(("port", "no host"), lines, strict=True)]
 
 
 def test_the_command_refuses_what_it_cannot_do(run, capsys, monkeypatch):
