@@ -1,6 +1,7 @@
 """What the page's server refuses before Gradio sees it, and what it forbids a browser to do.
 
 - Gradio's own way to upload files, which writes them to a disk: nobody needs it here.
+- Its ways to read a file of this machine, and to fetch something from another one through it.
 - A body that is larger than an image may be, whether or not it says so beforehand.
 - A browser that shows the page asks no other host for anything: a content security policy says so.
 
@@ -32,6 +33,7 @@ HEADERS = (
     (b"cache-control", b"no-store"),
 )
 KEEPS = ("/assets/", "/static/")  # of the page's own files, which a browser may keep
+FILES = ("/file=", "/file/", "/proxy=", "/stream/")
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -61,6 +63,9 @@ class Guard:
         path = scope["path"].rstrip("/")
         if path.endswith("/upload") and scope["method"] not in ("GET", "HEAD"):
             await _refuse(send, 403, "this page takes no file uploads: it keeps nothing on a disk")
+            return
+        if any(part in path for part in FILES):
+            await _refuse(send, 403, "this page has no files")
             return
         headers = dict(scope["headers"])
         if _stated_length(headers.get(b"content-length")) > self.body:

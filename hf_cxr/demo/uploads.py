@@ -22,6 +22,7 @@ from hf_cxr.inference.sources import read_image
 from hf_cxr.words import error_words, one_line
 
 LONGEST_NAME = 80
+COLOURS = "The image has colours, and was turned to grey. A radiograph has none."
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,11 @@ def read_upload(content: bytes, name: str, limits: Limits) -> Upload:
         raise UploadError(f"Cannot read {error.name}: {error.reason}") from error
     except MemoryError as error:
         raise UploadError(f"{name} is too large for the memory of this machine") from error
-    return Upload(name, grey_HW, ("It has colours, and was turned to grey.",) if _has_colours(content) else ())
+    return Upload(
+        name,
+        grey_HW,
+        ("The image has colours, and was turned to grey. A radiograph has none.",) if _has_colours(content) else (),
+    )
 
 
 def file_name(name: object) -> str:

@@ -250,7 +250,7 @@ def test_what_cannot_be_read_is_one_line_and_the_page_lives(page_of):
         assert "\n" not in line.strip()
     assert page.locator("img[src='x']").count() == 0
     give(page, photograph(), "photo.jpg")
-    assert "It has colours" in page.inner_text(".cxr-viewer")
+    assert "The image has colours" in page.inner_text(".cxr-viewer")
     assert len(bars(page)) == 14
 
 

@@ -49,6 +49,12 @@ def test_uploads_as_files_are_refused(path):
     assert ask(path)[0] == 403
 
 
+@pytest.mark.parametrize("path", ["/gradio_api/file=/etc/passwd", "/file=x", "/gradio_api/proxy=https://a.hf.space/x"])
+def test_no_file_is_served(path):
+    assert ask(path, method="GET")[0] == 403
+    assert ask("/gradio_api/info", method="GET")[0] == 200
+
+
 @pytest.mark.parametrize("path", ["/", "/gradio_api/upload", "/assets/x.js"])
 def test_every_answer_forbids_other_hosts(path):
     _, headers, _ = ask(path)
