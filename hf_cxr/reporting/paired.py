@@ -15,6 +15,7 @@ from hf_cxr.reporting.section import Section
 from hf_cxr.words import in_figure
 
 PICTURE = "figures/paired.png"
+SHORT = 20  # letters of a name that fits above a column
 LEAST_DRAWS = 0.5  # share of draws that must define a difference before a sentence is made of it
 
 
@@ -32,8 +33,8 @@ def paired_section(values: Mapping[str, Any], picture: str = PICTURE) -> Section
         Figure(
             picture,
             f"Difference of each finding, {values['first']} minus {values['second']}, with intervals",
-            "Each finding, and the macro mean below. Right of 0 the first system is better. Filled: shown to differ ("
-            "of a finding, after correction). Undefined findings have no dot.",
+            f"Each finding, and the macro mean below. Right of 0, {_side(values, 'first')} is better. Filled: shown to "
+            "differ (of a finding, after correction). Undefined findings have no dot.",
         ),
         _table(values),
     ]
@@ -59,7 +60,7 @@ def forest(values: Mapping[str, Any]) -> matplotlib.figure.Figure:
             axis.plot(value, row, "o", color=BLUE, markersize=6, markerfacecolor=BLUE if differs else "white")
         axis.axvline(0, color="black", linewidth=1)
         axis.axhline(len(names) - 0.5, color="#BBBBBB", linewidth=0.7)
-        axis.set_xlabel(f"{METRICS[key].title}: first minus second")
+        axis.set_xlabel(f"{METRICS[key].title}: {_side(values, 'first')} minus {_side(values, 'second')}")
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
@@ -117,6 +118,11 @@ def _too_few_draws(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _side(values: Mapping[str, Any], side: str) -> str:
+    """A system by its name where both names are short, else "the first" or "the second"."""
+    return values[side] if max(len(values["first"]), len(values["second"])) <= SHORT else f"the {side}"
+
+
 def _left_out(values: Mapping[str, Any]) -> list[str]:
     out = values["left_out"]
     parts = [f"{len(entry) if isinstance(entry, list) else entry:,} {name}" for name, entry in out.items() if entry]
@@ -135,7 +141,7 @@ def _table(values: Mapping[str, Any]) -> Table:
     head = ["finding", "positives"]
     for key in values["metrics"]:
         title = METRICS[key].title
-        head += [f"{title}\nfirst", f"{title}\nsecond", f"{title}\ndifference (interval)"]
+        head += [*(f"{title}\n{_side(values, side)}" for side in ("first", "second")), f"{title}\ndifference (interval)"]
         head += [f"{title}\np", f"{title}\np corrected"]
     rows = []
     for name in values["label_names"]:
