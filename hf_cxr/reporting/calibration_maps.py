@@ -63,7 +63,12 @@ def calibration_maps_section(values: Mapping[str, Any]) -> Section:
             "intercept: it cannot correct probabilities that are too high or too low on average."
         ),
         Table.of(
-            ("finding", "log loss,\nno map", "log loss,\naffine", *(f"{TITLES[key]}:\ndifference to affine" for key in others)),
+            (
+                "finding",
+                "log loss,\nno map",
+                "log loss,\naffine",
+                *(f"{TITLES[key]}:\ndifference to affine" for key in others),
+            ),
             by_finding,
             "Log loss of each finding on the left-out patients.",
         ),

@@ -27,7 +27,7 @@ from hf_cxr.reporting.protocol import (
     published,
     split_file_caution,
 )
-from hf_cxr.reporting.sections import section_blocks
+from hf_cxr.reporting.sections import conclusions, section_blocks
 from hf_cxr.reporting.units import in_unit
 from hf_cxr.words import plural
 
@@ -157,8 +157,8 @@ def subsets_table(report: EvaluationReport) -> Table:
         for subset in report.measured
     ]
     caption = (
-        "Each subset has its own mix of patients and its own undefined findings, which its means leave out: a "
-        "difference between two subsets is not yet one of the model."
+        "Each subset has its own mix of patients, and its means leave out its own undefined findings: a difference "
+        "between two subsets need not be due to the model."
     )
     return Table.of(head, rows, caption)
 
@@ -186,6 +186,19 @@ def further_blocks(report: EvaluationReport, tier_of: Mapping[str, str] | None =
 def positive_patients(report: EvaluationReport) -> dict[str, int]:
     """By finding, how many patients have it."""
     return dict(zip(report.label_names, report.counts["all"].positive_patients_C.tolist(), strict=True))
+
+
+def equal_scores(report: EvaluationReport) -> list[str]:
+    """A caution about findings whose scores are all equal, if there are any: their AUC is 0.5 in every draw."""
+    auc = report.measured["all"].get("auc")
+    if auc is None:
+        return []
+    ends = zip(report.label_names, auc.value_C, auc.low_C, auc.high_C, strict=True)
+    names = [name for name, *three in ends if all(value == 0.5 for value in three)]
+    if not names:
+        return []
+    which = "All findings" if len(names) == len(report.label_names) else join(names)
+    return [f"{which}: every image has the same score, so the scores rank nothing."]
 
 
 def records(report: EvaluationReport, subset: str = "all") -> pd.DataFrame:
@@ -230,7 +243,9 @@ def evaluation_document(
     )
     synthetic = bool(facts.get("synthetic"))
     cautions = [*facts.get("data_notes", ()), *_data_cautions(facts, split), *cautions]
-    cautions = [*[SYNTHETIC] * synthetic, *cautions, *no_label, *few_patients(positive_patients(report)), NOT_A_DEVICE]
+    patients = report.counts["all"].patients
+    few = few_patients(positive_patients(report), patients)
+    cautions = [*[SYNTHETIC] * synthetic, *cautions, *no_label, *equal_scores(report), *few, NOT_A_DEVICE]
     official = report.counts["all"].images == OFFICIAL_TEST and unit == "image"
     blocks = (
         *in_unit(_headlines(report, split, analysis or {}), unit),
@@ -238,7 +253,9 @@ def evaluation_document(
         Heading("What was measured"),
         Facts(pairs),
         Heading("Each finding"),
-        *in_unit([*evaluation_blocks(report), *further_blocks(report), *section_blocks(analysis or {})], unit),
+        *in_unit(
+            [*evaluation_blocks(report), *further_blocks(report), *section_blocks(analysis or {}, patients)], unit
+        ),
         *(published(str(facts.get("dataset", ""))) if official else ()),
         Heading("Limits"),
         Note(
@@ -246,6 +263,23 @@ def evaluation_document(
         ),
     )
     return Document(title, blocks, dict(facts) | report.to_dict(), records(report))
+
+
+def evaluation_summary(
+    document: Document, patients: int, analysis: Mapping[str, Any], unit: str = "image"
+) -> Document:
+    """The start of an evaluation, up to the table of findings, and the conclusion of each analysis in a sentence.
+
+    Args:
+        document: from `evaluation_document`.
+        patients: how many were measured.
+        analysis, unit: as for it.
+    """
+    end = 1 + next(place for place, block in enumerate(document.blocks) if isinstance(block, Table))
+    found = conclusions(analysis, patients)
+    note = Note(tuple(f"{heading}: {text}" for heading, text in found), warning=False)
+    short = in_unit([Heading("In short"), note], unit) if found else ()
+    return Document(document.title, (*document.blocks[:end], *short))
 
 
 def _headlines(report: EvaluationReport, split: str, analysis: Mapping[str, Any]) -> list[Block]:
@@ -265,7 +299,9 @@ def _data_cautions(facts: Mapping[str, Any], split: str) -> list[str]:
     """
     counts = [facts.get(key) or {} for key in ("missing_images", "unreadable_images")]
     missing, unreadable = (
-        {name: n for name, n in one.items() if name in (split, ALL_SPLITS)} if isinstance(one, Mapping) else {split: one}
+        {name: n for name, n in one.items() if name in (split, ALL_SPLITS)}
+        if isinstance(one, Mapping)
+        else {split: one}
         for one in counts
     )
     own_split = split_file_caution({"synthetic": facts.get("synthetic"), "split_file": facts.get("split_file")})
@@ -307,7 +343,9 @@ def _differences_table(differences: Mapping[str, PairedDifference]) -> Table:
         for key in keys:
             cells += [signed_interval(*difference.measured[key].macro_interval), p_value(difference.macro_p[key])]
         rows.append(cells)
-    return Table.of(head, rows, "In the same draws of patients. p: two-sided, not corrected for their number.")
+    return Table.of(
+        head, rows, "In the same draws of patients. p is two-sided and not corrected for the number of rows."
+    )
 
 
 def _method(report: EvaluationReport, subset: str) -> str:
@@ -346,8 +384,8 @@ def random_scores(report: EvaluationReport, subset: str = "all") -> str:
     defined_C = ~report.measured[subset]["ap"].undefined_C
     mean = number(float(np.mean(random_C[defined_C])))
     return (
-        f"With few positives random scores reach a higher AP than the prevalence on average: {', '.join(shown)}; "
-        f"their mAP is {mean}. "
+        f"With few positives, random scores reach an AP above the prevalence on average: {', '.join(shown)}. Over all "
+        f"findings random scores reach an mAP of {mean} on average. "
     )
 
 

@@ -12,7 +12,7 @@ from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text, last_r
 from hf_cxr.reporting.numbers import in_percent, number, p_value, signed, signed_interval
 from hf_cxr.reporting.plots import BLUE
 from hf_cxr.reporting.section import Section
-from hf_cxr.words import in_figure
+from hf_cxr.words import in_figure, plural
 
 PICTURE = "figures/paired.png"
 SHORT = 20  # letters of a name that fits above a column
@@ -33,7 +33,7 @@ def paired_section(values: Mapping[str, Any], picture: str = PICTURE) -> Section
         Figure(
             picture,
             f"Difference of each finding, {values['first']} minus {values['second']}, with intervals",
-            f"Each finding, and the macro mean below. Right of 0, {_side(values, 'first')} is better. Filled: shown to "
+            f"Each finding, and the macro mean below. Right of 0 favours {_side(values, 'first')}. Filled: shown to "
             "differ (of a finding, after correction). Undefined findings have no dot.",
         ),
         _table(values),
@@ -77,7 +77,7 @@ def _macro_sentence(values: Mapping[str, Any], key: str) -> str:
         {name: as_number(v) for name, v in values["metrics"][key]["macro"].items()},
     )
     if not macro["draws"] >= LEAST_DRAWS * values["resamples"]:
-        return f"{title}: nothing can be said, because most draws of patients lack a side of some finding."
+        return f"{title} cannot be compared: most draws of patients lack positives or negatives of some finding."
     level = 1 - values["confidence"]
     what = signed_interval(macro["difference"], macro["low"], macro["high"])
     both = f"{number(macro['first'])} and {number(macro['second'])}"
@@ -128,8 +128,8 @@ def _left_out(values: Mapping[str, Any]) -> list[str]:
     parts = [f"{len(entry) if isinstance(entry, list) else entry:,} {name}" for name, entry in out.items() if entry]
     names = [name for entry in out.values() if isinstance(entry, list) for name in entry]
     sentences = [
-        f"Both were measured on the same {values['images']:,} images of {values['patients']:,} patients and on "
-        f"{len(values['label_names'])} findings."
+        f"Both were measured on the same {plural(values['images'], 'image')} of "
+        f"{plural(values['patients'], 'patient')} and on {plural(len(values['label_names']), 'finding')}."
     ]
     if parts:
         listed = f" ({', '.join(names)})" if names else ""
@@ -141,7 +141,10 @@ def _table(values: Mapping[str, Any]) -> Table:
     head = ["finding", "positives"]
     for key in values["metrics"]:
         title = METRICS[key].title
-        head += [*(f"{title}\n{_side(values, side)}" for side in ("first", "second")), f"{title}\ndifference (interval)"]
+        head += [
+            *(f"{title}\n{_side(values, side)}" for side in ("first", "second")),
+            f"{title}\ndifference (interval)",
+        ]
         head += [f"{title}\np", f"{title}\np corrected"]
     rows = []
     for name in values["label_names"]:
@@ -156,8 +159,8 @@ def _table(values: Mapping[str, Any]) -> Table:
     rows.append(mean)
     caption = (
         f"First: {values['first']}. Second: {values['second']}. {in_percent(values['confidence'])} intervals and "
-        f"two-sided p values from {values['resamples']:,} draws of patients, the same for both systems. Corrected: by "
-        "Holm, over the findings, each metric by itself. The mean of each metric is over the findings that it defines."
+        f"two-sided p values from {values['resamples']:,} draws of patients, the same for both systems. p corrected: "
+        "by Holm over the findings, for each metric separately. Means are over the findings that have the metric."
     )
     return Table.of(head, rows, caption, last_row(rows, len(head)))
 

@@ -89,7 +89,14 @@ def effect_table(values: Mapping[str, Any], target: str) -> Table:
         for name, share in values["targets"][target].items()
         if share is not None
     ]
-    head = ("finding", "prevalence", "mean probability\nbefore", "mean probability\nnow", "change of log loss", "change of Brier score")
+    head = (
+        "finding",
+        "prevalence",
+        "mean probability\nbefore",
+        "mean probability\nnow",
+        "change of log loss",
+        "change of Brier score",
+    )
     return Table.of(
         head,
         rows,

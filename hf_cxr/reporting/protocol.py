@@ -67,8 +67,9 @@ def left_out_cautions(missing: Mapping[str, int] | None, unreadable: Mapping[str
     cautions = []
     if missing:
         cautions.append(
-            f"Images missing from the folder were skipped ({_counts(missing)}): these are not the full splits, the "
-            "rest is not a random sample, prevalences are not natural, and no number here is one of the whole data set."
+            f"Images missing from the folder were skipped ({_counts(missing)}): these are not the full splits, "
+            "the rest is not a random sample, prevalences are not natural, and no number here is one of the whole "
+            "data set."
         )
     if unreadable:
         cautions.append(
@@ -77,8 +78,18 @@ def left_out_cautions(missing: Mapping[str, int] | None, unreadable: Mapping[str
     return cautions
 
 
-def few_patients(positive_patients: Mapping[str, int]) -> list[str]:
-    """A caution about findings that few test patients have, if there are any; by finding, how many have it."""
+def few_patients(positive_patients: Mapping[str, int], patients: int) -> list[str]:
+    """A caution about too few patients in all, or about findings that few of them have, if there are any.
+
+    Args:
+        positive_patients: by finding, how many have it.
+        patients: how many there are in all.
+    """
+    if patients < FEW_PATIENTS:
+        return [
+            f"Only {plural(patients, 'test patient')}: the intervals and p values of so few are far too optimistic, "
+            "and nothing here says how good the model is."
+        ]
     few = [f"{name} ({count})" for name, count in positive_patients.items() if 0 < count < FEW_PATIENTS]
     if not few:
         return []
@@ -176,7 +187,7 @@ def limits(dataset: str, *, synthetic: bool, own_split: bool = False, any_progra
             "Low probabilities do not mean healthy.",
         ]
     elif not synthetic:
-        sentences.append("A label is what its table says. Its errors are in every figure here.")
+        sentences.append("Labels are taken from the data as they are. Their errors are in every figure here.")
     if own_split:
         sentences.append(
             "Training and test images come from the same source. At another hospital, with other devices, views and "
@@ -184,8 +195,8 @@ def limits(dataset: str, *, synthetic: bool, own_split: bool = False, any_progra
         )
     return [
         *sentences,
-        "Intervals are over patients. They do not cover the chance of training: another seed gives another model, and "
-        "a difference between two single runs can be that chance alone (hf-cxr compare trains several seeds).",
+        "Intervals cover which patients are in the test set, not the randomness of training: another seed gives "
+        "another model, and two single runs can differ by that alone (hf-cxr compare trains several seeds).",
         "How the scores were made is not known to this page."
         if any_program
         else "The model sees one image at a time: no other view, no earlier study, no history.",

@@ -28,7 +28,9 @@ def stress_section(values: Mapping[str, Any]) -> Section:
         for level in levels:
             macros = [with_interval(*triple(level[key]["macro"])) for key in shown]
             gaps = [signed_interval(*triple(level[key]["difference"])) for key in shown]
-            rows.append([PERTURBATIONS[kind].name(level["level"]), *macros, *gaps, p_value(as_number(level[shown[0]]["p"]))])
+            rows.append(
+                [PERTURBATIONS[kind].name(level["level"]), *macros, *gaps, p_value(as_number(level[shown[0]]["p"]))]
+            )
     key = shown[0]
     blocks = (
         Heading("Under stress"),
@@ -72,4 +74,3 @@ def stress_curves(values: Mapping[str, Any], key: str) -> Drawing:
         axis.set_xlim(left=0)
     figure.supylabel(METRICS[key].macro_title)
     return figure
-

@@ -125,4 +125,4 @@ def test_a_picture_has_a_panel_for_each_map_and_its_boxes():
     assert len(shown) == 6
     assert [len(axis.patches) for axis in shown] == [1, 3, 0, 0, 0, 0]
     figure.canvas.draw()  # a dollar sign begins no formula
-    assert "not show that the finding is there" in figure.get_supxlabel()
+    assert "not show that the finding is there" in figure.get_supxlabel().replace("\n", " ")
