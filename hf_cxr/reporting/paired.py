@@ -1,6 +1,6 @@
 """What a reader sees of two systems on the same images: the difference in the mean, and of each finding."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import matplotlib.figure
@@ -36,7 +36,7 @@ def paired_section(values: Mapping[str, Any], picture: str = PICTURE) -> Section
             f"Each finding, and the macro mean below. Right of 0 favours {_side(values, 'first')}. Filled: shown to "
             "differ (of a finding, after correction). Undefined findings have no dot.",
         ),
-        _table(values),
+        *_tables(values),
     ]
     return Section(tuple(blocks), {picture: lambda: forest(values)})
 
@@ -137,32 +137,26 @@ def _left_out(values: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _table(values: Mapping[str, Any]) -> Table:
-    head = ["finding", "positives"]
-    for key in values["metrics"]:
-        title = METRICS[key].title
-        head += [
-            *(f"{title}\n{_side(values, side)}" for side in ("first", "second")),
-            f"{title}\ndifference (interval)",
-        ]
-        head += [f"{title}\np", f"{title}\np corrected"]
-    rows = []
-    for name in values["label_names"]:
-        cells = [name, f"{values['positives'][name]:,}"]
-        for figures in values["metrics"].values():
-            one = {part: as_number(column[name]) for part, column in figures["findings"].items()}
-            cells += [*_cells(one), p_value(one["p_corrected"])]
-        rows.append(cells)
-    mean = ["macro mean", ""]
-    for figures in values["metrics"].values():
-        mean += [*_cells({part: as_number(value) for part, value in figures["macro"].items()}), ""]
-    rows.append(mean)
+def _tables(values: Mapping[str, Any]) -> Iterator[Table]:
+    """A table a metric: each finding, and the mean."""
     caption = (
         f"First: {values['first']}. Second: {values['second']}. {in_percent(values['confidence'])} intervals and "
         f"two-sided p values from {values['resamples']:,} draws of patients, the same for both systems. p corrected: "
         "by Holm over the findings, for each metric separately. Means are over the findings that have the metric."
     )
-    return Table.of(head, rows, caption, last_row(rows, len(head)))
+    sides = [_side(values, side) for side in ("first", "second")]
+    for key, figures in values["metrics"].items():
+        title = METRICS[key].title
+        head = ["finding", "positives", *(f"{title}\n{side}" for side in sides), f"{title}\ndifference (interval)"]
+        rows = []
+        for name in values["label_names"]:
+            one = {part: as_number(column[name]) for part, column in figures["findings"].items()}
+            rows.append([name, f"{values['positives'][name]:,}", *_cells(one), p_value(one["p_corrected"])])
+        mean = _cells({part: as_number(value) for part, value in figures["macro"].items()})
+        rows.append(["macro mean", "", *mean, ""])
+        head += [f"{title}\np", f"{title}\np corrected"]
+        yield Table.of(head, rows, caption, last_row(rows, len(head)), totals=1)
+        caption = ""  # once
 
 
 def _cells(one: Mapping[str, float]) -> list[str]:

@@ -201,14 +201,14 @@ def _cautions(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _groups_tables(values: Mapping[str, Any], measures: Sequence[str]) -> Iterator[Table]:
     """The groups with their sizes and the main measure, and then with all other measures."""
-    head = ["group", "images", "patients", "findings\nin means", "mean\nprevalence", "prevalence\nof the rest"]
+    head = ["group", "images", "patients", "findings\nin means", "mean prevalence\n(of the rest)"]
     rows = [
         [
             f"{attribute}: {name}",
             f"{group['images']:,}",
             f"{group['patients']:,}",
             str(len(group["findings"])),
-            *(_mean_share(group, side) for side in ("prevalence", "rest_prevalence")),
+            _mean_prevalence(group),
             *_cells(group, MAIN),
         ]
         for attribute, name, group in _groups(values)
@@ -253,10 +253,15 @@ def _cells(group: Mapping[str, Any], key: str) -> list[str]:
     return [*cells, _p(one["p_corrected"]["macro"])] if is_tested(key) else cells
 
 
-def _mean_share(group: Mapping[str, Any], side: str) -> str:
-    """The mean prevalence of the findings in the means; "–" if there are none."""
-    shares = [group[side][finding] for finding in group["findings"]]
-    return number(float(np.mean(shares))) if shares else "–"
+def _mean_prevalence(group: Mapping[str, Any]) -> str:
+    """The mean prevalence of the findings in the means, and in the rest; "–" if there are none."""
+    if not group["findings"]:
+        return "–"
+    own, rest = (
+        float(np.mean([group[side][finding] for finding in group["findings"]]))
+        for side in ("prevalence", "rest_prevalence")
+    )
+    return f"{number(own)} ({number(rest)})"
 
 
 def _widest_table(values: Mapping[str, Any], measures: Sequence[str]) -> Iterator[Table]:

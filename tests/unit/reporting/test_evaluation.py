@@ -301,7 +301,9 @@ def test_a_page_with_averaged_views_is_headed_by_both_systems():
               "paired": paired.to_dict()}  # fmt: skip
     page = evaluation(report, {"averaged_views": values})
     assert [block.text.split(": macro AUC")[0] for block in page.blocks[:2]] == ["One view", "3 views averaged"]
-    means, differences = (table.frame.columns for table in tables(page.blocks) if "one view" in "".join(table.frame))
+    means, differences, _ = (
+        table.frame.columns for table in tables(page.blocks) if "one view" in "".join(table.frame)
+    )
     order = [name for name in means if name in names]
     assert order == [name.split("\n")[1] for name in differences if name.startswith("AUC\n")][:2] == list(names)
     (table,) = (table for table in tables(page.blocks) if "one view" in table.frame)
