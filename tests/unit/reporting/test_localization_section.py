@@ -74,7 +74,7 @@ def test_published_figures_have_a_table_of_their_own_and_none_beside_phantoms():
 
     published = tables()[-1]
     assert published.frame.columns[0] == "published"
-    assert "no ranking" in published.caption
+    assert "Do not rank them" in published.caption
     assert [row[0] for row in published.rows] == [name.replace("_", " ") for name in WANG_FINDINGS]
     assert all(len(figures) == len(WANG_FINDINGS) for figures in WANG_IOBB.values())
     assert len(tables(synthetic=True)) == len(tables()) - 1
