@@ -11,6 +11,9 @@ a CSV or Parquet with a column a finding (docs/predictions.md), or a run folder,
 The labels may also be those of a dataset: --dataset nih --nih_root DIR in place of --labels.
 
 Either with --by study: the images of an examination are one, with the mean of their probabilities.
+
+With --out DIR everything is written to DIR/evaluation.html and the terminal shows a summary; without it the terminal
+shows all tables.
 """
 
 import argparse

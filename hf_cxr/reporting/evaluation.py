@@ -40,6 +40,9 @@ BINS_WORDS = "ECE has 15 bins of equal mass."
 RANDOM_ABOVE = 1.2
 """From so many times the prevalence on, the AP that random scores reach is shown."""
 
+MOST_SHOWN = 4
+"""So many findings are named with it."""
+
 AVERAGES = {
     "micro": "Micro: of all cells of all findings together.",
     "weighted": "Weighted: each finding by its number of positives.",
@@ -376,16 +379,17 @@ def random_scores(report: EvaluationReport, subset: str = "all") -> str:
     above_C = random_C >= RANDOM_ABOVE * share_C
     if "ap" not in report.headline(subset) or not above_C.any():
         return ""
+    widest = np.argsort(np.where(above_C, -random_C / share_C, np.inf), kind="stable")[: above_C.sum()]
     shown = [
-        f"{name} {_precise(random)} (prevalence {_precise(share)})"
-        for name, random, share, above in zip(report.label_names, random_C, share_C, above_C, strict=True)
-        if above
+        f"{report.label_names[column]} {_precise(random_C[column])} (prevalence {_precise(share_C[column])})"
+        for column in widest[:MOST_SHOWN]
     ]
+    more = f" and {len(widest) - len(shown)} more" if len(widest) > len(shown) else ""
     defined_C = ~report.measured[subset]["ap"].undefined_C
     mean = number(float(np.mean(random_C[defined_C])))
     return (
-        f"With few positives, random scores reach an AP above the prevalence on average: {', '.join(shown)}. Over all "
-        f"findings random scores reach an mAP of {mean} on average. "
+        f"With few positives, random scores reach an AP above the prevalence on average: {', '.join(shown)}{more}. "
+        f"Over all findings random scores reach an mAP of {mean} on average. "
     )
 
 
