@@ -21,7 +21,8 @@ def stress_section(values: Mapping[str, Any]) -> Section:
     """From the values of `evaluation.stress.Stress.to_dict`."""
     confidence, shown = in_percent(values["confidence"]), [*headline_metrics(), "log_loss"]
     head = ["images"] + [f"{METRICS[key].macro_title}\n({confidence} interval)" for key in shown]
-    head += [f"{METRICS[key].macro_title}\nminus clean" for key in shown] + [f"p of {METRICS[shown[0]].title}"]
+    head += [f"{METRICS[key].macro_title}\ndifference to clean" for key in shown]
+    head += [f"p of\n{METRICS[shown[0]].macro_title}"]
     clean = [with_interval(*triple(values["clean"][key])) for key in shown]
     rows = [["clean", *clean, *[""] * (len(shown) + 1)]]
     for kind, levels in values["kinds"].items():
