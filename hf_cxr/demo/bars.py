@@ -6,17 +6,9 @@ A bar says nothing that its words do not: the page can be read without colours, 
 from html import escape
 
 from hf_cxr.evaluation.operating_points import OperatingPoints
-from hf_cxr.inference.results import ABSENT, PRESENT, FindingResult, ImageResult, InputCheckResult
+from hf_cxr.inference.results import NOT_RULED_OUT, FindingResult, ImageResult, InputCheckResult
 from hf_cxr.reporting.numbers import in_percent
 from hf_cxr.words import plural
-
-LABEL_SETS = {
-    (PRESENT,): "present",
-    (ABSENT,): "absent",
-    (PRESENT, ABSENT): "cannot tell",
-    (): "neither label fits",
-}
-"""What a conformal label set says, in words."""
 
 CALLED, BELOW, WITHOUT = "called", "below", "without"
 
@@ -59,6 +51,15 @@ def call_words(finding: FindingResult) -> str:
     return f"{reaches} its threshold, {number(finding.threshold)}"
 
 
+def label_set_words(labels: tuple[str, ...]) -> str:
+    """A label set, to be read after "not ruled out:".
+
+    >>> label_set_words(("present",)), label_set_words(("present", "absent"))
+    ('present', 'both (cannot tell)')
+    """
+    return f"{NOT_RULED_OUT[labels]}{' (cannot tell)' if len(labels) > 1 else ''}"
+
+
 def findings_html(result: ImageResult, points: OperatingPoints | None = None, *, chosen: str | None = None) -> str:
     """The list of findings; each is a button that asks for its heat map.
 
@@ -93,7 +94,7 @@ def _row(column: int, finding: FindingResult, chosen: bool) -> str:
     chip = ' <span class="cxr-chip">called</span>' if state == CALLED else ""
     words = call_words(finding)
     if finding.label_set is not None:
-        words += f" · label set: <b>{escape(LABEL_SETS[finding.label_set])}</b>"
+        words += f" · not ruled out: <b>{escape(label_set_words(finding.label_set))}</b>"
     return (
         f'<li class="cxr-{state}"><button type="button" data-finding="{escape(finding.name)}" data-column="{column}" '
         f'aria-pressed="{str(chosen).lower()}">'
@@ -121,12 +122,11 @@ def _key(result: ImageResult, points: OperatingPoints | None) -> str:
     if result.coverage is not None:
         stated = in_percent(result.coverage)
         lines.append(
-            f"A label set says “cannot tell” where the image is too uncertain. It was fitted on validation images so "
-            f"that it contains the right label for {stated} of the images with a finding and {stated} of those "
-            "without. Thresholds and label sets answer different questions, and can differ."
+            "“Not ruled out” is the finding's label set: both labels where the model cannot tell, none where the image "
+            "is unlike those with the finding and unlike those without. It was fitted on validation images so that it "
+            f"has the right label for {stated} of the images with a finding and {stated} of those without. It is not a "
+            "diagnosis: of a rare finding, most images whose set is “present” may be without it."
         )
-        if any(finding.label_set == () for finding in result.findings):
-            lines.append(f"“{LABEL_SETS[()]}”: the image is unlike those with the finding and unlike those without.")
     return f'<div class="cxr-key">{"".join(f"<p>{escape(line)}</p>" for line in lines)}</div>'
 
 

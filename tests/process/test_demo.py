@@ -185,8 +185,8 @@ def expected_bars(result) -> list[list[str]]:
         threshold = "no threshold"
         if finding.threshold is not None:
             threshold = f"{'at or above' if finding.called else 'below'} its threshold, {finding.threshold:.3f}"
-        labels = {("present",): "present", ("absent",): "absent", (): "neither label fits"}
-        words = f"{threshold} · label set: {labels.get(finding.label_set, 'cannot tell')}"
+        labels = {("present",): "present", ("absent",): "absent", (): "none"}
+        words = f"{threshold} · not ruled out: {labels.get(finding.label_set, 'both (cannot tell)')}"
         number = f"{finding.probability:.3f}" if finding.probability >= 0.0005 else "<0.001"
         rows.append([finding.name, number, words])
     return rows

@@ -85,8 +85,8 @@ def test_a_model_without_operating_points_calls_nothing():
     [
         (True, False, "present"),
         (False, True, "absent"),
-        (True, True, "cannot tell"),
-        (False, False, "neither label fits"),
+        (True, True, "both (cannot tell)"),
+        (False, False, "none"),
     ],
 )
 def test_label_sets_are_in_words(present, absent, words):
@@ -97,9 +97,9 @@ def test_label_sets_are_in_words(present, absent, words):
         coverage=0.85,
     )
     page = findings_html(one)
-    assert rows(page)[0].endswith(f"label set: {words}")
+    assert rows(page)[0].endswith(f"not ruled out: {words}")
     assert "85 %" in page
-    assert "label set" not in findings_html(result(None))
+    assert "ruled out" not in findings_html(result(None))
 
 
 def test_the_chosen_finding_is_pressed():
