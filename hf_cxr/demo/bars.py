@@ -122,10 +122,10 @@ def _key(result: ImageResult, points: OperatingPoints | None) -> str:
     if result.coverage is not None:
         stated = in_percent(result.coverage)
         lines.append(
-            "“Not ruled out” is the finding's label set: both labels where the model cannot tell, none where the image "
-            "is unlike those with the finding and unlike those without. It was fitted on validation images so that it "
-            f"has the right label for {stated} of the images with a finding and {stated} of those without. It is not a "
-            "diagnosis: of a rare finding, most images whose set is “present” may be without it."
+            "“Not ruled out” is the finding's label set: both labels where the model cannot tell, none where the "
+            "image is unlike those with the finding and unlike those without. It was fitted on validation images so "
+            f"that it has the right label for {stated} of the images with a finding and {stated} of those without. It "
+            "is not a diagnosis: of a rare finding, most images whose set is “present” may be without it."
         )
     return f'<div class="cxr-key">{"".join(f"<p>{escape(line)}</p>" for line in lines)}</div>'
 
