@@ -1,4 +1,4 @@
-"""The parts of a model card, each from what a run recorded: blocks of a `Document`, or nothing where nothing was measured.
+"""The parts of a model card, each from what a run recorded: blocks, or nothing where nothing was measured.
 
     parts = CardParts(report, record, image_size=224)
     parts.operating_points()        # () if the run has none
@@ -96,10 +96,14 @@ class CardParts:
         """What goes in, what comes out, and of whom it is known."""
         splits, names = self.protocol["splits"], self.findings
         output = "a probability of each finding" if len(names) > 1 else "a probability of the finding"
+        output += ", calibrated on validation" if self.protocol["calibration"] else ", not calibrated"
         points = self.protocol.get("operating_points")
         rows = [
             ("input", self.input_words()),
-            ("output", output + (", calibrated on validation" if self.protocol["calibration"] else ", not calibrated")),
+            (
+                "output",
+                output + (", calibrated on validation" if self.protocol["calibration"] else ", not calibrated"),
+            ),
             ("findings" if len(names) > 1 else "finding", f"{len(names)}: {', '.join(names)}"),
             ("yes or no", f"thresholds {points}" if points else "no thresholds were chosen"),
             ("trained on", f"{self.protocol['dataset']}: {_size(splits.get('train'))}"),
@@ -157,9 +161,7 @@ class CardParts:
     def calibration(self) -> Blocks:
         """Whether probabilities are right on average, and the errors of probabilities."""
         how = self.protocol["calibration"]
-        blocks: list[Block] = [
-            Text(f"Calibration: {how}." if how else "The probabilities were not calibrated.")
-        ]
+        blocks: list[Block] = [Text(f"Calibration: {how}." if how else "The probabilities were not calibrated.")]
         section = self.sections().get("reliability")
         if section is not None:
             blocks.append(Text(answer_of(section)))
@@ -185,8 +187,8 @@ class CardParts:
         ]
         caption = (
             f"{in_percent(values['confidence'])} patient-clustered intervals. Expected / observed: mean probability "
-            "over prevalence, 1 if probabilities are right on average. Slope: 1 if they are neither too extreme (below "
-            "1) nor too timid (above 1)."
+            "over prevalence, 1 if probabilities are right on average. Slope: 1 if they are neither too extreme "
+            "(below 1) nor too timid (above 1)."
         )
         head = ("finding", "prevalence", "mean probability", "expected / observed", "slope")
         return Details("Calibration of each finding", (Table.of(head, rows, caption),))
@@ -211,8 +213,8 @@ class CardParts:
         confidence = in_percent(values["confidence"])
         caption = (
             f"On {values['images']:,} test images of {values['patients']:,} patients, {confidence} intervals over "
-            "patients. Present: the probability is at least the threshold. PPV depends on how frequent a finding is: at "
-            "another prevalence it is different."
+            "patients. Present: the probability is at least the threshold. PPV depends on how frequent a finding is: "
+            "at another prevalence it is different."
         )
         return (
             Text(f"Thresholds: {words}."),
@@ -256,8 +258,10 @@ class CardParts:
     def input_check(self) -> Blocks:
         """How often images that are no frontal radiograph are flagged; () if the run has no such check."""
         section = self.sections().get("input_check")
-        return () if section is None else tuple(
-            block for block in section.blocks[1:] if isinstance(block, Text | Note | Table)
+        return (
+            ()
+            if section is None
+            else tuple(block for block in section.blocks[1:] if isinstance(block, Text | Note | Table))
         )
 
     def further(self) -> Blocks:
@@ -318,7 +322,9 @@ class CardParts:
             sentences.append(f"Not done: {'; '.join(undone)}.")
         if left:
             sentences.append(f"Left to the authors: {'; '.join(left)}.")
-        caption = f"Items in our own words; the guideline itself: {guideline['source']}. Sections are those of report.html."
+        caption = (
+            f"Items in our own words; the guideline itself: {guideline['source']}. Sections are those of report.html."
+        )
         table = Table.of(("item", "part", "what is asked", "state", "where, or what"), rows, caption)
         return (
             Text(sentences[0]),
