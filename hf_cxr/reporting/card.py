@@ -27,6 +27,9 @@ if not TEMPLATE.is_file():  # a checkout keeps it at its top, a wheel inside the
     TEMPLATE = Path(__file__).parents[2] / "model_card.md"
 
 
+ONNX = "onnx/model.onnx"
+"""Where an exported model is, in a run's folder and in a repository."""
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -74,7 +77,7 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
     """The Hub's metadata. The licence is left out: who publishes the weights chooses it."""
     synthetic = report.protocol["synthetic"]
     dataset = one_line(report.protocol["dataset"])
-    hub_id, _, commit = (report.protocol.get("hub_dataset") or "").partition(" at commit ")
+    hub_id, commit = hub_dataset(report)
     results = [
         EvalResult(
             task_type="image-classification",
@@ -82,7 +85,7 @@ def metadata(report: Report, config: PreTrainedConfig) -> ModelCardData:
             dataset_type="synthetic" if synthetic else hub_id or dataset.lower(),
             dataset_name=dataset,
             dataset_split="test",
-            dataset_revision=commit if _COMMIT.fullmatch(commit) else None,
+            dataset_revision=commit,
             metric_type=key,
             metric_name=METRICS[key].macro_title,
             metric_value=round(measured.macro, 4),
@@ -106,6 +109,12 @@ def model_id(path: Path) -> str:
     """What the example of a card loads: the Hub id that the card was written for, or "." for its own folder."""
     found = re.search(r'model="([^"\n]+)"', path.read_text(encoding="utf-8")) if path.is_file() else None
     return found[1] if found else "."
+
+
+def hub_dataset(report: Report) -> tuple[str | None, str | None]:
+    """The Hub id of a run's data and its commit; None for what is not known."""
+    hub_id, _, commit = (report.protocol.get("hub_dataset") or "").partition(" at commit ")
+    return hub_id or None, commit if _COMMIT.fullmatch(commit) else None
 
 
 def is_partial(report: Report) -> bool:

@@ -1,6 +1,7 @@
 """The datasheet of a prepared set: its numbers are the tables', it names nobody, and it survives what prepare does."""
 
 import re
+import runpy
 import shutil
 from pathlib import Path
 
@@ -156,11 +157,11 @@ def _one_label(split):
     return features
 
 
-def test_how_to_load_it_is_said_of_the_folder_and_of_the_hub(out, monkeypatch):
+def test_how_to_load_it_is_said_of_the_folder_and_of_the_hub(out, tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", sheet(out), re.DOTALL)
     monkeypatch.chdir(out)
-    found = {}
-    exec(code, found)
+    (tmp_path / "load.py").write_text(code)
+    found = runpy.run_path(str(tmp_path / "load.py"))
     assert {name: len(split) for name, split in found["splits"].items()} == {"train": 8, "validation": 2, "test": 2}
     assert 'load_dataset("you/set")' in sheet(out, hub_id="you/set")
 
