@@ -98,6 +98,14 @@ def test_its_metadata_are_the_hubs(whole):
     assert "<b>" not in odd.text.replace("\\<b\\>", "")
 
 
+def test_the_hubs_client_accepts_its_metadata(hub, whole):
+    DatasetCard(sheet(whole)).validate(repo_type="dataset")
+    (request,) = hub.calls("POST", "/api/validate-yaml")
+    assert request.json()["repoType"] == "dataset"
+    with pytest.raises(ValueError, match="license"):
+        DatasetCard(sheet(whole).replace("size_categories:", "license: mine\nsize_categories:")).validate("dataset")
+
+
 @pytest.mark.parametrize(
     ("changes", "there", "absent"),
     [
