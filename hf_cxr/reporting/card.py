@@ -11,8 +11,6 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
 from hf_cxr.evaluation import METRICS
-from hf_cxr.models.names import network_name
-from hf_cxr.models.record import ModelRecord
 from hf_cxr.reporting.card_parts import CardParts
 from hf_cxr.reporting.citations import dataset_citations, software_citation
 from hf_cxr.reporting.document import Block, block_markdown
@@ -45,10 +43,9 @@ def render(report: Report, config: PreTrainedConfig, *, onnx: str | None = None)
         metadata(report, config),
         template_path=str(TEMPLATE),
         report=report,
-        parts=CardParts(report, ModelRecord.of(config) or ModelRecord(), config.image_size),
+        parts=CardParts.of(report, config),
         findings=list(report.test.label_names),
         one=len(report.test.label_names) == 1,
-        network=network_name(config),
         architecture=config.model_type,
         system=config.model_type in SYSTEMS,
         not_a_device=NOT_A_DEVICE,

@@ -1,6 +1,6 @@
 """The parts of a model card, each from what a run recorded: blocks, or nothing where nothing was measured.
 
-    parts = CardParts(report, record, image_size=224)
+    parts = CardParts.of(report, config)
     parts.operating_points()        # () if the run has none
 
 `model_card.md` orders them and has the words that are the same for every run. No picture is in a part: the card shows
@@ -12,8 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from hf_cxr.evaluation import METRICS
 from hf_cxr.evaluation.metric import as_number
+from hf_cxr.models.names import network_name
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.reporting.checklist import AUTHORS, NOT_DONE, PARTLY, REPORTED, Evidence, answers, guidelines
 from hf_cxr.reporting.document import Block, Details, Facts, Note, Table, Text
@@ -54,11 +57,21 @@ class CardParts:
         report: of the run.
         record: of its model; empty for a model that has none.
         image_size: side of the model's input, in pixels.
+        network: its name in print.
+        architecture: its model type, as config.json has it.
     """
 
     report: Report
     record: ModelRecord
     image_size: int
+    network: str
+    architecture: str
+
+    @classmethod
+    def of(cls, report: Report, config: PreTrainedConfig) -> "CardParts":
+        """The parts for a model with this config."""
+        record = ModelRecord.of(config) or ModelRecord()
+        return cls(report, record, config.image_size, network_name(config), config.model_type)
 
     @property
     def protocol(self) -> Mapping[str, Any]:
@@ -98,14 +111,13 @@ class CardParts:
         output = "a probability of each finding" if len(names) > 1 else "a probability of the finding"
         output += ", calibrated on validation" if self.protocol["calibration"] else ", not calibrated"
         points = self.protocol.get("operating_points")
+        known_by = f"{len(names)}: {', '.join(names)}" if len(names) > 1 else names[0]
         rows = [
             ("input", self.input_words()),
-            (
-                "output",
-                output + (", calibrated on validation" if self.protocol["calibration"] else ", not calibrated"),
-            ),
-            ("findings" if len(names) > 1 else "finding", f"{len(names)}: {', '.join(names)}"),
+            ("output", output),
+            ("findings" if len(names) > 1 else "finding", known_by),
             ("yes or no", f"thresholds {points}" if points else "no thresholds were chosen"),
+            ("network", f"{self.network} (model type {self.architecture})"),
             ("trained on", f"{self.protocol['dataset']}: {_size(splits.get('train'))}"),
             ("measured on", f"{_size(splits.get('test'))}, of the same source and no other"),
         ]
@@ -150,7 +162,7 @@ class CardParts:
             f"{attribute} {name}"
             for attribute, content in (self.report.analysis.get("subgroups") or {}).get("attributes", {}).items()
             for name, group in content["groups"].items()
-            if group["not_measured"]
+            if group["not_measured"] and not content["from_labels"]
         ]
         if unmeasured:
             sentences.append(f"Groups with too few test patients to measure: {', '.join(unmeasured)}.")

@@ -206,7 +206,7 @@ class _Sheet:
         boxes = [_with_boxes(split) for split in self.splits.values()]
         if any(boxes):
             rows.append(("images with boxes", *(f"{count:,}" for count in boxes)))
-        return Table.of(("", *splits), rows)
+        return Table.of(("", *splits), rows, "Shares are of the images of the split.")
 
     def _findings(self) -> tuple[Block, ...]:
         if not self.labelled:

@@ -29,6 +29,7 @@ from hf_cxr.run.analysis import analyse
 from hf_cxr.systems.dnet import DNetConfig
 from hf_cxr.words import markdown
 
+CONFIG = SwinConfig(image_size=32)
 NAMES = ("Effusion", "Mass", "Hernia")
 THRESHOLDS = "per finding, chosen on validation for the highest F1"
 CALIBRATION = "per finding, affine in the logit, fitted on validation"
@@ -173,6 +174,8 @@ def test_an_input_check_is_shown_if_the_run_has_one(monkeypatch):
 def test_calibration_and_thresholds_are_said_as_they_are():
     full, bare, old = (rendered(name) for name in ("full", "bare", "old"))
     assert f"Calibration: {CALIBRATION}." in full
+    assert "| output | a probability of each finding, calibrated on validation |" in full
+    assert "| output | a probability of each finding, not calibrated |" in bare
     assert "calibration is in the weights" in full
     for text in (bare, old):
         assert "The probabilities were not calibrated." in text
@@ -208,7 +211,7 @@ def test_the_worst_groups_come_first_and_none_is_better_than_the_rest():
         if group["measures"] and not content["from_labels"]
     }
     expected = [name for name, gap in sorted(gaps.items(), key=lambda one: one[1]) if gap < 0][:MOST_GAPS]
-    _, table = CardParts(VARIANTS["full"](), ModelRecord(), 32).subgroups()
+    _, table = CardParts.of(VARIANTS["full"](), CONFIG).subgroups()
     assert [row[0] for row in table.rows] == expected
     assert any("AP" in row[0] for row in table.rows)  # as these predictions were made
 
@@ -224,6 +227,7 @@ def test_one_finding_is_spoken_of_as_one():
     assert "one chest X-ray finding" in text
     assert "they do not add up" not in text
     assert "top_k=1)" in text
+    assert "| finding | Hernia |" in text
 
 
 def test_synthetic_images_are_for_nothing_but_trying():
@@ -247,11 +251,11 @@ def test_the_device_line_is_above_everything_else():
 
 def test_views_that_it_never_saw_are_out_of_scope():
     def scope(**views):
-        return " ".join(CardParts(report(training_views=views), ModelRecord(), 32).out_of_scope().sentences)
+        return " ".join(CardParts.of(report(training_views=views), CONFIG).out_of_scope().sentences)
 
     assert "lateral views" in scope(PA=3, AP=2)
     assert "lateral views" not in scope(PA=3, LATERAL=2)
-    frontal, mixed = (CardParts(report(training_views=one), ModelRecord(), 32) for one in ({"PA": 1}, {"LATERAL": 1}))
+    frontal, mixed = (CardParts.of(report(training_views=one), CONFIG) for one in ({"PA": 1}, {"LATERAL": 1}))
     assert "frontal" in frontal.input_words()
     assert "frontal" not in mixed.input_words()
 
