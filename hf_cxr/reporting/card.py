@@ -3,6 +3,7 @@
 Its parts are those of card_parts.py. A card links, and shows pictures, from the list of pushed files alone.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import PreTrainedConfig
 from hf_cxr.evaluation import METRICS
 from hf_cxr.reporting.card_parts import CardParts
 from hf_cxr.reporting.citations import dataset_citations, software_citation
-from hf_cxr.reporting.document import Block, block_markdown
+from hf_cxr.reporting.document import Block, Heading, block_markdown
 from hf_cxr.reporting.evaluation import evaluation_blocks
 from hf_cxr.reporting.protocol import NOT_A_DEVICE
 from hf_cxr.reporting.run import ROC_CURVES, TRAINING_CURVES, Report
@@ -51,7 +52,7 @@ def render(report: Report, config: PreTrainedConfig, *, onnx: str | None = None)
         not_a_device=NOT_A_DEVICE,
         here=report.model_id == ".",
         onnx=onnx,
-        results=evaluation_blocks(report.test),
+        results=[_below_a_heading(block) for block in evaluation_blocks(report.test)],
         roc_curves=ROC_CURVES,
         training_curves=TRAINING_CURVES,
         base=base_words(report),
@@ -63,6 +64,10 @@ def render(report: Report, config: PreTrainedConfig, *, onnx: str | None = None)
         blocks=_markdown,
     )
     return re.sub(r"\n{3,}", "\n\n", str(text)).rstrip("\n") + "\n"
+
+
+def _below_a_heading(block: Block) -> Block:
+    return dataclasses.replace(block, level=3) if isinstance(block, Heading) else block
 
 
 def _markdown(blocks: Block | Iterable[Block]) -> str:

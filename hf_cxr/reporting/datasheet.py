@@ -1,7 +1,8 @@
 """The datasheet of a prepared set: README.md in its folder, with the Hub's metadata on top.
 
     write_datasheet(folder)         # what `hf-cxr prepare` does at its end, and `hf-cxr prepare --out DIR --datasheet`
-    datasheet(manifest, splits)     # the text alone, for whoever publishes the set in another form
+    datasheet(manifest, splits)     # the text alone
+    published_datasheet(folder, manifest, splits, Published("you/set", columns))    # of its Parquet copy on the Hub
 
 It answers those questions of "Datasheets for Datasets" (Gebru et al., https://arxiv.org/abs/1803.09010) that the
 folder itself can answer, from its manifest and its tables, and names the rest: they are for whoever publishes the set.
@@ -10,7 +11,8 @@ No pixel is read. No path, and no id of an image or a patient, is in it.
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,25 +77,56 @@ def write_datasheet(folder: str | os.PathLike) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Published:
+    """What a copy of a prepared set on the Hub has of its own.
+
+    Args:
+        hub_id: of the copy, which `datasets.load_dataset` reads.
+        columns: of its files.
+        hashed_ids: the ids of images and patients are hashes of the source's.
+    """
+
+    hub_id: str
+    columns: Sequence[str]
+    hashed_ids: bool = False
+
+
 def datasheet(
-    manifest: Mapping[str, Any], splits: Mapping[str, datasets.Dataset], *, hub_id: str | None = None
+    manifest: Mapping[str, Any], splits: Mapping[str, datasets.Dataset], *, published: Published | None = None
 ) -> str:
     """A dataset card in Markdown, with the Hub's metadata.
 
     Args:
         manifest: of the prepared folder, see `hf_cxr.data.manifest`.
         splits: its tables; pixels are not read.
-        hub_id: the Hub id that the set is published as, in Parquet; None for the folder itself.
+        published: the copy on the Hub that the text is about; None for the folder itself.
     """
-    sheet = _Sheet(manifest, splits, hub_id)
+    sheet = _Sheet(manifest, splits, published)
     return str(DatasetCard(f"---\n{sheet.metadata().to_yaml()}\n---\n\n{sheet.text()}"))
+
+
+def published_datasheet(
+    folder: str | os.PathLike,
+    manifest: Mapping[str, Any],
+    splits: Mapping[str, datasets.Dataset],
+    published: Published,
+) -> str:
+    """The card of a copy on the Hub: the folder's README.md if somebody has changed it, else the sheet of the copy."""
+    path = Path(folder) / CARD
+    own = path.read_text(encoding="utf-8") if path.is_file() else None
+    if own is not None and own != datasheet(manifest, splits):
+        return own
+    return datasheet(manifest, splits, published=published)
 
 
 class _Sheet:
     """One datasheet while it is put together."""
 
-    def __init__(self, manifest: Mapping[str, Any], splits: Mapping[str, datasets.Dataset], hub_id: str | None):
-        self.manifest, self.hub_id = manifest, hub_id
+    def __init__(
+        self, manifest: Mapping[str, Any], splits: Mapping[str, datasets.Dataset], published: Published | None
+    ):
+        self.manifest, self.published = manifest, published
         filled = {name: split for name, split in splits.items() if len(split)}
         self.splits = filled
         self.empty = [name for name, split in splits.items() if not len(split)]
@@ -168,13 +201,13 @@ class _Sheet:
 
     def _loading(self) -> str:
         load = (
-            f'from datasets import load_dataset\n\nsplits = load_dataset("{self.hub_id}")'
-            if self.hub_id
+            f'from datasets import load_dataset\n\nsplits = load_dataset("{self.published.hub_id}")'
+            if self.published
             else 'from datasets import load_from_disk\n\nsplits = load_from_disk(".")  # this folder'
         )
         train = (
             ""
-            if self.hub_id
+            if self.published
             else "\n\nTo train on it: `hf-cxr train CONFIG.yaml --dataset prepared --prepared FOLDER`."
         )
         return f"```python\n{load}\n```{train}"
@@ -233,11 +266,22 @@ class _Sheet:
         return (Table.of(head, rows, caption),)
 
     def _columns(self) -> Text:
-        names = list(next(iter(self.splits.values())).features) if self.splits else []
+        published = self.published
+        if published is None:
+            names = list(next(iter(self.splits.values())).features) if self.splits else []
+            labels = "Labels are 1 (present), 0 (absent) or NaN (unknown), in the order of the findings."
+        else:
+            names = list(published.columns)
+            labels = "The column of a finding is 1 (present), 0 (absent) or null (unknown)."
+        ids = (
+            "Image and patient ids are hashes of the source's."
+            if published and published.hashed_ids
+            else "Image and patient ids are those of the source: whoever passes the set on makes sure that they are "
+            "pseudonyms."
+        )
         return Text(
-            f"Columns: {', '.join(names)}. Image and patient ids are those of the source: whoever passes the set on "
-            "makes sure that they are pseudonyms. Labels are 1 (present), 0 (absent) or NaN (unknown), in the order "
-            "of the findings. Where a source names no patients, each image counts as a patient of its own."
+            f"Columns: {', '.join(names)}. {ids} {labels if self.labelled else ''} Where a source names no patients, "
+            "each image counts as a patient of its own."
         )
 
     def _split_facts(self) -> list[tuple[str, str]]:
@@ -249,8 +293,9 @@ class _Sheet:
         if file:
             words = ", ".join(f"{key} {value}" for key, value in file.items() if value is not None)
             facts.append(("split file", words))
-        facts.append(("split fingerprint", manifest["split_fingerprint"]))
-        if "content_digest" in manifest:
+        of_source = " (with the source's ids)" if self.published and self.published.hashed_ids else ""
+        facts.append((f"split fingerprint{of_source}", manifest["split_fingerprint"]))
+        if "content_digest" in manifest and not self.published:
             facts.append(("digest of all pixels, labels and ids", manifest["content_digest"]))
         return facts
 
@@ -261,8 +306,8 @@ class _Sheet:
             f"as a viewer would first show it (rule {recipe['rule']} of hf_cxr's grey.py).",
             f"Resized to {size} x {size} pixels with Pillow's {Image.Resampling(recipe['resample']).name.lower()} "
             "filter; the sides of an image that is not square are scaled differently.",
-            "Stored without compression. Nothing was cropped, stretched in contrast, or masked: text burnt into a "
-            "picture is still there.",
+            f"Stored {'as PNG' if self.published else 'without compression'}. Nothing was cropped, stretched in "
+            "contrast, or masked: text burnt into a picture is still there.",
         ]
         unused = self.manifest.get("unused_bits")
         if unused:

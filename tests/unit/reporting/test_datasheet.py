@@ -20,7 +20,7 @@ from hf_cxr.data.sources.prepared import load_prepared
 from hf_cxr.data.sources.table.description import UNLABELLED
 from hf_cxr.labels import LabelSpace
 from hf_cxr.push_checks import check_no_local_path, texts_of
-from hf_cxr.reporting.datasheet import datasheet, write_datasheet
+from hf_cxr.reporting.datasheet import Published, datasheet, published_datasheet, write_datasheet
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def out(whole, tmp_path):
     return Path(shutil.copytree(whole, tmp_path / "out"))
 
 
-def sheet(folder, *, hub_id=None, **changes):
+def sheet(folder, *, published=None, **changes):
     splits, manifest = load_prepared(folder)
-    return datasheet(manifest | changes, splits, hub_id=hub_id)
+    return datasheet(manifest | changes, splits, published=published)
 
 
 def rows(text):
@@ -171,7 +171,21 @@ def test_how_to_load_it_is_said_of_the_folder_and_of_the_hub(out, tmp_path, monk
     (tmp_path / "load.py").write_text(code)
     found = runpy.run_path(str(tmp_path / "load.py"))
     assert {name: len(split) for name, split in found["splits"].items()} == {"train": 8, "validation": 2, "test": 2}
-    assert 'load_dataset("you/set")' in sheet(out, hub_id="you/set")
+
+
+def test_of_a_copy_on_the_hub_it_says_what_the_copy_has(out):
+    splits, manifest = load_prepared(out)
+    copy = Published("you/set", ("image", "Effusion", "Mass", "image_id", "patient_id"), hashed_ids=True)
+    write_datasheet(out)
+    text = published_datasheet(out, manifest, splits, copy)
+    assert text == sheet(out, published=copy)
+    assert 'load_dataset("you/set")' in text
+    assert "Columns: image, Effusion, Mass, image_id, patient_id. Image and patient ids are hashes" in text
+    for words in ("file_sha256", manifest["content_digest"], "load_from_disk", "without compression"):
+        assert words in sheet(out)
+        assert words not in text
+    (out / CARD).write_text("---\nlicense: mit\n---\n\n# Ours\n")
+    assert published_datasheet(out, manifest, splits, copy).endswith("# Ours\n")
 
 
 def test_writing_it_again_changes_nothing_and_a_folder_without_one_gets_it(out, capsys):
