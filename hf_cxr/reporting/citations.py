@@ -10,8 +10,8 @@ from typing import Any
 from hf_cxr.yaml_files import read_yaml
 
 WORKS = Path(__file__).with_name("citations.yaml")
-SUBTITLE = "long-tailed multi-label chest X-ray classification with Swin Transformers"
-"""Of this package, as CITATION.cff has it."""
+SUBTITLE = "long-tailed multi-label chest X-ray classification"
+"""Of this package: the beginning of the title in CITATION.cff, whose end names one of its networks."""
 
 
 def dataset_citations(name: str) -> list[str]:
@@ -30,7 +30,7 @@ def software_citation(version: str) -> str:
     >>> print(software_citation("0.1.0"))
     @software{hf_cxr,
       author  = {{The hf\_cxr maintainers}},
-      title   = {{hf\_cxr}: long-tailed multi-label chest X-ray classification with Swin Transformers},
+      title   = {{hf\_cxr}: long-tailed multi-label chest X-ray classification},
       version = {0.1.0}
     }
     """

@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from markdown_it import MarkdownIt
@@ -310,3 +312,11 @@ def test_an_earlier_versions_protocol_is_enough():
         del old.protocol[key]
     text = card.render(dataclasses.replace(old), SwinConfig(image_size=32))
     assert "one chest radiograph," in text
+
+
+def test_the_software_is_cited_as_the_repository_says():
+    citation = yaml.safe_load((Path(__file__).parents[3] / "CITATION.cff").read_text(encoding="utf-8"))
+    entry = citations.software_citation(str(citation["version"])).replace("\\", "")
+    assert citation["title"].startswith(f"hf_cxr: {citations.SUBTITLE}")
+    assert f"version = {{{citation['version']}}}" in entry
+    assert citation["authors"][0]["name"] in entry
