@@ -103,13 +103,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def describe(out: Path) -> None:
-    """Write the datasheet of the folder; where nothing can be written, the folder is as good without it."""
-    from hf_cxr.data.prepared_folder import BusyError
+    """Write the datasheet of the folder, which is as good without it: a warning says why there is none."""
     from hf_cxr.reporting.datasheet import write_datasheet
 
     try:
         write_datasheet(out)
-    except (OSError, BusyError) as error:
+    except (OSError, ValueError) as error:  # a disk that is full or read-only, another process
         logger.warning("%s has no new datasheet (README.md): %s", out, error)
 
 

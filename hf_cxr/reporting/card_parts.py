@@ -116,7 +116,7 @@ class CardParts:
             ("input", self.input_words()),
             ("output", output),
             ("findings" if len(names) > 1 else "finding", known_by),
-            ("yes or no", f"thresholds {points}" if points else "no thresholds were chosen"),
+            ("thresholds", points or "none were chosen"),
             ("network", f"{self.network} (model type {self.architecture})"),
             ("trained on", f"{self.protocol['dataset']}: {_size(splits.get('train'))}"),
             ("measured on", f"{_size(splits.get('test'))}, of the same source and no other"),

@@ -248,7 +248,7 @@ def test_the_terms_are_those_of_the_models_record():
 def test_the_device_line_is_above_everything_else():
     for name in VARIANTS:
         lines = [line for line in ModelCard(rendered(name)).text.splitlines() if line]
-        assert lines[1] == "**Not a medical device. Not for diagnosis or treatment.**"
+        assert lines[1] == "**Not a medical device. Not for diagnosis or treatment. For research only.**"
 
 
 def test_views_that_it_never_saw_are_out_of_scope():
