@@ -50,7 +50,6 @@ def render(report: Report, config: PreTrainedConfig, *, onnx: str | None = None)
         architecture=config.model_type,
         system=config.model_type in SYSTEMS,
         not_a_device=NOT_A_DEVICE,
-        here=report.model_id == ".",
         onnx=onnx,
         results=[_below_a_heading(block) for block in evaluation_blocks(report.test)],
         roc_curves=ROC_CURVES,
