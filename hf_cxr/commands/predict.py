@@ -6,14 +6,14 @@ can be read, including DICOM files without a suffix; the number of their other f
 Where the model has operating points (a threshold for each finding, chosen on validation), findings that reach theirs
 are marked with * in the table. A file has all probabilities, then called/FINDING, 1 or 0, for each finding with an
 operating point, and set/FINDING, the labels that are not ruled out (present, absent, both or none), if the model has
-label sets.
+label sets. Where it has an input check, images unlike those of training are marked UNUSUAL IMAGE, with the reason.
 
 With --test_time_augmentation FOLDER, probabilities are those of averaged views of each image. FOLDER is an evaluation
 that was made with that flag: it has the views, the calibration and the operating points. N views take N times as long.
 
 With --heatmaps DIR, each image with a called finding gets a picture there: Grad-CAM of these findings over the image.
-With --structured_reports DIR, each DICOM image gets a DICOM structured report in its own study. Both show who the
-patient is, and stay on this machine.
+With --structured_reports DIR, each DICOM image gets a DICOM structured report in its own study. Both are of patients,
+and stay on this machine.
 
 With --out FILE or --csv FILE, finished rows are kept in FILE.partial. After an interruption, the same command resumes
 from there. Files that could not be read are listed in FILE.unreadable.csv. In a file, a byte of a name that is not
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--structured_reports",
         metavar="DIR",
-        help="also write a structured report for each DICOM image, into this",
+        help="write a structured report of each DICOM image, into this folder",
     )
     parser.add_argument(
         "--spreadsheet_safe",
