@@ -4,6 +4,7 @@ Refused: a file that is truncated or does not parse; weights that are not finite
 folder; an access token; a path on this machine or on the one that trained. Which files are pushed: see `push_files`.
 """
 
+import hashlib
 import html
 import io
 import json
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
@@ -47,12 +49,48 @@ _EMBEDDED = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]*")
 
 
 @dataclass(frozen=True)
+class PushFile:
+    """A file as it is sent.
+
+    Args:
+        path: in the folder and in the repository.
+        content: the bytes that were checked; for a large file, its path.
+        size: in bytes.
+        sha256: of the content.
+    """
+
+    path: str
+    content: bytes | Path
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: str, content: bytes | Path) -> "PushFile":
+        """The file, with its size and SHA-256 as they are now."""
+        if isinstance(content, bytes):
+            return cls(path, content, len(content), hashlib.sha256(content).hexdigest())
+        return cls(path, content, content.stat().st_size, file_sha256(content))
+
+
+@dataclass(frozen=True)
 class Weights:
     """What a file of weights contains: each tensor's shape, its metadata and the file's SHA-256."""
 
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
     sha256: str
+
+
+def _tensors(content: bytes) -> dict[str, Any]:
+    """The names of the tensors and the metadata of a small safetensors file, whose values must be finite."""
+    from safetensors.numpy import load
+
+    tensors = load(content)
+    broken = [name for name, value in tensors.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
+    if broken or not tensors:
+        raise ValueError(f"NaN or infinity in {', '.join(broken[:3])}" if broken else "it contains no tensors")
+    length = int.from_bytes(content[:8], "little")
+    return {"tensors": list(tensors), "metadata": json.loads(content[8 : 8 + length]).get("__metadata__", {})}
 
 
 def read_weights(path: Path) -> Weights:
@@ -165,6 +203,7 @@ PARSERS = {
     ".html": _page,
     ".png": _png,
     ".parquet": _parquet,
+    ".safetensors": _tensors,
 }
 
 
