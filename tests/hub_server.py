@@ -4,7 +4,8 @@ It speaks the part of the Hub's protocol that huggingface_hub 2.4 and transforme
 repositories: who-am-I, create, info, card validation, pre-upload, LFS batch with basic transfers, commit, tags, tree,
 paths, resolve with ranges, and the status codes and headers that the client turns into its errors. As on the Hub,
 weights go through LFS to a signed address without the token, a large file resolves to a redirect to another host, a
-commit is all or nothing, a tag never moves, and an anonymous reader of a private repository gets 401 with RepoNotFound.
+commit is all or nothing, a tag never moves, and an anonymous reader of a private repository gets 401 with
+RepoNotFound.
 
 It does not have: Xet transfers (set HF_HUB_DISABLE_XET=1), branches, pull requests, Spaces, users other than one,
 or the whole of the Hub's metadata rules. Repositories live in memory and end with the server.

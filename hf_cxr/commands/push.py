@@ -157,7 +157,7 @@ def ask(text: str, *, answered: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ValueError(
-            "nobody can answer whether the source's terms allow you to publish the data: there is no terminal; nothing "
+            "whether the source's terms allow you to publish the data was not answered: there is no terminal; nothing "
             "was sent; if they do, give --i_may_redistribute"
         )
     print("Type yes to publish: ", end="", file=sys.stderr, flush=True)

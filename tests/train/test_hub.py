@@ -12,7 +12,7 @@ from hub_server import READ_TOKEN, WRITE_TOKEN
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from hf_cxr.hub import HubError, prepare_repo, push_run, run_files
+from hf_cxr.hub import Extras, HubError, prepare_repo, push_run, run_files
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,10 @@ def run(finished_run, tmp_path) -> Path:
 
 
 def test_one_commit_with_the_run_and_nothing_private(hub, finished_run):
-    url = push_run(finished_run, REPO, commit_message="Upload the run")
+    pushed = push_run(finished_run, REPO, commit_message="Upload the run")
     commits = hub.repos["models", REPO].commits
     assert [commit.title for commit in commits] == ["initial commit", "Upload the run"]
-    assert url == f"{hub.url}/{REPO}/commit/{commits[-1].oid}"
+    assert pushed.url == f"{hub.url}/{REPO}/commit/{commits[-1].oid}"
     assert set(hub.files(REPO)) == MODEL | set(SENT)
     assert set(run_files(finished_run)) == MODEL | set(SENT)
     assert hub.read(REPO, "config.json") == (finished_run / "config.json").read_bytes()
@@ -49,7 +49,7 @@ def test_weights_go_through_lfs_and_the_token_stays_on_the_hub(hub, finished_run
 
 
 def test_predictions_go_up_only_when_asked_and_come_down_again(hub, finished_run):
-    push_run(finished_run, REPO, include_predictions=True)
+    push_run(finished_run, REPO, extras=Extras(predictions=True))
     assert hub.read(REPO, "predictions/test.parquet") == (finished_run / "predictions/test.parquet").read_bytes()
     push_run(finished_run, REPO)
     assert "predictions/test.parquet" not in hub.files(REPO)

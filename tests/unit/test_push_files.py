@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.files import file_sha256
-from hf_cxr.push_files import collect, exposed_tokens, published_settings
+from hf_cxr.push_files import Extras, collect, exposed_tokens, published_settings
 
 FINDINGS = ("Mass", "Nodule")
 CONFIG = {"image_size": 32, "id2label": {"0": "Mass", "1": "Nodule"}, "hf_cxr": {"split": "abc", "dataset": "set"}}
@@ -96,11 +96,11 @@ def test_predictions_are_two_listed_files_and_only_when_asked(run):
     for name in ("validation", "test", "train"):
         pandas.DataFrame({"image_id": ["13_0.png"]}).to_parquet(run / f"predictions/{name}.parquet")
     assert sent_names(run) == NAMES
-    names = {file.path for file in collect(run, include_predictions=True)}
+    names = {file.path for file in collect(run, Extras(predictions=True))}
     assert names == {*NAMES, "predictions/test.parquet", "predictions/validation.parquet"}
     pandas.DataFrame({"image_id": [f"{HOME}/13_0.png"]}).to_parquet(run / "predictions/test.parquet")
     with pytest.raises(ValueError, match=rf"test\.parquet \(image_id\): {HOME}"):
-        collect(run, include_predictions=True)
+        collect(run, Extras(predictions=True))
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"figures/roc_test.png"}))
@@ -407,7 +407,10 @@ def test_dry_run_lists_names_and_sizes_and_asks_for_nothing(run, capsys, monkeyp
     """Offline, as every test is, and without a token."""
     monkeypatch.setattr("hf_cxr.hub.get_token", lambda: None)
     assert hf_cxr_main(["push", str(run), "you/name", "--dry_run"]) == 0
-    *rows, total = (line.split() for line in capsys.readouterr().out.splitlines())
+    *rows, tag, why, total = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert tag[0] == "tag"
+    assert tag[1].startswith("run-")
+    assert "offline" in why
     sizes = {row[-1]: int(row[0].replace(",", "")) for row in rows}
     assert sorted(sizes) == NAMES
     assert sizes["model.safetensors"] == (run / "model.safetensors").stat().st_size

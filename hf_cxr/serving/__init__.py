@@ -1,0 +1,1 @@
+"""A model behind HTTP: contract: every answer is `inference.results.ImageResult.to_dict()`, and no image is kept."""
