@@ -64,7 +64,7 @@ class DatasetPlan:
         shards: the files of the data.
         files: the card and the description.
         question: what a person must answer with yes.
-        shard_bytes: by path, most bytes of a shard's pixels.
+        shard_bytes: by path, bytes of the pixels before they are compressed.
     """
 
     manifest: Mapping[str, Any]
