@@ -54,7 +54,7 @@ def _texts(message: Any, where: str) -> Iterator[tuple[str, str]]:
         place = f"{where}.{field.name}" if where else field.name
         if field.name in _WEIGHTS:
             continue
-        repeated = not isinstance(value, str | bytes) and hasattr(value, "__iter__")
+        repeated = not isinstance(value, str | bytes) and hasattr(value, "__len__")
         for entry in value if repeated else (value,):
             if isinstance(entry, bytes):
                 entry = entry.decode("utf-8", errors="replace")

@@ -304,6 +304,7 @@ class Handler(BaseHTTPRequestHandler):
 
     hub: HubServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer is written in two parts, and the second would wait for the client
 
     def log_message(self, *args) -> None:
         """The log is ``hub.requests``."""

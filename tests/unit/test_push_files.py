@@ -8,6 +8,8 @@ import shutil
 import zlib
 from pathlib import Path
 
+import onnx
+import onnx_files
 import pandas
 import pytest
 import torch
@@ -15,6 +17,7 @@ import yaml
 from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 
+import hf_cxr
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.files import file_sha256
 from hf_cxr.push_files import Extras, collect, exposed_tokens, published_settings
@@ -77,6 +80,93 @@ def change(path: Path, **values) -> None:
 
 def sent_names(run: Path) -> list[str]:
     return [file.path for file in collect(run)]
+
+
+def test_the_check_of_inputs_goes_along_if_there_is_one(run):
+    save_file({"mean": torch.zeros(2)}, run / "input_check.safetensors")
+    assert sent_names(run) == sorted([*NAMES, "input_check.safetensors"])
+    for tensors, metadata, words in (
+        ({"mean": torch.tensor([float("nan")])}, {}, "NaN or infinity in mean"),
+        ({}, {}, "input_check.safetensors is truncated or damaged"),
+        ({"mean": torch.zeros(2)}, {"from": HOME}, rf"\(metadata\.from\): {HOME}"),
+        ({"mean": torch.zeros(2)}, {"from": "hf_" + "aB3" * 12}, "contains an access token"),
+    ):
+        save_file(tensors, run / "input_check.safetensors", metadata=metadata)
+        with pytest.raises(ValueError, match=words):
+            collect(run)
+    (run / "input_check.safetensors").write_bytes(b"\0" * 40)
+    with pytest.raises(ValueError, match=r"input_check\.safetensors is truncated"):
+        collect(run)
+
+
+def test_exported_models_are_two_listed_files_and_only_when_asked(run):
+    with pytest.raises(FileNotFoundError, match=r"model\.onnx is missing.*hf-cxr export"):
+        collect(run, Extras(onnx=True))
+    for name in ("model", "model_quantized", "model_fp16"):
+        onnx_files.write(run / f"onnx/{name}.onnx")
+    (run / "onnx/model.onnx.data").write_bytes(b"weights")
+    assert sent_names(run) == NAMES
+    sent = {file.path: file for file in collect(run, Extras(onnx=True))}
+    assert sorted(sent) == sorted([*NAMES, "onnx/model.onnx", "onnx/model_quantized.onnx"])
+    assert sent["onnx/model.onnx"].sha256 == file_sha256(run / "onnx/model.onnx")
+
+
+def add_metadata(entries, text):
+    entry = entries.add()
+    entry.key, entry.value = "pkg.torch.onnx.stack_trace", text
+
+
+ONNX_TEXTS = {
+    "metadata of the file": lambda model, text: add_metadata(model.metadata_props, text),
+    "metadata of the graph": lambda model, text: add_metadata(model.graph.metadata_props, text),
+    "metadata of a node": lambda model, text: add_metadata(model.graph.node[0].metadata_props, text),
+    "metadata of a value": lambda model, text: add_metadata(model.graph.input[0].metadata_props, text),
+    "description of the file": lambda model, text: setattr(model, "doc_string", text),
+    "description of a node": lambda model, text: setattr(model.graph.node[0], "doc_string", text),
+    "description of weights": lambda model, text: setattr(model.graph.initializer[0], "doc_string", text),
+    "producer": lambda model, text: setattr(model, "producer_name", text),
+    "name of a node": lambda model, text: setattr(model.graph.node[0], "name", text),
+    "attribute": lambda model, text: model.graph.node[0].attribute.append(onnx.helper.make_attribute("from", text)),
+}
+
+
+@pytest.mark.parametrize("place", ONNX_TEXTS)
+def test_text_in_an_exported_model_is_searched(run, place):
+    """torch's exporter writes the source line of each node, with its path, into the node's metadata."""
+    path = run / "onnx/model.onnx"
+    onnx_files.write(path)
+    assert len(collect(run, Extras(onnx=True))) == len(NAMES) + 1  # a node's name "/swin/MatMul" is not a path
+    for text, words in ((f"{HOME}/model.py", f"{HOME}/model.py"), ("hf_" + "aB3" * 12, "contains an access token")):
+        if place == "name of a node" and "token" in words:
+            continue
+        onnx_files.write(path, change=lambda model, text=text: ONNX_TEXTS[place](model, text))
+        with pytest.raises(ValueError, match=words) as caught:
+            collect(run, Extras(onnx=True))
+        assert "aB3" not in str(caught.value)
+        assert "model.onnx" in str(caught.value)
+
+
+def test_a_damaged_export_or_one_in_two_files_is_refused(run):
+    path = onnx_files.write(run / "onnx/model.onnx")
+    content = path.read_bytes()
+    for broken in (content[:-20], b"\0" * 400, b"PK\x03\x04"):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"model\.onnx is truncated or damaged"):
+            collect(run, Extras(onnx=True))
+    model = onnx.load_model_from_string(content)
+    onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    with pytest.raises(ValueError, match="keeps its weights in another file"):
+        collect(run, Extras(onnx=True))
+
+
+def test_the_handler_is_written_by_the_push(run):
+    """So that no file of the folder can stand in for it."""
+    (run / "handler.py").write_text("import os")
+    assert sent_names(run) == NAMES
+    sent = {file.path: file.content for file in collect(run, Extras(handler=True))}
+    assert sent["requirements.txt"] == f"hf-cxr[dicom]=={hf_cxr.__version__}\n".encode()
+    assert b"import os" not in sent["handler.py"]
+    assert b"EndpointHandler" in sent["handler.py"]
 
 
 def test_the_listed_files_and_no_other(run):
