@@ -30,8 +30,8 @@ from hf_cxr.push_checks import (
     texts_of,
 )
 from hf_cxr.push_handler import HANDLER, handler_files
-from hf_cxr.push_onnx import texts_of_onnx
-from hf_cxr.saved_models import WEIGHTS
+from hf_cxr.push_onnx import read_onnx
+from hf_cxr.saved_models import WEIGHTS, fingerprint
 
 __all__ = [
     "FIGURES",
@@ -68,8 +68,11 @@ OPTIONAL = ("input_check.safetensors",)
 PUSHED = (*REQUIRED, *FIGURES, *OPTIONAL)
 PREDICTIONS = ("predictions/validation.parquet", "predictions/test.parquet")
 
-ONNX = ("onnx/model.onnx", "onnx/model_quantized.onnx")
-"""What `hf-cxr export` writes, by the names that transformers.js looks for; the second may be missing."""
+ONNX = ("onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_preprocessing.onnx")
+"""What `hf-cxr export` writes, by the names that transformers.js looks for; the last two may be missing."""
+
+EXPORT = "export/"
+"""The folder of the run in which they are."""
 
 SENT_IF_ASKED = (*PREDICTIONS, *HANDLER, *ONNX)
 LARGE = (WEIGHTS, *ONNX)
@@ -89,7 +92,7 @@ class Extras:
     Args:
         predictions: ``predictions/``, which contain identifiers of patients and images.
         handler: handler.py and requirements.txt for Inference Endpoints; they are written here, not read.
-        onnx: the models in ``onnx/`` that `hf-cxr export` wrote.
+        onnx: the models in ``export/onnx/`` that `hf-cxr export` wrote; they go to ``onnx/``.
     """
 
     predictions: bool = False
@@ -124,7 +127,8 @@ def collect(run_dir: str | Path, extras: Extras = NO_EXTRAS, *, token: str | Non
 
     kept, hidden = published_settings(parsed["config.yaml"], parsed["metrics.json"].get("protocol") or {})
     shown = {name: [text for _, text in texts_of(value)] for name, value in parsed.items()}
-    exported = {name: texts_of_onnx(run_dir / name) for name in names if name in ONNX}
+    models = {name: run_dir / EXPORT / name for name in names if name in ONNX}
+    exported = {name: _texts_of_export(path, run_dir) for name, path in models.items()}
     shown |= {WEIGHTS: [*tensors.metadata, *tensors.metadata.values()]}
     shown |= {name: [text for _, text in entries] for name, entries in exported.items()}
     check_no_token(run_dir, data, shown, token)
@@ -135,19 +139,32 @@ def collect(run_dir: str | Path, extras: Extras = NO_EXTRAS, *, token: str | Non
     check_no_local_path(run_dir, texts | exported, hidden)
     data |= handler_files() if extras.handler else {}
     files = [PushFile.of(name, content) for name, content in data.items()]
-    files += [PushFile.of(name, run_dir / name) for name in names if name in LARGE]
+    files += [PushFile.of(name, path) for name, path in {WEIGHTS: run_dir / WEIGHTS, **models}.items()]
     return sorted(files, key=lambda file: file.path)
 
 
+def _texts_of_export(path: Path, run_dir: Path) -> list[tuple[str, str]]:
+    model = read_onnx(path)
+    if model.model_sha256 not in (None, fingerprint(run_dir)):
+        raise ValueError(
+            f"{path} is an export of another model, or of this one before it changed; nothing was pushed; remove "
+            f"{path.parents[1]} and run hf-cxr export {run_dir} again"
+        )
+    return model.texts
+
+
 def list_names(run_dir: Path, extras: Extras = NO_EXTRAS) -> list[str]:
-    """The names of files in the folder that are to be sent. No content is read; each is a regular file inside it."""
+    """The files of the folder that are to be sent, by their names in the repository.
+
+    No content is read; each is checked to be a regular file inside the folder.
+    """
     wanted = (*REQUIRED, *(PREDICTIONS if extras.predictions else ()))
-    maybe = (*FIGURES, *OPTIONAL, *(ONNX if extras.onnx else ()))
-    there = {name: _place(run_dir, name) for name in (*wanted, *maybe)}
+    there = {name: _place(run_dir, name) for name in (*wanted, *FIGURES, *OPTIONAL)}
+    there |= {name: _place(run_dir, EXPORT + name) for name in (ONNX if extras.onnx else ())}
     if extras.onnx and there[ONNX[0]] is None:
         raise FileNotFoundError(
-            f"{run_dir / ONNX[0]} is missing; nothing was pushed; write it with `hf-cxr export {run_dir} --onnx`, or "
-            "leave --onnx out"
+            f"{run_dir / EXPORT / ONNX[0]} is missing; nothing was pushed; write it with `hf-cxr export {run_dir} "
+            "--onnx`, or leave --onnx out"
         )
     wrong = [f"{name} is missing" for name in wanted if there[name] is None]
     wrong += [f"{name} is empty" for name, status in there.items() if status and status.st_size == 0]

@@ -7,6 +7,7 @@ Refused: a file that is truncated or not ONNX, and one that keeps its weights in
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,21 @@ _NAMES = ("name", "input", "output")
 _WEIGHTS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 
 
-def texts_of_onnx(path: Path) -> list[tuple[str, str]]:
-    """Every piece of text in an ONNX file, and its place, each once.
+@dataclass(frozen=True)
+class Exported:
+    """What an ONNX file says.
+
+    Args:
+        texts: every piece of text in it, after its place, each once.
+        model_sha256: fingerprint of the model that it was exported from; None if it does not say.
+    """
+
+    texts: list[tuple[str, str]]
+    model_sha256: str | None
+
+
+def read_onnx(path: Path) -> Exported:
+    """The text in an ONNX file.
 
     Raises:
         ImportError: the package onnx is not installed.
@@ -45,7 +59,8 @@ def texts_of_onnx(path: Path) -> list[tuple[str, str]]:
         raise ValueError(
             f"{path} keeps its weights in another file, which is not pushed; {again}, which writes a single file"
         )
-    return list(dict.fromkeys(_texts(model, "")))
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    return Exported(list(dict.fromkeys(_texts(model, ""))), facts.get("model_sha256"))
 
 
 def _texts(message: Any, where: str) -> Iterator[tuple[str, str]]:

@@ -262,6 +262,23 @@ class HubServer:
         return commit
 
 
+def point_this_process_at(server: HubServer, home: Path, monkeypatch) -> None:
+    """What the variables do in a new process, for one that has imported huggingface_hub already."""
+    from huggingface_hub import close_session, constants, hf_api
+
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
+    monkeypatch.setattr(hf_api.api, "endpoint", server.url)  # behind huggingface_hub's module-level functions
+    close_session()  # its connections belong to another server
+
+
 def metadata_problems(text: str) -> tuple[list[str], list[str]]:
     """Errors and warnings about a card's metadata: the Hub's rules that a model card meets most."""
     block = re.match(r"^\s*---\r?\n([\S\s]*?)\r?\n---[ \t]*(\r?\n|$)", text)

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs.add_argument(
         "--handler", action="store_true", help="also send handler.py and requirements.txt for Inference Endpoints"
     )
-    runs.add_argument("--onnx", action="store_true", help="also send onnx/, which hf-cxr export wrote")
+    runs.add_argument("--onnx", action="store_true", help="also send the models that hf-cxr export wrote, as onnx/")
     data = parser.add_argument_group("of a dataset")
     data.add_argument("--dataset", action="store_true", help="FOLDER is a prepared dataset")
     data.add_argument("--licence", metavar="ID", help="the Hub's name of the licence to publish under: cc0-1.0, other")

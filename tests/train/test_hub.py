@@ -122,13 +122,13 @@ def test_a_name_that_cannot_be_a_tag_is_refused_before_any_request(hub, finished
 def test_handler_and_exported_models_go_up_only_when_asked_and_come_down_again(hub, run):
     import onnx_files
 
-    onnx_files.write(run / "onnx/model.onnx")
+    onnx_files.write(run / "export/onnx/model.onnx")
     push_run(run, REPO)
     assert set(hub.files(REPO)) == MODEL | set(SENT)
     push_run(run, REPO, extras=Extras(handler=True, onnx=True))
     assert set(hub.files(REPO)) == MODEL | set(SENT) | {"handler.py", "requirements.txt", "onnx/model.onnx"}
     assert hub.files(REPO)["onnx/model.onnx"].lfs
-    assert hub.read(REPO, "onnx/model.onnx") == (run / "onnx/model.onnx").read_bytes()
+    assert hub.read(REPO, "onnx/model.onnx") == (run / "export/onnx/model.onnx").read_bytes()
     assert hub.read(REPO, "requirements.txt") == f"hf-cxr[dicom]=={hf_cxr.__version__}\n".encode()
     push_run(run, REPO)
     assert set(hub.files(REPO)) == MODEL | set(SENT)

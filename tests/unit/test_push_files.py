@@ -21,6 +21,7 @@ import hf_cxr
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.files import file_sha256
 from hf_cxr.push_files import Extras, collect, exposed_tokens, published_settings
+from hf_cxr.saved_models import fingerprint
 
 FINDINGS = ("Mass", "Nodule")
 CONFIG = {"image_size": 32, "id2label": {"0": "Mass", "1": "Nodule"}, "hf_cxr": {"split": "abc", "dataset": "set"}}
@@ -103,17 +104,31 @@ def test_exported_models_are_two_listed_files_and_only_when_asked(run):
     with pytest.raises(FileNotFoundError, match=r"model\.onnx is missing.*hf-cxr export"):
         collect(run, Extras(onnx=True))
     for name in ("model", "model_quantized", "model_fp16"):
-        onnx_files.write(run / f"onnx/{name}.onnx")
-    (run / "onnx/model.onnx.data").write_bytes(b"weights")
+        onnx_files.write(run / f"export/onnx/{name}.onnx")
+    (run / "export/onnx/model.onnx.data").write_bytes(b"weights")
     assert sent_names(run) == NAMES
     sent = {file.path: file for file in collect(run, Extras(onnx=True))}
     assert sorted(sent) == sorted([*NAMES, "onnx/model.onnx", "onnx/model_quantized.onnx"])
-    assert sent["onnx/model.onnx"].sha256 == file_sha256(run / "onnx/model.onnx")
+    assert sent["onnx/model.onnx"].sha256 == file_sha256(run / "export/onnx/model.onnx")
 
 
-def add_metadata(entries, text):
+def test_an_export_of_another_model_is_refused(run):
+    path, known = run / "export/onnx/model.onnx", fingerprint(run)
+    for sha256 in (known, "0" * 64):
+        onnx_files.write(path, change=lambda model, sha256=sha256: add_metadata(model.metadata_props, sha256, KEY))
+        if sha256 == known:
+            collect(run, Extras(onnx=True))
+            continue
+        with pytest.raises(ValueError, match=r"export of another model.*run hf-cxr export"):
+            collect(run, Extras(onnx=True))
+
+
+KEY = "model_sha256"
+
+
+def add_metadata(entries, text, key="pkg.torch.onnx.stack_trace"):
     entry = entries.add()
-    entry.key, entry.value = "pkg.torch.onnx.stack_trace", text
+    entry.key, entry.value = key, text
 
 
 ONNX_TEXTS = {
@@ -133,7 +148,7 @@ ONNX_TEXTS = {
 @pytest.mark.parametrize("place", ONNX_TEXTS)
 def test_text_in_an_exported_model_is_searched(run, place):
     """torch's exporter writes the source line of each node, with its path, into the node's metadata."""
-    path = run / "onnx/model.onnx"
+    path = run / "export/onnx/model.onnx"
     onnx_files.write(path)
     assert len(collect(run, Extras(onnx=True))) == len(NAMES) + 1  # a node's name "/swin/MatMul" is not a path
     for text, words in ((f"{HOME}/model.py", f"{HOME}/model.py"), ("hf_" + "aB3" * 12, "contains an access token")):
@@ -147,7 +162,7 @@ def test_text_in_an_exported_model_is_searched(run, place):
 
 
 def test_a_damaged_export_or_one_in_two_files_is_refused(run):
-    path = onnx_files.write(run / "onnx/model.onnx")
+    path = onnx_files.write(run / "export/onnx/model.onnx")
     content = path.read_bytes()
     for broken in (content[:-20], b"\0" * 400, b"PK\x03\x04"):
         path.write_bytes(broken)
