@@ -169,7 +169,9 @@ def list_names(run_dir: Path, extras: Extras = NO_EXTRAS) -> list[str]:
     wrong = [f"{name} is missing" for name in wanted if there[name] is None]
     wrong += [f"{name} is empty" for name, status in there.items() if status and status.st_size == 0]
     if wrong:
-        if there["metrics.json"] is None and any(run_dir.glob("checkpoint-*")):
+        if (run_dir / "manifest.json").is_file():
+            repair = "if it is a prepared dataset, give --dataset"
+        elif there["metrics.json"] is None and any(run_dir.glob("checkpoint-*")):
             repair = "run the same `hf-cxr train` command again to finish the run"
         elif there["metrics.json"] is None:
             repair = "give the folder that training wrote at its end, not a checkpoint inside it"

@@ -30,7 +30,7 @@ COMMANDS = {
     "tune": "search settings on validation with Optuna, and write the best as a config",
     "predict": "probabilities of each finding for image files",
     "explain": "heat maps of findings over image files; or their score on boxes, next to controls",
-    "push": "send a finished run folder to the Hub",
+    "push": "send a finished run folder, or a prepared dataset, to the Hub",
 }
 
 # Commands whose work several processes cannot share.
@@ -43,6 +43,7 @@ AFTER_A_STOP = {
     "download": "the same command continues from here",
     "prepare": "the same command continues from here",
     "pretrain": "the same command resumes from the last checkpoint",
+    "push": "the same command sends what had not arrived",
     "tune": "the same command continues from here",
     "train": "the same command resumes from the last checkpoint",
 }

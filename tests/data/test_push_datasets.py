@@ -258,6 +258,15 @@ def test_a_folder_that_must_not_go_is_refused_before_any_request(hub, folder, ca
     assert hub.requests == []
 
 
+def test_a_prepared_folder_without_the_flag_and_a_run_with_it_are_told_apart(folder, tmp_path, capsys):
+    assert hf_cxr_main(["push", str(folder), NAME, "--dry_run"]) == 2
+    assert "give --dataset" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("loss: bce")
+    assert push(tmp_path / "run", "--dry_run") == 2
+    assert "is not a prepared folder" in capsys.readouterr().err
+
+
 def test_an_id_that_is_a_local_path_is_refused(hub, pictures, tmp_path, capsys):
     splits = splits_of_thirty(pictures)
     moved = splits.map(lambda row: {"image_id": f"/home/ann/{row['image_id']}"})
