@@ -33,6 +33,7 @@ from hf_cxr.hub_repository import (
     automatic_tag,
     check_tag_is_free,
     check_tag_name,
+    commit_url,
     load_card,
     prepare_repo,
     put_tag,
@@ -172,12 +173,17 @@ def push_run(
         remote = read_remote(api, full_id)
         name, stale = tag or run_tag(files), _stale(files, remote)
         plan = PushPlan(files, name, remote, stale, exists=True)
-        check_tag_is_free(name, remote, changes=_changes(plan), automatic=tag is None)
+        changes = _changes(plan)
+        check_tag_is_free(name, remote, changes=changes, automatic=tag is None)
         operations = [CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=file.content) for file in files]
         operations += [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in stale]
-        commit = api.create_commit(full_id, operations, commit_message=commit_message)
-    put_tag(api, full_id, name, commit.commit_url, commit.oid, remote, "model")
-    return Pushed(commit.commit_url, commit.oid, name)
+        if changes:
+            commit = api.create_commit(full_id, operations, commit_message=commit_message)
+            pushed = Pushed(commit.commit_url, commit.oid, name)
+        else:
+            pushed = Pushed(commit_url(api, full_id, remote.commit), remote.commit, name)
+    put_tag(api, full_id, pushed, remote)
+    return pushed
 
 
 def _stale(files: list[PushFile], remote: Remote) -> tuple[str, ...]:

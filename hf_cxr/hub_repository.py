@@ -186,17 +186,24 @@ def check_tag_is_free(tag: str, remote: Remote, *, changes: bool, automatic: boo
     )
 
 
-def put_tag(api: HfApi, full_id: str, tag: str, pushed_url: str, commit: str, remote: Remote, repo_type: str) -> None:
-    """Make the tag if it does not exist.
+def commit_url(api: HfApi, full_id: str, commit: str, *, repo_type: str = "model") -> str:
+    """The web address of a commit."""
+    return f"{api.endpoint}/{'' if repo_type == 'model' else f'{repo_type}s/'}{full_id}/commit/{commit}"
+
+
+def put_tag(api: HfApi, full_id: str, pushed: Pushed, remote: Remote, *, repo_type: str = "model") -> None:
+    """Make the tag of a push if it does not exist.
 
     Raises:
         HubError: it could not be made; the files are there all the same, and the message says so.
     """
-    if tag in remote.tags:
+    if pushed.tag in remote.tags:
         return
-    doing = f"give the commit the tag {tag}; the files were pushed ({pushed_url}), and the same command makes the tag"
+    doing = (
+        f"give the commit the tag {pushed.tag}; the files were pushed ({pushed.url}), and the same command tags them"
+    )
     with explained(doing, api):
-        api.create_tag(full_id, tag=tag, revision=commit, repo_type=repo_type)
+        api.create_tag(full_id, tag=pushed.tag, revision=pushed.commit, repo_type=repo_type)
 
 
 def load_card(path: Path, kind: type[RepoCard] = ModelCard) -> RepoCard:

@@ -229,13 +229,19 @@ def _strings(value: Any, where: str) -> Iterator[tuple[str, str]]:
         yield where, value
 
 
-def check_no_local_path(run_dir: Path, texts: dict[str, list[tuple[str, str]]], hidden: Iterable[str] = ()) -> None:
+def check_no_local_path(
+    run_dir: Path,
+    texts: dict[str, list[tuple[str, str]]],
+    hidden: Iterable[str] = (),
+    repair: str = "replace each by a name in that file and push again",
+) -> None:
     """Refuse a file that contains a local path: a home folder names a person, and shows where patients' images are.
 
     Args:
         run_dir: for the message.
         texts: for each file, pairs of place in the file and text.
         hidden: relative paths that were left out of the settings.
+        repair: for the message.
     """
     relative = [re.compile(rf"(?<![\w/.-]){re.escape(path)}(?![\w-])") for path in hidden]
     found = [
@@ -247,10 +253,7 @@ def check_no_local_path(run_dir: Path, texts: dict[str, list[tuple[str, str]]], 
     found = list(dict.fromkeys(found))
     if found:
         more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-        raise ValueError(
-            f"{run_dir}: local paths would be published: {'; '.join(found[:3])}{more}; replace each by a name in that "
-            "file and push again"
-        )
+        raise ValueError(f"{run_dir}: local paths would be published: {'; '.join(found[:3])}{more}; {repair}")
 
 
 def _local_paths(text: str, relative: Sequence[re.Pattern]) -> Iterator[str]:

@@ -38,6 +38,7 @@ from hf_cxr.hub_repository import (
     automatic_tag,
     check_tag_is_free,
     check_tag_name,
+    commit_url,
     load_card,
     prepare_repo,
     put_tag,
@@ -90,7 +91,7 @@ def plan_dataset(
 
     Args:
         folder: as `hf-cxr prepare` wrote it, with a README.md.
-        repo_id: ``namespace/name``, or ``name``.
+        repo_id: ``namespace/name``.
         licence: the Hub's name of a licence, such as cc0-1.0, or other.
         has_permission: of the provider, where the source's terms forbid copies.
         hash_patient_ids: keyed hashes in place of all ids.
@@ -103,6 +104,8 @@ def plan_dataset(
     """
     folder = Path(folder)
     check_name(repo_id)
+    if "/" not in repo_id:
+        raise ValueError(f"give the whole name, such as you/{repo_id}: files of the dataset name it")
     splits, manifest = load_prepared(folder, verify=verify)
     check_allowed(manifest, has_permission=has_permission)
     splits = with_canonical_ids(datasets.DatasetDict({name: part for name, part in splits.items() if len(part)}))
@@ -187,11 +190,11 @@ def push_dataset(
         message = f"Upload {plan.manifest['dataset']}"
         if operations:
             commit = api.create_commit(full_id, operations, commit_message=message, repo_type="dataset")
-            url, oid = commit.commit_url, commit.oid
+            pushed = Pushed(commit.commit_url, commit.oid, name)
         else:
-            url, oid = f"{api.endpoint}/datasets/{full_id}/commit/{remote.commit}", remote.commit
-    put_tag(api, full_id, name, url, oid, remote, "dataset")
-    return Pushed(url, oid, name)
+            pushed = Pushed(commit_url(api, full_id, remote.commit, repo_type="dataset"), remote.commit, name)
+    put_tag(api, full_id, pushed, remote, repo_type="dataset")
+    return pushed
 
 
 def _is_new(file: PushFile, remote: Remote) -> bool:

@@ -136,7 +136,8 @@ def collect(run_dir: str | Path, extras: Extras = NO_EXTRAS, *, token: str | Non
     parsed["config.yaml"] = kept
     texts = {name: list(texts_of(parsed[name])) for name in data}
     texts[WEIGHTS] = [(f"metadata {key}", value) for key, value in tensors.metadata.items()]
-    check_no_local_path(run_dir, texts | exported, hidden)
+    check_no_local_path(run_dir, texts, hidden)
+    check_no_local_path(run_dir, exported, hidden, "write these files with hf-cxr export, which leaves the paths out")
     data |= handler_files() if extras.handler else {}
     files = [PushFile.of(name, content) for name, content in data.items()]
     files += [PushFile.of(name, path) for name, path in {WEIGHTS: run_dir / WEIGHTS, **models}.items()]

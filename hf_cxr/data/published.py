@@ -173,10 +173,11 @@ def description_of(manifest: Mapping[str, Any], repo_id: str, licence: str, *, s
         notes.append(
             "The images are synthetic: no patient is behind them, and no figure says anything about patients."
         )
-    terms = manifest.get("licence_note") or "the source states no terms"
+    terms = manifest.get("licence_note")
     description = {
         "name": manifest["dataset"],
-        "source": f"https://huggingface.co/datasets/{repo_id} ({licence}); the source's terms: {terms}",
+        "source": f"https://huggingface.co/datasets/{repo_id} ({licence})"
+        + (f"; of the source: {terms}" if terms else ""),
         "hub": repo_id,
         "notes": notes,
         "splits_from": manifest["splits_from"],

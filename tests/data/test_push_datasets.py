@@ -249,6 +249,8 @@ def test_a_folder_that_must_not_go_is_refused_before_any_request(hub, folder, ca
         with pytest.raises(SystemExit):
             hf_cxr_main(["push", str(folder), NAME, *words])
         assert named in capsys.readouterr().err
+    assert hf_cxr_main(["push", str(folder), "thirty", *YES]) == 2
+    assert "you/thirty" in capsys.readouterr().err
     shard = next(folder.glob("train/*.arrow"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
