@@ -60,6 +60,9 @@ class DatasetPlan:
     """What a push of a prepared folder would send.
 
     Args:
+        folder: that `hf-cxr prepare` wrote.
+        repo_id: where it goes, ``namespace/name``.
+        hash_patient_ids: keyed hashes replace all ids.
         manifest: of the folder.
         splits: with images, memory-mapped.
         shards: the files of the data.
@@ -68,6 +71,9 @@ class DatasetPlan:
         shard_bytes: by path, bytes of the pixels before they are compressed.
     """
 
+    folder: Path
+    repo_id: str
+    hash_patient_ids: bool
     manifest: Mapping[str, Any]
     splits: datasets.DatasetDict
     shards: list[Shard]
@@ -118,9 +124,12 @@ def plan_dataset(
         CARD: str(_card(folder, licence, list(splits))),
         DESCRIPTION: yaml.safe_dump(description, sort_keys=False, allow_unicode=True),
     }
-    _check_texts(folder, texts, token)
+    _check_texts(folder, texts, token or get_token())
     patients = sum(len(set(split["patient_id"][:])) for split in splits.values())
     return DatasetPlan(
+        folder,
+        repo_id,
+        hash_patient_ids,
         manifest,
         splits,
         shards,
@@ -132,38 +141,45 @@ def plan_dataset(
 
 def push_dataset(
     plan: DatasetPlan,
-    folder: str | Path,
-    repo_id: str,
     *,
+    may_redistribute: bool,
     private: bool = True,
     token: str | None = None,
-    hash_patient_ids: bool = False,
     tag: str | None = None,
 ) -> Pushed:
-    """Push what was planned, as one commit with a tag. Who calls it has asked `DatasetPlan.question`.
+    """Push what was planned, as one commit with a tag.
 
     Args:
-        plan: from `plan_dataset`, with the same folder, repository and ids.
+        plan: from `plan_dataset`.
+        may_redistribute: the answer to `DatasetPlan.question`; nothing is sent unless it is True.
         private: as in `prepare_repo`.
+        token: by default that of the login.
         tag: its name; by default "data-" and a digest of the files.
 
     Returns:
         The commit and its tag.
 
     Raises:
-        ValueError: a column contains a local path, or the secret for the ids is too short.
+        ValueError: the answer is not yes, a column contains a local path, or the secret for the ids is too short.
         HubError: as `prepare_repo`, or an upload failed: there is no commit then.
     """
+    if may_redistribute is not True:
+        raise ValueError(
+            "nothing was sent: the question whether you may redistribute the data was not answered by yes"
+        )
     check_tag_name(tag)
     check_online()
-    pseudonyms = _pseudonyms() if hash_patient_ids else None
+    pseudonyms = _pseudonyms() if plan.hash_patient_ids else None
     token = token or get_token()
     api = HfApi(token=token)
     with explained("check the card's metadata", api):
         card = next(file for file in plan.files if file.path == CARD)
-        validate_card(DatasetCard(card.content.decode()), Path(folder) / CARD, "dataset")
-    full_id = prepare_repo(repo_id, private=private, token=token, repo_type="dataset")
-    with explained(f"push {folder} to {full_id}", api), tempfile.TemporaryDirectory(prefix="hf-cxr-push-") as scratch:
+        validate_card(DatasetCard(card.content.decode()), plan.folder / CARD, "dataset")
+    full_id = prepare_repo(plan.repo_id, private=private, token=token, repo_type="dataset")
+    with (
+        explained(f"push {plan.folder} to {full_id}", api),
+        tempfile.TemporaryDirectory(prefix="hf-cxr-push-") as scratch,
+    ):
         remote = read_remote(api, full_id, repo_type="dataset")
         if tag:
             check_tag_is_free(tag, remote, changes=False, automatic=False)
@@ -173,7 +189,7 @@ def push_dataset(
             path = Path(scratch) / Path(shard.path).name
             for texts in write_shard(path, plan.splits[shard.split], shard, plan.manifest["label_names"], pseudonyms):
                 _check_texts(
-                    Path(folder), {shard.path: "\n".join(text for column in texts.values() for text in column)}, token
+                    plan.folder, {shard.path: "\n".join(text for column in texts.values() for text in column)}, token
                 )
             digests[shard.path] = file_sha256(path)
             if remote.files.get(shard.path) != digests[shard.path]:

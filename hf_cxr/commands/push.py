@@ -129,14 +129,7 @@ def push_prepared(args: argparse.Namespace, parser: OneLineParser) -> int:
         print_total(total, len(plan.files) + len(plan.shards), args.repo_id)
         return 0
     ask(plan.question, answered=args.i_may_redistribute)
-    pushed = push_dataset(
-        plan,
-        args.folder,
-        args.repo_id,
-        private=not args.public,
-        hash_patient_ids=args.hash_patient_ids,
-        tag=args.tag,
-    )
+    pushed = push_dataset(plan, may_redistribute=True, private=not args.public, tag=args.tag)
     print(f"{pushed.url}\ntag {pushed.tag}: load exactly these files with revision={pushed.tag!r}")
     return 0
 

@@ -58,8 +58,7 @@ def names(hub) -> list[str]:
 
 def send(folder: Path, **options):
     plan = {name: options.pop(name) for name in ("most", "hash_patient_ids") if name in options}
-    hashed = {"hash_patient_ids": True} if plan.get("hash_patient_ids") else {}
-    return push_dataset(plan_dataset(folder, NAME, licence="cc0-1.0", **plan), folder, NAME, **hashed, **options)
+    return push_dataset(plan_dataset(folder, NAME, licence="cc0-1.0", **plan), may_redistribute=True, **options)
 
 
 def test_a_pushed_dataset_loads_and_trains_again(pointed, folder, tmp_path, capsys):
@@ -182,6 +181,12 @@ def test_nothing_is_sent_without_a_yes(hub, folder, capsys, monkeypatch):
         assert bool(hub.repos) is False
         assert hf_cxr_main(words) == status, answer
     assert hub.repos
+    hub.repos.clear()
+    plan = plan_dataset(folder, NAME, licence="cc0-1.0")
+    for answer in (False, None, "yes"):
+        with pytest.raises(ValueError, match="not answered by yes"):
+            push_dataset(plan, may_redistribute=answer)
+    assert not hub.repos
 
 
 @pytest.mark.parametrize(
@@ -234,12 +239,14 @@ def test_a_folder_that_must_not_go_is_refused_before_any_request(hub, folder, ca
         (CARD.replace("pretty_name: Thirty", "license: mit"), "states the licence mit"),
         (CARD + "\nfrom /home/ann/nih\n", "local paths would be published"),
         (CARD + f"\nhf_{'aB3' * 12}\n", "access token"),
+        (CARD + f"\n{WRITE_TOKEN}\n", "access token"),
     ):
         (folder / "README.md").write_text(card)
         assert push(folder) == 2
         printed = capsys.readouterr()
         assert words in printed.err
         assert "aB3" not in printed.err
+        assert WRITE_TOKEN not in printed.err
     (folder / "README.md").write_text(CARD)
     for words, named in (
         (["--dataset"], "--licence"),
