@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from hf_cxr.data.schema import features, label_matrix
+from hf_cxr.data.sources.table.description import UNLABELLED
 
 SHARD_BYTES = 2**28
 """Most bytes of pixels in a file, before they are compressed: a file that is sent again costs no more than this."""
@@ -88,18 +89,24 @@ def cut_shards(splits: Mapping[str, datasets.Dataset], side: int, most: int = SH
 
 
 def published_features(label_names: Sequence[str], *, studies: bool) -> datasets.Features:
-    """The columns of the files for C findings.
+    """The columns of the files for C findings; none for images without labels.
 
     Raises:
         ValueError: a finding has the name of another column.
     """
     kinds = features(label_names, studies=studies)
     del kinds["labels"]
-    taken = sorted(set(label_names) & set(kinds))
+    names = findings_of(label_names)
+    taken = sorted(set(names) & set(kinds))
     if taken:
         raise ValueError(f"the finding {taken[0]} has the name of a column; rename it in the table's description")
-    findings = {name: datasets.Value("float32") for name in label_names}
+    findings = {name: datasets.Value("float32") for name in names}
     return datasets.Features({"image": kinds.pop("image"), **findings, **kinds})
+
+
+def findings_of(label_names: Sequence[str]) -> list[str]:
+    """The findings; [] for images without labels, which have one that is unknown everywhere."""
+    return [] if list(label_names) == [UNLABELLED] else list(label_names)
 
 
 def write_shard(
@@ -140,7 +147,7 @@ def _columns(
             images = [{"bytes": _png(content), "path": None} for content in contents]
             columns[name] = pa.array(images, kinds.arrow_schema.field(name).type)
         elif name in label_names:
-            columns[name] = pa.array(label_NC[:, label_names.index(name)], pa.float32(), from_pandas=True)
+            columns[name] = pa.array(label_NC[:, list(label_names).index(name)], pa.float32(), from_pandas=True)
         elif name in IDS and pseudonyms is not None:
             ids = table[name].to_pylist()
             columns[name] = pa.array([None if cell is None else pseudonyms.of(name, cell) for cell in ids])
@@ -183,7 +190,7 @@ def description_of(manifest: Mapping[str, Any], repo_id: str, licence: str, *, s
         "splits_from": manifest["splits_from"],
         "image_column": "image",
         "image_id": "image_id",
-        "findings": list(manifest["label_names"]),
+        "findings": findings_of(manifest["label_names"]),
         "aliases": dict(manifest.get("aliases") or {}),
         "patient_column": "patient_id",
         "study_column": "study_id" if studies else None,
@@ -191,4 +198,4 @@ def description_of(manifest: Mapping[str, Any], repo_id: str, licence: str, *, s
         "age_column": "age",
         "sex_column": "sex",
     }
-    return {key: value for key, value in description.items() if value}
+    return {key: value for key, value in description.items() if value or key == "findings"}

@@ -18,6 +18,8 @@ from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import DataArguments
 from hf_cxr.data import DecodedImages, label_matrix, load_source
 from hf_cxr.data.prepare import prepare
+from hf_cxr.data.published import published_features
+from hf_cxr.data.schema import features
 from hf_cxr.data.sources import Source
 from hf_cxr.hub_requests import HubError
 from hf_cxr.labels import LabelSpace
@@ -265,6 +267,29 @@ def test_a_folder_that_must_not_go_is_refused_before_any_request(hub, folder, ca
     assert push(folder) == 2
     assert "SHA-256 differs" in capsys.readouterr().err
     assert hub.requests == []
+
+
+def test_images_without_labels_stay_without(pointed, pictures, tmp_path):
+    splits = splits_of_thirty(pictures).map(
+        lambda row: {"labels": [float("nan")], "boxes": []}, features=features(("not labelled",))
+    )
+    prepare(Source(splits, LabelSpace(("not labelled",)), "thirty", labelled=False), tmp_path / "p", RECIPE)
+    (tmp_path / "p/README.md").write_text(CARD)
+    send(tmp_path / "p")
+    assert "not labelled" not in datasets.load_dataset(NAME)["train"].column_names
+    (tmp_path / "hf_cxr.yaml").write_bytes(pointed.read(NAME, "hf_cxr.yaml", "datasets"))
+    args = DataArguments(dataset="table", table=str(tmp_path / "hf_cxr.yaml"))
+    again = load_source(args, unlabelled=True)
+    assert not again.labelled
+    assert len(again.splits["train"]) == 20
+    with pytest.raises(ValueError, match="has no findings"):
+        load_source(args)
+
+
+def test_a_finding_with_the_name_of_a_column_is_refused():
+    assert list(published_features(("Mass", "Sex"), studies=True))[:3] == ["image", "Mass", "Sex"]
+    with pytest.raises(ValueError, match="finding sex has the name of a column"):
+        published_features(("Mass", "sex"), studies=False)
 
 
 def test_a_prepared_folder_without_the_flag_and_a_run_with_it_are_told_apart(folder, tmp_path, capsys):
