@@ -206,16 +206,21 @@ def put_tag(api: HfApi, full_id: str, pushed: Pushed, remote: Remote, *, repo_ty
         api.create_tag(full_id, tag=pushed.tag, revision=pushed.commit, repo_type=repo_type)
 
 
-def load_card(path: Path, kind: type[RepoCard] = ModelCard) -> RepoCard:
+def load_card(path: Path, kind: type[RepoCard] = ModelCard, text: str | None = None) -> RepoCard:
     """A README.md, with metadata that parse.
 
+    Args:
+        path: of the file.
+        kind: of the repository.
+        text: its content, if it is not to be read.
+
     Raises:
-        ValueError: it has none, or they do not parse.
+        ValueError: it has no metadata, or they do not parse.
     """
     again = "nothing was pushed; restore the file from a copy"
     try:
         # huggingface_hub logs its own warning if the block is missing.
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if text is None else text
         card = kind(text) if REGEX_YAML_BLOCK.search(text) else None
     except Exception as error:  # PyYAML's errors and huggingface_hub's ValueError share no narrower base
         raise ValueError(f"{path}: the metadata between the '---' lines does not parse: {error}; {again}") from error

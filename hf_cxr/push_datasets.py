@@ -1,6 +1,6 @@
 """Push a prepared folder to the Hub as a dataset: Parquet files, its card, and the description to train from it.
 
-    README.md                          the folder's own card, with the licence and the files of each split
+    README.md                          its card (`reporting.datasheet`) with the licence; one that you wrote is taken
     hf_cxr.yaml                        a table description: hf-cxr train --dataset table --table hf_cxr.yaml
     data/train-00000-of-00005.parquet  and so on: see `data.published`
 
@@ -9,8 +9,8 @@ one after another, so memory and disk hold one of them at a time; one commit at 
 command after an interruption writes the files again and sends those that had not arrived. With hashed ids that
 needs the same secret, so a random one starts again.
 
-Refused: a folder without a card, one whose source forbids copies, a licence that contradicts the card, patients in
-two splits, and what `data.published`, `push_checks` and `hub_repository` refuse.
+Refused: a folder whose source forbids copies, a card that is a link or states another licence, patients in two
+splits, and what `data.published`, `push_checks` and `hub_repository` refuse.
 """
 
 import logging
@@ -27,7 +27,15 @@ import datasets
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, get_token
 
-from hf_cxr.data.published import SHARD_BYTES, Pseudonyms, Shard, cut_shards, description_of, write_shard
+from hf_cxr.data.published import (
+    SHARD_BYTES,
+    Pseudonyms,
+    Shard,
+    cut_shards,
+    description_of,
+    published_features,
+    write_shard,
+)
 from hf_cxr.data.redistribution import check_allowed, question
 from hf_cxr.data.sources.prepared import load_prepared
 from hf_cxr.data.splits import check_patients_disjoint, with_canonical_ids
@@ -47,6 +55,7 @@ from hf_cxr.hub_repository import (
 )
 from hf_cxr.hub_requests import check_name, check_online, explained
 from hf_cxr.push_checks import PushFile, check_no_local_path, check_no_token
+from hf_cxr.reporting.datasheet import Published, published_datasheet
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +105,7 @@ def plan_dataset(
     """What `push_dataset` would send, once everything that needs no network is checked.
 
     Args:
-        folder: as `hf-cxr prepare` wrote it, with a README.md.
+        folder: as `hf-cxr prepare` wrote it.
         repo_id: ``namespace/name``.
         licence: the Hub's name of a licence, such as cc0-1.0, or other.
         has_permission: of the provider, where the source's terms forbid copies.
@@ -112,16 +121,20 @@ def plan_dataset(
     check_name(repo_id)
     if "/" not in repo_id:
         raise ValueError(f"give the whole name, such as you/{repo_id}: files of the dataset name it")
-    splits, manifest = load_prepared(folder, verify=verify)
+    prepared, manifest = load_prepared(folder, verify=verify)
     check_allowed(manifest, has_permission=has_permission)
-    splits = with_canonical_ids(datasets.DatasetDict({name: part for name, part in splits.items() if len(part)}))
+    splits = with_canonical_ids(datasets.DatasetDict({name: part for name, part in prepared.items() if len(part)}))
     check_patients_disjoint(splits)
     side = manifest["recipe"]["size"]
     shards = cut_shards(splits, side, most)
     studies = any("study_id" in split.column_names for split in splits.values())
     description = description_of(manifest, repo_id, licence, studies=studies)
+    columns = list(published_features(manifest["label_names"], studies=studies))
+    if (folder / CARD).is_symlink():
+        raise ValueError(f"{folder / CARD} is a link that can lead out of the folder; replace it by a copy")
+    sheet = published_datasheet(folder, manifest, prepared, Published(repo_id, columns, hash_patient_ids))
     texts = {
-        CARD: str(_card(folder, licence, list(splits))),
+        CARD: str(_card(sheet, folder / CARD, licence, list(splits))),
         DESCRIPTION: yaml.safe_dump(description, sort_keys=False, allow_unicode=True),
     }
     _check_texts(folder, texts, token or get_token())
@@ -229,14 +242,8 @@ def _pseudonyms() -> Pseudonyms:
     return Pseudonyms(secret.encode())
 
 
-def _card(folder: Path, licence: str, splits: list[str]) -> DatasetCard:
-    path = folder / CARD
-    if not path.is_file() or path.is_symlink():
-        raise FileNotFoundError(
-            f"{folder} has no {CARD}: a dataset is not pushed without its card; run the same hf-cxr prepare command "
-            "again, which writes it, or write one (https://huggingface.co/docs/hub/datasets-cards)"
-        )
-    card = load_card(path, DatasetCard)
+def _card(text: str, path: Path, licence: str, splits: list[str]) -> DatasetCard:
+    card = load_card(path, DatasetCard, text)
     own = card.data.license
     if own not in (None, licence):
         raise ValueError(f"{path} states the licence {own}, but --licence is {licence}; make them the same")

@@ -19,6 +19,7 @@ import yaml
 
 from hf_cxr.arguments.model import INITIAL_WEIGHTS
 from hf_cxr.push_checks import (
+    BENCHMARK,
     LOCAL_PATH,
     PushFile,
     check_no_local_path,
@@ -62,8 +63,8 @@ REQUIRED = (
 FIGURES = ("figures/roc_test.png", "figures/precision_recall_test.png", "figures/training.png")
 """Sent if they exist; one that the card shows has to exist."""
 
-OPTIONAL = ("input_check.safetensors",)
-"""Sent if they exist: what tells whether an image looks like those that the model was trained on."""
+OPTIONAL = (BENCHMARK, "input_check.safetensors")
+"""Sent if they exist; the latter tells whether an image looks like those that the model was trained on."""
 
 PUSHED = (*REQUIRED, *FIGURES, *OPTIONAL)
 PREDICTIONS = ("predictions/validation.parquet", "predictions/test.parquet")

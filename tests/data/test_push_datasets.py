@@ -24,6 +24,7 @@ from hf_cxr.data.sources import Source
 from hf_cxr.hub_requests import HubError
 from hf_cxr.labels import LabelSpace
 from hf_cxr.push_datasets import plan_dataset, push_dataset
+from hf_cxr.reporting.datasheet import write_datasheet
 
 NAME = f"{USER}/thirty"
 CARD = "---\npretty_name: Thirty\n---\n\n# Thirty images\n"
@@ -233,9 +234,11 @@ def test_every_ready_description_is_known_to_forbid_copies_or_to_allow_them():
 
 
 def test_a_folder_that_must_not_go_is_refused_before_any_request(hub, folder, capsys):
-    (folder / "README.md").unlink()
+    (folder / "README.md").rename(folder / "elsewhere.md")
+    (folder / "README.md").symlink_to(folder / "elsewhere.md")
     assert push(folder) == 2
-    assert "no README.md" in capsys.readouterr().err
+    assert "README.md is a link" in capsys.readouterr().err
+    (folder / "README.md").unlink()
     for card, words in (
         ("# no metadata\n", "no metadata"),
         (CARD.replace("pretty_name: Thirty", "license: mit"), "states the licence mit"),
@@ -290,6 +293,21 @@ def test_a_finding_with_the_name_of_a_column_is_refused():
     assert list(published_features(("Mass", "Sex"), studies=True))[:3] == ["image", "Mass", "Sex"]
     with pytest.raises(ValueError, match="finding sex has the name of a column"):
         published_features(("Mass", "sex"), studies=False)
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_the_card_of_prepare_is_written_for_the_copy(hub, folder, hashed):
+    write_datasheet(folder)
+    send(folder, hash_patient_ids=hashed)
+    card = hub.read(NAME, "README.md", "datasets").decode()
+    assert f'load_dataset("{NAME}")' in card
+    assert "load_from_disk" not in card
+    assert ("are hashes" in card) is hashed
+    assert "Effusion, Mass, image_id" in card
+    assert yaml.safe_load(card.split("---")[1])["license"] == "cc0-1.0"
+    (folder / "README.md").unlink()
+    send(folder, hash_patient_ids=hashed)
+    assert hub.read(NAME, "README.md", "datasets").decode() == card
 
 
 def test_a_prepared_folder_without_the_flag_and_a_run_with_it_are_told_apart(folder, tmp_path, capsys):
