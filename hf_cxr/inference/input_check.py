@@ -1,0 +1,305 @@
+"""Whether an image looks like those that a model was trained on: `InputCheck`.
+
+    check = InputCheck.load("runs/quickstart")          # Classifier.input_check is the same
+    check.of(pixel_BSS, feature_BD)[0].reasons          # ("nearly uniform: blank or without contrast",)
+
+An image is compared with the validation images in three ways (`PARTS`): statistics of its pixels, where it is bright
+and dark, and the features that the model's head gets. Each is a Mahalanobis distance; its logarithm is put on a scale
+on which validation images have the median 0 and the 95 % quantile 1, and the score is the largest of the three. The
+features alone miss much, because a model was never asked to tell an inverted or a turned image; the pixels alone miss
+what the model finds strange. `docs/input_check.md` has what was measured.
+
+The threshold is the quantile of the scores of validation images whose patients the fit left out (five folds), at rank
+ceil((n + 1)(1 - share)), as in conformal prediction: about that share of ordinary images is reported in error.
+
+The reasons are rules of their own. "Nearly uniform" is read off the pixels. "Inverted", "on its side" and "upside
+down" are given when undoing it makes the pixels ordinary. Everything else is "unlike the images ...".
+
+The check belongs to the weights below the head and to the preprocessing, so a model that is calibrated again, or has
+other prevalences, keeps it. With other weights it is refused.
+
+B = images in a batch, N = images, S = side in pixels, D = features.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from hf_cxr.files import replacing
+from hf_cxr.inference.distances import Array, ShrunkGaussian
+from hf_cxr.inference.picture_statistics import LEAST, grey_range, layout, picture_statistics
+from hf_cxr.inference.results import InputCheckResult
+from hf_cxr.saved_models import INPUT_CHECK
+from hf_cxr.words import error_words
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_cxr.processing import PixelProcessor
+
+FORMAT = "hf_cxr input check 1"
+PARTS = {
+    "statistics": "by its grey levels, texture or symmetry",
+    "layout": "by where it is bright and dark",
+    "features": "by what the model finds in it",
+}
+"""Each way of comparing, and how a reason names it."""
+AXES = {"statistics": None, "layout": None, "features": 32}
+PIXEL_PARTS = ("statistics", "layout")
+
+TARGET = 0.01
+"""The share of ordinary images that is reported in error, as aimed at."""
+FOLDS, LEAST_IMAGES, LEAST_PATIENTS = 5, 50, 10
+ORDINARY = 0.95  # this quantile of the validation images' distances is at 1 on the scale of scores
+LARGEST_SCORE = 1e6
+
+UNIFORM_RANGE = 20  # grey levels
+UNIFORM = "nearly uniform: blank or without contrast"
+UNDONE = {
+    "inverted": ("looks inverted: black and white exchanged", (lambda pixel_BSS: 255 - pixel_BSS,)),
+    "on_its_side": (
+        "looks turned on its side",
+        (lambda pixel_BSS: np.rot90(pixel_BSS, 1, (1, 2)), lambda pixel_BSS: np.rot90(pixel_BSS, -1, (1, 2))),
+    ),
+    "upside_down": (
+        "looks upside down",
+        (lambda pixel_BSS: np.rot90(pixel_BSS, 2, (1, 2)), lambda pixel_BSS: pixel_BSS[:, ::-1]),
+    ),
+}
+"""What may have happened to an image: how a reason says it, and what would undo it."""
+REPAIR = "copy or download it again, or remove it to predict without an input check"
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One way of comparing, with its scale: the logarithm of the distance minus ``centre``, over ``spread``."""
+
+    gaussian: ShrunkGaussian
+    centre: float
+    spread: float
+
+    def scores(self, value_BD: NDArray[np.floating]) -> Array:
+        """(B,), at most `LARGEST_SCORE`."""
+        log_B = np.log(self.gaussian.distances(value_BD) + 1e-9)
+        return np.minimum((log_B - self.centre) / self.spread, LARGEST_SCORE)
+
+
+@dataclass(frozen=True, eq=False)
+class InputCheck:
+    """A fitted check.
+
+    Attributes:
+        parts: by name, as in `PARTS`.
+        threshold: the score from which an image is reported.
+        target: the share of ordinary images reported in error that the threshold aims at.
+        images, patients: of validation that it was fitted on.
+        model_sha256: `features_sha256` of the model; None for none.
+        measured: the figures on test, as `evaluation.input_check.InputCheckRates.to_dict` gives them; None without.
+    """
+
+    parts: Mapping[str, Part]
+    threshold: float
+    target: float
+    images: int
+    patients: int
+    model_sha256: str | None = None
+    measured: Mapping[str, Any] | None = field(default=None)
+
+    def of(self, pixel_BSS: NDArray[np.uint8], feature_BD: NDArray[np.floating]) -> list[InputCheckResult]:
+        """What the check says of each image.
+
+        Args:
+            pixel_BSS: resized grey images as the model gets them, uint8.
+            feature_BD: what the model's head got of them.
+        """
+        score_BP = self.part_scores(compared_values(pixel_BSS, feature_BD))
+        names = list(self.parts)
+        return [
+            InputCheckResult(
+                float(score_P.max()),
+                self.threshold,
+                (self._reason(pixel_SS, names[int(score_P.argmax())]),) if score_P.max() >= self.threshold else (),
+            )
+            for pixel_SS, score_P in zip(pixel_BSS, score_BP, strict=True)
+        ]
+
+    def part_scores(self, values: Mapping[str, Array]) -> Array:
+        """The score of each image by each of the parts that values are given of, (B, parts)."""
+        return np.column_stack([self.parts[name].scores(value_BD) for name, value_BD in values.items()])
+
+    def _reason(self, pixel_SS: NDArray[np.uint8], part: str) -> str:
+        """Why an image that is reported is unusual, in words."""
+        if grey_range(pixel_SS) < UNIFORM_RANGE:
+            return UNIFORM
+        ways = [(words, undo) for words, undos in UNDONE.values() for undo in undos]
+        pixel_WSS = np.concatenate([undo(pixel_SS[None]) for _, undo in ways])
+        values = {"statistics": picture_statistics(pixel_WSS), "layout": layout(pixel_WSS)}
+        score_W = self.part_scores(values).max(axis=1)
+        best = int(score_W.argmin())
+        if score_W[best] < self.threshold:
+            return ways[best][0]
+        return f"unlike the images that the model was trained on, {PARTS[part]}"
+
+    def save(self, folder: str | Path) -> None:
+        """Write input_check.safetensors into a model's folder, whole or not at all."""
+        arrays = {
+            f"{name}.{key}": np.ascontiguousarray(array)
+            for name, part in self.parts.items()
+            for key, array in part.gaussian.arrays().items()
+        }
+        values = {
+            "threshold": self.threshold,
+            "target": self.target,
+            "images": self.images,
+            "patients": self.patients,
+            "model_sha256": self.model_sha256,
+            "measured": self.measured,
+            "scales": {name: [part.centre, part.spread] for name, part in self.parts.items()},
+        }
+        with replacing(Path(folder) / INPUT_CHECK) as beside:
+            save_file(arrays, beside, {"format": FORMAT, "values": json.dumps(values)})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "InputCheck | None":
+        """The check in a model's folder (of a Hub id: `saved_models.model_folder`); None if there is none.
+
+        Raises:
+            ValueError: the file cannot be read, or is damaged.
+        """
+        file = Path(folder) / INPUT_CHECK
+        if not file.is_file():
+            return None
+        try:
+            with safe_open(file, framework="numpy") as opened:
+                metadata = opened.metadata() or {}
+                arrays = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (not a mapping)
+            return cls._from_file(metadata, arrays)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} is damaged ({error_words(error)}); {REPAIR}") from error
+
+    @classmethod
+    def _from_file(cls, metadata: Mapping[str, str], arrays: Mapping[str, NDArray]) -> "InputCheck":
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"its format is {metadata.get('format')!r} and not {FORMAT!r}")
+        values = json.loads(metadata["values"])
+        parts = {}
+        for name in PARTS:
+            own = {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
+            centre, spread = (float(number) for number in values["scales"][name])
+            if not (np.isfinite([centre, spread]).all() and spread > 0):
+                raise ValueError(f"the scale of {name} is {centre}, {spread}")
+            parts[name] = Part(ShrunkGaussian.from_arrays(own), centre, spread)
+        threshold = float(values["threshold"])
+        if not np.isfinite(threshold):
+            raise ValueError(f"the threshold is {threshold}")
+        rest = {key: values[key] for key in ("target", "images", "patients", "model_sha256", "measured")}
+        return cls(parts, threshold, **rest)
+
+    def check_model(self, model_sha256: str, name: str | Path) -> None:
+        """Refuse other weights than those that the check was fitted with.
+
+        Raises:
+            ValueError: they are.
+        """
+        if self.model_sha256 != model_sha256:
+            raise ValueError(
+                f"{INPUT_CHECK} in {name} was fitted for other weights or another preprocessing than this model's; "
+                f"fit it again with hf-cxr calibrate, or remove it to predict without an input check"
+            )
+
+    def with_measured(self, measured: Mapping[str, Any]) -> "InputCheck":
+        """The same check with its figures on test."""
+        return replace(self, measured=measured)
+
+
+def compared_values(pixel_BSS: NDArray[np.uint8], feature_BD: NDArray[np.floating]) -> dict[str, Array]:
+    """What is compared, by part, each (B, values).
+
+    Args:
+        pixel_BSS: resized grey images, uint8.
+        feature_BD: what the model's head got of them.
+    """
+    pixel_BSS = np.asarray(pixel_BSS)
+    return {
+        "statistics": picture_statistics(pixel_BSS),
+        "layout": layout(pixel_BSS),
+        "features": np.asarray(feature_BD, np.float64),
+    }
+
+
+def fit_input_check(
+    values: Mapping[str, Array],
+    patient_ids: Sequence[Any],
+    *,
+    model_sha256: str | None = None,
+    target: float = TARGET,
+    seed: int = 0,
+) -> InputCheck:
+    """Fit the check on validation images.
+
+    Args:
+        values: of `compared_values`, N rows each.
+        patient_ids: of each image; the images of one patient are in one fold.
+        model_sha256: `features_sha256` of the model.
+        target: the share of ordinary images to report, in (0, 1). With fewer than 1 / share - 1 images the threshold
+            is the highest score, and ``target`` of the check is the 1 / (n + 1) that this aims at.
+        seed: of the folds.
+
+    Raises:
+        ValueError: fewer images or patients than `LEAST_IMAGES` and `LEAST_PATIENTS`, or values that are not finite.
+    """
+    patient_N = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)[1]
+    images, patients = len(patient_N), int(patient_N.max(initial=-1)) + 1
+    if images < LEAST_IMAGES or patients < LEAST_PATIENTS:
+        raise ValueError(
+            f"validation has {images} images of {patients} patients; an input check needs at least {LEAST_IMAGES} "
+            f"of {LEAST_PATIENTS}"
+        )
+    fold_N = np.random.default_rng(seed).permutation(patients)[patient_N] % FOLDS
+    parts, score_NP = {}, []
+    for name, value_ND in values.items():
+        log_N = np.empty(images)
+        for fold in range(FOLDS):
+            held_N = fold_N == fold
+            log_N[held_N] = np.log(_gaussian(name, value_ND[~held_N]).distances(value_ND[held_N]) + 1e-9)
+        centre, ordinary = np.quantile(log_N, (0.5, ORDINARY))
+        parts[name] = Part(_gaussian(name, value_ND), float(centre), float(max(ordinary - centre, 0.05)))
+        score_NP.append((log_N - parts[name].centre) / parts[name].spread)
+    score_N = np.sort(np.max(score_NP, axis=0))
+    rank = min(int(np.ceil((images + 1) * (1 - target))), images)
+    threshold = float(np.nextafter(score_N[rank - 1], np.inf))  # reported from there on: above the quantile
+    return InputCheck(parts, threshold, max(target, 1 / (images + 1)), images, patients, model_sha256)
+
+
+def features_sha256(model: "PreTrainedModel", pixels: "PixelProcessor") -> str:
+    """SHA-256 of what a model's features depend on: every weight but the head's, and the preprocessing."""
+    from hf_cxr.models.head import head
+
+    layer = head(model)
+    own = {f"{name}." for name, module in model.named_modules() if module is layer}
+    digest = hashlib.sha256()
+    digest.update(json.dumps([pixels.resize_size, pixels.image_size, int(pixels.resample)]).encode())
+    for module in (model, pixels):
+        for name, tensor in sorted(module.state_dict().items()):
+            if module is model and name.startswith(tuple(own)):
+                continue
+            array = tensor.detach().cpu().float().contiguous().numpy()
+            digest.update(f"{name} {array.shape}".encode())
+            digest.update(array)
+    return digest.hexdigest()
+
+
+def _gaussian(name: str, value_ND: Array) -> ShrunkGaussian:
+    if name == "features":
+        least = max(1e-3 * float(np.median(value_ND.std(axis=0))), 1e-6)
+    else:
+        least = LEAST if name == "statistics" else 1.0
+    return ShrunkGaussian.fit(value_ND, axes=AXES[name], least_D=least)
