@@ -30,7 +30,7 @@ from PIL import Image  # noqa: E402
 from hf_cxr import processes  # noqa: E402
 from hf_cxr.config import CONFIGS, parse_arguments  # noqa: E402
 from hf_cxr.inference.classifier import Classifier  # noqa: E402
-from hf_cxr.inference.shared_files import predict_together, predict_versions  # noqa: E402
+from hf_cxr.inference.shared_files import predict_together  # noqa: E402
 from hf_cxr.labels import NIH14  # noqa: E402
 from hf_cxr.models.build import build_model  # noqa: E402
 from hf_cxr.processing import image_processor_for  # noqa: E402
@@ -137,7 +137,7 @@ def _prediction(folder: Path):
     (folder / "out.csv.partial").touch()  # as the command keeps it open
 
     def alone() -> None:
-        for _ in predict_versions(classifier, paths, BATCH):
+        for _ in classifier.predict_versions(paths, batch_size=BATCH):
             pass
 
     def together() -> None:

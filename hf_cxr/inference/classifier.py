@@ -1,6 +1,7 @@
 """Predictions of a saved model: for a whole split, to evaluate it, or for image files.
 
-Everything is computed in float32 from the saved folder (or Hub id), so that a user loads exactly what was measured.
+Everything is computed from the saved folder (or Hub id), so that a user loads exactly what was measured, in float32
+unless ``bf16`` is asked for.
 
 B = images in a batch, C = findings.
 """
@@ -11,33 +12,36 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from hf_cxr import processes
 from hf_cxr.arguments.model import Attention
 from hf_cxr.data.images.files import find_images as find_images  # part of this module's interface
-from hf_cxr.data.images.grey import RULE, ImageError, resize_grey
+from hf_cxr.data.images.grey import RULE, ImageError
 from hf_cxr.evaluation.conformal import ConformalSets
 from hf_cxr.evaluation.operating_points import OperatingPoints
-from hf_cxr.files import version_of
+from hf_cxr.inference.answers import Version
 from hf_cxr.inference.calls import Calls
+from hf_cxr.inference.pipeline import stock_images as stock_images  # these two as well
+from hf_cxr.inference.pipeline import stock_pipeline as stock_pipeline
+from hf_cxr.inference.reading import ReadImage, read_ahead
 from hf_cxr.inference.results import ImageResult
-from hf_cxr.inference.sources import AnyImage, name_of, read_image
+from hf_cxr.inference.sources import AnyImage, name_of
 from hf_cxr.inference.views import AveragedViews
 from hf_cxr.models.attention import use_attention
 from hf_cxr.models.build import load_weights
+from hf_cxr.models.head import logits_and_features
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import PixelProcessor, check_geometry, collate, load_processor
-from hf_cxr.saved_models import check_weights, fingerprint, model_folder
-from hf_cxr.systems import register
+from hf_cxr.saved_models import fingerprint, model_folder
 
 if TYPE_CHECKING:  # prediction of files does without what these import
     import datasets
@@ -55,6 +59,7 @@ class Classifier:
         revision: branch, tag or commit of a Hub id.
         device: by default the process's own (Accelerate's).
         attention: see `models.attention.use_attention`.
+        bf16: the model computes in bfloat16 (autocast); logits and everything after them are float32.
         views: test-time augmentation: the logits are the mean over these views, calibrated if the views bring a
             calibration. The operating points are then theirs, and not those of the model's record.
 
@@ -71,20 +76,22 @@ class Classifier:
         revision: str = "main",
         device: torch.device | str | None = None,
         attention: Attention = "auto",
+        bf16: bool = False,
         views: AveragedViews | None = None,
     ):
         if views is not None and views.model_sha256 is not None:
             views.check_model(fingerprint(model_folder(model, revision)), f"{model}")
-        self.views = views
+        self.views, self.bf16 = views, bf16
         self.device = torch.device(device or PartialState().device)
         self.model = load_weights(model, revision)
         if self.model.config.problem_type != "multi_label_classification":
             raise ValueError(f"{model} was not trained as a multi-label classifier (problem_type in its config.json)")
         self.model.to(self.device).eval()
-        use_attention(self.model, attention, device=self.device.type)
+        use_attention(self.model, attention, device=self.device.type, bf16=bf16)
         processor = load_processor(model, revision)
         check_geometry(processor)
         self.pixels = PixelProcessor(processor).to(self.device)
+        self.input_check = None
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -117,45 +124,83 @@ class Classifier:
         Raises:
             ImageError: it cannot be read.
         """
-        answer = next(self.predict_images([image], names=None if name is None else [name]))
+        names = None if name is None else [name]
+        answer = next(self.predict_images([image], names=names, batch_size=1, workers=0))
         if isinstance(answer, ImageError):
             raise answer
         return answer
 
     def predict_images(
-        self, images: Iterable[AnyImage], *, names: Iterable[str] | None = None, batch_size: int = 16
+        self,
+        images: Iterable[AnyImage],
+        *,
+        names: Iterable[str] | None = None,
+        batch_size: int = 16,
+        workers: int | None = None,
     ) -> Iterator[ImageResult | ImageError]:
         """What the model says of each image, in order; an image that cannot be read gives its error.
 
+        Whatever goes wrong with one image, the rest are predicted. A batch that does not fit into the device's memory
+        is tried image by image. Reading does not change the numbers: they are the same with any ``workers``.
+
         Args:
-            images: as for `predict`; of a generator, a batch at a time is taken.
+            images: as for `predict`; of a generator, a few batches are taken ahead.
             names: what to call each of them.
             batch_size: images that the model gets at once.
+            workers: threads that read and decode while the model works; by default one for each core; 0 for none.
 
         Raises:
             RuntimeError: the model cannot run on any image of a batch, so the images are not the cause.
         """
-        calls, sets = self.calls, self.label_sets
         named = zip(images, itertools.repeat(None), strict=False) if names is None else zip(images, names, strict=True)
-        while batch := list(itertools.islice(named, batch_size)):
-            called = [name or name_of(image) for image, name in batch]
-            pixels = [self._pixels_or_error(image, name) for (image, _), name in zip(batch, called, strict=True)]
-            for name, answer in zip(called, self._answers(called, pixels), strict=True):
-                yield answer if isinstance(answer, ImageError) else ImageResult.of(name, answer, calls, sets)
+        called = ((image, name or name_of(image)) for image, name in named)
+        for _, answer in self._predicted(called, batch_size, workers):
+            yield answer
 
-    @torch.inference_mode()
+    def predict_files(
+        self, paths: Sequence[Path], *, batch_size: int = 16, workers: int | None = None
+    ) -> Iterator[tuple[Path, np.ndarray | ImageError]]:
+        """(path, probabilities (C,) float32) of each image file, in order; an unreadable file comes with its error.
+
+        See `predict_images`, which gives calls and label sets as well.
+        """
+        for path, _, answer in self.predict_versions(paths, batch_size=batch_size, workers=workers):
+            yield path, answer if isinstance(answer, ImageError) else answer.probability_C
+
+    def predict_versions(
+        self, paths: Sequence[Path], *, batch_size: int = 16, workers: int | None = None
+    ) -> Iterator[tuple[Path, Version, ImageResult | ImageError]]:
+        """Each image file with its size and time of change from before it was read, and what the model says of it."""
+        named = ((path, os.fspath(path)) for path in paths)
+        for path, (read, answer) in zip(paths, self._predicted(named, batch_size, workers), strict=True):
+            yield path, read.version, answer
+
     def logits(self, pixel_B1SS: torch.Tensor) -> np.ndarray:
         """Logits (B, C) float32 of resized grey images (B, 1, S, S) uint8; of averaged views, if there are any."""
+        return self.outputs(pixel_B1SS)[0]
+
+    @torch.inference_mode()
+    def outputs(self, pixel_B1SS: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (B, C) and the features (B, D) that the head got, both float32, of one forward pass.
+
+        Args:
+            pixel_B1SS: resized grey images, uint8. With averaged views, the logits are their mean, and the features
+                are those of the first view, which is the image as it is.
+        """
         pixel_B1SS = pixel_B1SS.to(self.device)
         if self.views is None:
-            return self._logits(self.pixels(pixel_B1SS))
-        views = (self.pixels.view(pixel_B1SS, flip=view.flip, scale=view.scale) for view in self.views.views)
-        return self.views.average([self._logits(value_B3DD) for value_B3DD in views])
+            return self._outputs(self.pixels(pixel_B1SS))
+        outputs = [
+            self._outputs(self.pixels.view(pixel_B1SS, flip=view.flip, scale=view.scale)) for view in self.views.views
+        ]
+        return self.views.average([logit_BC for logit_BC, _ in outputs]), outputs[0][1]
 
-    def _logits(self, value_B3DD: torch.Tensor) -> np.ndarray:
+    def _outputs(self, value_B3DD: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        precision = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
         # By default cuDNN's convolutions round float32 to 10 bits.
-        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
-            return self.model(pixel_values=value_B3DD).logits.cpu().numpy()
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False), precision:
+            logit_BC, feature_BD = logits_and_features(self.model, value_B3DD)
+        return logit_BC.float().cpu().numpy(), feature_BD.float().cpu().numpy()
 
     def with_views(self, views: AveragedViews | None) -> "Classifier":
         """The same model with other views; the weights are shared."""
@@ -222,28 +267,13 @@ class Classifier:
         rows = DecodedImages(split, size, resample)
         return Subset(rows, processes.whole_batches(len(rows), batch_size))
 
-    def predict_files(
-        self, paths: Sequence[Path], *, batch_size: int = 16
-    ) -> Iterator[tuple[Path, np.ndarray | ImageError]]:
-        """(path, probabilities (C,) float32) of each image file, in order; an unreadable file comes with its error.
-
-        Whatever goes wrong with one file, the rest are predicted. A batch that does not fit into the device's memory
-        is tried image by image.
-
-        Raises:
-            RuntimeError: the model cannot run on any image of a batch, so the images are not the cause.
-        """
-        for start in range(0, len(paths), batch_size):
-            batch = paths[start : start + batch_size]
-            pixels = [self._pixels_or_error(path, os.fspath(path)) for path in batch]
-            yield from zip(batch, self._answers([os.fspath(path) for path in batch], pixels), strict=True)
-
     def fingerprint(self) -> str:
         """SHA-256 of everything that a prediction depends on besides the image: weights, names, preprocessing."""
         digest = hashlib.sha256()
         pixels = self.pixels
         rules = [RULE, pixels.resize_size, pixels.image_size, int(pixels.resample), list(self.label_names)]
         rules += [] if self.views is None else [self.views.to_dict()]
+        rules += ["bf16"] if self.bf16 else []
         config = {key: value for key, value in self.model.config.to_dict().items() if key not in NOT_THE_MODEL}
         digest.update(json.dumps([*rules, config], sort_keys=True, default=str).encode())
         for module in (self.model, pixels):
@@ -253,111 +283,53 @@ class Classifier:
                 digest.update(content.numpy())
         return digest.hexdigest()
 
-    def _answers(
-        self, names: Sequence[str], pixels: Sequence[np.ndarray | ImageError]
-    ) -> list[np.ndarray | ImageError]:
-        """Probabilities (C,) float32 of each resized grey image (S, S), or why there are none."""
-        sound = [i for i, entry in enumerate(pixels) if isinstance(entry, np.ndarray)]
-        answers = list(pixels)
-        if sound:
-            found = self._probabilities([names[i] for i in sound], [pixels[i] for i in sound])
-            for i, answer in zip(sound, found, strict=True):
-                answers[i] = answer
-        return answers
+    def _predicted(
+        self, images: Iterable[tuple[AnyImage, str]], batch_size: int, workers: int | None
+    ) -> Iterator[tuple[ReadImage, ImageResult | ImageError]]:
+        """Each image as it was read, and what the model says of it."""
+        size, resample = self.pixels.resize_size, self.pixels.resample
+        read = read_ahead(images, size=size, resample=resample, batch_size=batch_size, workers=workers)
+        rules = self.calls, self.label_sets
+        with closing(read):
+            while batch := list(itertools.islice(read, batch_size)):
+                sound = [entry for entry in batch if not isinstance(entry.pixel_SS, ImageError)]
+                answers = iter(self._results(sound, *rules) if sound else ())
+                for entry in batch:
+                    yield entry, entry.pixel_SS if isinstance(entry.pixel_SS, ImageError) else next(answers)
 
-    def _pixels_or_error(self, image: AnyImage, name: str) -> np.ndarray | ImageError:
-        """Resized grey (S, S) uint8 of an image, or why there is none; nothing but an interrupt is raised."""
-        is_file = isinstance(image, str | os.PathLike)
+    def _results(
+        self, images: Sequence[ReadImage], calls: Calls, sets: ConformalSets | None
+    ) -> list[ImageResult | ImageError]:
+        """What the model says of images that could be read, or why it says nothing."""
+        pixel_BSS = np.stack([image.pixel_SS for image in images])
         try:
-            before = version_of(image) if is_file else None
-            pixel_SS = resize_grey(read_image(image, name), self.pixels.resize_size, self.pixels.resample)
-            if is_file and version_of(image) != before:
-                return ImageError(name, "it changed while it was read; run again when it is complete")
-            return pixel_SS
-        except ImageError as error:
-            return error
-        except MemoryError:
-            return ImageError(name, "it is too large, or its sides too unequal, to decode and resize")
-        except Exception as error:  # whatever is wrong with this image, the rest are predicted
-            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            return ImageError(name, " ".join(str(reason).split()))
-
-    def _probabilities(self, names: Sequence[str], images: Sequence[np.ndarray]) -> list[np.ndarray | ImageError]:
-        """Probabilities (C,) float32 of each resized grey image (S, S), or why there are none."""
-        try:
-            logit_BC = self.logits(torch.from_numpy(np.stack(images)[:, None]))
+            logit_BC, feature_BD = self.outputs(torch.from_numpy(pixel_BSS[:, None]))
         except (RuntimeError, MemoryError):
             if len(images) == 1:
                 raise
             # All images have the same size here, so the device's memory is the reason: one at a time needs less.
-            return self._one_by_one(names, images)
+            return self._one_by_one(images, calls, sets)
         probability_BC = torch.sigmoid(torch.from_numpy(logit_BC)).numpy()
+        check = self.input_check
+        checks = [None] * len(images) if check is None else check.of(pixel_BSS, feature_BD)
         damaged = "the model's output is not a number; is the model damaged?"
         return [
-            probability_C if np.isfinite(probability_C).all() else ImageError(name, damaged)
-            for name, probability_C in zip(names, probability_BC, strict=True)
+            ImageResult.of(image.name, probability_C, calls, sets, checked)
+            if np.isfinite(probability_C).all()
+            else ImageError(image.name, damaged)
+            for image, probability_C, checked in zip(images, probability_BC, checks, strict=True)
         ]
 
-    def _one_by_one(self, names: Sequence[str], images: Sequence[np.ndarray]) -> list[np.ndarray | ImageError]:
+    def _one_by_one(
+        self, images: Sequence[ReadImage], calls: Calls, sets: ConformalSets | None
+    ) -> list[ImageResult | ImageError]:
         answers, failures = [], []
-        for name, image in zip(names, images, strict=True):
+        for image in images:
             try:
-                answers += self._probabilities([name], [image])
+                answers += self._results([image], calls, sets)
             except (RuntimeError, MemoryError) as error:
                 failures.append(error)
-                answers.append(ImageError(name, f"the model failed on it: {' '.join(str(error).split())}"))
-        if len(failures) == len(names):
+                answers.append(ImageError(image.name, f"the model failed on it: {' '.join(str(error).split())}"))
+        if len(failures) == len(images):
             raise failures[-1]
         return answers
-
-
-def stock_pipeline(model: str | Path, images: Sequence[Any]) -> list[dict[str, float]]:
-    """Scores by transformers' own `pipeline("image-classification")`: finding -> score, highest first.
-
-    It runs no code of this package, but for the model of a published system, whose class is here (`hf_cxr.systems`).
-    A run compares its scores with those of the evaluation.
-
-    Args:
-        model: run folder or Hub id.
-        images: what the pipeline takes: paths or PIL images.
-    """
-    from transformers import pipeline
-
-    register()
-    folder = model_folder(model)
-    check_weights(folder, model)
-    classify = pipeline(
-        "image-classification",
-        model=str(folder),
-        device="cpu",
-        trust_remote_code=False,
-        model_kwargs={"use_safetensors": True},
-    )
-    answers = classify(list(images), top_k=classify.model.config.num_labels)
-    return [{entry["label"]: entry["score"] for entry in answer} for answer in answers]
-
-
-def stock_images(split: "datasets.Dataset", rows: Sequence[int]) -> list[Image.Image]:
-    """Images of a split for the stock pipeline: as stored, if it would see the grey levels that were evaluated.
-
-    The pipeline turns 16-bit files white and cannot read DICOM; for these it gets the evaluated 8-bit grey.
-
-    Raises:
-        ImageError: an image cannot be decoded.
-    """
-    import datasets
-
-    from hf_cxr.data.images.decoded import grey_of
-
-    stored = split.select_columns(["image", "image_id"]).cast_column("image", datasets.Image(decode=False))
-    images = []
-    for row in rows:
-        example = stored[row]
-        grey_HW = grey_of(example)
-        try:
-            image = datasets.Image().decode_example(example["image"])
-            same = np.array_equal(np.asarray(image.convert("RGB").convert("L")), grey_HW)
-        except OSError:  # Pillow does not know the format
-            same = False
-        images.append(image if same else Image.fromarray(grey_HW))
-    return images

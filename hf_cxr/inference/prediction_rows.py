@@ -1,11 +1,15 @@
-"""The CSV of `hf-cxr predict`, and the file beside it that keeps its rows until all are done.
+"""The answers of `hf-cxr predict`, kept in a file beside its output until all are done.
 
-Each row is appended to `out.csv.partial` when it is done; after the last one, `out.csv` is written whole and the
-partial file is removed. Whatever stops the command, even a full disk, the same command resumes: rows of the same model
-and of files with the same size and modification time are kept. A partial file of another model is refused.
+Each answer is appended to `out.csv.partial` when it is done; after the last one, `out.csv` is written whole and the
+partial file is removed. Whatever stops the command, even a full disk, the same command resumes: answers of the same
+model for files with the same size and modification time are kept, and files that could not be read are read again. A
+partial file of another model is refused. The output's format plays no part until the end, see `result_files`.
 
-A partial file has one line of JSON with format, model and columns, then one per image: absolute path, bytes,
-modification time in ns, and the cells as written. A truncated last line is dropped.
+Files that could not be read are listed beside the output, in `out.csv.unreadable.csv`: a row with name and reason for
+each. Where all could be read, there is no such file, and one of an earlier command is removed.
+
+A partial file has one line of JSON with format, model and findings, then a line for each answer, see `answers`. A
+truncated last line is dropped. In memory there is one entry for each image, its path and where its line begins.
 
 C = findings.
 """
@@ -13,40 +17,43 @@ C = findings.
 import csv
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import filelock
-import numpy as np
 
+from hf_cxr.data.images.grey import ImageError
 from hf_cxr.files import OutputError, check_output_file, output_target, replacing
+from hf_cxr.inference.answers import FORMAT, Answer, AnswerLines, Version
+from hf_cxr.inference.result_files import FORMATS, ResultColumns, check_result_file
+from hf_cxr.inference.results import ImageResult
 from hf_cxr.words import spreadsheet_cell, utf8_text
 
-FORMAT = 1
 KEY = "hf-cxr predict, unfinished"
-ROWS_A_SYNC = 512  # at most as many rows are lost in a power cut
+ROWS_A_SYNC = 512  # at most as many answers are lost in a power cut
 RESUME = "run the same command again to resume"
+UNREADABLE = ["image", "reason"]  # the columns of the list of files that could not be read
 
 
 class PredictionRows:
-    """Rows of an unfinished CSV. A context manager: at its end the rows are on the disk.
+    """Answers of an unfinished output. A context manager: at its end they are on the disk.
 
     Args:
-        path: the CSV to be written.
-        columns: a name for each cell of a row.
-        model: fingerprint of the model.
+        path: the file to be written.
+        lines: the model's answers as lines.
 
     Raises:
         OutputError: another command is writing it; its partial file belongs to another model, or is not a partial
             file; or it cannot be written.
     """
 
-    def __init__(self, path: str | Path, columns: Sequence[str], model: str):
-        self.path, self.columns, self.model = Path(path), tuple(columns), model
-        self.partial = partial_of(path)
-        self._done: dict[str, tuple[int, int, int]] = {}  # absolute path -> bytes, modification time, offset
+    def __init__(self, path: str | Path, lines: AnswerLines):
+        self.path, self.lines = Path(path), lines
+        self.partial, self.unreadable = partial_of(path), unreadable_of(path)
+        self._done: dict[str, int] = {}  # absolute path -> where its line begins
+        self._failed: dict[str, int] = {}  # the same for files that could not be read
         self._since_sync = 0
         try:
             self.partial.parent.mkdir(parents=True, exist_ok=True)
@@ -71,63 +78,100 @@ class PredictionRows:
         self.close()
 
     def __len__(self) -> int:
+        """Images that were predicted."""
         return len(self._done)
 
     def is_done(self, path: Path) -> bool:
-        """Whether there is a row for this file in its present version."""
+        """Whether this file was predicted in its present version."""
+        start = self._done.get(os.path.abspath(path))
+        if start is None:
+            return False
         try:
             status = os.stat(path)
         except OSError:
             return False
-        return self._done.get(os.path.abspath(path), ())[:2] == (status.st_size, status.st_mtime_ns)
+        return self._read(start)[1] == (status.st_size, status.st_mtime_ns)
 
-    def add(self, path: Path, version: tuple[int, int], cells: Sequence[str]) -> None:
-        """Keep a row.
+    def add(self, path: Path, version: Version, answer: ImageResult | ImageError) -> None:
+        """Keep an answer.
 
         Args:
             path: the image file.
             version: its bytes and modification time in ns when it was read.
-            cells: a number as text for each column, see `cells_of`.
+            answer: what the model says of it, or why it could not be read.
 
         Raises:
-            OutputError: the disk is full or cannot be written; earlier rows stay.
+            OutputError: the disk is full or cannot be written; earlier answers stay.
         """
-        key = os.path.abspath(path)
-        line = json.dumps([key, *version, list(cells)])
         start = self._end
-        self._append(line)
-        self._done[key] = (*version, start)
+        self._append(self.lines.line(path, version, answer))
+        self._note(os.path.abspath(path), start, isinstance(answer, ImageError))
         self._since_sync += 1
         if self._since_sync >= ROWS_A_SYNC:
             self.sync()
 
     def sync(self) -> None:
-        """Wait until all rows are on the disk."""
+        """Wait until all answers are on the disk."""
         os.fsync(self._file.fileno())
         self._since_sync = 0
 
-    def finish(self, paths: Iterable[Path], *, spreadsheet_safe: bool = False) -> int:
-        """Write the CSV, a row for each path that has one, in this order; remove the partial file.
+    def finish(
+        self, paths: Iterable[Path], columns: ResultColumns, suffix: str, *, spreadsheet_safe: bool = False
+    ) -> tuple[int, int]:
+        """Write the output and the list of unreadable files, for these paths in this order; remove the partial file.
+
+        Args:
+            paths: those without an answer are left out.
+            columns: of a table.
+            suffix: of `FORMATS`.
+            spreadsheet_safe: see `result_files.csv_file`.
 
         Returns:
-            The number of rows.
+            How many images the output has, and how many files the list has.
 
         Raises:
             OutputError: it cannot be written; the partial file stays.
         """
-        written = 0
-        with replacing(self.path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        written, paths = 0, list(paths)
+        unreadable = self._list_unreadable(paths, spreadsheet_safe)
+        with (
+            replacing(self.path) as beside,
+            FORMATS[suffix](beside, columns, spreadsheet_safe=spreadsheet_safe) as write,
+        ):
+            for path, answer in self._answers(paths, self._done):
+                write(replace(answer, name=os.fspath(path)))
+                written += 1
+        self._done.clear()  # close() removes a partial file without answers
+        return written, unreadable
+
+    def _list_unreadable(self, paths: list[Path], spreadsheet_safe: bool) -> int:
+        place, listed = self.unreadable, 0
+        if not self._failed:
+            if _is_list(place):
+                place.unlink()
+            return 0
+        with replacing(place) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow(table_row("image", self.columns, spreadsheet_safe=spreadsheet_safe))
-            for path in paths:
-                entry = self._done.get(os.path.abspath(path))
-                if entry is not None:
-                    self._file.seek(entry[2])
-                    *_, cells = json.loads(self._read_line())
-                    table.writerow(table_row(path, cells, spreadsheet_safe=spreadsheet_safe))
-                    written += 1
-        self._done.clear()  # close() removes a partial file without rows
-        return written
+            table.writerow(UNREADABLE)
+            for path, error in self._answers(paths, self._failed):
+                row = [utf8_text(cell) for cell in (path, error.reason or error)]
+                table.writerow([spreadsheet_cell(cell) for cell in row] if spreadsheet_safe else row)
+                listed += 1
+        return listed
+
+    def _answers(
+        self, paths: Iterable[Path], starts: dict[str, int]
+    ) -> Iterator[tuple[Path, ImageResult | ImageError]]:
+        for path in paths:
+            start = starts.get(os.path.abspath(path))
+            if start is not None:
+                yield path, self._read(start)[2]
+
+    def _note(self, key: str, start: int, failed: bool) -> None:
+        """Remember where the last answer for a path is."""
+        starts, others = (self._failed, self._done) if failed else (self._done, self._failed)
+        others.pop(key, None)
+        starts[key] = start
 
     def close(self) -> None:
         """Write the rows to the disk; remove a partial file without rows."""
@@ -143,7 +187,7 @@ class PredictionRows:
             self._release()
 
     def _open(self) -> None:
-        header = json.dumps({KEY: FORMAT, "model": self.model, "findings": self.columns})
+        header = json.dumps(self.lines.header(KEY))
         try:
             descriptor = os.open(self.partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
             # No buffer: a write either reaches the system before it returns, or raises.
@@ -166,34 +210,45 @@ class PredictionRows:
     def _check_header(self, line: bytes, header: str) -> None:
         try:
             found = json.loads(line)
-            known = found[KEY] == FORMAT
+            version = found[KEY]
         except (ValueError, TypeError, KeyError):
-            known = False
-        if not known:
             self._refuse_foreign()
+        if version != FORMAT:
+            raise OutputError(
+                f"{self.partial} was written by another version of hf-cxr; finish with that version, remove the file "
+                "to start again, or give another output file"
+            )
         if found != json.loads(header):
             raise OutputError(
                 f"{self.partial} holds rows of another model; finish with that model, remove the file to start again, "
-                "or give another --csv"
+                "or give another output file"
             )
 
     def _refuse_foreign(self) -> None:
         raise OutputError(
-            f"{self.partial} is not an unfinished file of hf-cxr predict; move it, or give another --csv"
+            f"{self.partial} is not an unfinished file of hf-cxr predict; move it, or give another output file"
         )
 
     def _index(self) -> None:
-        """Find where each whole row begins, up to the first damaged one."""
+        """Find where each whole line begins, up to the first damaged one."""
         if self._end == 0:
             return
         with open(self.partial, "rb") as file:
             file.seek(self._end)
             for line in file:
-                entry = _row(line, len(self.columns))
-                if entry is None:
+                answer = self.lines.answer(line)
+                if answer is None:
                     return
-                self._done[entry[0]] = (entry[1], entry[2], self._end)
+                self._note(os.fspath(answer[0]), self._end, isinstance(answer[2], ImageError))
                 self._end += len(line)
+
+    def _read(self, start: int) -> Answer:
+        """The answer whose line begins there."""
+        self._file.seek(start)
+        answer = self.lines.answer(self._read_line())
+        if answer is None:
+            raise OutputError(f"{self.partial} was changed while it was in use; {RESUME}")
+        return answer
 
     def _read_line(self) -> bytes:
         parts = []
@@ -224,7 +279,7 @@ class PredictionRows:
 
 
 def partial_of(path: str | Path) -> Path:
-    """Where the rows of an unfinished CSV are: beside the file, with links followed.
+    """Where the answers of an unfinished output are: beside the file, with links followed.
 
     Raises:
         OutputError: see `hf_cxr.files.output_target`.
@@ -233,39 +288,45 @@ def partial_of(path: str | Path) -> Path:
     return target.with_name(f"{target.name}.partial")
 
 
-def check_places(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
-    """Before any work, refuse a CSV that cannot be written or whose unfinished rows cannot be kept.
+def unreadable_of(path: str | Path) -> Path:
+    """Where the files that could not be read are listed.
+
+    Raises:
+        OutputError: see `hf_cxr.files.output_target`.
+
+    >>> unreadable_of("results/out.parquet").name
+    'out.parquet.unreadable.csv'
+    """
+    target = output_target(path)
+    return target.with_name(f"{target.name}.unreadable.csv")
+
+
+def check_places(path: str | Path, suffix: str, inputs: Iterable[str | Path] = ()) -> None:
+    """Before any work, refuse an output that cannot be written or whose unfinished answers cannot be kept.
+
+    Args:
+        path: the output.
+        suffix: its format, of `FORMATS`.
+        inputs: files that may not be written over.
 
     Raises:
         OutputError: see `hf_cxr.files.check_output_file`.
     """
-    check_output_file(path, inputs=inputs, table=True)
+    check_result_file(path, suffix, inputs)
     partial = partial_of(path)
     check_output_file(partial, inputs=inputs)
     check_output_file(_lock_of(partial))
+    check_output_file(unreadable_of(path), inputs=inputs, table=True)
 
 
-def cells_of(probability_C: np.ndarray) -> list[str]:
-    """Probabilities as they are written: six decimals."""
-    return [f"{value:.6f}" for value in probability_C]
-
-
-def table_row(name: object, cells: Sequence[str], *, spreadsheet_safe: bool) -> list[Any]:
-    """A row of the CSV: a name or "image", and the cells. Valid UTF-8 whatever the name; formulas become text."""
-    row = [utf8_text(cell) for cell in (name, *cells)]
-    return [spreadsheet_cell(cell) for cell in row] if spreadsheet_safe else row
+def _is_list(place: Path) -> bool:
+    """Whether a file is a list of unreadable files, as an earlier command wrote it."""
+    try:
+        with place.open("rb") as file:
+            return file.readline().strip() == ",".join(UNREADABLE).encode()
+    except OSError:
+        return False
 
 
 def _lock_of(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.lock")
-
-
-def _row(line: bytes, columns: int) -> tuple[str, int, int] | None:
-    """Path, bytes and modification time of a line, or None if it is damaged."""
-    try:
-        name, size, changed, cells = json.loads(line)
-        [float(cell) for cell in cells]
-    except (ValueError, TypeError):
-        return None
-    sound = line.endswith(b"\n") and isinstance(name, str) and len(cells) == columns
-    return (name, int(size), int(changed)) if sound else None

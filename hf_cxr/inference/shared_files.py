@@ -1,50 +1,32 @@
 """Image files that several processes predict together: each its batches, one list of answers in the files' order.
 
 Batch b is predicted by process b mod the number of processes, and no batch is divided, so the answers are those of
-one process to the bit. For a CSV, each process appends its answers to a file of its own beside it, `out.csv.part-0`,
-`out.csv.part-1`, ...; when all are done, the main process reads these in the order of the files and removes them.
-Over machines nothing but that folder has to be shared. Without a CSV, the answers are gathered.
+one process to the bit. With an output file, each process appends its answers to a file of its own beside it,
+`out.csv.part-0`, `out.csv.part-1`, ...; when all are done, the main process reads these in the order of the files and
+removes them. Over machines nothing but that folder has to be shared. Without an output file, the answers are gathered.
 
-A part file has one line of JSON with format, model and columns, then one for each file: absolute path, bytes,
-modification time in ns, and the probabilities as float32 in hexadecimal, or null and the error: its name and reason.
-Parts that a killed command left are taken over by the next one, whatever its number of processes (`take_over`).
+A part file has one line of JSON with format, model and findings, then a line for each file, see `answers`. Parts that
+a killed command left are taken over by the next one, whatever its number of processes (`take_over`).
 
 Refused: a folder that a process does not see; parts of another model.
-
-C = findings.
 """
 
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
-
-import numpy as np
 
 from hf_cxr import processes
 from hf_cxr.data.images.grey import ImageError
-from hf_cxr.files import OutputError, output_target, version_of
-from hf_cxr.inference.calls import Calls
+from hf_cxr.files import OutputError, output_target
+from hf_cxr.inference.answers import Answer, AnswerLines
 from hf_cxr.inference.classifier import Classifier
-from hf_cxr.inference.prediction_rows import PredictionRows, cells_of, partial_of
+from hf_cxr.inference.prediction_rows import PredictionRows, partial_of
 
-FORMAT = 1
 KEY = "hf-cxr predict, a part"
-Version = tuple[int, int]
-"""Bytes and modification time in ns of a file."""
-Answer = tuple[Path, Version, np.ndarray | ImageError]
-"""A file, its version when it was read, and its probabilities (C,) float32 or why there are none."""
-
-
-def predict_versions(classifier: Classifier, paths: Sequence[Path], batch_size: int) -> Iterator[Answer]:
-    """The answer of each file, in order; a file's version is read before the file."""
-    for start in range(0, len(paths), batch_size):
-        batch = paths[start : start + batch_size]
-        versions = [_version(path) for path in batch]
-        answers = classifier.predict_files(batch, batch_size=batch_size)
-        yield from ((path, version, answer) for version, (path, answer) in zip(versions, answers, strict=True))
 
 
 def predict_together(
@@ -53,6 +35,7 @@ def predict_together(
     batch_size: int,
     *,
     out: str | None,
+    workers: int | None = None,
     step: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Answer]:
     """The answers of all processes, in the order of the files, on the main process; nothing on the others.
@@ -61,7 +44,8 @@ def predict_together(
         classifier: the same model on every process.
         paths: image files; on the main process, whose list counts.
         batch_size: images of a batch.
-        out: the CSV beside which the parts are written; None to gather the answers.
+        out: the output beside which the parts are written; None to gather the answers.
+        workers: threads that read ahead, see `Classifier.predict_images`.
         step: gets the number of files that this process has done.
 
     Raises:
@@ -69,17 +53,17 @@ def predict_together(
         OtherProcessFailedError: another process has failed.
     """
     paths = processes.from_main(lambda: list(paths))
-    own = (item for batch in processes.in_turns(paths, batch_size) for item in _checked(classifier, batch, step))
+    own = _own_answers(classifier, paths, batch_size, workers, step)
     if out is None:
         parts = [iter(part) for part in processes.gather(list(own))]
     else:
-        header = header_of(classifier)
-        processes.check_shared(partial_of(out), "--csv")  # the main process has it open
-        _write_part(part_of(out, processes.index()), header, own)
+        lines = lines_of(classifier)
+        processes.check_shared(partial_of(out), "the output")  # the main process has it open
+        _write_part(part_of(out, processes.index()), lines, own)
         processes.meet()
         if not processes.is_main():
             return
-        parts = [_read_part(part_of(out, number), header) for number in range(processes.count())]
+        parts = [_read_part(part_of(out, number), lines) for number in range(processes.count())]
     if not processes.is_main():
         return
     for number, start in enumerate(range(0, len(paths), batch_size)):
@@ -88,17 +72,16 @@ def predict_together(
         remove_parts(out)
 
 
-def take_over(rows: PredictionRows, classifier: Classifier, calls: Calls) -> None:
+def take_over(rows: PredictionRows) -> None:
     """Move what a killed command left in parts into the rows of this one, and remove the parts.
 
     Raises:
         OutputError: a part is of another model, or is not one.
     """
-    header = header_of(classifier)
     for part in parts_beside(rows.path):
-        for path, version, answer in _read_part(part, header):
-            if isinstance(answer, np.ndarray) and not rows.is_done(path):
-                rows.add(path, version, (*cells_of(answer), *calls.cells(answer)))
+        for path, version, answer in _read_part(part, rows.lines):
+            if isinstance(answer, ImageError) or not rows.is_done(path):
+                rows.add(path, version, answer)
     rows.sync()
     remove_parts(rows.path)
 
@@ -114,37 +97,41 @@ def part_of(out: str | Path, number: int) -> Path:
 
 
 def parts_beside(out: str | Path) -> list[Path]:
-    """The parts of a CSV that are there."""
+    """The parts of an output that are there."""
     target = output_target(out)
     pattern = re.compile(rf"{re.escape(target.name)}\.part-\d+")
     return sorted(path for path in target.parent.iterdir() if pattern.fullmatch(path.name))
 
 
 def remove_parts(out: str | Path) -> None:
-    """Remove the parts of a CSV."""
+    """Remove the parts of an output."""
     for part in parts_beside(out):
         part.unlink(missing_ok=True)
 
 
-def header_of(classifier: Classifier) -> dict[str, object]:
-    """The first line of a part: what its answers are of."""
-    return {KEY: FORMAT, "model": classifier.fingerprint(), "findings": list(classifier.label_names)}
+def lines_of(classifier: Classifier) -> AnswerLines:
+    """How a model's answers are written as lines."""
+    return AnswerLines(classifier.calls, classifier.label_sets, classifier.fingerprint())
 
 
-def _checked(classifier: Classifier, batch: Sequence[Path], step: Callable[[int], None]) -> Iterator[Answer]:
-    processes.check()
-    yield from predict_versions(classifier, batch, len(batch))
-    step(len(batch))
+def _own_answers(
+    classifier: Classifier, paths: Sequence[Path], batch_size: int, workers: int | None, step: Callable[[int], None]
+) -> Iterator[Answer]:
+    """This process's answers; batches stay whole, since only the last one of all can be smaller."""
+    batches = processes.in_turns(paths, batch_size)
+    own = classifier.predict_versions(list(chain(*batches)), batch_size=batch_size, workers=workers)
+    for batch in batches:
+        processes.check()
+        yield from islice(own, len(batch))
+        step(len(batch))
 
 
-def _write_part(part: Path, header: dict[str, object], answers: Iterable[Answer]) -> None:
+def _write_part(part: Path, lines: AnswerLines, answers: Iterable[Answer]) -> None:
     try:
         with part.open("w", encoding="ascii", buffering=1) as file:  # a line at a time, so that a kill costs one line
-            file.write(f"{json.dumps(header)}\n")
-            for path, version, answer in answers:
-                failed = isinstance(answer, ImageError)
-                values = (None, answer.name, answer.reason) if failed else (answer.astype("<f4").tobytes().hex(),)
-                file.write(f"{json.dumps([os.path.abspath(path), *version, *values])}\n")
+            file.write(f"{json.dumps(lines.header(KEY))}\n")
+            for answer in answers:
+                file.write(f"{lines.line(*answer)}\n")
             os.fsync(file.fileno())
     except OutputError:
         raise
@@ -152,7 +139,7 @@ def _write_part(part: Path, header: dict[str, object], answers: Iterable[Answer]
         raise OutputError.of(part, error) from error
 
 
-def _read_part(part: Path, header: dict[str, object]) -> Iterator[Answer]:
+def _read_part(part: Path, lines: AnswerLines) -> Iterator[Answer]:
     """The answers of a part, up to the first line that is not whole."""
     with part.open("rb") as file:
         first = file.readline()
@@ -163,29 +150,17 @@ def _read_part(part: Path, header: dict[str, object]) -> Iterator[Answer]:
         except ValueError:
             found = None
         if not isinstance(found, dict) or KEY not in found:
-            raise OutputError(f"{part} is not a part of hf-cxr predict; move it, or give another --csv")
-        if found != header:
+            raise OutputError(f"{part} is not a part of hf-cxr predict; move it, or give another output file")
+        if found != lines.header(KEY):
             raise OutputError(
                 f"{part} holds rows of another model; finish with that model, remove the file to start again, or give "
-                "another --csv"
+                "another output file"
             )
         for line in file:
-            answer = _answer(line)
+            answer = lines.answer(line)
             if answer is None:
                 return
             yield answer
-
-
-def _answer(line: bytes) -> Answer | None:
-    try:
-        name, size, changed, values, *error = json.loads(line)
-        if not line.endswith(b"\n"):
-            return None
-        if values is None:
-            return Path(name), (size, changed), ImageError(*error)
-        return Path(name), (size, changed), np.frombuffer(bytes.fromhex(values), "<f4").astype(np.float32)
-    except (ValueError, TypeError):
-        return None
 
 
 def _batch(batch: Sequence[Path], part: Iterator[Answer], out: str | None) -> Iterator[Answer]:
@@ -196,11 +171,6 @@ def _batch(batch: Sequence[Path], part: Iterator[Answer], out: str | None) -> It
             f"the answers for {batch[0]} are not in the parts beside {out}: it must be in a folder that all machines "
             "share, and no other command may write there; run the same command again"
         )
-    yield from ((path, version, answer) for path, (_, version, answer) in zip(batch, found, strict=True))
-
-
-def _version(path: Path) -> Version:
-    try:
-        return version_of(path)
-    except OSError:
-        return (-1, -1)  # reading it raises the error
+    for path, (_, version, answer) in zip(batch, found, strict=True):
+        renamed = answer if isinstance(answer, ImageError) else replace(answer, name=os.fspath(path))
+        yield path, version, renamed

@@ -8,6 +8,7 @@ B = images, C = findings, D = features, S = side of the image in pixels.
 """
 
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,13 +47,27 @@ def features(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor
 
     ``features @ weight.T + bias`` are the logits.
     """
+    return logits_and_features(model, pixel_values)[1]
+
+
+def logits_and_features(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits (B, C) of normalised images (B, 3, S, S), and what the head got (B, D), of one forward pass.
+
+    Several threads may call it at once: each gets its own.
+    """
     given: list[torch.Tensor] = []
-    handle = head(model).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    thread = threading.get_ident()
+
+    def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if threading.get_ident() == thread:
+            given.append(inputs[0])
+
+    handle = head(model).register_forward_pre_hook(keep)
     try:
-        model(pixel_values=pixel_values)
+        logits = model(pixel_values=pixel_values).logits
     finally:
         handle.remove()
-    return given[0]
+    return logits, given[0]
 
 
 def reset_head(model: PreTrainedModel, bias_C: Sequence[float] | None = None) -> None:
