@@ -120,13 +120,15 @@ class InputCheck:
             pixel_BSS: resized grey images as the model gets them, uint8.
             feature_BD: what the model's head got of them.
         """
-        score_BP = self.part_scores(compared_values(pixel_BSS, feature_BD))
-        names = list(self.parts)
+        values = compared_values(pixel_BSS, feature_BD)
+        score_BP, names = self.part_scores(values), list(values)
         return [
             InputCheckResult(
                 float(score_P.max()),
                 self.threshold,
-                (self._reason(pixel_SS, names[int(score_P.argmax())]),) if score_P.max() >= self.threshold else (),
+                (self._reason(pixel_SS, dict(zip(names, score_P.tolist(), strict=True))),)
+                if score_P.max() >= self.threshold
+                else (),
             )
             for pixel_SS, score_P in zip(pixel_BSS, score_BP, strict=True)
         ]
@@ -135,18 +137,18 @@ class InputCheck:
         """The score of each image by each of the parts that values are given of, (B, parts)."""
         return np.column_stack([self.parts[name].scores(value_BD) for name, value_BD in values.items()])
 
-    def _reason(self, pixel_SS: NDArray[np.uint8], part: str) -> str:
-        """Why an image that is reported is unusual, in words."""
+    def _reason(self, pixel_SS: NDArray[np.uint8], scores: Mapping[str, float]) -> str:
+        """Why an image that is reported is unusual, in words; scores by part."""
         if grey_range(pixel_SS) < UNIFORM_RANGE:
             return UNIFORM
+        other = f"unlike the images that the model was trained on, {PARTS[max(scores, key=scores.__getitem__)]}"
+        if max(scores[name] for name in PIXEL_PARTS) < self.threshold:
+            return other  # its pixels are ordinary as they are: there is nothing to undo
         ways = [(words, undo) for words, undos in UNDONE.values() for undo in undos]
         pixel_WSS = np.concatenate([undo(pixel_SS[None]) for _, undo in ways])
-        values = {"statistics": picture_statistics(pixel_WSS), "layout": layout(pixel_WSS)}
-        score_W = self.part_scores(values).max(axis=1)
+        score_W = self.part_scores(pixel_values(pixel_WSS)).max(axis=1)
         best = int(score_W.argmin())
-        if score_W[best] < self.threshold:
-            return ways[best][0]
-        return f"unlike the images that the model was trained on, {PARTS[part]}"
+        return ways[best][0] if score_W[best] < self.threshold else other
 
     def save(self, folder: str | Path) -> None:
         """Write input_check.safetensors into a model's folder, whole or not at all."""
@@ -227,12 +229,12 @@ def compared_values(pixel_BSS: NDArray[np.uint8], feature_BD: NDArray[np.floatin
         pixel_BSS: resized grey images, uint8.
         feature_BD: what the model's head got of them.
     """
-    pixel_BSS = np.asarray(pixel_BSS)
-    return {
-        "statistics": picture_statistics(pixel_BSS),
-        "layout": layout(pixel_BSS),
-        "features": np.asarray(feature_BD, np.float64),
-    }
+    return pixel_values(pixel_BSS) | {"features": np.asarray(feature_BD, np.float64)}
+
+
+def pixel_values(pixel_BSS: NDArray[np.uint8]) -> dict[str, Array]:
+    """What needs no model of `compared_values`: the `PIXEL_PARTS`."""
+    return {"statistics": picture_statistics(pixel_BSS), "layout": layout(pixel_BSS)}
 
 
 def fit_input_check(

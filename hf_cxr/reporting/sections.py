@@ -17,6 +17,7 @@ from hf_cxr.reporting.controls import controls_section
 from hf_cxr.reporting.curves import curves_section
 from hf_cxr.reporting.decision_curves import decision_curves_section
 from hf_cxr.reporting.document import Block, Heading, Note
+from hf_cxr.reporting.input_check import input_check_section
 from hf_cxr.reporting.localization import localization_section
 from hf_cxr.reporting.operating_points import operating_points_section
 from hf_cxr.reporting.paired import paired_section
@@ -42,6 +43,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
     "localization": localization_section,
     "stress": stress_section,
     "conformal": conformal_section,
+    "input_check": input_check_section,
 }
 """Key in analysis.json -> the function that makes its section; in the order of the page."""
 

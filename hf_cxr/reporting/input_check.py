@@ -1,0 +1,73 @@
+"""The section on the input check: how often it reports ordinary images, and how often those that it should report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hf_cxr.evaluation.metric import as_number
+from hf_cxr.reporting.document import Heading, Note, Table, Text
+from hf_cxr.reporting.numbers import in_percent, join, percent, percent_with_interval
+from hf_cxr.reporting.section import Section
+
+CAUGHT, MISSED = 0.95, 0.5
+"""From which share reported a kind counts as found, and below which as missed."""
+
+
+def input_check_section(values: Mapping[str, Any]) -> Section:
+    """From the values of `evaluation.input_check.InputCheckRates.to_dict`, with what the check was fitted on."""
+    ordinary = values["false_alarms"]
+    rows = [["ordinary test images", f"{ordinary['images']:,}", percent_with_interval(ordinary), "–"]]
+    for kind in values["kinds"].values():
+        named = "–" if kind["named"] is None else percent(kind["named"]["value"])
+        rows.append([kind["title"], f"{kind['images']:,}", percent_with_interval(kind), named])
+    blocks = (
+        Heading("Input check: is an image unlike those of training?"),
+        Text(
+            "A prediction for an image that is no frontal chest radiograph is a number without a meaning. The check "
+            "compares an image with validation images by statistics of its pixels, by where it is bright and dark, "
+            "and by what the model finds in it. It was fitted on "
+            f"{values['validation_images']:,} validation images of {values['validation_patients']:,} patients so that "
+            f"{percent(values['target'])} of such images are reported in error."
+        ),
+        Text(input_check_words(values), strong=True),
+        Table.of(
+            ("images", "number", "reported", "of all, with\nthe right reason"),
+            rows,
+            f"{in_percent(values['confidence'])} intervals over patients; over the two photographs for their parts, "
+            "and over images for those that were drawn. All other kinds are test images of this run that were altered "
+            "at the size that the model gets.",
+        ),
+        Note((limits(values),), warning=False),
+    )
+    return Section(blocks)
+
+
+def input_check_words(values: Mapping[str, Any]) -> str:
+    """The figures of a check in one sentence, for the log, a terminal and the card."""
+    ordinary = values["false_alarms"]
+    found = [kind["title"] for kind in values["kinds"].values() if as_number(kind["value"]) >= CAUGHT]
+    between = [
+        f"{kind['title']} {percent(kind['value'])}"
+        for kind in values["kinds"].values()
+        if MISSED <= as_number(kind["value"]) < CAUGHT
+    ]
+    parts = [f"at least {in_percent(CAUGHT)} of those that are {join(found)}"] * bool(found)
+    parts += [f"part of those that are {join(between)}"] * bool(between)
+    return (
+        f"The input check reports {percent_with_interval(ordinary)} of {ordinary['images']:,} ordinary test images"
+        + (f", {', and '.join(parts)}" if parts else "")
+        + "."
+    )
+
+
+def limits(values: Mapping[str, Any]) -> str:
+    """What the check does not find, and what was not measured."""
+    missed = [
+        f"{kind['title']} ({percent(kind['value'])})"
+        for kind in values["kinds"].values()
+        if as_number(kind["value"]) < MISSED
+    ]
+    return (
+        (f"It misses most images that are {join(missed)}. " if missed else "")
+        + "Lateral views, other parts of the body, and images of another hospital were not measured: no image that "
+        "passes is thereby known to be a frontal chest radiograph."
+    )
