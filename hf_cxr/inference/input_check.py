@@ -3,17 +3,19 @@
     check = InputCheck.load("runs/quickstart")          # Classifier.input_check is the same
     check.of(pixel_BSS, feature_BD)[0].reasons          # ("nearly uniform: blank or without contrast",)
 
-An image is compared with the validation images in three ways (`PARTS`): statistics of its pixels, where it is bright
-and dark, and the features that the model's head gets. Each is a Mahalanobis distance; its logarithm is put on a scale
-on which validation images have the median 0 and the 95 % quantile 1, and the score is the largest of the three. The
-features alone miss much, because a model was never asked to tell an inverted or a turned image; the pixels alone miss
-what the model finds strange. `docs/input_check.md` has what was measured.
+An image is compared with the validation images in five ways (`PARTS`). Statistics of its pixels, where it is bright
+and dark, and the features that the model's head gets are each a Mahalanobis distance, of which the logarithm is taken.
+Two more ask how much nearer the second of these distances gets when something is undone: an image that would look more
+ordinary inverted, turned or mirrored. Each is put on a scale on which validation images have the median 0 and the 95 %
+quantile 1, and the score is the largest of the five. The features alone miss much, because a model was never asked to
+tell an inverted or a turned image; the pixels alone miss what the model finds strange. `docs/input_check.md` has what
+was measured.
 
 The threshold is the quantile of the scores of validation images whose patients the fit left out (five folds), at rank
 ceil((n + 1)(1 - share)), as in conformal prediction: about that share of ordinary images is reported in error.
 
-The reasons are rules of their own. "Nearly uniform" is read off the pixels. "Inverted", "on its side" and "upside
-down" are given when undoing it makes the pixels ordinary. Everything else is "unlike the images ...".
+A reason is a rule of its own. "Nearly uniform" is read off the pixels. "Inverted", "on its side", "upside down" and
+"mirrored" are given when undoing it makes the pixels ordinary. Everything else is "unlike the images ...".
 
 The check belongs to the weights below the head and to the preprocessing, so a model that is calibrated again, or has
 other prevalences, keeps it. With other weights it is refused.
@@ -35,7 +37,7 @@ from safetensors.numpy import save_file
 
 from hf_cxr.files import replacing
 from hf_cxr.inference.distances import Array, ShrunkGaussian
-from hf_cxr.inference.picture_statistics import LEAST, grey_range, layout, picture_statistics
+from hf_cxr.inference.picture_statistics import LAYOUT, LEAST, grey_range, layout, picture_statistics
 from hf_cxr.inference.results import InputCheckResult
 from hf_cxr.saved_models import INPUT_CHECK
 from hf_cxr.words import error_words
@@ -50,46 +52,38 @@ PARTS = {
     "statistics": "by its grey levels, texture or symmetry",
     "layout": "by where it is bright and dark",
     "features": "by what the model finds in it",
+    "turned": "by where it is bright and dark",
+    "mirrored": "by where it is bright and dark",
 }
 """Each way of comparing, and how a reason names it."""
 AXES = {"statistics": None, "layout": None, "features": 32}
+"""The ways that are a distance, and how many axes of the Gaussian are kept; None for all."""
 PIXEL_PARTS = ("statistics", "layout")
 
 TARGET = 0.01
 """The share of ordinary images that is reported in error, as aimed at."""
 FOLDS, LEAST_IMAGES, LEAST_PATIENTS = 5, 50, 10
 ORDINARY = 0.95  # this quantile of the validation images' distances is at 1 on the scale of scores
-LARGEST_SCORE = 1e6
+LEAST_SPREAD, LARGEST_SCORE = 0.05, 1e6
 
 UNIFORM_RANGE = 20  # grey levels
 UNIFORM = "nearly uniform: blank or without contrast"
+INVERTED = "looks inverted: black and white exchanged"
+SIDEWAYS = "looks turned on its side"
+UPSIDE_DOWN = "looks upside down"
+MIRRORED = "looks mirrored: left and right exchanged"
 UNDONE = {
-    "inverted": ("looks inverted: black and white exchanged", (lambda pixel_BSS: 255 - pixel_BSS,)),
-    "on_its_side": (
-        "looks turned on its side",
-        (lambda pixel_BSS: np.rot90(pixel_BSS, 1, (1, 2)), lambda pixel_BSS: np.rot90(pixel_BSS, -1, (1, 2))),
+    "turned": (
+        (INVERTED, lambda grid_BGG: 255 - grid_BGG),
+        (SIDEWAYS, lambda grid_BGG: np.rot90(grid_BGG, 1, (1, 2))),
+        (SIDEWAYS, lambda grid_BGG: np.rot90(grid_BGG, -1, (1, 2))),
+        (UPSIDE_DOWN, lambda grid_BGG: np.rot90(grid_BGG, 2, (1, 2))),
+        (UPSIDE_DOWN, lambda grid_BGG: grid_BGG[:, ::-1]),
     ),
-    "upside_down": (
-        "looks upside down",
-        (lambda pixel_BSS: np.rot90(pixel_BSS, 2, (1, 2)), lambda pixel_BSS: pixel_BSS[:, ::-1]),
-    ),
+    "mirrored": ((MIRRORED, lambda grid_BGG: grid_BGG[:, :, ::-1]),),
 }
-"""What may have happened to an image: how a reason says it, and what would undo it."""
+"""What may have happened to an image, by part: how a reason says it, and what undoes it, to pixels or to a grid."""
 REPAIR = "copy or download it again, or remove it to predict without an input check"
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One way of comparing, with its scale: the logarithm of the distance minus ``centre``, over ``spread``."""
-
-    gaussian: ShrunkGaussian
-    centre: float
-    spread: float
-
-    def scores(self, value_BD: NDArray[np.floating]) -> Array:
-        """(B,), at most `LARGEST_SCORE`."""
-        log_B = np.log(self.gaussian.distances(value_BD) + 1e-9)
-        return np.minimum((log_B - self.centre) / self.spread, LARGEST_SCORE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +91,8 @@ class InputCheck:
     """A fitted check.
 
     Attributes:
-        parts: by name, as in `PARTS`.
+        gaussians: of the parts in `AXES`, by name.
+        scales: of every part: its value at 0 and its value at 1 minus that, on the scale of scores.
         threshold: the score from which an image is reported.
         target: the share of ordinary images reported in error that the threshold aims at.
         images, patients: of validation that it was fitted on.
@@ -105,7 +100,8 @@ class InputCheck:
         measured: the figures on test, as `evaluation.input_check.InputCheckRates.to_dict` gives them; None without.
     """
 
-    parts: Mapping[str, Part]
+    gaussians: Mapping[str, ShrunkGaussian]
+    scales: Mapping[str, tuple[float, float]]
     threshold: float
     target: float
     images: int
@@ -120,42 +116,46 @@ class InputCheck:
             pixel_BSS: resized grey images as the model gets them, uint8.
             feature_BD: what the model's head got of them.
         """
-        values = compared_values(pixel_BSS, feature_BD)
-        score_BP, names = self.part_scores(values), list(values)
+        score_PB = self.part_scores(compared_values(pixel_BSS, feature_BD))
+        score_B = np.max(list(score_PB.values()), axis=0)
         return [
             InputCheckResult(
-                float(score_P.max()),
+                float(score),
                 self.threshold,
-                (self._reason(pixel_SS, dict(zip(names, score_P.tolist(), strict=True))),)
-                if score_P.max() >= self.threshold
+                (self._reason(pixel_SS, {name: float(score_B[image]) for name, score_B in score_PB.items()}),)
+                if score >= self.threshold
                 else (),
             )
-            for pixel_SS, score_P in zip(pixel_BSS, score_BP, strict=True)
+            for image, (pixel_SS, score) in enumerate(zip(pixel_BSS, score_B, strict=True))
         ]
 
-    def part_scores(self, values: Mapping[str, Array]) -> Array:
-        """The score of each image by each of the parts that values are given of, (B, parts)."""
-        return np.column_stack([self.parts[name].scores(value_BD) for name, value_BD in values.items()])
+    def part_scores(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """The score of each image by each part that its values suffice for, (B,), at most `LARGEST_SCORE`."""
+        return {
+            name: np.minimum((raw_B - self.scales[name][0]) / self.scales[name][1], LARGEST_SCORE)
+            for name, raw_B in raw_scores(self.gaussians, values).items()
+        }
 
     def _reason(self, pixel_SS: NDArray[np.uint8], scores: Mapping[str, float]) -> str:
         """Why an image that is reported is unusual, in words; scores by part."""
         if grey_range(pixel_SS) < UNIFORM_RANGE:
             return UNIFORM
-        other = f"unlike the images that the model was trained on, {PARTS[max(scores, key=scores.__getitem__)]}"
-        if max(scores[name] for name in PIXEL_PARTS) < self.threshold:
-            return other  # its pixels are ordinary as they are: there is nothing to undo
-        ways = [(words, undo) for words, undos in UNDONE.values() for undo in undos]
-        pixel_WSS = np.concatenate([undo(pixel_SS[None]) for _, undo in ways])
-        score_W = self.part_scores(pixel_values(pixel_WSS)).max(axis=1)
-        best = int(score_W.argmin())
-        return ways[best][0] if score_W[best] < self.threshold else other
+        for name, ways in UNDONE.items():
+            if scores[name] < self.threshold:
+                continue
+            distance_W = undone_distances(self.gaussians["layout"], layout(pixel_SS[None]), name)[:, 0]
+            words, undo = ways[int(distance_W.argmin())]
+            undone = self.part_scores(pixel_values(np.ascontiguousarray(undo(pixel_SS[None]))))
+            if max(undone[part][0] for part in PIXEL_PARTS) < self.threshold:
+                return words
+        return f"unlike the images that the model was trained on, {PARTS[max(scores, key=scores.__getitem__)]}"
 
     def save(self, folder: str | Path) -> None:
         """Write input_check.safetensors into a model's folder, whole or not at all."""
         arrays = {
             f"{name}.{key}": np.ascontiguousarray(array)
-            for name, part in self.parts.items()
-            for key, array in part.gaussian.arrays().items()
+            for name, gaussian in self.gaussians.items()
+            for key, array in gaussian.arrays().items()
         }
         values = {
             "threshold": self.threshold,
@@ -164,7 +164,7 @@ class InputCheck:
             "patients": self.patients,
             "model_sha256": self.model_sha256,
             "measured": self.measured,
-            "scales": {name: [part.centre, part.spread] for name, part in self.parts.items()},
+            "scales": {name: list(scale) for name, scale in self.scales.items()},
         }
         with replacing(Path(folder) / INPUT_CHECK) as beside:
             save_file(arrays, beside, {"format": FORMAT, "values": json.dumps(values)})
@@ -192,18 +192,20 @@ class InputCheck:
         if metadata.get("format") != FORMAT:
             raise ValueError(f"its format is {metadata.get('format')!r} and not {FORMAT!r}")
         values = json.loads(metadata["values"])
-        parts = {}
-        for name in PARTS:
+        gaussians, scales = {}, {}
+        for name in AXES:
             own = {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
+            gaussians[name] = ShrunkGaussian.from_arrays(own)
+        for name in PARTS:
             centre, spread = (float(number) for number in values["scales"][name])
             if not (np.isfinite([centre, spread]).all() and spread > 0):
                 raise ValueError(f"the scale of {name} is {centre}, {spread}")
-            parts[name] = Part(ShrunkGaussian.from_arrays(own), centre, spread)
+            scales[name] = (centre, spread)
         threshold = float(values["threshold"])
         if not np.isfinite(threshold):
             raise ValueError(f"the threshold is {threshold}")
         rest = {key: values[key] for key in ("target", "images", "patients", "model_sha256", "measured")}
-        return cls(parts, threshold, **rest)
+        return cls(gaussians, scales, threshold, **rest)
 
     def check_model(self, model_sha256: str, name: str | Path) -> None:
         """Refuse other weights than those that the check was fitted with.
@@ -237,6 +239,20 @@ def pixel_values(pixel_BSS: NDArray[np.uint8]) -> dict[str, Array]:
     return {"statistics": picture_statistics(pixel_BSS), "layout": layout(pixel_BSS)}
 
 
+def raw_scores(gaussians: Mapping[str, ShrunkGaussian], values: Mapping[str, Array]) -> dict[str, Array]:
+    """What each part says before it is put on its scale, (B,): the higher, the less ordinary."""
+    raw = {name: _log(gaussians[name].distances(value_BD)) for name, value_BD in values.items()}
+    for name in UNDONE:
+        raw[name] = raw["layout"] - _log(undone_distances(gaussians["layout"], values["layout"], name).min(axis=0))
+    return raw
+
+
+def undone_distances(gaussian: ShrunkGaussian, layout_BV: Array, part: str) -> Array:
+    """The distance of each image's layout after each of the things that a part undoes, (ways, B)."""
+    grid_BGG = layout_BV.reshape(len(layout_BV), LAYOUT, LAYOUT)
+    return np.stack([gaussian.distances(undo(grid_BGG).reshape(layout_BV.shape)) for _, undo in UNDONE[part]])
+
+
 def fit_input_check(
     values: Mapping[str, Array],
     patient_ids: Sequence[Any],
@@ -266,19 +282,22 @@ def fit_input_check(
             f"of {LEAST_PATIENTS}"
         )
     fold_N = np.random.default_rng(seed).permutation(patients)[patient_N] % FOLDS
-    parts, score_NP = {}, []
-    for name, value_ND in values.items():
-        log_N = np.empty(images)
-        for fold in range(FOLDS):
-            held_N = fold_N == fold
-            log_N[held_N] = np.log(_gaussian(name, value_ND[~held_N]).distances(value_ND[held_N]) + 1e-9)
-        centre, ordinary = np.quantile(log_N, (0.5, ORDINARY))
-        parts[name] = Part(_gaussian(name, value_ND), float(centre), float(max(ordinary - centre, 0.05)))
-        score_NP.append((log_N - parts[name].centre) / parts[name].spread)
+    raw_N = {name: np.empty(images) for name in PARTS}
+    for fold in range(FOLDS):
+        held_N = fold_N == fold
+        gaussians = {name: _gaussian(name, value_ND[~held_N]) for name, value_ND in values.items()}
+        for name, raw_K in raw_scores(gaussians, {key: value[held_N] for key, value in values.items()}).items():
+            raw_N[name][held_N] = raw_K
+    scales = {}
+    for name, value_N in raw_N.items():
+        centre, ordinary = np.quantile(value_N, (0.5, ORDINARY))
+        scales[name] = (float(centre), float(max(ordinary - centre, LEAST_SPREAD)))
+    score_NP = [(raw_N[name] - centre) / spread for name, (centre, spread) in scales.items()]
     score_N = np.sort(np.max(score_NP, axis=0))
     rank = min(int(np.ceil((images + 1) * (1 - target))), images)
     threshold = float(np.nextafter(score_N[rank - 1], np.inf))  # reported from there on: above the quantile
-    return InputCheck(parts, threshold, max(target, 1 / (images + 1)), images, patients, model_sha256)
+    gaussians = {name: _gaussian(name, value_ND) for name, value_ND in values.items()}
+    return InputCheck(gaussians, scales, threshold, max(target, 1 / (images + 1)), images, patients, model_sha256)
 
 
 def features_sha256(model: "PreTrainedModel", pixels: "PixelProcessor") -> str:
@@ -297,6 +316,10 @@ def features_sha256(model: "PreTrainedModel", pixels: "PixelProcessor") -> str:
             digest.update(f"{name} {array.shape}".encode())
             digest.update(array)
     return digest.hexdigest()
+
+
+def _log(distance: Array) -> Array:
+    return np.log(np.minimum(distance, 1e30) + 1e-9)
 
 
 def _gaussian(name: str, value_ND: Array) -> ShrunkGaussian:

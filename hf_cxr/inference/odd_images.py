@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_cxr.data.images.grey import resize_grey
+from hf_cxr.inference.input_check import INVERTED, MIRRORED, SIDEWAYS, UNIFORM, UPSIDE_DOWN
 from hf_cxr.inference.perturbations import contrast, overexposed, underexposed
 
 Pixels = NDArray[np.uint8]
@@ -29,8 +30,7 @@ class OddKind:
         alter: of a kind made of test images: (N, S, S) and a random generator -> the same number of images.
         draw: of any other kind: the side S, Pillow's number of the resize filter and a random generator -> images
             (N, S, S), and the number of what each image is a part of, (N,).
-        reason: the reason that is right for it, of `inference.input_check.UNDONE` or "uniform"; None for no other than
-            that it is unlike those of training.
+        reason: that the check should give; None for no other than that it is unlike those of training.
     """
 
     title: str
@@ -82,19 +82,15 @@ def _grey(value: NDArray) -> Pixels:
 
 
 ODD_IMAGES: dict[str, OddKind] = {
-    "blank": OddKind("blank or nearly so (drawn)", draw=blank, reason="uniform"),
-    "noise": OddKind("noise (drawn)", draw=noise),
-    "photograph": OddKind("parts of two photographs, in grey", draw=photographs),
-    "inverted": OddKind("inverted", lambda pixel_NSS, rng: 255 - pixel_NSS, reason="inverted"),
-    "turned_90": OddKind("turned by 90°", lambda pixel_NSS, rng: np.rot90(pixel_NSS, 1, (1, 2)), reason="on_its_side"),
-    "turned_180": OddKind(
-        "turned by 180°", lambda pixel_NSS, rng: np.rot90(pixel_NSS, 2, (1, 2)), reason="upside_down"
-    ),
-    "turned_270": OddKind(
-        "turned by 270°", lambda pixel_NSS, rng: np.rot90(pixel_NSS, 3, (1, 2)), reason="on_its_side"
-    ),
+    "blank": OddKind("blank", draw=blank, reason=UNIFORM),
+    "noise": OddKind("noise", draw=noise),
+    "photograph": OddKind("photographs", draw=photographs),
+    "inverted": OddKind("inverted", lambda pixel_NSS, rng: 255 - pixel_NSS, reason=INVERTED),
+    "turned_90": OddKind("turned by 90°", lambda pixel_NSS, rng: np.rot90(pixel_NSS, 1, (1, 2)), reason=SIDEWAYS),
+    "turned_180": OddKind("turned by 180°", lambda pixel_NSS, rng: np.rot90(pixel_NSS, 2, (1, 2)), reason=UPSIDE_DOWN),
+    "turned_270": OddKind("turned by 270°", lambda pixel_NSS, rng: np.rot90(pixel_NSS, 3, (1, 2)), reason=SIDEWAYS),
     "little_contrast": OddKind("a fifth of the contrast", each(contrast, 0.8)),
-    "too_dark": OddKind("much too dark (gamma 3)", each(underexposed, 2.0)),
-    "too_bright": OddKind("much too bright (gamma 1/3)", each(overexposed, 2.0)),
-    "mirrored": OddKind("mirrored, left to right", lambda pixel_NSS, rng: pixel_NSS[:, :, ::-1]),
+    "too_dark": OddKind("far too dark", each(underexposed, 2.0)),
+    "too_bright": OddKind("far too bright", each(overexposed, 2.0)),
+    "mirrored": OddKind("mirrored", lambda pixel_NSS, rng: pixel_NSS[:, :, ::-1], reason=MIRRORED),
 }

@@ -29,14 +29,7 @@ from hf_cxr.data import DecodedImages, StreamedImages, is_streamed
 from hf_cxr.evaluation.input_check import OddKindReported, measure_input_check
 from hf_cxr.files import plain, write_json
 from hf_cxr.inference.classifier import Classifier
-from hf_cxr.inference.input_check import (
-    UNDONE,
-    UNIFORM,
-    InputCheck,
-    compared_values,
-    features_sha256,
-    fit_input_check,
-)
+from hf_cxr.inference.input_check import InputCheck, compared_values, features_sha256, fit_input_check
 from hf_cxr.inference.odd_images import ODD_IMAGES
 from hf_cxr.inference.results import InputCheckResult
 from hf_cxr.processing import collate
@@ -51,7 +44,6 @@ MEASURED = f"{STAGES}/input_check.json"
 KEY = "input_check"  # in analysis.json
 MOST_VALIDATION, MOST_TEST, MOST_ALTERED = 2000, 1000, 200
 BATCH = 100  # odd images at a time
-REASONS = {key: words for key, (words, _) in UNDONE.items()} | {"uniform": UNIFORM}
 
 
 def check_inputs(run_dir: Path, args: RunArguments, splits: Mapping[str, datasets.Dataset] | None) -> None:
@@ -152,8 +144,9 @@ def measure(classifier: Classifier, check: InputCheck, test: datasets.Dataset, a
             for start in range(0, len(odd_NSS), BATCH)
             for result in of(classifier, check, np.ascontiguousarray(odd_NSS[start : start + BATCH]))
         ]
-        reason = kind.reason and REASONS[kind.reason]
-        named_N = None if reason is None else np.array([reason in result.reasons for result in results])
+        named_N = None
+        if kind.reason is not None:
+            named_N = np.array([kind.reason in result.reasons for result in results])
         unusual_N = np.array([result.unusual for result in results])
         kinds[key] = OddKindReported(kind.title, unusual_N, cluster_N.tolist(), named_N)
     rates = measure_input_check(reported, patient_ids[np.concatenate(row_parts)], kinds, **interval_settings(args))
