@@ -63,18 +63,23 @@ class ShrunkGaussian:
         axes = min(axes or len(variance_D), len(variance_D))
         rest = variance_D[axes:].mean() if axes < len(variance_D) else 0.0
         return cls(
-            *(np.asarray(part, np.float32) for part in (mean_D, scale_D, axis_DD[:axes], variance_D[:axes], rest))
+            *(
+                np.array(part, np.float32, order="C")
+                for part in (mean_D, scale_D, axis_DD[:axes], variance_D[:axes], rest)
+            )
         )
 
     def distances(self, value_ND: NDArray[np.floating]) -> Array:
         """Squared Mahalanobis distances (N,) of vectors, not negative; infinite for one that is not finite."""
         scaled_ND = (np.asarray(value_ND, np.float64) - self.mean_D.astype(np.float64)) / self.scale_D
+        finite_N = np.isfinite(scaled_ND).all(axis=1)
+        scaled_ND = np.where(finite_N[:, None], scaled_ND, 0.0)
         along_NA = scaled_ND @ self.axis_AD.astype(np.float64).T
         distance_N = (along_NA**2 / self.variance_A).sum(axis=1)
         if self.rest > 0:
             rest_N = (scaled_ND**2).sum(axis=1) - (along_NA**2).sum(axis=1)
             distance_N = distance_N + np.maximum(rest_N, 0) / float(self.rest)
-        return np.where(np.isfinite(distance_N), distance_N, np.inf)
+        return np.where(finite_N, distance_N, np.inf)
 
     def arrays(self) -> dict[str, Stored]:
         """By name, for a file."""

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from hf_cxr.processing import PixelProcessor
 
-FORMAT = "hf_cxr input check 1"
+KEY, FORMAT = "hf_cxr_input_check", 1  # of the file's metadata; one key, as several have no fixed order in a file
 PARTS = {
     "statistics": "by its grey levels, texture or symmetry",
     "layout": "by where it is bright and dark",
@@ -153,11 +153,12 @@ class InputCheck:
     def save(self, folder: str | Path) -> None:
         """Write input_check.safetensors into a model's folder, whole or not at all."""
         arrays = {
-            f"{name}.{key}": np.ascontiguousarray(array)
+            f"{name}.{key}": np.asarray(array, order="C")
             for name, gaussian in self.gaussians.items()
             for key, array in gaussian.arrays().items()
         }
         values = {
+            "format": FORMAT,
             "threshold": self.threshold,
             "target": self.target,
             "images": self.images,
@@ -167,7 +168,7 @@ class InputCheck:
             "scales": {name: list(scale) for name, scale in self.scales.items()},
         }
         with replacing(Path(folder) / INPUT_CHECK) as beside:
-            save_file(arrays, beside, {"format": FORMAT, "values": json.dumps(values)})
+            save_file(arrays, beside, {KEY: json.dumps(values)})
 
     @classmethod
     def load(cls, folder: str | Path) -> "InputCheck | None":
@@ -189,9 +190,9 @@ class InputCheck:
 
     @classmethod
     def _from_file(cls, metadata: Mapping[str, str], arrays: Mapping[str, NDArray]) -> "InputCheck":
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"its format is {metadata.get('format')!r} and not {FORMAT!r}")
-        values = json.loads(metadata["values"])
+        values = json.loads(metadata[KEY])
+        if values["format"] != FORMAT:
+            raise ValueError(f"its format is {values['format']!r:.20}; this version of hf_cxr reads {FORMAT}")
         gaussians, scales = {}, {}
         for name in AXES:
             own = {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
@@ -274,13 +275,9 @@ def fit_input_check(
     Raises:
         ValueError: fewer images or patients than `LEAST_IMAGES` and `LEAST_PATIENTS`, or values that are not finite.
     """
+    check_enough(patient_ids)
     patient_N = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)[1]
-    images, patients = len(patient_N), int(patient_N.max(initial=-1)) + 1
-    if images < LEAST_IMAGES or patients < LEAST_PATIENTS:
-        raise ValueError(
-            f"validation has {images} images of {patients} patients; an input check needs at least {LEAST_IMAGES} "
-            f"of {LEAST_PATIENTS}"
-        )
+    images, patients = len(patient_N), int(patient_N.max()) + 1
     fold_N = np.random.default_rng(seed).permutation(patients)[patient_N] % FOLDS
     raw_N = {name: np.empty(images) for name in PARTS}
     for fold in range(FOLDS):
@@ -298,6 +295,20 @@ def fit_input_check(
     threshold = float(np.nextafter(score_N[rank - 1], np.inf))  # reported from there on: above the quantile
     gaussians = {name: _gaussian(name, value_ND) for name, value_ND in values.items()}
     return InputCheck(gaussians, scales, threshold, max(target, 1 / (images + 1)), images, patients, model_sha256)
+
+
+def check_enough(patient_ids: Sequence[Any]) -> None:
+    """Refuse to fit on too few images.
+
+    Raises:
+        ValueError: fewer images or patients than `LEAST_IMAGES` and `LEAST_PATIENTS`.
+    """
+    images, patients = len(patient_ids), len(set(map(str, patient_ids)))
+    if images < LEAST_IMAGES or patients < LEAST_PATIENTS:
+        raise ValueError(
+            f"validation has {images} images of {patients} patients; an input check needs at least {LEAST_IMAGES} "
+            f"of {LEAST_PATIENTS}"
+        )
 
 
 def features_sha256(model: "PreTrainedModel", pixels: "PixelProcessor") -> str:

@@ -29,7 +29,13 @@ from hf_cxr.data import DecodedImages, StreamedImages, is_streamed
 from hf_cxr.evaluation.input_check import OddKindReported, measure_input_check
 from hf_cxr.files import plain, write_json
 from hf_cxr.inference.classifier import Classifier
-from hf_cxr.inference.input_check import InputCheck, compared_values, features_sha256, fit_input_check
+from hf_cxr.inference.input_check import (
+    InputCheck,
+    check_enough,
+    compared_values,
+    features_sha256,
+    fit_input_check,
+)
 from hf_cxr.inference.odd_images import ODD_IMAGES
 from hf_cxr.inference.results import InputCheckResult
 from hf_cxr.processing import collate
@@ -54,31 +60,37 @@ def check_inputs(run_dir: Path, args: RunArguments, splits: Mapping[str, dataset
         args: of the run.
         splits: validation and test with their images; None if they are not at hand.
     """
-    file = run_dir / INPUT_CHECK
     if not args.evaluation.input_check:
-        file.unlink(missing_ok=True)
-        write_json(run_dir / MEASURED, {"not_done": "input_check is false"})
-        return
+        return _not_done(run_dir, "input_check is false")
+    if splits is not None:
+        try:
+            check_enough(splits["validation"]["patient_id"][:])
+        except ValueError as error:
+            return _not_done(run_dir, str(error))
     classifier = Classifier(run_dir, attention=args.model.attention, input_check=False)
     sha256 = features_sha256(classifier.model, classifier.pixels)
     if has_check(run_dir, sha256):
-        return
-    file.unlink(missing_ok=True)  # of other weights, or damaged
+        return None
     if splits is None:
-        write_json(run_dir / MEASURED, {"not_done": "the images could not be read when it was to be fitted"})
-        return
+        return _not_done(run_dir, "the images could not be read when it was to be fitted")
     start = time.perf_counter()
     try:
         check = fit(classifier, splits["validation"], sha256, args)
         rates = measure(classifier, check, splits["test"], args)
     except (ValueError, OSError) as error:  # an ImageError is a ValueError
         logger.warning("no input check: %s", error)
-        write_json(run_dir / MEASURED, {"not_done": str(error)})
-        return
+        return _not_done(run_dir, str(error))
     rates |= {"target": check.target, "validation_images": check.images, "validation_patients": check.patients}
     write_json(run_dir / MEASURED, rates)
     check.with_measured(rates).save(run_dir)
     logger.info("%s (%.0f s)", input_check_words(rates), time.perf_counter() - start)
+    return None
+
+
+def _not_done(run_dir: Path, reason: str) -> None:
+    """Record why the run has no check; one of other weights, or a damaged one, is removed."""
+    (run_dir / INPUT_CHECK).unlink(missing_ok=True)
+    write_json(run_dir / MEASURED, {"not_done": reason})
 
 
 def has_check(run_dir: Path, sha256: str) -> bool:
