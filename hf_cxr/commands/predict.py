@@ -10,6 +10,9 @@ operating point, and set/FINDING, the label set, if the model has them: present,
 With --test_time_augmentation FOLDER, probabilities are those of averaged views of each image. FOLDER is an evaluation
 that was made with that flag: it has the views, the calibration and the operating points. N views take N times as long.
 
+With --heatmaps DIR, each image with a called finding gets a picture there: Grad-CAM of these findings over the image.
+Such pictures show patients, and stay on this machine.
+
 With --out FILE or --csv FILE, finished rows are kept in FILE.partial. After an interruption, the same command resumes
 from there. Files that could not be read are listed in FILE.unreadable.csv. In a file, a byte of a name that is not
 UTF-8 is written as \\xNN.
@@ -26,7 +29,7 @@ import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser
@@ -42,6 +45,7 @@ from hf_cxr.words import plural
 
 if TYPE_CHECKING:
     from hf_cxr.inference.classifier import Classifier
+    from hf_cxr.inference.results import ImageResult
 
 STANDARD_OUTPUT = "-"
 NOT_CHECKED = "not checked whether the images are chest radiographs: this model has no input check"
@@ -103,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="as --out, a CSV whatever the name; - is standard output as CSV, instead of the table",
     )
+    parser.add_argument("--heatmaps", metavar="DIR", help="also draw heat maps of called findings, into this folder")
     parser.add_argument(
         "--spreadsheet_safe",
         action="store_true",
@@ -190,6 +195,7 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
     )
     if out is not None:
         check_format(out.suffix, columns)
+    extras = extras_of(args, classifier)
     for note in (*_notes(classifier), *found.notes(), classifier.calls.note()):
         terminal.note(f"note: {note}")
     for error in found.unreadable:
@@ -214,6 +220,11 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
         else:
             answers = classifier.predict_versions(paths, batch_size=args.batch_size, workers=args.workers)
         for path, version, answer in answers:
+            for extra in () if isinstance(answer, ImageError) else extras:
+                try:
+                    extra.add(path, answer)
+                except ImageError as error:
+                    terminal.complain(error)
             if kept is not None:
                 kept.add(path, version, answer)
                 progress.resumable = len(kept) > 0
@@ -256,6 +267,27 @@ def classifier_of(args: argparse.Namespace) -> "Classifier":
     device = None if args.device is None else device_of(args.device)
     flags = {"device": device, "attention": args.attention, "bf16": args.bf16, "views": views}
     return Classifier(args.model, revision=args.revision, **flags)
+
+
+class Extra(Protocol):
+    """What is written for each image besides its row, before the row is kept."""
+
+    def add(self, path: Path, result: "ImageResult") -> None:
+        """Write it.
+
+        Raises:
+            ImageError: there is nothing for this image; the error is printed.
+        """
+
+
+def extras_of(args: argparse.Namespace, classifier: "Classifier") -> list[Extra]:
+    """What the flags ask for besides the rows."""
+    extras: list[Extra] = []
+    if args.heatmaps is not None:
+        from hf_cxr.run.called_maps import CalledMaps
+
+        extras.append(CalledMaps(classifier, args.model, args.heatmaps, inputs=(*args.paths, args.model)))
+    return extras
 
 
 def finish(

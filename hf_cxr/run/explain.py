@@ -276,21 +276,36 @@ def _write_image(folder: Path, name: str, path: Path, explained: Explained, expl
             raw=explained.raw_Chw,
             maps=maps,
         )
-    figure = overlay(
-        explained.grey_HW,
-        maps,
-        explained.captions(),
-        f"{path.name}: {explainer.title} of {explainer.name}",
-        seen=explained.geometry.seen(),
-        note=explainer.about()["note"],
-    )
-    plots.save(figure, folder / f"{name}.png")
+    save_picture(folder / f"{name}.png", path, explained, maps, explainer)
     return {
         "image": str(path),
         "picture": f"{name}.png",
         "arrays": f"{name}.npz",
         "probabilities": dict(zip(explained.findings, explained.probability_C.tolist(), strict=True)),
     }
+
+
+def save_picture(
+    place: Path, path: Path, explained: Explained, map_CHW: NDArray[np.float32], explainer: Explainer
+) -> None:
+    """Draw the maps of a file over it, and save the picture as PNG, whole or not at all.
+
+    Args:
+        place: of the picture.
+        path: the file, whose name is the title's.
+        explained: its maps.
+        map_CHW: the same at the file's pixels, ``explained.maps()``.
+        explainer: that made them.
+    """
+    figure = overlay(
+        explained.grey_HW,
+        map_CHW,
+        explained.captions(),
+        f"{path.name}: {explainer.title} of {explainer.name}",
+        seen=explained.geometry.seen(),
+        note=explainer.about()["note"],
+    )
+    plots.save(figure, place)
 
 
 def safe_name(path: str | Path) -> str:

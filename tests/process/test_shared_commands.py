@@ -14,8 +14,8 @@ from test_evaluate_command import save_run
 
 from hf_cxr import processes
 from hf_cxr.commands import ALONE, run_command
+from hf_cxr.inference import answers, shared_files
 from hf_cxr.inference import classifier as inference
-from hf_cxr.inference import shared_files
 
 FINDINGS = ("Effusion", "=Edema", "-Mass")
 
@@ -56,27 +56,29 @@ def test_two_processes_write_what_one_writes(model, images, tmp_path, capfd, whe
     words = ["predict", "images", "absent.png", "--model", model, "--batch_size", "2"]
     words += {"file": ["--csv", out], "standard output": ["--csv", "-"], "table": []}[where]
     status, printed, said = alone(words, capfd)
-    expected = out.read_bytes() if where == "file" else None
-    out.unlink(missing_ok=True)
+    results = [out, tmp_path / "out.csv.unreadable.csv"] if where == "file" else []
+    expected = [path.read_bytes() for path in results]
+    for path in results:
+        path.unlink()
     main, other = together(words, tmp_path / "said")
     assert (main.status, main.out, main.err) == (status, printed, said) == (2, printed, said)
     assert (other.status, other.out, other.err) == (0, "", "")
     assert said.count("03.png") == 1
-    if where == "file":
-        assert out.read_bytes() == expected
-    assert {path.name for path in tmp_path.iterdir()} - {"out.csv"} == {"images", "said"}
+    assert [path.read_bytes() for path in results] == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "said", *(path.name for path in results)}
 
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_an_error_of_one_process_ends_both_with_one_line(model, images, tmp_path, monkeypatch, failing):
-    real = inference.Classifier.predict_files
+    real = inference.Classifier.predict_versions
 
     def fail(self, paths, **kwargs):
-        if paths[0].name in ("04.png", "05.png") and processes.index() == failing:
-            raise RuntimeError("the device is gone")
-        return real(self, paths, **kwargs)
+        for answer in real(self, paths, **kwargs):
+            if answer[0].name in ("04.png", "05.png") and processes.index() == failing:
+                raise RuntimeError("the device is gone")
+            yield answer
 
-    monkeypatch.setattr(inference.Classifier, "predict_files", fail)
+    monkeypatch.setattr(inference.Classifier, "predict_versions", fail)
     words = ["predict", images, "--model", model, "--batch_size", "1", "--csv", tmp_path / "out.csv"]
     ended = together(words, tmp_path / "said")
     assert [one.status for one in ended] == [2, 2]
@@ -94,16 +96,17 @@ def test_what_was_done_before_a_kill_is_not_done_again(model, images, tmp_path, 
     assert alone(words, capfd)[0] == 0
     expected = out.read_bytes()
     out.unlink()
-    real = inference.Classifier.predict_files
+    real = inference.Classifier.predict_versions
 
     def wait(self, paths, **kwargs):
-        if processes.index() == killed and int(paths[0].stem) >= 4:  # the third file of a share
-            (tmp_path / "waiting").touch()
-            time.sleep(60)
-        return real(self, paths, **kwargs)
+        for answer in real(self, paths, **kwargs):
+            if processes.index() == killed and int(answer[0].stem) >= 4:  # the third file of a share
+                (tmp_path / "waiting").touch()
+                time.sleep(60)
+            yield answer
 
     with monkeypatch.context() as patched:
-        patched.setattr(inference.Classifier, "predict_files", wait)
+        patched.setattr(inference.Classifier, "predict_versions", wait)
         patched.setattr(processes, "BEAT", 0.05)
         patched.setattr(processes, "PATIENCE", 0.5)
         ended = together(words, tmp_path / "said", kill=lambda: killed if (tmp_path / "waiting").exists() else None)
@@ -120,7 +123,7 @@ def test_what_was_done_before_a_kill_is_not_done_again(model, images, tmp_path, 
             file.writelines(f"{path.stem}\n" for path in paths)
         return real(self, paths, **kwargs)
 
-    monkeypatch.setattr(inference.Classifier, "predict_files", note)
+    monkeypatch.setattr(inference.Classifier, "predict_versions", note)
     if again == 1:
         assert alone(words, capfd)[0] == 0
     else:
@@ -143,7 +146,7 @@ def test_a_folder_that_one_machine_does_not_see_is_refused_before_the_work(model
 
 def test_parts_of_another_model_are_refused(model, images, tmp_path, capfd):
     out, part = tmp_path / "out.csv", tmp_path / "out.csv.part-1"
-    part.write_text(json.dumps({shared_files.KEY: shared_files.FORMAT, "model": "other", "findings": ["a"]}) + "\n")
+    part.write_text(json.dumps({shared_files.KEY: answers.FORMAT, "model": "other", "findings": ["a"]}) + "\n")
     status, _, said = alone(["predict", images, "--model", model, "--csv", out], capfd)
     assert status == 2
     assert f"{part} holds rows of another model" in said

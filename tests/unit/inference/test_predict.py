@@ -1,6 +1,7 @@
 """`hf-cxr predict`: one bad file costs one row, nothing that is done is lost, and no file is destroyed."""
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -19,10 +20,13 @@ from hf_cxr.commands import main
 from hf_cxr.data.images.files import find_images, search_images
 from hf_cxr.data.images.grey import ImageError
 from hf_cxr.files import OutputError
-from hf_cxr.inference import classifier as inference
-from hf_cxr.inference import sources
+from hf_cxr.inference import reading, sources
+from hf_cxr.inference.answers import AnswerLines
+from hf_cxr.inference.calls import Calls
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.prediction_rows import PredictionRows
+from hf_cxr.inference.results import ImageResult
+from hf_cxr.inference.shared_files import lines_of
 
 FINDINGS = ("Effusion", "=Edema", "-Mass")
 DICOM = bytes(128) + b"DICM" + b"\x02\0\x02\0UI\x1a\x001.2.840.10008.5.1.4.1.1.1\0"
@@ -102,14 +106,14 @@ def test_probabilities_are_those_of_each_image_alone(classifier, images, tmp_pat
 
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep"), ValueError("aspect"), KeyError("x")])
 def test_an_error_while_resizing_names_the_file(classifier, images, monkeypatch, error):
-    real = inference.resize_grey
+    real = reading.resize_grey
 
     def fail(grey_HW, *rest):
         if grey_HW.shape == (1, 2):
             raise error
         return real(grey_HW, *rest)
 
-    monkeypatch.setattr(inference, "resize_grey", fail)  # 89,000,000 x 1 pixels take seconds
+    monkeypatch.setattr(reading, "resize_grey", fail)  # 89,000,000 x 1 pixels take seconds
     Image.new("L", (2, 1)).save(images / "wide.png")
     answers = dict(classifier.predict_files(sorted(images.iterdir())))
     wide = answers.pop(images / "wide.png")
@@ -135,17 +139,17 @@ def test_a_file_that_changes_while_it_is_read_is_not_predicted(classifier, image
 
 def test_a_batch_that_the_device_refuses_is_tried_image_by_image(classifier, images, monkeypatch):
     expected = dict(classifier.predict_files(sorted(images.iterdir()), batch_size=1))
-    real = classifier.logits
+    real = classifier.outputs
 
     def small(pixel_B1SS):
         if len(pixel_B1SS) > 1:
             raise torch.OutOfMemoryError("out of memory")
         return real(pixel_B1SS)
 
-    monkeypatch.setattr(classifier, "logits", small)
+    monkeypatch.setattr(classifier, "outputs", small)
     for path, answer in classifier.predict_files(sorted(images.iterdir())):
         np.testing.assert_array_equal(answer, expected[path])
-    monkeypatch.setattr(classifier, "logits", lambda pixel_B1SS: (_ for _ in ()).throw(RuntimeError("no device")))
+    monkeypatch.setattr(classifier, "outputs", lambda pixel_B1SS: (_ for _ in ()).throw(RuntimeError("no device")))
     with pytest.raises(RuntimeError, match="no device"):
         list(classifier.predict_files(sorted(images.iterdir())))
 
@@ -165,11 +169,21 @@ def test_an_earlier_csv_is_worth_more_than_none(model, images, tmp_path, capsys)
 
 def stopped(out: Path, classifier: Classifier, paths: list[Path], values) -> Path:
     """A partial file as a killed command leaves it."""
-    with PredictionRows(out, classifier.label_names, classifier.fingerprint()) as rows:
+    with PredictionRows(out, lines_of(classifier)) as rows:
         for path, value in zip(paths, values, strict=True):
-            status = path.stat()
-            rows.add(path, (status.st_size, status.st_mtime_ns), [f"{value:.6f}"] * len(FINDINGS))
+            keep(rows, path, value)
         return rows.partial
+
+
+def keep(rows: PredictionRows, path: Path, value: float) -> None:
+    """Keep an answer for a file: all findings with one probability."""
+    status, calls = path.stat(), rows.lines.calls
+    answer = ImageResult.of(str(path), np.full(len(calls.label_names), value, np.float32), calls)
+    rows.add(path, (status.st_size, status.st_mtime_ns), answer)
+
+
+def unfinished(out: Path) -> PredictionRows:
+    return PredictionRows(out, AnswerLines(Calls(FINDINGS, None), None, "model"))
 
 
 def test_the_same_command_keeps_rows_of_the_same_files(model, classifier, images, tmp_path, capsys):
@@ -214,7 +228,7 @@ def test_rows_of_another_model_are_refused_and_stay(model, classifier, images, t
 def test_another_file_with_the_partial_name_is_refused_and_stays(classifier, tmp_path, content):
     (tmp_path / "out.csv.partial").write_bytes(content)
     with pytest.raises(OutputError, match=r"out\.csv\.partial"):
-        PredictionRows(tmp_path / "out.csv", FINDINGS, "model")
+        unfinished(tmp_path / "out.csv")
     assert (tmp_path / "out.csv.partial").read_bytes() == content
     assert os.listdir(tmp_path) == ["out.csv.partial"]
 
@@ -222,29 +236,29 @@ def test_another_file_with_the_partial_name_is_refused_and_stays(classifier, tmp
 def test_a_damaged_partial_file_is_read_up_to_the_damage(images, tmp_path):
     paths = sorted(images.iterdir())
 
-    def keep(damage):
+    def kept(damage):
         (tmp_path / "out.csv.partial").unlink(missing_ok=True)
-        with PredictionRows(tmp_path / "out.csv", FINDINGS, "model") as rows:
+        with unfinished(tmp_path / "out.csv") as rows:
             for path in paths:
-                rows.add(path, (path.stat().st_size, path.stat().st_mtime_ns), ["0.0"] * 3)
+                keep(rows, path, 0.5)
         lines = rows.partial.read_bytes().splitlines(keepends=True)
         rows.partial.write_bytes(b"".join(damage(lines)))
-        with PredictionRows(tmp_path / "out.csv", FINDINGS, "model") as rows:
+        with unfinished(tmp_path / "out.csv") as rows:
             return [rows.is_done(path) for path in paths]
 
-    assert keep(lambda lines: lines) == [True] * 4
-    assert keep(lambda lines: [*lines[:2], bytes(len(lines[2])), *lines[3:]]) == [True, False, False, False]
-    assert keep(lambda lines: [*lines[:3], b'["x", 1, 2, ["0.1"]]\n', *lines[3:]]) == [True, True, False, False]
-    assert keep(lambda lines: [lines[0][:9]]) == [False] * 4
-    assert keep(lambda lines: []) == [False] * 4
+    assert kept(lambda lines: lines) == [True] * 4
+    assert kept(lambda lines: [*lines[:2], bytes(len(lines[2])), *lines[3:]]) == [True, False, False, False]
+    assert kept(lambda lines: [*lines[:3], b'["x", 1, 2, "00"]\n', *lines[3:]]) == [True, True, False, False]
+    assert kept(lambda lines: [lines[0][:9]]) == [False] * 4
+    assert kept(lambda lines: []) == [False] * 4
 
 
 def test_two_commands_do_not_write_one_file(tmp_path):
-    first = PredictionRows(tmp_path / "out.csv", FINDINGS, "model")
+    first = unfinished(tmp_path / "out.csv")
     with first, pytest.raises(OutputError, match="another command"):
-        PredictionRows(tmp_path / "out.csv", FINDINGS, "model")
+        unfinished(tmp_path / "out.csv")
     assert not os.listdir(tmp_path)  # no row, no lock
-    with PredictionRows(tmp_path / "out.csv", FINDINGS, "model"):
+    with unfinished(tmp_path / "out.csv"):
         pass
 
 
@@ -455,16 +469,16 @@ def test_a_closed_pipe_ends_the_table_and_not_the_csv(model, images, tmp_path, m
 
 def test_ctrl_c_keeps_the_rows_and_says_how_to_go_on(model, images, tmp_path, monkeypatch, capsys):
     out, partial = tmp_path / "out.csv", tmp_path / "out.csv.partial"
-    real = sources.read_grey
+    real, batches = Classifier.outputs, itertools.count()
 
-    def interrupted(path, **named):
-        if path.name == "2.png":
+    def interrupted(self, pixel_B1SS):
+        if next(batches) == 2:
             signal.raise_signal(signal.SIGINT)
-        return real(path, **named)
+        return real(self, pixel_B1SS)
 
     command = (images, "--model", model, "--csv", out, "--batch_size", 1)
     with monkeypatch.context() as patched:
-        patched.setattr(sources, "read_grey", interrupted)
+        patched.setattr(Classifier, "outputs", interrupted)
         assert predict(*command) == 130
     line = capsys.readouterr().err.splitlines()[-1]
     assert "2 of 4" in line
@@ -476,5 +490,6 @@ def test_ctrl_c_keeps_the_rows_and_says_how_to_go_on(model, images, tmp_path, mo
     assert predict(*command) == 0
     printed = capsys.readouterr()
     assert "1.png" not in printed.out  # it was not predicted again
-    assert rows_of(out)[str(images / "0.png")] == kept[0][-1]
+    first_C = np.frombuffer(bytes.fromhex(kept[0][3]), "<f4")
+    assert rows_of(out)[str(images / "0.png")] == [f"{value:.6f}" for value in first_C]
     assert len(rows_of(out)) == 5

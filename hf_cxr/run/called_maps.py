@@ -1,0 +1,76 @@
+"""Heat maps of the findings that a model calls, a picture for each image: `hf-cxr predict --heatmaps`.
+
+An image without a called finding gets no picture. A picture is drawn before the image's row is kept, so after a stop
+the same command finds what is left to do. Pictures show patients: they stay on this machine, and no push lists them.
+
+Refused before any image is read: a folder that is an input or inside one; a model without operating points, which
+calls nothing; several processes.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from hf_cxr import processes
+from hf_cxr.data.images.grey import ImageError, read_grey
+from hf_cxr.files import OutputError, check_output_folder
+from hf_cxr.inference.classifier import Classifier
+from hf_cxr.inference.results import ImageResult
+from hf_cxr.run.explain import Explainer, name_of, safe_name, save_picture
+
+METHOD = "grad_cam"
+
+
+class CalledMaps:
+    """Pictures of called findings, in one folder.
+
+    Args:
+        classifier: the model.
+        model: what it was called by, a run folder or a Hub id.
+        folder: for the pictures; it may exist.
+        inputs: folders and files of images; the pictures may not be among them.
+
+    Raises:
+        OutputError: the folder cannot be written to, or is an input or inside one.
+        ValueError: nothing could be called, or there are several processes.
+    """
+
+    def __init__(self, classifier: Classifier, model: str, folder: str | Path, inputs: Iterable[str | Path] = ()):
+        if processes.count() > 1:
+            raise ValueError("--heatmaps is for one process; leave out accelerate launch, or use hf-cxr explain")
+        if not len(classifier.calls.defined):
+            raise ValueError(
+                "--heatmaps draws the findings that are called, and this model has no operating points: use hf-cxr "
+                "explain"
+            )
+        inputs = [Path(place) for place in inputs]
+        check_output_folder(folder, inputs=inputs, closed=[place for place in inputs if place.is_dir()])
+        self.folder, self.explainer, self.drawn = Path(folder), Explainer(classifier, name_of(model), METHOD), 0
+
+    def add(self, path: Path, result: ImageResult) -> None:
+        """Draw the findings that are called in this file.
+
+        Raises:
+            ImageError: the file cannot be read any more, or is too large to draw.
+            OutputError: the picture cannot be written.
+        """
+        findings = [finding.name for finding in result.findings if finding.called]
+        if not findings:
+            return
+        try:
+            explained = self.explainer.explain(read_grey(path), findings=findings)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_picture(self.place_of(path), path, explained, explained.maps(), self.explainer)
+        except MemoryError as error:
+            raise ImageError(os.fspath(path), "it is too large, or its sides too unequal, to draw") from error
+        except OSError as error:
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError.of(self.folder, error) from error
+        self.drawn += 1
+
+    def place_of(self, path: str | Path) -> Path:
+        """The picture of a file: its name, and eight digits that tell files of one name in several folders apart."""
+        digits = hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()[:8]
+        return self.folder / f"{safe_name(path)}_{digits}.png"
