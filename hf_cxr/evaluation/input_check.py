@@ -3,9 +3,8 @@
     rates = measure_input_check(reported_N, patient_ids, {"inverted": OddKindReported("inverted", flag_N, patients_N)},
                                 resamples=10_000, confidence=0.95, seed=0)
 
-Each is a share of images. Intervals draw patients, or photographs where images are parts of photographs; of images
-that were drawn one by one each is its own. A share of 0 or 1 has the interval of that many clusters, see
-`share_interval`.
+Each is a share of images. Intervals draw clusters of images: patients, or single images that belong to nobody. A share
+of 0 or 1 has the interval of that many clusters, see `share_interval`.
 
 N = images, R = draws.
 """
@@ -28,7 +27,7 @@ class OddKindReported:
     Attributes:
         title: of the kind, in print.
         reported_N: whether each image was reported, bool.
-        cluster_N: what its images belong to: patients, photographs, or each to itself.
+        cluster_N: what its images belong to: patients, or each to itself.
         named_N: whether the reason was the right one, bool; None for a kind without a reason of its own.
     """
 

@@ -62,12 +62,8 @@ class ShrunkGaussian:
         variance_D, axis_DD = np.maximum(variance_D[::-1], 1e-6), axis_DD.T[::-1]
         axes = min(axes or len(variance_D), len(variance_D))
         rest = variance_D[axes:].mean() if axes < len(variance_D) else 0.0
-        return cls(
-            *(
-                np.array(part, np.float32, order="C")
-                for part in (mean_D, scale_D, axis_DD[:axes], variance_D[:axes], rest)
-            )
-        )
+        parts = (mean_D, scale_D, axis_DD[:axes], variance_D[:axes], rest)
+        return cls(*(np.array(part, np.float32, order="C") for part in parts))
 
     def distances(self, value_ND: NDArray[np.floating]) -> Array:
         """Squared Mahalanobis distances (N,) of vectors, not negative; infinite for one that is not finite."""

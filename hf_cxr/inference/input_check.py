@@ -205,6 +205,8 @@ class InputCheck:
         threshold = float(values["threshold"])
         if not np.isfinite(threshold):
             raise ValueError(f"the threshold is {threshold}")
+        if values["measured"] is not None:
+            _check_measured(values["measured"])
         rest = {key: values[key] for key in ("target", "images", "patients", "model_sha256", "measured")}
         return cls(gaussians, scales, threshold, **rest)
 
@@ -327,6 +329,15 @@ def features_sha256(model: "PreTrainedModel", pixels: "PixelProcessor") -> str:
             digest.update(f"{name} {array.shape}".encode())
             digest.update(array)
     return digest.hexdigest()
+
+
+def _check_measured(values: Mapping[str, Any]) -> None:
+    """Refuse figures that `InputCheckRates.to_dict` did not give: a sentence is made of them."""
+    rates = [values["false_alarms"], *values["kinds"].values()]
+    numbers = [rate[end] for rate in rates for end in ("value", "low", "high", "images")]
+    titles = [kind["title"] for kind in values["kinds"].values()]
+    if not all(isinstance(number, int | float) for number in numbers) or not all(isinstance(t, str) for t in titles):
+        raise ValueError("its figures on test are not numbers")
 
 
 def _log(distance: Array) -> Array:

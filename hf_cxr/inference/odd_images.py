@@ -29,31 +29,31 @@ class OddKind:
         title: in print.
         alter: of a kind made of test images: (N, S, S) and a random generator -> the same number of images.
         draw: of any other kind: the side S, Pillow's number of the resize filter and a random generator -> images
-            (N, S, S), and the number of what each image is a part of, (N,).
+            (N, S, S).
         reason: that the check should give; None for no other than that it is unlike those of training.
     """
 
     title: str
     alter: Callable[[Pixels, np.random.Generator], Pixels] | None = None
-    draw: Callable[[int, int, np.random.Generator], tuple[Pixels, NDArray[np.int64]]] | None = None
+    draw: Callable[[int, int, np.random.Generator], Pixels] | None = None
     reason: str | None = None
 
 
-def blank(side: int, resample: int, rng: np.random.Generator) -> tuple[Pixels, NDArray[np.int64]]:
+def blank(side: int, resample: int, rng: np.random.Generator) -> Pixels:
     """One grey level, and for every other image noise of one level on top."""
     level_N = np.linspace(0, 255, DRAWN)
     noise_NSS = rng.normal(size=(DRAWN, side, side)) * (np.arange(DRAWN) % 2)[:, None, None]
-    return _grey(level_N[:, None, None] + noise_NSS), np.arange(DRAWN)
+    return _grey(level_N[:, None, None] + noise_NSS)
 
 
-def noise(side: int, resample: int, rng: np.random.Generator) -> tuple[Pixels, NDArray[np.int64]]:
+def noise(side: int, resample: int, rng: np.random.Generator) -> Pixels:
     """Independent pixels: uniform, or normal around a middle grey."""
     uniform_NSS = rng.integers(0, 256, (DRAWN // 2, side, side))
     normal_NSS = rng.normal(128, 40, (DRAWN - DRAWN // 2, side, side))
-    return _grey(np.concatenate([uniform_NSS, normal_NSS])), np.arange(DRAWN)
+    return _grey(np.concatenate([uniform_NSS, normal_NSS]))
 
 
-def photographs(side: int, resample: int, rng: np.random.Generator) -> tuple[Pixels, NDArray[np.int64]]:
+def photographs(side: int, resample: int, rng: np.random.Generator) -> Pixels:
     """Square parts of two photographs in grey, 0.4 to 1 times as high."""
     from sklearn.datasets import load_sample_image
 
@@ -65,7 +65,7 @@ def photographs(side: int, resample: int, rng: np.random.Generator) -> tuple[Pix
             top, left = (int(rng.integers(length - size + 1)) for length in grey_HW.shape)
             part_HW = np.ascontiguousarray(grey_HW[top : top + size, left : left + size])
             parts.append(resize_grey(part_HW, side, resample))
-    return np.stack(parts), np.repeat(np.arange(len(PHOTOGRAPHS)), DRAWN)
+    return np.stack(parts)
 
 
 def each(alter: Callable[[Pixels, float, np.random.Generator], Pixels], level: float):

@@ -6,6 +6,7 @@ from typing import Any
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Heading, Note, Table, Text
 from hf_cxr.reporting.numbers import in_percent, join, percent, percent_with_interval
+from hf_cxr.reporting.input_check_words import input_check_words
 from hf_cxr.reporting.section import Section
 
 MISSED = 0.5
@@ -33,23 +34,14 @@ def input_check_section(values: Mapping[str, Any]) -> Section:
             ("images", "number", "reported", "of all, with\nthe right reason"),
             rows,
             f"With {in_percent(values['confidence'])} intervals. Blank images (every other one with noise of one grey "
-            "level) and noise are drawn one by one; photographs are parts of two of them, in grey, and their interval "
-            "is that of two. All other kinds are test images of this run, altered at the size that the model gets; "
-            "their intervals draw patients. Far too dark: gamma 3; far too bright: gamma 1/3.",
+            "level) and noise are drawn one by one. Photographs are parts of two of them, in grey: their interval is "
+            "that of parts of these two, and not of other photographs. All other kinds are test images of this run, "
+            "altered at the size that the model gets; their intervals draw patients. Far too dark: gamma 3; far too "
+            "bright: gamma 1/3.",
         ),
         Note((limits(values),), warning=False),
     )
     return Section(blocks)
-
-
-def input_check_words(values: Mapping[str, Any]) -> str:
-    """The figures of a check in one sentence, for the log, a terminal and the card."""
-    ordinary = values["false_alarms"]
-    kinds = ", ".join(f"{kind['title']} {percent(kind['value'])}" for kind in values["kinds"].values())
-    return (
-        f"The input check reports {percent_with_interval(ordinary)} of {ordinary['images']:,} ordinary test images "
-        f"and, of images that it should report: {kinds}."
-    )
 
 
 def limits(values: Mapping[str, Any]) -> str:

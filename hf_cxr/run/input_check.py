@@ -39,7 +39,7 @@ from hf_cxr.inference.input_check import (
 from hf_cxr.inference.odd_images import ODD_IMAGES
 from hf_cxr.inference.results import InputCheckResult
 from hf_cxr.processing import collate
-from hf_cxr.reporting.input_check import input_check_words
+from hf_cxr.reporting.input_check_words import input_check_words
 from hf_cxr.run.measuring import interval_settings
 from hf_cxr.run.stage_files import STAGES
 from hf_cxr.saved_models import INPUT_CHECK, read_json
@@ -150,7 +150,8 @@ def measure(classifier: Classifier, check: InputCheck, test: datasets.Dataset, a
         if kind.alter is not None:
             odd_NSS, cluster_N = kind.alter(pixel_NSS, rng), own_N
         else:
-            odd_NSS, cluster_N = kind.draw(size, resample, rng)
+            odd_NSS = kind.draw(size, resample, rng)
+            cluster_N = np.arange(len(odd_NSS))
         results = [
             result
             for start in range(0, len(odd_NSS), BATCH)

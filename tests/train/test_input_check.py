@@ -16,6 +16,7 @@ from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.input_check import UNIFORM
 from hf_cxr.run import stage_files
 from hf_cxr.run.data import load
+from hf_cxr.run.input_check import check_inputs, with_input_check
 from hf_cxr.saved_models import INPUT_CHECK, WEIGHTS
 
 SIZES = {"phantom_validation": 80, "phantom_test": 40, "num_train_epochs": 1, "bootstrap_resamples": 20}
@@ -56,34 +57,43 @@ def test_it_reports_what_is_no_radiograph_and_few_test_images(checked):
 
 def test_the_command_says_which_images_are_unusual(checked, tmp_path, capsys):
     Image.fromarray(np.full((80, 80), 90, np.uint8)).save(tmp_path / "blank.png")
-    assert main(["predict", str(checked), str(tmp_path / "blank.png")]) == 0
+    assert main(["predict", str(tmp_path / "blank.png"), "--model", str(checked)]) == 0
     assert UNIFORM in capsys.readouterr().out
 
 
-def test_calibrating_again_keeps_it_and_a_changed_backbone_gets_another(run_dir, tmp_path):
+def refit(run_dir, *flags):
+    args = stage_files.saved_arguments(run_dir, flags)
+    check_inputs(run_dir, args, load(args).splits)
+    return with_input_check(run_dir, {})
+
+
+def test_calibrating_again_keeps_it(run_dir):
     before, values = file_sha256(run_dir / INPUT_CHECK), analysis(run_dir)["input_check"]
     assert main(["calibrate", str(run_dir), "--calibrate", "false"]) == 0
     assert file_sha256(run_dir / INPUT_CHECK) == before
     assert analysis(run_dir)["input_check"] == values
+
+
+def test_a_damaged_one_is_fitted_again_to_the_same_bytes_and_other_weights_get_another(run_dir):
+    whole = (run_dir / INPUT_CHECK).read_bytes()
+    (run_dir / INPUT_CHECK).write_bytes(whole[:100])
+    assert refit(run_dir) == {"input_check": analysis(run_dir)["input_check"]}
+    assert (run_dir / INPUT_CHECK).read_bytes() == whole
     weights = load_file(run_dir / WEIGHTS)
     name = next(name for name in weights if "classifier" not in name and weights[name].dtype == np.float32)
     save_file(weights | {name: weights[name] + 1}, run_dir / WEIGHTS, {"format": "pt"})
     with pytest.raises(ValueError, match="other weights"):
         Classifier(run_dir)
-    assert main(["calibrate", str(run_dir)]) == 0
+    refit(run_dir)
     assert Classifier(run_dir).input_check is not None
-    assert file_sha256(run_dir / INPUT_CHECK) != before
+    assert (run_dir / INPUT_CHECK).read_bytes() != whole
 
 
-def test_a_damaged_one_is_fitted_again_to_the_same_bytes_and_false_removes_it(run_dir):
-    before = (run_dir / INPUT_CHECK).read_bytes()
-    (run_dir / INPUT_CHECK).write_bytes(before[:100])
-    assert main(["calibrate", str(run_dir)]) == 0
-    assert (run_dir / INPUT_CHECK).read_bytes() == before
-    assert main(["calibrate", str(run_dir), "--input_check", "false"]) == 0
+def test_false_removes_it_and_lost_images_are_named(run_dir):
+    assert refit(run_dir, "--input_check", "false") == {"not_done": {"input_check": "input_check is false"}}
     assert not (run_dir / INPUT_CHECK).exists()
-    assert "input_check" not in analysis(run_dir)
-    assert analysis(run_dir)["not_done"]["input_check"] == "input_check is false"
+    check_inputs(run_dir, stage_files.saved_arguments(run_dir), None)
+    assert "could not be read" in with_input_check(run_dir, {})["not_done"]["input_check"]
 
 
 def test_a_copy_with_other_prevalences_takes_it_along(checked, tmp_path):

@@ -20,7 +20,7 @@ def test_shares_are_means_and_their_intervals_draw_clusters():
     assert grouped.estimate.low < alone.estimate.low < 0.2 < alone.estimate.high < grouped.estimate.high
 
 
-def test_all_parts_of_two_photographs_are_two_and_not_a_hundred():
+def test_images_of_two_clusters_are_two_and_not_a_hundred():
     flag_N1 = np.ones((100, 1))
     [two], [hundred] = (shares_of_images(flag_N1, c, **SETTINGS) for c in (np.arange(100) % 2, range(100)))
     assert two.estimate.low == pytest.approx(0.025**0.5)

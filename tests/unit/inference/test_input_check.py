@@ -27,6 +27,7 @@ from hf_cxr.models.head import head
 from hf_cxr.saved_models import INPUT_CHECK
 
 SIDE = 32
+MEASURED = {"false_alarms": {"value": 0.01, "low": 0.0, "high": 0.1, "images": 9}, "kinds": {}}
 
 
 def pictures(images, seed):
@@ -85,9 +86,9 @@ def test_every_kind_of_drawn_image_is_reported_and_features_alone_suffice():
     check = fitted()
     for key, kind in ODD_IMAGES.items():
         if kind.draw is not None:
-            pixels, cluster = kind.draw(SIDE, 3, np.random.default_rng(0))
-            assert pixels.shape == (len(cluster), SIDE, SIDE)
-            assert len(cluster) % DRAWN == 0
+            pixels = kind.draw(SIDE, 3, np.random.default_rng(0))
+            assert pixels.shape[1:] == (SIDE, SIDE)
+            assert len(pixels) in (DRAWN, 2 * DRAWN)
             assert all(reasons(check, pixels)), key
     pixels, features = pictures(20, 60)
     far = reasons(check, pixels, features + 20)
@@ -96,7 +97,7 @@ def test_every_kind_of_drawn_image_is_reported_and_features_alone_suffice():
 
 
 def test_scores_do_not_depend_on_the_batch_or_on_being_saved(tmp_path):
-    check, (pixels, features) = fitted().with_measured({"kinds": {}}), pictures(8, 70)
+    check, (pixels, features) = fitted().with_measured(MEASURED), pictures(8, 70)
     check.save(tmp_path)
     again = InputCheck.load(tmp_path)
     whole = [result.score for result in check.of(pixels, features)]
@@ -104,7 +105,7 @@ def test_scores_do_not_depend_on_the_batch_or_on_being_saved(tmp_path):
     single = [check.of(pixels[i : i + 1], features[i : i + 1])[0].score for i in range(8)]
     np.testing.assert_allclose(single, whole, rtol=1e-9)
     assert (again.threshold, again.target, again.images, again.patients) == (check.threshold, 0.01, 200, 100)
-    assert again.measured == {"kinds": {}}
+    assert again.measured == MEASURED
     first = (tmp_path / INPUT_CHECK).read_bytes()
     again.save(tmp_path)
     assert (tmp_path / INPUT_CHECK).read_bytes() == first
@@ -142,6 +143,8 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path):
         lambda: rewritten(file, threshold=float("nan")),
         lambda: rewritten(file, scales={}),
         lambda: rewritten(file, format=2),
+        lambda: rewritten(file, measured={"kinds": {}}),
+        lambda: rewritten(file, measured=MEASURED | {"kinds": {"noise": {"title": 3} | MEASURED["false_alarms"]}}),
         lambda: rewritten(file, {"layout.variance_A": np.zeros(64, np.float32)}),
     ]
     for damage in damages:

@@ -4,7 +4,8 @@ import numpy as np
 
 from hf_cxr.evaluation.input_check import OddKindReported, measure_input_check
 from hf_cxr.reporting.document import Document
-from hf_cxr.reporting.input_check import input_check_section, input_check_words, limits
+from hf_cxr.reporting.input_check import input_check_section, limits
+from hf_cxr.reporting.input_check_words import input_check_words
 from hf_cxr.reporting.sections import sections_of
 
 
