@@ -320,6 +320,7 @@ def _notes(classifier: "Classifier") -> list[str]:
     if check is None:
         return [*notes, NOT_CHECKED]
     from hf_cxr.reporting.input_check_words import input_check_words
+    from hf_cxr.words import printable
 
     return notes if check.measured is None else [*notes, printable(input_check_words(check.measured))]
 

@@ -5,10 +5,11 @@ from typing import Any
 
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Heading, Note, Table, Text
-from hf_cxr.reporting.numbers import in_percent, join, percent, percent_with_interval
 from hf_cxr.reporting.input_check_words import input_check_words
+from hf_cxr.reporting.numbers import in_percent, join, percent, percent_with_interval
 from hf_cxr.reporting.section import Section
 
+HEADING = "Input check: is an image unlike those of training?"
 MISSED = 0.5
 """A kind of which a smaller share is reported counts as missed."""
 
@@ -21,7 +22,7 @@ def input_check_section(values: Mapping[str, Any]) -> Section:
         named = "–" if kind["named"] is None else percent(kind["named"]["value"])
         rows.append([kind["title"], f"{kind['images']:,}", percent_with_interval(kind), named])
     blocks = (
-        Heading("Input check: is an image unlike those of training?"),
+        Heading(HEADING),
         Text(
             "A prediction for an image that is no frontal chest radiograph is a number without a meaning. The check "
             "compares an image with validation images by statistics of its pixels, by where it is bright and dark, "
