@@ -9,14 +9,17 @@ from PIL import Image
 from process.kill_matrix import CONFIG
 from safetensors.numpy import load_file, save_file
 from test_run import train, write_config
+from test_streaming import write_shards
+from tiny import save_model
 
 from hf_cxr.commands import main
+from hf_cxr.config import parse_arguments
 from hf_cxr.files import file_sha256
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.input_check import UNIFORM
 from hf_cxr.run import stage_files
 from hf_cxr.run.data import load
-from hf_cxr.run.input_check import check_inputs, with_input_check
+from hf_cxr.run.input_check import batches, check_inputs, with_input_check
 from hf_cxr.saved_models import INPUT_CHECK, WEIGHTS
 
 SIZES = {"phantom_validation": 80, "phantom_test": 40, "num_train_epochs": 1, "bootstrap_resamples": 20}
@@ -103,6 +106,24 @@ def test_a_copy_with_other_prevalences_takes_it_along(checked, tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (80, 80)).astype(np.uint8)
     checks = [Classifier(folder).predict(pixels).input_check for folder in (checked, tmp_path / "copy")]
     assert checks[0] == checks[1]
+
+
+def test_a_stream_and_prepared_images_give_the_pixels_of_the_files(tmp_path):
+    shards, classifier = write_shards(tmp_path / "shards"), Classifier(save_model(tmp_path / "model"))
+    words = ["--dataset", "table", "--table", str(shards / "table.yaml")]
+    assert main(["prepare", *words, "--size", "36", "--out", str(tmp_path / "prepared")]) == 0
+    ways = (words, [*words, "--streaming"], ["--dataset", "prepared", "--prepared", str(tmp_path / "prepared")])
+    rows = np.array([1, 5, 6, 18])
+    found = []
+    for way in ways:
+        args = parse_arguments(["--output_dir", str(tmp_path / "run"), "--per_device_eval_batch_size", "3", *way])
+        split = load(args).splits["validation"]
+        parts = list(batches(classifier, split, rows, args, ""))
+        found.append((np.concatenate([row_B for row_B, _ in parts]), np.concatenate([pixels for _, pixels in parts])))
+    for row_N, pixel_NSS in found:
+        np.testing.assert_array_equal(row_N, rows)
+        np.testing.assert_array_equal(pixel_NSS, found[0][1])
+    assert np.ptp(found[0][1], axis=0).min() > 0
 
 
 def test_a_validation_set_that_is_too_small_is_named(finished):
