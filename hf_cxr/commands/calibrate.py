@@ -9,8 +9,8 @@ The fit starts from the uncalibrated validation predictions that the run kept, a
 was trained: with the same settings every number comes out the same. The operating points, a threshold for each finding
 that `hf-cxr predict` uses, are chosen again: --operating_point and --operating_target say how. --calibrate,
 --bootstrap_resamples and --confidence change how the run is measured from now on. Images are only read to compare the
-saved model with the stock pipeline, and to fit an input check for a run that has none (--input_check false removes it);
-if they have moved, give --nih_root DIR or the like. Without them both are left out.
+saved model with the stock pipeline, and to fit an input check for a run that has none; if they have moved, give
+--nih_root DIR or the like. Without them both are left out. --input_check false removes the check.
 """
 
 import argparse

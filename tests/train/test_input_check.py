@@ -111,7 +111,10 @@ def test_a_copy_with_other_prevalences_takes_it_along(checked, tmp_path):
 def test_a_stream_and_prepared_images_give_the_pixels_of_the_files(tmp_path):
     shards, classifier = write_shards(tmp_path / "shards"), Classifier(save_model(tmp_path / "model"))
     words = ["--dataset", "table", "--table", str(shards / "table.yaml")]
-    assert main(["prepare", *words, "--size", "36", "--out", str(tmp_path / "prepared")]) == 0
+    assert (
+        main(["prepare", *words, "--resize_size", "36", "--image_size", "32", "--out", str(tmp_path / "prepared")])
+        == 0
+    )
     ways = (words, [*words, "--streaming"], ["--dataset", "prepared", "--prepared", str(tmp_path / "prepared")])
     rows = np.array([1, 5, 6, 18])
     found = []
