@@ -6,7 +6,7 @@ from typing import Any
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Heading, Note, Table, Text
 from hf_cxr.reporting.input_check_words import input_check_words
-from hf_cxr.reporting.numbers import in_percent, join, percent, percent_with_interval
+from hf_cxr.reporting.numbers import in_percent, percent, percent_with_interval
 from hf_cxr.reporting.section import Section
 
 HEADING = "Input check: is an image unlike those of training?"
@@ -49,7 +49,7 @@ def limits(values: Mapping[str, Any]) -> str:
     """What the check does not find, and what was not measured."""
     missed = [kind["title"] for kind in values["kinds"].values() if as_number(kind["value"]) < MISSED]
     return (
-        (f"It misses most images that are {join(missed)}. " if missed else "")
+        (f"It misses most of these: {', '.join(missed)}. " if missed else "")
         + "Lateral views, other parts of the body and images of another hospital were not measured. An image that is "
         "not reported can still be none that the model should be used on."
     )

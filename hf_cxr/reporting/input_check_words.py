@@ -11,9 +11,12 @@ from hf_cxr.reporting.numbers import percent, percent_with_interval
 
 def input_check_words(values: Mapping[str, Any]) -> str:
     """The figures of a check in one sentence, for the log, a terminal and the card."""
-    ordinary = values["false_alarms"]
-    kinds = ", ".join(f"{kind['title']} {percent(kind['value'])}" for kind in values["kinds"].values())
+    ordinary, alike = values["false_alarms"], {}
+    for kind in sorted(values["kinds"].values(), key=lambda kind: -kind["value"]):
+        alike.setdefault(percent(kind["value"]), []).append(kind["title"])
+    kinds = "; ".join(f"{share} of {', '.join(titles)}" for share, titles in alike.items())
     return (
-        f"The input check reports {percent_with_interval(ordinary)} of {ordinary['images']:,} ordinary test images "
-        f"and, of images that it should report: {kinds}."
+        f"The input check reports {percent_with_interval(ordinary)} of {ordinary['images']:,} ordinary test images"
+        + (f" and, of images that it should report: {kinds}" if kinds else "")
+        + "."
     )

@@ -23,10 +23,12 @@ def test_every_figure_is_on_the_page_and_in_one_sentence():
     text = Document("run", input_check_section(values(0.12)).blocks).to_markdown()
     for figure in ("1.5 %", "500 validation images of 120 patients", "12.0 %", "100 %", "90 % intervals"):
         assert figure in text
+    assert "100 % of noise; 12.0 % of mirrored." in input_check_words(values(0.12))
+    assert "100 % of noise, mirrored." in input_check_words(values(1))
     assert input_check_words(values(0.12)) in text.replace("\\", "")
     assert list(sections_of({"input_check": values(0.12)})) == ["input_check"]
 
 
 def test_a_kind_is_missed_where_most_of_it_is():
-    assert "misses most images that are mirrored" in limits(values(0.12))
+    assert "misses most of these: mirrored." in limits(values(0.12))
     assert "misses" not in limits(values(0.6))
