@@ -89,7 +89,7 @@ ODD_IMAGES: dict[str, OddKind] = {
     "turned_90": OddKind("turned by 90°", lambda pixel_NSS, rng: np.rot90(pixel_NSS, 1, (1, 2)), reason=SIDEWAYS),
     "turned_180": OddKind("turned by 180°", lambda pixel_NSS, rng: np.rot90(pixel_NSS, 2, (1, 2)), reason=UPSIDE_DOWN),
     "turned_270": OddKind("turned by 270°", lambda pixel_NSS, rng: np.rot90(pixel_NSS, 3, (1, 2)), reason=SIDEWAYS),
-    "little_contrast": OddKind("a fifth of the contrast", each(contrast, 0.8)),
+    "little_contrast": OddKind("low contrast", each(contrast, 0.8)),
     "too_dark": OddKind("far too dark", each(underexposed, 2.0)),
     "too_bright": OddKind("far too bright", each(overexposed, 2.0)),
     "mirrored": OddKind("mirrored", lambda pixel_NSS, rng: pixel_NSS[:, :, ::-1], reason=MIRRORED),

@@ -37,8 +37,8 @@ def input_check_section(values: Mapping[str, Any]) -> Section:
             f"With {in_percent(values['confidence'])} intervals. Blank images (every other one with noise of one grey "
             "level) and noise are drawn one by one. Photographs are parts of two of them, in grey: their interval is "
             "that of parts of these two, and not of other photographs. All other kinds are test images of this run, "
-            "altered at the size that the model gets; their intervals draw patients. Far too dark: gamma 3; far too "
-            "bright: gamma 1/3.",
+            "altered at the size that the model gets; their intervals draw patients. Low contrast: a fifth of it; "
+            "far too dark: gamma 3; far too bright: gamma 1/3.",
         ),
         Note((limits(values),), warning=False),
     )
