@@ -42,6 +42,14 @@ class EvaluationArguments:
             "help": "What --operating_point aims at: for sensitivity and specificity a share, for cost a ratio."
         },
     )
+    input_check: bool = field(
+        default=True,
+        metadata={
+            "help": "Fit, on validation, a check of whether an image is unlike those of training, and measure it on "
+            "test; hf-cxr predict reports such images. One more pass over at most 2,000 validation images, 1,000 test "
+            "images and 1,750 that it should report."
+        },
+    )
     measure_test: bool = field(
         default=True,
         metadata={

@@ -8,9 +8,9 @@ predictions on images of the new population: predictions.parquet of `hf-cxr eval
 The fit starts from the uncalibrated validation predictions that the run kept, and is folded into the classifier as it
 was trained: with the same settings every number comes out the same. The operating points, a threshold for each finding
 that `hf-cxr predict` uses, are chosen again: --operating_point and --operating_target say how. --calibrate,
---bootstrap_resamples and --confidence change how the run is measured from now on. Test images are only read to compare
-the saved model with the stock pipeline; if they have moved, give --nih_root DIR or the like. Without them that
-comparison is left out.
+--bootstrap_resamples and --confidence change how the run is measured from now on. Images are only read to compare the
+saved model with the stock pipeline, and to fit an input check for a run that has none; if they have moved, give
+--nih_root DIR or the like. Without them both are left out. --input_check false removes the check.
 """
 
 import argparse

@@ -299,7 +299,13 @@ def _notes(classifier: "Classifier") -> list[str]:
     record = ModelRecord.of(classifier.model.config)
     if record is not None and record.synthetic:
         notes.append("this model was trained on synthetic phantoms; it knows nothing of patients")
-    return notes + [NOT_CHECKED] * (classifier.input_check is None)
+    check = classifier.input_check
+    if check is None:
+        return [*notes, NOT_CHECKED]
+    from hf_cxr.reporting.input_check_words import input_check_words
+    from hf_cxr.words import printable
+
+    return notes if check.measured is None else [*notes, printable(input_check_words(check.measured))]
 
 
 def _files_of_model(model: str) -> list[Path]:

@@ -30,6 +30,7 @@ from hf_cxr.evaluation.conformal import ConformalSets
 from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.inference.answers import Version
 from hf_cxr.inference.calls import Calls
+from hf_cxr.inference.input_check import InputCheck, features_sha256
 from hf_cxr.inference.pipeline import stock_images as stock_images  # these two as well
 from hf_cxr.inference.pipeline import stock_pipeline as stock_pipeline
 from hf_cxr.inference.reading import ReadImage, read_ahead
@@ -62,6 +63,7 @@ class Classifier:
         bf16: the model computes in bfloat16 (autocast); logits and everything after them are float32.
         views: test-time augmentation: the logits are the mean over these views, calibrated if the views bring a
             calibration. The operating points are then theirs, and not those of the model's record.
+        input_check: read the model's input check, if it has one (see `inference.input_check`).
 
     Raises:
         FileNotFoundError: a path was given and the folder does not exist.
@@ -78,6 +80,7 @@ class Classifier:
         attention: Attention = "auto",
         bf16: bool = False,
         views: AveragedViews | None = None,
+        input_check: bool = True,
     ):
         if views is not None and views.model_sha256 is not None:
             views.check_model(fingerprint(model_folder(model, revision)), f"{model}")
@@ -91,7 +94,13 @@ class Classifier:
         processor = load_processor(model, revision)
         check_geometry(processor)
         self.pixels = PixelProcessor(processor).to(self.device)
-        self.input_check = None
+        self.input_check = self._input_check(model, revision) if input_check else None
+
+    def _input_check(self, model: str | Path, revision: str) -> InputCheck | None:
+        check = InputCheck.load(model_folder(model, revision))
+        if check is not None:
+            check.check_model(features_sha256(self.model, self.pixels), model)
+        return check
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -274,6 +283,7 @@ class Classifier:
         rules = [RULE, pixels.resize_size, pixels.image_size, int(pixels.resample), list(self.label_names)]
         rules += [] if self.views is None else [self.views.to_dict()]
         rules += ["bf16"] if self.bf16 else []
+        rules += [] if self.input_check is None else [self.input_check.threshold]
         config = {key: value for key, value in self.model.config.to_dict().items() if key not in NOT_THE_MODEL}
         digest.update(json.dumps([*rules, config], sort_keys=True, default=str).encode())
         for module in (self.model, pixels):

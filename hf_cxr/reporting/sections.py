@@ -17,6 +17,7 @@ from hf_cxr.reporting.controls import controls_section
 from hf_cxr.reporting.curves import curves_section
 from hf_cxr.reporting.decision_curves import decision_curves_section
 from hf_cxr.reporting.document import Block, Heading, Note, Text
+from hf_cxr.reporting.input_check import HEADING, input_check_section
 from hf_cxr.reporting.localization import localization_section
 from hf_cxr.reporting.numbers import by_reason
 from hf_cxr.reporting.operating_points import operating_points_section
@@ -45,6 +46,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
     "localization": localization_section,
     "stress": stress_section,
     "conformal": conformal_section,
+    "input_check": input_check_section,
 }
 """Key in analysis.json -> the function that makes its section; in the order of the page."""
 
@@ -68,6 +70,7 @@ TITLES = {
     "subgroups": "For whom it fails",
     "controls": "Controls: what is reached without a pixel",
     "conformal": "Label sets with a stated coverage",
+    "input_check": HEADING,
 }
 """Key of an analysis that may be left out -> the heading that its section would have."""
 

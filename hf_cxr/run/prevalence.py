@@ -44,7 +44,7 @@ from hf_cxr.reporting.prevalence_shift import shift_table
 from hf_cxr.run.measuring import is_calibrated
 from hf_cxr.run.result_folder import check_ensemble_place, held, write_whole
 from hf_cxr.run.target_prevalence import Target, estimate_target, read_target
-from hf_cxr.saved_models import CONFIG, PROCESSOR, WEIGHTS, fingerprint
+from hf_cxr.saved_models import CONFIG, INPUT_CHECK, PROCESSOR, WEIGHTS, fingerprint
 
 CARD = "README.md"
 
@@ -103,8 +103,9 @@ def write_shifted_model(
         def write(folder: Path) -> None:
             classifier.model.save_pretrained(folder)
             shutil.copyfile(model / PROCESSOR, folder / PROCESSOR)
-            figures = [name for name in FIGURES if (model / name).is_file()]
-            for name in figures:
+            # The input check is about what comes before the head, which stays as it is.
+            copied = [name for name in (*FIGURES, INPUT_CHECK) if (model / name).is_file()]
+            for name in copied:
                 (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(model / name, folder / name)
             write_text(folder / CARD, shifted_card(model / CARD, done))

@@ -18,7 +18,10 @@ from hf_cxr.yaml_files import dump_yaml, read_yaml
 
 logger = logging.getLogger(__name__)
 
-CHANGEABLE = ("calibrate", "bootstrap_resamples", "confidence", "operating_point", "operating_target")
+CHANGEABLE = (
+    *("calibrate", "bootstrap_resamples", "confidence", "operating_point", "operating_target"),
+    "input_check",
+)
 
 
 def report_again(run_dir: Path, benchmark: Benchmark | None = None) -> Report:
@@ -57,7 +60,7 @@ def calibrate_again(run_dir: Path, flags: Sequence[str] = ()) -> Report:
     _check_flags(flags)
     args = files.saved_arguments(run_dir, flags, prog="hf-cxr calibrate")
     _save_settings(run_dir, args)
-    return finish(run_dir, args, _test_images(args))
+    return finish(run_dir, args, _images(args))
 
 
 def _check_flags(flags: Sequence[str]) -> None:
@@ -80,11 +83,13 @@ def _save_settings(run_dir: Path, args: RunArguments) -> None:
         write_text(path, dump_yaml(now))
 
 
-def _test_images(args: RunArguments) -> datasets.Dataset | None:
+def _images(args: RunArguments) -> datasets.DatasetDict | None:
     try:
-        return load(args).splits["test"]
+        return load(args).splits
     except (ValueError, OSError) as error:
         logger.warning(
-            "the saved model is not compared with the stock pipeline, as the data cannot be read: %s", error
+            "the saved model is not compared with the stock pipeline, and no input check is fitted, as the data "
+            "cannot be read: %s",
+            error,
         )
         return None

@@ -5,7 +5,7 @@
 | train     | stages/model/, uncalibrated                                         | stages/training.json     |
 | predict   | stages/protocol.json, stages/validation.parquet, uncalibrated       | stages/test.parquet      |
 | calibrate | the model and the uncalibrated head, predictions/validation.parquet | predictions/test.parquet |
-| measure   | every figure                                                        | stages/metrics.json      |
+| measure   | the input check, before it; every figure                            | stages/metrics.json      |
 | document  | figures/, report.html, README.md (the card); metrics.json moves up  | metrics.json             |
 
 A stage writes its last file when all its other files are whole. A stage that is repeated first removes the last files
@@ -100,7 +100,7 @@ def trained_classifier(run_dir: Path, attention: Attention = "auto") -> Classifi
         ValueError: an earlier version calibrated the model and kept nothing to undo it with.
     """
     folder = trained_folder(run_dir)
-    classifier = Classifier(folder, attention=attention)
+    classifier = Classifier(folder, attention=attention, input_check=False)
     if folder == run_dir:
         if not (run_dir / HEAD).is_file():
             raise ValueError(

@@ -9,7 +9,7 @@ All processes train and predict; the main process alone does the rest and writes
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from hf_cxr.run import stage_files as files
 from hf_cxr.run.analysis import ANALYSES, ANALYSIS, analyse, write_analysis
 from hf_cxr.run.data import RunData, open_data, pinned
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
+from hf_cxr.run.input_check import check_inputs, with_input_check
 from hf_cxr.run.measuring import (
     calibrate_pair,
     interval_settings,
@@ -108,7 +109,7 @@ def run(args: RunArguments, callbacks: Sequence[TrainerCallback] = ()) -> Report
             if "predict" not in done:
                 predict(run_dir, args, data)
             if state.is_main_process:
-                report = finish(run_dir, args, data.splits["test"], done=done, model_id=repo_id)
+                report = finish(run_dir, args, data.splits, done=done, model_id=repo_id)
                 report = push_after_training(run_dir, args.training, repo_id, report)
         state.wait_for_everyone()
     return report
@@ -242,7 +243,7 @@ def measure(
         prevalence=record.prevalence,
         **interval_settings(args),
     )
-    write_analysis(run_dir, analysis)
+    write_analysis(run_dir, with_input_check(run_dir, analysis))
     metrics = report.to_dict() | {"model_sha256": file_sha256(run_dir / WEIGHTS)}
     write_json(run_dir / files.LAST_FILE["measure"], metrics)
     return stock
@@ -296,18 +297,23 @@ def document(run_dir: Path, model_id: str | None = None, *, benchmark: Benchmark
 def finish(
     run_dir: Path,
     args: RunArguments,
-    test_images: datasets.Dataset | None,
+    splits: Mapping[str, datasets.Dataset] | None,
     *,
     done: Sequence[str] = (),
     model_id: str | None = None,
 ) -> Report:
-    """The stages after predict, but for those that are done; on the main process."""
+    """The stages after predict, but for those that are done; on the main process.
+
+    Args:
+        splits: with their images, for the input check and the stock pipeline; None if they are not at hand.
+    """
     stock: dict[str, Any] = {}
     if "calibrate" not in done:
         logger.info("calibrating on validation, then measuring on test")
         calibrate(run_dir, args)
     if "measure" not in done:
-        stock = measure(run_dir, args, test_images)
+        check_inputs(run_dir, args, splits)
+        stock = measure(run_dir, args, splits and splits["test"])
     report = document(run_dir, model_id)
     return dataclasses.replace(report, stock_pipeline=stock or report.stock_pipeline)
 

@@ -1,0 +1,22 @@
+"""The figures of an input check in a sentence: for the log, `hf-cxr predict`, the card and the page.
+
+Nothing here draws, so that `hf-cxr predict` does without what drawing imports.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hf_cxr.reporting.numbers import percent, percent_with_interval
+
+
+def input_check_words(values: Mapping[str, Any]) -> str:
+    """The figures of a check in one sentence, for the log, a terminal and the card."""
+    ordinary, alike = values["false_alarms"], {}
+    for kind in sorted(values["kinds"].values(), key=lambda kind: -kind["value"]):
+        alike.setdefault(percent(kind["value"]), []).append(kind["title"])
+    kinds = "; ".join(f"{share} of {', '.join(titles)}" for share, titles in alike.items())
+    return (
+        f"The input check reports {percent_with_interval(ordinary)} of {ordinary['images']:,} ordinary test images"
+        + (f" and, of images that it should report: {kinds}" if kinds else "")
+        + "."
+    )
