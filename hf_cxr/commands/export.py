@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.export.layout import RESULT, WARNING, Wanted
+from hf_cxr.export.layout import PAGE, RESULT, WARNING, Wanted
 from hf_cxr.words import printable
 
 if TYPE_CHECKING:
@@ -79,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hf_cxr.export.summary import summary
 
     print(summary(result, files))
-    print(f"\nwrote {printable(out)}: {', '.join(files)}, {RESULT}\n{WARNING}")
+    print(f"\nwrote {printable(out)}: {', '.join(files)}, {RESULT}")
+    if wanted.page:
+        print(f"page: python -m http.server --directory {printable(out / PAGE)}, then open http://localhost:8000")
+    print(WARNING)
     return 0
 
 

@@ -233,7 +233,7 @@ def _write_whole(
         expected_NC = expected_logits(classifier, images)
     outputs = [run(runtime, grey[None]) for grey in images.greys]
     found_NC, probability_NC = (np.concatenate([output[key] for output in outputs]) for key in (OUTPUT, PROBABILITIES))
-    whole = compare_logits(found_NC, expected_NC, images.words, largest_batch=1)
+    whole = compare_logits(found_NC, expected_NC, images.words, images=len(found_NC), largest_batch=1)
     whole.check(f"{WHOLE}, which resizes the image itself,", RESIZED_TOLERANCE, logits=False)
     difference = np.abs(probability_NC - expit(found_NC)).max()
     if not difference <= TOLERANCE:
