@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests python benchmarks/exporting.py [ARCHITECTURE ...]
 
-Each is a small model of `tests/tiny.py` with random weights (of norms and biases too, so that every operator counts)
-at 32 pixels. It is exported as the command does it, and compared with the package's own pass on random images in
+Each is a small model of `tests/tiny.py` with random weights, large enough that every operator counts, at 32
+pixels. It is exported as the command does it, and compared with the package's own pass on random images in
 batches of 1, 2, 7, 3 and 16.
 
 N = images, C = findings.
@@ -41,6 +41,8 @@ def small_model(name: str):
     for key, weight in model.named_parameters():
         if weight.ndim == 1:
             torch.nn.init.normal_(weight, mean=float("norm" in key.lower() and "weight" in key), std=0.3)
+        else:
+            torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
     return model
 
 

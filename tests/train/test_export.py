@@ -36,12 +36,14 @@ DATA = {"dataset": "phantom", "phantom_train": 20, "phantom_validation": 16, "ph
 
 
 def save(folder: Path, name: str, *, resample=3, labels=NIH14) -> Path:
-    """A model of random weights, norms and biases too, with its image processor."""
+    """A model of random weights, large enough that every operator counts, with its image processor."""
     torch.manual_seed(0)
     model = build_model(ModelArguments(architecture=name, model_kwargs=tiny.MODELS[name], **SIZES), labels)
     for key, weight in model.named_parameters():
         if weight.ndim == 1:
             torch.nn.init.normal_(weight, mean=float("norm" in key.lower() and "weight" in key), std=0.3)
+        else:
+            torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
     points = OperatingPoints({"Effusion": OperatingPoint(0.25, "f1", None, 0.5, 0.5, 10, 50)})
     ModelRecord(version="0", dataset="phantoms", synthetic=True, operating_points=points.to_dict()).write(model.config)
     model.save_pretrained(folder)
