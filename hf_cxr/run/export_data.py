@@ -1,6 +1,7 @@
 """The images of a run for its export: some to compare files on, and labelled ones for the cost of 8-bit weights.
 
-Refused: a stream, whose images pass by once; data that were resized in another way than the model does it.
+Refused: a split that is not there; a stream, whose images pass by once; data that were resized in another way than the
+model does it.
 
 N = images, S = resized side.
 """
@@ -35,7 +36,7 @@ def images_of(source: Source, classifier: Classifier) -> Images:
         ImageError: one cannot be read.
     """
     pixels = classifier.pixels
-    split = source.splits["validation"]
+    split = _split(source, "validation")
     _check(source, split, classifier)
     return of_split(split, "validation", pixels.resize_size, pixels.resample)
 
@@ -52,8 +53,8 @@ def labelled_of(source: Source, classifier: Classifier, name: str, run_dir: Path
         ValueError: see the module's first lines; no finding is shared, or the split is of one patient.
     """
     other = "train" if name == "validation" else "validation"
-    chosen, _ = in_the_findings_of(classifier, {name: source.splits[name]}, source.labels)
-    split, calibration = chosen[name], source.splits[other]
+    chosen, _ = in_the_findings_of(classifier, {name: _split(source, name)}, source.labels)
+    split, calibration = chosen[name], _split(source, other)
     for one in (split, calibration):
         _check(source, one, classifier)
     check_patients(name, split)
@@ -73,6 +74,12 @@ def labelled_of(source: Source, classifier: Classifier, name: str, run_dir: Path
             "seed": args.training.seed,
         },
     )
+
+
+def _split(source: Source, name: str) -> datasets.Dataset:
+    if name not in source.splits or (not is_streamed(source.splits[name]) and not len(source.splits[name])):
+        raise ValueError(f"{source.name} has no {name} images, which an export reads; give --images, or other data")
+    return source.splits[name]
 
 
 def _saved_logits(
