@@ -18,6 +18,7 @@ import yaml
 
 from hf_cxr.arguments.model import INITIAL_WEIGHTS
 from hf_cxr.push_checks import (
+    BENCHMARK,
     LOCAL_PATH,
     check_no_local_path,
     check_no_token,
@@ -52,7 +53,10 @@ REQUIRED = (
 FIGURES = ("figures/roc_test.png", "figures/precision_recall_test.png", "figures/training.png")
 """Sent if they exist; one that the card shows has to exist."""
 
-PUSHED = (*REQUIRED, *FIGURES)
+OPTIONAL = (BENCHMARK,)
+"""Sent if they exist."""
+
+PUSHED = (*REQUIRED, *FIGURES, *OPTIONAL)
 PREDICTIONS = ("predictions/validation.parquet", "predictions/test.parquet")
 
 LOCAL_SETTINGS = ("data_root", "logging_dir", "nih_root", "output_dir", "resume_from_checkpoint", "table_root")
@@ -116,7 +120,7 @@ def collect(run_dir: str | Path, *, include_predictions: bool = False, token: st
 def list_names(run_dir: Path, *, include_predictions: bool = False) -> list[str]:
     """The names that are to be sent. No content is read; each is checked to be a regular file inside the folder."""
     wanted = (*REQUIRED, *(PREDICTIONS if include_predictions else ()))
-    there = {name: _place(run_dir, name) for name in (*wanted, *FIGURES)}
+    there = {name: _place(run_dir, name) for name in (*wanted, *FIGURES, *OPTIONAL)}
     wrong = [f"{name} is missing" for name in wanted if there[name] is None]
     wrong += [f"{name} is empty" for name, status in there.items() if status and status.st_size == 0]
     if wrong:

@@ -20,6 +20,7 @@ from hf_cxr.reporting.checklist import Evidence, checklist_blocks
 from hf_cxr.reporting.curves import KINDS
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.evaluation import (
+    equal_scores,
     evaluation_blocks,
     findings_table,
     further_blocks,
@@ -40,7 +41,7 @@ from hf_cxr.reporting.protocol import (
     published,
     split_facts,
 )
-from hf_cxr.reporting.sections import draw_sections, section_blocks, sections_of
+from hf_cxr.reporting.sections import draw_sections, section_blocks
 from hf_cxr.saved_models import CONFIG, read_json
 from hf_cxr.systems import SYSTEMS
 from hf_cxr.words import plural
@@ -156,7 +157,7 @@ class Report:
         ]
         if never:
             cautions.append(f"No positive training image, so the model never learned: {', '.join(never)}.")
-        cautions += few_patients(positive_patients(test))
+        cautions += [*equal_scores(test), *few_patients(positive_patients(test), test.counts["all"].patients)]
         return [*cautions, *_calibration_cautions(protocol["calibration_exceptions"]), NOT_A_DEVICE]
 
     def protocol_facts(self) -> Facts:
@@ -203,7 +204,7 @@ class Report:
             Heading("Test set, each finding"),
             *evaluation_blocks(self.test, tier_of),
             *further_blocks(self.test, tier_of),
-            *section_blocks(self.analysis),
+            *section_blocks(self.analysis, self.test.counts["all"].patients),
             *published(protocol["dataset"], self._row_of_published()),
             Heading("Limits"),
             Note((self._validation_words(), *self._limits()), warning=False),
@@ -221,8 +222,6 @@ class Report:
 
     def _appendix(self) -> tuple[Block, ...]:
         environment = Facts(tuple((name, str(value)) for name, value in self.environment.items()))
-        headings = {key: section.blocks[0].text for key, section in sections_of(self.analysis).items()}
-        evidence = Evidence(self.protocol, self.training, self.environment, self.test, headings, tuple(self.analysis))
         return (
             Details("Training: losses and validation metrics over the epochs", (TRAINING_CURVES,)),
             Details(
@@ -230,7 +229,7 @@ class Report:
                 (Text(self._validation_words()), findings_table(self.validation, tier_of=self.tier_of())),
             ),
             Details("Environment", (environment,)),
-            *checklist_blocks(evidence),
+            *checklist_blocks(Evidence.of(self)),
         )
 
     def _validation_words(self) -> str:
@@ -240,8 +239,8 @@ class Report:
         if not did:
             return "The validation set chose nothing and fitted nothing; the test set was measured once."
         return (
-            f"The validation set {did}, so its figures are optimistic and no estimate for new patients. The test set "
-            "was measured once, after everything was fixed."
+            f"The validation set {did}, so its figures are optimistic: expect worse ones on new patients. The test "
+            "set was measured once, after everything was fixed."
         )
 
     def _limits(self) -> list[str]:

@@ -91,6 +91,22 @@ def test_the_listed_files_and_no_other(run):
     assert all(file.size == len(file.content) for file in collect(run) if isinstance(file.content, bytes))
 
 
+def test_the_figure_for_a_benchmark_is_sent_and_has_to_be_the_runs(run):
+    change(run / "metrics.json", test={"all": {"auc": {"macro": 0.812}}})
+    entry = "- dataset: {{id: you/set, task_id: t}}\n  value: {}\n  notes: macro AUC over 14 findings\n"
+    path = run / ".eval_results/hf_cxr.yaml"
+    path.parent.mkdir()
+    path.write_text(entry.format(0.812))
+    (path.parent / "mine.yaml").write_text(entry.format(1.0))
+    assert sent_names(run) == [".eval_results/hf_cxr.yaml", *NAMES]
+    path.write_text(entry.format(0.912))
+    with pytest.raises(ValueError, match=r"gives the macro AUC 0\.912, and metrics\.json 0\.8120"):
+        collect(run)
+    path.write_text("- value: 1")
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        collect(run)
+
+
 def test_predictions_are_two_listed_files_and_only_when_asked(run):
     (run / "predictions").mkdir()
     for name in ("validation", "test", "train"):

@@ -96,7 +96,7 @@ def test_flags_and_commands_in_comments_of_configs_exist(config):
 def test_flags_and_commands_in_the_text_exist(page):
     text = re.sub(r"```.*?```", "", TEXTS[page], flags=re.DOTALL)
     spans = re.findall(r"`([^`\n]+)`", text)
-    flags = {flag for span in spans for flag in re.findall(r"(?<!\S)--([a-z_]+)", span)}
+    flags = {flag for span in spans for flag in re.findall(r"(?<!\S)--([a-z0-9_]+)", span)}
     assert flags <= FLAGS
     commands = {match for span in spans for match in re.findall(r"hf-cxr ([a-z]+)", span)}
     assert commands <= set(COMMANDS)
