@@ -65,7 +65,7 @@ def in_onnx(module: Logits, name: str, expected_NC: np.ndarray) -> tuple[str, st
     check_clean(proto, name)
     runtime = session(proto.SerializeToString())
     way = way_of(proto, name)
-    small = session(quantised(proto, ABOUT, way, VALUES).SerializeToString())
+    small = session(quantised(proto, ABOUT, way, VALUES, name).SerializeToString())
     rounded_NC = run(small, VALUES)[OUTPUT]
     if not np.isfinite(rounded_NC).all():
         raise ValueError("the logits of the 8-bit model are not numbers")

@@ -262,7 +262,7 @@ def _write_int8(
     number = min(CALIBRATION_IMAGES, labelled.calibration_images)
     calibration = labelled.calibration(0, number) if way == "static" else np.zeros((0, 1, 1, 1), np.uint8)
     value = classifier.pixels(torch.from_numpy(calibration)).numpy() if way == "static" else value_N3DD[:0]
-    small = quantised(proto, about, way, value)
+    small = quantised(proto, about, way, value, name)
     check_clean(small, QUANTIZED)
     contents = small.SerializeToString(), proto.SerializeToString()
     sessions = [session(content) for content in contents]

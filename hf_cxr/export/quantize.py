@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_cxr.export.onnx_model import INPUT, About, describe, strip
+from hf_cxr.export.runtime import session
+from hf_cxr.words import error_words
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 128
 """Images whose activations give the ranges of static quantisation; they are not the images that the cost is of."""
 
-MATRIX, CONVOLUTION = ("MatMul",), ("Conv",)  # the head is a Gemm
+MATRIX, CONVOLUTION = ("MatMul",), ("Conv",)  # the head is a Gemm, and stays as it is
+STATIC = (*CONVOLUTION, "Add", "Mul", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
+"""What static quantisation turns into integers. With group norms among them onnxruntime 1.32 writes files that it
+cannot read."""
 
 
 def way_of(model: "onnx.ModelProto", name: str) -> str:
@@ -50,7 +55,9 @@ def way_of(model: "onnx.ModelProto", name: str) -> str:
     return "dynamic" if weights[MATRIX] >= weights[CONVOLUTION] else "static"
 
 
-def quantised(model: "onnx.ModelProto", about: About, way: str, value_N3DD: NDArray[np.float32]) -> "onnx.ModelProto":
+def quantised(
+    model: "onnx.ModelProto", about: About, way: str, value_N3DD: NDArray[np.float32], name: str
+) -> "onnx.ModelProto":
     """The same model with weights in 8-bit integers.
 
     Args:
@@ -58,6 +65,10 @@ def quantised(model: "onnx.ModelProto", about: About, way: str, value_N3DD: NDAr
         about: what the file says of itself.
         way: from `way_of`.
         value_N3DD: normalised calibration images; read for "static" alone.
+        name: of the model, for a message.
+
+    Raises:
+        ValueError: onnxruntime cannot quantise it.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
@@ -67,7 +78,7 @@ def quantised(model: "onnx.ModelProto", about: About, way: str, value_N3DD: NDAr
     logging.disable(logging.WARNING)  # it advises to call quant_pre_process, which is what happens
     try:
         with tempfile.TemporaryDirectory() as folder:
-            float_file, ready, out = (Path(folder) / f"{name}.onnx" for name in ("float", "ready", "int8"))
+            float_file, ready, out = (Path(folder) / f"{part}.onnx" for part in ("float", "ready", "int8"))
             onnx.save(model, float_file)
             # Its symbolic shape inference fails on a ConvNeXtV2; torch wrote the shapes already.
             quant_pre_process(str(float_file), str(ready), skip_symbolic_shape=True)
@@ -75,17 +86,21 @@ def quantised(model: "onnx.ModelProto", about: About, way: str, value_N3DD: NDAr
             if way == "dynamic":
                 quantize_dynamic(str(ready), str(out), op_types_to_quantize=list(MATRIX), **common)
             else:
-                heads = [node.name for node in onnx.load(ready).graph.node if node.op_type == "Gemm"]
                 quantize_static(
                     str(ready),
                     str(out),
                     _reader(value_N3DD),
                     quant_format=QuantFormat.QDQ,
                     activation_type=QuantType.QUInt8,
-                    nodes_to_exclude=heads,
+                    op_types_to_quantize=list(STATIC),
                     **common,
                 )
             result = onnx.load(out)
+            session(out)
+    except MemoryError:
+        raise
+    except Exception as error:  # onnxruntime has its own errors, and its quantisation raises TypeError and KeyError
+        raise ValueError(f"onnxruntime cannot quantise {name} ({error_words(error)}); leave out --int8") from error
     finally:
         logging.disable(before)
     strip(result)

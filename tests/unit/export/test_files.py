@@ -12,7 +12,7 @@ from hf_cxr.export.onnx_model import About, check_clean, describe, strip, texts_
 from hf_cxr.export.page import RUNTIME_FILES, check_runtime
 from hf_cxr.export.parity import measure_parity
 from hf_cxr.export.place import check_place
-from hf_cxr.export.quantize import way_of
+from hf_cxr.export.quantize import quantised, way_of
 from hf_cxr.processing import Preprocessing
 
 STEPS = Preprocessing(36, 32, 3, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -104,6 +104,13 @@ def test_the_way_of_quantising_follows_the_weights(kind, shape, way):
 def test_a_model_without_such_weights_is_refused():
     with pytest.raises(ValueError, match="no matrix products"):
         way_of(model_of(helper.make_node("Relu", ["x"], ["y"])), "run")
+
+
+def test_what_onnxruntime_cannot_quantise_is_one_line():
+    weight = helper.make_tensor("w", TensorProto.FLOAT, (4, 4), np.ones(16, np.float32))
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("NoSuchOperator", ["z"], ["y"])]
+    with pytest.raises(ValueError, match="onnxruntime cannot quantise run .*leave out --int8"):
+        quantised(model_of(*nodes, weights=[weight]), ABOUT, "dynamic", np.zeros((0, 1), np.float32), "run")
 
 
 def test_files_are_added_to_an_export_of_the_same_model_and_to_nothing_else(tmp_path):
