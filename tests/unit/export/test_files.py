@@ -109,7 +109,7 @@ def test_a_model_without_such_weights_is_refused():
 def test_what_onnxruntime_cannot_quantise_is_one_line():
     weight = helper.make_tensor("w", TensorProto.FLOAT, (4, 4), np.ones(16, np.float32))
     nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("NoSuchOperator", ["z"], ["y"])]
-    with pytest.raises(ValueError, match="onnxruntime cannot quantise run .*leave out --int8"):
+    with pytest.raises(ValueError, match=r"onnxruntime cannot quantise run .*leave out --int8"):
         quantised(model_of(*nodes, weights=[weight]), ABOUT, "dynamic", np.zeros((0, 1), np.float32), "run")
 
 
