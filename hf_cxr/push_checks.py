@@ -5,6 +5,7 @@ folder; an access token; a path on this machine or on the one that trained. Whic
 """
 
 import dataclasses
+import hashlib
 import html
 import io
 import json
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
@@ -51,12 +53,48 @@ _EMBEDDED = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]*")
 
 
 @dataclass(frozen=True)
+class PushFile:
+    """A file as it is sent.
+
+    Args:
+        path: in the folder and in the repository.
+        content: the bytes that were checked; for a large file, its path.
+        size: in bytes.
+        sha256: of the content.
+    """
+
+    path: str
+    content: bytes | Path
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: str, content: bytes | Path) -> "PushFile":
+        """The file, with its size and SHA-256 as they are now."""
+        if isinstance(content, bytes):
+            return cls(path, content, len(content), hashlib.sha256(content).hexdigest())
+        return cls(path, content, content.stat().st_size, file_sha256(content))
+
+
+@dataclass(frozen=True)
 class Weights:
     """What a file of weights contains: each tensor's shape, its metadata and the file's SHA-256."""
 
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
     sha256: str
+
+
+def _tensors(content: bytes) -> dict[str, Any]:
+    """The names of the tensors and the metadata of a small safetensors file, whose values must be finite."""
+    from safetensors.numpy import load
+
+    tensors = load(content)
+    broken = [name for name, value in tensors.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
+    if broken or not tensors:
+        raise ValueError(f"NaN or infinity in {', '.join(broken[:3])}" if broken else "it contains no tensors")
+    length = int.from_bytes(content[:8], "little")
+    return {"tensors": list(tensors), "metadata": json.loads(content[8 : 8 + length]).get("__metadata__", {})}
 
 
 def read_weights(path: Path) -> Weights:
@@ -175,6 +213,7 @@ PARSERS = {
     ".html": _page,
     ".png": _png,
     ".parquet": _parquet,
+    ".safetensors": _tensors,
 }
 
 
@@ -200,13 +239,19 @@ def _strings(value: Any, where: str) -> Iterator[tuple[str, str]]:
         yield where, value
 
 
-def check_no_local_path(run_dir: Path, texts: dict[str, list[tuple[str, str]]], hidden: Iterable[str] = ()) -> None:
+def check_no_local_path(
+    run_dir: Path,
+    texts: dict[str, list[tuple[str, str]]],
+    hidden: Iterable[str] = (),
+    repair: str = "replace each by a name in that file and push again",
+) -> None:
     """Refuse a file that contains a local path: a home folder names a person, and shows where patients' images are.
 
     Args:
         run_dir: for the message.
         texts: for each file, pairs of place in the file and text.
         hidden: relative paths that were left out of the settings.
+        repair: for the message.
     """
     relative = [re.compile(rf"(?<![\w/.-]){re.escape(path)}(?![\w-])") for path in hidden]
     found = [
@@ -218,10 +263,7 @@ def check_no_local_path(run_dir: Path, texts: dict[str, list[tuple[str, str]]], 
     found = list(dict.fromkeys(found))
     if found:
         more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-        raise ValueError(
-            f"{run_dir}: local paths would be published: {'; '.join(found[:3])}{more}; replace each by a name in that "
-            "file and push again"
-        )
+        raise ValueError(f"{run_dir}: local paths would be published: {'; '.join(found[:3])}{more}; {repair}")
 
 
 def _local_paths(text: str, relative: Sequence[re.Pattern]) -> Iterator[str]:
