@@ -24,6 +24,8 @@ def folder(finished, tmp_path_factory):
         (folder / "runs" / name).symlink_to(finished[0], target_is_directory=True)
     words = ["--test_time_augmentation", "flip", "--out", str(folder / "runs" / "nih_views")]
     assert main(["evaluate", "--model", str(finished[0]), *words, "--bootstrap_resamples", "10"]) == 0
+    words = ["--preprocessing", "--program", "--out", str(folder / "export" / "quickstart")]
+    assert main(["export", str(finished[0]), *words]) == 0
     Image.linear_gradient("L").save(folder / "chest.png")
     return folder
 
