@@ -33,6 +33,7 @@ N = images, C = findings, K = patients with an image of a label, M = patients, R
 Refused: see `checks`; a coverage outside (0, 1).
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
+from scipy.special import expit, logit, ndtri
 
 from hf_cxr.evaluation.bootstrap import Sample
 from hf_cxr.evaluation.checks import Array, check_probabilities
@@ -50,6 +51,7 @@ from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
 
 COVERAGES = (0.8, 0.9, 0.95)
+COVERAGE = 0.9  # of the sets that a model carries with it
 MEASURES = {
     "positive_coverage": "positives whose set has present; each patient weighs the same: what is guaranteed",
     "negative_coverage": "negatives whose set has absent; each patient weighs the same: what is guaranteed",
@@ -106,6 +108,62 @@ class ConformalSets:
         }
         return {name: f"{' and '.join(why)}; at least {least} are needed" for name, why in few.items() if why}
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the coverage and each finding's thresholds and patients; an infinite threshold is null."""
+        findings = {
+            name: {
+                "present_from": float(self.present_C[column]),
+                "absent_to": float(self.absent_C[column]),
+                "positive_patients": int(self.positive_patients_C[column]),
+                "negative_patients": int(self.negative_patients_C[column]),
+            }
+            for column, name in enumerate(self.label_names)
+        }
+        return plain({"coverage": self.coverage, "findings": findings})
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "ConformalSets":
+        """Read what `to_dict` gave.
+
+        Raises:
+            ValueError: it is not label sets; the message says where.
+        """
+        try:
+            coverage, findings = float(values["coverage"]), values["findings"]
+            present_C = [_threshold(one["present_from"], -math.inf) for one in findings.values()]
+            absent_C = [_threshold(one["absent_to"], math.inf) for one in findings.values()]
+            sides = ("positive_patients", "negative_patients")
+            patients = [np.array([one[side] for one in findings.values()], dtype=np.int64) for side in sides]
+            names = LabelSpace(findings)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"label sets (conformal) cannot be read: {type(error).__name__}: {error}") from error
+        if not 0 < coverage < 1:
+            raise ValueError(f"the coverage of label sets (conformal) is {coverage}; it must be between 0 and 1")
+        return cls(names, coverage, np.array(present_C), np.array(absent_C), *patients)
+
+    def moved(self, bias_C: ArrayLike) -> "ConformalSets":
+        """The sets of probabilities whose logits have a bias (C,) added, such as that of another prevalence.
+
+        Every image keeps its set: the thresholds move as the probabilities do, and the stated coverage is among the
+        images of one label, whatever their share.
+        """
+        bias_C = np.asarray(bias_C, dtype=np.float64)
+
+        def move(threshold_C: Array) -> Array:
+            inside_C = np.isfinite(threshold_C)
+            return np.where(inside_C, expit(logit(np.where(inside_C, threshold_C, 0.5)) + bias_C), threshold_C)
+
+        return dataclasses.replace(self, present_C=move(self.present_C), absent_C=move(self.absent_C))
+
+
+def _threshold(value: float | None, infinite: float) -> float:
+    """A threshold as it was written: in [0, 1], or null for the infinite one."""
+    if value is None:
+        return infinite
+    if not 0 <= float(value) <= 1:
+        raise ValueError(f"a threshold is {value}")
+    return float(value)
+
 
 def fit_conformal(
     prob_NC: ArrayLike,
@@ -113,7 +171,7 @@ def fit_conformal(
     patient_ids: Sequence[Any],
     *,
     label_names: Sequence[str],
-    coverage: float = 0.9,
+    coverage: float = COVERAGE,
 ) -> ConformalSets:
     """Fit the thresholds of each finding.
 

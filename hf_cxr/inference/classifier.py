@@ -7,9 +7,10 @@ B = images in a batch, C = findings.
 
 import copy
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,13 @@ from tqdm.auto import tqdm
 from hf_cxr import processes
 from hf_cxr.arguments.model import Attention
 from hf_cxr.data.images.files import find_images as find_images  # part of this module's interface
-from hf_cxr.data.images.grey import RULE, ImageError, read_grey, resize_grey
+from hf_cxr.data.images.grey import RULE, ImageError, resize_grey
+from hf_cxr.evaluation.conformal import ConformalSets
 from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.files import version_of
 from hf_cxr.inference.calls import Calls
+from hf_cxr.inference.results import ImageResult
+from hf_cxr.inference.sources import AnyImage, name_of, read_image
 from hf_cxr.inference.views import AveragedViews
 from hf_cxr.models.attention import use_attention
 from hf_cxr.models.build import load_weights
@@ -95,6 +99,49 @@ class Classifier:
         record = ModelRecord.of(self.model.config)
         saved = None if record is None else record.operating_points
         return Calls(self.label_names, None if saved is None else OperatingPoints.from_dict(saved))
+
+    @property
+    def label_sets(self) -> ConformalSets | None:
+        """Conformal label sets of the model's record; None without, and for averaged views, which have none."""
+        record = None if self.views is not None else ModelRecord.of(self.model.config)
+        return record and record.conformal and ConformalSets.from_dict(record.conformal)
+
+    def predict(self, image: AnyImage, *, name: str | None = None) -> ImageResult:
+        """Everything that the model says of one image.
+
+        Args:
+            image: a path, the bytes of a file, a PIL image, an array (H, W) uint8 or uint16 or (H, W, 3) uint8, or a
+                pydicom Dataset; see `inference.sources`.
+            name: what to call it; by default the path, or "an image in memory".
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        answer = next(self.predict_images([image], names=None if name is None else [name]))
+        if isinstance(answer, ImageError):
+            raise answer
+        return answer
+
+    def predict_images(
+        self, images: Iterable[AnyImage], *, names: Iterable[str] | None = None, batch_size: int = 16
+    ) -> Iterator[ImageResult | ImageError]:
+        """What the model says of each image, in order; an image that cannot be read gives its error.
+
+        Args:
+            images: as for `predict`; of a generator, a batch at a time is taken.
+            names: what to call each of them.
+            batch_size: images that the model gets at once.
+
+        Raises:
+            RuntimeError: the model cannot run on any image of a batch, so the images are not the cause.
+        """
+        calls, sets = self.calls, self.label_sets
+        named = zip(images, itertools.repeat(None), strict=False) if names is None else zip(images, names, strict=True)
+        while batch := list(itertools.islice(named, batch_size)):
+            called = [name or name_of(image) for image, name in batch]
+            pixels = [self._pixels_or_error(image, name) for (image, _), name in zip(batch, called, strict=True)]
+            for name, answer in zip(called, self._answers(called, pixels), strict=True):
+                yield answer if isinstance(answer, ImageError) else ImageResult.of(name, answer, calls, sets)
 
     @torch.inference_mode()
     def logits(self, pixel_B1SS: torch.Tensor) -> np.ndarray:
@@ -188,14 +235,8 @@ class Classifier:
         """
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
-            pixels = [self._pixels_or_error(path) for path in batch]
-            sound = [i for i, entry in enumerate(pixels) if isinstance(entry, np.ndarray)]
-            answers = list(pixels)
-            if sound:
-                found = self._probabilities([batch[i] for i in sound], [pixels[i] for i in sound])
-                for i, answer in zip(sound, found, strict=True):
-                    answers[i] = answer
-            yield from zip(batch, answers, strict=True)
+            pixels = [self._pixels_or_error(path, os.fspath(path)) for path in batch]
+            yield from zip(batch, self._answers([os.fspath(path) for path in batch], pixels), strict=True)
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that a prediction depends on besides the image: weights, names, preprocessing."""
@@ -212,23 +253,36 @@ class Classifier:
                 digest.update(content.numpy())
         return digest.hexdigest()
 
-    def _pixels_or_error(self, path: Path) -> np.ndarray | ImageError:
-        """Resized grey (S, S) uint8 of a file, or why there is none; nothing but an interrupt is raised."""
+    def _answers(
+        self, names: Sequence[str], pixels: Sequence[np.ndarray | ImageError]
+    ) -> list[np.ndarray | ImageError]:
+        """Probabilities (C,) float32 of each resized grey image (S, S), or why there are none."""
+        sound = [i for i, entry in enumerate(pixels) if isinstance(entry, np.ndarray)]
+        answers = list(pixels)
+        if sound:
+            found = self._probabilities([names[i] for i in sound], [pixels[i] for i in sound])
+            for i, answer in zip(sound, found, strict=True):
+                answers[i] = answer
+        return answers
+
+    def _pixels_or_error(self, image: AnyImage, name: str) -> np.ndarray | ImageError:
+        """Resized grey (S, S) uint8 of an image, or why there is none; nothing but an interrupt is raised."""
+        is_file = isinstance(image, str | os.PathLike)
         try:
-            before = version_of(path)
-            pixel_SS = resize_grey(read_grey(path), self.pixels.resize_size, self.pixels.resample)
-            if version_of(path) != before:
-                return ImageError(os.fspath(path), "it changed while it was read; run again when it is complete")
+            before = version_of(image) if is_file else None
+            pixel_SS = resize_grey(read_image(image, name), self.pixels.resize_size, self.pixels.resample)
+            if is_file and version_of(image) != before:
+                return ImageError(name, "it changed while it was read; run again when it is complete")
             return pixel_SS
         except ImageError as error:
             return error
         except MemoryError:
-            return ImageError(os.fspath(path), "it is too large, or its sides too unequal, to decode and resize")
-        except Exception as error:  # whatever is wrong with this file, the rest are predicted
+            return ImageError(name, "it is too large, or its sides too unequal, to decode and resize")
+        except Exception as error:  # whatever is wrong with this image, the rest are predicted
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            return ImageError(os.fspath(path), " ".join(str(reason).split()))
+            return ImageError(name, " ".join(str(reason).split()))
 
-    def _probabilities(self, paths: Sequence[Path], images: Sequence[np.ndarray]) -> list[np.ndarray | ImageError]:
+    def _probabilities(self, names: Sequence[str], images: Sequence[np.ndarray]) -> list[np.ndarray | ImageError]:
         """Probabilities (C,) float32 of each resized grey image (S, S), or why there are none."""
         try:
             logit_BC = self.logits(torch.from_numpy(np.stack(images)[:, None]))
@@ -236,23 +290,23 @@ class Classifier:
             if len(images) == 1:
                 raise
             # All images have the same size here, so the device's memory is the reason: one at a time needs less.
-            return self._one_by_one(paths, images)
+            return self._one_by_one(names, images)
         probability_BC = torch.sigmoid(torch.from_numpy(logit_BC)).numpy()
         damaged = "the model's output is not a number; is the model damaged?"
         return [
-            probability_C if np.isfinite(probability_C).all() else ImageError(os.fspath(path), damaged)
-            for path, probability_C in zip(paths, probability_BC, strict=True)
+            probability_C if np.isfinite(probability_C).all() else ImageError(name, damaged)
+            for name, probability_C in zip(names, probability_BC, strict=True)
         ]
 
-    def _one_by_one(self, paths: Sequence[Path], images: Sequence[np.ndarray]) -> list[np.ndarray | ImageError]:
+    def _one_by_one(self, names: Sequence[str], images: Sequence[np.ndarray]) -> list[np.ndarray | ImageError]:
         answers, failures = [], []
-        for path, image in zip(paths, images, strict=True):
+        for name, image in zip(names, images, strict=True):
             try:
-                answers += self._probabilities([path], [image])
+                answers += self._probabilities([name], [image])
             except (RuntimeError, MemoryError) as error:
                 failures.append(error)
-                answers.append(ImageError(os.fspath(path), f"the model failed on it: {' '.join(str(error).split())}"))
-        if len(failures) == len(paths):
+                answers.append(ImageError(name, f"the model failed on it: {' '.join(str(error).split())}"))
+        if len(failures) == len(names):
             raise failures[-1]
         return answers
 

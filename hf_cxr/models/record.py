@@ -11,11 +11,18 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from hf_cxr.evaluation.conformal import ConformalSets
 from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.weights_origin import check_origin
 
 KEY = "hf_cxr"
 MASKED_LOSS = "masked_l1"  # the loss of a model that was pre-trained without labels
+READERS = {
+    "operating_points": OperatingPoints.from_dict,
+    "conformal": ConformalSets.from_dict,
+    "weights_origin": check_origin,
+}
+"""Of each field that is more than plain values, what reads it; it refuses a damaged one."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class ModelRecord:
             model whose outputs are not calibrated.
         operating_points: finding -> threshold and how it was chosen, as `evaluation.OperatingPoints.to_dict` gives
             them; None for a finding without one.
+        conformal: for each finding, the probabilities from which "present" and "absent" are in its label set, as
+            `evaluation.ConformalSets.to_dict` gives them; None for a model without label sets.
         prevalence: finding -> share of positives that the calibrated probabilities assume, 0 to 1: that of validation;
             None for a model whose outputs are not calibrated.
         licence_note: what the licence of the data says about models trained on them.
@@ -60,6 +69,7 @@ class ModelRecord:
     removed_images: Mapping[str, int] | None = None
     calibration: Mapping[str, Any] | None = None
     operating_points: Mapping[str, Mapping[str, Any] | None] | None = None
+    conformal: Mapping[str, Any] | None = None
     prevalence: Mapping[str, float] | None = None
     licence_note: str | None = None
     prevalence_shift: Mapping[str, Any] | None = None
@@ -91,24 +101,20 @@ class ModelRecord:
             config: of the model, or the content of its config.json.
 
         Raises:
-            ValueError: the key ``hf_cxr`` is not a record, or its operating points, its weights' origin or its
-                earlier stages are damaged.
+            ValueError: the key ``hf_cxr`` is not a record, or its operating points, its label sets, its weights'
+                origin or its earlier stages are damaged.
         """
         values = config.get(KEY) if isinstance(config, Mapping) else getattr(config, KEY, None)
         if values is not None and not isinstance(values, Mapping):
             raise ValueError(f"{KEY} in config.json is {values!r:.40}; it must be what training wrote")
         if not values:
             return None
-        if values.get("operating_points") is not None:
-            try:
-                OperatingPoints.from_dict(values["operating_points"])
-            except ValueError as error:
-                raise ValueError(f"{KEY} in config.json: {error}") from error
-        if values.get("weights_origin") is not None:
-            try:
-                check_origin(values["weights_origin"])
-            except ValueError as error:
-                raise ValueError(f"{KEY} in config.json: {error}") from error
+        for key, read in READERS.items():
+            if values.get(key) is not None:
+                try:
+                    read(values[key])
+                except ValueError as error:
+                    raise ValueError(f"{KEY} in config.json: {error}") from error
         if values.get("earlier_stages") is not None:
             _check_stages(values["earlier_stages"])
         known = {field.name for field in dataclasses.fields(cls)}  # a later version may have written more

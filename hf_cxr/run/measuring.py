@@ -12,6 +12,7 @@ import datasets
 from hf_cxr.config import EvaluationArguments, RunArguments
 from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
+from hf_cxr.evaluation.conformal import ConformalSets, fit_conformal
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.evaluation.operating_points import OperatingPoints, choose_operating_points
 from hf_cxr.inference.classifier import Classifier
@@ -79,6 +80,19 @@ def operating_points(validation: Predictions, args: RunArguments) -> OperatingPo
         rule=args.evaluation.operating_point,
         target=args.evaluation.operating_target,
         label_names=validation.label_names,
+    )
+
+
+def label_sets(validation: Predictions) -> ConformalSets | None:
+    """Conformal label sets at the coverage that a model carries; None for a single patient, who has no new one.
+
+    Args:
+        validation: as the model is to predict: calibrated, if it is.
+    """
+    if len(set(validation.patient_ids)) < 2:
+        return None
+    return fit_conformal(
+        validation.probabilities, validation.labels, validation.patient_ids, label_names=validation.label_names
     )
 
 

@@ -29,6 +29,7 @@ from scipy.special import expit, logit
 
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.checks import Array
+from hf_cxr.evaluation.conformal import ConformalSets
 from hf_cxr.evaluation.draws import PatientDraws
 from hf_cxr.evaluation.prevalence_shift import measure_prevalence_shift, prevalence_bias
 from hf_cxr.files import check_output_folder, write_text
@@ -201,6 +202,7 @@ def shifted_record(
         calibration=calibration.to_dict(),
         prevalence={**record.prevalence, **target.prevalence},
         operating_points=shifted_points(record.operating_points, bias),
+        conformal=record.conformal and ConformalSets.from_dict(record.conformal).moved(bias_C).to_dict(),
         prevalence_shift=done,
     )
 

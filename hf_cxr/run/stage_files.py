@@ -109,8 +109,8 @@ def trained_classifier(run_dir: Path, attention: Attention = "auto") -> Classifi
             )
         head(classifier.model).load_state_dict(load_file(run_dir / HEAD))
         record = ModelRecord.of(classifier.model.config) or ModelRecord()
-        record = dataclasses.replace(record, calibration=None, prevalence=None, operating_points=None)
-        record.write(classifier.model.config)
+        uncalibrated = {"calibration": None, "prevalence": None, "operating_points": None, "conformal": None}
+        dataclasses.replace(record, **uncalibrated).write(classifier.model.config)
     return classifier
 
 

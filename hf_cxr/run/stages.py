@@ -36,6 +36,7 @@ from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
 from hf_cxr.run.measuring import (
     calibrate_pair,
     interval_settings,
+    label_sets,
     measure_predictions,
     operating_points,
     predict_split,
@@ -167,7 +168,7 @@ def predict(run_dir: Path, args: RunArguments | None = None, data: RunData | Non
 
 def calibrate(run_dir: Path, args: RunArguments | None = None) -> None:
     """Fit the calibration on the uncalibrated validation predictions, fold it into the classifier, choose the
-    operating points on validation as calibrated, and write the model.
+    operating points and fit the label sets on validation as calibrated, and write the model.
 
     Repeated with the same settings it writes the same bytes: it always starts from the classifier as it was trained.
 
@@ -186,7 +187,9 @@ def calibrate(run_dir: Path, args: RunArguments | None = None) -> None:
         fold_into_head(model, calibration.fold)
         record = dataclasses.replace(record, calibration=calibration.to_dict(), prevalence=prevalence(pair[0]))
     points = operating_points(pair[0], args)
-    dataclasses.replace(record, operating_points=points.to_dict()).write(model.config)
+    sets = label_sets(pair[0])
+    record = dataclasses.replace(record, operating_points=points.to_dict(), conformal=sets and sets.to_dict())
+    record.write(model.config)
     files.save_model_folder(run_dir, model)
     files.save_pair(run_dir / "predictions", pair)
 

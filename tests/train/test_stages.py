@@ -1,6 +1,7 @@
 """The stages of a run: each is done once, each may be repeated alone, and to the same bytes."""
 
 import copy
+import dataclasses
 import json
 import math
 import shutil
@@ -21,6 +22,7 @@ from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.run import folder as run_folder
 from hf_cxr.run import stage_files, stages
+from hf_cxr.run.measuring import label_sets
 from hf_cxr.run.validation import chosen_figures
 
 STAGES = list(stage_files.LAST_FILE)
@@ -92,6 +94,16 @@ def test_the_record_has_the_operating_points_of_the_calibrated_validation(run_di
     assert main(["calibrate", str(run_dir), "--operating_point", "youden"]) == 0  # the target is of the other rule
     expected, found = chosen(rule="youden")
     assert found == expected
+
+
+def test_the_record_has_the_label_sets_of_the_calibrated_validation(straight):
+    validation = Predictions.load(straight / "predictions" / "validation.parquet")
+    expected = label_sets(validation).to_dict()
+    found = ModelRecord.of(AutoConfig.from_pretrained(straight)).conformal
+    assert found == expected
+    assert set(found["findings"]) == set(validation.label_names)
+    one_patient = dataclasses.replace(validation, patient_ids=["1"] * len(validation.patient_ids))
+    assert label_sets(one_patient) is None
 
 
 @pytest.mark.parametrize("stage", LATER)

@@ -35,7 +35,7 @@ BARS = (
     ("processing", "models", "predictions"),
     ("training", "inference", "explain", "prediction_tables", "push_checks", "conversion"),
     ("reporting", "push_files", "pretraining"),
-    ("hub",),
+    ("hub", "export", "serving", "demo"),
     ("run",),
     ("commands",),
 )

@@ -4,9 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
 
-from hf_cxr.evaluation.conformal import MEASURES, fit_conformal, measure_conformal, patient_quantile
+from hf_cxr.evaluation.conformal import (
+    MEASURES,
+    ConformalSets,
+    fit_conformal,
+    measure_conformal,
+    patient_quantile,
+)
 from hf_cxr.evaluation.draws import PatientDraws
 
 NAN = float("nan")
@@ -190,3 +196,49 @@ def test_bad_input_is_one_line():
         fit_conformal(*good[:2], [0, 1, 2], label_names=["a"])
     with pytest.raises(ValueError, match="4 images of the draws and 1 findings"):
         measure_conformal(good[0][:3], good[1][:3], PatientDraws.of(good[2], resamples=3), good, label_names=["a"])
+
+
+def test_sets_come_back_from_json_with_their_infinite_thresholds(rng):
+    prob_NC, label_NC, patient_N = clustered(rng, 60, level=(0.0, 0.5))
+    label_NC[:, 1] = 0
+    label_NC[0, 1] = 1  # one patient with it: too few
+    sets = fit_conformal(prob_NC, label_NC, patient_N, label_names=["a", "b"])
+    back = ConformalSets.from_dict(json.loads(json.dumps(sets.to_dict())))
+    assert back.too_few == sets.too_few
+    assert back.coverage == sets.coverage
+    assert np.isneginf(back.present_C[1])
+    for mine, theirs in zip(back.sets(prob_NC), sets.sets(prob_NC), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+        assert theirs.any()
+
+
+def test_moved_sets_are_those_of_the_moved_probabilities(rng):
+    prob_NC, label_NC, patient_N = clustered(rng, 60, level=(0.0, 0.5))
+    label_NC[:, 1] = 0
+    sets, bias_C = fit_conformal(prob_NC, label_NC, patient_N, label_names=["a", "b"]), np.array([1.3, -0.4])
+    new_NC, _, _ = clustered(rng, 50, level=(0.0, 0.5))
+    moved = sets.moved(bias_C)
+    for mine, before in zip(moved.sets(expit(logit(new_NC) + bias_C)), sets.sets(new_NC), strict=True):
+        np.testing.assert_array_equal(mine, before)
+    assert moved.present_C[0] > sets.present_C[0]
+    # Fitted again on moved validation probabilities, the thresholds are the same.
+    again = fit_conformal(expit(logit(prob_NC) + bias_C), label_NC, patient_N, label_names=["a", "b"])
+    np.testing.assert_allclose(moved.absent_C, again.absent_C, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        None,
+        {"coverage": 1.0, "findings": {}},
+        {"coverage": 0.9, "findings": {"a": {"present_from": 0.1}}},
+        {"coverage": 0.9, "findings": ["a"]},
+        {
+            "coverage": 0.9,
+            "findings": {"a": {"present_from": 7, "absent_to": 1, "positive_patients": 1, "negative_patients": 2}},
+        },
+    ],
+)
+def test_damaged_sets_are_refused(damaged):
+    with pytest.raises(ValueError, match=r"label sets \(conformal\)"):
+        ConformalSets.from_dict(damaged)

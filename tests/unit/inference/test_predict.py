@@ -20,6 +20,7 @@ from hf_cxr.data.images.files import find_images, search_images
 from hf_cxr.data.images.grey import ImageError
 from hf_cxr.files import OutputError
 from hf_cxr.inference import classifier as inference
+from hf_cxr.inference import sources
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.prediction_rows import PredictionRows
 
@@ -118,16 +119,16 @@ def test_an_error_while_resizing_names_the_file(classifier, images, monkeypatch,
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_predicted(classifier, images, monkeypatch):
-    real = inference.read_grey
+    real = sources.read_grey
 
-    def change(path):
+    def change(path, **named):
         grey_HW = real(path)
         if path.name == "1.png":
             save_image(path, 77)
             os.utime(path, (1, 1))
         return grey_HW
 
-    monkeypatch.setattr(inference, "read_grey", change)
+    monkeypatch.setattr(sources, "read_grey", change)
     answers = [answer for _, answer in classifier.predict_files(sorted(images.iterdir()))]
     assert [isinstance(answer, ImageError) for answer in answers] == [False, True, False, False]
 
@@ -454,16 +455,16 @@ def test_a_closed_pipe_ends_the_table_and_not_the_csv(model, images, tmp_path, m
 
 def test_ctrl_c_keeps_the_rows_and_says_how_to_go_on(model, images, tmp_path, monkeypatch, capsys):
     out, partial = tmp_path / "out.csv", tmp_path / "out.csv.partial"
-    real = inference.read_grey
+    real = sources.read_grey
 
-    def interrupted(path):
+    def interrupted(path, **named):
         if path.name == "2.png":
             signal.raise_signal(signal.SIGINT)
-        return real(path)
+        return real(path, **named)
 
     command = (images, "--model", model, "--csv", out, "--batch_size", 1)
     with monkeypatch.context() as patched:
-        patched.setattr(inference, "read_grey", interrupted)
+        patched.setattr(sources, "read_grey", interrupted)
         assert predict(*command) == 130
     line = capsys.readouterr().err.splitlines()[-1]
     assert "2 of 4" in line

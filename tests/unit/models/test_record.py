@@ -26,6 +26,12 @@ RECORD = ModelRecord(
     data="d" * 64,
     calibration={"slope": [1.0]},
     operating_points={"Mass": POINT, "Hernia": None},
+    conformal={
+        "coverage": 0.9,
+        "findings": {
+            "Mass": {"present_from": 0.1, "absent_to": None, "positive_patients": 20, "negative_patients": 8},
+        },
+    },
     prevalence={"Mass": 0.05},
     licence_note="for research",
     weights_origin={"kind": "converted", "source": "a lab", "licence": "MIT", "saw_test_images": "yes", "note": None},
@@ -95,6 +101,11 @@ def test_a_model_of_another_package_has_none(config):
 def test_damaged_operating_points_are_refused(points, message):
     with pytest.raises(ValueError, match=rf"hf_cxr in config\.json: .*{message}"):
         ModelRecord.of({"hf_cxr": {"version": "1", "operating_points": points}})
+
+
+def test_damaged_label_sets_are_refused():
+    with pytest.raises(ValueError, match=r"hf_cxr in config\.json: label sets"):
+        ModelRecord.of({"hf_cxr": {"version": "1", "conformal": {"coverage": 0.9}}})
 
 
 @pytest.mark.parametrize("value", ["x", [1], 3])

@@ -17,6 +17,13 @@ RECORD = ModelRecord(
     calibration=Calibration([2.0, 1.0, 1.0], [0.5, 0.0, 0.0], ("affine",) * 3, NAMES, ("",) * 3).to_dict(),
     prevalence={"Effusion": 0.1, "Mass": 0.05},
     operating_points={"Effusion": {"threshold": 0.2, "rule": "f1"}, "Mass": {"threshold": 0.1}, "Hernia": None},
+    conformal={
+        "coverage": 0.9,
+        "findings": {
+            name: {"present_from": 0.05, "absent_to": 0.3, "positive_patients": 50, "negative_patients": 70}
+            for name in NAMES
+        },
+    },
 )
 
 
@@ -116,6 +123,9 @@ def test_the_record_moves_calibration_prevalence_and_thresholds_together():
     assert shifted.prevalence == {"Effusion": 0.4, "Mass": 0.05}
     assert shifted.operating_points["Effusion"] == {"threshold": pytest.approx(expit(logit(0.2) + bias)), "rule": "f1"}
     assert shifted.operating_points["Mass"] == {"threshold": 0.1}
+    sets = shifted.conformal["findings"]
+    assert sets["Effusion"]["present_from"] == pytest.approx(expit(logit(0.05) + bias))
+    assert sets["Mass"]["absent_to"] == pytest.approx(0.3)
     assert shifted.operating_points["Hernia"] is None
     assert shifted.prevalence_shift["findings"]["Effusion"] == pytest.approx(
         {"source": 0.1, "target": 0.4, "bias": bias}
