@@ -1,8 +1,10 @@
 """Every snippet of docs/tutorial.md runs, in order, in an empty folder, against the loopback Hub."""
 
+import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -28,9 +30,10 @@ def run_bash(block: str) -> None:
 
 
 @pytest.fixture
-def names(tmp_path, monkeypatch, hub, capsys):
+def names(tmp_path, monkeypatch, hub):
     """What the Python of the page has defined, after all snippets ran; the folder is the working folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"])  # for hf
     defined = {"__name__": "__main__"}
     for language, block in BLOCKS:
         block = block.replace("you/", f"{USER}/")
@@ -41,7 +44,7 @@ def names(tmp_path, monkeypatch, hub, capsys):
     return defined
 
 
-def test_every_snippet_runs_and_does_what_the_page_says(names, hub, capsys):
+def test_every_snippet_runs_and_does_what_the_page_says(names, hub):
     assert {language for language, _ in BLOCKS} == {"bash", "python", "text"}
     shown = next(block for language, block in BLOCKS if language == "text")
     assert Path("chests/labels.csv").read_text().startswith(shown)
