@@ -2,6 +2,7 @@
 
 - A link to a file outside docs/ (``../configs/quickstart.yaml``) leads to a page of the site with its text; a
   notebook's page has its cells.
+- A link whose text is the name of its page, as in ``[data.md](data.md)``, gets the heading that it leads to as its text.
 - In index.md, ``<!-- README: top -->`` stands for what README.md says above its first section, and ``<!-- README: NAME -->``
   for the section of that name: each sentence has one home.
 """
@@ -11,11 +12,13 @@ import posixpath
 import re
 from pathlib import Path
 
+from markdown.extensions.toc import slugify
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = re.compile(r"\]\(\.\./([^)#\s]+)\)")
+BY_NAME = re.compile(r"\[(\w+\.md)\]\(\1(#[^)]+)?\)")
 FROM_README = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
 UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
 
@@ -30,11 +33,20 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links that lead out of docs/ lead to these pages."""
-    here = posixpath.dirname(page.file.src_uri)
-    return OUTSIDE.sub(
-        lambda link: f"]({posixpath.relpath('source/' + link[1] + '.md', here or '.')})", with_readme(markdown)
+    """Links as the site needs them."""
+    here = posixpath.dirname(page.file.src_uri) or "."
+    markdown = BY_NAME.sub(
+        lambda link: f"[{heading(link[1], link[2])}]({link[1]}{link[2] or ''})", with_readme(markdown)
     )
+    return OUTSIDE.sub(lambda link: f"]({posixpath.relpath('source/' + link[1] + '.md', here)})", markdown)
+
+
+def heading(page: str, anchor: str | None) -> str:
+    """The title of a page of docs/, or the heading of an anchor in it; the page's name if there is none."""
+    file = ROOT / "docs" / page
+    heads = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE) if file.is_file() else []
+    named = {"#" + slugify(head, "-"): head for head in heads}
+    return (named.get(anchor) if anchor else next(iter(heads), None)) or page
 
 
 def with_readme(markdown: str) -> str:
