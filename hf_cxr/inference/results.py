@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from hf_cxr.inference.calls import Calls
 
 PRESENT, ABSENT = "present", "absent"
+NOT_RULED_OUT = {
+    (PRESENT,): "present",
+    (ABSENT,): "absent",
+    (PRESENT, ABSENT): "both",
+    (): "none",
+}
+"""A label set in a word, to be read after "not ruled out:". It is not a diagnosis: most images whose set is {present}
+may be without a rare finding, because "absent" is ruled out wherever the probability is higher than usual without it."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,8 @@ class FindingResult:
         probability: 0 to 1.
         threshold: the operating point; None if the finding has none.
         called: whether the probability reaches the threshold; None without one.
-        label_set: the labels that the conformal set contains: ("present",), ("absent",), both where the model cannot
-            tell, or neither; None for a model without label sets.
+        label_set: the labels that the conformal set contains, those that are not ruled out: ("present",),
+            ("absent",), both, or neither; None for a model without label sets.
     """
 
     name: str
@@ -68,6 +76,11 @@ class FindingResult:
     threshold: float | None
     called: bool | None
     label_set: tuple[str, ...] | None
+
+    @property
+    def not_ruled_out(self) -> str | None:
+        """The label set in a word, see ``NOT_RULED_OUT``; None without one."""
+        return None if self.label_set is None else NOT_RULED_OUT[self.label_set]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -16,13 +16,25 @@ MODEL_OPTION = "model_kwargs."
 
 
 def caution(results: ComparisonResults) -> list[str]:
-    """That whole systems were compared, with their sizes; nothing if every method has the same network."""
+    """What the methods differ in besides their recipes; nothing if every method has the same network."""
     if not results.systems_differ:
         return []
-    sizes = ", ".join(f"{method} {millions(results.first(method).parameters)}" for method in results.runs)
+    runs = [results.first(method) for method in results.runs]
+    values = {
+        "architecture": [run.architecture for run in runs],
+        "number of parameters": [run.parameters for run in runs],
+        "image size": [run.config["image_size"] for run in runs],
+        "initial weights": [run.metrics["protocol"]["initial_weights"] for run in runs],
+    }
+    different = [name for name, each in values.items() if len(set(each)) > 1]
+    recipe = "and may differ in their recipe (see Systems and Settings)."
+    if different == ["initial weights"]:
+        return [f"These methods have one network. They differ in their initial weights, {recipe}"]
+    sizes = ", ".join(f"{method} {millions(run.parameters)}" for method, run in zip(results.runs, runs, strict=True))
+    named = " and ".join(part for part in (", ".join(different[:-1]), different[-1]) if part)
+    alone = f"A difference is not due to {'one of these' if len(different) > 1 else 'this'} alone"
     return [
-        "Whole systems are compared: they differ in architecture, size or initial weights, and may differ in their "
-        f"recipe (see Systems and Settings). Parameters: {sizes}. A difference is not due to one of these alone, and "
+        f"Whole systems are compared: they differ in {named}, {recipe} Parameters: {sizes}. {alone}, and "
         "the order may be another one at other sizes, other image sizes or with other initial weights."
     ]
 

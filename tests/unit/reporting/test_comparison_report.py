@@ -339,6 +339,23 @@ def test_their_recipes_are_beside_them_and_a_difference_is_of_the_whole(of_syste
     assert page.index("## Systems") < page.index("## Settings")
 
 
+def test_the_caution_names_only_what_differs(found):
+    runs = {method: dict(by_seed) for method, by_seed in found.runs.items()}
+    better = runs["Better"][0]
+
+    def caution(**protocol):
+        metrics = better.metrics | {"protocol": better.metrics["protocol"] | protocol}
+        changed = {"Better": {0: dataclasses.replace(better, metrics=metrics)}}
+        return systems.caution(dataclasses.replace(found, runs=runs | changed))
+
+    assert caution() == []
+    (weights,) = caution(initial_weights="a folder")
+    assert "one network" in weights
+    assert "initial weights" in weights
+    assert "architecture" not in weights
+    assert "Parameters" not in weights
+
+
 def test_nested_options_are_settings_by_their_dotted_keys(found, planted):
     runs = {method: dict(by_seed) for method, by_seed in found.runs.items()}
     nested = {"loss_kwargs": {"margin": 0.1}, "sampler_kwargs": {"beta": 0.5}}

@@ -1,0 +1,258 @@
+"""DICOM structured reports: what a model says of an image, as an object in the image's own study (TID 1500).
+
+    writer = StructuredReports(folder, model_name="runs/quickstart", model_sha256=fingerprint)
+    file = writer.write("chest.dcm", result)
+
+Each report is an Enhanced SR of the template "Measurement Report" (DICOM PS3.16, TID 1500), made by highdicom. For
+each finding it has a group of measurements (TID 1501):
+
+| content                               | code                                          | value                       |
+|---------------------------------------|-----------------------------------------------|-----------------------------|
+| what the group is about               | Finding (121071, DCM)                         | the label, in our scheme    |
+| probability                           | Probability (122157, DCM)                     | 0 to 1, no units            |
+| threshold, if the finding has one     | operating-point, in our scheme                | 0 to 1, no units            |
+| whether the probability reaches it    | reaches-op-point, in our scheme               | Yes or No (SCT)             |
+| labels not ruled out (conformal set)  | not-ruled-out, in our scheme                  | present, absent, both, none |
+
+Nothing is coded as present or absent: a call at a threshold is a comparison, and a label set says what is not unusual.
+
+A group of its own says that an image looks unlike those of training, with the reasons. Patient and study are copied
+from the image by highdicom, as the standard wants: **the report identifies the patient as the image does.** The
+observer is the model as a device, with its fingerprint as serial number. The report is complete, preliminary and not
+verified: nobody has read it.
+
+Labels have codes of our own scheme, 99HFCXR, and not SNOMED's: a label that was mined from reports or drawn by a
+dataset's rules means what the dataset says, and not what a terminology says.
+
+Refused, as `ReportError`: a file that is not DICOM, or lacks valid UIDs of its study, series and instance.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_cxr.files import replacing
+from hf_cxr.inference.results import ImageResult
+
+if TYPE_CHECKING:
+    from highdicom.sr import MeasurementsAndQualitativeEvaluations
+    from pydicom import Dataset
+    from pydicom.sr.coding import Code
+
+INSTALL = "pip install 'hf-cxr[dicom]'"
+SCHEME = "99HFCXR"
+MANUFACTURER = "hf_cxr"
+DESCRIPTION = "hf_cxr: for research, not for diagnosis"
+NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+LONGEST_MEANING = 64  # characters of a code's meaning (VR LO)
+LONGEST_VALUE = 16  # characters of a code's value (VR SH)
+
+
+class ReportError(ValueError):
+    """A structured report that cannot be written; the message names the image and the reason."""
+
+
+class StructuredReports:
+    """Writes a report for each image into one folder; the reports of one study share a series.
+
+    Args:
+        folder: where ``<instance UID of the image>.sr.dcm`` are written; made if it is not there.
+        model_name: what the reports call the model.
+        model_sha256: its fingerprint, which becomes the device's serial number and its UID.
+
+    Raises:
+        ReportError: highdicom is not installed.
+        OSError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path, *, model_name: str, model_sha256: str):
+        _import_highdicom()
+        from pydicom.uid import generate_uid
+
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.model_name, self.model_sha256 = model_name, model_sha256
+        self.device_uid = str(generate_uid(entropy_srcs=["hf_cxr model", model_sha256]))
+        self.series: dict[str, tuple[str, int]] = {}
+        """Of each study: the UID of the reports' series, and how many reports it has."""
+
+    def write(self, image: str | os.PathLike | bytes, result: ImageResult) -> Path:
+        """The report of an image, written beside and renamed.
+
+        Args:
+            image: the DICOM file, or its bytes.
+            result: what the model says of it.
+
+        Returns:
+            The file.
+
+        Raises:
+            ReportError: the image is not DICOM, or no report can be made of it.
+            OSError: the file cannot be written.
+        """
+        header = read_header(image, result.name)
+        report = self.report(header, result)
+        path = self.folder / f"{header.SOPInstanceUID}.sr.dcm"  # a valid UID: digits and dots, no path
+        with replacing(path) as beside:
+            report.save_as(beside, enforce_file_format=True)
+        return path
+
+    def report(self, header: "Dataset", result: ImageResult) -> "Dataset":
+        """The report of an image with this header (`read_header`).
+
+        Raises:
+            ReportError: highdicom or pydicom refuse a value of the header.
+        """
+        from highdicom import sr
+        from pydicom.sr.codedict import codes
+        from pydicom.uid import generate_uid
+
+        series_uid, number = self.series.get(header.StudyInstanceUID, (str(generate_uid()), 0))
+        self.series[header.StudyInstanceUID] = series_uid, number + 1
+        device = sr.DeviceObserverIdentifyingAttributes(
+            uid=self.device_uid,
+            name=_meaning(self.model_name),
+            manufacturer_name=MANUFACTURER,
+            model_name=_meaning(self.model_name),
+            serial_number=self.model_sha256,
+        )
+        try:
+            content = sr.MeasurementReport(
+                observation_context=sr.ObservationContext(
+                    observer_device_context=sr.ObserverContext(codes.DCM.Device, device)
+                ),
+                procedure_reported=sr.CodedConcept("chest-radiograph", SCHEME, "Chest radiograph"),
+                imaging_measurements=self._groups(header, result),
+                title=codes.DCM.ImagingMeasurementReport,
+            )
+            report = sr.EnhancedSR(
+                evidence=[header],
+                content=content[0],
+                series_instance_uid=series_uid,
+                series_number=99,
+                sop_instance_uid=str(generate_uid()),
+                instance_number=number + 1,
+                manufacturer=MANUFACTURER,
+                is_complete=True,
+                is_final=False,
+                is_verified=False,
+            )
+        except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises on a bad header
+            raise ReportError(f"no structured report of {result.name}: {type(error).__name__}: {error}") from error
+        report.SeriesDescription = DESCRIPTION
+        return report
+
+    def _groups(self, header: "Dataset", result: ImageResult) -> list["MeasurementsAndQualitativeEvaluations"]:
+        from pydicom.sr.codedict import codes
+
+        groups = []
+        for finding in result.findings:
+            numbers = {codes.DCM.Probability: finding.probability}
+            words: dict[Any, Any] = {}
+            if finding.threshold is not None:
+                numbers[_code("operating-point", "Operating point, chosen on validation")] = finding.threshold
+                call = _code("reaches-op-point", "The probability reaches the operating point")
+                words[call] = codes.SCT.Yes if finding.called else codes.SCT.No
+            if finding.label_set is not None:
+                kept = f"Labels not ruled out, at {100 * result.coverage:g} % coverage"
+                words[_code("not-ruled-out", kept)] = _code(finding.not_ruled_out, finding.not_ruled_out)
+            groups.append(self._group(header, finding.name, numbers, words))
+        check = result.input_check
+        if check is not None and check.unusual:
+            numbers = {_code("input-score", "Distance from the images of training"): check.score}
+            numbers[_code("input-limit", "Distance from which an image is reported")] = check.threshold
+            reasons = {
+                _code(f"reason-{number}", "Why the image is unusual"): _code(f"unusual-{number}", reason)
+                for number, reason in enumerate(check.reasons, 1)
+            }
+            groups.append(self._group(header, "Unlike the images of training", numbers, reasons))
+        return groups
+
+    def _group(
+        self, header: "Dataset", name: str, numbers: dict["Code", float], words: dict["Code", "Code"]
+    ) -> "MeasurementsAndQualitativeEvaluations":
+        from highdicom import sr
+        from pydicom.sr.codedict import codes
+        from pydicom.uid import generate_uid
+
+        return sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(uid=str(generate_uid()), identifier=_meaning(name)),
+            finding_type=_code(name, name),
+            algorithm_id=sr.AlgorithmIdentification(name=_meaning(self.model_name), version=self.model_sha256[:16]),
+            measurements=[sr.Measurement(code, float(value), codes.UCUM.NoUnits) for code, value in numbers.items()],
+            qualitative_evaluations=[sr.QualitativeEvaluation(code, value) for code, value in words.items()],
+            source_images=[sr.SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID)],
+        )
+
+
+def read_header(image: str | os.PathLike | bytes, name: str) -> "Dataset":
+    """Everything of a DICOM file but its pixels.
+
+    Raises:
+        ReportError: it is not DICOM, or lacks one of ``NEEDED``.
+    """
+    from io import BytesIO
+
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+    from pydicom.uid import UID
+
+    refused = f"no structured report of {name}"
+    try:
+        header = dcmread(BytesIO(image) if isinstance(image, bytes) else image, stop_before_pixels=True)
+    except InvalidDicomError as error:
+        raise ReportError(f"{refused}: it is not a DICOM file") from error
+    except Exception as error:  # pydicom raises nearly everything on broken files
+        raise ReportError(f"{refused}: its header cannot be read ({type(error).__name__}: {error})") from error
+    missing = [key for key in NEEDED if not header.get(key)]
+    if missing:
+        raise ReportError(f"{refused}: the file has no {', '.join(missing)}")
+    for key in NEEDED:
+        if not UID(str(header.get(key))).is_valid:
+            raise ReportError(f"{refused}: its {key}, {header.get(key)!r:.70}, is not a UID")
+    for key in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"):
+        if key not in header:  # the standard wants them in the report, empty if unknown
+            setattr(header, key, "")
+    for key in ("AccessionNumber", "ReferringPhysicianName"):
+        if key not in header:
+            setattr(header, key, "")
+    return header
+
+
+def read_probabilities(report: "Dataset") -> dict[str, float]:
+    """Finding -> probability, from a report that `StructuredReports` wrote."""
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    tree = sr.EnhancedSR.from_dataset(report).content
+    found = {}
+    for group in tree.get_image_measurement_groups():
+        for measurement in group.get_measurements(name=codes.DCM.Probability):
+            found[group.tracking_identifier] = float(measurement.value)
+    return found
+
+
+def _import_highdicom() -> None:
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise ReportError(f"structured reports need highdicom: {INSTALL}") from error
+
+
+def _code(value: str, meaning: str) -> "Code":
+    from highdicom.sr import CodedConcept
+
+    if len(value) > LONGEST_VALUE:  # two long names may begin alike
+        value = f"{value[:9]}-{hashlib.sha256(value.encode()).hexdigest()[:6]}"
+    return CodedConcept(_meaning(value), SCHEME, _meaning(meaning))
+
+
+def _meaning(text: str) -> str:
+    r"""Text of a DICOM value: no backslash, which separates values, no control character, at most 64 characters."""
+    return re.sub(r"[\\\x00-\x1f]", "_", text)[:LONGEST_MEANING]
+
+
+__all__: Sequence[str] = ["ReportError", "StructuredReports", "read_header", "read_probabilities"]

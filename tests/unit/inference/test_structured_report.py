@@ -1,0 +1,153 @@
+"""DICOM structured reports: what they say, whose study they are in, and what a hostile header cannot do."""
+
+import numpy as np
+import pytest
+
+pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom")
+pytest.importorskip("highdicom", reason="needs the extra dicom")
+
+from pydicom.dataset import FileMetaDataset  # noqa: E402
+from pydicom.sr.codedict import codes  # noqa: E402
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid  # noqa: E402
+
+from hf_cxr.evaluation import OperatingPoints  # noqa: E402
+from hf_cxr.inference.calls import Calls  # noqa: E402
+from hf_cxr.inference.results import ImageResult, InputCheckResult  # noqa: E402
+from hf_cxr.inference.structured_report import ReportError, StructuredReports, read_probabilities  # noqa: E402
+
+NAMES = ("Mass", "Enlarged Cardiomediastinum", "Enlarged Cardiac Silhouette", "Hernia")
+SHA = "ab" * 32
+
+
+def image(**values) -> pydicom.Dataset:
+    dataset = pydicom.Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = DigitalXRayImageStorageForPresentation, generate_uid()
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+    dataset.PatientID, dataset.PatientName, dataset.Modality = "P7", "Phantom^Seven", "DX"
+    for key, value in values.items():
+        setattr(dataset, key, value)
+    return dataset
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(name="x.dcm", **values):
+        dataset = image(**values)
+        dataset.save_as(tmp_path / name, enforce_file_format=True)
+        return dataset, tmp_path / name
+
+    return save
+
+
+def result(check=None) -> ImageResult:
+    point = {"rule": "f1", "target": None, "f1": 0.5, "sensitivity": 0.5, "specificity": 0.5}
+    point |= {"positives": 5, "negatives": 50}
+    points = OperatingPoints.from_dict({"Mass": point | {"threshold": 0.3}, "Hernia": point | {"threshold": 0.9}})
+    made = ImageResult.of("x.dcm", np.array([0.4, 0.1, 0.2, 0.3], np.float32), Calls(NAMES, points), None, check)
+    sets = {"present_C": np.array([1, 0, 1, 0], bool), "absent_C": np.array([1, 1, 0, 0], bool), "coverage": 0.9}
+    return ImageResult(made.name, NAMES, made.probability_C, made.threshold_C, **sets, input_check=check)
+
+
+@pytest.fixture
+def writer(tmp_path):
+    return StructuredReports(tmp_path / "reports", model_name="runs/mine", model_sha256=SHA)
+
+
+def groups(report):
+    from highdicom.sr import EnhancedSR
+
+    return EnhancedSR.from_dataset(report).content.get_image_measurement_groups()
+
+
+def test_it_is_in_the_study_of_the_image_and_says_what_the_model_said(writer, saved):
+    dataset, path = saved()
+    report = pydicom.dcmread(writer.write(path, result()))
+    assert report.Modality == "SR"
+    for key in ("StudyInstanceUID", "PatientID", "PatientName"):
+        assert report[key].value == dataset[key].value
+    assert report.SeriesInstanceUID != dataset.SeriesInstanceUID
+    referenced = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert referenced.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == dataset.SOPInstanceUID
+    assert (report.PreliminaryFlag, report.VerificationFlag) == ("PRELIMINARY", "UNVERIFIED")
+    assert read_probabilities(report) == pytest.approx(result().probabilities, abs=1e-7)
+
+    said = {}
+    for group in groups(report):
+        evaluations = {one.name.value: one.value.meaning for one in group.get_qualitative_evaluations()}
+        said[group.tracking_identifier] = evaluations
+    assert said["Mass"] == {"reaches-op-point": "Yes", "not-ruled-out": "both"}
+    assert said["Hernia"] == {"reaches-op-point": "No", "not-ruled-out": "none"}
+    assert said["Enlarged Cardiomediastinum"] == {"not-ruled-out": "absent"}
+    assert said["Enlarged Cardiac Silhouette"] == {"not-ruled-out": "present"}
+
+
+def test_nothing_is_coded_as_present_or_absent(writer, saved):
+    text = str(pydicom.dcmread(writer.write(saved()[1], result())))
+    assert codes.SCT.Yes.value in text
+    assert not any(code.value in text for code in (codes.DCM.Present, codes.DCM.Absent, codes.SCT.Present))
+
+
+def test_long_names_have_codes_of_their_own(writer, saved):
+    report = pydicom.dcmread(writer.write(saved()[1], result()))
+    values = [group.finding_type.value for group in groups(report)]
+    assert len(set(values)) == len(NAMES)
+    assert max(map(len, values)) <= 16
+
+
+def test_an_unusual_image_is_a_group_of_its_own(writer, saved):
+    check = InputCheckResult(9.5, 4.0, ("nearly uniform: blank or fully exposed",))
+    report = pydicom.dcmread(writer.write(saved()[1], result(check)))
+    last = groups(report)[-1]
+    assert last.tracking_identifier == "Unlike the images of training"
+    assert [one.value.meaning for one in last.get_qualitative_evaluations()] == list(check.reasons)
+    usual = pydicom.dcmread(writer.write(saved()[1], result(InputCheckResult(1.0, 4.0))))
+    assert len(groups(usual)) == len(NAMES)
+
+
+def test_reports_of_a_study_share_a_series_and_two_models_have_two_devices(writer, saved, tmp_path):
+    first, path = saved("a.dcm")
+    reports = [pydicom.dcmread(writer.write(path, result()))]
+    for study in (first.StudyInstanceUID, generate_uid()):
+        reports.append(pydicom.dcmread(writer.write(saved("b.dcm", StudyInstanceUID=study)[1], result())))
+    assert reports[0].SeriesInstanceUID == reports[1].SeriesInstanceUID != reports[2].SeriesInstanceUID
+    assert [report.InstanceNumber for report in reports] == [1, 2, 1]
+    assert len({report.SOPInstanceUID for report in reports}) == 3
+    other = StructuredReports(tmp_path / "other", model_name="runs/mine", model_sha256="cd" * 32)
+    assert other.device_uid != writer.device_uid
+
+
+def test_bytes_and_a_file_without_optional_patient_data(writer, saved):
+    _, path = saved(PatientName="", PatientID="")
+    report = pydicom.dcmread(writer.write(path.read_bytes(), result()))
+    assert report.PatientID == ""
+
+
+def test_a_uid_that_is_no_uid_names_no_other_place(writer, saved):
+    _, path = saved()
+    header = pydicom.dcmread(path)
+    with pydicom.config.disable_value_validation():
+        header.SOPInstanceUID = "../../1.2/3"
+        header.save_as(path, enforce_file_format=False)
+    before = sorted(writer.folder.parent.rglob("*"))
+    with pytest.raises(ReportError, match=r"x\.dcm: its SOPInstanceUID, .*, is not a UID"):
+        writer.write(path, result())
+    assert sorted(writer.folder.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("missing", ["StudyInstanceUID", "SeriesInstanceUID"])
+def test_what_a_report_needs_is_named(writer, saved, missing):
+    _, path = saved()
+    header = pydicom.dcmread(path)
+    del header[missing]
+    header.save_as(path)
+    with pytest.raises(ReportError, match=rf"x\.dcm: the file has no {missing}"):
+        writer.write(path, result())
+    assert list(writer.folder.iterdir()) == []
+
+
+def test_what_is_not_dicom_is_refused(writer, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"\x89PNG" + bytes(200))
+    with pytest.raises(ReportError, match="not a DICOM file"):
+        writer.write(tmp_path / "x.png", result())
