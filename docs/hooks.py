@@ -2,9 +2,9 @@
 
 - A link to a file outside docs/ (``../configs/quickstart.yaml``) leads to a page of the site with its text; a
   notebook's page has its cells.
-- A link whose text is the name of its page, as in ``[data.md](data.md)``, gets the heading that it leads to as its text.
-- In index.md, ``<!-- README: top -->`` stands for what README.md says above its first section, and ``<!-- README: NAME -->``
-  for the section of that name: each sentence has one home.
+- A link whose text is the name of its page, as in ``[data.md](data.md)``, gets the heading that it leads to.
+- In index.md, ``<!-- README: top -->`` stands for what README.md says above its first section, and
+  ``<!-- README: NAME -->`` for the section of that name: each sentence has one home.
 """
 
 import json
@@ -25,7 +25,7 @@ UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
 
 def on_files(files, config):
     """Add a page for each file outside docs/ that a page links to."""
-    pages = [page for page in Path(config.docs_dir).rglob("*.md")]
+    pages = list(Path(config.docs_dir).rglob("*.md"))
     linked = {path for page in pages for path in OUTSIDE.findall(with_readme(page.read_text(encoding="utf-8")))}
     for path in sorted(linked):
         files.append(File.generated(config, f"source/{path}.md", content=UNSEARCHED + page_of(path)))
