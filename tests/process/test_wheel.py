@@ -5,6 +5,7 @@ The notebooks run on it, as a user's would: in kernels of their own, in an empty
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -121,9 +122,8 @@ def test_a_notebook_trains_by_a_config_of_the_package_in_an_empty_folder(trained
     assert json.loads((place / "metrics.json").read_text())["test"]
     assert "<style>" in (place / "report.html").read_text()  # the templates
     assert "{{" not in (place / "README.md").read_text()
-    tables = [table for table in shown(trained, "text/html") if 'class="dataframe"' in table]
+    tables = [table for table in shown(trained, "text/html") if "Hernia" in table]  # the Trainer shows one of losses
     assert len(tables) == 2
-    assert all("Hernia" in table for table in tables)
     assert len(shown(trained, "image/png")) == 3
     assert "macro AUC 0." in text
 
@@ -145,5 +145,5 @@ def test_a_file_that_is_not_an_image_is_left_out_and_named(trained, folder, envi
     )
     text = printed(book)
     assert "left out: no such image or folder: absent.png" in text
-    assert "left out: broken.png" in text
+    assert re.search("left out: .*broken.png", text)
     assert len((folder / "two" / "probabilities.csv").read_text().splitlines()) == 2
