@@ -11,6 +11,9 @@ a CSV or Parquet with a column a finding (docs/predictions.md), or a run folder,
 The labels may also be those of a dataset: --dataset nih --nih_root DIR in place of --labels.
 
 Either with --by study: the images of an examination are one, with the mean of their probabilities.
+
+With --out DIR everything is written to DIR/evaluation.html and the terminal shows a summary; without it the terminal
+shows all tables.
 """
 
 import argparse
@@ -51,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
     parser.add_argument("--split", choices=("train", "validation", "test"), help="what is measured; by default test")
-    parser.add_argument("--out", type=output_path, help="folder for evaluation.html, .json and predictions.parquet")
+    parser.add_argument(
+        "--out",
+        type=output_path,
+        help="folder for evaluation.html, .json and predictions.parquet; the terminal then shows a summary",
+    )
     parser.add_argument("--by", choices=BY, default="image", help="what is measured: each image, or each study")
     parser.add_argument(
         "--study_score", choices=RULES, help="with --by study: the mean of its images' probabilities (mean), or max"
@@ -282,15 +289,16 @@ def place_for(out: Path | None) -> Any:
 
 
 def finish(evaluation: Any, out: Path | None, place: Path | None) -> None:
-    """Print the figures, write them if there is a place, and say where they are."""
+    """Print all figures; or write them if there is a place, print a summary, and say where the rest is."""
     from hf_cxr.prediction_tables.folders import PREDICTIONS
     from hf_cxr.reporting.mistakes import SHEET
+    from hf_cxr.run.analysis import ANALYSIS
     from hf_cxr.run.result_folder import EVALUATION, PAGE
 
-    print(evaluation.document().to_terminal())
+    print((evaluation.summary() if place else evaluation.document()).to_terminal())
     if place:
         evaluation.write(place)
-        print(f"wrote {out}/{EVALUATION} and {PREDICTIONS}")
-        print(f"report: {out}/{PAGE}")
+        print(f"\nReport, with every table and figure: {out}/{PAGE}")
+        print(f"As data: {out}/{EVALUATION}, {ANALYSIS} and {PREDICTIONS}")
         if evaluation.mistakes is not None:
             print(f"{out}/{SHEET} contains patients' images: do not share it")

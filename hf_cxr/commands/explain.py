@@ -23,7 +23,7 @@ from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import config_file, parse_arguments, split_words
 from hf_cxr.explain import METHOD_NAMES, check_method_name
-from hf_cxr.words import printable
+from hf_cxr.words import plural, printable
 
 DEFAULT_METHOD = "grad_cam"
 
@@ -125,10 +125,11 @@ def _images(own, paths: Sequence[str], method: str) -> int:
     for entry in done.images:
         shown = "  ".join(f"{name} {probability:.3f}" for name, probability in entry["probabilities"].items())
         print(f"{printable(entry['image'])}  {printable(shown)}")
-    print(f"wrote {len(done.images):,} pictures and arrays to {printable(own.out)}")
+    pictures = plural(len(done.images), "picture with its arrays", "pictures with their arrays")
+    print(f"wrote {pictures} to {printable(own.out)}")
     unreadable = len(found.unreadable) + len(done.unreadable)
     if unreadable:
-        _complain(f"{unreadable:,} of {unreadable + len(done.images):,} files could not be read")
+        _complain(f"{unreadable:,} of {plural(unreadable + len(done.images), 'file')} could not be read")
     return 2 if unreadable else 0
 
 

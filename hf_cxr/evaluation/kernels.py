@@ -147,8 +147,8 @@ METRICS: dict[str, Metric] = {
         _probability("brier", "Brier", brier, False),
         _probability("brier_skill", "Brier skill", brier_skill, True, (-np.inf, 1), 0.0),
         _probability("ece", "ECE", ece, False),
-        _probability("mean_probability_positives", "mean p, positive", mean_probability_positives, True),
-        _probability("mean_probability_negatives", "mean p, negative", mean_probability_negatives, False),
+        _probability("mean_probability_positives", "probability of positives", mean_probability_positives, True),
+        _probability("mean_probability_negatives", "probability of negatives", mean_probability_negatives, False),
         *(
             Metric(key, title, f"mean {title}", at_threshold(decision.DECISIONS[key]), kind="decision")
             for key, title in (

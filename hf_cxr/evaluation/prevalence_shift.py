@@ -187,7 +187,7 @@ def _estimate(logit_N: Array, source: float) -> tuple[float, str]:
     nan = float("nan")
     if not 0 < source < 1:
         known = "unknown" if np.isnan(source) else f"{source:g}"
-        return nan, f"the prevalence that the probabilities assume is {known}"
+        return nan, f"the prevalence on validation, which the probabilities assume, is {known}"
     if not len(logit_N):
         return nan, "no image"
     if np.ptp(logit_N) == 0:
@@ -197,9 +197,9 @@ def _estimate(logit_N: Array, source: float) -> tuple[float, str]:
         return float(np.sum(_gradient(logit_N, source, prevalence)))
 
     if slope(LEAST_PREVALENCE) <= 0:
-        return nan, "at the bound 0: every prevalence above 0 makes these images less likely"
+        return nan, "the scores fit best if no image has the finding"
     if slope(1 - LEAST_PREVALENCE) >= 0:
-        return nan, "at the bound 1: every prevalence below 1 makes these images less likely"
+        return nan, "the scores fit best if every image has the finding"
     # In the logit, where a small prevalence is found as precisely as a large one.
     ends = logit(LEAST_PREVALENCE), logit(1 - LEAST_PREVALENCE)
     return float(expit(brentq(lambda z: slope(expit(z)), *ends, xtol=1e-12, rtol=1e-12))), ""

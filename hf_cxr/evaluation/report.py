@@ -28,6 +28,7 @@ from hf_cxr.evaluation.kernels import METRICS
 from hf_cxr.evaluation.metric import Measured, by_finding, from_findings
 from hf_cxr.files import plain
 from hf_cxr.labels import LabelSpace
+from hf_cxr.words import plural
 
 PER_FINDING = ("positives", "positive_patients", "negatives", "unknown")
 SETTINGS = ("confidence", "resamples", "method")
@@ -248,7 +249,9 @@ def _thresholds(thresholds: ArrayLike, label_names: LabelSpace) -> Array:
 def _method(measured: Mapping[str, Measured], interval: Interval, confidence: float, resamples: int, seed: int) -> str:
     headline = [one for key, one in measured.items() if METRICS[key].headline]
     incomplete = resamples - min(one.macro_draws for one in headline)
-    note = f" {incomplete:,} draws lacked a side of some finding and have no macro mean." if incomplete else ""
+    lacked = plural(incomplete, "draw lacked positives or negatives", "draws lacked positives or negatives")
+    have = "has" if incomplete == 1 else "have"
+    note = f" {lacked} of some finding and {have} no macro mean." if incomplete else ""
     kind = {"percentile": "percentile", "bca": "bias-corrected and accelerated (BCa)"}[interval]
     return (
         f"Intervals are {100 * confidence:g} % {kind} intervals over {resamples:,} draws of patients with "

@@ -5,7 +5,8 @@
 - `geometry`: a map on the model's grid to the pixels of the file: resize and crop inverted.
 - `controls`: maps that have not seen the image, and the same method on a model of random weights.
 
-A map says which pixels the score came from. It does not say that the finding is there, nor that the score is right.
+A map is one method's estimate of what raised the score; another method may mark other pixels. It does not say that the
+finding is there, nor that the score is right.
 How good maps are is measured in `evaluation.localization`; pictures of them are in `reporting.overlay`.
 """
 

@@ -29,15 +29,23 @@ class Perturbation:
 
     Attributes:
         title: in print.
-        unit: of a level, in print.
+        unit: of the figures that a reader sees, in print.
+        words: what a row with such a figure is called.
         levels: from mild to severe.
         apply: pixels (S, S) uint8, a level and a random generator -> pixels of the same shape.
+        shown: a level -> the figure that a reader sees, such as the JPEG quality.
     """
 
     title: str
     unit: str
+    words: str
     levels: tuple[float, ...]
     apply: Callable[[Pixels, float, np.random.Generator], Pixels]
+    shown: Callable[[float], float] = lambda level: level
+
+    def name(self, level: float) -> str:
+        """A level in print, such as "JPEG quality 10"."""
+        return self.words.format(f"{self.shown(level):.3g}")
 
 
 def noise(pixel_SS: Pixels, level: float, rng: np.random.Generator) -> Pixels:
@@ -92,14 +100,34 @@ def _grey(value_SS: NDArray[np.floating]) -> Pixels:
 
 
 PERTURBATIONS: dict[str, Perturbation] = {
-    "noise": Perturbation("Noise", "sd in grey levels", (4, 8, 16, 32), noise),
-    "blur": Perturbation("Blur", "sd in pixels", (0.5, 1, 2, 4), blur),
-    "contrast": Perturbation("Lower contrast", "share lost", (0.2, 0.4, 0.6, 0.8), contrast),
-    "underexposed": Perturbation("Darker", "gamma - 1", (0.25, 0.5, 1, 2), underexposed),
-    "overexposed": Perturbation("Brighter", "1 / gamma - 1", (0.25, 0.5, 1, 2), overexposed),
-    "jpeg": Perturbation("JPEG", "100 - quality", (25, 50, 75, 90), jpeg),
-    "rotation": Perturbation("Rotation", "degrees, to either side", (3, 6, 12, 24), rotation),
-    "resolution": Perturbation("Lower resolution", "factor - 1", (0.5, 1, 2, 4), resolution),
+    "noise": Perturbation("Noise", "sd in grey levels", "Noise, sd {} grey levels", (4, 8, 16, 32), noise),
+    "blur": Perturbation("Blur", "sd in pixels", "Blur, sd {} pixels", (0.5, 1, 2, 4), blur),
+    "contrast": Perturbation(
+        "Lower contrast",
+        "contrast left (%)",
+        "Contrast at {} %",
+        (0.2, 0.4, 0.6, 0.8),
+        contrast,
+        lambda lost: 100 * (1 - lost),
+    ),
+    "underexposed": Perturbation(
+        "Darker", "gamma", "Darker, gamma {}", (0.25, 0.5, 1, 2), underexposed, lambda level: 1 + level
+    ),
+    "overexposed": Perturbation(
+        "Brighter", "gamma", "Brighter, gamma {}", (0.25, 0.5, 1, 2), overexposed, lambda level: 1 / (1 + level)
+    ),
+    "jpeg": Perturbation("JPEG", "quality", "JPEG quality {}", (25, 50, 75, 90), jpeg, lambda lost: 100 - lost),
+    "rotation": Perturbation(
+        "Rotation", "degrees, to either side", "Rotation by {} degrees", (3, 6, 12, 24), rotation
+    ),
+    "resolution": Perturbation(
+        "Lower resolution",
+        "pixels left on a side (%)",
+        "Resolution at {} %",
+        (0.5, 1, 2, 4),
+        resolution,
+        lambda level: 100 / (1 + level),
+    ),
 }
 
 

@@ -26,7 +26,7 @@ NOT_RULED_OUT = {
     (): "none",
 }
 """A label set in a word, to be read after "not ruled out:". It is not a diagnosis: most images whose set is {present}
-may be without a rare finding, because "absent" is ruled out wherever the probability is higher than usual without it."""
+may be without a rare finding, because "absent" is ruled out where the probability is higher than usual without it."""
 
 
 @dataclass(frozen=True)

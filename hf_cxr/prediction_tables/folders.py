@@ -71,4 +71,6 @@ def _evaluation_facts(folder: Path) -> dict[str, Any]:
 
 def _data_facts(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     keys = ("dataset", "synthetic", "split_fingerprint", "splits_from")
-    return {"dataset": f"labels in {folder}"} | {key: values[key] for key in keys if key in values}
+    only_if_any = ("split_file", "missing_images", "unreadable_images", "labels_shuffled", "data_notes")
+    found = {key: values[key] for key in keys if key in values}
+    return {"dataset": f"labels in {folder}"} | found | {key: values[key] for key in only_if_any if values.get(key)}

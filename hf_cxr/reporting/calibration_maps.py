@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_cxr.reporting.document import Heading, Table, Text
-from hf_cxr.reporting.numbers import change_with_interval, in_percent, p_value
+from hf_cxr.reporting.numbers import by_reason, change_with_interval, in_percent, p_value
 from hf_cxr.reporting.section import Section
 
 TITLES = {
@@ -48,24 +48,29 @@ def calibration_maps_section(values: Mapping[str, Any]) -> Section:
         heading,
         Text(calibration_verdict(values), strong=True),
         Table.of(
-            ("map", "log loss", "minus affine", "p", "can be folded"),
+            ("map", "log loss", "difference to affine", "p", "fits into the model"),
             rows,
             f"Mean log loss in nats over {len(findings)} findings, on validation patients left out of the fit "
-            f"({values['folds']} folds by patient); lower is better. {in_percent(values['confidence'])} "
-            "patient-clustered intervals of these fitted maps, which are not fitted again in the draws; p is "
-            "corrected for the comparisons (Holm).",
+            f"({values['folds']} folds by patient); lower is better. Difference: log loss of the map minus that of "
+            f"the affine map, with {in_percent(values['confidence'])} intervals over patients (the maps are not "
+            "fitted again in each draw). p is corrected for the number of comparisons (Holm).",
             bold=frozenset({(best, 0), (best, 1)}),
         ),
         Text(
-            "A map that is affine in the logit is one more linear step, so it goes into the model's last layer and "
-            "every program that loads the model gets calibrated probabilities. An isotonic map is a step function: it "
-            "cannot be folded, and it gives equal probabilities to images that the model ranks. A temperature is an "
-            "affine map without an intercept: it cannot correct probabilities that are too high or too low on average."
+            "A map that is affine in the logit can be folded into the model's last layer, so every program that loads "
+            "the model gets calibrated probabilities. An isotonic map is a step function: it cannot be folded, and it "
+            "gives equal probabilities to images that the model ranks. A temperature is an affine map without an "
+            "intercept: it cannot correct probabilities that are too high or too low on average."
         ),
         Table.of(
-            ("finding", "log loss,\nno map", "log loss,\naffine", *(f"{TITLES[key]}\nminus affine" for key in others)),
+            (
+                "finding",
+                "log loss,\nno map",
+                "log loss,\naffine",
+                *(f"{TITLES[key]}:\ndifference to affine" for key in others),
+            ),
             by_finding,
-            "Each finding on the left-out patients.",
+            "Log loss of each finding on the left-out patients.",
         ),
     ]
     if values["folds_without_slope"]:
@@ -96,9 +101,8 @@ def calibration_verdict(values: Mapping[str, Any]) -> str:
     )
     if one["p"] >= 1 - values["confidence"]:
         return f"{start}. The draw of patients explains a difference of this size (p {p_value(one['p'])})."
-    return f"{start}. The draw of patients does not explain it (p {p_value(one['p'])})."
+    return f"{start}. It is larger than the draw of patients explains (p {p_value(one['p'])})."
 
 
 def _excluded(values: Mapping[str, Any]) -> str:
-    reasons = (f"{name}: {reason}" for name, reason in values["excluded"].items())
-    return f"Not compared: {'; '.join(reasons)}."
+    return f"Not compared: {' '.join(by_reason(values['excluded']))}"

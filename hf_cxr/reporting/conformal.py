@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text
-from hf_cxr.reporting.numbers import in_percent, join, percent, percent_with_interval, triple
+from hf_cxr.reporting.numbers import by_reason, in_percent, join, percent, percent_with_interval, triple
 from hf_cxr.reporting.plots import BLUE, GREY, ORANGE, frame, name_rows
 from hf_cxr.reporting.section import Section
 
@@ -47,9 +47,9 @@ def conformal_section(values: Mapping[str, Any]) -> Section:
         Heading("Label sets with a stated coverage"),
         Text(
             f"For each finding an image gets the set {{present}}, {{absent}}, or both where the model cannot tell. "
-            f"Thresholds were fitted on validation so that {stated} of the positives have a set with present and "
-            f"{stated} of the negatives one with absent: on average over new patients like those of validation, each "
-            "patient weighing the same (conformal prediction for grouped data, Lee et al., 2023)."
+            f"Thresholds were fitted on validation so that on average, for new patients like those of validation, "
+            f"{stated} of the positives get a set that contains present and {stated} of the negatives one that "
+            "contains absent. Each patient weighs the same (conformal prediction for grouped data, Lee et al., 2023)."
         ),
         Text(coverage_verdict(shown), strong=True),
         Table.of(
@@ -57,7 +57,7 @@ def conformal_section(values: Mapping[str, Any]) -> Section:
             trade,
             f"On test, mean over the findings with enough patients, {confidence} patient-clustered intervals. More "
             "coverage costs more abstention. Right when decided: of the sets with one label, those with the right "
-            "one; for rare findings it is high by nature.",
+            "one; this is always high for rare findings.",
         ),
         Figure(
             PICTURE,
@@ -72,17 +72,16 @@ def conformal_section(values: Mapping[str, Any]) -> Section:
             "many of the images with {present} have the finding, and of those with {absent} do not.",
         ),
         Text(
-            "The guarantee is about the average over validation sets. With one validation set, coverage scatters "
-            "around the stated one by about the square root of coverage × (1 − coverage) / patients. Validation also "
-            "fitted the calibration map, which changes no set because it keeps the order of the images, and chose the "
-            "checkpoint, which can make coverage on new patients lower than stated. Other hospitals are not covered."
+            "The guarantee holds on average over validation sets. With one validation set, coverage differs from the "
+            "stated one by about the square root of coverage × (1 − coverage) / patients. Validation also fitted the "
+            "calibration map, which changes no set because it keeps the order of the images, and it chose the "
+            "checkpoint, so coverage on new patients can be lower than stated. Nothing is guaranteed for other "
+            "hospitals."
         ),
     ]
     if shown["too_few"]:
-        names = [f"{name} ({reason})" for name, reason in shown["too_few"].items()]
-        blocks.append(
-            Note((f"Too few patients on validation for {stated}, so a label is in every set: {'; '.join(names)}.",))
-        )
+        start = f"Too few patients on validation for {stated}, so a label is in every set"
+        blocks.append(Note(tuple(f"{start}: {words}" for words in by_reason(shown["too_few"]))))
     return Section(tuple(blocks), {PICTURE: lambda: draw_conformal(shown)})
 
 
@@ -93,10 +92,10 @@ def coverage_verdict(shown: Mapping[str, Any]) -> str:
     }
     parts = [f"of {side} for {join(names)}" for side, names in below.items() if names]
     stated = in_percent(shown["coverage"])
-    chance = "the draws of test patients and the scatter of validation"
+    chance = "the choice of test and validation patients explains"
     if not parts:
-        return f"On test no finding's coverage is below {stated} by more than {chance} explain."
-    return f"On test coverage is below {stated} {' and '.join(parts)}, by more than {chance} explain."
+        return f"On test, no finding's coverage is below {stated} by more than {chance}."
+    return f"On test, coverage is below {stated} {' and '.join(parts)}, by more than {chance}."
 
 
 def draw_conformal(shown: Mapping[str, Any]) -> Drawing:

@@ -13,6 +13,7 @@ from hf_cxr.evaluation.kernels import METRICS
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text, last_row
 from hf_cxr.reporting.numbers import (
+    by_reason,
     finding_triple,
     in_percent,
     macro_triple,
@@ -29,9 +30,9 @@ PICTURE = "figures/controls.png"
 METRIC = METRICS["auc"]
 SHORTCUT = (
     "The view is a known shortcut: patients who are too ill to stand are imaged in bed (AP), and they have more "
-    "findings, in ChestX-ray14 as elsewhere. A model that tells the views apart scores above chance without a look at "
-    "the lungs. A difference to the control that is clearly above zero says that the model uses more than these "
-    "three; it does not say that it does not use them."
+    "findings, in ChestX-ray14 as elsewhere. A model that tells the views apart scores above chance without looking "
+    "at the lungs. A difference to the control that is clearly above zero shows that the model uses more than view, "
+    "age and sex. It does not show that it ignores them."
 )
 
 
@@ -43,8 +44,7 @@ def controls_section(values: Mapping[str, Any]) -> Section:
         return Section((heading, Text(text), Text(_shuffled(values))))
     name, full = next(iter(values["without_pixels"].items()))
     control, model = (macro_triple(full[part]) for part in ("control", "model"))
-    left_out = [f"{finding} ({reason})" for finding, reason in values["left_out"].items()]
-    cautions = [SHORTCUT] + ([f"Without a control: {'; '.join(left_out)}."] if left_out else [])
+    cautions = [SHORTCUT, *(f"Without a control: {words}" for words in by_reason(values["left_out"]))]
     headline = (
         f"From {name} alone, a logistic regression reaches {METRIC.macro_title} {with_interval(*control)} on the same "
         f"images; the model reaches {with_interval(*model)}. The difference is "
@@ -71,10 +71,10 @@ def controls_section(values: Mapping[str, Any]) -> Section:
 def _shuffled(values: Mapping[str, Any]) -> str:
     one = {key: as_number(value) for key, value in values["shuffled"].items()}
     return (
-        f"On labels shuffled between patients ({values['shuffled']['shuffles']:,} times) the model's "
-        f"{METRIC.macro_title} is {number(one['mean'])} on average, between {number(one['low'])} and "
-        f"{number(one['high'])} in {in_percent(values['confidence'])} of them; on the true labels it is "
-        f"{number(one['value'])} (p {p_value(one['p'])}). Here every finding with both labels counts."
+        f"With labels shuffled between patients ({values['shuffled']['shuffles']:,} times), the model's "
+        f"{METRIC.macro_title} is {number(one['mean'])} on average, and between {number(one['low'])} and "
+        f"{number(one['high'])} in {in_percent(values['confidence'])} of the shuffles. With the true labels it is "
+        f"{number(one['value'])} (p {p_value(one['p'])}). All findings with both label values count here."
     )
 
 
@@ -117,15 +117,19 @@ def _table(values: Mapping[str, Any]) -> Table:
     below = (
         ""
         if values["fitted_on"] == "validation"
-        else (" Cross-fitting puts a control that knows nothing below 0.5, and clearly so where there are few images.")
+        else (" Cross-fitting puts a control without information below 0.5, clearly so where there are few images.")
     )
     title = METRIC.macro_title
     caption = (
-        f"A logistic regression for each finding, {how}: views and sexes as they are, age as a spline. Model and "
-        f"control in the same {values['resamples']:,} draws of patients, over the same findings; p two-sided, not "
-        f"corrected.{below}"
+        f"A logistic regression for each finding, {how}; view and sex are categories, age is a spline. Model and "
+        f"control are measured in the same {values['resamples']:,} draws of patients, over the same findings. p is "
+        f"two-sided and not corrected.{below}"
     )
-    return Table.of(["known", f"{title}\nof the control", f"{title}\nof the model", "difference", "p"], rows, caption)
+    return Table.of(
+        ["known to the control", f"{title}\nof the control", f"{title}\nof the model", "difference", "p"],
+        rows,
+        caption,
+    )
 
 
 def _findings_table(name: str, full: Mapping[str, Any]) -> Table:
@@ -138,7 +142,7 @@ def _findings_table(name: str, full: Mapping[str, Any]) -> Table:
     total = ["macro mean", *(with_interval(*one) for one in macros[:2]), signed_interval(*macros[2])]
     rows.append([*total, p_value(as_number(full["macro_p"]))])
     head = ["finding", f"{name},\nno pixel", "the model", "difference", "p"]
-    return Table.of(head, rows, f"{METRIC.title} of each finding; p not corrected.", last_row(rows, len(head)))
+    return Table.of(head, rows, f"{METRIC.title} of each finding. p is not corrected.", last_row(rows, len(head)))
 
 
 PARTS = ("control", "model", "difference")

@@ -53,11 +53,11 @@ def curves_section(values: Mapping[str, Any]) -> Section:
     """
     interval = in_percent(values["confidence"])
     about = {
-        "roc": "Dashed: a scorer that knows nothing.",
+        "roc": "Dashed: random scores.",
         "precision_recall": (
-            "Dashed: the prevalence, which a scorer that knows nothing reaches. Precision depends on it: with another "
-            "prevalence the curve is another. It is a step at every threshold; points are not joined by lines, which "
-            "would be too good."
+            "Dashed: the prevalence, which is about what random scores reach. Precision depends on it, so the curve "
+            "looks different at another prevalence. The curve is drawn in steps: straight lines between its points "
+            "would be too high."
         ),
     }
     heading = Heading("ROC and precision-recall curves")
@@ -66,9 +66,9 @@ def curves_section(values: Mapping[str, Any]) -> Section:
     if len(undefined) == len(values["findings"]):
         return Section((heading, Text(without)))
     words = (
-        f"Line: all {values['images']:,} images. Band: {interval} interval at each point, over "
-        f"{values['resamples']:,} draws of the {values['patients']:,} patients; the whole curve lies in its band less "
-        "often than that. The mean of the findings is taken at equal false positive rate, or recall."
+        f"Lines are the curves on all {values['images']:,} images. Bands are {interval} intervals at each point, over "
+        f"{values['resamples']:,} draws of the {values['patients']:,} patients; a whole curve lies within its band "
+        "less often than that. The mean of the findings is taken at equal false positive rate, or at equal recall."
     )
     figures = tuple(
         Figure(kind.path, f"{kind.title} of each finding, with {interval} bands", about[key])

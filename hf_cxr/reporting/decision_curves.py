@@ -29,10 +29,11 @@ def decision_curves_section(values: Mapping[str, Any]) -> Section:
     interval = in_percent(values["confidence"])
     here = "the prevalence that was given" if values["given_prevalence"] else "the prevalence of these images"
     explanation = (
-        "Whoever acts on a finding at a probability of t holds a missed positive to be as bad as (1 - t) / t needless "
-        "actions: at t = 0.1, nine. At that rate of exchange, net benefit is the number of true positives less the "
-        f"false positives, per image, at {here}. The model is useful at the thresholds where it beats acting on every "
-        "image and acting on none. Only calibrated probabilities can be read so."
+        "Whoever acts on a finding from a probability of t on treats a missed positive as being as bad as (1 - t) / t "
+        "needless actions: nine at t = 0.1. With false positives counted at that rate, net benefit is true positives "
+        f"minus false positives, per image, at {here}. The model is useful at the thresholds where its net benefit is "
+        "higher than that of acting on every image and that of acting on none. This is only true of calibrated "
+        "probabilities."
     )
     undefined = f"One label value only, so there is no curve: {', '.join(values['undefined'])}."
     blocks: list[Block] = [Heading("Decision curves"), Text(explanation)]
@@ -54,10 +55,11 @@ def _table(values: Mapping[str, Any]) -> Table:
         for name, one in ((name, values["findings"][name]) for name in values["label_names"])
     ]
     caption = (
-        f"Useful: the model beats acting on all and on none. Surely: the {in_percent(values['confidence'])} interval "
-        "of the gain is above 0 at each of these thresholds, and enough patients lie on both sides of it. The "
-        "interval holds at one threshold, not for a whole curve. Gain: net benefit less that of the better of all and "
-        "none, at the threshold nearest to the prevalence, where it is usually greatest and its lower limit cautious."
+        "Useful: the model has more net benefit than acting on all images and than acting on none. Surely useful: the "
+        f"{in_percent(values['confidence'])} interval of the gain is above 0 at each of these thresholds, and enough "
+        "patients lie on both sides of it. An interval is for one threshold, not for a whole curve. Gain: net benefit "
+        "of the model minus that of the better of the two, at the threshold nearest to the prevalence, where it is "
+        "usually largest."
     )
     return Table.of(head, rows, caption)
 

@@ -27,7 +27,7 @@ from hf_cxr.reporting import page
 from hf_cxr.words import markdown, one_line, printable, spreadsheet_cell
 
 TERMINAL_COLUMNS = 120
-_NUMBER = re.compile(r"[<+−-]?\d|undefined|infinite|–?$")
+_NUMBER = re.compile(r"[<+−-]?\d|undefined|infinite|not tested|–?$")
 
 
 @dataclass(frozen=True)

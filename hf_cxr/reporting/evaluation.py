@@ -11,15 +11,37 @@ import numpy as np
 import pandas as pd
 
 from hf_cxr.evaluation import METRICS, EvaluationReport, Measured, PairedDifference
+from hf_cxr.evaluation.chance import random_ap
+from hf_cxr.reporting.averaged_views import averaged_headline
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Heading, Note, Table, Text, last_row
+from hf_cxr.reporting.intervals import is_outside, outside_words
 from hf_cxr.reporting.numbers import in_percent, join, number, p_value, signed_interval, with_interval
-from hf_cxr.reporting.protocol import NOT_A_DEVICE, OFFICIAL_TEST, SYNTHETIC, few_patients, limits, published
-from hf_cxr.reporting.sections import section_blocks
+from hf_cxr.reporting.protocol import (
+    NOT_A_DEVICE,
+    OFFICIAL_TEST,
+    SHUFFLED,
+    SYNTHETIC,
+    few_patients,
+    left_out_cautions,
+    limits,
+    published,
+    split_file_caution,
+)
+from hf_cxr.reporting.sections import conclusions, section_blocks
 from hf_cxr.reporting.units import in_unit
+from hf_cxr.words import plural
 
 KINDS = {"probability": "Probabilities of each finding", "ranking": "Further figures of the ranking of each finding"}
 """Kind of a metric -> summary of the table that has those that are not in the table of findings."""
 
+
+ALL_SPLITS = "all splits"  # of images that are missing and of which a split file says nothing
+BINS_WORDS = "ECE has 15 bins of equal mass."
+RANDOM_ABOVE = 1.2
+"""From so many times the prevalence on, the AP that random scores reach is shown."""
+
+MOST_SHOWN = 4
+"""So many findings are named with it."""
 
 AVERAGES = {
     "micro": "Micro: of all cells of all findings together.",
@@ -30,17 +52,26 @@ AVERAGES = {
 
 
 def headline(report: EvaluationReport, split: str = "test") -> str:
-    """Every macro metric with its interval, in one line; of how many findings, where some are left out of the mean."""
+    """Every macro metric with its interval, in one line; of how many findings, where some are left out of the mean.
+
+    A metric whose chance level depends on the data has it beside the interval.
+    """
     counts, count = report.counts["all"], len(report.label_names)
-    macros = ", ".join(
-        f"{METRICS[key].macro_title} {with_interval(*one.macro_interval)}" for key, one in report.headline().items()
-    )
+    macros = ", ".join(_with_chance(report, key) for key in report.headline())
     defined = count - len(report.undefined())
     part = f", mean of {defined} of the model's {count} findings" if defined < count else ""
     return (
         f"{macros}{part} ({counts.images:,} {split} images of {counts.patients:,} patients, "
         f"{in_percent(report.confidence)} intervals)"
     )
+
+
+def _with_chance(report: EvaluationReport, key: str) -> str:
+    """One macro metric with its interval, and its chance level if that is not the same number for all data."""
+    metric, text = METRICS[key], with_interval(*report.headline()[key].macro_interval)
+    if metric.chance == "prevalence" and text.endswith(")"):
+        text = f"{text[:-1]}; chance {number(report.chance(key)[1])})"
+    return f"{metric.macro_title} {text}"
 
 
 def findings_table(report: EvaluationReport, subset: str = "all", tier_of: Mapping[str, str] | None = None) -> Table:
@@ -98,6 +129,7 @@ def averages_table(report: EvaluationReport, subset: str = "all", tier_of: Mappi
         ("metric", "macro", *names),
         rows,
         " ".join([f"{in_percent(report.confidence)} intervals in brackets. Macro: the mean over findings.", *words])
+        + _bins(measured)
         + _beside(measured),
     )
 
@@ -110,7 +142,7 @@ def metrics_table(report: EvaluationReport, keys: Sequence[str], subset: str = "
         for column, name in enumerate(report.label_names)
     ]
     rows.append(["macro mean", *(_value(*one.macro_interval) for one in measured.values())])
-    head = ["finding", *(METRICS[key].title.replace(", ", ",\n") for key in keys)]
+    head = ["finding", *(METRICS[key].title.replace(" of ", "\nof ") for key in keys)]
     return Table.of(head, rows, _reading(measured, report.confidence), last_row(rows, len(head)), totals=1)
 
 
@@ -128,8 +160,8 @@ def subsets_table(report: EvaluationReport) -> Table:
         for subset in report.measured
     ]
     caption = (
-        "Each subset has its own mix of patients and its own undefined findings, which its means leave out: a "
-        "difference between two subsets is not yet one of the model."
+        "Each subset has its own mix of patients, and its means leave out its own undefined findings: a difference "
+        "between two subsets need not be due to the model."
     )
     return Table.of(head, rows, caption)
 
@@ -157,6 +189,19 @@ def further_blocks(report: EvaluationReport, tier_of: Mapping[str, str] | None =
 def positive_patients(report: EvaluationReport) -> dict[str, int]:
     """By finding, how many patients have it."""
     return dict(zip(report.label_names, report.counts["all"].positive_patients_C.tolist(), strict=True))
+
+
+def equal_scores(report: EvaluationReport) -> list[str]:
+    """A caution about findings whose scores are all equal, if there are any: their AUC is 0.5 in every draw."""
+    auc = report.measured["all"].get("auc")
+    if auc is None:
+        return []
+    ends = zip(report.label_names, auc.value_C, auc.low_C, auc.high_C, strict=True)
+    names = [name for name, *three in ends if all(value == 0.5 for value in three)]
+    if not names:
+        return []
+    which = "All findings" if len(names) == len(report.label_names) else join(names)
+    return [f"{which}: every image has the same score, so the scores rank nothing."]
 
 
 def records(report: EvaluationReport, subset: str = "all") -> pd.DataFrame:
@@ -194,18 +239,26 @@ def evaluation_document(
     """
     no_label = ["No finding has both a positive and a negative label: no ranking can be measured."]
     no_label *= not report.counts["all"].both_C.any()
-    pairs = tuple((name.replace("_", " "), _fact(value)) for name, value in facts.items() if name != "data_notes")
-    cautions = [*facts.get("data_notes", ()), *cautions]
+    pairs = tuple(
+        (name.replace("_", " "), _fact(value))
+        for name, value in facts.items()
+        if name != "data_notes" and value is not None
+    )
     synthetic = bool(facts.get("synthetic"))
-    cautions = [*[SYNTHETIC] * synthetic, *cautions, *no_label, *few_patients(positive_patients(report)), NOT_A_DEVICE]
+    cautions = [*facts.get("data_notes", ()), *_data_cautions(facts, split), *cautions]
+    patients = report.counts["all"].patients
+    few = few_patients(positive_patients(report), patients)
+    cautions = [*[SYNTHETIC] * synthetic, *cautions, *no_label, *equal_scores(report), *few, NOT_A_DEVICE]
     official = report.counts["all"].images == OFFICIAL_TEST and unit == "image"
     blocks = (
-        *in_unit([Text(headline(report, split), strong=True)], unit),
+        *in_unit(_headlines(report, split, analysis or {}), unit),
         Note(tuple(cautions)),
         Heading("What was measured"),
         Facts(pairs),
         Heading("Each finding"),
-        *in_unit([*evaluation_blocks(report), *further_blocks(report), *section_blocks(analysis or {})], unit),
+        *in_unit(
+            [*evaluation_blocks(report), *further_blocks(report), *section_blocks(analysis or {}, patients)], unit
+        ),
         *(published(str(facts.get("dataset", ""))) if official else ()),
         Heading("Limits"),
         Note(
@@ -213,6 +266,49 @@ def evaluation_document(
         ),
     )
     return Document(title, blocks, dict(facts) | report.to_dict(), records(report))
+
+
+def evaluation_summary(
+    document: Document, patients: int, analysis: Mapping[str, Any], unit: str = "image"
+) -> Document:
+    """The start of an evaluation, up to the table of findings, and the conclusion of each analysis in a sentence.
+
+    Args:
+        document: from `evaluation_document`.
+        patients: how many were measured.
+        analysis, unit: as for it.
+    """
+    end = 1 + next(place for place, block in enumerate(document.blocks) if isinstance(block, Table))
+    found = conclusions(analysis, patients)
+    note = Note(tuple(f"{heading}: {text}" for heading, text in found), warning=False)
+    short = in_unit([Heading("In short"), note], unit) if found else ()
+    return Document(document.title, (*document.blocks[:end], *short))
+
+
+def _headlines(report: EvaluationReport, split: str, analysis: Mapping[str, Any]) -> list[Block]:
+    """The first line of a page; two where averaged views were measured beside one view."""
+    words, averaged = headline(report, split), analysis.get("averaged_views")
+    if averaged is None:
+        return [Text(words, strong=True)]
+    return [Text(f"One view: {words}", strong=True), Text(averaged_headline(averaged), strong=True)]
+
+
+def _data_cautions(facts: Mapping[str, Any], split: str) -> list[str]:
+    """What is unusual about the data, in the words that a run on them has at the top of its report.
+
+    Args:
+        facts: of the data; images that are missing or cannot be read by split, or the number of this split.
+        split: the name of the split.
+    """
+    counts = [facts.get(key) or {} for key in ("missing_images", "unreadable_images")]
+    missing, unreadable = (
+        {name: n for name, n in one.items() if name in (split, ALL_SPLITS)}
+        if isinstance(one, Mapping)
+        else {split: one}
+        for one in counts
+    )
+    own_split = split_file_caution({"synthetic": facts.get("synthetic"), "split_file": facts.get("split_file")})
+    return [*[SHUFFLED] * bool(facts.get("labels_shuffled")), *own_split, *left_out_cautions(missing, unreadable)]
 
 
 def ensemble_document(
@@ -250,7 +346,9 @@ def _differences_table(differences: Mapping[str, PairedDifference]) -> Table:
         for key in keys:
             cells += [signed_interval(*difference.measured[key].macro_interval), p_value(difference.macro_p[key])]
         rows.append(cells)
-    return Table.of(head, rows, "In the same draws of patients. p: two-sided, not corrected for their number.")
+    return Table.of(
+        head, rows, "In the same draws of patients. p is two-sided and not corrected for the number of rows."
+    )
 
 
 def _method(report: EvaluationReport, subset: str) -> str:
@@ -263,11 +361,41 @@ def _method(report: EvaluationReport, subset: str) -> str:
         for key in report.headline(subset)
         if METRICS[key].chance is not None
     ]
+    method = report.method.replace(BINS_WORDS, "").replace("  ", " ")  # those of a metric that is in other tables
+    undefined = ", ".join(report.undefined(subset)) or "none"
     return (
-        f"{counts.images:,} images of {counts.patients:,} patients. {report.method} {' '.join(levels)} "
-        f"Undefined, and left out of the macro mean: "
-        f"{', '.join(report.undefined(subset)) or 'none'}."
+        f"{plural(counts.images, 'image')} of {plural(counts.patients, 'patient')}. {method} {' '.join(levels)} "
+        f"{random_scores(report, subset)}Undefined, and left out of the macro mean: {undefined}."
     )
+
+
+def random_scores(report: EvaluationReport, subset: str = "all") -> str:
+    """What AP random scores reach, for the findings whose few positives put it clearly above the prevalence.
+
+    "" if there is none; else a sentence that ends with a space.
+    """
+    counts = report.counts[subset]
+    random_C, share_C = random_ap(counts.positives_C, counts.negatives_C), counts.prevalence_C
+    above_C = random_C >= RANDOM_ABOVE * share_C
+    if "ap" not in report.headline(subset) or not above_C.any():
+        return ""
+    widest = np.argsort(np.where(above_C, -random_C / share_C, np.inf), kind="stable")[: above_C.sum()]
+    shown = [
+        f"{report.label_names[column]} {_precise(random_C[column])} (prevalence {_precise(share_C[column])})"
+        for column in widest[:MOST_SHOWN]
+    ]
+    more = f" and {len(widest) - len(shown)} more" if len(widest) > len(shown) else ""
+    defined_C = ~report.measured[subset]["ap"].undefined_C
+    mean = number(float(np.mean(random_C[defined_C])))
+    return (
+        f"With few positives, random scores reach an AP above the prevalence on average: {', '.join(shown)}{more}. "
+        f"Over all findings random scores reach an mAP of {mean} on average. "
+    )
+
+
+def _precise(value: float) -> str:
+    """Three decimals, or two digits of a smaller number."""
+    return number(value) if value >= 0.01 else f"{value:.2g}"
 
 
 def _reading(measured: Mapping[str, Measured], confidence: float) -> str:
@@ -277,26 +405,22 @@ def _reading(measured: Mapping[str, Measured], confidence: float) -> str:
     older = any(np.isnan(one.low_C[~np.isnan(one.value_C)]).any() for one in measured.values())
     return (
         f"{in_percent(confidence)} intervals in brackets. {'; '.join(words)}."
+        + _bins(measured)
         + _beside(measured)
         + " A value without an interval was measured by an earlier version." * older
     )
 
 
+def _bins(measured: Mapping[str, Measured]) -> str:
+    return f" {BINS_WORDS}" if "ece" in measured else ""
+
+
 def _beside(measured: Mapping[str, Measured]) -> str:
-    """What to think of intervals that do not hold their value, which has to be said where there are any."""
-    rounding = 1e-9
-    titles = [
+    """What to think of intervals that lie beside their value, which has to be said where there are any."""
+    return outside_words(
         METRICS[key].title
         for key, one in measured.items()
-        if (one.value_C < one.low_C - rounding).any()
-        or (one.value_C > one.high_C + rounding).any()
-        or (not one.macro_low - rounding <= one.macro <= one.macro_high + rounding and not np.isnan(one.macro_low))
-    ]
-    if not titles:
-        return ""
-    return (
-        f" Some intervals of {join(titles)} do not hold their value: a draw repeats patients, and a figure that grows "
-        "with chance, as a calibration error does, is then larger than in the sample itself."
+        if is_outside(one.value_C, one.low_C, one.high_C) or is_outside(*one.macro_interval)
     )
 
 

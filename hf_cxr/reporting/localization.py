@@ -39,8 +39,9 @@ WANG_IOBB = {
 WANG_PROTOCOL = (
     "Published: Wang et al. 2017 (arXiv 1705.02315v5, table 19): ResNet-50 from ImageNet at 1024 pixels, class "
     "activation maps of 32 x 32, all 984 boxes; patients disjoint, but which test images is not said for the maps. "
-    "No control and no interval was published, so how far above chance these figures are is not known. They are no "
-    "ranking beside the table above: another model, other pixels, and where this page has fewer boxes, other images."
+    "No control and no interval was published, so how far above chance these figures are is not known. Do not rank "
+    "them against the table above: the model and the pixels are different, and where this page has fewer boxes, so "
+    "are the images."
 )
 
 

@@ -171,6 +171,18 @@ def join(names) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def by_reason(reasons: Mapping[str, str]) -> tuple[str, ...]:
+    """Names by the reason that they share, a sentence each.
+
+    >>> by_reason({"Mass": "no image", "Edema": "no score", "Hernia": "no image"})
+    ('Mass and Hernia: no image.', 'Edema: no score.')
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return tuple(f"{join(same)}: {reason}." for reason, same in names.items())
+
+
 def leading_number(text: str) -> float | None:
     """The number that a cell begins with, such as the value before its interval; None if it begins with none.
 

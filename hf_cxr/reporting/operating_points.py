@@ -54,8 +54,8 @@ def operating_points_section(values: Mapping[str, Any]) -> Section:
         if point and point["positives"] < FEW
     ]
     unstable = (
-        f"Fewer than {FEW} validation images have these findings, so their thresholds would come out differently on "
-        f"other patients: {', '.join(few)}."
+        f"Fewer than {FEW} validation images have these findings, so their thresholds would be different on other "
+        f"patients: {', '.join(few)}."
     )
     notes = (*([lacking] if without else []), *([unstable] if few else []))
     blocks += [Note(notes)] if notes else []
@@ -76,16 +76,16 @@ def _answer(values: Mapping[str, Any]) -> str:
 
 
 def _explanation(values: Mapping[str, Any]) -> str:
-    varies = ": the interval beside each threshold says that" if values["threshold_interval"] else ""
+    varies = "; the interval beside each threshold shows that" if values["threshold_interval"] else ""
     return (
-        f"Each finding's threshold was chosen on validation for {values['sets']['chosen']['rule']}. On these images "
-        f"it is fixed: the {in_percent(values['confidence'])} intervals ({values['resamples']:,} draws of the "
-        f"{values['patients']:,} patients) say how much a figure varies with the patients here, not how much the "
-        f"threshold would vary with those of validation{varies}. No threshold is right for every purpose, and 0.5 is "
-        "right for none in particular. Calibrated probabilities of a rare finding seldom reach it, so most positives "
-        "are missed. Scores that are not calibrated often reach it in many negatives: if one image in twenty has a "
-        "finding, a specificity of 0.9 alone gives two false alarms for each positive. PPV, NPV, accuracy and the "
-        "number of calls depend on the prevalence; sensitivity and specificity do not."
+        f"Each finding's threshold was chosen on validation for {values['sets']['chosen']['rule']} and is fixed here. "
+        f"The {in_percent(values['confidence'])} intervals ({values['resamples']:,} draws of the "
+        f"{values['patients']:,} patients) show how much a figure varies with the patients measured here, not how "
+        f"much the threshold would vary with other validation patients{varies}. No threshold is right for every "
+        "purpose, and 0.5 has no special meaning. Calibrated probabilities of a rare finding seldom reach it, so most "
+        "positives are missed. Scores that are not calibrated often reach it in many negatives: if one image in "
+        "twenty has a finding, a specificity of 0.9 alone gives two false alarms for each positive. PPV, NPV, "
+        "accuracy and the number of calls depend on the prevalence; sensitivity and specificity do not."
     )
 
 
@@ -129,7 +129,7 @@ def _rates_table(values: Mapping[str, Any]) -> Table:
     caption = (
         f"At the chosen thresholds, on {values['images']:,} images of {values['patients']:,} patients. An image is "
         "called positive where its probability is at least the threshold. Unknown labels are left out. Where all "
-        "calls are right, or none is, draws of the same patients show no spread: such an interval is not certainty."
+        "calls are right, or all are wrong, the interval has no width, but that is not certainty."
     )
     return Table.of(head, rows, caption, last_row(rows, len(head)))
 
@@ -158,8 +158,8 @@ def _calls_table(values: Mapping[str, Any]) -> Table:
     together += [ratio_with_interval(table["calls_per_positive"]["averages"]["micro"]) for table in (one, half)]
     rows.append(["all together", *together])
     caption = (
-        "Numbers of images at the chosen thresholds. Positives are true positives + false negatives. Accuracy must be "
-        "read against the share of negatives, which calling nothing reaches."
+        "Numbers of images at the chosen thresholds. Positives are true positives + false negatives. Read accuracy "
+        "against the share of negatives, which a model reaches that calls nothing positive."
     )
     return Table.of(head, rows, caption, last_row(rows, len(head)))
 

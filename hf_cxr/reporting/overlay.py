@@ -20,7 +20,8 @@ UNSEEN = 0.55  # brightness of what the model did not see
 LONGEST = 1024  # pixels; a larger radiograph is drawn with every second, third, ... pixel
 COLUMNS = 4
 WARNING = (
-    "A map shows which pixels the score came from. It does not show that the finding is there. Not for diagnosis."
+    "A map is one method's estimate of what raised the score; another method may mark other pixels. It does not show "
+    "that the finding is there. Not for diagnosis."
 )
 
 

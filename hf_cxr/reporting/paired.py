@@ -1,6 +1,6 @@
 """What a reader sees of two systems on the same images: the difference in the mean, and of each finding."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import matplotlib.figure
@@ -12,9 +12,10 @@ from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text, last_r
 from hf_cxr.reporting.numbers import in_percent, number, p_value, signed, signed_interval
 from hf_cxr.reporting.plots import BLUE
 from hf_cxr.reporting.section import Section
-from hf_cxr.words import in_figure
+from hf_cxr.words import in_figure, plural
 
 PICTURE = "figures/paired.png"
+SHORT = 20  # letters of a name that fits above a column
 LEAST_DRAWS = 0.5  # share of draws that must define a difference before a sentence is made of it
 
 
@@ -32,10 +33,10 @@ def paired_section(values: Mapping[str, Any], picture: str = PICTURE) -> Section
         Figure(
             picture,
             f"Difference of each finding, {values['first']} minus {values['second']}, with intervals",
-            "Each finding, and the macro mean below. Right of 0 the first system is better. Filled: shown to differ ("
-            "of a finding, after correction). Undefined findings have no dot.",
+            f"Each finding, and the macro mean below. Right of 0 favours {_side(values, 'first')}. Filled: shown to "
+            "differ (of a finding, after correction). Undefined findings have no dot.",
         ),
-        _table(values),
+        *_tables(values),
     ]
     return Section(tuple(blocks), {picture: lambda: forest(values)})
 
@@ -59,7 +60,7 @@ def forest(values: Mapping[str, Any]) -> matplotlib.figure.Figure:
             axis.plot(value, row, "o", color=BLUE, markersize=6, markerfacecolor=BLUE if differs else "white")
         axis.axvline(0, color="black", linewidth=1)
         axis.axhline(len(names) - 0.5, color="#BBBBBB", linewidth=0.7)
-        axis.set_xlabel(f"{METRICS[key].title}: first minus second")
+        axis.set_xlabel(f"{METRICS[key].title}: {_side(values, 'first')} minus {_side(values, 'second')}")
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
@@ -76,7 +77,7 @@ def _macro_sentence(values: Mapping[str, Any], key: str) -> str:
         {name: as_number(v) for name, v in values["metrics"][key]["macro"].items()},
     )
     if not macro["draws"] >= LEAST_DRAWS * values["resamples"]:
-        return f"{title}: nothing can be said, because most draws of patients lack a side of some finding."
+        return f"{title} cannot be compared: most draws of patients lack positives or negatives of some finding."
     level = 1 - values["confidence"]
     what = signed_interval(macro["difference"], macro["low"], macro["high"])
     both = f"{number(macro['first'])} and {number(macro['second'])}"
@@ -117,13 +118,18 @@ def _too_few_draws(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _side(values: Mapping[str, Any], side: str) -> str:
+    """A system by its name where both names are short, else "the first" or "the second"."""
+    return values[side] if max(len(values["first"]), len(values["second"])) <= SHORT else f"the {side}"
+
+
 def _left_out(values: Mapping[str, Any]) -> list[str]:
     out = values["left_out"]
     parts = [f"{len(entry) if isinstance(entry, list) else entry:,} {name}" for name, entry in out.items() if entry]
     names = [name for entry in out.values() if isinstance(entry, list) for name in entry]
     sentences = [
-        f"Both were measured on the same {values['images']:,} images of {values['patients']:,} patients and on "
-        f"{len(values['label_names'])} findings."
+        f"Both were measured on the same {plural(values['images'], 'image')} of "
+        f"{plural(values['patients'], 'patient')} and on {plural(len(values['label_names']), 'finding')}."
     ]
     if parts:
         listed = f" ({', '.join(names)})" if names else ""
@@ -131,29 +137,26 @@ def _left_out(values: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _table(values: Mapping[str, Any]) -> Table:
-    head = ["finding", "positives"]
-    for key in values["metrics"]:
-        title = METRICS[key].title
-        head += [f"{title}\nfirst", f"{title}\nsecond", f"{title}\ndifference (interval)"]
-        head += [f"{title}\np", f"{title}\np corrected"]
-    rows = []
-    for name in values["label_names"]:
-        cells = [name, f"{values['positives'][name]:,}"]
-        for figures in values["metrics"].values():
-            one = {part: as_number(column[name]) for part, column in figures["findings"].items()}
-            cells += [*_cells(one), p_value(one["p_corrected"])]
-        rows.append(cells)
-    mean = ["macro mean", ""]
-    for figures in values["metrics"].values():
-        mean += [*_cells({part: as_number(value) for part, value in figures["macro"].items()}), ""]
-    rows.append(mean)
+def _tables(values: Mapping[str, Any]) -> Iterator[Table]:
+    """A table a metric: each finding, and the mean."""
     caption = (
         f"First: {values['first']}. Second: {values['second']}. {in_percent(values['confidence'])} intervals and "
-        f"two-sided p values from {values['resamples']:,} draws of patients, the same for both systems. Corrected: by "
-        "Holm, over the findings, each metric by itself. The mean of each metric is over the findings that it defines."
+        f"two-sided p values from {values['resamples']:,} draws of patients, the same for both systems. p corrected: "
+        "by Holm over the findings, for each metric separately. Means are over the findings that have the metric."
     )
-    return Table.of(head, rows, caption, last_row(rows, len(head)))
+    sides = [_side(values, side) for side in ("first", "second")]
+    for key, figures in values["metrics"].items():
+        title = METRICS[key].title
+        head = ["finding", "positives", *(f"{title}\n{side}" for side in sides), f"{title}\ndifference (interval)"]
+        rows = []
+        for name in values["label_names"]:
+            one = {part: as_number(column[name]) for part, column in figures["findings"].items()}
+            rows.append([name, f"{values['positives'][name]:,}", *_cells(one), p_value(one["p_corrected"])])
+        mean = _cells({part: as_number(value) for part, value in figures["macro"].items()})
+        rows.append(["macro mean", "", *mean, ""])
+        head += [f"{title}\np", f"{title}\np corrected"]
+        yield Table.of(head, rows, caption, last_row(rows, len(head)), totals=1)
+        caption = ""  # once
 
 
 def _cells(one: Mapping[str, float]) -> list[str]:

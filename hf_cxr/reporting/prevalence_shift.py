@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_cxr.evaluation.prevalence_shift import prevalence_bias
-from hf_cxr.reporting.document import Heading, Table, Text
-from hf_cxr.reporting.numbers import change_with_interval, in_percent, percent, percent_with_interval
+from hf_cxr.reporting.document import Heading, Note, Table, Text
+from hf_cxr.reporting.numbers import by_reason, change_with_interval, in_percent, percent, percent_with_interval
 from hf_cxr.reporting.section import Section
 
-NAMES = {"estimated": "estimated, without labels", "observed": "observed, from the labels"}
+NAMES = {"estimated": "estimated from the scores", "observed": "observed in the labels"}
 
 
 def prevalence_shift_section(values: Mapping[str, Any]) -> Section:
@@ -28,9 +28,9 @@ def prevalence_shift_section(values: Mapping[str, Any]) -> Section:
         for name in findings
     ]
     head = (
-        *("finding", "assumed", "observed", "estimated\nwithout labels"),
-        *(f"mean p,\n{target}" for target in columns),
-        *(f"log loss,\n{target} − as calibrated" for target in columns[1:]),
+        *("finding", "assumed", "observed", "estimated\nfrom scores"),
+        *(f"mean probability,\n{target}" for target in columns),
+        *(f"change of log loss,\n{target}" for target in columns[1:]),
     )
     macro = [
         [
@@ -42,11 +42,11 @@ def prevalence_shift_section(values: Mapping[str, Any]) -> Section:
     blocks = [
         Heading("Other prevalences"),
         Text(
-            "Calibrated probabilities assume the prevalences of validation. Where findings are more or less frequent "
-            "but look the same, probabilities are right after a shift of each finding's logit. The table shows what "
-            "shifts would do on test: to the prevalences estimated from the scores alone (Saerens et al., 2002), and "
-            "to those observed there, which need the labels and bound what an estimate can gain. The reported figures "
-            "of this model are those without a shift."
+            "Calibrated probabilities assume the prevalences of validation. Where findings look the same but are more "
+            "or less frequent, a shift of each finding's logit makes the probabilities right again. The tables show "
+            "what two shifts would do on test: one to the prevalences estimated from the scores alone (Saerens et "
+            "al., 2002), and one to the observed prevalences, which need the labels: no estimate can gain more. All "
+            "other figures of this page are without a shift."
         ),
         Text(shift_verdict(values), strong=True),
         Table.of(
@@ -58,14 +58,15 @@ def prevalence_shift_section(values: Mapping[str, Any]) -> Section:
         Table.of(
             head,
             rows,
-            "Assumed: share of positives on validation. Observed: on test. A shift changes no ranking, so AUC and AP "
-            "stay. If the estimate's interval is far from the observed prevalence, the findings do not look as they "
-            "did on validation, and an estimate must not be trusted for this model.",
+            "Assumed: share of positives on validation. Observed: share of positives on test. The change of log loss "
+            "is against the probabilities as calibrated. A shift changes no ranking, so AUC and AP stay as they are. "
+            "If an estimate's interval is far from the observed prevalence, the findings do not look as they did on "
+            "validation: do not trust estimates for this model.",
         ),
     ]
     if values["not_estimated"]:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in values["not_estimated"].items())
-        blocks.append(Text(f"No estimate: {reasons}."))
+        blocks.append(Text("These prevalences cannot be estimated from the scores:"))
+        blocks.append(Note(by_reason(values["not_estimated"]), warning=False))
     return Section(tuple(blocks))
 
 
@@ -88,7 +89,14 @@ def effect_table(values: Mapping[str, Any], target: str) -> Table:
         for name, share in values["targets"][target].items()
         if share is not None
     ]
-    head = ("finding", "prevalence", "mean p before", "mean p now", "change of log loss", "change of Brier score")
+    head = (
+        "finding",
+        "prevalence",
+        "mean probability\nbefore",
+        "mean probability\nnow",
+        "change of log loss",
+        "change of Brier score",
+    )
     return Table.of(
         head,
         rows,
@@ -101,10 +109,10 @@ def shift_verdict(values: Mapping[str, Any]) -> str:
     """Whether a shift to the estimated prevalences would improve the probabilities on test: one sentence."""
     change = values["macro_changes"]["estimated"]["log_loss"]
     if change["value"] is None:
-        return "No finding's prevalence can be estimated, so nothing can be said of a shift."
+        return "No finding's prevalence can be estimated from the scores."
     words = f"the mean log loss on test changes by {change_with_interval(change)}"
     if change["low"] < 0 < change["high"]:
-        return f"With the estimated prevalences {words}: it is open whether a shift would help."
+        return f"With the estimated prevalences {words}, which may be chance: a shift is not shown to help."
     way = "better" if change["value"] < 0 else "worse"
     return f"With the estimated prevalences {words}: the probabilities would be {way}."
 

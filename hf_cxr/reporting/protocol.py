@@ -13,6 +13,7 @@ NOT_A_DEVICE = "Not a medical device. Not for diagnosis or treatment."
 SYNTHETIC = (
     "The images are synthetic phantoms: the numbers show that the software works and say nothing about any patient."
 )
+SHUFFLED = "The training labels were shuffled on purpose: the numbers are the floor of chance, not a model's."
 
 OFFICIAL_LIST = "official test list"
 # On ChestX-ray14's official test list, macro AUC over its 14 findings, as published: system, network, what its weights
@@ -37,37 +38,58 @@ def data_cautions(protocol: Mapping[str, Any]) -> list[str]:
     cautions += protocol.get("data_notes") or []
     cautions += origin_cautions(protocol.get("weights_origin"))
     if protocol["labels_shuffled"]:
-        cautions.append(
-            "The training labels were shuffled on purpose: the numbers are the floor of chance, not a model's."
-        )
+        cautions.append(SHUFFLED)
     if protocol.get("similar_patient_ids"):
         cautions.append(
             "Some patients may be in two of the splits, which would inflate the numbers: "
             f"{'; '.join(protocol['similar_patient_ids'])}."
         )
-    if protocol.get("split_file") and not protocol["synthetic"]:
-        cautions.append(
-            f"The splits are those of {protocol['split_file']['name']}, not the source's own: published numbers on "
-            "its official test set are about different images."
-        )
+    cautions += split_file_caution(protocol)
     if protocol["training_images_limited_to"]:
         cautions.append(f"Trained on {plural(protocol['training_images_limited_to'], 'image')} only.")
-    if protocol["missing_images"]:
+    cautions += left_out_cautions(protocol.get("missing_images"), protocol.get("unreadable_images"))
+    return cautions
+
+
+def split_file_caution(values: Mapping[str, Any]) -> list[str]:
+    """That the splits are not the source's own; nothing where they are, or where there are no patients."""
+    if not values.get("split_file") or values["synthetic"]:
+        return []
+    return [
+        f"The splits are those of {values['split_file']['name']}, not the source's own: published numbers on "
+        "its official test set are about different images."
+    ]
+
+
+def left_out_cautions(missing: Mapping[str, int] | None, unreadable: Mapping[str, int] | None) -> list[str]:
+    """What a reader must know of images that were skipped; each by split, none where there is no such image."""
+    missing, unreadable = ({name: n for name, n in (counts or {}).items() if n} for counts in (missing, unreadable))
+    cautions = []
+    if missing:
         cautions.append(
-            f"Images missing from the folder were skipped ({_counts(protocol['missing_images'])}): these are not the "
-            "full splits, the rest is not a random sample, prevalences are not natural, and no number here is one of "
-            "the whole data set."
+            f"Images missing from the folder were skipped ({_counts(missing)}): these are not the full splits, "
+            "the rest is not a random sample, prevalences are not natural, and no number here is one of the whole "
+            "data set."
         )
-    if protocol.get("unreadable_images"):
+    if unreadable:
         cautions.append(
-            f"Images that cannot be read were left out ({_counts(protocol['unreadable_images'])}): these are not the "
-            "full splits."
+            f"Images that cannot be read were left out ({_counts(unreadable)}): these are not the full splits."
         )
     return cautions
 
 
-def few_patients(positive_patients: Mapping[str, int]) -> list[str]:
-    """A caution about findings that few test patients have, if there are any; by finding, how many have it."""
+def few_patients(positive_patients: Mapping[str, int], patients: int) -> list[str]:
+    """A caution about too few patients in all, or about findings that few of them have, if there are any.
+
+    Args:
+        positive_patients: by finding, how many have it.
+        patients: how many there are in all.
+    """
+    if patients < FEW_PATIENTS:
+        return [
+            f"Only {plural(patients, 'test patient')}: the intervals and p values of so few are far too optimistic, "
+            "and nothing here says how good the model is."
+        ]
     few = [f"{name} ({count})" for name, count in positive_patients.items() if 0 < count < FEW_PATIENTS]
     if not few:
         return []
@@ -165,7 +187,7 @@ def limits(dataset: str, *, synthetic: bool, own_split: bool = False, any_progra
             "Low probabilities do not mean healthy.",
         ]
     elif not synthetic:
-        sentences.append("A label is what its table says. Its errors are in every figure here.")
+        sentences.append("Labels are taken from the data as they are. Their errors are in every figure here.")
     if own_split:
         sentences.append(
             "Training and test images come from the same source. At another hospital, with other devices, views and "
@@ -173,8 +195,8 @@ def limits(dataset: str, *, synthetic: bool, own_split: bool = False, any_progra
         )
     return [
         *sentences,
-        "Intervals are over patients. They do not cover the chance of training: another seed gives another model, and "
-        "a difference between two single runs can be that chance alone (hf-cxr compare trains several seeds).",
+        "Intervals cover which patients are in the test set, not the randomness of training: another seed gives "
+        "another model, and two single runs can differ by that alone (hf-cxr compare trains several seeds).",
         "How the scores were made is not known to this page."
         if any_program
         else "The model sees one image at a time: no other view, no earlier study, no history.",

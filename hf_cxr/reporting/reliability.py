@@ -38,22 +38,22 @@ def reliability_section(values: Mapping[str, Any]) -> Section:
     ]
     blocks = (
         Heading("Reliability of the probabilities"),
-        Text(_sentence(values["findings"], confidence)),
+        Text(_sentence(values["findings"], confidence), strong=True),
         Figure(
             PICTURE,
             "Reliability curves: observed frequency against mean predicted probability, one panel a finding",
-            "Each point is a bin of as many images as the others: its mean probability, and the share of its images "
-            f"that have the finding, with a {confidence} patient-clustered interval. On the dashed line the two agree."
-            " Axes are logarithmic and differ between panels. An open triangle is a bin without a positive. The bins "
-            "are those of all test images in every draw.",
+            "Images are put into bins of equal number by their probability. Each point is a bin: its mean "
+            "probability, and the share of its images that have the finding, with a "
+            f"{confidence} interval over patients. On the dashed line the two agree. Axes are logarithmic and differ "
+            "between panels. An open triangle is a bin without a positive. All draws use the same bins.",
         ),
         Table.of(
             head,
             rows,
-            f"{confidence} patient-clustered intervals over {values['resamples']:,} draws. Expected / observed is "
-            "mean probability over prevalence: 1 if probabilities are right on average. The intercept is what the "
-            "logits lack (0 if calibrated), with slope 1. A slope below 1 says that probabilities are too extreme, "
-            "above 1 that they are too timid.",
+            f"{confidence} intervals over {values['resamples']:,} draws of patients. Expected / observed is the mean "
+            "probability divided by the prevalence: 1 if probabilities are right on average. The intercept is what "
+            "must be added to the logits, with slope 1: 0 if calibrated. A slope below 1 means that probabilities are "
+            "too extreme, above 1 that they are not extreme enough.",
             bold=frozenset((len(rows) - 1, column) for column in range(len(head))),
         ),
         *_undefined(values["findings"]),

@@ -20,6 +20,7 @@ from hf_cxr.reporting.checklist import Evidence, checklist_blocks
 from hf_cxr.reporting.curves import KINDS
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.evaluation import (
+    equal_scores,
     evaluation_blocks,
     findings_table,
     further_blocks,
@@ -156,7 +157,7 @@ class Report:
         ]
         if never:
             cautions.append(f"No positive training image, so the model never learned: {', '.join(never)}.")
-        cautions += few_patients(positive_patients(test))
+        cautions += [*equal_scores(test), *few_patients(positive_patients(test), test.counts["all"].patients)]
         return [*cautions, *_calibration_cautions(protocol["calibration_exceptions"]), NOT_A_DEVICE]
 
     def protocol_facts(self) -> Facts:
@@ -203,7 +204,7 @@ class Report:
             Heading("Test set, each finding"),
             *evaluation_blocks(self.test, tier_of),
             *further_blocks(self.test, tier_of),
-            *section_blocks(self.analysis),
+            *section_blocks(self.analysis, self.test.counts["all"].patients),
             *published(protocol["dataset"], self._row_of_published()),
             Heading("Limits"),
             Note((self._validation_words(), *self._limits()), warning=False),
@@ -240,8 +241,8 @@ class Report:
         if not did:
             return "The validation set chose nothing and fitted nothing; the test set was measured once."
         return (
-            f"The validation set {did}, so its figures are optimistic and no estimate for new patients. The test set "
-            "was measured once, after everything was fixed."
+            f"The validation set {did}, so its figures are optimistic: expect worse ones on new patients. The test "
+            "set was measured once, after everything was fixed."
         )
 
     def _limits(self) -> list[str]:

@@ -16,17 +16,20 @@ from hf_cxr.reporting.conformal import conformal_section
 from hf_cxr.reporting.controls import controls_section
 from hf_cxr.reporting.curves import curves_section
 from hf_cxr.reporting.decision_curves import decision_curves_section
-from hf_cxr.reporting.document import Block, Heading, Note
+from hf_cxr.reporting.document import Block, Heading, Note, Text
 from hf_cxr.reporting.localization import localization_section
+from hf_cxr.reporting.numbers import by_reason
 from hf_cxr.reporting.operating_points import operating_points_section
 from hf_cxr.reporting.paired import paired_section
 from hf_cxr.reporting.plots import save
 from hf_cxr.reporting.prevalence_shift import prevalence_shift_section
+from hf_cxr.reporting.protocol import FEW_PATIENTS
 from hf_cxr.reporting.reliability import reliability_section
 from hf_cxr.reporting.section import Section
 from hf_cxr.reporting.stress import stress_section
 from hf_cxr.reporting.subgroups import subgroups_section
 from hf_cxr.reporting.units import draw_in_unit
+from hf_cxr.words import plural
 
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
     "paired": paired_section,
@@ -55,14 +58,50 @@ def sections_of(analysis: Mapping[str, Any]) -> dict[str, Section]:
     return {key: SECTIONS[key](analysis[key]) for key in SECTIONS if key in analysis}
 
 
-def section_blocks(analysis: Mapping[str, Any]) -> tuple[Block, ...]:
-    """The blocks of all sections, in the order of the page; last, what was not done, and why."""
+TITLES = {
+    "curves": "ROC and precision-recall curves",
+    "reliability": "Reliability of the probabilities",
+    "calibration_maps": "Which calibration map",
+    "prevalence_shift": "Other prevalences",
+    "operating_points": "Operating points",
+    "decision_curves": "Decision curves",
+    "subgroups": "For whom it fails",
+    "controls": "Controls: what is reached without a pixel",
+    "conformal": "Label sets with a stated coverage",
+}
+"""Key of an analysis that may be left out -> the heading that its section would have."""
+
+
+def section_blocks(analysis: Mapping[str, Any], patients: int | None = None) -> tuple[Block, ...]:
+    """The blocks of all sections, in the order of the page; last, what was not done, and why.
+
+    Args:
+        analysis: values by key.
+        patients: how many were measured; of very few the sections draw no conclusion. None: enough.
+    """
     blocks = tuple(block for section in sections_of(analysis).values() for block in section.blocks)
-    not_done = analysis.get("not_done") or {}
-    if not not_done:
-        return blocks
-    reasons = tuple(f"{key.replace('_', ' ').capitalize()}: {reason}." for key, reason in not_done.items())
-    return (*blocks, Heading("Not done"), Note(reasons, warning=False))
+    if is_too_small(patients):
+        nothing = Text(f"No conclusion is drawn from {plural(patients, 'patient')}.")
+        blocks = tuple(nothing if isinstance(block, Text) and block.strong else block for block in blocks)
+    not_done = {TITLES.get(key, key): reason for key, reason in (analysis.get("not_done") or {}).items()}
+    return (*blocks, Heading("Not done"), Note(by_reason(not_done), warning=False)) if not_done else blocks
+
+
+def is_too_small(patients: int | None) -> bool:
+    """Whether there are too few patients for any conclusion; None stands for enough."""
+    return patients is not None and patients < FEW_PATIENTS
+
+
+def conclusions(analysis: Mapping[str, Any], patients: int | None = None) -> tuple[tuple[str, str], ...]:
+    """The heading of each section that has a conclusion, and the conclusion; arguments as for `section_blocks`."""
+    if is_too_small(patients):
+        return ()
+    found = []
+    for section in sections_of(analysis).values():
+        strong = [block.text for block in section.blocks if isinstance(block, Text) and block.strong]
+        if strong:
+            found.append((section.blocks[0].text, " ".join(strong)))
+    return tuple(found)
 
 
 def draw_sections(analysis: Mapping[str, Any], folder: Path, *, unit: str = "image") -> list[str]:

@@ -21,22 +21,24 @@ def stress_section(values: Mapping[str, Any]) -> Section:
     """From the values of `evaluation.stress.Stress.to_dict`."""
     confidence, shown = in_percent(values["confidence"]), [*headline_metrics(), "log_loss"]
     head = ["images"] + [f"{METRICS[key].macro_title}\n({confidence} interval)" for key in shown]
-    head += [f"{METRICS[key].macro_title}\nminus clean" for key in shown] + [f"p of {METRICS[shown[0]].title}"]
+    head += [f"{METRICS[key].macro_title}\ndifference to clean" for key in shown]
+    head += [f"p of\n{METRICS[shown[0]].macro_title}"]
     clean = [with_interval(*triple(values["clean"][key])) for key in shown]
     rows = [["clean", *clean, *[""] * (len(shown) + 1)]]
     for kind, levels in values["kinds"].items():
         for level in levels:
             macros = [with_interval(*triple(level[key]["macro"])) for key in shown]
             gaps = [signed_interval(*triple(level[key]["difference"])) for key in shown]
-            name = f"{PERTURBATIONS[kind].title} {level['level']:g}"
-            rows.append([name, *macros, *gaps, p_value(as_number(level[shown[0]]["p"]))])
+            rows.append(
+                [PERTURBATIONS[kind].name(level["level"]), *macros, *gaps, p_value(as_number(level[shown[0]]["p"]))]
+            )
     key = shown[0]
     blocks = (
         Heading("Under stress"),
         Text(
             f"The same {values['images']:,} images of {values['patients']:,} patients, made worse step by step at the "
-            "size that the model sees. Calibration stays that of the clean images. A steep fall says that the model "
-            "leans on fine detail or on absolute grey levels; a flat curve does not say that it works at another "
+            "size that the model sees. Calibration stays that of the clean images. A steep fall means that the model "
+            "relies on fine detail or on absolute grey levels. A flat curve does not mean that it works at another "
             "hospital."
         ),
         Figure(
@@ -48,7 +50,7 @@ def stress_section(values: Mapping[str, Any]) -> Section:
             head,
             rows,
             "Differences are paired: the same draws of patients, clean and worse. p: two-sided, not corrected for the "
-            "number of levels. Levels: " + "; ".join(_level_unit(kind) for kind in values["kinds"]) + ".",
+            "number of levels.",
         ),
     )
     return Section(blocks, {FIGURE: lambda: stress_curves(values, key)})
@@ -68,10 +70,8 @@ def stress_curves(values: Mapping[str, Any], key: str) -> Drawing:
         panel_title(axis, PERTURBATIONS[kind].title)
         frame(axis)
         axis.set_xlabel(PERTURBATIONS[kind].unit, fontsize=8.5)
+        axis.set_xticks(levels, ["clean", *(f"{PERTURBATIONS[kind].shown(level):.3g}" for level in levels[1:])])
+        axis.tick_params(axis="x", labelsize=8)
         axis.set_xlim(left=0)
     figure.supylabel(METRICS[key].macro_title)
     return figure
-
-
-def _level_unit(kind: str) -> str:
-    return f"{PERTURBATIONS[kind].title.lower()}, {PERTURBATIONS[kind].unit}"

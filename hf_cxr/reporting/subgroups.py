@@ -18,7 +18,7 @@ from hf_cxr.reporting.document import Block, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.numbers import in_percent, number, p_value, signed_interval, triple, with_interval
 from hf_cxr.reporting.plots import BLUE, GREY, ORANGE
 from hf_cxr.reporting.section import Section
-from hf_cxr.words import in_figure
+from hf_cxr.words import in_figure, plural
 
 LEVEL = 0.05
 MAIN = "auc"
@@ -28,12 +28,12 @@ SHOWN = (MAIN, *ERRORS)
 MOST_FINDINGS = 15
 LEAST_SPAN = 0.02  # of an axis: differences that matter to nobody do not fill it
 CASE_MIX = (
-    "A gap is not yet unfairness of the model: AUC depends on how hard the cases of a group are, AP also rises with "
-    "the prevalence alone and is not tested, and labels can be worse for one group than for another."
+    "A gap alone does not show that the model is unfair: AUC depends on how hard the cases of a group are, AP rises "
+    "with the prevalence alone (so it is not tested), and labels can be worse for one group than for another."
 )
 FROM_LABELS = (
-    "Groups by number of findings are made by the labels themselves: an image with several findings has other "
-    "negatives around it. Their gaps are shown and not tested."
+    "Groups by number of findings are defined by the labels themselves, so their gaps are partly arithmetic. They are "
+    "shown but not tested."
 )
 
 
@@ -173,16 +173,18 @@ def _headline(values: Mapping[str, Any]) -> str:
             worse.append((gap, f"{attribute} {name}: {signed_interval(*gap)}"))
     groups = "1 group was" if len(measured) == 1 else f"{len(measured)} groups were"
     if not values["gaps"]:
-        return f"{groups} compared with all other images; no gap is of a kind that is tested."
-    gaps = "1 gap" if values["gaps"] == 1 else f"{values['gaps']:,} different gaps"
-    words = f"{groups} compared with all other images in {gaps} of macro means. "
+        return f"{groups} compared with all other images; none of the gaps can be tested."
+    words = f"{groups} compared with all other images, with {plural(values['gaps'], 'test')} of macro means. "
     if not worse:
         return (
-            words + f"After Holm's correction no group's {title_of(key)} is lower than that of the rest (p < {LEVEL})."
+            words
+            + f"After Holm's correction (p < {LEVEL}), {title_of(key)} is not shown to be lower in any group than "
+            "in the rest."
         )
     shown = [text for _, text in sorted(worse)[:4]]
     more = f", and {len(worse) - len(shown)} more" if len(worse) > len(shown) else ""
-    return words + f"After Holm's correction (p < {LEVEL}) {title_of(key)} is lower for {'; '.join(shown)}{more}."
+    below = f"{title_of(key)} is lower than in the rest for {'; '.join(shown)}{more}."
+    return words + f"After Holm's correction (p < {LEVEL}), {below}"
 
 
 def _cautions(values: Mapping[str, Any]) -> Iterator[str]:
@@ -191,47 +193,48 @@ def _cautions(values: Mapping[str, Any]) -> Iterator[str]:
         yield FROM_LABELS
     unmeasured = [f"{attribute} {name} ({reason})" for attribute, name, reason in _unmeasured(values)]
     if unmeasured:
-        yield f"Not measured, and so not known to be safe: {'; '.join(unmeasured)}."
+        yield f"Not measured, so nothing is known about them: {'; '.join(unmeasured)}."
     missing = [f"{name} ({reason})" for name, reason in values["left_out"].items()]
     if missing:
-        yield f"Images could not be divided by: {'; '.join(missing)}."
+        yield f"Images could not be grouped by: {'; '.join(missing)}."
 
 
 def _groups_tables(values: Mapping[str, Any], measures: Sequence[str]) -> Iterator[Table]:
     """The groups with their sizes and the main measure, and then with all other measures."""
-    head = ["group", "images", "patients", "findings\nin means", "mean\nprevalence", "of the\nrest"]
+    head = ["group", "images", "patients", "findings\nin means", "mean prevalence\n(of the rest)"]
     rows = [
         [
             f"{attribute}: {name}",
             f"{group['images']:,}",
             f"{group['patients']:,}",
             str(len(group["findings"])),
-            *(_mean_share(group, side) for side in ("prevalence", "rest_prevalence")),
+            _mean_prevalence(group),
             *_cells(group, MAIN),
         ]
         for attribute, name, group in _groups(values)
     ]
     caption = (
-        f"Means over the findings that at least {values['least_positive_patients']} patients of the group and of the "
-        "rest have, and as many do not: the same findings on both sides. A gap is the group minus all other images. "
-        f"Intervals are {in_percent(values['confidence'])} intervals from {values['resamples']:,} draws of patients. "
-        "p is two-sided, by t with the standard deviation over the draws, and corrected by Holm for all "
-        f"{values['gaps']:,} tested gaps of macro means, of every measure, that are not the same question twice."
+        "Means are over the same findings on both sides: those with at least "
+        f"{values['least_positive_patients']} patients who have it and as many who do not, in the group and in the "
+        f"rest. A gap is the group minus all other images. {in_percent(values['confidence'])} intervals are from "
+        f"{values['resamples']:,} draws of patients. p is two-sided, from a t test with the standard deviation over "
+        f"the draws, and corrected by Holm for {plural(values['gaps'], 'test')}: the gaps of all measures, where two "
+        "groups that make up the whole count once."
     )
     yield Table.of([*head, *_head(MAIN)], rows, caption)
-    more = [key for key in measures if key != MAIN]
-    caption = "Gaps in mAP are not tested: it rises with the prevalence alone."
-    if set(more) & set(ERRORS):
-        caption += (
-            " Error rates are at the operating points, over the findings with enough patients who have them (false "
-            "negative) or do not (false positive)."
-        )
-    rows = [
-        [f"{attribute}: {name}", *(cell for key in more for cell in _cells(group, key))]
-        for attribute, name, group in _groups(values)
-        if group["measures"]
-    ]
-    yield Table.of(["group", *(name for key in more for name in _head(key))], rows, caption)
+    for key in measures:
+        if key != MAIN:
+            rows = [[f"{attribute}: {name}", *_cells(group, key)] for attribute, name, group in _groups(values)
+                    if group["measures"]]  # fmt: skip
+            yield Table.of(["group", *_head(key)], rows, _measure_words(key))
+
+
+def _measure_words(key: str) -> str:
+    """How to read the table of a measure that is not the main one."""
+    if key in ERRORS:
+        whom = "who have the finding" if key == "fnr" else "who do not have it"
+        return f"{title_of(key).capitalize()} at the operating points, over the findings with enough patients {whom}."
+    return "" if is_tested(key) else f"Gaps in {title_of(key)} are not tested: it rises with the prevalence alone."
 
 
 def _head(key: str) -> list[str]:
@@ -250,10 +253,15 @@ def _cells(group: Mapping[str, Any], key: str) -> list[str]:
     return [*cells, _p(one["p_corrected"]["macro"])] if is_tested(key) else cells
 
 
-def _mean_share(group: Mapping[str, Any], side: str) -> str:
-    """The mean prevalence of the findings in the means; "–" if there are none."""
-    shares = [group[side][finding] for finding in group["findings"]]
-    return number(float(np.mean(shares))) if shares else "–"
+def _mean_prevalence(group: Mapping[str, Any]) -> str:
+    """The mean prevalence of the findings in the means, and in the rest; "–" if there are none."""
+    if not group["findings"]:
+        return "–"
+    own, rest = (
+        float(np.mean([group[side][finding] for finding in group["findings"]]))
+        for side in ("prevalence", "rest_prevalence")
+    )
+    return f"{number(own)} ({number(rest)})"
 
 
 def _widest_table(values: Mapping[str, Any], measures: Sequence[str]) -> Iterator[Table]:
@@ -272,8 +280,8 @@ def _widest_table(values: Mapping[str, Any], measures: Sequence[str]) -> Iterato
         head = ["divided by", "measure", "widest gap", "size (interval)", "p", "p corrected", "findings"]
         caption = (
             "The two groups that lie farthest apart, over the findings that all groups share. Some gap is always the "
-            "widest: the interval does not account for the choice, p does (share of draws in which the centred groups "
-            "lie as far apart). The larger of the false negative and the false positive gap is the difference in "
+            "widest. p accounts for that: it is how often groups without a difference lie as far apart by chance. The "
+            "interval does not. The larger of the false negative and the false positive gap is the difference in "
             "equalised odds."
         )
         yield Table.of(head, rows, caption)
@@ -292,8 +300,8 @@ def _findings_table(values: Mapping[str, Any]) -> Iterator[Block]:
                     found.append((key, finding, f"{attribute}: {name}", own, rest, gap, p, patients))
     if not found:
         yield Text(
-            f"No gap of a single finding remains after correction for {values['finding_gaps']:,} of them; that is not "
-            "proof of equality: the intervals in analysis.json say how large a gap could be."
+            f"No single finding has a significant gap after correction for {plural(values['finding_gaps'], 'test')}. "
+            "That does not prove equality: the intervals in analysis.json show how large a gap could be."
         )
         return
     found.sort(key=lambda one: -abs(as_number(one[5]["value"])))
@@ -312,7 +320,8 @@ def _findings_table(values: Mapping[str, Any]) -> Iterator[Block]:
         for _, finding, group, own, rest, gap, p, patients in found[:MOST_FINDINGS]
     ]
     more = f" The widest {MOST_FINDINGS} of {len(found)}." if len(found) > MOST_FINDINGS else ""
-    caption = f"Single findings whose gap remains after correction for {values['finding_gaps']:,} gaps.{more}"
+    tests = plural(values["finding_gaps"], "test")
+    caption = f"Single findings with a significant gap after correction for {tests}.{more}"
     yield Table.of(head, rows, caption)
 
 
@@ -323,9 +332,9 @@ def _crossed_table(values: Mapping[str, Any]) -> Table:
         if group["crossed"]
     ]
     caption = (
-        "Scores of the group against those of the rest. BPSN: positives of the rest against negatives of the group; "
-        "if it is low, the group gets scores that are too high. BNSP: positives of the group against negatives of the "
-        "rest; if it is low, scores that are too low."
+        "AUC across the two sides. BPSN (background positive, subgroup negative): positives of the rest against "
+        "negatives of the group; low if the group's scores are too high. BNSP (background negative, subgroup "
+        "positive): positives of the group against negatives of the rest; low if the group's scores are too low."
     )
     return Table.of(["group", *CROSSED.values()], rows, caption)
 

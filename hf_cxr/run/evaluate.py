@@ -111,7 +111,7 @@ def evaluate(
         labels = labels_of_source(source, split)
         check_against(labels, model, more.against, kind=more.against_kind, split=split)
     if more.studies:
-        check_studies(source.splits[split])
+        check_studies(source.splits[split], synthetic=source.synthetic)
     source.check_pixels(classifier.pixels.resize_size, classifier.pixels.resample)
     identity = {
         "model_sha256": fingerprint(model_folder(model, revision)),

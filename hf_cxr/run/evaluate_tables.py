@@ -31,7 +31,7 @@ from hf_cxr.reporting import claims
 from hf_cxr.run.analysis import analyse
 from hf_cxr.run.evaluation import Evaluation
 from hf_cxr.run.result_folder import EVALUATION, check_evaluation_folder, check_same_evaluation
-from hf_cxr.run.studies import cautions, of_studies, saved_studies
+from hf_cxr.run.studies import PHANTOMS, cautions, names_studies, of_studies, saved_studies
 from hf_cxr.saved_models import CONFIG, read_json
 from hf_cxr.weights_origin import check_origin
 
@@ -135,6 +135,8 @@ def evaluate_tables(
         check_same_unit(predictions, validation)
     images, of_study = predictions, saved[1] if saved else {}
     if inputs.studies:
+        if labels.facts.get("synthetic") and not names_studies(images):
+            raise ValueError(PHANTOMS)
         predictions, of_study = of_studies(images, inputs.studies)
         validation = validation and of_studies(validation, inputs.studies)[0]
     points = None

@@ -13,7 +13,7 @@ from hf_cxr.inference.views import FILES as AVERAGED_FILES
 from hf_cxr.prediction_tables.folders import PREDICTIONS, VALIDATION_PREDICTIONS
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.document import Document
-from hf_cxr.reporting.evaluation import evaluation_document
+from hf_cxr.reporting.evaluation import evaluation_document, evaluation_summary
 from hf_cxr.reporting.mistakes import SHEET
 from hf_cxr.reporting.sections import draw_sections
 from hf_cxr.reporting.weights_origin import origin_cautions
@@ -86,6 +86,11 @@ class Evaluation:
             any_program="calibrated" not in self.predictions.metadata,
             unit=self.unit,
         )
+
+    def summary(self) -> Document:
+        """What the terminal shows of it where the whole is on a page."""
+        patients = self.report.counts["all"].patients
+        return evaluation_summary(self.document(), patients, self.analysis, self.unit)
 
     @property
     def unit(self) -> str:

@@ -24,6 +24,7 @@ UNIT, STUDY = "unit", "study"  # a key of the metadata, and what it says of rows
 SCORE = "study_score"  # another: the rule of their scores
 NIH_STUDY = re.compile(r"(\d{8}_\d{3})(?:\.[A-Za-z]+)?")  # 00000013_005.png: patient and follow-up number
 SCORE_WORDS = {"mean": "the mean probability of its images", "max": "the largest probability of its images"}
+PHANTOMS = "--by study: phantoms belong to no studies; leave it out, or measure data whose images name their study"
 LABEL_WORDS = "positive if any of its images is, else negative if any is, else unknown"
 
 
@@ -90,12 +91,18 @@ def saved_studies(predictions: Predictions) -> tuple[str, dict[str, Any]] | None
     return rule, _words(rule)
 
 
-def check_studies(images: datasets.Dataset) -> None:
+def check_studies(images: datasets.Dataset, *, synthetic: bool = False) -> None:
     """Refuse a split whose images cannot be put together as studies, before they are predicted.
+
+    Args:
+        images: of the split.
+        synthetic: they are phantoms.
 
     Raises:
         ValueError: its images name no studies, or a study is of two patients.
     """
+    if synthetic and "study_id" not in images.column_names:
+        raise ValueError(PHANTOMS)
     studies = images["study_id"][:] if "study_id" in images.column_names else None
     group_studies(study_ids_of(studies, images["image_id"][:]), images["patient_id"][:])
 
@@ -115,9 +122,9 @@ def study_ids_of(study_ids: Sequence[str | None] | None, image_ids: Sequence[str
     if found is not None:
         return found
     raise ValueError(
-        "--by study needs the study of each image, and neither the data nor the image ids name it: give labels with a "
-        "column study_id, or data whose description has study_column; predictions of earlier versions have to be made "
-        "again"
+        "--by study needs the study of each image, and neither the data nor the image ids name it: leave out --by "
+        "study, or give labels with a column study_id, or data whose description has study_column; predictions of "
+        "earlier versions have to be made again"
     )
 
 
@@ -129,8 +136,12 @@ def cautions(facts: dict[str, Any], *, calibrated: bool, thresholds: bool) -> li
         calibrated: the images' probabilities are.
         thresholds: operating points were chosen, on validation studies.
     """
+    sizes = facts.get("studies by number of images") or []
+    several = not (len(sizes) == 1 and sizes[0].endswith(" of 1"))
     sentences = [f"All figures are of studies: a study's score is {facts['score of a study']}."]
-    if calibrated:
+    if not several:
+        sentences = ["Every study has one image, so --by study changes no score."]
+    if calibrated and several:
         sentences.append(
             "The images' probabilities are calibrated; those of studies are made of them and were not calibrated "
             "again: see the reliability curves before they are read as probabilities."
@@ -139,6 +150,8 @@ def cautions(facts: dict[str, Any], *, calibrated: bool, thresholds: bool) -> li
         sentences.append(
             "No operating points: thresholds of images are not those of studies, and there are no validation studies "
             "to choose them on."
+            if several
+            else "No operating points: there are no validation studies to choose them on."
         )
     return sentences
 

@@ -234,7 +234,7 @@ def row(
     titles = headline_titles() if shown is None else shown
     figures = {key: metrics.get(f"eval_{key}") for key in ("loss", *titles)}
     cells = [
-        f"{round(state.epoch or 0, 2):g}/{state.num_train_epochs}",
+        epoch_words(state),
         _number(loss, 4),
         _number(figures.pop("loss"), 4),
         *(_number(value, 3) for value in figures.values()),
@@ -244,6 +244,21 @@ def row(
     widths = _columns(shown).values()
     line = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
     return f"{line} *" if best else line
+
+
+def epoch_words(state: TrainerState) -> str:
+    """The epoch and how many there will be: a part of one where training ends within it (``max_steps``).
+
+    >>> epoch_words(TrainerState(epoch=0.4, num_train_epochs=1, global_step=4, max_steps=8))
+    '0.4/0.8'
+    >>> epoch_words(TrainerState(epoch=2.0, num_train_epochs=3, global_step=20, max_steps=30))
+    '2/3'
+    """
+    epoch, last = state.epoch or 0, state.num_train_epochs
+    if state.global_step and epoch:
+        ends = epoch * state.max_steps / state.global_step
+        last = ends if ends < 0.98 * last else last  # the last step of an epoch may be a smaller one
+    return f"{round(epoch, 2):g}/{round(last, 2):g}"
 
 
 def is_best(value: float | None, past: Sequence[float], *, greater: bool) -> bool:

@@ -39,7 +39,7 @@ def test_data_that_name_no_studies_are_refused_before_an_image_is_predicted(eval
 
     monkeypatch.setattr(hf_cxr.run.evaluate, "predict_split", predict)
     assert evaluate()[0] == 2
-    assert "--by study needs the study of each image" in capsys.readouterr().err
+    assert "phantoms belong to no studies; leave it out" in capsys.readouterr().err
     assert evaluate(lambda row, patient: "one")[0] == 2
     assert "study one is of two patients" in capsys.readouterr().err
 

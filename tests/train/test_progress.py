@@ -93,6 +93,8 @@ def test_a_resumed_run_continues_the_table(tmp_path, caplog):
         ({"eval_strategy": "epoch", "eval_delay": 2}, ["1/3", "2/3", "3/3"]),
         ({"eval_on_start": True}, ["0/3", "1/3", "2/3", "3/3"]),
         ({"logging_strategy": "no"}, ["1/3", "2/3", "3/3"]),
+        ({"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2}, ["0.4/0.8", "0.8/0.8"]),
+        ({"max_steps": 7}, ["1/1.4", "1.4/1.4"]),
     ],
     ids=str,
 )

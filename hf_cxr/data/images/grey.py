@@ -206,6 +206,11 @@ def _open(content: bytes, name: str) -> Image.Image:
     except Image.UnidentifiedImageError as error:
         known = ", ".join((*FORMATS, "DICOM"))
         raise ImageError(name, f"not an image of a known format and pixel layout ({known}), or truncated") from error
+    except Image.DecompressionBombError as error:  # twice the limit and more: Pillow refuses it first
+        limit = Image.MAX_IMAGE_PIXELS
+        raise ImageError(
+            name, f"more than {limit} pixels; if the file is sound, raise PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
     _check_image(image, name)
     if image.format == "PNG":
         # Reading skips the checksums of the pixel data and returns flipped bits as pixels; verify() does not. It

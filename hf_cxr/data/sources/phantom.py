@@ -46,7 +46,10 @@ def _load(args: Arguments, *, images: bool) -> Source:
         splits if images else splits.remove_columns("image"),
         NIH14,
         name="synthetic phantoms (no patients)",
-        split_origin={"splits_from": "drawn as they are", "split_file": None},
+        split_origin={
+            "splits_from": "the phantom generator, which gives each split patients of its own",
+            "split_file": None,
+        },
         synthetic=True,
         decodable=True,
     )

@@ -96,7 +96,7 @@ def cautions(results: ComparisonResults) -> list[str]:
     if results.missing:
         sentences.append(f"Runs that failed and are missing from the numbers: {'; '.join(results.missing)}.")
     sentences.append(f"The test set has {plural(test.n_images, 'image')} of {plural(test.n_patients, 'patient')}.")
-    sentences += few_patients(dict(zip(results.label_names, patients_C.tolist(), strict=True)))
+    sentences += few_patients(dict(zip(results.label_names, patients_C.tolist(), strict=True)), test.n_patients)
     if test.undefined:
         names = ", ".join(results.label_names[column] for column in test.undefined)
         sentences.append(f"One label value only in the test set, so left out of every mean: {names}.")

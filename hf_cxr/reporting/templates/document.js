@@ -45,6 +45,12 @@
     });
   }
 
+  // A table or picture that is wider than the page says so.
+  const marker = new ResizeObserver((entries) => {
+    entries.forEach(({ target }) => { target.classList.toggle("cut", target.scrollWidth > target.clientWidth + 1); });
+  });
+  document.querySelectorAll(".wide, .picture").forEach((box) => { marker.observe(box); });
+
   // Printing: what is folded is printed in full, and folded again afterwards.
   let opened = [];
   window.addEventListener("beforeprint", () => {

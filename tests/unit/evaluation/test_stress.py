@@ -49,7 +49,12 @@ def test_the_section_shows_every_level_and_its_picture(measured):
     values = measured[-1].to_dict()
     section = stress_section(values)
     table = next(block for block in section.blocks if hasattr(block, "rows"))
-    assert [row[0] for row in table.rows] == ["clean", "Noise 4", "Noise 32", "Lower contrast 0.5"]
+    assert [row[0] for row in table.rows] == [
+        "clean",
+        "Noise, sd 4 grey levels",
+        "Noise, sd 32 grey levels",
+        "Contrast at 50 %",
+    ]
     (path,) = section.drawings
     axes = section.drawings[path]().axes
     assert [axis.get_title(loc="left") for axis in axes] == ["Noise", "Lower contrast"]

@@ -1,7 +1,10 @@
 """Each perturbation against what it says it does."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from hf_cxr.inference.perturbations import PERTURBATIONS, versions
 
@@ -83,3 +86,17 @@ def test_versions_are_the_same_for_the_same_image_whatever_else_is_asked():
     np.testing.assert_array_equal(both[0], clean)
     np.testing.assert_array_equal(both[5:], versions(clean, ("rotation",), (3, 7))[1:])
     assert (both[1] != versions(clean, ("noise",), (3, 8))[1]).any()
+
+
+def test_a_level_is_named_by_what_is_done_to_the_image():
+    names = [one.name(level) for one in PERTURBATIONS.values() for level in one.levels]
+    assert len(set(names)) == len(names)
+    jpeg = PERTURBATIONS["jpeg"]
+    assert [jpeg.name(level) for level in (25, 90)] == ["JPEG quality 75", "JPEG quality 10"]
+    pixel_SS = np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixel_SS).save(file, "JPEG", quality=10)  # the number in the name
+    np.testing.assert_array_equal(jpeg.apply(pixel_SS, 90, np.random.default_rng(0)), np.asarray(Image.open(file)))
+    contrast = PERTURBATIONS["contrast"]
+    left = contrast.apply(pixel_SS, 0.8, np.random.default_rng(0)).std() / pixel_SS.std()
+    assert contrast.name(0.8) == f"Contrast at {100 * left:.0f} %"

@@ -85,9 +85,9 @@ def test_the_figures_of_the_tables_are_those_of_the_values(values):
     assert "0 patients with it" in text
     text = Document("x", calibration_maps_section(values["calibration_maps"]).blocks).to_terminal()
     assert f"{values['calibration_maps']['maps']['isotonic']['log_loss']:.4f}" in text
-    assert "Not compared: none: 0 images" in text
+    assert "Not compared: none and unknown: 0 images" in text
     text = Document("x", prevalence_shift_section(values["prevalence_shift"]).blocks).to_terminal()
-    assert "the prevalence that the probabilities assume is 0" in text
+    assert "the prevalence on validation, which the probabilities assume, is 0" in " ".join(text.split())
 
 
 def test_the_verdicts_follow_the_figures(values):
@@ -95,12 +95,19 @@ def test_the_verdicts_follow_the_figures(values):
     assert maps["best"] == "affine"
     assert calibration_verdict(maps).startswith("No other map")
     better = {**maps["maps"]["isotonic"], "difference": {"value": -0.01, "low": -0.02, "high": -0.005}}
-    for p, words in ((0.01, "does not explain it (p 0.010)"), (0.4, "explains a difference of this size (p 0.40)")):
+    for p, words in (
+        (0.01, "larger than the draw of patients explains (p 0.010)"),
+        (0.4, "explains a difference of this size (p 0.40)"),
+    ):
         changed = {**maps, "best": "isotonic", "maps": {**maps["maps"], "isotonic": {**better, "p": p}}}
         assert words in calibration_verdict(changed)
     assert "No map can be compared" in str(calibration_maps_section({**maps, "best": None}).blocks[1])
 
-    for low, high, words in ((-0.2, -0.1, "would be better"), (0.1, 0.2, "would be worse"), (-0.1, 0.2, "it is open")):
+    for low, high, words in (
+        (-0.2, -0.1, "would be better"),
+        (0.1, 0.2, "would be worse"),
+        (-0.1, 0.2, "not shown to help"),
+    ):
         change = {"value": (low + high) / 2, "low": low, "high": high}
         assert words in shift_verdict({"macro_changes": {"estimated": {"log_loss": change}}})
     none = {"value": None, "low": None, "high": None}

@@ -60,7 +60,7 @@ def test_a_test_list_is_official_only_if_it_is_of_that_length():
     words = claims.split_source(source, 100, {}, {})["splits_from"]
     assert "own test list of 100 images, not the official one of 25,596" in words
     assert words.endswith("; validation cut by patient")
-    other = {"splits_from": "drawn as they are", "split_file": None}
+    other = {"splits_from": "the phantom generator", "split_file": None}
     assert claims.split_source(other, 100, {}, {}) == other
 
 

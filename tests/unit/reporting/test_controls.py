@@ -35,7 +35,7 @@ def test_tables_and_sentences_have_the_measured_values(values):
     assert findings.rows[0][2].startswith(f"{full['model']['value']['Mass']:.3f} (")
     assert findings.rows[2][1:] == ["undefined"] * 4
     (note,) = (block for block in section.blocks if isinstance(block, Note))
-    assert "Hernia (" in note.sentences[-1]
+    assert "Hernia: " in note.sentences[-1]
     assert "shortcut" in note.sentences[0]
 
 

@@ -17,22 +17,29 @@ from hf_cxr.evaluation import (
     headline_metrics,
     paired_difference,
 )
+from hf_cxr.evaluation.chance import random_ap
+from hf_cxr.evaluation.conformal import measure_conformal
 from hf_cxr.evaluation.curves import measure_curves
+from hf_cxr.evaluation.paired import measure_paired
 from hf_cxr.push_files import FIGURES
 from hf_cxr.reporting.card import render
 from hf_cxr.reporting.document import Details, Heading, Table
 from hf_cxr.reporting.evaluation import (
     averages_table,
     ensemble_document,
+    equal_scores,
     evaluation_document,
+    evaluation_summary,
     findings_table,
     further_blocks,
     headline,
     metrics_table,
+    random_scores,
     subsets_table,
 )
+from hf_cxr.reporting.protocol import data_cautions
 from hf_cxr.reporting.run import ROC_CURVES, TRAINING_CURVES, Report
-from hf_cxr.reporting.sections import sections_of
+from hf_cxr.reporting.sections import conclusions, sections_of
 
 NAMES = ("Mass", "Hernia", "Edema")
 
@@ -98,20 +105,20 @@ def test_metrics_that_are_no_headline_have_tables_of_their_own():
     assert len(folded) == 2
     (probabilities,) = (one for summary, one in folded.items() if summary.startswith("Probabilities"))
     for key, metric in METRICS.items():
-        shown = metric.title.replace(", ", ",\n") in probabilities.frame
+        shown = metric.title.replace(" of ", "\nof ") in probabilities.frame
         assert shown == (metric.kind == "probability"), key
         assert metric.headline == (f"{metric.title}\n(95 % interval)" in findings_table(report).frame)
     assert probabilities.totals == 1
 
 
-def test_an_interval_that_does_not_hold_its_value_is_explained():
+def test_a_value_outside_its_interval_is_explained():
     label_NC = np.tile([[1.0], [0.0]], (100, 1))
     perfectly_calibrated = np.full((200, 1), 0.5)
     report = evaluate_predictions(perfectly_calibrated, label_NC, np.arange(200), label_names=("A",), resamples=50)
     ece = report.measured["all"]["ece"]
     assert ece.value_C[0] < ece.low_C[0]
-    assert "ECE do not hold their value" in metrics_table(report, ["ece"]).caption
-    assert "do not hold" not in metrics_table(report, ["log_loss", "brier"]).caption
+    assert "values of ECE lie outside their interval" in metrics_table(report, ["ece"]).caption
+    assert "outside" not in metrics_table(report, ["log_loss", "brier"]).caption
 
 
 def test_the_page_shows_tiers_and_analyses_at_their_place():
@@ -201,3 +208,103 @@ def test_an_ensemble_stands_beside_its_members():
     for key, metric in headline_metrics().items():
         shown = cell(table, 0, f"{metric.macro_title}\ndifference (interval)")
         assert shown.startswith(f"{difference.measured[key].macro:+.3f} (")
+
+
+def of_random_scores(images, positives, patients=None, scores=None):
+    label_NC = np.zeros((images, 1))
+    label_NC[:positives] = 1
+    score_NC = np.random.default_rng(0).random((images, 1)) if scores is None else np.full((images, 1), scores)
+    ids = np.arange(images) if patients is None else np.arange(images) % patients
+    return evaluate_predictions(score_NC, label_NC, ids, label_names=("Mass",), resamples=20)
+
+
+def label_sets():
+    """The values of an analysis whose section has a conclusion."""
+    label_NC = np.tile([[1.0], [0.0]], (60, 1))
+    prob_NC, patients = 0.1 + 0.6 * label_NC, np.arange(120)
+    draws = PatientDraws.of(patients, resamples=5)
+    return measure_conformal(prob_NC, label_NC, draws, (prob_NC, label_NC, patients), label_names=["Mass"]).to_dict()
+
+
+def test_the_ap_of_random_scores_is_given_where_it_is_not_the_prevalence():
+    few = of_random_scores(400, 12)
+    expected = random_ap([12], [388])[0]
+    assert f"Mass {expected:.3f} (prevalence 0.030)" in findings_table(few).caption
+    assert random_scores(of_random_scores(400, 120)) == ""
+
+
+def test_the_first_line_has_the_chance_level_of_map():
+    report, _ = measured()
+    assert f"; chance {report.chance('ap')[1]:.3f})" in headline(report)
+
+
+def test_images_that_were_skipped_are_a_caution_of_an_evaluation_as_of_a_run():
+    report, _ = measured()
+    facts = {"missing_images": {"test": 12, "train": 7}, "unreadable_images": 3, "synthetic": False}
+    cautions = evaluation_document("a model", report, facts={"dataset": "d", **facts}).blocks[1].sentences
+    of_run = data_cautions(PROTOCOL | {"missing_images": {"test": 12}, "unreadable_images": {"test": 3}})
+    skipped = [one for one in of_run if "skipped" in one or "left out" in one]
+    assert len(skipped) == 2
+    assert set(skipped) < set(cautions)
+    assert "train" not in " ".join(cautions)  # of this split alone
+    text = " ".join(evaluation(report, missing_images={"train": 7}).blocks[1].sentences)
+    assert "skipped" not in text
+
+
+def test_scores_that_are_all_equal_are_a_caution():
+    assert equal_scores(of_random_scores(60, 20, scores=0.3)) == [
+        "All findings: every image has the same score, so the scores rank nothing."
+    ]
+    assert equal_scores(of_random_scores(60, 20)) == []
+
+
+def test_of_very_few_patients_nothing_is_concluded():
+    reasons = {"calibration_maps": "no predictions", "controls": "no predictions"}
+    values = {"conformal": label_sets(), "not_done": reasons}
+    small, enough = (evaluation(of_random_scores(60, 20, patients), values) for patients in (2, 60))
+    strong = [[block.text for block in page.blocks[1:] if getattr(block, "strong", False)] for page in (small, enough)]
+    assert [len(one) for one in strong] == [0, 1]
+    assert "Only 2 test patients" in " ".join(small.blocks[1].sentences)
+    assert "Only" not in " ".join(enough.blocks[1].sentences)
+    assert "Which calibration map and Controls: what is reached without a pixel: no predictions." in str(small.blocks)
+    assert conclusions(values, 2) == ()
+    assert len(conclusions(values, 60)) == 1
+
+
+def test_the_summary_is_the_start_of_the_page_and_its_conclusions():
+    report = of_random_scores(60, 20)
+    values = {"conformal": label_sets()}
+    page = evaluation(report, values)
+    summary = evaluation_summary(page, 60, values)
+    assert summary.blocks[:6] == page.blocks[:6]
+    assert [type(block).__name__ for block in summary.blocks[5:]] == ["Table", "Heading", "Note"]
+    assert summary.blocks[-1].sentences[0].startswith("Label sets with a stated coverage: On test")
+
+
+def test_ece_is_explained_where_it_is_and_not_elsewhere():
+    report, _ = measured()
+    assert "ECE" in report.method
+    assert "ECE" not in findings_table(report).caption
+    for table in (averages_table(report), metrics_table(report, ["ece"])):
+        assert "ECE has 15 bins" in table.caption
+
+
+def test_a_page_with_averaged_views_is_headed_by_both_systems():
+    report, (score_NC, label_NC, patients) = measured()
+    names = ("3 views averaged", "one view")
+    known_NC = np.nan_to_num(label_NC)
+    paired = measure_paired(score_NC, score_NC**2, known_NC, patients, label_names=NAMES, names=names, resamples=20)
+    macro = {key: list(one.macro_interval) for key, one in report.measured["all"].items()}
+    macro["ece"] = [0.02, 0.03, 0.04]
+    values = {"words": "3 views", "views": 3, "split": "test", "validation_images": 9, "calibration": None,
+              "operating_points": None, "confidence": 0.95, "macro": {"one": macro, "averaged": macro},
+              "paired": paired.to_dict()}  # fmt: skip
+    page = evaluation(report, {"averaged_views": values})
+    assert [block.text.split(": macro AUC")[0] for block in page.blocks[:2]] == ["One view", "3 views averaged"]
+    means, differences, _ = (
+        table.frame.columns for table in tables(page.blocks) if "one view" in "".join(table.frame)
+    )
+    order = [name for name in means if name in names]
+    assert order == [name.split("\n")[1] for name in differences if name.startswith("AUC\n")][:2] == list(names)
+    (table,) = (table for table in tables(page.blocks) if "one view" in table.frame)
+    assert "values of ECE lie outside" in table.caption

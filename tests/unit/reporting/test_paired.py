@@ -43,7 +43,8 @@ def test_a_difference_is_said_with_its_finding_and_undefined_is_named(label_NC):
     assert "these findings differ after Holm's correction: finding 0 +" in said
     assert "finding 1" not in said
     assert "7 images of the first, 1 findings of the second (Rib)" in said
-    [table] = [block for block in blocks if isinstance(block, Table)]
+    table, of_ap = [block for block in blocks if isinstance(block, Table)]
+    assert [row[0] for row in of_ap.rows] == [row[0] for row in table.rows]
     assert [row[0] for row in table.rows] == ["finding 0", "finding 1", "finding 2", "macro mean"]
     assert "undefined" in table.rows[2]
     assert "finding 0" in Document("page", blocks).to_markdown()

@@ -31,7 +31,7 @@ def test_limits_say_that_an_empty_row_is_not_a_normal_image_where_labels_were_mi
     assert any("same source" in sentence for sentence in mined)
     assert not any("same source" in sentence for sentence in table)
     for sentences in (mined, table, phantoms):
-        assert any("chance of training" in sentence for sentence in sentences)
+        assert any("randomness of training" in sentence for sentence in sentences)
         assert sentences[-1] == NOT_A_DEVICE
 
 

@@ -78,6 +78,15 @@ def test_images_that_are_no_studies_are_refused_before_they_are_predicted():
         check_studies(datasets.Dataset.from_dict(columns).remove_columns("study_id"))
     with pytest.raises(ValueError, match="study a is of two patients"):
         check_studies(datasets.Dataset.from_dict(columns | {"study_id": ["a", "a", "a"]}))
+    with pytest.raises(ValueError, match="phantoms belong to no studies"):
+        check_studies(datasets.Dataset.from_dict(columns).remove_columns("study_id"), synthetic=True)
+
+
+def test_studies_of_one_image_need_no_caution_about_calibration():
+    alone, pairs = (of_studies(predictions(study_ids=ids))[1] for ids in (["a", "b", "c", "d"], ["a", "a", "b", "c"]))
+    for facts, words in ((alone, 1), (pairs, 2)):
+        assert len(cautions(facts, calibrated=True, thresholds=True)) == words
+    assert "changes no score" in cautions(alone, calibrated=True, thresholds=True)[0]
 
 
 def test_a_column_of_the_user_is_not_overwritten():

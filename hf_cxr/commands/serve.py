@@ -1,0 +1,93 @@
+"""`hf-cxr serve MODEL`: answer requests for predictions over HTTP, in batches. For research, not for diagnosis.
+
+    curl -F image=@chest.png http://127.0.0.1:8000/predict-file
+
+POST /predict takes JSON with the file in base64, {"image": "...", "name": "chest.png"}. Every format that
+`hf-cxr predict` reads is taken, DICOM included. An answer has each finding's probability, threshold and call.
+GET /health, /info, /metrics (Prometheus) and /openapi.json describe the service.
+
+No image is kept, in memory or on disk. By default only this machine can reach the service: --host 0.0.0.0 opens it to
+the network, without encryption; put it behind a proxy that has TLS. With a token in the environment variable
+HF_CXR_SERVE_TOKEN, requests need the header "Authorization: Bearer TOKEN".
+
+Ctrl-C or SIGTERM stops it.
+"""
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Sequence
+
+from hf_cxr.arguments.command_line import OneLineParser
+
+TOKEN = "HF_CXR_SERVE_TOKEN"
+INSTALL = "pip install 'hf-cxr[serve]'"
+HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # those that LitServe binds to
+LOWEST_PORT, HIGHEST_PORT = 1024, 65535
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0; `run_command` prints any error as one line."""
+    parser = OneLineParser(
+        prog="hf-cxr serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", metavar="MODEL", help="run folder or Hub id")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--host", choices=HOSTS, default=HOSTS[0], help="which network can reach it")
+    parser.add_argument("--port", type=int, default=8000, help="from 1024 to 65535")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument("--workers", type=int, default=1, help="copies of the model on each device")
+    parser.add_argument("--batch_size", type=int, default=16, help="images that the model sees at once, at most")
+    parser.add_argument(
+        "--batch_wait", type=float, default=0.01, help="seconds that the first image of a batch waits for others"
+    )
+    parser.add_argument("--timeout", type=float, default=30, help="seconds after which a waiting request gets 504")
+    parser.add_argument("--max_megabytes", type=float, default=50, help="of an image file; more gets 413")
+    parser.add_argument("--max_pixels", type=int, default=50_000_000, help="width times height; more gets 422")
+    parser.add_argument("--max_waiting", type=int, default=128, help="requests in progress; one more gets 503")
+    args = parser.parse_args(argv)
+    if not LOWEST_PORT <= args.port <= HIGHEST_PORT:
+        raise ValueError(f"--port is {args.port}; it must be from {LOWEST_PORT} to {HIGHEST_PORT}")
+    check_free(args.host, args.port)
+    try:
+        import litserve  # noqa: F401
+        import prometheus_client  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"hf-cxr serve needs {error.name}: {INSTALL}") from error
+    from hf_cxr.serving.server import Settings, build_server
+
+    values = {key: value for key, value in vars(args).items() if key not in ("host", "port")}
+    server = build_server(Settings(**values, token=os.environ.get(TOKEN)))
+    what = server.model_metadata
+    print(
+        f"serving {what['name']} ({len(what['findings'])} findings, {what['dataset'] or 'trained elsewhere'}) on "
+        f"http://{args.host}:{args.port}\n{what['notice']}",
+        file=sys.stderr,
+        flush=True,
+    )
+    # One HTTP process: the metrics are in its memory.
+    server.run(
+        host=args.host,
+        port=args.port,
+        num_api_servers=1,
+        generate_client_file=False,
+        log_level="warning",
+        access_log=False,
+    )
+    return 0
+
+
+def check_free(host: str, port: int) -> None:
+    """Refuse a port that another program has, before the model is loaded.
+
+    Raises:
+        ValueError: it cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            place.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}; give another --port") from error

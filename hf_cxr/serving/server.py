@@ -1,0 +1,190 @@
+"""The service: LitServe with the routes, the limits and the metrics of `hf-cxr serve`.
+
+| route                | what                                                                           |
+|----------------------|--------------------------------------------------------------------------------|
+| POST /predict        | JSON with the file in base64                                                   |
+| POST /predict-file   | multipart/form-data with the file as ``image``                                 |
+| GET /health          | 200 when the model is ready, 503 before                                        |
+| GET /info            | what the model is, from its record                                             |
+| GET /metrics         | Prometheus                                                                     |
+| GET /openapi.json    | the description of all of these                                                |
+
+LitServe's page at /docs loads its scripts from another host, so it is not offered.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import litserve
+from fastapi import File, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from litserve.server import RegularRequestHandler
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.formparsers import MultiPartParser
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from hf_cxr.models.record import ModelRecord
+from hf_cxr.saved_models import CONFIG, check_weights, fingerprint, model_folder, read_json
+from hf_cxr.serving.api import NO_NAME, NOTICE, PredictAPI, Upload
+from hf_cxr.serving.gate import Gate, Metrics
+
+logger = logging.getLogger(__name__)
+
+MEGABYTE = 1_000_000
+MULTIPART_OVERHEAD = 10_000  # bytes beside the file in a request
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is served.
+
+    Args:
+        model: run folder or Hub id.
+        revision: branch, tag or commit of a Hub id.
+        device: "auto", "cpu", "cuda" or "mps".
+        workers: copies of the model on each device.
+        batch_size: images that the model sees at once; 1 predicts one after the other.
+        batch_wait: seconds that the first image of a batch waits for others.
+        timeout: seconds after which a request that still waits is answered with 504.
+        max_megabytes: of an image file.
+        max_pixels: of an image, width times height.
+        max_waiting: requests in progress from which another one is turned away with 503.
+        token: that requests must bring; None for none.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    model: str
+    revision: str = "main"
+    device: str = "auto"
+    workers: int = 1
+    batch_size: int = 16
+    batch_wait: float = 0.01
+    timeout: float = 30
+    max_megabytes: float = 50
+    max_pixels: int = 50_000_000
+    max_waiting: int = 128
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("workers", "batch_size", "max_pixels", "max_waiting"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key} is {getattr(self, key)}; it must be at least 1")
+        for key in ("timeout", "max_megabytes"):
+            if not getattr(self, key) > 0:
+                raise ValueError(f"{key} is {getattr(self, key)}; it must be more than 0")
+        if not 0 <= self.batch_wait < self.timeout:
+            raise ValueError(f"batch_wait is {self.batch_wait}; it must be 0 or more, and less than timeout")
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
+            raise ValueError("the token must be printable ASCII, and not empty")
+
+    @property
+    def name(self) -> str:
+        """What answers call the model: its Hub id, or the folder's own name and not its place on this machine."""
+        folder = Path(self.model)
+        return folder.resolve().name if folder.is_dir() else self.model
+
+    @property
+    def max_bytes(self) -> int:
+        """Of a request's body: base64 makes 4 bytes of 3."""
+        return int(self.max_megabytes * MEGABYTE * 4 / 3) + MULTIPART_OVERHEAD
+
+
+def describe_model(settings: Settings) -> dict[str, Any]:
+    """What /info says of the model, from its config.json alone.
+
+    Raises:
+        FileNotFoundError: the folder does not exist or has no model.
+        ValueError: it is not a multi-label classifier, or its record is damaged.
+    """
+    folder = model_folder(settings.model, settings.revision)
+    check_weights(folder, settings.model)
+    config = read_json(Path(folder) / CONFIG)
+    if config.get("problem_type") != "multi_label_classification":
+        raise ValueError(
+            f"{settings.model} was not trained as a multi-label classifier (problem_type in its config.json)"
+        )
+    record = ModelRecord.of(config) or ModelRecord()
+    return {
+        "name": settings.name,
+        "sha256": fingerprint(folder),
+        "findings": [config["id2label"][key] for key in sorted(config["id2label"], key=int)],
+        "dataset": record.dataset,
+        "synthetic": record.synthetic,
+        "calibrated": record.calibration is not None,
+        "prevalence": record.prevalence,
+        "version": record.version,
+        "licence_note": record.licence_note,
+        "notice": NOTICE,
+    }
+
+
+def build_server(settings: Settings) -> litserve.LitServer:
+    """The service, which ``run`` starts. With one HTTP process (``num_api_servers=1``) the metrics are whole.
+
+    Raises:
+        FileNotFoundError, ValueError: see `describe_model`.
+    """
+    described = describe_model(settings)
+    api = PredictAPI(
+        settings.model,
+        settings.revision,
+        settings.max_pixels,
+        {key: described[key] for key in ("name", "sha256")},
+        max_batch_size=settings.batch_size,
+        batch_timeout=settings.batch_wait,
+    )
+    metrics = Metrics()
+    gate = {
+        "metrics": metrics,
+        "token": settings.token,
+        "max_bytes": settings.max_bytes,
+        "max_waiting": settings.max_waiting,
+    }
+    server = litserve.LitServer(
+        api,
+        accelerator=settings.device,
+        workers_per_device=settings.workers,
+        timeout=settings.timeout,
+        model_metadata=described,
+        middlewares=[(Gate, gate)],
+        restart_workers=True,
+    )
+    app = server.app
+    app.title, app.description = "hf_cxr", f"Probabilities of findings on a chest X-ray. {NOTICE}"
+    # FastAPI's pages load their scripts from another host.
+    app.router.routes = [route for route in app.routes if getattr(route, "path", "") not in ("/docs", "/redoc")]
+    # An upload stays in memory: above this size the parser would write it to disk.
+    MultiPartParser.spool_max_size = settings.max_bytes + 1
+    handler = RegularRequestHandler(api, server)
+    max_file = int(settings.max_megabytes * MEGABYTE)
+
+    @app.post("/predict-file", summary="Predict File")
+    async def predict_file(image: Annotated[UploadFile, File(description="An image or DICOM file.")]) -> Response:
+        content = await image.read()
+        name = (image.filename or NO_NAME)[-200:]
+        if not content:
+            return JSONResponse({"detail": f"{name} is empty", "image": name}, status_code=422)
+        if len(content) > max_file:
+            return JSONResponse({"detail": f"{name} has more than {max_file:,} bytes"}, status_code=413)
+        return await handler.handle_request(Upload(content, name), Upload)
+
+    @app.get("/metrics", summary="Prometheus", include_in_schema=True)
+    async def read_metrics(request: Request) -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(RequestValidationError)
+    async def explain(request: Request, error: RequestValidationError) -> Response:
+        # FastAPI would send the body back, and with it the image.
+        wrong = [f"{' '.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()]
+        return JSONResponse({"detail": "; ".join(wrong)}, status_code=422)
+
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.path == "/predict":
+            route.summary = "Predict"
+    return server
