@@ -30,12 +30,13 @@ COMMANDS = {
     "tune": "search settings on validation with Optuna, and write the best as a config",
     "predict": "probabilities of each finding for image files",
     "explain": "heat maps of findings over image files; or their score on boxes, next to controls",
+    "demo": "a page in the browser to try a model: bars, thresholds, heat maps; or the folder of a Space",
     "serve": "answer requests for predictions over HTTP, in batches",
     "push": "send a finished run folder to the Hub",
 }
 
 # Commands whose work several processes cannot share.
-ALONE = ("calibrate", "compare", "convert", "describe", "download", "push", "report", "serve", "split", "tune")
+ALONE = ("calibrate", "compare", "convert", "demo", "describe", "download", "push", "report", "serve", "split", "tune")
 
 # What the same command does after Ctrl-C, where it does not start from the beginning.
 AFTER_A_STOP = {

@@ -178,16 +178,7 @@ def limits(dataset: str, *, synthetic: bool, own_split: bool = False, any_progra
         own_split: training, validation and test come from the same source.
         any_program: the scores are those of a program that is not known.
     """
-    sentences = []
-    if dataset == "ChestX-ray14":
-        sentences += [
-            "Labels were mined from radiology reports by a program, not read from the images. Their errors are in "
-            "every figure here, and in what the model learned.",
-            "An image without a label is not a normal image: 14 findings were looked for, in the text of a report. "
-            "Low probabilities do not mean healthy.",
-        ]
-    elif not synthetic:
-        sentences.append("Labels are taken from the data as they are. Their errors are in every figure here.")
+    sentences = label_limits(dataset, synthetic=synthetic)
     if own_split:
         sentences.append(
             "Training and test images come from the same source. At another hospital, with other devices, views and "
@@ -202,6 +193,18 @@ def limits(dataset: str, *, synthetic: bool, own_split: bool = False, any_progra
         else "The model sees one image at a time: no other view, no earlier study, no history.",
         NOT_A_DEVICE,
     ]
+
+
+def label_limits(dataset: str, *, synthetic: bool) -> list[str]:
+    """What the labels of a dataset cannot say; see `limits`."""
+    if dataset == "ChestX-ray14":
+        return [
+            "Labels were mined from radiology reports by a program, not read from the images. Their errors are in "
+            "every figure here, and in what the model learned.",
+            "An image without a label is not a normal image: 14 findings were looked for, in the text of a report. "
+            "Low probabilities do not mean healthy.",
+        ]
+    return [] if synthetic else ["Labels are taken from the data as they are. Their errors are in every figure here."]
 
 
 def _counts(by_split: Mapping[str, int]) -> str:

@@ -1,0 +1,130 @@
+"""`hf-cxr demo RUN_OR_HUB_ID`: a page in the browser on which somebody tries a model.
+
+Drop a radiograph (DICOM, PNG, JPEG, TIFF; 8 or 16 bits): the page shows a bar for each finding with its threshold,
+which findings are called, the label sets in words, a heat map of any finding, and what the model cannot do. Its
+examples are synthetic phantoms. Not a medical device. For research.
+
+The page is on this machine alone (127.0.0.1) unless --host says otherwise. Nothing of an image is written to a disk,
+and nothing is sent to another host. There is no flag for a public link: a tunnel would send patients' images through
+a machine of somebody else. If the environment variable HF_CXR_DEMO_AUTH is user:password, the page asks for it.
+
+With --export_space DIR no page is started: DIR becomes the folder of a Hugging Face Space that shows this page.
+
+It needs Gradio: pip install 'hf-cxr[demo]'. Ctrl-C stops it. Exit status: 0; 2 for bad input.
+"""
+
+import signal
+import socket
+import sys
+from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+
+from hf_cxr.arguments.command_line import OneLineParser, output_path
+from hf_cxr.commands import set_up_terminal
+from hf_cxr.demo import NOT_A_DEVICE, PASSWORD, check_gradio
+from hf_cxr.late_modules import import_transformers_lightly
+from hf_cxr.words import printable
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: see the top of this module."""
+    parser = OneLineParser(
+        prog="hf-cxr demo", description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("model", metavar="RUN_OR_HUB_ID", help="run folder or Hub id")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
+    parser.add_argument("--port", type=_port, help="by default the first free one from 7860")
+    parser.add_argument("--max_megabytes", type=float, default=40, help="of a file (default: 40)")
+    parser.add_argument("--max_megapixels", type=float, default=60, help="of an image (default: 60)")
+    parser.add_argument(
+        "--max_waiting", type=int, default=16, help="requests that may wait for the model (default: 16)"
+    )
+    parser.add_argument(
+        "--export_space", metavar="DIR", type=output_path, help="write the folder of a Space; new or empty"
+    )
+    parser.add_argument(
+        "--space_requirement",
+        metavar="TEXT",
+        help="what the Space installs, such as 'hf-cxr[demo,dicom] @ git+https://...'; default: this version",
+    )
+    own = parser.parse_args(argv)
+    if own.space_requirement and own.export_space is None:
+        parser.error("--space_requirement is of --export_space DIR; give both")
+    if own.export_space is not None:
+        return _export(own)
+    check_gradio()
+    _check_address(own.host, own.port)
+    import_transformers_lightly()
+    from hf_cxr.demo.uploads import Limits
+
+    limits = Limits(megabytes=own.max_megabytes, megapixels=own.max_megapixels, waiting=own.max_waiting)
+    set_up_terminal()
+    return _serve(own, limits)
+
+
+def _serve(own, limits) -> int:
+    from hf_cxr.demo.show import quiet_gradio
+
+    quiet_gradio()
+    from hf_cxr.demo.about import About
+    from hf_cxr.demo.app import build_page, password, serve
+    from hf_cxr.demo.session import Session
+    from hf_cxr.inference.classifier import Classifier
+
+    asks = password() is not None  # refused, if it is wrong, before the model is loaded
+    session = Session(Classifier(own.model, revision=own.revision), limits)
+    page = build_page(session, About.of(session.classifier, own.model))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container is stopped like a terminal: tidily
+    try:
+        address = serve(page, limits, host=own.host, port=own.port, wait=False)
+        print(f"{NOT_A_DEVICE}\nopen {printable(address)} in a browser; Ctrl-C stops the page", flush=True)
+        if own.host not in LOOPBACK and not asks:
+            _note(
+                f"everyone who reaches {own.host} can use the page; set {PASSWORD}=user:password to ask for a password"
+            )
+        page.server.thread.join()
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one would leave the temporary folder
+            signal.signal(number, signal.SIG_IGN)
+        page.close(verbose=False)
+    return 0
+
+
+def _export(own) -> int:
+    from hf_cxr.demo.space import REQUIREMENT, export_space
+
+    set_up_terminal()
+    requirement = own.space_requirement or REQUIREMENT
+    names = export_space(own.model, own.export_space, revision=own.revision, requirement=requirement)
+    place = printable(own.export_space)
+    print(f"wrote {place}: {', '.join(names)}\nit installs {requirement}")
+    print(f"to try it: cd {place} && python app.py")
+    print(f"to send it: hf upload YOUR_NAME/YOUR_SPACE {place} --repo-type space")
+    return 0
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """Refuse an address that cannot be listened at, before the model is loaded."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does, right after another
+            trial.bind(place)
+    except OSError as error:
+        where = f"port {port} of {host}" if port else host
+        raise OSError(f"cannot listen at {where}: {error.strerror}; give another --host or --port") from error
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise ArgumentTypeError(f"{text} is not a port; give a number from 1 to 65535")
+    return int(text)
+
+
+def _note(text: str) -> None:
+    print(f"note: {printable(text)}", file=sys.stderr)

@@ -1,0 +1,32 @@
+"""A page on which somebody tries a model: drop a radiograph, see its findings, look at heat maps.
+
+- `session`: what the page does, without a page: an image in, a `Look` at it out, a heat map of a finding.
+- `memory`: the last image of each reader, until the reader leaves.
+- `uploads`: what a browser sends, limited and decoded in memory; `guard`: what the server refuses.
+- `bars`, `pictures`, `about`: HTML of the findings, PNG and JPEG in memory, what is known of the model.
+- `examples`: phantoms, drawn when the page starts. No patient's image is part of the page.
+- `viewer`: the image, alone or under a heat map, and messages.
+- `app`: all of it as a Gradio page; `show`: from a model to that page; `space`: the folder of a Hugging Face Space
+  that shows it.
+
+Nothing of an image is written to a disk: it comes in the body of a request and not as a file upload, which Gradio
+would keep in a temporary folder, and pictures go back inside the page. The page loads nothing from another host. What
+it shows of an image is an `inference.ImageResult`, and nothing else.
+"""
+
+import importlib.util
+
+NOT_A_DEVICE = "Not a medical device. For research."
+INSTALL = "pip install 'hf-cxr[demo]'"
+PASSWORD = "HF_CXR_DEMO_AUTH"
+"""Environment variable with user:password, which the page then asks for."""
+
+
+def check_gradio() -> None:
+    """Refuse a machine without Gradio.
+
+    Raises:
+        ValueError: with the line that installs it.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError(f"hf-cxr demo needs Gradio, which is not installed: {INSTALL}")

@@ -1,0 +1,133 @@
+"""What the page says of the model: its name, what it was trained on, its limits. All from the model's own record."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from hf_cxr.demo import NOT_A_DEVICE
+from hf_cxr.demo.bars import number, shown_name
+from hf_cxr.demo.uploads import Limits
+from hf_cxr.inference.classifier import Classifier
+from hf_cxr.models.names import network_name
+from hf_cxr.models.record import ModelRecord
+from hf_cxr.reporting.protocol import label_limits
+
+PHANTOMS = (
+    "This model was trained on synthetic phantoms, images that a program drew. It knows nothing of patients. "
+    "On a real radiograph its numbers mean nothing."
+)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a reader is told of a model.
+
+    Args:
+        name: of the model, without its path.
+        network: its architecture.
+        findings: how many.
+        record: what it was trained on; empty for a model of another program.
+    """
+
+    name: str
+    network: str
+    findings: int
+    record: ModelRecord
+
+    @classmethod
+    def of(cls, classifier: Classifier, model: str | Path) -> "About":
+        """Of a model that was loaded from a run folder or a Hub id."""
+        config = classifier.model.config
+        record = ModelRecord.of(config) or ModelRecord()
+        return cls(model_name(model), network_name(config), len(classifier.label_names), record)
+
+    def header_html(self) -> str:
+        """The top of the page: first what it is not."""
+        trained = f" · trained on {escape(self.record.dataset)}" if self.record.dataset else ""
+        return (
+            f'<header class="cxr-header"><p class="cxr-banner" role="note">{NOT_A_DEVICE}</p>'
+            "<h1>Findings in a chest radiograph</h1>"
+            f'<p class="cxr-soft">{escape(self.name)} · {escape(self.network)} · {self.findings} findings{trained}</p>'
+            + (f'<div class="cxr-note cxr-warning"><p>{PHANTOMS}</p></div>' if self.record.synthetic else "")
+            + "</header>"
+        )
+
+    def sentences(self) -> list[str]:
+        """The limits, one after the other."""
+        record = self.record
+        lines = [f"{NOT_A_DEVICE} Nothing on this page is a diagnosis."]
+        if record.synthetic:
+            lines.append(PHANTOMS)
+        elif record.dataset:
+            lines.append(f"The model was trained on {record.dataset}, and on no other images with labels.")
+        else:
+            lines.append("The model does not say what it was trained on.")
+        lines += label_limits(record.dataset or "", synthetic=bool(record.synthetic)) if record.dataset else []
+        if record.calibration is None:
+            lines.append("Probabilities are not calibrated: 0.2 does not mean one image in five.")
+        elif record.prevalence_shift is not None:
+            lines.append(
+                "Probabilities are calibrated for the prevalences in the table below, which were set after training. "
+                "Where findings are rarer or more frequent than that, they are too high or too low."
+            )
+        else:
+            lines.append(
+                "Probabilities are calibrated on validation images and assume their prevalences, in the table below. "
+                "Where findings are rarer or more frequent than that, they are too high or too low."
+            )
+        lines.append("The model sees one image at a time: no other view, no earlier study, no history.")
+        lines.append(
+            "A heat map shows which pixels a score came from. It does not show that the finding is there, nor that "
+            "the score is right."
+        )
+        lines += [record.licence_note] if record.licence_note else []
+        return lines
+
+    def limits_html(self, limits: Limits) -> str:
+        """The bottom of the page: limits, prevalences, and what happens to an image."""
+        items = "".join(f"<li>{escape(line)}</li>" for line in self.sentences())
+        return (
+            f'<section class="cxr-limits" aria-label="Limits"><h2>Limits</h2><ul>{items}</ul>{self._prevalence_html()}'
+            f"<h2>Your image</h2><p>{escape(privacy(limits))}</p></section>"
+        )
+
+    def _prevalence_html(self) -> str:
+        prevalence: Mapping[str, float] = self.record.prevalence or {}
+        if not prevalence:
+            return ""
+        rows = "".join(
+            f"<tr><th scope='row'>{escape(shown_name(name))}</th><td>{number(share)}</td></tr>"
+            for name, share in sorted(prevalence.items(), key=lambda entry: -entry[1])
+        )
+        return (
+            "<details><summary>Prevalences that the probabilities assume</summary><table><thead><tr>"
+            "<th scope='col'>finding</th><th scope='col'>share of images with it</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table></details>"
+        )
+
+
+def privacy(limits: Limits) -> str:
+    """What happens to an image that somebody gives."""
+    where = (
+        "This page runs on computers of Hugging Face: do not give it images of patients."
+        if os.environ.get("SPACE_ID")
+        else "Your image goes to the computer that runs this page and to no other."
+    )
+    return (
+        f"{where} An image is kept in memory, never on a disk, "
+        f"until you close this page or for {limits.minutes:g} minutes after you last used it. At most "
+        f"{limits.megabytes:g} MB and {limits.megapixels:g} million pixels: DICOM, PNG, JPEG, TIFF and other formats, "
+        "8 or 16 bits."
+    )
+
+
+def model_name(model: str | Path) -> str:
+    """What the page calls a model: its Hub id, or the name of its folder; a whole path would name a person's home.
+
+    >>> model_name("somebody/chest"), model_name("/")
+    ('somebody/chest', '/')
+    """
+    folder = Path(model).expanduser()
+    return folder.resolve().name or str(model) if folder.is_dir() else str(model)

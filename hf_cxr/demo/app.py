@@ -1,0 +1,193 @@
+"""The page itself, in Gradio: who is shown what after which event. What the events do is in `session`.
+
+Gradio is an extra and is imported here alone, inside functions; call `show.quiet_gradio` before.
+"""
+
+import logging
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_cxr.demo import PASSWORD
+from hf_cxr.demo.about import About
+from hf_cxr.demo.bars import findings_html
+from hf_cxr.demo.examples import draw_examples, examples_html
+from hf_cxr.demo.guard import Guard
+from hf_cxr.demo.memory import Memory
+from hf_cxr.demo.session import Look, Session
+from hf_cxr.demo.uploads import Limits, UploadError
+from hf_cxr.demo.viewer import EMPTY, NO_FINDINGS, error_html, heat_map_html, image_html, read_html
+
+if TYPE_CHECKING:
+    import gradio
+
+logger = logging.getLogger(__name__)
+
+PAGE = Path(__file__).parent / "page"
+READERS = 64
+"""Readers whose last image is kept at once."""
+
+FORGOTTEN = "This image is no longer in memory; give it again"
+UNEXPECTED = "Something went wrong with this image; the page still works: try another one"
+
+
+def build_page(session: Session, about: About, memory: Memory[Look] | None = None) -> "gradio.Blocks":
+    """The page of a model.
+
+    Args:
+        session: the model, with the limits.
+        about: what a reader is told of it.
+        memory: where the last image of each reader is kept; by default a new one.
+    """
+    import gradio as gr
+
+    limits, examples = session.limits, draw_examples()
+    memory = Memory(60 * limits.minutes, READERS) if memory is None else memory
+    points = session.classifier.calls.points
+
+    def html(value: str = "", **options: Any) -> gr.HTML:
+        classes = ["cxr", *options.pop("classes", ())]
+        return gr.HTML(value, elem_classes=classes, apply_default_css=False, **options)
+
+    with gr.Blocks(title=f"Chest radiograph findings: {about.name}", analytics_enabled=False) as page:
+        html(about.header_html())
+        with gr.Row(equal_height=True):
+            with gr.Column(scale=5, min_width=320):
+                drop = html(
+                    html_template=_text("drop.html"),
+                    js_on_load=_text("drop.js"),
+                    bytes=limits.bytes,
+                    limit=f"{limits.megabytes:g}",
+                    examples=examples_html(examples),
+                )
+                viewer = html(EMPTY, js_on_load=_text("back.js"), classes=["cxr-viewer"])
+            with gr.Column(scale=6, min_width=320):
+                findings = html(NO_FINDINGS, js_on_load=_text("choose.js"))
+        html(about.limits_html(limits))
+
+        def look_of(data: Any) -> Look:
+            example = getattr(data, "example", None)
+            if example is None:
+                return session.look_at_upload(*(getattr(data, key, None) for key in ("name", "content", "size")))
+            if example not in range(len(examples)):
+                raise UploadError("there is no such example")
+            return session.look(examples[example].upload)
+
+        def on_give(data: gr.EventData, request: gr.Request) -> list[str]:
+            look, problem = _attempt(lambda: look_of(data))
+            if look is None:
+                memory.forget(reader_of(request))
+                return [error_html(problem) + EMPTY, NO_FINDINGS]
+            memory.put(reader_of(request), look)
+            return [read_html(look) + image_html(look), findings_html(look.result, points)]
+
+        def on_choose(data: gr.EventData, request: gr.Request) -> list[str]:
+            look = memory.get(reader_of(request))
+            if look is None:
+                return [error_html(FORGOTTEN) + EMPTY, NO_FINDINGS]
+            chosen = getattr(data, "finding", None)
+            if chosen is None:
+                return [read_html(look) + image_html(look), findings_html(look.result, points)]
+            heat, problem = _attempt(lambda: session.heat_map(look, chosen))
+            if heat is None:
+                return [error_html(problem) + image_html(look), findings_html(look.result, points)]
+            shown = read_html(look) + heat_map_html(look, heat)
+            return [shown, findings_html(look.result, points, chosen=chosen)]
+
+        def on_leave(request: gr.Request) -> None:
+            memory.forget(reader_of(request))
+
+        outputs = [viewer, findings]
+        options = {"outputs": outputs, "concurrency_id": "model", "api_visibility": "private"}
+        drop.give(on_give, **options, show_progress="full", show_progress_on=outputs)
+        for component in (findings, viewer):
+            component.choose(on_choose, **options, show_progress="minimal", show_progress_on=[viewer])
+        page.unload(on_leave)
+
+    def forget_page(reader: str) -> None:
+        # What Gradio would send to a reader who comes back: the page with the image in it.
+        page.app.state_holder.session_data.pop(reader, None)
+
+    memory.on_forget = forget_page
+    memory.sweep_regularly(min(10.0, 30 * limits.minutes))
+    return page.queue(max_size=limits.waiting, default_concurrency_limit=1)
+
+
+def reader_of(request: "gradio.Request") -> str:
+    """Whose request it is; whoever does not say gets a name that no other request has."""
+    return request.session_hash or uuid.uuid4().hex
+
+
+def _attempt(work: Callable[[], Any]) -> tuple[Any, str]:
+    """What some work gives, or None and what to tell the reader. The page lives on, whatever happens."""
+    try:
+        return work(), ""
+    except UploadError as error:
+        return None, str(error)
+    except Exception as error:
+        # Its message may have a file's name, and so a patient's.
+        logger.error("an image failed with %s", type(error).__name__)
+        return None, UNEXPECTED
+
+
+def serve(
+    page: "gradio.Blocks", limits: Limits, *, host: str | None = None, port: int | None = None, wait: bool = True
+) -> str:
+    """Start the server of a page; returns the page's address once it answers, or with ``wait`` when it ends.
+
+    Args:
+        page: from `build_page`.
+        limits: its limits.
+        host: address to listen at; None for GRADIO_SERVER_NAME, or else this machine alone (127.0.0.1).
+        port: None for GRADIO_SERVER_PORT, or else the first free one from 7860.
+        wait: until Ctrl-C.
+
+    Raises:
+        OSError: the port is taken.
+        ValueError: the password in the environment is not user:password.
+    """
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        auth=password(),
+        share=False,  # a tunnel would send patients' images through a machine of somebody else
+        ssr_mode=False,
+        run_history=False,  # it keeps what was sent in the browser
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        footer_links=[],
+        quiet=True,
+        state_session_capacity=READERS,
+        max_file_size=1,  # in bytes; see `guard`
+        app_kwargs={"middleware": [Middleware(Guard, body=limits.body)]},
+        theme=gr.themes.Base(**fonts).set(layout_gap="0.8rem"),
+        head=f"<style>{_text('style.css')}</style>",  # Gradio would rewrite the selectors of css=
+        prevent_thread_lock=not wait,
+    )
+    return address
+
+
+def password() -> tuple[str, str] | None:
+    """User and password that the page asks for; None if the environment has none.
+
+    Raises:
+        ValueError: it is not user:password.
+    """
+    given = os.environ.get(PASSWORD)
+    if not given:
+        return None
+    user, colon, word = given.partition(":")
+    if not (user and colon and word):
+        raise ValueError(f"{PASSWORD} must be user:password, both not empty")
+    return user, word
+
+
+def _text(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")

@@ -1,0 +1,130 @@
+"""What the page does, without a page: an image in, a `Look` at it out; and a heat map of one of its findings.
+
+What is kept of an image for its heat maps is its resized pixels and a small picture, in memory, for as long as the
+caller keeps the `Look`.
+
+H, W = height and width of the picture, S = side of the model's resized image, h, w = grid of a map.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hf_cxr.data.images.grey import resize_grey
+from hf_cxr.demo.pictures import shrunk
+from hf_cxr.demo.uploads import Limits, Upload, UploadError, decode, file_name, read_upload, too_large
+from hf_cxr.explain.geometry import Geometry
+from hf_cxr.explain.maps import METHODS, heat_maps
+from hf_cxr.inference.classifier import Classifier
+from hf_cxr.inference.results import ImageResult
+from hf_cxr.reporting.overlay import under_map
+
+METHOD = "grad_cam"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the model says of an image, and what its heat maps need.
+
+    Attributes:
+        upload_name: of the image.
+        size: width and height of the file in pixels.
+        result: of `Classifier.predict`.
+        picture_HW: the image as the model reads it, in grey, made smaller for the page.
+        pixel_SS: resized for the model, uint8.
+        remarks: what a reader should know of how it was read.
+    """
+
+    upload_name: str
+    size: tuple[int, int]
+    result: ImageResult
+    picture_HW: NDArray[np.uint8]
+    pixel_SS: NDArray[np.uint8]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Where the score of a finding came from.
+
+    Attributes:
+        finding: its name.
+        picture_HW3: the image under the map, uint8.
+        flat: whether the map has the same value everywhere, so that it shows nothing.
+        cropped: whether the model does not see the edge of the image, which is then darker.
+    """
+
+    finding: str
+    picture_HW3: NDArray[np.uint8]
+    flat: bool
+    cropped: bool
+
+
+class Session:
+    """A model with the limits of a page.
+
+    Args:
+        classifier: the model.
+        limits: of what a browser may send.
+    """
+
+    method_title = METHODS[METHOD].title
+
+    def __init__(self, classifier: Classifier, limits: Limits | None = None):
+        self.classifier, self.limits = classifier, limits or Limits()
+
+    def look_at_upload(self, name: object, content: object, size: object = None) -> Look:
+        """What the model says of a file that a browser sent.
+
+        Args:
+            name: of the file.
+            content: its bytes in base64; the page leaves them out where ``size`` is too large.
+            size: in bytes, as the browser counted them.
+
+        Raises:
+            UploadError: the file is not taken; the message is for the reader.
+        """
+        name = file_name(name)
+        if isinstance(size, int | float) and size > self.limits.bytes:
+            raise too_large(name, self.limits)
+        return self.look(read_upload(decode(content, name, self.limits), name, self.limits))
+
+    def look(self, upload: Upload) -> Look:
+        """What the model says of an image that was read."""
+        pixels = self.classifier.pixels
+        # From the grey that is shown: the numbers are of the picture next to them, and the file is decoded once.
+        result = self.classifier.predict(upload.grey_HW, name=upload.name)
+        height, width = upload.grey_HW.shape
+        return Look(
+            upload_name=upload.name,
+            size=(width, height),
+            result=result,
+            picture_HW=shrunk(upload.grey_HW),
+            pixel_SS=resize_grey(upload.grey_HW, pixels.resize_size, pixels.resample),
+            remarks=upload.remarks,
+        )
+
+    def heat_map(self, look: Look, finding: object) -> HeatMap:
+        """The heat map of a finding over an image.
+
+        Raises:
+            UploadError: the model has no such finding, or no heat maps; the message is for the reader.
+        """
+        names = self.classifier.label_names
+        if finding not in names:
+            raise UploadError("this model has no such finding")
+        pixels = self.classifier.pixels
+        pixel_values = pixels(torch.from_numpy(look.pixel_SS)[None, None].to(self.classifier.device))
+        try:
+            maps_11hw = heat_maps(METHOD, self.classifier.model, pixel_values, [names.index(finding)])
+        except ValueError as error:
+            raise UploadError(f"no heat map: {error}") from error
+        raw_1hw = maps_11hw[0].numpy()
+        width, height = look.size
+        geometry = Geometry(height, width, pixels.resize_size, pixels.image_size)
+        (map_HW,) = geometry.resample(raw_1hw, *look.picture_HW.shape)
+        return HeatMap(
+            str(finding), under_map(look.picture_HW, map_HW), bool(np.ptp(raw_1hw) == 0), geometry.start > 0
+        )

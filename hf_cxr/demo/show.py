@@ -1,0 +1,53 @@
+"""From a model to its page in one call, in a process that has not imported torch or Gradio yet.
+
+Both read their environment when they are imported: torch how many threads it takes, Gradio whether it sends telemetry
+and where its temporary folder is.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_cxr.cores import set_threads
+from hf_cxr.demo import check_gradio
+
+if TYPE_CHECKING:
+    from hf_cxr.demo.uploads import Limits
+
+
+def show(
+    model: str | Path, *, revision: str = "main", name: str | None = None, limits: "Limits | None" = None
+) -> None:
+    """Load a model and serve its page until the process ends: all that the app.py of a Space does.
+
+    Args:
+        model: run folder, folder of a model, or Hub id.
+        revision: branch, tag or commit of a Hub id.
+        name: what the page calls the model; by default its Hub id or the name of its folder.
+        limits: of what a browser may send.
+    """
+    check_gradio()
+    set_threads()
+    quiet_gradio()
+    from hf_cxr.demo.about import About
+    from hf_cxr.demo.app import build_page, serve
+    from hf_cxr.demo.session import Session
+    from hf_cxr.inference.classifier import Classifier
+
+    session = Session(Classifier(model, revision=revision), limits)
+    serve(build_page(session, About.of(session.classifier, name or model)), session.limits)
+
+
+def quiet_gradio() -> None:
+    """Switch off what Gradio would send, and give it a temporary folder of its own that ends with this process.
+
+    Nothing of an image is put there; Gradio makes such a folder in any case. To be called before Gradio is imported.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    folder = tempfile.mkdtemp(prefix="hf-cxr-demo-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = folder

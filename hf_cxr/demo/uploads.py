@@ -1,0 +1,183 @@
+"""What a browser sends as an image: limited, decoded in memory, and never a file.
+
+Refuses, as `UploadError` with one line for the reader: what is larger than the limits, is no base64, or is no image
+that `inference.sources` reads. The size in pixels is taken from the header, before any pixel is decoded.
+
+H, W = height, width.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hf_cxr.data.images import dicom
+from hf_cxr.data.images.grey import FORMATS, ImageError
+from hf_cxr.inference.sources import read_image
+from hf_cxr.words import error_words, one_line
+
+LONGEST_NAME = 80
+COLOURS = "The image has colours, and was turned to grey. A radiograph has none."
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the page accepts.
+
+    Args:
+        megabytes: of a file, in millions of bytes.
+        megapixels: of an image, in millions of pixels.
+        waiting: requests that may wait for the model; the next is told to try again.
+        minutes: how long an image stays in memory after its last use; closing its page ends it earlier.
+
+    Raises:
+        ValueError: one of them is not positive.
+    """
+
+    megabytes: float = 40
+    megapixels: float = 60
+    waiting: int = 16
+    minutes: float = 15
+
+    def __post_init__(self):
+        for name in ("megabytes", "megapixels", "waiting", "minutes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be more than 0")
+
+    @property
+    def bytes(self) -> int:
+        """The most bytes of a file."""
+        return int(self.megabytes * 1e6)
+
+    @property
+    def pixels(self) -> int:
+        """The most pixels of an image."""
+        return int(self.megapixels * 1e6)
+
+    @property
+    def body(self) -> int:
+        """The most bytes of a request: a file in base64, and what the page sends beside it."""
+        return self.bytes * 4 // 3 + 100_000
+
+
+class UploadError(ValueError):
+    """An image that the page does not take; the message is for its reader."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image that was read.
+
+    Attributes:
+        name: the last part of its file name.
+        grey_HW: (H, W) uint8, 0 black.
+        remarks: what a reader should know of how it was read.
+    """
+
+    name: str
+    grey_HW: NDArray[np.uint8]
+    remarks: tuple[str, ...] = ()
+
+
+def decode(content: object, name: str, limits: Limits) -> bytes:
+    """The bytes of a file that a browser sent as base64.
+
+    Raises:
+        UploadError: there are none, too many, or they are not base64.
+    """
+    if not isinstance(content, str) or not content:
+        raise UploadError(f"{name} is empty; give an image or a DICOM file")
+    if len(content) > limits.bytes * 4 // 3 + 4:
+        raise too_large(name, limits)
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error as error:
+        raise UploadError(f"{name} did not arrive whole; give it again") from error
+
+
+def too_large(name: str, limits: Limits) -> UploadError:
+    """The error of a file with too many bytes."""
+    return UploadError(f"{name} is larger than {limits.megabytes:g} MB, the most that this page takes")
+
+
+def read_upload(content: bytes, name: str, limits: Limits) -> Upload:
+    """Decode a file to 8-bit grey as `hf-cxr predict` does.
+
+    Args:
+        content: of the file.
+        name: from `file_name`; its suffix may say that the bytes are DICOM.
+        limits: of bytes and pixels.
+
+    Raises:
+        UploadError: it is too large or cannot be read.
+    """
+    if len(content) > limits.bytes:
+        raise too_large(name, limits)
+    try:
+        width, height = _size(content, name, limits)
+        if width * height > limits.pixels:
+            raise UploadError(
+                f"{name} has {width} x {height} pixels; this page takes at most {limits.megapixels:g} million"
+            )
+        grey_HW = read_image(content, name)
+    except ImageError as error:
+        raise UploadError(f"Cannot read {error.name}: {error.reason}") from error
+    except MemoryError as error:
+        raise UploadError(f"{name} is too large for the memory of this machine") from error
+    return Upload(
+        name,
+        grey_HW,
+        ("The image has colours, and was turned to grey. A radiograph has none.",) if _has_colours(content) else (),
+    )
+
+
+def file_name(name: object) -> str:
+    """The last part of a file's name as a browser gives it, on one line and not too long.
+
+    >>> file_name("C:\\\\scans\\\\chest.dcm"), file_name(None)
+    ('chest.dcm', 'the image')
+    """
+    if not isinstance(name, str):
+        return "the image"
+    last = one_line(PurePosixPath(name.replace("\\", "/")).name)
+    if len(last) > LONGEST_NAME:  # the end has the suffix
+        last = f"{last[: LONGEST_NAME - 11]}…{last[-10:]}"
+    return last or "the image"
+
+
+def _size(content: bytes, name: str, limits: Limits) -> tuple[int, int]:
+    """Width and height from the header; (0, 0) where it has none, so that reading the file says what is wrong."""
+    try:
+        if dicom.is_dicom(content[:132], PurePosixPath(name).suffix):
+            return dicom.size(BytesIO(content), limits.pixels)
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            return image.size
+    except Image.DecompressionBombError as error:
+        raise UploadError(
+            f"{name} has too many pixels; this page takes at most {limits.megapixels:g} million"
+        ) from error
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise nearly everything on broken files
+        if not content:
+            raise UploadError(f"{name} is empty") from error
+        if dicom.is_dicom(content[:132], PurePosixPath(name).suffix):
+            raise UploadError(f"{name} cannot be read as DICOM: {error_words(error)}") from error
+        return 0, 0
+
+
+def _has_colours(content: bytes) -> bool:
+    """Whether an image that Pillow reads has pixels that are not grey; looked for in a small copy."""
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            if image.mode in ("1", "L", "LA") or image.mode.startswith(("I", "F")):
+                return False
+            small = np.asarray(image.convert("RGB").resize((64, 64)), dtype=np.int16)
+    except OSError:  # DICOM
+        return False
+    return bool((small.max(axis=2) - small.min(axis=2)).max() > 24)
