@@ -4,6 +4,8 @@ Refused: a file that is truncated or does not parse; weights that are not finite
 folder; an access token; a path on this machine or on the one that trained. Which files are pushed: see `push_files`.
 """
 
+import dataclasses
+import hashlib
 import html
 import io
 import json
@@ -13,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
 
 from hf_cxr.evaluation import headline_metrics, modern_figures
@@ -24,6 +27,9 @@ from hf_cxr.models.head import outputs_of
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.saved_models import WEIGHTS
 from hf_cxr.words import error_words, one_line
+
+BENCHMARK = ".eval_results/hf_cxr.yaml"
+"""The figure of a run for a benchmark of the Hub, see reporting/benchmark.py."""
 
 LAST_SETTING = "weight_decay"
 """The last key of every config.yaml."""
@@ -47,12 +53,48 @@ _EMBEDDED = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]*")
 
 
 @dataclass(frozen=True)
+class PushFile:
+    """A file as it is sent.
+
+    Args:
+        path: in the folder and in the repository.
+        content: the bytes that were checked; for a large file, its path.
+        size: in bytes.
+        sha256: of the content.
+    """
+
+    path: str
+    content: bytes | Path
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: str, content: bytes | Path) -> "PushFile":
+        """The file, with its size and SHA-256 as they are now."""
+        if isinstance(content, bytes):
+            return cls(path, content, len(content), hashlib.sha256(content).hexdigest())
+        return cls(path, content, content.stat().st_size, file_sha256(content))
+
+
+@dataclass(frozen=True)
 class Weights:
     """What a file of weights contains: each tensor's shape, its metadata and the file's SHA-256."""
 
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
     sha256: str
+
+
+def _tensors(content: bytes) -> dict[str, Any]:
+    """The names of the tensors and the metadata of a small safetensors file, whose values must be finite."""
+    from safetensors.numpy import load
+
+    tensors = load(content)
+    broken = [name for name, value in tensors.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
+    if broken or not tensors:
+        raise ValueError(f"NaN or infinity in {', '.join(broken[:3])}" if broken else "it contains no tensors")
+    length = int.from_bytes(content[:8], "little")
+    return {"tensors": list(tensors), "metadata": json.loads(content[8 : 8 + length]).get("__metadata__", {})}
 
 
 def read_weights(path: Path) -> Weights:
@@ -91,7 +133,8 @@ def parse(path: Path, content: bytes) -> Any:
         ValueError: the file is truncated or damaged; the message names it.
     """
     try:
-        value = PARSERS[path.suffix](content)
+        read = _benchmark if path.parts[-2:] == Path(BENCHMARK).parts else PARSERS[path.suffix]
+        value = read(content)
         for _ in texts_of(value):  # a YAML node can contain itself
             pass
         return value
@@ -105,6 +148,11 @@ def _settings(content: bytes) -> dict[str, Any]:
     if not content.endswith(b"\n") or LAST_SETTING not in settings:
         raise ValueError(f"its end is missing: no {LAST_SETTING}")
     return settings
+
+
+def _benchmark(content: bytes) -> dict[str, Any]:
+    (entry,) = parse_eval_result_entries(yaml.safe_load(content.decode("utf-8")))
+    return dataclasses.asdict(entry)
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -165,6 +213,7 @@ PARSERS = {
     ".html": _page,
     ".png": _png,
     ".parquet": _parquet,
+    ".safetensors": _tensors,
 }
 
 
@@ -190,13 +239,19 @@ def _strings(value: Any, where: str) -> Iterator[tuple[str, str]]:
         yield where, value
 
 
-def check_no_local_path(run_dir: Path, texts: dict[str, list[tuple[str, str]]], hidden: Iterable[str] = ()) -> None:
+def check_no_local_path(
+    run_dir: Path,
+    texts: dict[str, list[tuple[str, str]]],
+    hidden: Iterable[str] = (),
+    repair: str = "replace each by a name in that file and push again",
+) -> None:
     """Refuse a file that contains a local path: a home folder names a person, and shows where patients' images are.
 
     Args:
         run_dir: for the message.
         texts: for each file, pairs of place in the file and text.
         hidden: relative paths that were left out of the settings.
+        repair: for the message.
     """
     relative = [re.compile(rf"(?<![\w/.-]){re.escape(path)}(?![\w-])") for path in hidden]
     found = [
@@ -208,10 +263,7 @@ def check_no_local_path(run_dir: Path, texts: dict[str, list[tuple[str, str]]], 
     found = list(dict.fromkeys(found))
     if found:
         more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-        raise ValueError(
-            f"{run_dir}: local paths would be published: {'; '.join(found[:3])}{more}; replace each by a name in that "
-            "file and push again"
-        )
+        raise ValueError(f"{run_dir}: local paths would be published: {'; '.join(found[:3])}{more}; {repair}")
 
 
 def _local_paths(text: str, relative: Sequence[re.Pattern]) -> Iterator[str]:
@@ -301,13 +353,19 @@ def check_same_run(run_dir: Path, parsed: dict[str, Any], weights: Weights) -> N
         for one, other, what, value, expected in pairs
         if value is not None and expected is not None and value != expected
     ]
-    claimed = _claimed(parsed["README.md"], protocol.get("dataset"))
+    claimed, benchmark = _claimed(parsed["README.md"], protocol.get("dataset")), parsed.get(BENCHMARK) or {}
     for key, metric in headline_metrics().items():
         value = test.get("all", {}).get(key, {}).get("macro")
         if not isinstance(value, float):
             continue
         if f"{value:.3f}" not in parsed["report.html"]:
             wrong.append(f"report.html does not have the {metric.macro_title} of metrics.json, {value:.3f}")
+        if metric.macro_title == (benchmark.get("notes") or "").partition(" over ")[0] and (
+            abs(benchmark["value"] - value) > 0.001
+        ):
+            wrong.append(
+                f"{BENCHMARK} gives the {metric.macro_title} {benchmark['value']:g}, and metrics.json {value:.4f}"
+            )
         if abs(claimed.get(key, value) - value) > 0.001:
             wrong.append(f"README.md gives the {metric.macro_title} {claimed[key]:g}, and metrics.json {value:.4f}")
     if wrong:

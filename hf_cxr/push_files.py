@@ -1,7 +1,8 @@
 """Which files of a run folder go to the Hub, and whether each of them may.
 
-A literal list of names, never a pattern: checkpoints, logs, heat maps, hidden files and sub-folders are not sent, nor
-are the predictions unless they are asked for, because they contain patient identifiers.
+A literal list of names, never a pattern: checkpoints, logs, heat maps, hidden files and sub-folders are not sent. Sent
+only if asked for: the predictions, which contain patient identifiers; a handler for Inference Endpoints; exported
+models.
 
 Refused, before anything is sent: a folder in which a file of a finished run is missing; a file that is a link, has a
 second name, is empty, or is not a regular file inside the folder; and what `push_checks` refuses.
@@ -18,7 +19,9 @@ import yaml
 
 from hf_cxr.arguments.model import INITIAL_WEIGHTS
 from hf_cxr.push_checks import (
+    BENCHMARK,
     LOCAL_PATH,
+    PushFile,
     check_no_local_path,
     check_no_token,
     check_same_run,
@@ -27,13 +30,21 @@ from hf_cxr.push_checks import (
     read_weights,
     texts_of,
 )
-from hf_cxr.saved_models import WEIGHTS
+from hf_cxr.push_handler import HANDLER, handler_files
+from hf_cxr.push_onnx import read_onnx
+from hf_cxr.saved_models import WEIGHTS, fingerprint
 
 __all__ = [
     "FIGURES",
+    "HANDLER",
+    "NO_EXTRAS",
+    "ONNX",
+    "OPTIONAL",
     "PREDICTIONS",
     "PUSHED",
     "REQUIRED",
+    "SENT_IF_ASKED",
+    "Extras",
     "PushFile",
     "check_no_local_path",
     "check_same_run",
@@ -52,8 +63,20 @@ REQUIRED = (
 FIGURES = ("figures/roc_test.png", "figures/precision_recall_test.png", "figures/training.png")
 """Sent if they exist; one that the card shows has to exist."""
 
-PUSHED = (*REQUIRED, *FIGURES)
+OPTIONAL = (BENCHMARK, "input_check.safetensors")
+"""Sent if they exist; the latter tells whether an image looks like those that the model was trained on."""
+
+PUSHED = (*REQUIRED, *FIGURES, *OPTIONAL)
 PREDICTIONS = ("predictions/validation.parquet", "predictions/test.parquet")
+
+ONNX = ("onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_preprocessing.onnx")
+"""What `hf-cxr export` writes, by the names that transformers.js looks for; the last two may be missing."""
+
+EXPORT = "export/"
+"""The folder of the run in which they are."""
+
+SENT_IF_ASKED = (*PREDICTIONS, *HANDLER, *ONNX)
+LARGE = (WEIGHTS, *ONNX)
 
 LOCAL_SETTINGS = ("data_root", "logging_dir", "nih_root", "output_dir", "resume_from_checkpoint", "table_root")
 """Keys of config.yaml that are not pushed: folders of the machine that trained. Of any other value that is a path, the
@@ -64,26 +87,29 @@ HUB_IDS = (*INITIAL_WEIGHTS, "trackio_bucket_id", "trackio_space_id", "trackio_s
 
 
 @dataclass(frozen=True)
-class PushFile:
-    """A file as it is sent.
+class Extras:
+    """What is sent besides the files of every run.
 
     Args:
-        path: in the run folder and in the repository.
-        content: the bytes that were checked; for the weights, which are large, their path.
-        size: in bytes.
+        predictions: ``predictions/``, which contain identifiers of patients and images.
+        handler: handler.py and requirements.txt for Inference Endpoints; they are written here, not read.
+        onnx: the models in ``export/onnx/`` that `hf-cxr export` wrote; they go to ``onnx/``.
     """
 
-    path: str
-    content: bytes | Path
-    size: int
+    predictions: bool = False
+    handler: bool = False
+    onnx: bool = False
 
 
-def collect(run_dir: str | Path, *, include_predictions: bool = False, token: str | None = None) -> list[PushFile]:
+NO_EXTRAS = Extras()
+
+
+def collect(run_dir: str | Path, extras: Extras = NO_EXTRAS, *, token: str | None = None) -> list[PushFile]:
     """The files of a run folder that are to be sent, each of them checked, sorted by name.
 
     Args:
         run_dir: a finished run folder.
-        include_predictions: also send ``predictions/``.
+        extras: what else to send.
         token: an access token that must not be in any file; whatever looks like one is refused too.
 
     Raises:
@@ -93,8 +119,8 @@ def collect(run_dir: str | Path, *, include_predictions: bool = False, token: st
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise FileNotFoundError(f"no run folder at {run_dir}; give the folder that training wrote (--output_dir)")
-    names = list_names(run_dir, include_predictions=include_predictions)
-    data = {name: (run_dir / name).read_bytes() for name in names if name != WEIGHTS}
+    names = list_names(run_dir, extras)
+    data = {name: (run_dir / name).read_bytes() for name in names if name not in LARGE}
     parsed = {name: parse(run_dir / name, content) for name, content in data.items()}
     tensors = read_weights(run_dir / WEIGHTS)
     _check_card_figures(run_dir, names, parsed["README.md"])
@@ -102,25 +128,52 @@ def collect(run_dir: str | Path, *, include_predictions: bool = False, token: st
 
     kept, hidden = published_settings(parsed["config.yaml"], parsed["metrics.json"].get("protocol") or {})
     shown = {name: [text for _, text in texts_of(value)] for name, value in parsed.items()}
-    check_no_token(run_dir, data, shown | {WEIGHTS: [*tensors.metadata, *tensors.metadata.values()]}, token)
+    models = {name: run_dir / EXPORT / name for name in names if name in ONNX}
+    exported = {name: _texts_of_export(path, run_dir) for name, path in models.items()}
+    shown |= {WEIGHTS: [*tensors.metadata, *tensors.metadata.values()]}
+    shown |= {name: [text for _, text in entries] for name, entries in exported.items()}
+    check_no_token(run_dir, data, shown, token)
     data["config.yaml"] = yaml.safe_dump(kept, allow_unicode=True).encode()
     parsed["config.yaml"] = kept
     texts = {name: list(texts_of(parsed[name])) for name in data}
     texts[WEIGHTS] = [(f"metadata {key}", value) for key, value in tensors.metadata.items()]
     check_no_local_path(run_dir, texts, hidden)
-    files = [PushFile(name, content, len(content)) for name, content in data.items()]
-    files.append(PushFile(WEIGHTS, run_dir / WEIGHTS, (run_dir / WEIGHTS).stat().st_size))
+    check_no_local_path(run_dir, exported, hidden, "write these files with hf-cxr export, which leaves the paths out")
+    data |= handler_files() if extras.handler else {}
+    files = [PushFile.of(name, content) for name, content in data.items()]
+    files += [PushFile.of(name, path) for name, path in {WEIGHTS: run_dir / WEIGHTS, **models}.items()]
     return sorted(files, key=lambda file: file.path)
 
 
-def list_names(run_dir: Path, *, include_predictions: bool = False) -> list[str]:
-    """The names that are to be sent. No content is read; each is checked to be a regular file inside the folder."""
-    wanted = (*REQUIRED, *(PREDICTIONS if include_predictions else ()))
-    there = {name: _place(run_dir, name) for name in (*wanted, *FIGURES)}
+def _texts_of_export(path: Path, run_dir: Path) -> list[tuple[str, str]]:
+    model = read_onnx(path)
+    if model.model_sha256 not in (None, fingerprint(run_dir)):
+        raise ValueError(
+            f"{path} is an export of another model, or of this one before it changed; nothing was pushed; remove "
+            f"{path.parents[1]} and run hf-cxr export {run_dir} again"
+        )
+    return model.texts
+
+
+def list_names(run_dir: Path, extras: Extras = NO_EXTRAS) -> list[str]:
+    """The files of the folder that are to be sent, by their names in the repository.
+
+    No content is read; each is checked to be a regular file inside the folder.
+    """
+    wanted = (*REQUIRED, *(PREDICTIONS if extras.predictions else ()))
+    there = {name: _place(run_dir, name) for name in (*wanted, *FIGURES, *OPTIONAL)}
+    there |= {name: _place(run_dir, EXPORT + name) for name in (ONNX if extras.onnx else ())}
+    if extras.onnx and there[ONNX[0]] is None:
+        raise FileNotFoundError(
+            f"{run_dir / EXPORT / ONNX[0]} is missing; nothing was pushed; write it with `hf-cxr export {run_dir} "
+            "--onnx`, or leave --onnx out"
+        )
     wrong = [f"{name} is missing" for name in wanted if there[name] is None]
     wrong += [f"{name} is empty" for name, status in there.items() if status and status.st_size == 0]
     if wrong:
-        if there["metrics.json"] is None and any(run_dir.glob("checkpoint-*")):
+        if (run_dir / "manifest.json").is_file():
+            repair = "if it is a prepared dataset, give --dataset"
+        elif there["metrics.json"] is None and any(run_dir.glob("checkpoint-*")):
             repair = "run the same `hf-cxr train` command again to finish the run"
         elif there["metrics.json"] is None:
             repair = "give the folder that training wrote at its end, not a checkpoint inside it"

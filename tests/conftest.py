@@ -17,7 +17,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import pytest
-from hub_server import WRITE_TOKEN, HubServer
+from hub_server import WRITE_TOKEN, HubServer, point_this_process_at
 
 
 def pytest_collection(session):
@@ -90,22 +90,5 @@ def hub(tmp_path_factory, monkeypatch):
             monkeypatch.delenv(name, raising=False)
         for name, value in server.environment(home, WRITE_TOKEN).items():
             monkeypatch.setenv(name, value)
-        _point_this_process_at(server, home, monkeypatch)
+        point_this_process_at(server, home, monkeypatch)
         yield server
-
-
-def _point_this_process_at(server: HubServer, home, monkeypatch) -> None:
-    """What the variables do in a new process, for one that has imported huggingface_hub already."""
-    from huggingface_hub import close_session, constants, hf_api
-
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
-    monkeypatch.setattr(hf_api.api, "endpoint", server.url)  # behind huggingface_hub's module-level functions
-    close_session()  # its connections belong to another server

@@ -1,6 +1,8 @@
 """A run folder to be pushed: a tiny classifier of the 14 findings, what is sent with it, and what stays at home."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas
 import torch
@@ -9,8 +11,10 @@ from PIL import Image
 from tiny import swin
 
 from hf_cxr.config import ModelArguments
+from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model
+from hf_cxr.models.head import fold_into_head
 from hf_cxr.processing import build_image_processor
 
 REPO = f"{USER}/swin-nih"
@@ -49,10 +53,19 @@ SENT = {
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json"}
 
 
-def write_run(run: Path) -> Path:
-    """The folder, filled."""
+def write_run(run: Path, settings: Mapping[str, Any] | None = None, calibration: Calibration | None = None) -> Path:
+    """The folder, filled.
+
+    Args:
+        run: the folder.
+        settings: of the model; by default a Swin.
+        calibration: folded into the head; None leaves it as it is.
+    """
     torch.manual_seed(0)
-    model = build_model(ModelArguments(**swin(initializer_range=0.5)), NIH14)  # so that the scores differ
+    settings = settings or swin(initializer_range=0.5)  # so that the scores differ
+    model = build_model(ModelArguments(**settings), NIH14)
+    if calibration is not None:
+        fold_into_head(model, calibration.fold)
     model.save_pretrained(run)
     build_image_processor(36, 32).save_pretrained(run)
     for name, text in (SENT | KEPT_HERE).items():

@@ -1,10 +1,11 @@
 """A small Hub on the loopback interface: tests push and load with the real client, and nothing leaves the machine.
 
 It speaks the part of the Hub's protocol that huggingface_hub 2.4 and transformers 5.23 use for model and dataset
-repositories: who-am-I, create, info, card validation, pre-upload, LFS batch with basic transfers, commit, tree, paths,
-resolve with ranges, and the status codes and headers that the client turns into its errors. As on the Hub, weights go
-through LFS to a signed address without the token, a large file resolves to a redirect to another host, a commit
-is all or nothing, and an anonymous reader of a private repository gets 401 with RepoNotFound.
+repositories: who-am-I, create, info, card validation, pre-upload, LFS batch with basic transfers, commit, tags, tree,
+paths, resolve with ranges, and the status codes and headers that the client turns into its errors. As on the Hub,
+weights go through LFS to a signed address without the token, a large file resolves to a redirect to another host, a
+commit is all or nothing, a tag never moves, and an anonymous reader of a private repository gets 401 with
+RepoNotFound.
 
 It does not have: Xet transfers (set HF_HUB_DISABLE_XET=1), branches, pull requests, Spaces, users other than one,
 or the whole of the Hub's metadata rules. Repositories live in memory and end with the server.
@@ -73,14 +74,17 @@ class Logged:
 
 @dataclass
 class Fault:
-    """Fail the next ``times`` requests that match: with an HTTP status, by dropping the connection (None), or by
-    leaving it unanswered until ``held`` is set."""
+    """Fail the next ``times`` requests that match: with an HTTP status, by dropping the connection (None), after
+    ``read`` bytes of the body, or by leaving it unanswered until ``held`` is set."""
 
     method: str
     pattern: str
     status: int | None
     times: int
     held: threading.Event | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    read: int = 0
+    then: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -102,12 +106,13 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A repository: every commit, the newest last."""
+    """A repository: every commit, the newest last; and its tags, by name the commit's id."""
 
     kind: str
     name: str
     private: bool
     commits: list[Commit]
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 class Blobs:
@@ -212,9 +217,26 @@ class HubServer:
         }
         return variables | ({"HF_TOKEN": token} if token else {})
 
-    def fail(self, method: str, pattern: str, status: int | None = None, times: int = 1) -> None:
-        """Fail the next ``times`` requests whose path contains ``pattern``; no status drops the connection."""
-        self.faults.append(Fault(method, pattern, status, times))
+    def fail(
+        self,
+        method: str,
+        pattern: str,
+        status: int | None = None,
+        times: int = 1,
+        *,
+        headers: dict[str, str] | None = None,
+        read: int = 0,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Fail the next ``times`` requests whose path contains ``pattern``; no status drops the connection.
+
+        Args:
+            method, pattern, status, times: see above.
+            headers: of the answer.
+            read: bytes of the request's body that arrive before the connection is dropped.
+            then: called before the answer; a fault with status 0 calls it and answers as if there were no fault.
+        """
+        self.faults.append(Fault(method, pattern, status, times, None, headers or {}, read, then))
 
     def hold(self, method: str, pattern: str) -> threading.Event:
         """Leave the next request that matches unanswered until the event that is returned is set."""
@@ -238,6 +260,23 @@ class HubServer:
         commit = Commit(secrets.token_hex(20), title, files)
         repo.commits.append(commit)
         return commit
+
+
+def point_this_process_at(server: HubServer, home: Path, monkeypatch) -> None:
+    """What the variables do in a new process, for one that has imported huggingface_hub already."""
+    from huggingface_hub import close_session, constants, hf_api
+
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
+    monkeypatch.setattr(hf_api.api, "endpoint", server.url)  # behind huggingface_hub's module-level functions
+    close_session()  # its connections belong to another server
 
 
 def metadata_problems(text: str) -> tuple[list[str], list[str]]:
@@ -282,6 +321,7 @@ class Handler(BaseHTTPRequestHandler):
 
     hub: HubServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer is written in two parts, and the second would wait for the client
 
     def log_message(self, *args) -> None:
         """The log is ``hub.requests``."""
@@ -296,13 +336,16 @@ class Handler(BaseHTTPRequestHandler):
             fault = self._next_fault()
             if fault is not None and fault.held is not None:
                 fault.held.wait(60)
+            if fault is not None:
+                fault.then()
             if fault is not None and fault.status is None:
+                self.rfile.read(fault.read)
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
-            if fault is not None:
+            if fault is not None and fault.status:
                 self._drain()
-                raise AnswerError(fault.status, "the test asked for this failure")
+                raise AnswerError(fault.status, "the test asked for this failure", **fault.headers)
             self._route(url.path)
         except AnswerError as error:
             self.reply(error.status, {"error": error.message}, **error.headers, **{"X-Error-Message": error.message})
@@ -392,6 +435,7 @@ class Handler(BaseHTTPRequestHandler):
         return found
 
     def commit_at(self, repo: Repo, revision: str | None) -> Commit:
+        revision = repo.tags.get(revision, revision)
         for commit in reversed(repo.commits):
             if revision in (None, "main", commit.oid):
                 return commit
@@ -566,6 +610,24 @@ def commit(handler: Handler, kind: str, repo: str, revision: str) -> None:
     handler.reply(200, {"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""})
 
 
+def refs(handler: Handler, kind: str, repo: str) -> None:
+    found = handler.repo(kind, repo)
+    tags = [{"name": name, "ref": f"refs/tags/{name}", "targetCommit": oid} for name, oid in found.tags.items()]
+    main = {"name": "main", "ref": "refs/heads/main", "targetCommit": found.commits[-1].oid}
+    handler.reply(200, {"branches": [main], "tags": tags, "converts": []})
+
+
+def make_tag(handler: Handler, kind: str, repo: str, revision: str) -> None:
+    """A tag that exists is refused, as the Hub does it."""
+    found = handler.repo(kind, repo, write=True)
+    name, commit = handler.logged.json()["tag"], handler.commit_at(found, revision)
+    with handler.hub.lock:
+        if name in found.tags:
+            raise AnswerError(409, f"Tag reference exists already: {name}")
+        found.tags[name] = commit.oid
+    handler.reply(200)
+
+
 def _commit_file(hub: HubServer, files: dict[str, File], value: dict) -> None:
     content = base64.b64decode(value["content"])
     if any(fnmatchcase(value["path"], pattern) for pattern in LFS_PATTERNS) and content:
@@ -661,6 +723,8 @@ ROUTES: tuple[tuple[tuple[str, ...], str, Callable], ...] = (
     (("POST",), API + rf"/preupload{REVISION}", preupload),
     (("POST",), API + rf"/commit{REVISION}", commit),
     (("POST",), API + r"/lfs-verify", lfs_verify),
+    (("GET",), API + r"/refs", refs),
+    (("POST",), API + rf"/tag{REVISION}", make_tag),
     (("GET",), API + rf"(?:/revision{REVISION})?", repo_info),
     (("POST",), WEB + r"\.git/info/lfs/objects/batch", lfs_batch),
     (("PUT",), r"/lfs/(?P<sha256>[0-9a-f]{64})", lfs_put),

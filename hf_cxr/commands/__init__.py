@@ -32,7 +32,7 @@ COMMANDS = {
     "explain": "heat maps of findings over image files; or their score on boxes, next to controls",
     "demo": "a page in the browser to try a model: bars, thresholds, heat maps; or the folder of a Space",
     "serve": "answer requests for predictions over HTTP, in batches",
-    "push": "send a finished run folder to the Hub",
+    "push": "send a finished run folder, or a prepared dataset, to the Hub",
 }
 
 # Commands whose work several processes cannot share.
@@ -45,6 +45,7 @@ AFTER_A_STOP = {
     "download": "the same command continues from here",
     "prepare": "the same command continues from here",
     "pretrain": "the same command resumes from the last checkpoint",
+    "push": "the same command sends what had not arrived",
     "tune": "the same command continues from here",
     "train": "the same command resumes from the last checkpoint",
 }

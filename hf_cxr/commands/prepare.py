@@ -3,13 +3,15 @@
 The source is described as in training (YAML and flags such as --dataset nih --nih_root DIR), and so is the size
 (--resize_size) and, by the model, the filter. Train on the folder with --dataset prepared --prepared DIR: the pixels
 are the same. If it was stopped, the same command continues; if it has finished, it does nothing; if the source
-changed, it reports that. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder.
+changed, it reports that. `hf-cxr prepare --out DIR --verify` alone checks every byte of a finished folder, and
+`hf-cxr prepare --out DIR --datasheet` writes its README.md again, which says what is in it.
 
 Several jobs that share the folder, on one machine or many: give each the same command and --shard 1/8 to --shard 8/8.
 The last one to finish puts the parts together; --merge does so later, and names the parts that are lacking. The folder
 is the same as that of one job. Under `accelerate launch` every process prepares a part, and the main one merges.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +27,8 @@ from hf_cxr.words import plural
 if TYPE_CHECKING:
     from hf_cxr.data.prepare_parts import Part
 
+logger = logging.getLogger(__name__)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; `run_command` prints any error as one line."""
@@ -34,6 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--workers is {own.workers}; it must be at least 1")
     if own.verify and not rest:
         print(verified(own.out))
+        return 0
+    if own.datasheet and rest:
+        parser.error("--datasheet is for a finished folder: give --out alone with it")
+    if own.datasheet:
+        from hf_cxr.reporting.datasheet import write_datasheet
+
+        print(f"wrote {write_datasheet(own.out)}")
         return 0
     from hf_cxr.config import DataArguments, parse_arguments, take_config  # with torch, not for decoding processes
 
@@ -86,8 +97,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"the parts were not put together: {error}")
         return 0
+    describe(own.out)
     print(summary(manifest, own.out))
     return 0
+
+
+def describe(out: Path) -> None:
+    """Write the datasheet of the folder, which is as good without it: a warning says why there is none."""
+    from hf_cxr.reporting.datasheet import write_datasheet
+
+    try:
+        write_datasheet(out)
+    except (OSError, ValueError) as error:  # a disk that is full or read-only, another process
+        logger.warning("%s has no new datasheet (README.md): %s", out, error)
 
 
 def own_part(shard: str | None, parser: OneLineParser) -> "Part | None":
@@ -154,6 +176,9 @@ def own_parser() -> OneLineParser:
         "--verify",
         action="store_true",
         help="compare every shard with its SHA-256: damaged ones are decoded again, or, if no source is given, named",
+    )
+    parser.add_argument(
+        "--datasheet", action="store_true", help="of a finished folder: write its README.md again, and do nothing else"
     )
     return parser
 

@@ -17,6 +17,7 @@ from hf_cxr.data.images.grey import RULE
 
 FORMAT = 1  # of the folder; another number, another layout
 MANIFEST, SHARDS, LOCK, PARTS = "manifest.json", "shards.jsonl", ".lock", ".parts"
+CARD = "README.md"  # the datasheet, see reporting/datasheet.py; no check of the folder needs it
 DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"  # as `datasets` names them
 AGAIN = "run the same hf-cxr prepare command again"
 TIMING = (

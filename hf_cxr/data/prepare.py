@@ -38,6 +38,7 @@ from hf_cxr.data.images.checks import warn_of_unused_bits
 from hf_cxr.data.images.decoding import answers_in_order, decode_batch, worker_pool
 from hf_cxr.data.images.engine import engine_name
 from hf_cxr.data.manifest import (
+    CARD,
     FORMAT,
     MANIFEST,
     SHARDS,
@@ -192,6 +193,7 @@ class _Job:
         with _explained(out):
             (out / SHARDS).touch()
             (out / MANIFEST).unlink(missing_ok=True)  # from here to the end it is not a folder that can be trained on
+            (out / CARD).unlink(missing_ok=True)  # it is of the folder as it was
             for key in [shard.key for shard in shards if shard.key in found]:  # in their order
                 done[key] = parts.take(key, replaces=key in done)
         self._write_shards(todo, done)

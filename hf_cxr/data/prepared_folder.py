@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from hf_cxr.data.manifest import (
     AGAIN,
+    CARD,
     DICT,
     INFO,
     LOCK,
@@ -36,7 +37,7 @@ from hf_cxr.locks import acquired
 from hf_cxr.words import error_words
 
 SKELETON = ".skeleton-"
-_WRITTEN = re.compile(r"\.(skeleton|manifest|part|shards|state|dataset_info|dataset_dict|data-\d+-of-\d+)-.*")
+_WRITTEN = re.compile(r"\.(skeleton|manifest|part|shards|state|dataset_info|dataset_dict|README|data-\d+-of-\d+)-.*")
 _OWN_FILE = re.compile(r"data-\d+-of-\d+\.arrow|state\.json|dataset_info\.json")
 
 
@@ -103,7 +104,7 @@ def refuse_foreign(out: Path, splits: Sequence[str]) -> None:
         raise ValueError(f"{out} is a file; give a folder")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     # A call that was killed early has finished no shard yet; one that was killed at once has not begun the list.
-    own = {LOCK, PARTS} | ({SHARDS, MANIFEST, DICT, *splits} if SHARDS in names else set())
+    own = {LOCK, PARTS} | ({SHARDS, MANIFEST, DICT, CARD, *splits} if SHARDS in names else set())
     if all(name in own or _is_own_leftover(name) for name in names) or read_shards(out):
         return
     if _is_manifest(out / MANIFEST):

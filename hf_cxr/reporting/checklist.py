@@ -11,13 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_cxr.evaluation import METRICS, EvaluationReport
 from hf_cxr.reporting.document import Block, Details, Table, Text
 from hf_cxr.reporting.numbers import in_percent, join
 from hf_cxr.reporting.protocol import component
+from hf_cxr.reporting.sections import sections_of
 from hf_cxr.yaml_files import read_yaml
+
+if TYPE_CHECKING:
+    from hf_cxr.reporting.run import Report
 
 ITEMS = Path(__file__).with_name("checklist.yaml")
 REPORTED, PARTLY, NOT_DONE, AUTHORS = "reported", "partly", "not done", "for the authors"
@@ -44,6 +48,13 @@ class Evidence:
     sections: Mapping[str, str]
     done: Collection[str] = ()
 
+    @classmethod
+    def of(cls, report: "Report") -> "Evidence":
+        """What the report of a run has."""
+        headings = {key: section.blocks[0].text for key, section in sections_of(report.analysis).items()}
+        done = tuple(report.analysis)
+        return cls(report.protocol, report.training, report.environment, report.test, headings, done)
+
     @property
     def is_nih(self) -> bool:
         """Whether the labels are those that were mined from reports."""
@@ -60,10 +71,7 @@ def checklist_blocks(evidence: Evidence) -> tuple[Block, ...]:
     """Each guideline as a folded table: item, state, and where or what."""
     blocks = []
     for guideline in guidelines():
-        rows = []
-        for item in guideline["items"]:
-            state, text = answer(item["answer"], evidence)
-            rows.append((item["number"], item["part"], item["item"], state, text))
+        rows = answers(guideline, evidence)
         counts = Counter(row[3] for row in rows)
         counted = ", ".join(
             f"{counts[state]} {state}" for state in (REPORTED, PARTLY, NOT_DONE, AUTHORS) if counts[state]
@@ -75,6 +83,13 @@ def checklist_blocks(evidence: Evidence) -> tuple[Block, ...]:
         table = Table.of(("item", "part", "what is asked", "state", "where, or what"), rows)
         blocks.append(Details(f"{guideline['title']} checklist: {counted}", (Text(words), table)))
     return tuple(blocks)
+
+
+def answers(guideline: Mapping[str, Any], evidence: Evidence) -> list[tuple[str, str, str, str, str]]:
+    """Every item of a guideline: its number, its part, what is asked, the state, and where or what."""
+    return [
+        (item["number"], item["part"], item["item"], *answer(item["answer"], evidence)) for item in guideline["items"]
+    ]
 
 
 @functools.cache

@@ -41,7 +41,7 @@ from hf_cxr.reporting.protocol import (
     published,
     split_facts,
 )
-from hf_cxr.reporting.sections import draw_sections, section_blocks, sections_of
+from hf_cxr.reporting.sections import draw_sections, section_blocks
 from hf_cxr.saved_models import CONFIG, read_json
 from hf_cxr.systems import SYSTEMS
 from hf_cxr.words import plural
@@ -222,8 +222,6 @@ class Report:
 
     def _appendix(self) -> tuple[Block, ...]:
         environment = Facts(tuple((name, str(value)) for name, value in self.environment.items()))
-        headings = {key: section.blocks[0].text for key, section in sections_of(self.analysis).items()}
-        evidence = Evidence(self.protocol, self.training, self.environment, self.test, headings, tuple(self.analysis))
         return (
             Details("Training: losses and validation metrics over the epochs", (TRAINING_CURVES,)),
             Details(
@@ -231,7 +229,7 @@ class Report:
                 (Text(self._validation_words()), findings_table(self.validation, tier_of=self.tier_of())),
             ),
             Details("Environment", (environment,)),
-            *checklist_blocks(evidence),
+            *checklist_blocks(Evidence.of(self)),
         )
 
     def _validation_words(self) -> str:

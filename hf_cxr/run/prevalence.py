@@ -235,6 +235,7 @@ def shifted_card(path: Path, done: ShiftedModel) -> str:
     """The card of the model with a note on top that says what its probabilities assume now."""
     text = path.read_text(encoding="utf-8") if path.is_file() else "# A chest X-ray classifier\n"
     text = re.sub(r'model="[^"\n]+"', 'model="."', text)  # the example loads this folder, not the model before
+    text = re.sub(r"(?<!!)\[([\w.]+)\]\(\1\)", r"`\1` of the model before", text)  # files that the copy has not
     how = (
         "given by its user"
         if done.target.method == "given"
@@ -244,8 +245,8 @@ def shifted_card(path: Path, done: ShiftedModel) -> str:
         (
             f"This is a copy of the model with other prevalences, {how}. Its probabilities assume them; every ranking "
             "is that of the model before.",
-            "What this card says of probabilities (Brier score, log loss, calibration) is true of the model before. "
-            "It was not measured for this copy.",
+            "What this card says of probabilities (Brier score, log loss, calibration) and the thresholds in it are "
+            "true of the model before. They were not measured for this copy, whose thresholds are in its config.json.",
             "A shift is right where each finding looks as it did on validation and only its frequency differs.",
         )
     )

@@ -32,8 +32,9 @@ def push_after_training(run_dir: Path, training: CXRTrainingArguments, repo_id: 
         return report
     _, private = hub.push_target(training)
     try:
-        url = hub.push_run(run_dir, repo_id, private=private, token=training.hub_token)
-        return dataclasses.replace(report, hub_url=url)
+        pushed = hub.push_run(run_dir, repo_id, private=private, token=training.hub_token)
+        logger.info("pushed as %s; load exactly these files with revision=%r", pushed.url, pushed.tag)
+        return dataclasses.replace(report, hub_url=pushed.url)
     except (hub.HubError, ValueError, OSError) as error:
         command = hub.push_command(run_dir, repo_id, private=private)
         problem = f"{error}. The run folder is complete; push it with: {command}"

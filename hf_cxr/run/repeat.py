@@ -9,6 +9,7 @@ import datasets
 from hf_cxr.arguments.data import DATA_PATHS
 from hf_cxr.config import RunArguments
 from hf_cxr.files import write_text
+from hf_cxr.reporting.benchmark import Benchmark
 from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.data import load
@@ -20,15 +21,19 @@ logger = logging.getLogger(__name__)
 CHANGEABLE = ("calibrate", "bootstrap_resamples", "confidence", "operating_point", "operating_target")
 
 
-def report_again(run_dir: Path) -> Report:
+def report_again(run_dir: Path, benchmark: Benchmark | None = None) -> Report:
     """Write report, figures and card of a finished run again; no figure changes.
+
+    Args:
+        run_dir: the run folder; held by the caller.
+        benchmark: of the Hub, for which the test figure is written; by default the one of before, or none.
 
     Raises:
         ValueError, FileNotFoundError: the run is not finished, or its files are damaged.
     """
     if not files.is_done(run_dir, "measure"):
         raise ValueError(f"{run_dir} is not a finished run: it has no metrics.json; run its training to the end")
-    return document(run_dir)
+    return document(run_dir, benchmark=benchmark)
 
 
 def calibrate_again(run_dir: Path, flags: Sequence[str] = ()) -> Report:

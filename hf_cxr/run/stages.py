@@ -28,6 +28,7 @@ from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, image_processor_for
 from hf_cxr.push_files import FIGURES
 from hf_cxr.reporting import card
+from hf_cxr.reporting.benchmark import Benchmark, benchmark_entry, write_benchmark, written_benchmark
 from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.analysis import ANALYSES, ANALYSIS, analyse, write_analysis
@@ -247,12 +248,13 @@ def measure(
     return stock
 
 
-def document(run_dir: Path, model_id: str | None = None) -> Report:
+def document(run_dir: Path, model_id: str | None = None, *, benchmark: Benchmark | None = None) -> Report:
     """Every figure as picture and number, the report and the card; metrics.json gets its name last.
 
     Args:
         run_dir: the run folder, measured; it may be of an earlier version.
         model_id: what the card's example loads; by default what the present card says, or the folder of the card.
+        benchmark: of the Hub, for which the test figure is written; by default the one of before, or none.
 
     Raises:
         FileNotFoundError, ValueError: the folder is not measured, or its files are damaged.
@@ -274,13 +276,18 @@ def document(run_dir: Path, model_id: str | None = None) -> Report:
         )
         write_analysis(run_dir, analysis)
     report = Report.from_dict(metrics, model_id=model_id or card.model_id(run_dir / "README.md"), analysis=analysis)
+    benchmark = benchmark or written_benchmark(run_dir)
+    entry = benchmark and benchmark_entry(report, benchmark)  # refuses before anything is written
     drawn = report.draw(run_dir)
     for name in set(FIGURES) - set(drawn):  # of an earlier document
         (run_dir / name).unlink(missing_ok=True)
     write_text(run_dir / "report.html", report.document().to_html(run_dir))
     register()  # hf-cxr report comes here without having loaded a model
     config = AutoConfig.from_pretrained(run_dir, trust_remote_code=False)
-    write_text(run_dir / "README.md", card.render(report, config))
+    onnx = card.ONNX if (run_dir / card.ONNX).is_file() else None
+    write_text(run_dir / "README.md", card.render(report, config, onnx=onnx))
+    if entry:
+        write_benchmark(run_dir, entry)
     if measured.is_file():
         measured.replace(finished)
     return report

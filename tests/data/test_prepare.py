@@ -278,8 +278,14 @@ def test_the_command_and_training_from_its_folder(tmp_path, capsys):
     assert hf_cxr_main(line) == 0
     out = capsys.readouterr().out
     assert "40 images (train 24, validation 8, test 8) of 36 x 36 pixels" in out
+    datasheet = tmp_path / "out" / "README.md"
+    text = datasheet.read_text()
+    assert "| images | 24 | 8 | 8 |" in text
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["split_fingerprint"] in text
+    datasheet.unlink()
     assert hf_cxr_main(line) == 0
     assert "nothing to do" in capsys.readouterr().out
+    assert datasheet.read_text() == text
     args = parse_arguments(["--dataset=prepared", f"--prepared={tmp_path / 'out'}"]).data
     source = load_source(args)
     prepared, names = source.splits, source.labels

@@ -1,4 +1,4 @@
-"""Training that pushes: the token is saved nowhere, and a push that was killed is finished by the command it names."""
+"""A push that was killed, of a run or of a dataset, is finished by the same command, which sends what is missing."""
 
 import os
 import shlex
@@ -9,9 +9,12 @@ import time
 
 import pytest
 import yaml
+from prepared_folders import prepare_twelve, write_twelve
 from test_push_run import REPO, TINY
 
 from hf_cxr.commands import main as hf_cxr_main
+
+START = [sys.executable, "-c", "import sys; from hf_cxr.commands import main; sys.exit(main(sys.argv[1:]))"]
 
 
 @pytest.fixture
@@ -24,9 +27,8 @@ def config(tmp_path) -> str:
 def test_a_push_that_was_killed_is_finished_by_the_command_the_next_run_names(hub, tmp_path, config, capsys):
     run = tmp_path / "a run"
     words = ["train", config, "--output_dir", str(run), "--push_to_hub", "--hub_model_id", "tiny"]
-    start = [sys.executable, "-c", "import sys; from hf_cxr.commands import main; sys.exit(main(sys.argv[1:]))"]
     released = hub.hold("POST", "/commit/main")
-    process = subprocess.Popen([*start, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*START, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
     while not hub.calls("POST", "/commit/main"):
         assert process.poll() is None, process.communicate()[1][-3000:]
@@ -48,3 +50,33 @@ def test_a_push_that_was_killed_is_finished_by_the_command_the_next_run_names(hu
     assert len(hub.calls("PUT", "/lfs/")) == 1  # the weights that had arrived are not sent again
     assert hf_cxr_main(command[1:]) == 0
     assert len(hub.repos["models", REPO].commits) == 2
+
+
+def test_a_killed_push_of_a_dataset_is_finished_by_the_same_command(hub, tmp_path):
+    prepare_twelve(write_twelve(tmp_path / "images"), tmp_path / "prepared")
+    (tmp_path / "prepared/README.md").write_text("---\npretty_name: Twelve\n---\n# Twelve\n")
+    words = [
+        "push",
+        str(tmp_path / "prepared"),
+        "tester/twelve",
+        "--dataset",
+        "--licence",
+        "mit",
+        "--i_may_redistribute",
+    ]
+    hub.fail("PUT", "/lfs/", status=0)  # the first file arrives
+    released = hub.hold("PUT", "/lfs/")  # the second does not
+    process = subprocess.Popen([*START, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while len(hub.calls("PUT", "/lfs/")) < 2:
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    released.set()
+    assert not hub.files("tester/twelve", "datasets")
+    hub.requests.clear()
+    assert hf_cxr_main(words) == 0
+    assert len(hub.calls("PUT", "/lfs/")) == 2  # of three
+    assert len(hub.files("tester/twelve", "datasets")) == 5

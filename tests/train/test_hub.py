@@ -12,7 +12,9 @@ from hub_server import READ_TOKEN, WRITE_TOKEN
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from hf_cxr.hub import HubError, prepare_repo, push_run, run_files
+import hf_cxr
+from hf_cxr.commands import main
+from hf_cxr.hub import Extras, HubError, prepare_repo, push_run, run_files
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +29,10 @@ def run(finished_run, tmp_path) -> Path:
 
 
 def test_one_commit_with_the_run_and_nothing_private(hub, finished_run):
-    url = push_run(finished_run, REPO, commit_message="Upload the run")
+    pushed = push_run(finished_run, REPO, commit_message="Upload the run")
     commits = hub.repos["models", REPO].commits
     assert [commit.title for commit in commits] == ["initial commit", "Upload the run"]
-    assert url == f"{hub.url}/{REPO}/commit/{commits[-1].oid}"
+    assert pushed.url == f"{hub.url}/{REPO}/commit/{commits[-1].oid}"
     assert set(hub.files(REPO)) == MODEL | set(SENT)
     assert set(run_files(finished_run)) == MODEL | set(SENT)
     assert hub.read(REPO, "config.json") == (finished_run / "config.json").read_bytes()
@@ -49,7 +51,7 @@ def test_weights_go_through_lfs_and_the_token_stays_on_the_hub(hub, finished_run
 
 
 def test_predictions_go_up_only_when_asked_and_come_down_again(hub, finished_run):
-    push_run(finished_run, REPO, include_predictions=True)
+    push_run(finished_run, REPO, extras=Extras(predictions=True))
     assert hub.read(REPO, "predictions/test.parquet") == (finished_run / "predictions/test.parquet").read_bytes()
     push_run(finished_run, REPO)
     assert "predictions/test.parquet" not in hub.files(REPO)
@@ -73,6 +75,97 @@ def test_push_without_changes_makes_no_commit(hub, finished_run):
     first = push_run(finished_run, REPO)
     assert push_run(finished_run, REPO) == first
     assert len(hub.repos["models", REPO].commits) == 2
+
+
+def test_every_push_has_a_tag_that_keeps_its_files(hub, run):
+    first = push_run(run, REPO)
+    repo = hub.repos["models", REPO]
+    assert repo.tags == {first.tag: first.commit}
+    assert first.commit == repo.commits[-1].oid
+    (run / "metrics.json").write_text('{"macro_auc": 0.8}')
+    second = push_run(run, REPO)
+    assert second.tag != first.tag
+    assert repo.tags == {first.tag: first.commit, second.tag: second.commit}
+    assert Path(hf_hub_download(REPO, "metrics.json", revision=first.tag)).read_text() == "{}"
+    assert Path(hf_hub_download(REPO, "metrics.json", revision=second.tag)).read_text() == '{"macro_auc": 0.8}'
+    (run / "metrics.json").write_text("{}")
+    again = push_run(run, REPO)  # the files of the first push: its tag is not moved
+    assert (again.tag, repo.tags[first.tag]) == (first.tag, first.commit)
+    assert again.commit == repo.commits[-1].oid
+
+
+def test_a_push_that_finds_nothing_new_makes_a_missing_tag(hub, run):
+    first = push_run(run, REPO)
+    repo = hub.repos["models", REPO]
+    named = push_run(run, REPO, tag="v1.0")
+    assert (named.url, named.commit) == (first.url, first.commit)
+    assert repo.tags == {first.tag: first.commit, "v1.0": first.commit}
+    assert push_run(run, REPO, tag="v1.0") == named
+    assert len(repo.commits) == 2
+    hub.requests.clear()
+    (run / "metrics.json").write_text('{"macro_auc": 0.8}')
+    with pytest.raises(HubError, match=r"the tag v1\.0 exists.*never moves; nothing was sent; give another --tag"):
+        push_run(run, REPO, tag="v1.0")
+    assert not hub.calls("POST", "/preupload/")
+    push_run(run, REPO, tag="v1.1")
+    with pytest.raises(HubError, match=r"the tag v1\.0 exists"):  # nothing changed, but it is of an earlier commit
+        push_run(run, REPO, tag="v1.0")
+
+
+@pytest.mark.parametrize("tag", ["main", "a b", "-x", "a/b", "", "x..y", "v1.lock", "0" * 40, "x" * 81])
+def test_a_name_that_cannot_be_a_tag_is_refused_before_any_request(hub, finished_run, tag):
+    with pytest.raises(ValueError, match="cannot be a tag"):
+        push_run(finished_run, REPO, tag=tag)
+    assert hub.requests == []
+
+
+def test_handler_and_exported_models_go_up_only_when_asked_and_come_down_again(hub, run):
+    import onnx_files
+
+    onnx_files.write(run / "export/onnx/model.onnx")
+    push_run(run, REPO)
+    assert set(hub.files(REPO)) == MODEL | set(SENT)
+    push_run(run, REPO, extras=Extras(handler=True, onnx=True))
+    assert set(hub.files(REPO)) == MODEL | set(SENT) | {"handler.py", "requirements.txt", "onnx/model.onnx"}
+    assert hub.files(REPO)["onnx/model.onnx"].lfs
+    assert hub.read(REPO, "onnx/model.onnx") == (run / "export/onnx/model.onnx").read_bytes()
+    assert hub.read(REPO, "requirements.txt") == f"hf-cxr[dicom]=={hf_cxr.__version__}\n".encode()
+    push_run(run, REPO)
+    assert set(hub.files(REPO)) == MODEL | set(SENT)
+
+
+def test_dry_run_compares_with_the_repository_and_changes_nothing(hub, run, capsys):
+    def dry_run(*flags):
+        commits = {name: len(repo.commits) for name, repo in hub.repos.items()}
+        before = len(hub.requests)
+        status = main(["push", str(run), REPO, "--dry_run", *flags])
+        assert not [r for r in hub.requests[before:] if r.method not in ("GET", "HEAD")]
+        assert {name: len(repo.commits) for name, repo in hub.repos.items()} == commits
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
+
+    assert "does not exist: a push makes it, private" in dry_run()[1]
+    first = push_run(run, REPO, extras=Extras(predictions=True))
+    status, text = dry_run("--include_predictions")
+    assert status == 0
+    assert f"{first.tag} (exists)" in text
+    assert text.count("(unchanged)") == len(hub.files(REPO))
+    (run / "metrics.json").write_text('{"macro_auc": 0.8}')
+    (run / "figures/training.png").unlink()
+    text = dry_run()[1]
+    assert "metrics.json  (changed)" in text
+    assert text.count("(unchanged)") == len(MODEL | set(SENT)) - 2
+    deleted = {line.split()[1] for line in text.splitlines() if line.split()[0] == "delete"}
+    assert deleted == {"figures/training.png", "predictions/test.parquet", "predictions/validation.parquet"}
+    push_run(run, REPO, tag="v1")
+    (run / "metrics.json").write_text("{}")
+    status, text = dry_run("--tag", "v1")
+    assert status == 2
+    assert "the tag v1 exists" in text
+    hub.fail("GET", "/refs", status=500)
+    status, text = dry_run()
+    assert status == 0  # the files were checked all the same
+    assert "not compared with the repository: could not read" in text
 
 
 def test_prepare_gives_the_full_name_and_may_be_repeated(hub):

@@ -1,11 +1,14 @@
 """Training that pushes: the token is saved nowhere, and a push that was killed is finished by the command it names."""
 
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 from hub_server import USER, WRITE_TOKEN
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
@@ -44,6 +47,11 @@ def test_a_token_is_used_and_saved_nowhere(hub, tmp_path, config, monkeypatch, c
     assert hf_cxr_main([*words, "--hub_token", WRITE_TOKEN, "--report_to", "tensorboard"]) == 0
     assert hub.repos["models", REPO].private
     assert "README.md" in hub.files(REPO)  # so the token was used
+    card = ModelCard(hub.read(REPO, "README.md").decode())
+    card.validate(repo_type="model")
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(card.text)
+    relative = {link for link in re.findall(r'(?:href|src)="([^"]*)"', html) if "://" not in link}
+    assert {"report.html", "figures/roc_test.png"} <= relative <= set(hub.files(REPO))
     files = [path for path in run.rglob("*") if path.is_file()]
     assert {"run.log", "optimizer.pt", "trainer_state.json"} <= {path.name for path in files}
     assert not [path for path in files if path.name == "training_args.bin"]

@@ -33,9 +33,19 @@ BARS = (
     ("arguments",),  # built from what each dataset says of its options
     ("config",),
     ("processing", "models", "predictions"),
-    ("training", "inference", "explain", "prediction_tables", "push_checks", "conversion"),
-    ("reporting", "push_files", "pretraining"),
-    ("hub", "export", "serving", "demo"),
+    (
+        "training",
+        "inference",
+        "explain",
+        "prediction_tables",
+        "push_checks",
+        "push_onnx",
+        "push_handler",
+        "hub_requests",
+        "conversion",
+    ),
+    ("reporting", "push_files", "hub_repository", "pretraining"),
+    ("hub", "push_datasets", "export", "serving", "demo"),
     ("run",),
     ("commands",),
 )

@@ -8,6 +8,8 @@ import shutil
 import zlib
 from pathlib import Path
 
+import onnx
+import onnx_files
 import pandas
 import pytest
 import torch
@@ -15,9 +17,11 @@ import yaml
 from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 
+import hf_cxr
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.files import file_sha256
-from hf_cxr.push_files import collect, exposed_tokens, published_settings
+from hf_cxr.push_files import Extras, collect, exposed_tokens, published_settings
+from hf_cxr.saved_models import fingerprint
 
 FINDINGS = ("Mass", "Nodule")
 CONFIG = {"image_size": 32, "id2label": {"0": "Mass", "1": "Nodule"}, "hf_cxr": {"split": "abc", "dataset": "set"}}
@@ -79,6 +83,107 @@ def sent_names(run: Path) -> list[str]:
     return [file.path for file in collect(run)]
 
 
+def test_the_check_of_inputs_goes_along_if_there_is_one(run):
+    save_file({"mean": torch.zeros(2)}, run / "input_check.safetensors")
+    assert sent_names(run) == sorted([*NAMES, "input_check.safetensors"])
+    for tensors, metadata, words in (
+        ({"mean": torch.tensor([float("nan")])}, {}, "NaN or infinity in mean"),
+        ({}, {}, "input_check.safetensors is truncated or damaged"),
+        ({"mean": torch.zeros(2)}, {"from": HOME}, rf"\(metadata\.from\): {HOME}"),
+        ({"mean": torch.zeros(2)}, {"from": "hf_" + "aB3" * 12}, "contains an access token"),
+    ):
+        save_file(tensors, run / "input_check.safetensors", metadata=metadata)
+        with pytest.raises(ValueError, match=words):
+            collect(run)
+    (run / "input_check.safetensors").write_bytes(b"\0" * 40)
+    with pytest.raises(ValueError, match=r"input_check\.safetensors is truncated"):
+        collect(run)
+
+
+def test_exported_models_are_two_listed_files_and_only_when_asked(run):
+    with pytest.raises(FileNotFoundError, match=r"model\.onnx is missing.*hf-cxr export"):
+        collect(run, Extras(onnx=True))
+    for name in ("model", "model_quantized", "model_fp16"):
+        onnx_files.write(run / f"export/onnx/{name}.onnx")
+    (run / "export/onnx/model.onnx.data").write_bytes(b"weights")
+    assert sent_names(run) == NAMES
+    sent = {file.path: file for file in collect(run, Extras(onnx=True))}
+    assert sorted(sent) == sorted([*NAMES, "onnx/model.onnx", "onnx/model_quantized.onnx"])
+    assert sent["onnx/model.onnx"].sha256 == file_sha256(run / "export/onnx/model.onnx")
+
+
+def test_an_export_of_another_model_is_refused(run):
+    path, known = run / "export/onnx/model.onnx", fingerprint(run)
+    for sha256 in (known, "0" * 64):
+        onnx_files.write(path, change=lambda model, sha256=sha256: add_metadata(model.metadata_props, sha256, KEY))
+        if sha256 == known:
+            collect(run, Extras(onnx=True))
+            continue
+        with pytest.raises(ValueError, match=r"export of another model.*run hf-cxr export"):
+            collect(run, Extras(onnx=True))
+
+
+KEY = "model_sha256"
+
+
+def add_metadata(entries, text, key="pkg.torch.onnx.stack_trace"):
+    entry = entries.add()
+    entry.key, entry.value = key, text
+
+
+ONNX_TEXTS = {
+    "metadata of the file": lambda model, text: add_metadata(model.metadata_props, text),
+    "metadata of the graph": lambda model, text: add_metadata(model.graph.metadata_props, text),
+    "metadata of a node": lambda model, text: add_metadata(model.graph.node[0].metadata_props, text),
+    "metadata of a value": lambda model, text: add_metadata(model.graph.input[0].metadata_props, text),
+    "description of the file": lambda model, text: setattr(model, "doc_string", text),
+    "description of a node": lambda model, text: setattr(model.graph.node[0], "doc_string", text),
+    "description of weights": lambda model, text: setattr(model.graph.initializer[0], "doc_string", text),
+    "producer": lambda model, text: setattr(model, "producer_name", text),
+    "name of a node": lambda model, text: setattr(model.graph.node[0], "name", text),
+    "attribute": lambda model, text: model.graph.node[0].attribute.append(onnx.helper.make_attribute("from", text)),
+}
+
+
+@pytest.mark.parametrize("place", ONNX_TEXTS)
+def test_text_in_an_exported_model_is_searched(run, place):
+    """torch's exporter writes the source line of each node, with its path, into the node's metadata."""
+    path = run / "export/onnx/model.onnx"
+    onnx_files.write(path)
+    assert len(collect(run, Extras(onnx=True))) == len(NAMES) + 1  # a node's name "/swin/MatMul" is not a path
+    for text, words in ((f"{HOME}/model.py", f"{HOME}/model.py"), ("hf_" + "aB3" * 12, "contains an access token")):
+        if place == "name of a node" and "token" in words:
+            continue
+        onnx_files.write(path, change=lambda model, text=text: ONNX_TEXTS[place](model, text))
+        with pytest.raises(ValueError, match=words) as caught:
+            collect(run, Extras(onnx=True))
+        assert "aB3" not in str(caught.value)
+        assert "model.onnx" in str(caught.value)
+
+
+def test_a_damaged_export_or_one_in_two_files_is_refused(run):
+    path = onnx_files.write(run / "export/onnx/model.onnx")
+    content = path.read_bytes()
+    for broken in (content[:-20], b"\0" * 400, b"PK\x03\x04"):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"model\.onnx is truncated or damaged"):
+            collect(run, Extras(onnx=True))
+    model = onnx.load_model_from_string(content)
+    onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    with pytest.raises(ValueError, match="keeps its weights in another file"):
+        collect(run, Extras(onnx=True))
+
+
+def test_the_handler_is_written_by_the_push(run):
+    """So that no file of the folder can stand in for it."""
+    (run / "handler.py").write_text("import os")
+    assert sent_names(run) == NAMES
+    sent = {file.path: file.content for file in collect(run, Extras(handler=True))}
+    assert sent["requirements.txt"] == f"hf-cxr[dicom]=={hf_cxr.__version__}\n".encode()
+    assert b"import os" not in sent["handler.py"]
+    assert b"EndpointHandler" in sent["handler.py"]
+
+
 def test_the_listed_files_and_no_other(run):
     for name in (
         *("figures/.tmp.png", "figures/heat_maps/13.png", "figures/roc_test.png~", "figures/patient_13.png"),
@@ -91,16 +196,32 @@ def test_the_listed_files_and_no_other(run):
     assert all(file.size == len(file.content) for file in collect(run) if isinstance(file.content, bytes))
 
 
+def test_the_figure_for_a_benchmark_is_sent_and_has_to_be_the_runs(run):
+    change(run / "metrics.json", test={"all": {"auc": {"macro": 0.812}}})
+    entry = "- dataset: {{id: you/set, task_id: t}}\n  value: {}\n  notes: macro AUC over 14 findings\n"
+    path = run / ".eval_results/hf_cxr.yaml"
+    path.parent.mkdir()
+    path.write_text(entry.format(0.812))
+    (path.parent / "mine.yaml").write_text(entry.format(1.0))
+    assert sent_names(run) == [".eval_results/hf_cxr.yaml", *NAMES]
+    path.write_text(entry.format(0.912))
+    with pytest.raises(ValueError, match=r"gives the macro AUC 0\.912, and metrics\.json 0\.8120"):
+        collect(run)
+    path.write_text("- value: 1")
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        collect(run)
+
+
 def test_predictions_are_two_listed_files_and_only_when_asked(run):
     (run / "predictions").mkdir()
     for name in ("validation", "test", "train"):
         pandas.DataFrame({"image_id": ["13_0.png"]}).to_parquet(run / f"predictions/{name}.parquet")
     assert sent_names(run) == NAMES
-    names = {file.path for file in collect(run, include_predictions=True)}
+    names = {file.path for file in collect(run, Extras(predictions=True))}
     assert names == {*NAMES, "predictions/test.parquet", "predictions/validation.parquet"}
     pandas.DataFrame({"image_id": [f"{HOME}/13_0.png"]}).to_parquet(run / "predictions/test.parquet")
     with pytest.raises(ValueError, match=rf"test\.parquet \(image_id\): {HOME}"):
-        collect(run, include_predictions=True)
+        collect(run, Extras(predictions=True))
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"figures/roc_test.png"}))
@@ -407,7 +528,10 @@ def test_dry_run_lists_names_and_sizes_and_asks_for_nothing(run, capsys, monkeyp
     """Offline, as every test is, and without a token."""
     monkeypatch.setattr("hf_cxr.hub.get_token", lambda: None)
     assert hf_cxr_main(["push", str(run), "you/name", "--dry_run"]) == 0
-    *rows, total = (line.split() for line in capsys.readouterr().out.splitlines())
+    *rows, tag, why, total = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert tag[0] == "tag"
+    assert tag[1].startswith("run-")
+    assert "offline" in why
     sizes = {row[-1]: int(row[0].replace(",", "")) for row in rows}
     assert sorted(sizes) == NAMES
     assert sizes["model.safetensors"] == (run / "model.safetensors").stat().st_size

@@ -1,6 +1,7 @@
 """A folder that `hf-cxr prepare` wrote: reading it, and checking that it is what was written.
 
     DIR/manifest.json                    what was prepared, from what, how, and what was refused; written last
+    DIR/README.md                        what is in it, for people: the datasheet
     DIR/shards.jsonl                     one line for each finished shard, with its size and SHA-256
     DIR/dataset_dict.json, DIR/train/state.json, DIR/train/dataset_info.json     of `datasets`
     DIR/train/data-00000-of-00068.arrow  the columns of the schema and `SOURCE_COLUMNS`

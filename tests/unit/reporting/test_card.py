@@ -131,7 +131,7 @@ CONFIG = SwinConfig(image_size=32)
 
 def test_the_example_of_a_published_system_registers_it_first(report):
     text = card.render(report, DNetConfig(image_size=32))
-    (example,) = [block for block in text.split("```") if block.startswith("python\n")]
+    example = next(block for block in text.split("```") if block.startswith("python\n"))
     lines = [line.partition("  #")[0] for line in example.splitlines()[1:] if line]
     assert lines[:3] == ["import hf_cxr", "from transformers import pipeline", "hf_cxr.register()"]
     assert ModelCard(text).data.library_name == "hf_cxr"

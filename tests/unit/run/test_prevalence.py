@@ -164,8 +164,11 @@ def test_a_threshold_calls_the_same_images():
 def test_the_card_says_it_below_its_title_and_loads_the_copy(tmp_path):
     done = ShiftedModel({"Mass": 0.05}, Target({"Mass": 0.2}, "given"), ModelRecord())
     card = tmp_path / "README.md"
-    card.write_text('---\nlibrary_name: transformers\n---\n\n# run_1\n\ntext\n\npipeline(model="you/name")\n')
+    links = "[report.html](report.html) ![ROC](figures/roc_test.png) [a page](https://example.org)"
+    top = "---\nlibrary_name: transformers\n---\n\n# run_1\n\ntext\n\n"
+    card.write_text(f'{top}pipeline(model="you/name")\n\n{links}\n')
     text = shifted_card(card, done)
+    assert "`report.html` of the model before ![ROC](figures/roc_test.png) [a page](https://example.org)" in text
     assert text.startswith("---\nlibrary_name: transformers\n---\n\n# run_1\n\n- **This is a copy")
     assert 'pipeline(model=".")' in text
     assert "| Mass | 5.0 % | 20.0 % | +1.558 |" in text

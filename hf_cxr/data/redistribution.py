@@ -1,0 +1,77 @@
+"""Whether a dataset may be given to others: what its source's terms say, and the question that a person must answer.
+
+A copy of a dataset on the Hub, private or not, is given to others: the Hub's operator has it. Nothing here is legal
+advice: the terms of the source decide, and who pushes answers for it.
+
+Refuses: sources known to forbid it, unless the person has the provider's permission; and a question without a yes.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+FORBIDDEN = (
+    (
+        r"chexpert|chexlocalize|stanford aimi",
+        "the research use agreement of Stanford AIMI forbids to distribute or publish any part of CheXpert",
+    ),
+    (
+        r"physionet|mimic|vindr",
+        "PhysioNet's credentialed health data licence forbids to share the data with anyone else",
+    ),
+    (r"padchest|bimcv", "the data use agreement of PadChest (BIMCV) forbids to redistribute any part of it"),
+)
+"""(pattern in the dataset's name, terms or address, in lower case; what the terms say)."""
+
+
+def forbids(manifest: Mapping[str, Any]) -> str | None:
+    """What a source's terms say against a copy; None for a source that is not on the list.
+
+    Args:
+        manifest: of a prepared folder.
+    """
+    hub = (manifest.get("hub") or {}).get("id") or ""
+    text = " ".join((manifest["dataset"], manifest.get("licence_note") or "", hub)).lower()
+    return next((words for pattern, words in FORBIDDEN if re.search(pattern, text)), None)
+
+
+def check_allowed(manifest: Mapping[str, Any], *, has_permission: bool) -> None:
+    """Refuse a source whose terms forbid a copy.
+
+    Raises:
+        ValueError: with what they say, and the way out.
+    """
+    words = forbids(manifest)
+    if words and not has_permission:
+        raise ValueError(
+            f"{manifest['dataset']} is not pushed: {words}. Share the table's description and the split file in its "
+            "place, with which others prepare their own copy; only with the provider's written permission, give "
+            "--i_have_permission"
+        )
+
+
+def question(manifest: Mapping[str, Any], repo_id: str, licence: str, *, patients: int, hashed: bool) -> str:
+    """What a person must know before the data are published, and the question, without the answer.
+
+    Args:
+        manifest: of a prepared folder.
+        repo_id: where it goes.
+        licence: the Hub's name of the licence that it is published under.
+        patients: how many.
+        hashed: ids are keyed hashes.
+    """
+    images = sum(manifest["splits"].values())
+    who = "synthetic patients" if manifest["synthetic"] else "patients"
+    ids = "keyed hashes (the key is not kept)" if hashed else "as in the source; --hash_patient_ids hashes them"
+    lines = [
+        f"{images:,} images of {patients:,} {who} would go to https://huggingface.co/datasets/{repo_id}",
+        f"  data:    {manifest['dataset']}",
+        f"  terms:   {manifest.get('licence_note') or 'the source states none'}",
+        f"  licence: {licence}, as you gave it",
+        "  columns: image, findings, image_id, patient_id, view, age, sex, boxes",
+        f"  ids:     {ids}",
+    ]
+    words = forbids(manifest)
+    if words:
+        lines.append(f"  WARNING: {words}; you say that you have the provider's permission")
+    return "\n".join([*lines, "Do the source's terms allow you to publish these images under this licence?"])

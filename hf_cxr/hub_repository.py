@@ -1,0 +1,243 @@
+"""A repository of the Hub: made if it is not there, compared with files on this disk, and its commits given tags.
+
+A tag is a name that keeps one commit: `from_pretrained(..., revision=TAG)` reads the same files for ever, while
+`main` moves on. A tag that exists is never moved.
+
+Refused before any file is sent: offline mode, no login, a token that may not write, a private push into a public
+repository, a tag that names another commit.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, ModelCard, RepoCard, get_token
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from huggingface_hub.utils.sha import git_hash
+
+from hf_cxr.hub_requests import HubError, check_name, check_online, explained
+from hf_cxr.push_checks import PushFile
+
+logger = logging.getLogger(__name__)
+
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push left on the Hub.
+
+    Args:
+        url: web address of the commit.
+        commit: its id.
+        tag: the tag that names it; an automatic tag of the same files may name an earlier commit of them.
+    """
+
+    url: str
+    commit: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A repository's newest commit.
+
+    Args:
+        commit: its id.
+        files: by path, the object's id as the Hub has it: SHA-256 of a large file, git's blob id of another.
+        large: the paths of the former.
+        branches, tags: by name, the commit's id.
+    """
+
+    commit: str
+    files: Mapping[str, str]
+    large: frozenset[str]
+    branches: Mapping[str, str]
+    tags: Mapping[str, str]
+
+    def state_of(self, file: PushFile) -> str:
+        """ "new", "changed" or "unchanged": what a push of the file does to the newest commit."""
+        there = self.files.get(file.path)
+        if there is None:
+            return "new"
+        if file.path in self.large:
+            return "unchanged" if there == file.sha256 else "changed"
+        content = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
+        return "unchanged" if there == git_hash(content) else "changed"
+
+
+def prepare_repo(repo_id: str, *, private: bool = True, token: str | None = None, repo_type: str = "model") -> str:
+    """Create the repository if it does not exist, and check that it can be written to.
+
+    Args:
+        repo_id: ``name`` or ``namespace/name``; a bare name goes to the token's owner.
+        private: the repository has to be private; an existing public one is refused. An existing private one stays
+            private in any case.
+        token: access token; by default that of ``HF_TOKEN`` or of ``hf auth login``.
+        repo_type: "model" or "dataset". The Hub keeps the two apart: a model and a dataset may have the same name.
+
+    Returns:
+        The full name, ``namespace/name``.
+
+    Raises:
+        ValueError: the name is not a repository name.
+        HubError: offline mode, no login, a refused token, no write permission, a public repository, no connection.
+    """
+    check_name(repo_id)
+    check_online()
+    token = token or get_token()
+    if not token:
+        raise HubError(f"cannot write to {repo_id}: not logged in; run `hf auth login`, or set HF_TOKEN")
+    api = HfApi(token=token)
+    with explained(f"prepare the repository {repo_id}", api):
+        full_id = api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type).repo_id
+        # With exist_ok, create_repo accepts a repository that this token may only read.
+        api.auth_check(full_id, write=True, repo_type=repo_type)
+        info = api.repo_info(full_id, repo_type=repo_type)
+    kind = "" if repo_type == "model" else f" --repo-type {repo_type}"
+    if private and not info.private:
+        flag = "--public (in training --hub_private_repo false)" if repo_type == "model" else "--public"
+        raise HubError(
+            f"{full_id} exists and is public, and a push is private by default: to push into the public repository,"
+            f" give {flag}; or make it private with"
+            f" `hf repos settings {full_id}{kind} --private`; or choose another name"
+        )
+    if info.private and not private:
+        logger.warning(
+            "%s is private and stays private; to make it public: hf repos settings %s%s --public",
+            *(full_id, full_id, kind),
+        )
+    return full_id
+
+
+def read_remote(api: HfApi, full_id: str, *, repo_type: str = "model") -> Remote:
+    """The newest commit of a repository; three requests, which raise as the client does."""
+    commit = api.repo_info(full_id, repo_type=repo_type).sha
+    entries = [
+        entry
+        for entry in api.list_repo_tree(full_id, recursive=True, revision=commit, repo_type=repo_type)
+        if isinstance(entry, RepoFile)
+    ]
+    refs = api.list_repo_refs(full_id, repo_type=repo_type)
+    return Remote(
+        commit=commit,
+        files={entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in entries},
+        large=frozenset(entry.path for entry in entries if entry.lfs),
+        branches={branch.name: branch.target_commit for branch in refs.branches},
+        tags={tag.name: tag.target_commit for tag in refs.tags},
+    )
+
+
+def automatic_tag(start: str, files: Iterable[tuple[str, str]]) -> str:
+    """A tag of these files: the same files have the same tag, and other files another.
+
+    Args:
+        start: its first word, such as "run".
+        files: path and SHA-256 of each.
+
+    >>> automatic_tag("run", [("b", "22"), ("a", "11")]) == automatic_tag("run", [("a", "11"), ("b", "22")])
+    True
+    """
+    lines = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files))
+    return f"{start}-{hashlib.sha256(lines.encode()).hexdigest()[:12]}"
+
+
+def check_tag_name(tag: str | None) -> None:
+    """Refuse a tag that the Hub would not take, or that would hide a branch or a commit.
+
+    Raises:
+        ValueError: with the rule.
+    """
+    if tag is None:
+        return
+    is_ref = _TAG.fullmatch(tag) and ".." not in tag and not tag.endswith((".", ".lock"))
+    if not is_ref or tag == "main" or re.fullmatch(r"[0-9a-f]{40}", tag):
+        raise ValueError(
+            f"{tag!r} cannot be a tag; give letters, digits, '-', '_' and '.', such as v1.0, but not main, not a"
+            " commit's id, and at most 80 characters"
+        )
+
+
+def check_tag_is_free(tag: str, remote: Remote, *, changes: bool, automatic: bool) -> None:
+    """Refuse, before anything is sent, a tag that the push could not put on its commit.
+
+    Args:
+        tag: its name.
+        remote: the repository.
+        changes: the push makes a new commit.
+        automatic: the name is a digest of the files, so a commit that has it already has these files.
+
+    Raises:
+        HubError: with the repair.
+    """
+    if tag in remote.branches:
+        raise HubError(f"{tag} is a branch of the repository; nothing was sent; give another --tag")
+    commit = remote.tags.get(tag)
+    if commit is None or automatic or (commit == remote.commit and not changes):
+        return
+    raise HubError(
+        f"the tag {tag} exists and names another commit ({commit[:12]}), and a tag never moves; nothing was sent; give"
+        " another --tag, or leave it out for an automatic one"
+    )
+
+
+def commit_url(api: HfApi, full_id: str, commit: str, *, repo_type: str = "model") -> str:
+    """The web address of a commit."""
+    return f"{api.endpoint}/{'' if repo_type == 'model' else f'{repo_type}s/'}{full_id}/commit/{commit}"
+
+
+def put_tag(api: HfApi, full_id: str, pushed: Pushed, remote: Remote, *, repo_type: str = "model") -> None:
+    """Make the tag of a push if it does not exist.
+
+    Raises:
+        HubError: it could not be made; the files are there all the same, and the message says so.
+    """
+    if pushed.tag in remote.tags:
+        return
+    doing = (
+        f"give the commit the tag {pushed.tag}; the files were pushed ({pushed.url}), and the same command tags them"
+    )
+    with explained(doing, api):
+        api.create_tag(full_id, tag=pushed.tag, revision=pushed.commit, repo_type=repo_type)
+
+
+def load_card(path: Path, kind: type[RepoCard] = ModelCard, text: str | None = None) -> RepoCard:
+    """A README.md, with metadata that parse.
+
+    Args:
+        path: of the file.
+        kind: of the repository.
+        text: its content, if it is not to be read.
+
+    Raises:
+        ValueError: it has no metadata, or they do not parse.
+    """
+    again = "nothing was pushed; restore the file from a copy"
+    try:
+        # huggingface_hub logs its own warning if the block is missing.
+        text = path.read_text(encoding="utf-8") if text is None else text
+        card = kind(text) if REGEX_YAML_BLOCK.search(text) else None
+    except Exception as error:  # PyYAML's errors and huggingface_hub's ValueError share no narrower base
+        raise ValueError(f"{path}: the metadata between the '---' lines does not parse: {error}; {again}") from error
+    if card is None or not card.data.to_dict():
+        raise ValueError(f"{path}: no metadata; the card has to begin with YAML between two '---' lines; {again}")
+    return card
+
+
+def validate_card(card: RepoCard, path: Path, repo_type: str) -> None:
+    """The Hub's own check of a card's metadata: it creates nothing.
+
+    Raises:
+        ValueError: the Hub refuses them.
+    """
+    try:
+        card.validate(repo_type=repo_type)
+    except HfHubHTTPError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{path}: the Hub refuses the card's metadata: {error}") from error

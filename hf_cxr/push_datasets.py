@@ -1,0 +1,262 @@
+"""Push a prepared folder to the Hub as a dataset: Parquet files, its card, and the description to train from it.
+
+    README.md                          its card (`reporting.datasheet`) with the licence; one that you wrote is taken
+    hf_cxr.yaml                        a table description: hf-cxr train --dataset table --table hf_cxr.yaml
+    data/train-00000-of-00005.parquet  and so on: see `data.published`
+
+The names are computed from the splits, and nothing else of the folder is sent. Files are written, sent and removed
+one after another, so memory and disk hold one of them at a time; one commit at the end shows them all. The same
+command after an interruption writes the files again and sends those that had not arrived. With hashed ids that
+needs the same secret, so a random one starts again.
+
+Refused: a folder whose source forbids copies, a card that is a link or states another licence, patients in two
+splits, and what `data.published`, `push_checks` and `hub_repository` refuse.
+"""
+
+import logging
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import yaml
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, get_token
+
+from hf_cxr.data.published import (
+    SHARD_BYTES,
+    Pseudonyms,
+    Shard,
+    cut_shards,
+    description_of,
+    published_features,
+    write_shard,
+)
+from hf_cxr.data.redistribution import check_allowed, question
+from hf_cxr.data.sources.prepared import load_prepared
+from hf_cxr.data.splits import check_patients_disjoint, with_canonical_ids
+from hf_cxr.files import file_sha256
+from hf_cxr.hub_repository import (
+    Pushed,
+    Remote,
+    automatic_tag,
+    check_tag_is_free,
+    check_tag_name,
+    commit_url,
+    load_card,
+    prepare_repo,
+    put_tag,
+    read_remote,
+    validate_card,
+)
+from hf_cxr.hub_requests import check_name, check_online, explained
+from hf_cxr.push_checks import PushFile, check_no_local_path, check_no_token
+from hf_cxr.reporting.datasheet import Published, published_datasheet
+
+logger = logging.getLogger(__name__)
+
+CARD, DESCRIPTION = "README.md", "hf_cxr.yaml"
+SECRET = "HF_CXR_PATIENT_SECRET"
+_SHARD = re.compile(r"data/[\w.]+-\d{5}-of-\d{5}\.parquet")
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """What a push of a prepared folder would send.
+
+    Args:
+        folder: that `hf-cxr prepare` wrote.
+        repo_id: where it goes, ``namespace/name``.
+        hash_patient_ids: keyed hashes replace all ids.
+        manifest: of the folder.
+        splits: with images, memory-mapped.
+        shards: the files of the data.
+        files: the card and the description.
+        question: what a person must answer with yes.
+        shard_bytes: by path, bytes of the pixels before they are compressed.
+    """
+
+    folder: Path
+    repo_id: str
+    hash_patient_ids: bool
+    manifest: Mapping[str, Any]
+    splits: datasets.DatasetDict
+    shards: list[Shard]
+    files: list[PushFile]
+    question: str
+    shard_bytes: Mapping[str, int]
+
+
+def plan_dataset(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    licence: str,
+    has_permission: bool = False,
+    hash_patient_ids: bool = False,
+    token: str | None = None,
+    most: int = SHARD_BYTES,
+    verify: bool = False,
+) -> DatasetPlan:
+    """What `push_dataset` would send, once everything that needs no network is checked.
+
+    Args:
+        folder: as `hf-cxr prepare` wrote it.
+        repo_id: ``namespace/name``.
+        licence: the Hub's name of a licence, such as cc0-1.0, or other.
+        has_permission: of the provider, where the source's terms forbid copies.
+        hash_patient_ids: keyed hashes in place of all ids.
+        token: must not be in any file.
+        most: bytes of pixels in a file.
+        verify: compare the folder's files with their digests.
+
+    Raises:
+        FileNotFoundError, ValueError: see the top of this module.
+    """
+    folder = Path(folder)
+    check_name(repo_id)
+    if "/" not in repo_id:
+        raise ValueError(f"give the whole name, such as you/{repo_id}: files of the dataset name it")
+    prepared, manifest = load_prepared(folder, verify=verify)
+    check_allowed(manifest, has_permission=has_permission)
+    splits = with_canonical_ids(datasets.DatasetDict({name: part for name, part in prepared.items() if len(part)}))
+    check_patients_disjoint(splits)
+    side = manifest["recipe"]["size"]
+    shards = cut_shards(splits, side, most)
+    studies = any("study_id" in split.column_names for split in splits.values())
+    description = description_of(manifest, repo_id, licence, studies=studies)
+    columns = list(published_features(manifest["label_names"], studies=studies))
+    if (folder / CARD).is_symlink():
+        raise ValueError(f"{folder / CARD} is a link that can lead out of the folder; replace it by a copy")
+    sheet = published_datasheet(folder, manifest, prepared, Published(repo_id, columns, hash_patient_ids))
+    texts = {
+        CARD: str(_card(sheet, folder / CARD, licence, list(splits))),
+        DESCRIPTION: yaml.safe_dump(description, sort_keys=False, allow_unicode=True),
+    }
+    _check_texts(folder, texts, token or get_token())
+    patients = sum(len(set(split["patient_id"][:])) for split in splits.values())
+    return DatasetPlan(
+        folder,
+        repo_id,
+        hash_patient_ids,
+        manifest,
+        splits,
+        shards,
+        [PushFile.of(name, text.encode()) for name, text in texts.items()],
+        question(manifest, repo_id, licence, patients=patients, hashed=hash_patient_ids),
+        {shard.path: (shard.stop - shard.start) * side**2 for shard in shards},
+    )
+
+
+def push_dataset(
+    plan: DatasetPlan,
+    *,
+    may_redistribute: bool,
+    private: bool = True,
+    token: str | None = None,
+    tag: str | None = None,
+) -> Pushed:
+    """Push what was planned, as one commit with a tag.
+
+    Args:
+        plan: from `plan_dataset`.
+        may_redistribute: the answer to `DatasetPlan.question`; nothing is sent unless it is True.
+        private: as in `prepare_repo`.
+        token: by default that of the login.
+        tag: its name; by default "data-" and a digest of the files.
+
+    Returns:
+        The commit and its tag.
+
+    Raises:
+        ValueError: the answer is not yes, a column contains a local path, or the secret for the ids is too short.
+        HubError: as `prepare_repo`, or an upload failed: there is no commit then.
+    """
+    if may_redistribute is not True:
+        raise ValueError(
+            "nothing was sent: the question whether you may redistribute the data was not answered by yes"
+        )
+    check_tag_name(tag)
+    check_online()
+    pseudonyms = _pseudonyms() if plan.hash_patient_ids else None
+    token = token or get_token()
+    api = HfApi(token=token)
+    with explained("check the card's metadata", api):
+        card = next(file for file in plan.files if file.path == CARD)
+        validate_card(DatasetCard(card.content.decode()), plan.folder / CARD, "dataset")
+    full_id = prepare_repo(plan.repo_id, private=private, token=token, repo_type="dataset")
+    with (
+        explained(f"push {plan.folder} to {full_id}", api),
+        tempfile.TemporaryDirectory(prefix="hf-cxr-push-") as scratch,
+    ):
+        remote = read_remote(api, full_id, repo_type="dataset")
+        if tag:
+            check_tag_is_free(tag, remote, changes=False, automatic=False)
+        operations = [CommitOperationAdd(file.path, file.content) for file in plan.files if _is_new(file, remote)]
+        digests = {file.path: file.sha256 for file in plan.files}
+        for number, shard in enumerate(plan.shards, 1):
+            path = Path(scratch) / Path(shard.path).name
+            for texts in write_shard(path, plan.splits[shard.split], shard, plan.manifest["label_names"], pseudonyms):
+                _check_texts(
+                    plan.folder, {shard.path: "\n".join(text for column in texts.values() for text in column)}, token
+                )
+            digests[shard.path] = file_sha256(path)
+            if remote.files.get(shard.path) != digests[shard.path]:
+                operation = CommitOperationAdd(shard.path, path)
+                api.preupload_lfs_files(full_id, [operation], repo_type="dataset")
+                operations.append(operation)
+                if operation.path_or_fileobj == b"":  # sent, and the client needs it no more
+                    path.unlink()
+            logger.info("file %d of %d: %s", number, len(plan.shards), shard.path)
+        gone = sorted(path for path in remote.files if _SHARD.fullmatch(path) and path not in digests)
+        operations += [CommitOperationDelete(path, is_folder=False) for path in gone]
+        name = tag or automatic_tag("data", digests.items())
+        check_tag_is_free(name, remote, changes=bool(operations), automatic=tag is None)
+        message = f"Upload {plan.manifest['dataset']}"
+        if operations:
+            commit = api.create_commit(full_id, operations, commit_message=message, repo_type="dataset")
+            pushed = Pushed(commit.commit_url, commit.oid, name)
+        else:
+            pushed = Pushed(commit_url(api, full_id, remote.commit, repo_type="dataset"), remote.commit, name)
+    put_tag(api, full_id, pushed, remote, repo_type="dataset")
+    return pushed
+
+
+def _is_new(file: PushFile, remote: Remote) -> bool:
+    return remote.state_of(file) != "unchanged"
+
+
+def _pseudonyms() -> Pseudonyms:
+    secret = os.environ.get(SECRET)
+    if secret is None:
+        logger.warning(
+            "ids are hashed with a random secret that is not kept: if this push is interrupted, the next one starts "
+            "again, and has other ids; set %s to a secret of your own to avoid that",
+            SECRET,
+        )
+        return Pseudonyms(secrets.token_bytes(32))
+    return Pseudonyms(secret.encode())
+
+
+def _card(text: str, path: Path, licence: str, splits: list[str]) -> DatasetCard:
+    card = load_card(path, DatasetCard, text)
+    own = card.data.license
+    if own not in (None, licence):
+        raise ValueError(f"{path} states the licence {own}, but --licence is {licence}; make them the same")
+    card.data.license = licence
+    files = [{"split": name, "path": f"data/{name}-*.parquet"} for name in splits]
+    card.data.configs = [{"config_name": "default", "data_files": files}]
+    return card
+
+
+def _check_texts(folder: Path, texts: Mapping[str, str], token: str | None) -> None:
+    check_no_local_path(folder, {name: list(_lines(text)) for name, text in texts.items()})
+    check_no_token(folder, {}, {name: [text] for name, text in texts.items()}, token)
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    return ((f"line {number}", line) for number, line in enumerate(text.splitlines(), 1))
