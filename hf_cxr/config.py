@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, positionals_and_flags, take_mappings
 from hf_cxr.arguments.components import KWARGS, help_text, merged
 from hf_cxr.arguments.flags import Flags, recorded_flags
@@ -54,6 +55,7 @@ __all__ = [
     *_HOME,
     "CONFIGS",
     "FROM_DEVICES",
+    "config_file",
     "known_keys",
     "parse_arguments",
     "parse_pretraining",
@@ -159,7 +161,7 @@ def _parsed(
         if examples and config is None and not {"-h", "--help"} & set(words):
             raise ValueError(f"no config is given; give one, such as {examples}")
         words, mappings = take_mappings(words, KWARGS.values())
-        path = CONFIGS / "quickstart.yaml" if config is None else Path(config)
+        path = CONFIGS / "quickstart.yaml" if config is None else config_file(config)
         values = _read_values(parser, flags, path) if config or not examples else {}
         values = {key: value for key, value in values.items() if only is None or key in only}
         values = merged(without_replaced_options(values, _chosen(words)) | mappings.whole, mappings.entries)
@@ -188,6 +190,24 @@ def _built(module: str, name: str, values: Mapping[str, Any], prog: str) -> Any:
         return getattr(importlib.import_module(f"hf_cxr.arguments.{module}"), name).of(values)
     except (ValueError, TypeError, OSError) as error:
         OneLineParser(prog=prog).error(str(error))
+
+
+def config_file(given: str | Path) -> Path:
+    """The YAML file that a command line names: the file itself, or else the one of that name in the package.
+
+    One rule for every command that takes a config: ``configs/NAME.yaml`` is looked for where the command is given, and
+    then among the configs that come with the package, so that an installed package needs no checkout. Standard error
+    says which file is read in the second case. Any other path is taken as it is, whether or not it exists.
+    """
+    path = Path(given)
+    if path.is_absolute() or path.parts[:1] != ("configs",) or ".." in path.parts or path.exists():
+        return path
+    shipped = CONFIGS.joinpath(*path.parts[1:])
+    if not shipped.is_file():
+        return path
+    if processes.is_main():
+        print(f"{path} is not in this folder: reading {shipped}, which comes with the package", file=sys.stderr)
+    return shipped
 
 
 def split_words(words: Sequence[str], flags: Flags | None = None) -> tuple[list[str], list[str]]:

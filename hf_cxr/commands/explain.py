@@ -12,7 +12,6 @@ Under `accelerate launch` the processes share the images; DIR is then in a folde
 Everything stays on this machine. Exit status: 0; 2 if a file could not be read, or for bad input.
 """
 
-import os
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from pathlib import Path
 from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.config import parse_arguments, split_words
+from hf_cxr.config import config_file, parse_arguments, split_words
 from hf_cxr.explain import METHOD_NAMES, check_method_name
 from hf_cxr.words import plural, printable
 
@@ -66,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own.top < 1 or own.pictures < 0:
         parser.error("--top must be at least 1 and --pictures at least 0")
     words, flags = split_words(rest)
-    configs = [word for word in words if word.endswith((".yaml", ".yml")) and os.path.isfile(word)]
+    words = [str(config_file(word)) if word.endswith((".yaml", ".yml")) else word for word in words]
+    configs = [word for word in words if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
     paths = [word for word in words if word not in configs]
     if paths and (configs or flags):
         given = (configs or flags)[0]

@@ -14,6 +14,7 @@ from hf_cxr.arguments.spelling import current_spelling
 from hf_cxr.config import (
     EvaluationArguments,
     LossArguments,
+    config_file,
     known_keys,
     text_keys,
     unknown_key,
@@ -77,7 +78,7 @@ def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
     Raises:
         FileNotFoundError, ValueError: see the module's first lines.
     """
-    path = Path(path)
+    path = config_file(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such comparison: {path}")
     values = as_mapping(read_yaml(path, text_keys=text_keys() | {"base", "baseline"}), str(path))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_cxr.arguments.components import merged
-from hf_cxr.config import text_keys, unknown_key, without_replaced_options
+from hf_cxr.config import config_file, text_keys, unknown_key, without_replaced_options
 from hf_cxr.evaluation.kernels import metric_key
 from hf_cxr.run.comparison_plan import (
     NOT_IN_COMPARISON,
@@ -151,7 +151,7 @@ def load_search(path: str | Path, flags: Sequence[str] = (), *, trials: int | No
     Raises:
         FileNotFoundError, ValueError: see the module's first lines.
     """
-    path = Path(path)
+    path = config_file(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such search: {path}")
     values = as_mapping(read_yaml(path, text_keys=text_keys() | {"base"}), str(path))

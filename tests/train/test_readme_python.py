@@ -1,4 +1,7 @@
-"""The Python of README and docs runs, in a folder that has runs, averaged views and an image where they say."""
+"""The Python of README and docs runs, in a folder that has runs, averaged views and an image where they say.
+
+That of the tutorial runs in test_tutorial.py, with its commands.
+"""
 
 import re
 from pathlib import Path
@@ -12,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 BLOCKS = [
     pytest.param(block, id=f"{page.stem}-{number}")
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if page.stem != "tutorial"
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
 ]
 

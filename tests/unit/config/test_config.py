@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_cxr.config import NOT_SAVED, known_keys, parse_arguments
+from hf_cxr.config import CONFIGS, NOT_SAVED, config_file, known_keys, parse_arguments
+from hf_cxr.run.comparison_plan import load_plan
+from hf_cxr.run.search_space import load_search
 
 
 @pytest.fixture
@@ -154,6 +156,30 @@ def test_another_rule_leaves_the_target_of_the_first_behind(tmp_path):
 
 def test_missing_file_names_the_shipped_ones(capsys):
     assert "no such config: nope.yaml (shipped ones: configs/" in message_of(capsys, ["nope.yaml"])
+
+
+def test_a_config_of_the_package_is_found_from_any_folder_and_a_file_there_wins(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert parse_arguments(["configs/quickstart.yaml", "--seed", "7"]).training.num_train_epochs == 14
+    printed = capsys.readouterr().err
+    assert f"reading {CONFIGS / 'quickstart.yaml'}, which comes with the package" in printed
+    assert load_plan("configs/compare_reference.yaml", ["--nih_root", "x"]).baseline == "BCE"
+    assert load_search("configs/tune_phantoms.yaml").name == "tune_phantoms"
+    assert parse_arguments(["configs/systems/dnet.yaml", "--nih_root", "x"]).model.architecture == "dnet"
+    capsys.readouterr()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "quickstart.yaml").write_text("num_train_epochs: 3")
+    assert parse_arguments(["configs/quickstart.yaml"]).training.num_train_epochs == 3
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "given", ["quickstart.yaml", "other/quickstart.yaml", "configs/../configs/quickstart.yaml", "configs/nope.yaml"]
+)
+def test_no_other_path_is_looked_for_in_the_package(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert config_file(given) == Path(given)
+    assert f"no such config: {given} (shipped ones" in message_of(capsys, [given])
 
 
 def test_resolved_config_has_every_key_and_no_token(config):
