@@ -120,7 +120,7 @@ class Classifier:
     def label_sets(self) -> ConformalSets | None:
         """Conformal label sets of the model's record; None without, and for averaged views, which have none."""
         record = None if self.views is not None else ModelRecord.of(self.model.config)
-        return record and record.conformal and ConformalSets.from_dict(record.conformal)
+        return record and record.conformal and ConformalSets.from_dict(record.conformal, self.label_names)
 
     def predict(self, image: AnyImage, *, name: str | None = None) -> ImageResult:
         """Everything that the model says of one image.
