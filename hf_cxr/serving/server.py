@@ -23,7 +23,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from litserve.server import RegularRequestHandler
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -171,8 +170,6 @@ def add_routes(server: litserve.LitServer, api: PredictAPI, metrics: Metrics, se
     for route in app.routes:
         if isinstance(route, APIRoute) and route.path == "/predict":
             route.summary = "Predict"
-    # An upload stays in memory: above this size the parser would write it to disk.
-    MultiPartParser.spool_max_size = settings.max_bytes + 1
     handler = RegularRequestHandler(api, server)
     max_file = int(settings.max_megabytes * MEGABYTE)
 

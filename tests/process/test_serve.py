@@ -41,9 +41,7 @@ class Service:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.log = folder / "serve.log"
-        self.temporary = folder / "tmp"
-        self.temporary.mkdir(exist_ok=True)
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary)}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         environment |= {} if token is None else {"HF_CXR_SERVE_TOKEN": token}
         command = [sys.executable, "-c", "import sys; from hf_cxr.commands import main; sys.exit(main())", "serve"]
         with self.log.open("w") as log:
@@ -152,25 +150,6 @@ def test_health_metrics_and_description_need_no_model(service):
     paths = service.client.get("/openapi.json").json()["paths"]
     assert {"/predict", "/predict-file", "/health", "/metrics"} <= set(paths)
     assert service.client.get("/docs").status_code == 404  # its scripts would come from another host
-
-
-def test_an_upload_stays_in_memory(model, tmp_path):
-    """Above a megabyte the parser of forms would write an upload to disk: here its folder does not exist."""
-    service = Service(model, tmp_path).wait()
-    service.temporary.rename(tmp_path / "gone")
-    image = png(1200)
-    assert len(image) > 1_400_000
-    try:
-        answer = service.client.post("/predict-file", files={"image": ("x.png", image)})
-        assert answer.status_code == 200
-        empty = service.client.post("/predict-file", files={"image": ("x.png", b"")})
-        assert (empty.status_code, empty.json()["detail"]) == (422, "x.png is empty")
-        wrong = service.client.post("/predict-file", files={"image": ("x.png", b"no image" * 100)})
-        assert wrong.status_code == 422
-        assert "no image" not in wrong.text.replace("not an image", "")
-    finally:
-        (tmp_path / "gone").rename(service.temporary)
-        service.stop()
 
 
 def test_a_killed_worker_is_replaced(model, tmp_path):
