@@ -154,6 +154,9 @@ def test_health_metrics_and_description_need_no_model(service):
 
 def test_sigterm_stops_every_process(model, tmp_path):
     service = Service(model, tmp_path).wait()
+    deadline = time.monotonic() + 60
+    while "ready on" not in service.log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert service.stop(signal.SIGTERM) in (0, 130)
     with pytest.raises(httpx2.TransportError):
         httpx2.get(f"http://127.0.0.1:{service.port}/health")
