@@ -266,9 +266,9 @@ def _place_in_series(report: Path) -> tuple[str, int]:
         header = dcmread(report, specific_tags=["SeriesInstanceUID", "InstanceNumber"])
         return str(header.SeriesInstanceUID), int(header.InstanceNumber)
     except Exception as error:  # pydicom raises nearly everything on broken files
-        raise ReportError(f"{report} is not a structured report that can be read; move it or give another folder") from (
-            error
-        )
+        raise ReportError(
+            f"{report} is not a structured report that can be read; move it or give another folder"
+        ) from (error)
 
 
 def _content_sha256(image: str | os.PathLike | bytes) -> str:
