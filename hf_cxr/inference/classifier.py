@@ -159,8 +159,8 @@ class Classifier:
             images: as for `predict`; of a generator, a few batches are taken ahead.
             names: what to call each of them.
             batch_size: images that the model gets at once.
-            workers: threads that read and decode while the model works; by default one for each core, at most 16, shared by the processes of a
-                launch; 0 for none.
+            workers: threads that read and decode while the model works; by default one for each core, at most 16,
+                shared by the processes of a launch; 0 for none.
 
         Raises:
             RuntimeError: the model cannot run on any image of a batch, so the images are not the cause.
