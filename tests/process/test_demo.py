@@ -185,8 +185,13 @@ def expected_bars(result) -> list[list[str]]:
         threshold = "no threshold"
         if finding.threshold is not None:
             threshold = f"{'at or above' if finding.called else 'below'} its threshold, {finding.threshold:.3f}"
-        labels = {("present",): "present", ("absent",): "absent", (): "none"}
-        words = f"{threshold} · not ruled out: {labels.get(finding.label_set, 'both (cannot tell)')}"
+        usual = {
+            ("present",): "higher than usual without it",
+            ("absent",): "lower than usual with it",
+            ("present", "absent"): "usual with it and without it",
+            (): "unusual with it and without it",
+        }
+        words = f"{threshold} · {usual[finding.label_set]}"
         number = f"{finding.probability:.3f}" if finding.probability >= 0.0005 else "<0.001"
         rows.append([finding.name, number, words])
     return rows
