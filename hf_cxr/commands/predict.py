@@ -217,10 +217,10 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
                 return 141
         if kept is not None:
             finish(kept, found.paths, columns, out, args, terminal)
-    if lacking:
-        terminal.complain(f"{plural(lacking, 'picture or report', 'pictures or reports')} could not be made")
     for line in extras.said():
         terminal.note(line)
+    if lacking:
+        terminal.complain(f"{plural(lacking, 'picture or report', 'pictures or reports')} could not be made")
     if unreadable:
         terminal.complain(f"{unreadable:,} of {len(found.paths) + len(found.unreadable):,} files could not be read")
     return 2 if unreadable or lacking else 0

@@ -13,7 +13,9 @@ import tiny
 from PIL import Image
 
 from hf_cxr.commands import main
+from hf_cxr.inference import structured_report
 from hf_cxr.inference.classifier import Classifier
+from hf_cxr.inference.structured_report import ReportError
 from hf_cxr.inference.views import AveragedViews
 from hf_cxr.run.explain import Explainer
 
@@ -80,8 +82,7 @@ def test_a_model_that_calls_nothing_has_no_maps_of_calls(images, tmp_path, capsy
 def test_dicom_images_get_reports_and_others_are_counted(model, images, tmp_path, capsys):
     pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom")
     pytest.importorskip("highdicom", reason="needs the extra dicom")
-    from hf_cxr.inference import structured_report
-from hf_cxr.inference.structured_report import ReportError, read_probabilities
+    from hf_cxr.inference.structured_report import read_probabilities
 
     dataset = pydicom.Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
