@@ -27,6 +27,7 @@ import datasets
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, get_token
 
+from hf_cxr.data.manifest import CARD
 from hf_cxr.data.published import (
     SHARD_BYTES,
     Pseudonyms,
@@ -59,7 +60,7 @@ from hf_cxr.reporting.datasheet import Published, published_datasheet
 
 logger = logging.getLogger(__name__)
 
-CARD, DESCRIPTION = "README.md", "hf_cxr.yaml"
+DESCRIPTION = "hf_cxr.yaml"
 SECRET = "HF_CXR_PATIENT_SECRET"
 _SHARD = re.compile(r"data/[\w.]+-\d{5}-of-\d{5}\.parquet")
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.export.layout import PAGE, RESULT, WARNING, Wanted
+from hf_cxr.exported_files import PAGE, RESULT, WARNING, Wanted
 from hf_cxr.words import printable
 
 if TYPE_CHECKING:

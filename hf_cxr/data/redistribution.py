@@ -13,13 +13,13 @@ from typing import Any
 FORBIDDEN = (
     (
         r"chexpert|chexlocalize|stanford aimi",
-        "the research use agreement of Stanford AIMI forbids to distribute or publish any part of CheXpert",
+        "the research use agreement of Stanford AIMI forbids distributing or publishing any part of CheXpert",
     ),
     (
         r"physionet|mimic|vindr",
-        "PhysioNet's credentialed health data licence forbids to share the data with anyone else",
+        "PhysioNet's credentialed health data licence forbids sharing the data with anyone else",
     ),
-    (r"padchest|bimcv", "the data use agreement of PadChest (BIMCV) forbids to redistribute any part of it"),
+    (r"padchest|bimcv", "the data use agreement of PadChest (BIMCV) forbids redistributing any part of it"),
 )
 """(pattern in the dataset's name, terms or address, in lower case; what the terms say)."""
 

@@ -23,11 +23,10 @@ from transformers import PreTrainedModel
 import hf_cxr
 from hf_cxr.export.cost import Cost, measure_cost, speed_ratio
 from hf_cxr.export.images import Images, of_phantoms
-from hf_cxr.export.layout import CONFIG, MODEL, PROCESSOR, PROGRAM, QUANTIZED, RESULT, WHOLE, Wanted
 from hf_cxr.export.onnx_model import (
     OPSET,
     OUTPUT,
-    About,
+    ExportMetadata,
     check_clean,
     check_exportable,
     onnx_of,
@@ -38,6 +37,7 @@ from hf_cxr.export.preprocessing_graph import IMAGES, PROBABILITIES, check_filte
 from hf_cxr.export.program import check_clean_program, content_of, logits_of_file, program_of
 from hf_cxr.export.quantize import CALIBRATION_IMAGES, quantised, way_of
 from hf_cxr.export.runtime import check_installed, run, session
+from hf_cxr.exported_files import CONFIG, MODEL, PROCESSOR, PROGRAM, QUANTIZED, RESULT, WHOLE, Wanted
 from hf_cxr.files import plain, write_json
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.models.record import ModelRecord
@@ -84,7 +84,7 @@ class Labelled:
     intervals: Mapping[str, Any] = field(default_factory=dict)
 
 
-def about_model(classifier: Classifier, folder: Path) -> About:
+def about_model(classifier: Classifier, folder: Path) -> ExportMetadata:
     """What exported files say of a model.
 
     Args:
@@ -101,7 +101,7 @@ def about_model(classifier: Classifier, folder: Path) -> About:
         "calibrated": record.calibration is not None,
         "licence_note": record.licence_note,
     }
-    return About(
+    return ExportMetadata(
         label_names=classifier.label_names,
         threshold_C=classifier.calls.threshold_C.tolist(),
         steps=preprocessing_of(load_processor(folder)),
@@ -125,7 +125,7 @@ def check_wanted(model: PreTrainedModel, processor: Any, wanted: Wanted, name: s
 def export(
     classifier: Classifier,
     model: PreTrainedModel,
-    about: About,
+    about: ExportMetadata,
     wanted: Wanted,
     images: Images,
     folder: Path,
@@ -248,7 +248,7 @@ def _write_whole(
 
 def _write_int8(
     proto: "onnx.ModelProto",
-    about: About,
+    about: ExportMetadata,
     classifier: Classifier,
     labelled: Labelled | None,
     value_N3DD: NDArray,
@@ -273,7 +273,7 @@ def _write_int8(
 def _cost(
     sessions: "list[onnxruntime.InferenceSession]",
     contents: tuple[bytes, bytes],
-    about: About,
+    about: ExportMetadata,
     classifier: Classifier,
     labelled: Labelled,
     way: str,

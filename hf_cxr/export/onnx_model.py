@@ -26,12 +26,11 @@ from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_cxr.export.layout import WARNING
 from hf_cxr.models.attention import use_attention
 from hf_cxr.models.timm_models import is_timm
 from hf_cxr.processing import Preprocessing
 from hf_cxr.push_checks import check_no_local_path, check_no_token
-from hf_cxr.words import error_words
+from hf_cxr.words import NOTICE, error_words
 
 if TYPE_CHECKING:
     import onnx
@@ -44,7 +43,7 @@ MOST_BYTES = 2 * 10**9  # protobuf's limit is 2 GiB
 
 
 @dataclass(frozen=True)
-class About:
+class ExportMetadata:
     """What a file says of itself, in its metadata.
 
     Attributes:
@@ -72,7 +71,7 @@ class About:
             "rescale_factor": steps.rescale_factor,
             "mean": list(steps.mean),
             "std": list(steps.std),
-            "warning": WARNING,
+            "warning": NOTICE,
             **self.facts,
         }
 
@@ -104,7 +103,7 @@ def check_exportable(model: PreTrainedModel, name: str) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if size > MOST_BYTES:
         raise ValueError(
-            f"{name} has {size / 1e9:.1f} GB of weights, and one file of ONNX holds 2 GB; export a smaller"
+            f"{name} has {size / 1e9:.1f} GB of weights, and one file of ONNX contains at most 2 GB; export a smaller model"
         )
 
 
@@ -112,7 +111,7 @@ def check_exportable(model: PreTrainedModel, name: str) -> None:
 def quiet() -> Iterator[None]:
     """Silence torch's exporters: what they log and warn of is operators of torchvision, and their own deprecations."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.NOTICE)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -132,7 +131,7 @@ def example_input(image_size: int) -> torch.Tensor:
     return torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
 
 
-def onnx_of(module: Logits, about: About, name: str) -> "onnx.ModelProto":
+def onnx_of(module: Logits, about: ExportMetadata, name: str) -> "onnx.ModelProto":
     """The model as ONNX, stripped, with its metadata.
 
     Args:
@@ -173,7 +172,7 @@ def strip(proto: "onnx.ModelProto") -> None:
                 message.ClearField(field)
 
 
-def describe(proto: "onnx.ModelProto", about: About) -> None:
+def describe(proto: "onnx.ModelProto", about: ExportMetadata) -> None:
     """Give a file its metadata, in place of any other."""
     import onnx
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hf_cxr.export.layout import RESULT
+from hf_cxr.exported_files import RESULT
 from hf_cxr.files import read_json
 
 REPAIR = "give another --out"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from hf_cxr.export.onnx_model import INPUT, OUTPUT, About, describe
+from hf_cxr.export.onnx_model import INPUT, OUTPUT, ExportMetadata, describe
 from hf_cxr.processing import Preprocessing
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def check_filter(steps: Preprocessing, name: str) -> None:
         )
 
 
-def with_preprocessing(model: "onnx.ModelProto", about: About) -> "onnx.ModelProto":
+def with_preprocessing(model: "onnx.ModelProto", about: ExportMetadata) -> "onnx.ModelProto":
     """A new model: the preprocessing, then ``model``, then the sigmoid.
 
     Args:

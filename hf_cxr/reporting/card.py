@@ -16,10 +16,9 @@ from hf_cxr.reporting.card_parts import CardParts
 from hf_cxr.reporting.citations import dataset_citations, software_citation
 from hf_cxr.reporting.document import Block, Heading, block_markdown
 from hf_cxr.reporting.evaluation import evaluation_blocks
-from hf_cxr.reporting.protocol import NOT_A_DEVICE
 from hf_cxr.reporting.run import ROC_CURVES, TRAINING_CURVES, Report
 from hf_cxr.systems import SYSTEMS
-from hf_cxr.words import markdown, one_line
+from hf_cxr.words import NOT_A_DEVICE, markdown, one_line
 
 TEMPLATE = Path(__file__).parents[1] / "model_card.md"
 if not TEMPLATE.is_file():  # a checkout keeps it at its top, a wheel inside the package

@@ -379,14 +379,14 @@ def test_a_closed_page_is_forgotten(model, monkeypatch, tmp_path):
         monkeypatch.setenv(name, "")  # put back afterwards
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     quiet_gradio()
-    from hf_cxr.demo.about import About
+    from hf_cxr.demo.about import PageFacts
     from hf_cxr.demo.app import build_page, serve
     from hf_cxr.demo.memory import Memory
     from hf_cxr.demo.session import Session
     from hf_cxr.inference.classifier import Classifier
 
     session, memory = Session(Classifier(model)), Memory(600, 5)
-    page = build_page(session, About.of(session.classifier, model), memory)
+    page = build_page(session, PageFacts.of(session.classifier, model), memory)
     address = serve(page, session.limits, port=free_port(), wait=False).removeprefix("http://").rstrip("/")
     try:
         call = next(number for number, one in page.fns.items() if one.name == "on_give")

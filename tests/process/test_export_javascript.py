@@ -21,7 +21,7 @@ import tiny
 from PIL import Image
 
 from hf_cxr.commands import run_command
-from hf_cxr.export.layout import PAGE
+from hf_cxr.exported_files import PAGE
 from hf_cxr.inference.classifier import Classifier
 
 MODULES = Path(os.environ.get("HF_CXR_NODE_MODULES", "node_modules")).resolve()

@@ -21,9 +21,9 @@ from hf_cxr.config import ModelArguments
 from hf_cxr.data.images.grey import resize_grey
 from hf_cxr.evaluation.operating_points import OperatingPoint, OperatingPoints
 from hf_cxr.export import exporter
-from hf_cxr.export.layout import MODEL, PROGRAM, QUANTIZED, RESULT, WHOLE
 from hf_cxr.export.onnx_model import check_exportable
 from hf_cxr.export.runtime import run, session
+from hf_cxr.exported_files import MODEL, PROGRAM, QUANTIZED, RESULT, WHOLE
 from hf_cxr.inference.classifier import Classifier, stock_pipeline
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model

@@ -7,16 +7,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from hf_cxr.export.layout import MODEL, QUANTIZED, RESULT, Wanted
-from hf_cxr.export.onnx_model import About, check_clean, describe, strip, texts_in
+from hf_cxr.export.onnx_model import ExportMetadata, check_clean, describe, strip, texts_in
 from hf_cxr.export.page import RUNTIME_FILES, check_runtime
 from hf_cxr.export.parity import measure_parity
 from hf_cxr.export.place import check_place
 from hf_cxr.export.quantize import quantised, way_of
+from hf_cxr.exported_files import MODEL, QUANTIZED, RESULT, Wanted
 from hf_cxr.processing import Preprocessing
 
 STEPS = Preprocessing(36, 32, 3, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-ABOUT = About(("Effusion", "Mass"), (0.25, float("nan")), STEPS, {"model_sha256": "a" * 64})
+ABOUT = ExportMetadata(("Effusion", "Mass"), (0.25, float("nan")), STEPS, {"model_sha256": "a" * 64})
 
 
 def model_of(*nodes, weights=()) -> onnx.ModelProto:
