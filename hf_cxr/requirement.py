@@ -1,4 +1,4 @@
-"""The line of a requirements.txt with which somebody else's machine installs hf_cxr: a Space, an Inference Endpoint."""
+"""The line with which another machine installs hf_cxr: in the requirements.txt of a Space or of an endpoint."""
 
 from packaging.requirements import InvalidRequirement, Requirement
 

@@ -30,6 +30,7 @@ from hf_cxr.models.attention import use_attention
 from hf_cxr.models.timm_models import is_timm
 from hf_cxr.processing import Preprocessing
 from hf_cxr.push_checks import check_no_local_path, check_no_token
+from hf_cxr.push_onnx import onnx_text
 from hf_cxr.words import NOTICE, error_words
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def check_exportable(model: PreTrainedModel, name: str) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if size > MOST_BYTES:
         raise ValueError(
-            f"{name} has {size / 1e9:.1f} GB of weights, and one file of ONNX contains at most 2 GB; export a smaller model"
+            f"{name} has {size / 1e9:.1f} GB of weights, and one file of ONNX has at most 2 GB; export a smaller model"
         )
 
 
@@ -186,20 +187,9 @@ def check_clean(proto: "onnx.ModelProto", name: str) -> None:
     Raises:
         ValueError: with the text.
     """
-    texts = list(texts_in(proto))
-    check_no_local_path(Path(name), {"onnx": [("text", text) for text in texts]})
-    check_no_token(Path(name), {}, {"onnx": texts}, None)
-
-
-def texts_in(proto: Any) -> Iterator[str]:
-    """Every piece of text in a protobuf message, at every depth; the numbers of tensors are not text."""
-    for message in _messages(proto):
-        for field, value in message.ListFields():
-            if field.type == field.TYPE_STRING:
-                yield from value if field.is_repeated else (value,)
-            elif field.name in ("s", "strings", "string_data"):  # of attributes and of tensors of text: bytes
-                entries = value if field.is_repeated else (value,)
-                yield from (entry.decode("utf-8", errors="replace") for entry in entries)
+    text = onnx_text(proto)
+    check_no_local_path(Path(name), {"onnx": text.paths})
+    check_no_token(Path(name), {}, {"onnx": [piece for _, piece in text.all]}, None)
 
 
 def _messages(proto: Any) -> Iterator[Any]:

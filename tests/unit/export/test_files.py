@@ -7,13 +7,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from hf_cxr.export.onnx_model import ExportMetadata, check_clean, describe, strip, texts_in
+from hf_cxr.export.onnx_model import ExportMetadata, check_clean, describe, strip
 from hf_cxr.export.page import RUNTIME_FILES, check_runtime
 from hf_cxr.export.parity import measure_parity
 from hf_cxr.export.place import check_place
 from hf_cxr.export.quantize import quantised, way_of
 from hf_cxr.exported_files import MODEL, QUANTIZED, RESULT, Wanted
 from hf_cxr.processing import Preprocessing
+from hf_cxr.push_onnx import onnx_text
 
 STEPS = Preprocessing(36, 32, 3, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 ABOUT = ExportMetadata(("Effusion", "Mass"), (0.25, float("nan")), STEPS, {"model_sha256": "a" * 64})
@@ -46,7 +47,7 @@ def test_traces_are_removed_at_every_depth_and_what_is_left_is_searched():
         check_clean(model, MODEL)
     strip(model)
     assert b"/home" not in model.SerializeToString()
-    assert "If" in set(texts_in(model))
+    assert "If" in [text for _, text in onnx_text(model).all]
     check_clean(model, MODEL)
     for text, word in (("/home/ann/x.png", "/home/ann"), ("hf_" + "a" * 34, "token")):
         model.graph.node[0].attribute.append(helper.make_attribute("note", text))
