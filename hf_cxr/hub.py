@@ -8,7 +8,8 @@ Only files on a list of known names are pushed, each of them checked: see ``push
 unless a public one is asked for.
 
 Refused before any request: offline mode, predictions for a public repository, a folder or file that ``push_files``
-refuses, a card whose metadata do not parse. Refused before any file is sent: a private push into a public repository, a tag of another commit.
+refuses, a card whose metadata do not parse. Refused before any file is sent: a private push into a public repository,
+a tag of another commit. Refused at the end: a repository that changed during the push.
 """
 
 import logging

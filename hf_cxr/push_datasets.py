@@ -10,7 +10,8 @@ command after an interruption writes the files again and sends those that had no
 needs the same secret, so a random one starts again.
 
 Refused: a folder whose source forbids copies, a card that is a link or states another licence, patients in two
-splits, a repository with the data of another program, and what `data.published`, `push_checks` and `hub_repository` refuse.
+splits, a repository with the data of another program, and what `data.published`, `push_checks` and `hub_repository`
+refuse.
 """
 
 import logging

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from browsers import CHROMIUM
 from PIL import Image
 
 from hf_cxr.commands import run_command
@@ -26,7 +27,6 @@ from hf_cxr.inference.classifier import Classifier
 
 MODULES = Path(os.environ.get("HF_CXR_NODE_MODULES", "node_modules")).resolve()
 WEB = MODULES / "onnxruntime-web"
-CHROMIUM = shutil.which("chromium")
 needs_web = pytest.mark.skipif(not WEB.is_dir(), reason="npm package onnxruntime-web is not there (see above)")
 
 # transformers.js on a folder of this machine; `images` is what `model_preprocessing.onnx` takes.

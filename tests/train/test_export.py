@@ -117,7 +117,7 @@ def test_a_file_says_what_it_is_and_export_json_what_was_measured(swin):
     assert (cost["paired"]["images"], cost["split"]) == (60, "test")
     assert abs(cost["paired"]["metrics"]["auc"]["macro"]["difference"]) < 0.2
     assert 0 < cost["largest_probability_difference"] < 0.2
-    assert "_p0" not in json.dumps(result)  # no id of a patient
+    assert "synthetic_" not in json.dumps(result)  # as the ids of images and patients begin
 
 
 def test_an_export_adds_to_one_of_the_same_model(swin, capsys):
@@ -125,6 +125,10 @@ def test_an_export_adds_to_one_of_the_same_model(swin, capsys):
     assert export(swin, "--program") == 0
     after = json.loads((swin / "export" / RESULT).read_text(encoding="utf-8"))["files"]
     assert after.keys() == before.keys()
+    for name in (MODEL, WHOLE, QUANTIZED):
+        assert {*after[name]["versions"]} == {"hf_cxr", "torch", "opset", "onnxruntime"}
+        assert after[name] == before[name]
+    assert {*after[PROGRAM]["versions"]} == {"hf_cxr", "torch"}
     assert "onnx" not in capsys.readouterr().out
     other = save(swin.parent / "other", "vit")
     assert export(other, "--program", "--out", swin / "export") == 2
