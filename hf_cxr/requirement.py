@@ -13,6 +13,8 @@ def check_requirement(text: str, extras: str) -> None:
     Raises:
         ValueError: it is not a requirement as pip takes it, or one of another package.
     """
+    if len(text.splitlines()) > 1:
+        raise ValueError(f"{text!r} is not a requirement as pip takes it: it has several lines")
     try:
         name = Requirement(text).name
     except InvalidRequirement as error:
