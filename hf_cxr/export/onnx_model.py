@@ -112,7 +112,7 @@ def check_exportable(model: PreTrainedModel, name: str) -> None:
 def quiet() -> Iterator[None]:
     """Silence torch's exporters: what they log and warn of is operators of torchvision, and their own deprecations."""
     before = logging.root.manager.disable
-    logging.disable(logging.NOTICE)
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
