@@ -2,12 +2,13 @@
 #
 #   docker build -t hf-cxr .
 #   docker run --rm -p 127.0.0.1:8000:8000 -v $PWD/runs/quickstart:/model:ro hf-cxr
-#   docker run --rm --gpus all -e HF_CXR_SERVE_TOKEN -p 8000:8000 -v /models/nih:/model:ro hf-cxr
+#   docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 -t hf-cxr:cuda .
+#   docker run --rm --gpus all -e HF_CXR_SERVE_TOKEN -p 8000:8000 -v /models/nih:/model:ro hf-cxr:cuda
 #
 # The model is mounted, not copied in: its folder decides what is served. No image that is sent is written anywhere.
 FROM python:3.11-slim
 
-# The CPU build of torch; for a GPU: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130
+# The CPU build of torch, unless the second command above names another.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 

@@ -44,6 +44,7 @@ CODE_KEYS = ("auto_map", "custom_pipelines")
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "tf_model.h5", "flax_model.msgpack")
 TIMM_CONFIG = "pretrained_cfg"  # a key of every config.json that timm wrote
 MOST_LABELS = 100_000
+MULTI_LABEL = "multi_label_classification"  # problem_type of config.json
 LFS_POINTER = b"version https://git-lfs"
 
 Read = TypeVar("Read")
@@ -123,6 +124,20 @@ def read_config(folder: Path) -> dict[str, Any]:
         elif type(number) is int and number > 0:
             values["id2label"] = {str(index): f"LABEL_{index}" for index in range(min(number, MOST_LABELS))}
     return values
+
+
+def check_multi_label(problem_type: str | None, name: str | Path) -> None:
+    """Refuse a classifier whose findings exclude one another.
+
+    Args:
+        problem_type: of its config.
+        name: of the model, for the message.
+
+    Raises:
+        ValueError: it is not a multi-label classifier.
+    """
+    if problem_type != MULTI_LABEL:
+        raise ValueError(f"{name} was not trained as a multi-label classifier (problem_type in its config.json)")
 
 
 def saved_side(folder: Path) -> int | None:

@@ -7,11 +7,14 @@ environment at import. ``hub`` opens the way to the loopback server, and to noth
 import gc
 import logging
 import os
+import signal
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core: the models of tests are too small for threads
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts a job in the background; tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

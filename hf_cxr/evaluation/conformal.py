@@ -122,19 +122,27 @@ class ConformalSets:
         return plain({"coverage": self.coverage, "findings": findings})
 
     @classmethod
-    def from_dict(cls, values: Any) -> "ConformalSets":
+    def from_dict(cls, values: Any, label_names: Sequence[str] | None = None) -> "ConformalSets":
         """Read what `to_dict` gave.
 
+        Args:
+            values: findings in any order: config.json sorts its keys.
+            label_names: C findings in the order of the outputs, the same ones; None takes the order of ``values``,
+                which is good for nothing but checking them.
+
         Raises:
-            ValueError: it is not label sets; the message says where.
+            ValueError: it is not label sets, or of other findings; the message says where.
         """
         try:
-            coverage, findings = float(values["coverage"]), values["findings"]
-            present_C = [_threshold(one["present_from"], -math.inf) for one in findings.values()]
-            absent_C = [_threshold(one["absent_to"], math.inf) for one in findings.values()]
+            coverage, by_name = float(values["coverage"]), values["findings"]
+            names = LabelSpace(by_name if label_names is None else label_names)
+            if set(by_name) != set(names):
+                raise ValueError(f"of {', '.join(by_name)}, and not of the model's findings")
+            findings = [by_name[name] for name in names]
+            present_C = [_threshold(one["present_from"], -math.inf) for one in findings]
+            absent_C = [_threshold(one["absent_to"], math.inf) for one in findings]
             sides = ("positive_patients", "negative_patients")
-            patients = [np.array([one[side] for one in findings.values()], dtype=np.int64) for side in sides]
-            names = LabelSpace(findings)
+            patients = [np.array([one[side] for one in findings], dtype=np.int64) for side in sides]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"label sets (conformal) cannot be read: {type(error).__name__}: {error}") from error
         if not 0 < coverage < 1:
@@ -144,8 +152,8 @@ class ConformalSets:
     def moved(self, bias_C: ArrayLike) -> "ConformalSets":
         """The sets of probabilities whose logits have a bias (C,) added, such as that of another prevalence.
 
-        Every image keeps its set: the thresholds move as the probabilities do, and the stated coverage is among the
-        images of one label, whatever their share.
+        Up to rounding every image keeps its set: the thresholds move as the probabilities do, and the stated coverage
+        is among the images of one label, whatever their share.
         """
         bias_C = np.asarray(bias_C, dtype=np.float64)
 

@@ -42,7 +42,7 @@ from hf_cxr.models.build import load_weights
 from hf_cxr.models.head import logits_and_features
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import PixelProcessor, check_geometry, collate, load_processor
-from hf_cxr.saved_models import fingerprint, model_folder
+from hf_cxr.saved_models import check_multi_label, fingerprint, model_folder
 
 if TYPE_CHECKING:  # prediction of files does without what these import
     import datasets
@@ -87,8 +87,7 @@ class Classifier:
         self.views, self.bf16 = views, bf16
         self.device = torch.device(device or PartialState().device)
         self.model = load_weights(model, revision)
-        if self.model.config.problem_type != "multi_label_classification":
-            raise ValueError(f"{model} was not trained as a multi-label classifier (problem_type in its config.json)")
+        check_multi_label(self.model.config.problem_type, model)
         self.model.to(self.device).eval()
         use_attention(self.model, attention, device=self.device.type, bf16=bf16)
         processor = load_processor(model, revision)
@@ -120,7 +119,7 @@ class Classifier:
     def label_sets(self) -> ConformalSets | None:
         """Conformal label sets of the model's record; None without, and for averaged views, which have none."""
         record = None if self.views is not None else ModelRecord.of(self.model.config)
-        return record and record.conformal and ConformalSets.from_dict(record.conformal)
+        return record and record.conformal and ConformalSets.from_dict(record.conformal, self.label_names)
 
     def predict(self, image: AnyImage, *, name: str | None = None) -> ImageResult:
         """Everything that the model says of one image.

@@ -128,6 +128,7 @@ class ImageResult:
         """The result at a model's operating points and label sets, whose findings are in the order of the outputs."""
         sets: dict[str, Any] = {}
         if label_sets is not None:
+            assert tuple(label_sets.label_names) == calls.label_names, "label sets in another order than the outputs"
             present_C, absent_C = label_sets.sets(probability_C)
             sets = {"present_C": present_C, "absent_C": absent_C, "coverage": label_sets.coverage}
         return cls(name, calls.label_names, probability_C, calls.threshold_C, **sets, input_check=input_check)

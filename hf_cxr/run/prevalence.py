@@ -203,7 +203,7 @@ def shifted_record(
         calibration=calibration.to_dict(),
         prevalence={**record.prevalence, **target.prevalence},
         operating_points=shifted_points(record.operating_points, bias),
-        conformal=record.conformal and ConformalSets.from_dict(record.conformal).moved(bias_C).to_dict(),
+        conformal=record.conformal and ConformalSets.from_dict(record.conformal, names).moved(bias_C).to_dict(),
         prevalence_shift=done,
     )
 

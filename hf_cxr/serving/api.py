@@ -11,6 +11,7 @@ import binascii
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import litserve
@@ -24,10 +25,10 @@ from hf_cxr.words import NOTICE
 
 logger = logging.getLogger(__name__)
 
-BATCH_HEADER = "x-hf-cxr-batch"  # how many images were predicted together with this one
+BATCH_HEADER = "x-hf-cxr-batch"  # images that were predicted together with this one, itself among them
 UNUSUAL_HEADER = "x-hf-cxr-unusual"  # of an image that is unlike those of training
 UNREADABLE = 422
-NO_NAME = "image"
+NO_NAME, LONGEST_NAME = "image", 200
 Answer = tuple[ImageResult | ImageError, int]
 """A result, or why there is none; and how many images were predicted together."""
 
@@ -40,7 +41,7 @@ class ImageRequest(BaseModel):
     )
 
     image: Annotated[str, Field(min_length=1, description="The bytes of an image or DICOM file, in base64.")]
-    name: Annotated[str, Field(max_length=200, description="Comes back with the answer.")] = NO_NAME
+    name: Annotated[str, Field(max_length=LONGEST_NAME, description="Comes back with the answer.")] = NO_NAME
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ class PredictAPI(litserve.LitAPI):
     """What LitServe runs in each worker.
 
     Args:
-        model: run folder or Hub id.
-        revision: branch, tag or commit of a Hub id.
+        folder: of the model.
         max_pixels: the largest image that is decoded, width times height.
         described: of the model, in every answer: its name and fingerprint.
         max_batch_size: images that the model sees at once.
@@ -65,8 +65,7 @@ class PredictAPI(litserve.LitAPI):
 
     def __init__(
         self,
-        model: str,
-        revision: str,
+        folder: Path,
         max_pixels: int,
         described: Mapping[str, str],
         *,
@@ -74,7 +73,7 @@ class PredictAPI(litserve.LitAPI):
         batch_timeout: float,
     ):
         super().__init__(max_batch_size=max_batch_size, batch_timeout=batch_timeout, api_path="/predict")
-        self.model, self.revision, self.max_pixels, self.described = model, revision, max_pixels, described
+        self.folder, self.max_pixels, self.described = folder, max_pixels, described
 
     def setup(self, device: str) -> None:
         """Load the model, and run it once, so that the first request does not wait for that."""
@@ -83,10 +82,13 @@ class PredictAPI(litserve.LitAPI):
         from transformers.utils.logging import disable_progress_bar
 
         from hf_cxr.inference.classifier import Classifier
+        from hf_cxr.saved_models import fingerprint
 
         Image.MAX_IMAGE_PIXELS = self.max_pixels
         disable_progress_bar()  # of reading the weights
-        self.classifier = Classifier(self.model, revision=self.revision, device=torch.device(device))
+        if fingerprint(self.folder) != self.described["sha256"]:  # a worker may be started again much later
+            raise ValueError(f"the model in {self.folder} changed since the service started; restart the service")
+        self.classifier = Classifier(self.folder, device=torch.device(device))
         self.classifier.predict(np.zeros((64, 64), np.uint8))
 
     def decode_request(self, request: ImageRequest) -> Upload | ImageError:

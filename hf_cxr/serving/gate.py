@@ -5,12 +5,14 @@
 | 401    | a token is asked for, and the header ``Authorization: Bearer TOKEN`` has another      |
 | 411    | a body without Content-Length: its size would be known too late                       |
 | 413    | Content-Length is over the limit                                                      |
+| 504    | nothing came within the time limit: the worker died or hangs, or the body came slowly |
 | 503    | as many requests as may wait are waiting; ``Retry-After`` says when to try again      |
 
-The token is compared in constant time and is in no log. `/health` and `/metrics` need none: they tell nothing of an
-image. The metrics are Prometheus's, of one process of the service: it has one HTTP process, whatever its workers.
+The token is compared in constant time and is in no log. `/health` and `/metrics` need none: they reveal nothing about
+an image. The metrics are Prometheus's, of one process of the service: it has one HTTP process, whatever its workers.
 """
 
+import asyncio
 import json
 import secrets
 import time
@@ -41,8 +43,11 @@ class Metrics:
             "hf_cxr_request_seconds", "From a request to its answer.", buckets=SECONDS, registry=registry
         )
         self.waiting = Gauge("hf_cxr_requests_in_progress", "Requests that have no answer yet.", registry=registry)
-        self.batch = Histogram(
-            "hf_cxr_batch_images", "Images that were predicted together.", buckets=IMAGES, registry=registry
+        self.together = Histogram(
+            "hf_cxr_images_predicted_together",
+            "Of each request: images that the model saw at once, its own among them.",
+            buckets=IMAGES,
+            registry=registry,
         )
         self.unusual = Counter("hf_cxr_unusual_images", "Images unlike those of training.", registry=registry)
 
@@ -56,11 +61,21 @@ class Gate:
         token: that a request must bring; None for none.
         max_bytes: of a request's body.
         max_waiting: requests in progress from which another one is turned away.
+        timeout: seconds from a request's first line to its answer; then it is given up.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, token: str | None, max_bytes: int, max_waiting: int):
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        token: str | None,
+        max_bytes: int,
+        max_waiting: int,
+        timeout: float,
+    ):
         self.app, self.metrics = app, metrics
-        self.token, self.max_bytes, self.max_waiting = token, max_bytes, max_waiting
+        self.token, self.max_bytes, self.max_waiting, self.timeout = token, max_bytes, max_waiting, timeout
         self.in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,6 +84,8 @@ class Gate:
             return
         headers = {name.lower(): value for name, value in scope["headers"]}
         if self.token and scope["path"] not in OPEN and not self._has_token(headers):
+            if scope["path"] in PREDICTING:
+                self.metrics.requests.labels(401).inc()
             await refuse(send, 401, "give the token: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
             return
         if scope["path"] not in PREDICTING or scope["method"] != "POST":
@@ -82,26 +99,31 @@ class Gate:
             self.metrics.requests.labels(refused[0]).inc()
             await refuse(send, *refused)
             return
-        start, status = time.perf_counter(), 500
+        start, status = time.perf_counter(), None
 
         async def counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                told = {name.lower(): value for name, value in message["headers"]}
-                if BATCH_HEADER.encode() in told:
-                    self.metrics.batch.observe(int(told[BATCH_HEADER.encode()]))
-                self.metrics.unusual.inc(UNUSUAL_HEADER.encode() in told)
+                answered = {name.lower(): value for name, value in message["headers"]}
+                if BATCH_HEADER.encode() in answered:
+                    self.metrics.together.observe(int(answered[BATCH_HEADER.encode()]))
+                self.metrics.unusual.inc(UNUSUAL_HEADER.encode() in answered)
             await send(message)
 
         self.in_progress += 1
         self.metrics.waiting.set(self.in_progress)
         try:
-            await self.app(scope, receive, counted)
+            # LitServe waits for the answer of a worker that died for ever.
+            await asyncio.wait_for(self.app(scope, receive, counted), self.timeout)
+        except TimeoutError:
+            if status is not None:
+                raise
+            await refuse(counted, 504, "the request timed out; try again")
         finally:
             self.in_progress -= 1
             self.metrics.waiting.set(self.in_progress)
-            self.metrics.requests.labels(status).inc()
+            self.metrics.requests.labels(status or 500).inc()
             self.metrics.seconds.observe(time.perf_counter() - start)
 
     def _has_token(self, headers: dict[bytes, bytes]) -> bool:

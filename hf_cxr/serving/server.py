@@ -23,19 +23,19 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from litserve.server import RegularRequestHandler
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from hf_cxr.models.record import ModelRecord
-from hf_cxr.saved_models import CONFIG, check_weights, fingerprint, model_folder, read_json
-from hf_cxr.serving.api import NO_NAME, NOTICE, PredictAPI, Upload
+from hf_cxr.saved_models import check_multi_label, check_weights, fingerprint, model_folder, read_config
+from hf_cxr.serving.api import LONGEST_NAME, NO_NAME, NOTICE, UNREADABLE, PredictAPI, Upload
 from hf_cxr.serving.gate import Gate, Metrics
 
 logger = logging.getLogger(__name__)
 
 MEGABYTE = 1_000_000
 MULTIPART_OVERHEAD = 10_000  # bytes beside the file in a request
+GRACE = 5  # seconds after the timeout in which LitServe may still answer; then the request is given up
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Settings:
         workers: copies of the model on each device.
         batch_size: images that the model sees at once; 1 predicts one after the other.
         batch_wait: seconds that the first image of a batch waits for others.
-        timeout: seconds after which a request that still waits is answered with 504.
+        timeout: seconds after which a request that still waits for a worker is answered with 504; `GRACE` seconds
+            later, one whose worker died or hangs.
         max_megabytes: of an image file.
         max_pixels: of an image, width times height.
         max_waiting: requests in progress from which another one is turned away with 503.
@@ -95,20 +96,20 @@ class Settings:
         return int(self.max_megabytes * MEGABYTE * 4 / 3) + MULTIPART_OVERHEAD
 
 
-def describe_model(settings: Settings) -> dict[str, Any]:
+def describe_model(settings: Settings, folder: Path) -> dict[str, Any]:
     """What /info says of the model, from its config.json alone.
 
+    Args:
+        settings: of the service.
+        folder: of the model, as `saved_models.model_folder` gives it.
+
     Raises:
-        FileNotFoundError: the folder does not exist or has no model.
+        FileNotFoundError: it has no weights.
         ValueError: it is not a multi-label classifier, or its record is damaged.
     """
-    folder = model_folder(settings.model, settings.revision)
     check_weights(folder, settings.model)
-    config = read_json(Path(folder) / CONFIG)
-    if config.get("problem_type") != "multi_label_classification":
-        raise ValueError(
-            f"{settings.model} was not trained as a multi-label classifier (problem_type in its config.json)"
-        )
+    config = read_config(folder)
+    check_multi_label(config.get("problem_type"), settings.model)
     record = ModelRecord.of(config) or ModelRecord()
     return {
         "name": settings.name,
@@ -128,12 +129,13 @@ def build_server(settings: Settings) -> litserve.LitServer:
     """The service, which ``run`` starts. With one HTTP process (``num_api_servers=1``) the metrics are whole.
 
     Raises:
-        FileNotFoundError, ValueError: see `describe_model`.
+        FileNotFoundError: the folder of the model does not exist or has no model.
+        ValueError: see `describe_model`.
     """
-    described = describe_model(settings)
+    folder = model_folder(settings.model, settings.revision)
+    described = describe_model(settings, folder)
     api = PredictAPI(
-        settings.model,
-        settings.revision,
+        folder,
         settings.max_pixels,
         {key: described[key] for key in ("name", "sha256")},
         max_batch_size=settings.batch_size,
@@ -145,6 +147,7 @@ def build_server(settings: Settings) -> litserve.LitServer:
         "token": settings.token,
         "max_bytes": settings.max_bytes,
         "max_waiting": settings.max_waiting,
+        "timeout": settings.timeout + GRACE,
     }
     server = litserve.LitServer(
         api,
@@ -155,36 +158,37 @@ def build_server(settings: Settings) -> litserve.LitServer:
         middlewares=[(Gate, gate)],
         restart_workers=True,
     )
+    server.app.title, server.app.description = "hf_cxr", f"Probabilities of findings on a chest X-ray. {NOTICE}"
+    add_routes(server, api, metrics, settings)
+    return server
+
+
+def add_routes(server: litserve.LitServer, api: PredictAPI, metrics: Metrics, settings: Settings) -> None:
+    """Add the routes that LitServe does not have, and take away those that load scripts from another host."""
     app = server.app
-    app.title, app.description = "hf_cxr", f"Probabilities of findings on a chest X-ray. {NOTICE}"
-    # FastAPI's pages load their scripts from another host.
     app.router.routes = [route for route in app.routes if getattr(route, "path", "") not in ("/docs", "/redoc")]
-    # An upload stays in memory: above this size the parser would write it to disk.
-    MultiPartParser.spool_max_size = settings.max_bytes + 1
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.path == "/predict":
+            route.summary = "Predict"
     handler = RegularRequestHandler(api, server)
     max_file = int(settings.max_megabytes * MEGABYTE)
 
     @app.post("/predict-file", summary="Predict File")
     async def predict_file(image: Annotated[UploadFile, File(description="An image or DICOM file.")]) -> Response:
         content = await image.read()
-        name = (image.filename or NO_NAME)[-200:]
+        name = (image.filename or NO_NAME)[-LONGEST_NAME:]
         if not content:
-            return JSONResponse({"detail": f"{name} is empty", "image": name}, status_code=422)
+            return JSONResponse({"detail": f"{name} is empty", "image": name}, status_code=UNREADABLE)
         if len(content) > max_file:
-            return JSONResponse({"detail": f"{name} has more than {max_file:,} bytes"}, status_code=413)
+            return JSONResponse({"detail": f"{name} has more than {max_file:,} bytes", "image": name}, status_code=413)
         return await handler.handle_request(Upload(content, name), Upload)
 
-    @app.get("/metrics", summary="Prometheus", include_in_schema=True)
-    async def read_metrics(request: Request) -> Response:
+    @app.get("/metrics", summary="Prometheus")
+    async def read_metrics() -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(RequestValidationError)
     async def explain(request: Request, error: RequestValidationError) -> Response:
         # FastAPI would send the body back, and with it the image.
         wrong = [f"{' '.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()]
-        return JSONResponse({"detail": "; ".join(wrong)}, status_code=422)
-
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.path == "/predict":
-            route.summary = "Predict"
-    return server
+        return JSONResponse({"detail": "; ".join(wrong)}, status_code=UNREADABLE)

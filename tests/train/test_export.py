@@ -217,7 +217,12 @@ def test_models_of_timm_and_larger_than_a_file_are_refused():
 
 def test_an_exported_run_is_reported_with_its_export_and_pushed(tmp_path, capsys):
     settings = DATA | SIZES | {"model_kwargs": tiny.SWIN["model_kwargs"], "loss": "bce", "num_train_epochs": 1}
-    settings |= {"bootstrap_resamples": 20, "per_device_train_batch_size": 8, "disable_tqdm": True, "phantom_prevalence_floor": 0.3}
+    settings |= {
+        "bootstrap_resamples": 20,
+        "per_device_train_batch_size": 8,
+        "disable_tqdm": True,
+        "phantom_prevalence_floor": 0.3,
+    }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     folder = tmp_path / "run"
     assert run_command("train", [str(tmp_path / "tiny.yaml"), "--output_dir", str(folder)]) == 0

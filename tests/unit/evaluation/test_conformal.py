@@ -212,6 +212,18 @@ def test_sets_come_back_from_json_with_their_infinite_thresholds(rng):
         assert theirs.any()
 
 
+def test_sets_come_back_in_the_order_of_the_outputs(rng):
+    """config.json sorts its keys."""
+    names = ["b", "a", "c"]
+    prob_NC, label_NC, patient_N = clustered(rng, 60, level=(0.0, 0.5, 1.0))
+    sets = fit_conformal(prob_NC, label_NC, patient_N, label_names=names)
+    back = ConformalSets.from_dict(json.loads(json.dumps(sets.to_dict(), sort_keys=True)), names)
+    np.testing.assert_array_equal(back.present_C, sets.present_C)
+    assert len(np.unique(sets.present_C)) == 3
+    with pytest.raises(ValueError, match="not of the model's findings"):
+        ConformalSets.from_dict(sets.to_dict(), ["a", "b", "d"])
+
+
 def test_moved_sets_are_those_of_the_moved_probabilities(rng):
     prob_NC, label_NC, patient_N = clustered(rng, 60, level=(0.0, 0.5))
     label_NC[:, 1] = 0

@@ -20,8 +20,8 @@ RECORD = ModelRecord(
     conformal={
         "coverage": 0.9,
         "findings": {
-            name: {"present_from": 0.05, "absent_to": 0.3, "positive_patients": 50, "negative_patients": 70}
-            for name in NAMES
+            name: {"present_from": start, "absent_to": 6 * start, "positive_patients": 50, "negative_patients": 70}
+            for name, start in (("Hernia", 0.02), ("Mass", 0.05), ("Effusion", 0.1))  # in another order than NAMES
         },
     },
 )
@@ -124,7 +124,8 @@ def test_the_record_moves_calibration_prevalence_and_thresholds_together():
     assert shifted.operating_points["Effusion"] == {"threshold": pytest.approx(expit(logit(0.2) + bias)), "rule": "f1"}
     assert shifted.operating_points["Mass"] == {"threshold": 0.1}
     sets = shifted.conformal["findings"]
-    assert sets["Effusion"]["present_from"] == pytest.approx(expit(logit(0.05) + bias))
+    assert sets["Effusion"]["present_from"] == pytest.approx(expit(logit(0.1) + bias))
+    assert sets["Hernia"]["present_from"] == pytest.approx(0.02)
     assert sets["Mass"]["absent_to"] == pytest.approx(0.3)
     assert shifted.operating_points["Hernia"] is None
     assert shifted.prevalence_shift["findings"]["Effusion"] == pytest.approx(
