@@ -89,13 +89,15 @@ def onnx_text(model: Any) -> OnnxText:
 def _texts(message: Any, where: str) -> Iterator[tuple[str, str, bool]]:
     """Each piece of text below a message: its place, itself, and whether it is the name of a node or a value."""
     for field, value in message.ListFields():
+        if field.type not in (field.TYPE_MESSAGE, field.TYPE_STRING) and field.name not in _BYTES:
+            continue  # millions of numbers
         place = f"{where}.{field.name}" if where else field.name
         for entry in value if field.is_repeated else (value,):
             if field.type == field.TYPE_MESSAGE:
                 yield from _texts(entry, place)
             elif field.type == field.TYPE_STRING:
                 yield place, entry, field.name in _NAMES
-            elif field.name in _BYTES:
+            else:
                 yield place, entry.decode("utf-8", errors="replace"), False
 
 
