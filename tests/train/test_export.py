@@ -216,7 +216,7 @@ def test_models_of_timm_and_larger_than_a_file_are_refused():
 
 
 def test_an_exported_run_is_reported_with_its_export_and_pushed(tmp_path, capsys):
-    settings = DATA | SIZES | {"model_kwargs": tiny.SWIN["model_kwargs"], "loss": "bce", "num_train_epochs": 1}
+    settings = DATA | SIZES | {"model_kwargs": tiny.MODELS["swin"], "loss": "bce", "num_train_epochs": 1}
     settings |= {
         "bootstrap_resamples": 20,
         "per_device_train_batch_size": 8,
