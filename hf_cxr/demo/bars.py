@@ -10,7 +10,7 @@ from hf_cxr.inference.results import UNUSUAL_FOR, FindingResult, ImageResult, In
 from hf_cxr.reporting.numbers import in_percent
 from hf_cxr.words import plural
 
-CALLED, BELOW, WITHOUT = "called", "below", "without"
+CALLED, BELOW, WITHOUT_THRESHOLD = "called", "below", "without"
 
 
 def number(value: float) -> str:
@@ -37,9 +37,9 @@ def by_probability(result: ImageResult) -> list[tuple[int, FindingResult]]:
 
 
 def state_of(finding: FindingResult) -> str:
-    """`CALLED`, `BELOW` its threshold, or `WITHOUT` one."""
+    """`CALLED`, `BELOW` its threshold, or `WITHOUT_THRESHOLD` one."""
     if finding.called is None:
-        return WITHOUT
+        return WITHOUT_THRESHOLD
     return CALLED if finding.called else BELOW
 
 
