@@ -33,7 +33,7 @@ from hf_cxr.reporting.numbers import (
     triple,
     with_interval,
 )
-from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC, limits, split_facts
+from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC, limits, measurement_words, split_facts
 from hf_cxr.reporting.run import Report
 from hf_cxr.reporting.section import Section
 from hf_cxr.reporting.sections import sections_of
@@ -300,6 +300,13 @@ class CardParts:
                 else Text("The run recorded neither source nor terms of the data: whoever publishes them adds both.")
             )
         return tuple(blocks)
+
+    def test_set(self) -> Blocks:
+        """How often the test set was measured, and that it shares no patient; () if neither is known."""
+        words = measurement_words(self.report.test_measurements)
+        apart = "" if self.protocol.get("similar_patient_ids") else "No patient is in two of the sets."
+        text = " ".join(filter(None, (words, apart)))
+        return (Text(text),) if text else ()
 
     def method(self) -> Facts:
         """How it was trained: the facts of the report but for those of the data."""

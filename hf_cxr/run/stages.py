@@ -233,6 +233,7 @@ def measure(
         history=trained["history"],
         environment=trained["environment"],
         stock_pipeline=stock,
+        test_measurements=files.next_measurement(run_dir),
     )
     uncalibrated, _ = files.load_pair(run_dir / files.STAGES)
     analysis = analyse(
