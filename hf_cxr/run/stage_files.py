@@ -78,7 +78,7 @@ def next_measurement(run_dir: Path) -> dict[str, Any]:
     """What the figures that are measured now record of this.
 
     Returns:
-        ``times``: that the test set was measured, with this one; ``at_least``: an earlier version, which did not count,
+        ``times``: that the test set was measured, with this one; ``at_least``: an earlier version, without a count,
         measured before; ``repeated_from``: the stage from which each repetition began.
     """
     path = run_dir / MEASUREMENTS
