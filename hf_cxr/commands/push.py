@@ -124,7 +124,7 @@ def push_prepared(args: argparse.Namespace, parser: OneLineParser) -> int:
             print(f"{file.size:>22,} bytes  {file.path}")
         for shard in plan.shards:
             print(f"{'about':>8}{plan.shard_bytes[shard.path]:>14,} bytes  {shard.path}")
-        print(plan.question)
+        print(f"The real push will ask: {plan.question}")
         total = sum(file.size for file in plan.files) + sum(plan.shard_bytes.values())
         print_total(total, len(plan.files) + len(plan.shards), args.repo_id)
         return 0

@@ -270,11 +270,10 @@ class CardParts:
     def input_check(self) -> Blocks:
         """How often images that are no frontal radiograph are flagged; () if the run has no such check."""
         section = self.sections().get("input_check")
-        return (
-            ()
-            if section is None
-            else tuple(block for block in section.blocks[1:] if isinstance(block, Text | Note | Table))
-        )
+        if section is None:
+            return ()
+        shown = tuple(block for block in section.blocks[1:] if isinstance(block, Text | Note | Table))
+        return (*shown, Text("Only hf_cxr runs this check: the pipeline and the ONNX files do not."))
 
     def further(self) -> Blocks:
         """The answer of every other analysis, a line each."""

@@ -93,6 +93,7 @@ def test_a_pushed_dataset_loads_and_trains_again(pointed, folder, tmp_path, caps
 
     (tmp_path / "hf_cxr.yaml").write_bytes(pointed.read(NAME, "hf_cxr.yaml", "datasets"))
     again = load_source(DataArguments(dataset="table", table=str(tmp_path / "hf_cxr.yaml")))
+    assert again.synthetic  # the folder is of phantoms, and says so wherever it is read again
     assert again.fingerprint == before.fingerprint  # the same images and patients in the same splits
     streamed = load_source(DataArguments(dataset="table", table=str(tmp_path / "hf_cxr.yaml"), streaming=True))
     assert streamed.fingerprint == before.fingerprint
