@@ -47,7 +47,7 @@ class EvaluationArguments:
         metadata={
             "help": "Fit, on validation, a check of whether an image is unlike those of training, and measure it on "
             "test; hf-cxr predict reports such images. One more pass over at most 2,000 validation images, 1,000 test "
-            "images and 1,750 that it should report."
+            "images and 1,800 that it should report."
         },
     )
     measure_test: bool = field(

@@ -13,23 +13,23 @@ that was made with that flag: it has the views, the calibration and the operatin
 
 With --heatmaps DIR, each image with a called finding gets a picture there: Grad-CAM of these findings over the image.
 With --structured_reports DIR, each DICOM image gets a DICOM structured report in its own study. Both are of patients,
-and stay on this machine.
+and stay on this machine. Neither is made under `accelerate launch`.
 
 With --out FILE or --csv FILE, finished rows are kept in FILE.partial. After an interruption, the same command resumes
-from there. Files that could not be read are listed in FILE.unreadable.csv. In a file, a byte of a name that is not
-UTF-8 is written as \\xNN.
+from there; one that asks for other pictures or reports is refused. Files that could not be read are listed in
+FILE.unreadable.csv. In a file, a byte of a name that is not UTF-8 is written as \\xNN.
 
 Under `accelerate launch` the processes share the files; output and file are those of one process. Each keeps its rows
 in FILE.part-N until the main process joins them, so FILE must be in a folder that all machines share.
 
 Exit status: 0; 2 if a file could not be read, or a picture or report not be made, or for bad input; 130 after Ctrl-C;
-141 if standard output was closed (`| head`) and there is no FILE to finish.
+141 if standard output was closed (`| head`) and there is nothing else to write.
 """
 
 import argparse
 import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -38,8 +38,9 @@ from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.arguments.model import Attention
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.commands.errors import describe_error, print_traceback
-from hf_cxr.commands.predict_extras import Extras
+from hf_cxr.commands.predict_extras import Extras, check_alone
 from hf_cxr.commands.predict_terminal import Progress, Terminal
+from hf_cxr.data.images.grey import ImageError
 from hf_cxr.files import OutputError
 from hf_cxr.inference.prediction_rows import PredictionRows, check_places
 from hf_cxr.inference.result_files import ResultColumns, check_format, format_of
@@ -47,6 +48,8 @@ from hf_cxr.late_modules import import_transformers_lightly
 from hf_cxr.words import plural
 
 if TYPE_CHECKING:
+    from hf_cxr.data.images.files import FoundImages
+    from hf_cxr.inference.answers import Answer
     from hf_cxr.inference.classifier import Classifier
 
 STANDARD_OUTPUT = "-"
@@ -125,7 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch_size", type=int, default=16, help="images per batch")
     parser.add_argument(
-        "--workers", type=int, help="threads that read while the model works (default: one for each core); 0 for none"
+        "--workers",
+        type=int,
+        help="threads that read while the model works (default: one for each core, at most 16, shared by the "
+        "processes); 0 for none",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: an accelerator, if there is one)")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster on a GPU, less exact")
@@ -183,70 +189,105 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
     if out is not None:
         out.check()  # before torch is loaded and folders are searched
     import_transformers_lightly()
-    from hf_cxr.data.images.files import search_images
-    from hf_cxr.data.images.grey import ImageError
-    from hf_cxr.inference.shared_files import lines_of, predict_together, take_over
-
     set_up_terminal()
     processes.connect()
-    if not all(args.paths):  # it would be the working folder
-        raise ValueError("the name of an image or a folder is empty; give files or folders")
-    found = search_images(args.paths)
-    if out is not None:
-        out.check(inputs=(*found.paths, *_files_of_model(args.model)))
+    check_alone(args)
+    found = find(args, out)
     classifier = classifier_of(args)
-    columns = ResultColumns(
-        classifier.calls,
-        label_sets=classifier.label_sets is not None,
-        input_check=classifier.input_check is not None,
-    )
-    if out is not None:
-        check_format(out.suffix, columns)
+    columns = columns_of(classifier, out)
     extras = Extras(args, classifier)  # before the images: what it lacks is said now
     for note in (*_notes(classifier), *found.notes(), classifier.calls.note()):
         terminal.note(f"note: {note}")
     for error in found.unreadable:
         terminal.complain(error)
-    progress.total = len(found.paths)
-    unreadable = len(found.unreadable)
-    rows = nullcontext() if out is None else PredictionRows(out.path, lines_of(classifier))
-    with rows as kept, terminal.bar(progress):
-        paths = found.paths
-        if kept is not None:
-            take_over(kept)
-        if kept is not None and len(kept):
-            paths = [path for path in paths if not kept.is_done(path)]
-            progress.step(len(found.paths) - len(paths))
-            progress.resumable = True
-            terminal.note(f"resuming from {kept.partial}: {progress.done:,} of {progress.total:,} images are done")
+    progress.total, unreadable = len(found.paths), len(found.unreadable)
+    with kept_rows(classifier, extras, out) as kept, terminal.bar(progress):
+        paths, lacking = resume(kept, found.paths, terminal, progress)
         terminal.start(columns, paths, top=args.top, spreadsheet_safe=args.spreadsheet_safe)
-        if processes.count() > 1:
-            place = out and out.path
-            step = progress.step_of_all
-            answers = predict_together(classifier, paths, args.batch_size, out=place, workers=args.workers, step=step)
-        else:
-            answers = classifier.predict_versions(paths, batch_size=args.batch_size, workers=args.workers)
-        for path, version, answer in answers:
-            for error in () if isinstance(answer, ImageError) else extras.add(path, answer):
-                terminal.complain(error)
+        for path, version, answer in answers_of(classifier, paths, args, out, progress):
+            failures = [] if isinstance(answer, ImageError) else extras.add(path, answer)
+            unreadable, lacking = unreadable + isinstance(answer, ImageError), lacking + len(failures)
             if kept is not None:
-                kept.add(path, version, answer)
+                kept.add(path, version, answer, failures)
                 progress.resumable = len(kept) > 0
-            if isinstance(answer, ImageError):
-                unreadable += 1
-                terminal.complain(answer)
-            else:
-                terminal.row(answer)
+            terminal.answer(answer, failures)
             if processes.count() == 1:
                 progress.step()
-            if terminal.closed and kept is None:
+            if terminal.closed and kept is None and not extras:
                 return 141
         if kept is not None:
             finish(kept, found.paths, columns, out, args, terminal)
+    if lacking:
+        terminal.complain(f"{plural(lacking, 'picture or report', 'pictures or reports')} could not be made")
     if unreadable:
-        total = len(found.paths) + len(found.unreadable)
-        terminal.complain(f"{unreadable:,} of {total:,} files could not be read")
-    return 2 if unreadable or extras.failed else 0
+        terminal.complain(f"{unreadable:,} of {len(found.paths) + len(found.unreadable):,} files could not be read")
+    return 2 if unreadable or lacking else 0
+
+
+def find(args: argparse.Namespace, out: Output | None) -> "FoundImages":
+    """The images; the output may not be one of them, nor a file of the model."""
+    from hf_cxr.data.images.files import search_images
+
+    if not all(args.paths):  # it would be the working folder
+        raise ValueError("the name of an image or a folder is empty; give files or folders")
+    found = search_images(args.paths)
+    if out is not None:
+        out.check(inputs=(*found.paths, *_files_of_model(args.model)))
+    return found
+
+
+def columns_of(classifier: "Classifier", out: Output | None) -> ResultColumns:
+    """What the model has, as columns, which the output can hold."""
+    sets, check = classifier.label_sets is not None, classifier.input_check is not None
+    columns = ResultColumns(classifier.calls, label_sets=sets, input_check=check)
+    if out is not None:
+        check_format(out.suffix, columns)
+    return columns
+
+
+@contextmanager
+def kept_rows(classifier: "Classifier", extras: Extras, out: Output | None) -> Iterator[PredictionRows | None]:
+    """The rows of an earlier command, with those of processes that were killed; None without an output."""
+    from hf_cxr.inference.shared_files import lines_of, take_over
+
+    if out is None:
+        yield None
+        return
+    with PredictionRows(out.path, lines_of(classifier, extras.folders)) as kept:
+        take_over(kept)
+        yield kept
+
+
+def resume(
+    kept: PredictionRows | None, paths: list[Path], terminal: Terminal, progress: Progress
+) -> tuple[list[Path], int]:
+    """The files that are still to be predicted, and how many pictures or reports of the others could not be made."""
+    if kept is None or not len(kept):
+        return paths, 0
+    left, failures = [], []
+    for path in paths:
+        if kept.is_done(path):
+            failures += kept.failures(path)
+        else:
+            left.append(path)
+    progress.step(len(paths) - len(left))
+    progress.resumable = True
+    terminal.note(f"resuming from {kept.partial}: {progress.done:,} of {progress.total:,} images are done")
+    for failure in failures:
+        terminal.complain(failure)
+    return left, len(failures)
+
+
+def answers_of(
+    classifier: "Classifier", paths: list[Path], args: argparse.Namespace, out: Output | None, progress: Progress
+) -> "Iterator[Answer]":
+    """What the model says of each file, in order; of several processes, each predicts its share."""
+    from hf_cxr.inference.shared_files import predict_together
+
+    if processes.count() == 1:
+        return classifier.predict_versions(paths, batch_size=args.batch_size, workers=args.workers)
+    place, step = out and out.path, progress.step_of_all
+    return predict_together(classifier, paths, args.batch_size, out=place, workers=args.workers, step=step)
 
 
 def assist(args: argparse.Namespace, out: Output | None, progress: Progress) -> int:
@@ -255,6 +296,7 @@ def assist(args: argparse.Namespace, out: Output | None, progress: Progress) -> 
 
     set_up_terminal(main_process=False)
     processes.connect()
+    check_alone(args)
     place, step = out and out.path, progress.step_of_all
     for _ in predict_together(classifier_of(args), None, args.batch_size, out=place, workers=args.workers, step=step):
         pass  # the main process has the answers
@@ -281,12 +323,12 @@ def finish(
     args: argparse.Namespace,
     terminal: Terminal,
 ) -> None:
-    """Write the whole file. Without a row, keep an earlier file: it is worth more than a header."""
-    if not len(kept):
-        terminal.complain(f"no row to write; {out.path} was not changed")
-        return
+    """Write the whole file and the list of files that could not be read; without a row, only the list."""
     written, unreadable = kept.finish(paths, columns, out.suffix, spreadsheet_safe=args.spreadsheet_safe)
-    terminal.line(f"wrote {plural(written, 'row')} to {out.path}")
+    if written:
+        terminal.line(f"wrote {plural(written, 'row')} to {out.path}")
+    else:
+        terminal.complain(f"no row to write; {out.path} was not changed")
     if unreadable:
         terminal.line(f"wrote {plural(unreadable, 'unreadable file')} to {kept.unreadable}")
 
@@ -302,10 +344,9 @@ def _notes(classifier: "Classifier") -> list[str]:
     check = classifier.input_check
     if check is None:
         return [*notes, NOT_CHECKED]
-    from hf_cxr.reporting.input_check_words import input_check_words
-    from hf_cxr.words import printable
+    from hf_cxr.reporting.input_check_words import input_check_note
 
-    return notes if check.measured is None else [*notes, printable(input_check_words(check.measured))]
+    return notes if check.measured is None else [*notes, input_check_note(check.measured)]
 
 
 def _files_of_model(model: str) -> list[Path]:

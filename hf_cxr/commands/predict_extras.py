@@ -1,13 +1,19 @@
-"""What `hf-cxr predict` writes for an image besides its row, and before the row is kept: pictures and reports."""
+"""What `hf-cxr predict` writes for an image besides its row, and before the row is kept: pictures and reports.
+
+Refused before any image is read: several processes, because a killed one leaves rows whose pictures and reports are
+not known to be written; a folder in which, or above which, the images are: the next command would predict pictures.
+"""
 
 import argparse
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from hf_cxr import processes
 from hf_cxr.data.images.grey import ImageError
-from hf_cxr.files import check_output_folder
+from hf_cxr.files import OutputError, check_output_folder
 
 if TYPE_CHECKING:
     from hf_cxr.inference.classifier import Classifier
@@ -35,42 +41,85 @@ class Extras:
 
     Raises:
         ValueError: the model cannot do it, or what it needs is not installed.
-        OutputError: a folder cannot be written to, or is an input or inside one.
+        OutputError: see `check_folder`.
     """
 
     def __init__(self, args: argparse.Namespace, classifier: "Classifier"):
-        inputs = (*args.paths, args.model)
-        self.extras: list[Extra] = []
-        self.failed = 0
-        if args.heatmaps is not None:
-            from hf_cxr.run.called_maps import CalledMaps
+        self.folders = folders_of(args)
+        for folder in self.folders.values():
+            check_folder(folder, args.paths, args.model)
+        self.extras = [EXTRAS[name](classifier, args.model, folder) for name, folder in self.folders.items()]
 
-            self.extras.append(CalledMaps(classifier, args.model, args.heatmaps, inputs))
-        if args.structured_reports is not None:
-            self.extras.append(_Reports(classifier, args.model, args.structured_reports, inputs))
+    def __bool__(self) -> bool:
+        return bool(self.extras)
 
-    def add(self, path: Path, result: "ImageResult") -> Iterator[ValueError]:
+    def add(self, path: Path, result: "ImageResult") -> list[str]:
         """Write everything for an image; gives why something cannot be made of it."""
         from hf_cxr.inference.structured_report import ReportError
 
+        failures = []
         for extra in self.extras:
             try:
                 extra.add(path, result)
             except (ImageError, ReportError) as error:
-                self.failed += 1
-                yield error
+                failures.append(str(error))
+        return failures
+
+
+def folders_of(args: argparse.Namespace) -> dict[str, str]:
+    """The flags that ask for files besides the rows, and their folders."""
+    return {name: folder for name in EXTRAS if (folder := getattr(args, name)) is not None}
+
+
+def check_alone(args: argparse.Namespace) -> None:
+    """Refuse extras under `accelerate launch`.
+
+    Raises:
+        ValueError: with the repair.
+    """
+    for name in folders_of(args):
+        if processes.count() > 1:
+            raise ValueError(f"--{name} is for one process; leave out accelerate launch, or leave out the flag")
+
+
+def check_folder(folder: str | Path, paths: Iterable[str | Path], model: str) -> None:
+    """Refuse a folder for pictures or reports that is among the images or in the model's folder.
+
+    Args:
+        folder: it may exist.
+        paths: files and folders of images. A folder inside one of these folders is refused too. A folder beside files
+            is not: only these files are predicted.
+        model: run folder or Hub id.
+
+    Raises:
+        OutputError: it is such a folder, or cannot be written to.
+    """
+    inputs = [*map(Path, paths), Path(model)]
+    check_output_folder(folder, inputs=inputs, closed=[place for place in inputs if place.is_dir()])
+    for path in inputs:
+        if os.path.isdir(folder) and path.is_file() and os.path.samefile(folder, path.parent):
+            raise OutputError(f"cannot write {folder}: the image {path} is in this folder; give another folder")
+
+
+def _maps(classifier: "Classifier", model: str, folder: str) -> Extra:
+    from hf_cxr.run.called_maps import CalledMaps
+
+    return CalledMaps(classifier, model, folder)
 
 
 class _Reports:
     """A DICOM structured report for each image."""
 
-    def __init__(self, classifier: "Classifier", model: str, folder: str, inputs: tuple[str, ...]):
+    def __init__(self, classifier: "Classifier", model: str, folder: str):
         from hf_cxr.inference.structured_report import StructuredReports
         from hf_cxr.run.explain import name_of
 
-        check_output_folder(folder, inputs=inputs, closed=[place for place in inputs if Path(place).is_dir()])
         logging.getLogger("highdicom").setLevel(logging.WARNING)  # it names each attribute that it copies
         self.reports = StructuredReports(folder, model_name=name_of(model), model_sha256=classifier.fingerprint())
 
     def add(self, path: Path, result: "ImageResult") -> Path:
         return self.reports.write(path, result)
+
+
+EXTRAS = {"heatmaps": _maps, "structured_reports": _Reports}
+"""Flag -> what makes the files: called with the model, its name and the folder."""

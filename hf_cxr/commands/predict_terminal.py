@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hf_cxr import processes
 from hf_cxr.commands.errors import discard
+from hf_cxr.data.images.grey import ImageError
 from hf_cxr.files import OutputError
 from hf_cxr.words import printable
 
@@ -94,6 +95,15 @@ class Terminal:
         if result.input_check is not None and result.input_check.unusual:
             words.append(f"UNUSUAL IMAGE: {printable('; '.join(result.input_check.reasons))}")
         self._write(f"{printable(result.name):<{self.width}}  {'  '.join(words)}\n")
+
+    def answer(self, answer: "ImageResult | ImageError", failures: Sequence[str]) -> None:
+        """The line of an image or why it could not be read, and why pictures or reports of it could not be made."""
+        for failure in failures:
+            self.complain(failure)
+        if isinstance(answer, ImageError):
+            self.complain(answer)
+        else:
+            self.row(answer)
 
     def line(self, text: str) -> None:
         """Write one line to the table's stream."""

@@ -15,8 +15,12 @@ Ctrl-C or SIGTERM stops it.
 
 import argparse
 import os
+import signal
 import socket
 import sys
+import threading
+import time
+import urllib.request
 from collections.abc import Sequence
 
 from hf_cxr.arguments.command_line import OneLineParser
@@ -58,14 +62,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hf_cxr.serving.server import Settings, build_server
 
     values = {key: value for key, value in vars(args).items() if key not in ("host", "port")}
-    server = build_server(Settings(**values, token=os.environ.get(TOKEN)))
-    what = server.model_metadata
-    print(
-        f"serving {what['name']} ({len(what['findings'])} findings, {what['dataset'] or 'trained elsewhere'}) on "
-        f"http://{args.host}:{args.port}\n{what['notice']}",
-        file=sys.stderr,
-        flush=True,
-    )
+    token = os.environ.get(TOKEN)
+    server = build_server(Settings(**values, token=token))
+    what, address = server.model_metadata, f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{args.port}"
+    say(f"loading {what['name']}: {len(what['findings'])} findings, {what['dataset'] or 'trained elsewhere'}")
+    say(what["notice"])
+    if what["synthetic"]:
+        say("This model was trained on synthetic phantoms; it knows nothing of patients.")
+    if args.host != HOSTS[0]:
+        who = "who has the token" if token else f"(no token: set {TOKEN})"
+        say(f"warning: everyone {who} who reaches this machine can use the service, without encryption")
+    threading.Thread(target=say_when_ready, args=(args.port, address), daemon=True).start()
+    stop_on_sigterm()
     # One HTTP process: the metrics are in its memory.
     server.run(
         host=args.host,
@@ -76,6 +84,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         access_log=False,
     )
     return 0
+
+
+def say(text: str) -> None:
+    """Print a line to standard error at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def stop_on_sigterm() -> None:
+    """A process manager's SIGTERM stops the service as Ctrl-C does: without it, LitServe's processes would live on."""
+    first = os.getpid()
+
+    def stop(number: int, _) -> None:
+        if os.getpid() != first:  # the HTTP process is forked from this one
+            os._exit(128 + number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def say_when_ready(port: int, address: str) -> None:
+    """Wait until the service answers, and print where."""
+    while True:
+        for host in ("127.0.0.1", "[::1]"):
+            try:
+                if urllib.request.urlopen(f"http://{host}:{port}/health", timeout=5).status == 200:
+                    say(f"ready on {address}")
+                    return
+            except OSError:
+                pass
+        time.sleep(0.2)
 
 
 def check_free(host: str, port: int) -> None:

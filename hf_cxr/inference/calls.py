@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_cxr.evaluation.operating_points import OperatingPoints
+from hf_cxr.inference.results import reaches
 
 COLUMN = "called/"
 """What the column of a finding's calls is named by, such as called/Effusion."""
@@ -37,11 +38,7 @@ class Calls:
 
     def of(self, probability_C: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which findings are called, (C,); False where there is no operating point."""
-        return probability_C >= self.threshold_C  # float32 with float64: compared in float64
-
-    def cells(self, probability_C: NDArray[np.float32]) -> list[str]:
-        """The cells of ``columns``: 1 or 0."""
-        return [f"{called:d}" for called in self.of(probability_C)[self.defined]]
+        return reaches(probability_C, self.threshold_C)
 
     def note(self) -> str:
         """What a reader must know of the calls, in one line."""

@@ -30,6 +30,7 @@ from hf_cxr.evaluation.conformal import ConformalSets
 from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.inference.answers import Version
 from hf_cxr.inference.calls import Calls
+from hf_cxr.inference.devices import full_float32
 from hf_cxr.inference.input_check import InputCheck, features_sha256
 from hf_cxr.inference.pipeline import stock_images as stock_images  # these two as well
 from hf_cxr.inference.pipeline import stock_pipeline as stock_pipeline
@@ -54,6 +55,9 @@ NOT_THE_MODEL = {"_name_or_path", "transformers_version"}  # keys of a config th
 
 class Classifier:
     """A saved model with the preprocessing that was saved with it.
+
+    Several threads may share one. On a CUDA device they run the model in turns, and code of the same process that is
+    not of this class must not run convolutions meanwhile if it counts on TF32 (see `devices.full_float32`).
 
     Args:
         model: run folder or Hub id.
@@ -155,7 +159,8 @@ class Classifier:
             images: as for `predict`; of a generator, a few batches are taken ahead.
             names: what to call each of them.
             batch_size: images that the model gets at once.
-            workers: threads that read and decode while the model works; by default one for each core; 0 for none.
+            workers: threads that read and decode while the model works; by default one for each core, at most 16,
+                shared by the processes of a launch; 0 for none.
 
         Raises:
             RuntimeError: the model cannot run on any image of a batch, so the images are not the cause.
@@ -205,8 +210,7 @@ class Classifier:
 
     def _outputs(self, value_B3DD: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         precision = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
-        # By default cuDNN's convolutions round float32 to 10 bits.
-        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False), precision:
+        with full_float32() if self.device.type == "cuda" else nullcontext(), precision:
             logit_BC, feature_BD = logits_and_features(self.model, value_B3DD)
         return logit_BC.float().cpu().numpy(), feature_BD.float().cpu().numpy()
 

@@ -1,8 +1,14 @@
-"""Which device a name means: "cpu", "cuda", "cuda:1", "mps", ... as torch calls them."""
+"""Which device a name means: "cpu", "cuda", "cuda:1", "mps", ... as torch calls them; and their arithmetic."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from hf_cxr import processes
+
+_FLAGS = threading.Lock()  # cuDNN's flags are the process's, not a thread's
 
 
 def device_of(name: str) -> torch.device:
@@ -26,3 +32,13 @@ def device_of(name: str) -> torch.device:
     if processes.count() > 1:
         raise ValueError(f"several processes would share {name}; leave out --device: each takes a device of its own")
     return device
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Within the block, cuDNN's convolutions do not round float32 to 10 bits (TF32), as they do by default.
+
+    The switch is the whole process's, so one thread at a time is in such a block: the next one waits.
+    """
+    with _FLAGS, torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+        yield

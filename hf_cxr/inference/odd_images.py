@@ -23,7 +23,7 @@ PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 
 @dataclass(frozen=True)
 class OddKind:
-    """A kind of image that is none of those that a model was trained on.
+    """A kind of image that is unlike those that a model was trained on.
 
     Attributes:
         title: in print.

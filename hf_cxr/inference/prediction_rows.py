@@ -3,10 +3,12 @@
 Each answer is appended to `out.csv.partial` when it is done; after the last one, `out.csv` is written whole and the
 partial file is removed. Whatever stops the command, even a full disk, the same command resumes: answers of the same
 model for files with the same size and modification time are kept, and files that could not be read are read again. A
-partial file of another model is refused. The output's format plays no part until the end, see `result_files`.
+partial file of another model, or of a command that wrote other pictures or reports, is refused. The output's format
+plays no part until the end, see `result_files`.
 
 Files that could not be read are listed beside the output, in `out.csv.unreadable.csv`: a row with name and reason for
-each. Where all could be read, there is no such file, and one of an earlier command is removed.
+each. Where all could be read, there is no such file, and one of an earlier command is removed. Where none could be
+read, the list is written and the output stays as it is.
 
 A partial file has one line of JSON with format, model and findings, then a line for each answer, see `answers`. A
 truncated last line is dropped. In memory there is one entry for each image, its path and where its line begins.
@@ -17,7 +19,7 @@ C = findings.
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +27,8 @@ from pathlib import Path
 import filelock
 
 from hf_cxr.data.images.grey import ImageError
-from hf_cxr.files import OutputError, check_output_file, output_target, replacing
-from hf_cxr.inference.answers import FORMAT, Answer, AnswerLines, Version
+from hf_cxr.files import OutputError, check_output_file, output_target, replacing, version_of
+from hf_cxr.inference.answers import Answer, AnswerLines, Version, refuse_foreign
 from hf_cxr.inference.result_files import FORMATS, ResultColumns, check_result_file
 from hf_cxr.inference.results import ImageResult
 from hf_cxr.words import spreadsheet_cell, utf8_text
@@ -87,24 +89,33 @@ class PredictionRows:
         if start is None:
             return False
         try:
-            status = os.stat(path)
+            return self._read(start)[1] == version_of(path)
+        except OutputError:
+            raise
         except OSError:
             return False
-        return self._read(start)[1] == (status.st_size, status.st_mtime_ns)
 
-    def add(self, path: Path, version: Version, answer: ImageResult | ImageError) -> None:
+    def failures(self, path: Path) -> tuple[str, ...]:
+        """Why pictures and reports of a predicted file could not be made; () where nothing failed."""
+        self._file.seek(self._done[os.path.abspath(path)])
+        return self.lines.failures(self._read_line())
+
+    def add(
+        self, path: Path, version: Version, answer: ImageResult | ImageError, failures: Sequence[str] = ()
+    ) -> None:
         """Keep an answer.
 
         Args:
             path: the image file.
             version: its bytes and modification time in ns when it was read.
             answer: what the model says of it, or why it could not be read.
+            failures: why pictures or reports of it could not be made.
 
         Raises:
             OutputError: the disk is full or cannot be written; earlier answers stay.
         """
         start = self._end
-        self._append(self.lines.line(path, version, answer))
+        self._append(self.lines.line(path, version, answer, failures))
         self._note(os.path.abspath(path), start, isinstance(answer, ImageError))
         self._since_sync += 1
         if self._since_sync >= ROWS_A_SYNC:
@@ -127,13 +138,16 @@ class PredictionRows:
             spreadsheet_safe: see `result_files.csv_file`.
 
         Returns:
-            How many images the output has, and how many files the list has.
+            How many images the output has, and how many files the list has. With no image, the output is not written:
+            an earlier one is worth more than a header.
 
         Raises:
             OutputError: it cannot be written; the partial file stays.
         """
         written, paths = 0, list(paths)
         unreadable = self._list_unreadable(paths, spreadsheet_safe)
+        if not any(os.path.abspath(path) in self._done for path in paths):
+            return 0, unreadable
         with (
             replacing(self.path) as beside,
             FORMATS[suffix](beside, columns, spreadsheet_safe=spreadsheet_safe) as write,
@@ -146,14 +160,15 @@ class PredictionRows:
 
     def _list_unreadable(self, paths: list[Path], spreadsheet_safe: bool) -> int:
         place, listed = self.unreadable, 0
-        if not self._failed:
+        failed = [path for path in paths if os.path.abspath(path) in self._failed]
+        if not failed:
             if _is_list(place):
                 place.unlink()
             return 0
         with replacing(place) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(UNREADABLE)
-            for path, error in self._answers(paths, self._failed):
+            for path, error in self._answers(failed, self._failed):
                 row = [utf8_text(cell) for cell in (path, error.reason or error)]
                 table.writerow([spreadsheet_cell(cell) for cell in row] if spreadsheet_safe else row)
                 listed += 1
@@ -194,10 +209,10 @@ class PredictionRows:
             self._file = os.fdopen(descriptor, "r+b", buffering=0)
             first = self._read_line()
             if first.endswith(b"\n"):
-                self._check_header(first, header)
+                self.lines.check_header(first, KEY, self.partial)
             self._end = len(first) if first.endswith(b"\n") else 0
             if self._end == 0 and first.strip(b"\0") and not header.encode().startswith(first):
-                self._refuse_foreign()
+                refuse_foreign(self.partial)
             self._index()
             self._file.truncate(self._end)
             if self._end == 0:
@@ -206,28 +221,6 @@ class PredictionRows:
             raise
         except OSError as error:
             raise OutputError.of(self.partial, error) from error
-
-    def _check_header(self, line: bytes, header: str) -> None:
-        try:
-            found = json.loads(line)
-            version = found[KEY]
-        except (ValueError, TypeError, KeyError):
-            self._refuse_foreign()
-        if version != FORMAT:
-            raise OutputError(
-                f"{self.partial} was written by another version of hf-cxr; finish with that version, remove the file "
-                "to start again, or give another output file"
-            )
-        if found != json.loads(header):
-            raise OutputError(
-                f"{self.partial} holds rows of another model; finish with that model, remove the file to start again, "
-                "or give another output file"
-            )
-
-    def _refuse_foreign(self) -> None:
-        raise OutputError(
-            f"{self.partial} is not an unfinished file of hf-cxr predict; move it, or give another output file"
-        )
 
     def _index(self) -> None:
         """Find where each whole line begins, up to the first damaged one."""

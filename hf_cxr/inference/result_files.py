@@ -65,7 +65,7 @@ class ResultColumns:
     def cells(self, result: ImageResult) -> list[str]:
         """The row of an image as text."""
         cells = [result.name, *(f"{value:.6f}" for value in result.probability_C)]
-        cells += self.calls.cells(result.probability_C)
+        cells += [f"{called:d}" for called in result.called_C[self.calls.defined]]
         if self.label_sets:
             cells += _sets(result).tolist()
         if self.input_check:
@@ -84,7 +84,7 @@ class ResultColumns:
 
         findings, defined = len(self.calls.label_names), self.calls.defined
         probability_NC = np.array([result.probability_C for result in results], np.float32).reshape(-1, findings)
-        called_NC = probability_NC >= self.calls.threshold_C
+        called_NC = np.array([result.called_C for result in results], bool).reshape(-1, findings)
         columns: list[Any] = [pa.array([utf8_text(result.name) for result in results], pa.string())]
         columns += [pa.array(np.ascontiguousarray(column_N)) for column_N in probability_NC.T]
         columns += [pa.array(np.ascontiguousarray(called_NC[:, column])) for column in defined]

@@ -29,6 +29,15 @@ NOT_RULED_OUT = {
 may be without a rare finding, because "absent" is ruled out where the probability is higher than usual without it."""
 
 
+def reaches(probability_C: NDArray[np.float32], threshold_C: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which findings are called, (C,): the probability is at least the threshold; False where that is NaN.
+
+    >>> reaches(np.float32([0.5, 0.4, 0.9]), np.array([0.5, 0.5, np.nan])).tolist()
+    [True, False, False]
+    """
+    return probability_C >= threshold_C  # float32 with float64: compared in float64
+
+
 @dataclass(frozen=True)
 class InputCheckResult:
     """Whether an image looks like those that the model was trained on.
@@ -136,7 +145,7 @@ class ImageResult:
     @property
     def called_C(self) -> NDArray[np.bool_]:
         """Which findings reach their threshold; False where there is none."""
-        return self.probability_C >= self.threshold_C
+        return reaches(self.probability_C, self.threshold_C)
 
     @property
     def probabilities(self) -> Mapping[str, float]:

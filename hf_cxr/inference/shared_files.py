@@ -6,15 +6,16 @@ one process to the bit. With an output file, each process appends its answers to
 removes them. Over machines nothing but that folder has to be shared. Without an output file, the answers are gathered.
 
 A part file has one line of JSON with format, model and findings, then a line for each file, see `answers`. Parts that
-a killed command left are taken over by the next one, whatever its number of processes (`take_over`).
+a killed command left are taken over by the next one, whatever its number of processes (`take_over`). Pictures and
+reports are not written by several processes, so parts never have any.
 
-Refused: a folder that a process does not see; parts of another model.
+Refused: a folder that a process does not see; parts of another model, or to be continued with pictures or reports.
 """
 
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -109,9 +110,9 @@ def remove_parts(out: str | Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def lines_of(classifier: Classifier) -> AnswerLines:
-    """How a model's answers are written as lines."""
-    return AnswerLines(classifier.calls, classifier.label_sets, classifier.fingerprint())
+def lines_of(classifier: Classifier, extras: Mapping[str, str | os.PathLike] | None = None) -> AnswerLines:
+    """How a model's answers are written as lines; ``extras`` as for `AnswerLines`."""
+    return AnswerLines(classifier.calls, classifier.label_sets, classifier.fingerprint(), extras)
 
 
 def _own_answers(
@@ -145,17 +146,7 @@ def _read_part(part: Path, lines: AnswerLines) -> Iterator[Answer]:
         first = file.readline()
         if not first.endswith(b"\n"):
             return  # killed before it had an answer
-        try:
-            found = json.loads(first)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict) or KEY not in found:
-            raise OutputError(f"{part} is not a part of hf-cxr predict; move it, or give another output file")
-        if found != lines.header(KEY):
-            raise OutputError(
-                f"{part} holds rows of another model; finish with that model, remove the file to start again, or give "
-                "another output file"
-            )
+        lines.check_header(first, KEY, part)
         for line in file:
             answer = lines.answer(line)
             if answer is None:

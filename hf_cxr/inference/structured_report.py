@@ -24,17 +24,24 @@ verified: nobody has read it.
 Labels have codes of our own scheme, 99HFCXR, and not SNOMED's: a label that was mined from reports or drawn by a
 dataset's rules means what the dataset says, and not what a terminology says.
 
-Refused, as `ReportError`: a file that is not DICOM, or lacks valid UIDs of its study, series and instance.
+A file is called after the image's instance UID and eight digits of the image's content and the model: reports of two
+models, or of two images with one instance UID, are two files, and a report of the same image by the same model
+replaces the one before. Reports of one study by one model are one series, whenever they are written: its UID follows
+from the two, and instance numbers count on from the reports in the folder.
+
+Refused, as `ReportError`: a file that is not DICOM, or lacks valid UIDs of its study, series and instance; a folder
+with a report that cannot be read.
 """
 
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_cxr.files import replacing
+from hf_cxr.files import file_sha256, replacing
 from hf_cxr.inference.results import ImageResult
 
 if TYPE_CHECKING:
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'hf-cxr[dicom]'"
 SCHEME = "99HFCXR"
+SUFFIX = ".sr.dcm"
 MANUFACTURER = "hf_cxr"
 DESCRIPTION = "hf_cxr: for research, not for diagnosis"
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -56,15 +64,15 @@ class ReportError(ValueError):
 
 
 class StructuredReports:
-    """Writes a report for each image into one folder; the reports of one study share a series.
+    """Writes a report for each image into one folder; one model's reports of one study share a series.
 
     Args:
-        folder: where ``<instance UID of the image>.sr.dcm`` are written; made if it is not there.
+        folder: where ``<instance UID of the image>_<digits>.sr.dcm`` are written; made if it is not there.
         model_name: what the reports call the model.
         model_sha256: its fingerprint, which becomes the device's serial number and its UID.
 
     Raises:
-        ReportError: highdicom is not installed.
+        ReportError: highdicom is not installed; a report that is in the folder cannot be read.
         OSError: the folder cannot be made.
     """
 
@@ -76,8 +84,11 @@ class StructuredReports:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model_name, self.model_sha256 = model_name, model_sha256
         self.device_uid = str(generate_uid(entropy_srcs=["hf_cxr model", model_sha256]))
-        self.series: dict[str, tuple[str, int]] = {}
-        """Of each study: the UID of the reports' series, and how many reports it has."""
+        self.last = Counter[str]()
+        """UID of a series -> the highest instance number of its reports."""
+        for path in self.folder.glob(f"*{SUFFIX}"):
+            series_uid, number = _place_in_series(path)
+            self.last[series_uid] = max(self.last[series_uid], number)
 
     def write(self, image: str | os.PathLike | bytes, result: ImageResult) -> Path:
         """The report of an image, written beside and renamed.
@@ -90,18 +101,32 @@ class StructuredReports:
             The file.
 
         Raises:
-            ReportError: the image is not DICOM, or no report can be made of it.
+            ReportError: the image is not DICOM, or no report can be made of it; the report that would be replaced
+                cannot be read.
             OSError: the file cannot be written.
         """
         header = read_header(image, result.name)
-        report = self.report(header, result)
-        path = self.folder / f"{header.SOPInstanceUID}.sr.dcm"  # a valid UID: digits and dots, no path
+        digits = _sha256(self.model_sha256, _content_sha256(image))[:8]
+        path = self.folder / f"{header.SOPInstanceUID}_{digits}{SUFFIX}"  # a valid UID: digits and dots, no path
+        series_uid = self.series_uid(header.StudyInstanceUID)
+        number = self.last[series_uid] + 1
+        if path.exists():
+            found_uid, found = _place_in_series(path)
+            number = found if found_uid == series_uid else number
+        report = self.report(header, result, number)
         with replacing(path) as beside:
             report.save_as(beside, enforce_file_format=True)
+        self.last[series_uid] = max(self.last[series_uid], number)
         return path
 
-    def report(self, header: "Dataset", result: ImageResult) -> "Dataset":
-        """The report of an image with this header (`read_header`).
+    def series_uid(self, study_uid: str) -> str:
+        """The series of this model's reports of a study: the same in every command."""
+        from pydicom.uid import generate_uid
+
+        return str(generate_uid(entropy_srcs=["hf_cxr series", str(study_uid), self.model_sha256]))
+
+    def report(self, header: "Dataset", result: ImageResult, number: int = 1) -> "Dataset":
+        """The report of an image with this header (`read_header`), with this instance number.
 
         Raises:
             ReportError: highdicom or pydicom refuse a value of the header.
@@ -110,8 +135,6 @@ class StructuredReports:
         from pydicom.sr.codedict import codes
         from pydicom.uid import generate_uid
 
-        series_uid, number = self.series.get(header.StudyInstanceUID, (str(generate_uid()), 0))
-        self.series[header.StudyInstanceUID] = series_uid, number + 1
         device = sr.DeviceObserverIdentifyingAttributes(
             uid=self.device_uid,
             name=_meaning(self.model_name),
@@ -131,10 +154,10 @@ class StructuredReports:
             report = sr.EnhancedSR(
                 evidence=[header],
                 content=content[0],
-                series_instance_uid=series_uid,
+                series_instance_uid=self.series_uid(header.StudyInstanceUID),
                 series_number=99,
                 sop_instance_uid=str(generate_uid()),
-                instance_number=number + 1,
+                instance_number=number,
                 manufacturer=MANUFACTURER,
                 is_complete=True,
                 is_final=False,
@@ -233,6 +256,29 @@ def read_probabilities(report: "Dataset") -> dict[str, float]:
         for measurement in group.get_measurements(name=codes.DCM.Probability):
             found[group.tracking_identifier] = float(measurement.value)
     return found
+
+
+def _place_in_series(report: Path) -> tuple[str, int]:
+    """The series UID and the instance number of a report."""
+    from pydicom import dcmread
+
+    try:
+        header = dcmread(report, specific_tags=["SeriesInstanceUID", "InstanceNumber"])
+        return str(header.SeriesInstanceUID), int(header.InstanceNumber)
+    except Exception as error:  # pydicom raises nearly everything on broken files
+        raise ReportError(
+            f"{report} is not a structured report that can be read; move it or give another folder"
+        ) from (error)
+
+
+def _content_sha256(image: str | os.PathLike | bytes) -> str:
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    return file_sha256(image)
+
+
+def _sha256(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _import_highdicom() -> None:

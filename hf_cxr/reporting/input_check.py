@@ -24,7 +24,7 @@ def input_check_section(values: Mapping[str, Any]) -> Section:
     blocks = (
         Heading(HEADING),
         Text(
-            "A prediction for an image that is no frontal chest radiograph is a number without a meaning. The check "
+            "A probability for an image that is not a frontal chest radiograph means nothing. The check "
             "compares an image with validation images by statistics of its pixels, by where it is bright and dark, "
             "and by what the model finds in it. It was fitted on "
             f"{values['validation_images']:,} validation images of {values['validation_patients']:,} patients. The "
@@ -52,5 +52,5 @@ def limits(values: Mapping[str, Any]) -> str:
     return (
         (f"It misses most of these: {', '.join(missed)}. " if missed else "")
         + "Lateral views, other parts of the body and images of another hospital were not measured. An image that is "
-        "not reported can still be none that the model should be used on."
+        "not reported may still be unsuitable for the model."
     )

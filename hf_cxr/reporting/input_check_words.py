@@ -21,3 +21,9 @@ def input_check_words(values: Mapping[str, Any]) -> str:
         + (f" and, of images that it should report: {kinds}" if kinds else "")
         + "."
     )
+
+
+def input_check_note(values: Mapping[str, Any]) -> str:
+    """How often a check is wrong about ordinary images, in a line for a terminal, which has no room for every kind."""
+    ordinary = percent_in_tenths_with_interval(values["false_alarms"])
+    return f"the input check reports {ordinary} of ordinary images in error; the model's report has what it finds"

@@ -1,20 +1,18 @@
 """Heat maps of the findings that a model calls, a picture for each image: `hf-cxr predict --heatmaps`.
 
-An image without a called finding gets no picture. A picture is drawn before the image's row is kept, so after a stop
-the same command finds what is left to do. Pictures show patients: they stay on this machine, and no push lists them.
+An image without a called finding gets no picture. With --out, a picture is drawn before the image's row is kept, so
+after a stop the same command finds what is left to do; without, it draws all again. Pictures show patients: they stay
+on this machine, and no push lists them.
 
-Refused before any image is read: a folder that is an input or inside one; a model without operating points, which
-calls nothing; several processes.
+Refused before any image is read: a model without operating points, which calls nothing.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-from hf_cxr import processes
 from hf_cxr.data.images.grey import ImageError, read_grey
-from hf_cxr.files import OutputError, check_output_folder
+from hf_cxr.files import OutputError
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.results import ImageResult
 from hf_cxr.run.explain import Explainer, name_of, safe_name, save_picture
@@ -29,23 +27,17 @@ class CalledMaps:
         classifier: the model.
         model: what it was called by, a run folder or a Hub id.
         folder: for the pictures; it may exist.
-        inputs: folders and files of images; the pictures may not be among them.
 
     Raises:
-        OutputError: the folder cannot be written to, or is an input or inside one.
-        ValueError: nothing could be called, or there are several processes.
+        ValueError: nothing could be called.
     """
 
-    def __init__(self, classifier: Classifier, model: str, folder: str | Path, inputs: Iterable[str | Path] = ()):
-        if processes.count() > 1:
-            raise ValueError("--heatmaps is for one process; leave out accelerate launch, or use hf-cxr explain")
+    def __init__(self, classifier: Classifier, model: str, folder: str | Path):
         if not len(classifier.calls.defined):
             raise ValueError(
                 "--heatmaps draws the findings that are called, and this model has no operating points: use hf-cxr "
                 "explain"
             )
-        inputs = list(inputs)
-        check_output_folder(folder, inputs=inputs, closed=[place for place in inputs if Path(place).is_dir()])
         self.folder, self.explainer, self.drawn = Path(folder), Explainer(classifier, name_of(model), METHOD), 0
 
     def add(self, path: Path, result: ImageResult) -> None:

@@ -124,9 +124,13 @@ class Explainer:
     def about(self) -> dict[str, Any]:
         """What every picture and page says of the model and its probabilities."""
         record = ModelRecord.of(self.predictor.model.config)
-        calibrated = record is not None and record.calibration is not None
+        calibrated, views = record is not None and record.calibration is not None, self.predictor.views
+        if views is not None:  # averaged logits have a calibration of their own
+            calibrated = views.calibration is not None
         synthetic = record is not None and bool(record.synthetic)
         note = "Probabilities are calibrated." if calibrated else "Probabilities are not calibrated."
+        if views is not None:
+            note += f" They are of {len(views.views)} averaged views; the map is of one, the image as it is."
         if synthetic:
             note += " The model was trained on synthetic phantoms; it knows nothing of patients."
         return {

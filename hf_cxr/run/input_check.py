@@ -5,7 +5,8 @@
 
 Fitted on at most `MOST_VALIDATION` images of validation and measured on at most `MOST_TEST` of test, drawn at random,
 and on every kind of `inference.odd_images`. A check that was fitted for the same features is not fitted again. What
-keeps it from being made, such as a small validation set, does not stop a run: the log and the page say it.
+keeps it from being made, such as a small validation set or too little memory, does not stop a run: the log and the
+page say it.
 
 The main process works alone.
 
@@ -43,13 +44,13 @@ from hf_cxr.reporting.input_check_words import input_check_words
 from hf_cxr.run.measuring import interval_settings
 from hf_cxr.run.stage_files import STAGES
 from hf_cxr.saved_models import INPUT_CHECK, read_json
+from hf_cxr.words import error_words
 
 logger = logging.getLogger(__name__)
 
 MEASURED = f"{STAGES}/input_check.json"
 KEY = "input_check"  # in analysis.json
 MOST_VALIDATION, MOST_TEST, MOST_ALTERED = 2000, 1000, 200
-BATCH = 100  # odd images at a time
 
 
 def check_inputs(run_dir: Path, args: RunArguments, splits: Mapping[str, datasets.Dataset] | None) -> None:
@@ -77,9 +78,9 @@ def check_inputs(run_dir: Path, args: RunArguments, splits: Mapping[str, dataset
     try:
         check = fit(classifier, splits["validation"], sha256, args)
         rates = measure(classifier, check, splits["test"], args)
-    except (ValueError, OSError) as error:  # an ImageError is a ValueError
-        logger.warning("no input check: %s", error)
-        return _not_done(run_dir, str(error))
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:  # an ImageError is a ValueError
+        logger.warning("no input check: %s", error_words(error))
+        return _not_done(run_dir, error_words(error))
     rates |= {"target": check.target, "validation_images": check.images, "validation_patients": check.patients}
     write_json(run_dir / MEASURED, rates)
     check.with_measured(rates).save(run_dir)
@@ -144,18 +145,18 @@ def measure(classifier: Classifier, check: InputCheck, test: datasets.Dataset, a
         kept.append(pixel_BSS[chosen])
         kept_rows.append(row_B[chosen])
     pixel_NSS, own_N = np.concatenate(kept), patient_ids[np.concatenate(kept_rows)]
-    kinds = {}
+    kinds, size = {}, args.training.per_device_eval_batch_size
     for key, kind in tqdm(ODD_IMAGES.items(), desc="Input check: odd images", leave=False, disable=None):
-        size, resample = classifier.pixels.resize_size, classifier.pixels.resample
+        side, resample = classifier.pixels.resize_size, classifier.pixels.resample
         if kind.alter is not None:
             odd_NSS, cluster_N = kind.alter(pixel_NSS, rng), own_N
         else:
-            odd_NSS = kind.draw(size, resample, rng)
+            odd_NSS = kind.draw(side, resample, rng)
             cluster_N = np.arange(len(odd_NSS))
         results = [
             result
-            for start in range(0, len(odd_NSS), BATCH)
-            for result in of(classifier, check, np.ascontiguousarray(odd_NSS[start : start + BATCH]))
+            for start in range(0, len(odd_NSS), size)
+            for result in of(classifier, check, np.ascontiguousarray(odd_NSS[start : start + size]))
         ]
         named_N = None
         if kind.reason is not None:

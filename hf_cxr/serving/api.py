@@ -9,6 +9,7 @@ B = requests in a batch.
 import base64
 import binascii
 import logging
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class PredictAPI(litserve.LitAPI):
     Args:
         folder: of the model.
         max_pixels: the largest image that is decoded, width times height.
-        described: of the model, in every answer: its name and fingerprint.
+        described: of the model, in every answer: name, fingerprint, whether it is of synthetic images.
         max_batch_size: images that the model sees at once.
         batch_timeout: seconds that the first image of a batch waits for others.
     """
@@ -67,7 +68,7 @@ class PredictAPI(litserve.LitAPI):
         self,
         folder: Path,
         max_pixels: int,
-        described: Mapping[str, str],
+        described: Mapping[str, Any],
         *,
         max_batch_size: int,
         batch_timeout: float,
@@ -77,6 +78,8 @@ class PredictAPI(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the model, and run it once, so that the first request does not wait for that."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the first one ends this one
+
         import numpy as np
         import torch
         from transformers.utils.logging import disable_progress_bar

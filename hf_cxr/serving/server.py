@@ -137,7 +137,7 @@ def build_server(settings: Settings) -> litserve.LitServer:
     api = PredictAPI(
         folder,
         settings.max_pixels,
-        {key: described[key] for key in ("name", "sha256")},
+        {key: described[key] for key in ("name", "sha256", "synthetic")},
         max_batch_size=settings.batch_size,
         batch_timeout=settings.batch_wait,
     )

@@ -62,10 +62,10 @@ class Service:
             time.sleep(0.2)
         raise AssertionError(self.log.read_text())
 
-    def stop(self):
+    def stop(self, how=signal.SIGINT):
         self.client.close()
         children = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(how)
         status = self.process.wait(60)
         _, alive = psutil.wait_procs(children, timeout=20)
         assert alive == []
@@ -150,6 +150,19 @@ def test_health_metrics_and_description_need_no_model(service):
     paths = service.client.get("/openapi.json").json()["paths"]
     assert {"/predict", "/predict-file", "/health", "/metrics"} <= set(paths)
     assert service.client.get("/docs").status_code == 404  # its scripts would come from another host
+
+
+def test_sigterm_stops_every_process(model, tmp_path):
+    service = Service(model, tmp_path).wait()
+    deadline = time.monotonic() + 60
+    while "ready on" not in service.log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert service.stop(signal.SIGTERM) in (0, 130)
+    with pytest.raises(httpx2.TransportError):
+        httpx2.get(f"http://127.0.0.1:{service.port}/health")
+    log = service.log.read_text()
+    assert f"ready on http://127.0.0.1:{service.port}" in log
+    assert "Traceback" not in log
 
 
 def test_a_killed_worker_is_replaced(model, tmp_path):

@@ -151,8 +151,28 @@ def test_parts_of_another_model_are_refused(model, images, tmp_path, capfd):
     assert status == 2
     assert f"{part} holds rows of another model" in said
     part.write_text("mine\n")
-    assert "is not a part of hf-cxr predict" in alone(["predict", images, "--model", model, "--csv", out], capfd)[2]
+    assert (
+        "is not a file of kept rows of hf-cxr predict"
+        in alone(["predict", images, "--model", model, "--csv", out], capfd)[2]
+    )
     assert part.read_text() == "mine\n"
+
+
+def test_pictures_and_reports_are_refused_and_parts_are_not_continued_with_them(model, images, tmp_path, capfd):
+    words = ["predict", images, "--model", model, "--csv", tmp_path / "out.csv"]
+    for flag in ("--heatmaps", "--structured_reports"):
+        ended = together([*words, flag, tmp_path / "extra"], tmp_path / flag[2:])
+        assert [one.status for one in ended] == [2, 2]
+        lines = [line for one in ended for line in one.err.splitlines() if line.startswith("hf-cxr")]
+        assert lines == [
+            f"hf-cxr predict: {flag} is for one process; leave out accelerate launch, or leave out the flag"
+        ]
+    assert not (tmp_path / "extra").exists()
+    lines = shared_files.lines_of(inference.Classifier(model))
+    (tmp_path / "out.csv.part-0").write_text(json.dumps(lines.header(shared_files.KEY)) + "\n")
+    status, _, said = alone([*words, "--structured_reports", tmp_path / "extra"], capfd)
+    assert status == 2
+    assert "out.csv.part-0 was begun without pictures and reports" in said
 
 
 def test_maps_of_files_are_those_of_one_process(model, images, tmp_path, capfd):

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from process.kill_matrix import CONFIG
 from safetensors.numpy import load_file, save_file
@@ -17,7 +18,7 @@ from hf_cxr.config import parse_arguments
 from hf_cxr.files import file_sha256
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.input_check import UNIFORM
-from hf_cxr.run import stage_files
+from hf_cxr.run import input_check, stage_files
 from hf_cxr.run.data import load
 from hf_cxr.run.input_check import batches, check_inputs, with_input_check
 from hf_cxr.saved_models import INPUT_CHECK, WEIGHTS
@@ -97,6 +98,26 @@ def test_false_removes_it_and_lost_images_are_named(run_dir):
     assert not (run_dir / INPUT_CHECK).exists()
     check_inputs(run_dir, stage_files.saved_arguments(run_dir), None)
     assert "could not be read" in with_input_check(run_dir, {})["not_done"]["input_check"]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nTried"), MemoryError()])
+def test_too_little_memory_ends_no_run_and_batches_are_those_of_the_run(run_dir, monkeypatch, caplog, error):
+    real, sizes = input_check.features, []
+
+    def fail(classifier, pixel_BSS):
+        sizes.append(len(pixel_BSS))
+        if len(sizes) > 20:
+            raise error
+        return real(classifier, pixel_BSS)
+
+    monkeypatch.setattr(input_check, "features", fail)
+    (run_dir / INPUT_CHECK).unlink()
+    reason = refit(run_dir, "--per_device_eval_batch_size", "7")["not_done"]["input_check"]
+    assert type(error).__name__ in reason
+    assert "\n" not in reason
+    assert reason in caplog.text
+    assert not (run_dir / INPUT_CHECK).exists()
+    assert max(sizes) == 7
 
 
 def test_a_copy_with_other_prevalences_takes_it_along(checked, tmp_path):

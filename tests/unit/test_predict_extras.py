@@ -1,6 +1,10 @@
 """`hf-cxr predict --heatmaps` and `--structured_reports`: a file for each image that has one, not among the images."""
 
+import itertools
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,8 @@ from PIL import Image
 
 from hf_cxr.commands import main
 from hf_cxr.inference.classifier import Classifier
+from hf_cxr.inference.views import AveragedViews
+from hf_cxr.run.explain import Explainer
 
 NAMES = ("Mass", "Hernia")
 POINT = {"rule": "youden", "target": None, "sensitivity": 0.9, "specificity": 0.6, "positives": 12, "negatives": 80}
@@ -58,6 +64,10 @@ def test_no_folder_among_the_images_is_filled(model, images, flag, capsys):
         assert predict(images, "--model", model, flag, place) == 2
         assert said in capsys.readouterr().err.splitlines()[-1]
     assert sorted(images.rglob("*")) == before
+    files = sorted((images / "sub").iterdir())
+    assert predict(*files, "--model", model, flag, images / "sub") == 2  # the next sub/* would have them
+    assert "is in this folder" in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(images.rglob("*")) == before
 
 
 def test_a_model_that_calls_nothing_has_no_maps_of_calls(images, tmp_path, capsys):
@@ -86,8 +96,76 @@ def test_dicom_images_get_reports_and_others_are_named(model, images, tmp_path, 
     assert predict(*words, "--out", tmp_path / "x.jsonl") == 2
     printed = capsys.readouterr().err.splitlines()
     assert [line for line in printed if "highdicom" in line] == []
-    assert f"{images / '5.png'}: it is not a DICOM file" in printed[-1]
+    assert f"{images / '5.png'}: it is not a DICOM file" in printed[-2]
+    assert "1 picture or report could not be made" in printed[-1]
     assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 2
     (report,) = (tmp_path / "reports").iterdir()
     found = read_probabilities(pydicom.dcmread(report))
     assert found == pytest.approx(dict(Classifier(model).predict(tmp_path / "x.dcm").probabilities), abs=1e-6)
+
+
+def stop_after(monkeypatch, batches: int) -> None:
+    """Let Ctrl-C come after so many batches."""
+    real, count = Classifier.outputs, itertools.count()
+
+    def interrupted(self, pixel_B1SS):
+        if next(count) == batches:
+            signal.raise_signal(signal.SIGINT)
+        return real(self, pixel_B1SS)
+
+    monkeypatch.setattr(Classifier, "outputs", interrupted)
+
+
+@pytest.mark.parametrize("first", [(), ("--heatmaps", "other")])
+def test_rows_without_these_pictures_are_not_continued_with_them(model, images, tmp_path, monkeypatch, capsys, first):
+    monkeypatch.chdir(tmp_path)
+    words = (images, "--model", model, "--batch_size", 1, "--workers", 0, "--out", "x.csv")
+    with monkeypatch.context() as patched:
+        stop_after(patched, 3)
+        assert predict(*words, *first) == 130
+    before = (tmp_path / "x.csv.partial").read_bytes()
+    assert predict(*words, "--heatmaps", "maps") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert ("begun without pictures" in said) == (not first)
+    assert (str(tmp_path / "other") in said) == bool(first)
+    assert (tmp_path / "x.csv.partial").read_bytes() == before
+    assert not (tmp_path / "maps").exists()
+    assert predict(*words, *first) == 0
+
+
+def test_what_failed_before_a_stop_counts_after_it(model, images, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("highdicom", reason="needs the extra dicom")
+    words = (images, "--model", model, "--batch_size", 1, "--workers", 0)
+    words += ("--out", tmp_path / "x.csv", "--structured_reports", tmp_path / "reports")  # of PNG there are none
+    with monkeypatch.context() as patched:
+        stop_after(patched, 3)
+        assert predict(*words) == 130
+    partial = tmp_path / "x.csv.partial"
+    assert len(partial.read_text().splitlines()) == 1 + 3
+    capsys.readouterr()
+    with monkeypatch.context() as patched:
+        stop_after(patched, 0)
+        assert predict(*words) == 130
+    capsys.readouterr()
+    assert predict(*words) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert sum("not a DICOM file" in line for line in said) == 7
+    assert "7 pictures or reports could not be made" in said[-1]
+    assert "3 of 7 images are done" in "".join(said)
+
+
+def test_a_closed_pipe_ends_no_pictures(model, images, tmp_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert predict(images, "--model", model, "--batch_size", 1, "--heatmaps", tmp_path / "maps") == 0
+        monkeypatch.undo()
+    called = [result for result in Classifier(model).predict_images(images.rglob("*.png")) if result.called_C.any()]
+    assert len(list((tmp_path / "maps").iterdir())) == len(called) > 1
+
+
+def test_a_picture_of_averaged_views_says_so(model):
+    for views, words in ((None, 0), (AveragedViews(("flip",)), 1)):
+        note = Explainer(Classifier(model, views=views), "mine", "grad_cam").about()["note"]
+        assert note.count("of 2 averaged views") == words

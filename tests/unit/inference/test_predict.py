@@ -160,8 +160,24 @@ def test_an_earlier_csv_is_worth_more_than_none(model, images, tmp_path, capsys)
     (images / "bad.png").write_text("x")
     assert predict(images / "bad.png", "--model", model, "--csv", out) == 2
     assert out.read_text() == "image,Effusion\na.png,0.5\n"
-    assert sorted(os.listdir(tmp_path)) == ["images", "out.csv"]
+    assert "bad.png" in rows_of(tmp_path / "out.csv.unreadable.csv").popitem()[0]
+    assert sorted(os.listdir(tmp_path)) == ["images", "out.csv", "out.csv.unreadable.csv"]
     assert "1 of 1 files" in capsys.readouterr().err
+
+
+def test_the_list_of_unreadable_files_is_that_of_this_command(model, classifier, images, tmp_path):
+    out, listed = tmp_path / "out.csv", tmp_path / "out.csv.unreadable.csv"
+    (images / "bad.png").write_text("x")
+    assert predict(images, "--model", model, "--csv", out) == 2
+    assert list(rows_of(listed)) == ["image", str(images / "bad.png")]
+    with PredictionRows(out, lines_of(classifier)) as rows:  # as if stopped: bad.png failed, 0.png is done
+        keep(rows, images / "0.png", 0.5)
+        rows.add(images / "bad.png", (1, 1), ImageError("bad.png", "text"))
+    before = out.read_bytes()
+    assert predict(images / "1.png", "--model", model, "--csv", out) == 0  # neither is among its images
+    assert not listed.exists()
+    assert list(rows_of(out)) == ["image", str(images / "1.png")]
+    assert out.read_bytes() != before
 
 
 # Rows are kept, and the same command resumes.

@@ -116,6 +116,31 @@ def test_reports_of_a_study_share_a_series_and_two_models_have_two_devices(write
     assert len({report.SOPInstanceUID for report in reports}) == 3
     other = StructuredReports(tmp_path / "other", model_name="runs/mine", model_sha256="cd" * 32)
     assert other.device_uid != writer.device_uid
+    again = StructuredReports(writer.folder, model_name="runs/mine", model_sha256=SHA)  # another command
+    reports.append(pydicom.dcmread(again.write(saved("d.dcm", StudyInstanceUID=first.StudyInstanceUID)[1], result())))
+    assert reports[3].SeriesInstanceUID == reports[0].SeriesInstanceUID
+    assert reports[3].InstanceNumber == 3
+
+
+def test_one_model_replaces_its_report_of_an_image_and_nothing_else(writer, saved, tmp_path):
+    first, path = saved("a.dcm")
+    _, copy = saved("b.dcm", **{key: first[key].value for key in ("SOPInstanceUID", "StudyInstanceUID")}, Rows=7)
+    other = StructuredReports(writer.folder, model_name="runs/mine", model_sha256="cd" * 32)
+    places = [one.write(image, result()) for one in (writer, other) for image in (path, copy)]
+    assert len(set(places)) == len(list(writer.folder.iterdir())) == 4
+    reports = [pydicom.dcmread(place) for place in places]
+    assert [report.InstanceNumber for report in reports] == [1, 2, 1, 2]
+    assert len({report.SeriesInstanceUID for report in reports}) == 2
+    again = StructuredReports(writer.folder, model_name="runs/mine", model_sha256=SHA)
+    assert again.write(path, result()) == again.write(path.read_bytes(), result()) == places[0]
+    assert pydicom.dcmread(places[0]).InstanceNumber == 1
+    assert len(list(writer.folder.iterdir())) == 4
+
+
+def test_a_damaged_report_in_the_folder_is_named(writer):
+    (writer.folder / "1.2.sr.dcm").write_bytes(b"cut")
+    with pytest.raises(ReportError, match=r"1\.2\.sr\.dcm is not a structured report"):
+        StructuredReports(writer.folder, model_name="runs/mine", model_sha256=SHA)
 
 
 def test_bytes_and_a_file_without_optional_patient_data(writer, saved):

@@ -5,7 +5,7 @@ import numpy as np
 from hf_cxr.evaluation.input_check import OddKindReported, measure_input_check
 from hf_cxr.reporting.document import Document
 from hf_cxr.reporting.input_check import input_check_section, limits
-from hf_cxr.reporting.input_check_words import input_check_words
+from hf_cxr.reporting.input_check_words import input_check_note, input_check_words
 from hf_cxr.reporting.sections import sections_of
 
 
@@ -25,6 +25,8 @@ def test_every_figure_is_on_the_page_and_in_one_sentence():
         assert figure in text
     assert "100 % of noise; 12.0 % of mirrored." in input_check_words(values(0.12))
     assert "100 % of noise, mirrored." in input_check_words(values(1))
+    assert "1.5 %" in input_check_note(values(0.12))
+    assert len(input_check_note(values(0.12))) < 120
     assert input_check_words(values(0.12)) in text.replace("\\", "")
     assert list(sections_of({"input_check": values(0.12)})) == ["input_check"]
 
