@@ -207,7 +207,8 @@ def measurement_words(measurements: Mapping[str, Any] | None) -> str:
     if times == 1:
         return "The test set was measured once, after everything was fixed."
     fitted = sum(stage != "measure" for stage in stages)
-    before = "before the second" if times == 2 else f"before {fitted} of them"
+    first = "before the last" if measurements["at_least"] else "before the second"
+    before = first if times == 2 else f"before {fitted} of them"
     words = f"The test set was measured {'at least ' * measurements['at_least']}{times} times"
     if fitted:
         words += f"; {before}, calibration and thresholds were fitted again (hf-cxr calibrate)"
