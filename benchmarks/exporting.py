@@ -18,7 +18,7 @@ import numpy as np
 import tiny
 import torch
 
-from hf_cxr.export.onnx_model import OUTPUT, About, Logits, check_clean, onnx_of, traceable
+from hf_cxr.export.onnx_model import OUTPUT, ExportMetadata, Logits, check_clean, onnx_of, traceable
 from hf_cxr.export.parity import TOLERANCE, measure_parity
 from hf_cxr.export.program import check_clean_program, content_of, logits_of_file, program_of
 from hf_cxr.export.quantize import quantised, way_of
@@ -30,7 +30,7 @@ from hf_cxr.processing import Preprocessing
 
 SIDE = 32
 STEPS = Preprocessing(36, SIDE, 3, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-ABOUT = About(NIH14, [float("nan")] * len(NIH14), STEPS, {})
+ABOUT = ExportMetadata(NIH14, [float("nan")] * len(NIH14), STEPS, {})
 VALUES = np.random.default_rng(0).standard_normal((sum(BATCHES), 3, SIDE, SIDE), dtype=np.float32)
 
 SCALES = (1, 1.25, 1.5, 2, 3, 4)

@@ -7,8 +7,9 @@ one calls them.
 Only files on a list of known names are pushed, each of them checked: see ``push_files``. A new repository is private
 unless a public one is asked for.
 
-Refused before any request: offline mode, a folder or file that ``push_files`` refuses, a card whose metadata do not
-parse. Refused before any file is sent: a private push into a public repository, a tag of another commit.
+Refused before any request: offline mode, predictions for a public repository, a folder or file that ``push_files``
+refuses, a card whose metadata do not parse. Refused before any file is sent: a private push into a public repository,
+a tag of another commit. Refused at the end: a repository that changed during the push.
 """
 
 import logging
@@ -21,10 +22,8 @@ from huggingface_hub import (
     CommitOperationDelete,
     HfApi,
     ModelCard,
-    constants,
     get_token,
 )
-from huggingface_hub.errors import RepositoryNotFoundError
 from transformers import TrainingArguments
 
 from hf_cxr.hub_repository import (
@@ -35,13 +34,25 @@ from hf_cxr.hub_repository import (
     check_tag_name,
     commit_url,
     load_card,
+    look_at,
     prepare_repo,
     put_tag,
     read_remote,
     validate_card,
 )
 from hf_cxr.hub_requests import HubError, check_name, check_online, explained
-from hf_cxr.push_files import NO_EXTRAS, PUSHED, REQUIRED, SENT_IF_ASKED, Extras, PushFile, collect, list_names
+from hf_cxr.push_files import (
+    HANDLER,
+    NO_EXTRAS,
+    PUSHED,
+    REQUIRED,
+    SENT_IF_ASKED,
+    Extras,
+    PushFile,
+    collect,
+    list_names,
+)
+from hf_cxr.push_handler import handler_files
 
 logger = logging.getLogger(__name__)
 
@@ -105,18 +116,10 @@ def plan_push(
     token = token or get_token()
     files, _ = _plan(Path(run_dir), repo_id, token, extras, tag)
     name = tag or run_tag(files)
-    if constants.is_offline_mode() or not token:
-        why = "offline mode" if constants.is_offline_mode() else "not logged in"
-        return PushPlan(files, name, not_compared=why)
-    api = HfApi(token=token)
-    try:
-        with explained(f"read {repo_id}", api):
-            full_id = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
-            remote = read_remote(api, full_id)
-    except HubError as error:
-        if isinstance(error.__cause__, RepositoryNotFoundError):
-            return PushPlan(files, name, exists=False)
-        return PushPlan(files, name, not_compared=str(error))
+    look = look_at(repo_id, token)
+    if look.remote is None:
+        return PushPlan(files, name, exists=look.exists, not_compared=look.not_compared)
+    remote = look.remote
     plan = PushPlan(files, name, remote, _stale(files, remote), exists=True)
     check_tag_is_free(name, remote, changes=_changes(plan), automatic=tag is None)
     return plan
@@ -154,11 +157,16 @@ def push_run(
 
     Raises:
         FileNotFoundError: the folder is incomplete; the message names what is missing.
-        ValueError: a file may not be sent (see ``push_files``), the card's metadata are wrong, or the name is not a
-            repository name or a tag.
+        ValueError: a file may not be sent (see ``push_files``), predictions would go into a public repository, the
+            card's metadata are wrong, or the name is not a repository name or a tag.
         HubError: as in ``prepare_repo``; the tag names another commit; or an upload failed. There is no commit then,
             and the next call sends only what had not arrived.
     """
+    if extras.predictions and not private:
+        raise ValueError(
+            "predictions contain identifiers of patients and images, and are not pushed into a public repository; "
+            "leave out --include_predictions or --public"
+        )
     run_dir = Path(run_dir)
     token = token or get_token()
     files, card = _plan(run_dir, repo_id, token, extras, tag)
@@ -178,8 +186,10 @@ def push_run(
         operations = [CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=file.content) for file in files]
         operations += [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in stale]
         if changes:
-            commit = api.create_commit(full_id, operations, commit_message=commit_message)
-            pushed = Pushed(commit.commit_url, commit.oid, name)
+            commit = api.create_commit(full_id, operations, commit_message=commit_message, parent_commit=remote.commit)
+            pushed = Pushed(commit.commit_url, commit.oid, name, stale)
+            for path in stale:
+                logger.info("deleted %s, which an earlier push sent and this one does not; the history keeps it", path)
         else:
             pushed = Pushed(commit_url(api, full_id, remote.commit), remote.commit, name)
     put_tag(api, full_id, pushed, remote)
@@ -187,7 +197,11 @@ def push_run(
 
 
 def _stale(files: list[PushFile], remote: Remote) -> tuple[str, ...]:
-    return tuple(sorted({*PUSHED, *SENT_IF_ASKED} & set(remote.files) - {file.path for file in files}))
+    """What an earlier push sent and this one does not. A handler.py of somebody else, with its requirements, stays."""
+    ours = {*PUSHED, *SENT_IF_ASKED}
+    if remote.state_of(PushFile.of(HANDLER[0], handler_files()[HANDLER[0]])) != "unchanged":
+        ours -= {*HANDLER}
+    return tuple(sorted(ours & set(remote.files) - {file.path for file in files}))
 
 
 def _changes(plan: PushPlan) -> bool:

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelCard, RepoCard, get_token
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import HfApi, ModelCard, RepoCard, constants, get_token
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils.sha import git_hash
@@ -36,11 +36,13 @@ class Pushed:
         url: web address of the commit.
         commit: its id.
         tag: the tag that names it; an automatic tag of the same files may name an earlier commit of them.
+        deleted: paths that the commit deleted: an earlier push sent them.
     """
 
     url: str
     commit: str
     tag: str
+    deleted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,36 @@ def read_remote(api: HfApi, full_id: str, *, repo_type: str = "model") -> Remote
         branches={branch.name: branch.target_commit for branch in refs.branches},
         tags={tag.name: tag.target_commit for tag in refs.tags},
     )
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a dry run saw of a repository.
+
+    Args:
+        remote: its newest commit; None if it was not looked at, or does not exist.
+        exists: whether there is a repository; None if it was not looked at.
+        not_compared: why it was not looked at, in words; None if it was.
+    """
+
+    remote: Remote | None = None
+    exists: bool | None = None
+    not_compared: str | None = None
+
+
+def look_at(repo_id: str, token: str | None, *, repo_type: str = "model") -> Look:
+    """The repository as it is, if there is a token and a connection. Nothing is changed, and a failure is words."""
+    if constants.is_offline_mode() or not token:
+        return Look(not_compared="offline mode" if constants.is_offline_mode() else "not logged in")
+    api = HfApi(token=token)
+    try:
+        with explained(f"read {repo_id}", api):
+            full_id = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
+            return Look(read_remote(api, full_id, repo_type=repo_type), exists=True)
+    except HubError as error:
+        if isinstance(error.__cause__, RepositoryNotFoundError):
+            return Look(exists=False)
+        return Look(not_compared=str(error))
 
 
 def automatic_tag(start: str, files: Iterable[tuple[str, str]]) -> str:

@@ -124,6 +124,8 @@ def _reason(error: BaseException, api: HfApi) -> str:
         )
     if status == 403:
         return f"{upload}{cause.server_message or 'forbidden'}; {_may_write(api)}"
+    if status == 412:
+        return f"{upload}the repository has changed meanwhile, and nothing was committed; {AGAIN}"
     if status == 429:
         wait = cause.response.headers.get("Retry-After", "")
         wait = f" for {wait} seconds" if wait.isdigit() else " a few minutes"

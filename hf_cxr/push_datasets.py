@@ -10,7 +10,8 @@ command after an interruption writes the files again and sends those that had no
 needs the same secret, so a random one starts again.
 
 Refused: a folder whose source forbids copies, a card that is a link or states another licence, patients in two
-splits, and what `data.published`, `push_checks` and `hub_repository` refuse.
+splits, a repository with the data of another program, and what `data.published`, `push_checks` and `hub_repository`
+refuse.
 """
 
 import logging
@@ -27,6 +28,7 @@ import datasets
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, get_token
 
+from hf_cxr.data.manifest import CARD
 from hf_cxr.data.published import (
     SHARD_BYTES,
     Pseudonyms,
@@ -41,6 +43,7 @@ from hf_cxr.data.sources.prepared import load_prepared
 from hf_cxr.data.splits import check_patients_disjoint, with_canonical_ids
 from hf_cxr.files import file_sha256
 from hf_cxr.hub_repository import (
+    Look,
     Pushed,
     Remote,
     automatic_tag,
@@ -53,13 +56,13 @@ from hf_cxr.hub_repository import (
     read_remote,
     validate_card,
 )
-from hf_cxr.hub_requests import check_name, check_online, explained
+from hf_cxr.hub_requests import HubError, check_name, check_online, explained
 from hf_cxr.push_checks import PushFile, check_no_local_path, check_no_token
 from hf_cxr.reporting.datasheet import Published, published_datasheet
 
 logger = logging.getLogger(__name__)
 
-CARD, DESCRIPTION = "README.md", "hf_cxr.yaml"
+DESCRIPTION = "hf_cxr.yaml"
 SECRET = "HF_CXR_PATIENT_SECRET"
 _SHARD = re.compile(r"data/[\w.]+-\d{5}-of-\d{5}\.parquet")
 
@@ -89,6 +92,19 @@ class DatasetPlan:
     files: list[PushFile]
     question: str
     shard_bytes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class DatasetComparison:
+    """What a push would do to a repository.
+
+    Args:
+        states: by path, what happens to each file, in words; empty if the repository was not looked at.
+        deleted: files of an earlier push that this one lacks.
+    """
+
+    states: Mapping[str, str]
+    deleted: tuple[str, ...]
 
 
 def plan_dataset(
@@ -147,9 +163,38 @@ def plan_dataset(
         splits,
         shards,
         [PushFile.of(name, text.encode()) for name, text in texts.items()],
-        question(manifest, repo_id, licence, patients=patients, hashed=hash_patient_ids),
+        question(manifest, repo_id, licence, columns, patients=patients, hashed=hash_patient_ids),
         {shard.path: (shard.stop - shard.start) * side**2 for shard in shards},
     )
+
+
+def compare_dataset(plan: DatasetPlan, look: Look) -> DatasetComparison:
+    """What a push of this plan would find and delete in a repository.
+
+    Raises:
+        HubError: the repository has data that this command did not write.
+    """
+    if look.remote is None:
+        return DatasetComparison({}, ())
+    check_is_ours(plan.repo_id, look.remote)
+    states = {file.path: look.remote.state_of(file) for file in plan.files}
+    for shard in plan.shards:
+        states[shard.path] = "compared when it is written" if shard.path in look.remote.files else "new"
+    return DatasetComparison(states, _gone(plan, look.remote))
+
+
+def check_is_ours(repo_id: str, remote: Remote) -> None:
+    """Refuse a repository whose data another program wrote: a push would replace and delete them.
+
+    Raises:
+        HubError: with the repair.
+    """
+    theirs = sorted(path for path in remote.files if _SHARD.fullmatch(path))
+    if theirs and DESCRIPTION not in remote.files:
+        raise HubError(
+            f"{repo_id} has data of another program ({theirs[0]}, and no {DESCRIPTION}), which a push would delete; "
+            "nothing was sent; give another name"
+        )
 
 
 def push_dataset(
@@ -174,7 +219,7 @@ def push_dataset(
 
     Raises:
         ValueError: the answer is not yes, a column contains a local path, or the secret for the ids is too short.
-        HubError: as `prepare_repo`, or an upload failed: there is no commit then.
+        HubError: as `prepare_repo` and `check_is_ours`, or an upload failed: there is no commit then.
     """
     if may_redistribute is not True:
         raise ValueError(
@@ -194,36 +239,64 @@ def push_dataset(
         tempfile.TemporaryDirectory(prefix="hf-cxr-push-") as scratch,
     ):
         remote = read_remote(api, full_id, repo_type="dataset")
+        check_is_ours(full_id, remote)
         if tag:
             check_tag_is_free(tag, remote, changes=False, automatic=False)
-        operations = [CommitOperationAdd(file.path, file.content) for file in plan.files if _is_new(file, remote)]
-        digests = {file.path: file.sha256 for file in plan.files}
-        for number, shard in enumerate(plan.shards, 1):
-            path = Path(scratch) / Path(shard.path).name
-            for texts in write_shard(path, plan.splits[shard.split], shard, plan.manifest["label_names"], pseudonyms):
-                _check_texts(
-                    plan.folder, {shard.path: "\n".join(text for column in texts.values() for text in column)}, token
-                )
-            digests[shard.path] = file_sha256(path)
-            if remote.files.get(shard.path) != digests[shard.path]:
-                operation = CommitOperationAdd(shard.path, path)
-                api.preupload_lfs_files(full_id, [operation], repo_type="dataset")
-                operations.append(operation)
-                if operation.path_or_fileobj == b"":  # sent, and the client needs it no more
-                    path.unlink()
-            logger.info("file %d of %d: %s", number, len(plan.shards), shard.path)
-        gone = sorted(path for path in remote.files if _SHARD.fullmatch(path) and path not in digests)
+        operations, digests = _send_files(plan, api, remote, pseudonyms, token, Path(scratch))
+        gone = _gone(plan, remote)
         operations += [CommitOperationDelete(path, is_folder=False) for path in gone]
         name = tag or automatic_tag("data", digests.items())
         check_tag_is_free(name, remote, changes=bool(operations), automatic=tag is None)
-        message = f"Upload {plan.manifest['dataset']}"
         if operations:
-            commit = api.create_commit(full_id, operations, commit_message=message, repo_type="dataset")
-            pushed = Pushed(commit.commit_url, commit.oid, name)
+            commit = api.create_commit(
+                full_id,
+                operations,
+                commit_message=f"Upload {plan.manifest['dataset']}",
+                repo_type="dataset",
+                parent_commit=remote.commit,
+            )
+            pushed = Pushed(commit.commit_url, commit.oid, name, gone)
         else:
             pushed = Pushed(commit_url(api, full_id, remote.commit, repo_type="dataset"), remote.commit, name)
     put_tag(api, full_id, pushed, remote, repo_type="dataset")
     return pushed
+
+
+def _send_files(
+    plan: DatasetPlan, api: HfApi, remote: Remote, pseudonyms: Pseudonyms | None, token: str | None, scratch: Path
+) -> tuple[list[CommitOperationAdd | CommitOperationDelete], dict[str, str]]:
+    """Write, check and send each file of the data, one after another; what the commit still needs is in ``scratch``.
+
+    Returns:
+        What the commit adds, and the SHA-256 of every file of the dataset by its path.
+    """
+    operations = [CommitOperationAdd(file.path, file.content) for file in plan.files if _is_new(file, remote)]
+    digests = {file.path: file.sha256 for file in plan.files}
+    splits = {
+        name: split if pseudonyms is None else split.select(pseudonyms.order(name, len(split)))
+        for name, split in plan.splits.items()
+    }
+    for number, shard in enumerate(plan.shards, 1):
+        path = scratch / Path(shard.path).name
+        for texts in write_shard(path, splits[shard.split], shard, plan.manifest["label_names"], pseudonyms):
+            _check_texts(
+                plan.folder, {shard.path: "\n".join(text for column in texts.values() for text in column)}, token
+            )
+        digests[shard.path] = file_sha256(path)
+        if remote.files.get(shard.path) != digests[shard.path]:
+            operation = CommitOperationAdd(shard.path, path)
+            api.preupload_lfs_files(plan.repo_id, [operation], repo_type="dataset")
+            operations.append(operation)
+            if operation.path_or_fileobj == b"":  # sent, and the client needs it no more
+                path.unlink()
+        logger.info("file %d of %d: %s", number, len(plan.shards), shard.path)
+    return operations, digests
+
+
+def _gone(plan: DatasetPlan, remote: Remote) -> tuple[str, ...]:
+    """Files of an earlier push's data that this one does not have."""
+    kept = {shard.path for shard in plan.shards}
+    return tuple(sorted(path for path in remote.files if _SHARD.fullmatch(path) and path not in kept))
 
 
 def _is_new(file: PushFile, remote: Remote) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from hf_cxr.arguments.model import INITIAL_WEIGHTS
+from hf_cxr.exported_files import EXPORT, MODEL, ONNX, RESULT
 from hf_cxr.push_checks import (
     BENCHMARK,
     LOCAL_PATH,
@@ -31,14 +32,13 @@ from hf_cxr.push_checks import (
     texts_of,
 )
 from hf_cxr.push_handler import HANDLER, handler_files
-from hf_cxr.push_onnx import read_onnx
+from hf_cxr.push_onnx import OnnxText, read_onnx
 from hf_cxr.saved_models import WEIGHTS, fingerprint
 
 __all__ = [
     "FIGURES",
     "HANDLER",
     "NO_EXTRAS",
-    "ONNX",
     "OPTIONAL",
     "PREDICTIONS",
     "PUSHED",
@@ -69,12 +69,6 @@ OPTIONAL = (BENCHMARK, "input_check.safetensors")
 PUSHED = (*REQUIRED, *FIGURES, *OPTIONAL)
 PREDICTIONS = ("predictions/validation.parquet", "predictions/test.parquet")
 
-ONNX = ("onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_preprocessing.onnx")
-"""What `hf-cxr export` writes, by the names that transformers.js looks for; the last two may be missing."""
-
-EXPORT = "export/"
-"""The folder of the run in which they are."""
-
 SENT_IF_ASKED = (*PREDICTIONS, *HANDLER, *ONNX)
 LARGE = (WEIGHTS, *ONNX)
 
@@ -93,12 +87,14 @@ class Extras:
     Args:
         predictions: ``predictions/``, which contain identifiers of patients and images.
         handler: handler.py and requirements.txt for Inference Endpoints; they are written here, not read.
+        handler_requirement: the line of requirements.txt; None for this version of hf_cxr from a package index.
         onnx: the models in ``export/onnx/`` that `hf-cxr export` wrote; they go to ``onnx/``.
     """
 
     predictions: bool = False
     handler: bool = False
     onnx: bool = False
+    handler_requirement: str | None = None
 
 
 NO_EXTRAS = Extras()
@@ -129,30 +125,35 @@ def collect(run_dir: str | Path, extras: Extras = NO_EXTRAS, *, token: str | Non
     kept, hidden = published_settings(parsed["config.yaml"], parsed["metrics.json"].get("protocol") or {})
     shown = {name: [text for _, text in texts_of(value)] for name, value in parsed.items()}
     models = {name: run_dir / EXPORT / name for name in names if name in ONNX}
-    exported = {name: _texts_of_export(path, run_dir) for name, path in models.items()}
+    exported = {name: _text_of_export(path, run_dir) for name, path in models.items()}
     shown |= {WEIGHTS: [*tensors.metadata, *tensors.metadata.values()]}
-    shown |= {name: [text for _, text in entries] for name, entries in exported.items()}
+    shown |= {name: [piece for _, piece in text.all] for name, text in exported.items()}
     check_no_token(run_dir, data, shown, token)
     data["config.yaml"] = yaml.safe_dump(kept, allow_unicode=True).encode()
     parsed["config.yaml"] = kept
     texts = {name: list(texts_of(parsed[name])) for name in data}
     texts[WEIGHTS] = [(f"metadata {key}", value) for key, value in tensors.metadata.items()]
     check_no_local_path(run_dir, texts, hidden)
-    check_no_local_path(run_dir, exported, hidden, "write these files with hf-cxr export, which leaves the paths out")
-    data |= handler_files() if extras.handler else {}
+    paths = {name: text.paths for name, text in exported.items()}
+    check_no_local_path(run_dir, paths, hidden, "write these files with hf-cxr export, which leaves the paths out")
+    data |= handler_files(extras.handler_requirement) if extras.handler else {}
     files = [PushFile.of(name, content) for name, content in data.items()]
     files += [PushFile.of(name, path) for name, path in {WEIGHTS: run_dir / WEIGHTS, **models}.items()]
     return sorted(files, key=lambda file: file.path)
 
 
-def _texts_of_export(path: Path, run_dir: Path) -> list[tuple[str, str]]:
+def _text_of_export(path: Path, run_dir: Path) -> OnnxText:
     model = read_onnx(path)
-    if model.model_sha256 not in (None, fingerprint(run_dir)):
-        raise ValueError(
-            f"{path} is an export of another model, or of this one before it changed; nothing was pushed; remove "
-            f"{path.parents[1]} and run hf-cxr export {run_dir} again"
+    if model.model_sha256 != fingerprint(run_dir):
+        what = (
+            "does not say which model it was exported from"
+            if model.model_sha256 is None
+            else "is an export of another model, or of this one before it changed"
         )
-    return model.texts
+        raise ValueError(
+            f"{path} {what}; nothing was pushed; remove {path.parents[1]} and run hf-cxr export {run_dir} again"
+        )
+    return model.text
 
 
 def list_names(run_dir: Path, extras: Extras = NO_EXTRAS) -> list[str]:
@@ -162,11 +163,16 @@ def list_names(run_dir: Path, extras: Extras = NO_EXTRAS) -> list[str]:
     """
     wanted = (*REQUIRED, *(PREDICTIONS if extras.predictions else ()))
     there = {name: _place(run_dir, name) for name in (*wanted, *FIGURES, *OPTIONAL)}
-    there |= {name: _place(run_dir, EXPORT + name) for name in (ONNX if extras.onnx else ())}
-    if extras.onnx and there[ONNX[0]] is None:
+    there |= {name: _place(run_dir, f"{EXPORT}/{name}") for name in (ONNX if extras.onnx else ())}
+    if extras.onnx and there[MODEL] is None:
         raise FileNotFoundError(
-            f"{run_dir / EXPORT / ONNX[0]} is missing; nothing was pushed; write it with `hf-cxr export {run_dir} "
+            f"{run_dir / EXPORT / MODEL} is missing; nothing was pushed; write it with `hf-cxr export {run_dir} "
             "--onnx`, or leave --onnx out"
+        )
+    if extras.onnx and _place(run_dir, f"{EXPORT}/{RESULT}") is None:
+        raise FileNotFoundError(
+            f"{run_dir / EXPORT / RESULT} is missing, so the export was interrupted; nothing was pushed; remove "
+            f"{run_dir / EXPORT} and run hf-cxr export again, or leave --onnx out"
         )
     wrong = [f"{name} is missing" for name in wanted if there[name] is None]
     wrong += [f"{name} is empty" for name, status in there.items() if status and status.st_size == 0]

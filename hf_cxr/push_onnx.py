@@ -1,7 +1,7 @@
-"""The text in an exported model, which is searched for local paths and tokens before it is pushed.
+"""The text in an ONNX model, which is searched for local paths and access tokens: when it is exported, and pushed.
 
 torch writes the source line of every node, with its path on the machine that exported, into the nodes' metadata.
-Names, doc strings and attributes are text as well. Weights are not read.
+Names, doc strings, attributes and tensors of text are text as well. The numbers of tensors are not read.
 
 Refused: a file that is truncated or not ONNX, and one that keeps its weights in another file.
 """
@@ -13,13 +13,27 @@ from typing import Any
 
 from hf_cxr.words import error_words
 
-# Names of nodes and values may look like paths ("/swin/embeddings/Conv"); one that begins so is a path.
+# Folders at the top of Linux, macOS and the usual cloud machines in which people keep files.
 _ROOTS = (
-    *("/home/", "/root/", "/Users/", "/tmp/", "/var/", "/opt/", "/usr/", "/mnt/", "/media/", "/srv/", "/work"),
-    *("/data/", "/content/", "/kaggle/", "/scratch/", "/lustre/", "/nfs/", "/gpfs/", "/private/", "/workspace"),
+    *("/home/", "/root/", "/Users/", "/tmp/", "/var/", "/opt/", "/usr/", "/mnt/", "/media/", "/srv/", "/private/"),
+    *("/content/", "/kaggle/", "/scratch/", "/lustre/", "/nfs/", "/gpfs/"),
 )
+_SOURCES = (".py", ".pyc", ".onnx", ".safetensors", ".pt", ".pth")
 _NAMES = ("name", "input", "output")
-_WEIGHTS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+_BYTES = ("s", "strings", "string_data")  # of attributes and tensors of text
+
+
+@dataclass(frozen=True)
+class OnnxText:
+    """The text in a model, each piece once, after its place.
+
+    Args:
+        all: every piece: none may have an access token.
+        paths: those that may have no local path: all but names of nodes and values such as "/swin/embeddings/Conv".
+    """
+
+    all: list[tuple[str, str]]
+    paths: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -27,11 +41,11 @@ class Exported:
     """What an ONNX file says.
 
     Args:
-        texts: every piece of text in it, after its place, each once.
+        text: in it.
         model_sha256: fingerprint of the model that it was exported from; None if it does not say.
     """
 
-    texts: list[tuple[str, str]]
+    text: OnnxText
     model_sha256: str | None
 
 
@@ -60,20 +74,35 @@ def read_onnx(path: Path) -> Exported:
             f"{path} keeps its weights in another file, which is not pushed; {again}, which writes a single file"
         )
     facts = {entry.key: entry.value for entry in model.metadata_props}
-    return Exported(list(dict.fromkeys(_texts(model, ""))), facts.get("model_sha256"))
+    return Exported(onnx_text(model), facts.get("model_sha256"))
 
 
-def _texts(message: Any, where: str) -> Iterator[tuple[str, str]]:
-    """All strings below a protobuf message, whatever its type."""
+def onnx_text(model: Any) -> OnnxText:
+    """The text in a protobuf message of ONNX, at every depth."""
+    found = list(dict.fromkeys(_texts(model, "")))
+    return OnnxText(
+        [(where, text) for where, text, _ in found],
+        [(where, text) for where, text, is_name in found if not is_name or _is_path(text)],
+    )
+
+
+def _texts(message: Any, where: str) -> Iterator[tuple[str, str, bool]]:
+    """Each piece of text below a message: its place, itself, and whether it is the name of a node or a value."""
     for field, value in message.ListFields():
+        if field.type not in (field.TYPE_MESSAGE, field.TYPE_STRING) and field.name not in _BYTES:
+            continue  # millions of numbers
         place = f"{where}.{field.name}" if where else field.name
-        if field.name in _WEIGHTS:
-            continue
-        repeated = not isinstance(value, str | bytes) and hasattr(value, "__len__")
-        for entry in value if repeated else (value,):
-            if isinstance(entry, bytes):
-                entry = entry.decode("utf-8", errors="replace")
-            if hasattr(entry, "ListFields"):
+        for entry in value if field.is_repeated else (value,):
+            if field.type == field.TYPE_MESSAGE:
                 yield from _texts(entry, place)
-            elif isinstance(entry, str) and (field.name not in _NAMES or entry.startswith(_ROOTS)):
-                yield place, entry
+            elif field.type == field.TYPE_STRING:
+                yield place, entry, field.name in _NAMES
+            else:
+                yield place, entry.decode("utf-8", errors="replace"), False
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name is a path and not a scope: exporters write scopes as "/swin/embeddings/Conv"."""
+    if not name.startswith("/"):
+        return True  # "C:/x", "~/x", "file:///x" are seen as paths, and "swin/Conv" is not
+    return name.startswith(_ROOTS) or name.lower().endswith(_SOURCES) or Path(name).exists()

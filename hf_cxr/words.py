@@ -8,6 +8,12 @@ import textwrap
 import unicodedata
 from typing import Any
 
+NOTICE = "Not a medical device. For research."
+"""On every page, server and file that is made of a model."""
+
+NOT_A_DEVICE = "Not a medical device. Not for diagnosis or treatment. For research only."
+"""In reports and cards."""
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 # Any of these can start or end markup, HTML, a table cell, a heading, an entity or a formula. A backslash before ASCII

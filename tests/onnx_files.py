@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from hf_cxr.exported_files import RESULT
 
-def write(path: Path, *, node: dict | None = None, change=lambda model: None) -> Path:
+
+def write(path: Path, sha256: str | None, *, node: dict | None = None, change=lambda model: None) -> Path:
     """Write the file.
 
     Args:
-        path: where; its folder is made.
+        path: where; its folder is made, and export.json above it, which says that the export is complete.
+        sha256: fingerprint of the model that the file says it was exported from; None if it says none.
         node: further fields of the one node, such as doc_string.
         change: called with the model before it is written.
     """
@@ -27,7 +30,10 @@ def write(path: Path, *, node: dict | None = None, change=lambda model: None) ->
         [weights],
     )
     model = onnx.helper.make_model(graph)
+    if sha256 is not None:
+        onnx.helper.set_model_props(model, {"model_sha256": sha256})
     change(model)
     path.parent.mkdir(parents=True, exist_ok=True)
+    (path.parents[1] / RESULT).write_text("{}")
     onnx.save(model, path)
     return path

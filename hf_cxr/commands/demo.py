@@ -21,9 +21,10 @@ from collections.abc import Sequence
 
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.demo import NOT_A_DEVICE, PASSWORD, check_gradio
+from hf_cxr.demo import PASSWORD, check_gradio
+from hf_cxr.demo.limits import Limits
 from hf_cxr.late_modules import import_transformers_lightly
-from hf_cxr.words import printable
+from hf_cxr.words import NOTICE, printable
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -37,10 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
     parser.add_argument("--port", type=_port, help="by default the first free one from 7860")
-    parser.add_argument("--max_megabytes", type=float, default=40, help="of a file (default: 40)")
-    parser.add_argument("--max_megapixels", type=float, default=60, help="of an image (default: 60)")
     parser.add_argument(
-        "--max_waiting", type=int, default=16, help="requests that may wait for the model (default: 16)"
+        "--max_megabytes", type=float, default=Limits.megabytes, help="of a file (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--max_megapixels", type=float, default=Limits.megapixels, help="of an image (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--max_waiting",
+        type=int,
+        default=Limits.waiting,
+        help="requests that may wait for the model (default: %(default)d)",
     )
     parser.add_argument(
         "--export_space", metavar="DIR", type=output_path, help="write the folder of a Space; new or empty"
@@ -58,30 +66,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_gradio()
     _check_address(own.host, own.port)
     import_transformers_lightly()
-    from hf_cxr.demo.uploads import Limits
-
     limits = Limits(megabytes=own.max_megabytes, megapixels=own.max_megapixels, waiting=own.max_waiting)
     set_up_terminal()
     return _serve(own, limits)
 
 
 def _serve(own, limits) -> int:
-    from hf_cxr.demo.show import quiet_gradio
+    from hf_cxr.demo.show import page_of
 
-    quiet_gradio()
-    from hf_cxr.demo.about import About
-    from hf_cxr.demo.app import build_page, password, serve
-    from hf_cxr.demo.session import Session
-    from hf_cxr.inference.classifier import Classifier
+    page, limits = page_of(own.model, revision=own.revision, limits=limits)
+    from hf_cxr.demo.app import password, serve
 
-    asks = password() is not None  # refused, if it is wrong, before the model is loaded
-    session = Session(Classifier(own.model, revision=own.revision), limits)
-    page = build_page(session, About.of(session.classifier, own.model))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container is stopped like a terminal: tidily
     try:
         address = serve(page, limits, host=own.host, port=own.port, wait=False)
-        print(f"{NOT_A_DEVICE}\nopen {printable(address)} in a browser; Ctrl-C stops the page", flush=True)
-        if own.host not in LOOPBACK and not asks:
+        print(f"{NOTICE}\nopen {printable(address)} in a browser; Ctrl-C stops the page", flush=True)
+        if own.host not in LOOPBACK and password() is None:
             _note(
                 f"everyone who reaches {own.host} can use the page; set {PASSWORD}=user:password to ask for a password"
             )

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.export.layout import PAGE, RESULT, WARNING, Wanted
-from hf_cxr.words import printable
+from hf_cxr.exported_files import EXPORT, PAGE, RESULT, Wanted
+from hf_cxr.words import NOTICE, printable
 
 if TYPE_CHECKING:
     from hf_cxr.data import Source
@@ -75,14 +75,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     own.model = words[0]
     set_up_terminal()
     result, files = export_model(own, flags, wanted)
-    out = own.out or Path(own.model) / "export"
+    run_export = Path(own.model) / EXPORT
+    out = own.out or run_export
     from hf_cxr.export.summary import summary
 
     print(summary(result, files))
     print(f"\nwrote {printable(out)}: {', '.join(files)}, {RESULT}")
     if wanted.page:
         print(f"page: python -m http.server --directory {printable(out / PAGE)}, then open http://localhost:8000")
-    print(WARNING)
+    if wanted.any_onnx and out == run_export and (Path(own.model) / "metrics.json").is_file():
+        run = printable(own.model)
+        print(f"to share it: hf-cxr report {run}, so that the card names it, then hf-cxr push {run} HUB_ID --onnx")
+    print(NOTICE)
     return 0
 
 
@@ -105,7 +109,7 @@ def export_model(own: argparse.Namespace, flags: Sequence[str], wanted: Wanted) 
 
         runtime = check_runtime(own.onnxruntime_web)
     folder = model_folder(own.model, own.revision)
-    out = own.out or Path(own.model) / "export"
+    out = own.out or Path(own.model) / EXPORT
     with held(out) as place:
         classifier = Classifier(own.model, revision=own.revision, device="cpu")
         about = about_model(classifier, folder)

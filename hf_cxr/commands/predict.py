@@ -217,6 +217,8 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
                 return 141
         if kept is not None:
             finish(kept, found.paths, columns, out, args, terminal)
+    for line in extras.said():
+        terminal.note(line)
     if lacking:
         terminal.complain(f"{plural(lacking, 'picture or report', 'pictures or reports')} could not be made")
     if unreadable:

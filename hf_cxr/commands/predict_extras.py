@@ -7,6 +7,7 @@ not known to be written; a folder in which, or above which, the images are: the 
 import argparse
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from hf_cxr import processes
 from hf_cxr.data.images.grey import ImageError
 from hf_cxr.files import OutputError, check_output_folder
+from hf_cxr.words import plural
 
 if TYPE_CHECKING:
     from hf_cxr.inference.classifier import Classifier
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 class Extra(Protocol):
     """One kind of file."""
 
-    def add(self, path: Path, result: "ImageResult") -> object:
-        """Write it for this image.
+    def add(self, path: Path, result: "ImageResult") -> Path | None:
+        """Write it for this image, if the image is to have one.
 
         Raises:
             ImageError, ReportError: it cannot be made of this image.
@@ -48,22 +50,32 @@ class Extras:
         self.folders = folders_of(args)
         for folder in self.folders.values():
             check_folder(folder, args.paths, args.model)
-        self.extras = [EXTRAS[name](classifier, args.model, folder) for name, folder in self.folders.items()]
+        self.extras = {name: EXTRAS[name](classifier, args.model, folder) for name, folder in self.folders.items()}
+        self.written, self.without_study = Counter[str](), 0
 
     def __bool__(self) -> bool:
         return bool(self.extras)
 
     def add(self, path: Path, result: "ImageResult") -> list[str]:
         """Write everything for an image; gives why something cannot be made of it."""
-        from hf_cxr.inference.structured_report import ReportError
+        from hf_cxr.inference.structured_report import NotDicomError, ReportError
 
         failures = []
-        for extra in self.extras:
+        for name, extra in self.extras.items():
             try:
-                extra.add(path, result)
+                self.written[name] += extra.add(path, result) is not None
+            except NotDicomError:
+                self.without_study += 1
             except (ImageError, ReportError) as error:
                 failures.append(str(error))
         return failures
+
+    def said(self) -> list[str]:
+        """What was written, a line for each flag."""
+        lines = [f"wrote {plural(self.written[name], NOUNS[name])} to {self.folders[name]}" for name in self.extras]
+        if self.without_study:
+            lines.append(f"{plural(self.without_study, 'image')} without a report: not DICOM, so in no study")
+        return lines
 
 
 def folders_of(args: argparse.Namespace) -> dict[str, str]:
@@ -112,10 +124,17 @@ class _Reports:
 
     def __init__(self, classifier: "Classifier", model: str, folder: str):
         from hf_cxr.inference.structured_report import StructuredReports
+        from hf_cxr.models.record import ModelRecord
         from hf_cxr.run.explain import name_of
 
         logging.getLogger("highdicom").setLevel(logging.WARNING)  # it names each attribute that it copies
-        self.reports = StructuredReports(folder, model_name=name_of(model), model_sha256=classifier.fingerprint())
+        record = ModelRecord.of(classifier.model.config) or ModelRecord()
+        self.reports = StructuredReports(
+            folder,
+            model_name=name_of(model),
+            model_sha256=classifier.fingerprint(),
+            synthetic=bool(record.synthetic),
+        )
 
     def add(self, path: Path, result: "ImageResult") -> Path:
         return self.reports.write(path, result)
@@ -123,3 +142,6 @@ class _Reports:
 
 EXTRAS = {"heatmaps": _maps, "structured_reports": _Reports}
 """Flag -> what makes the files: called with the model, its name and the folder."""
+
+NOUNS = {"heatmaps": "picture", "structured_reports": "structured report"}
+"""Flag -> what a file of it is called."""

@@ -91,9 +91,11 @@ class Terminal:
         probability_C, called_C = result.probability_C, result.called_C
         order = probability_C.argsort()[::-1]
         shown = [i for rank, i in enumerate(order) if rank < self.top or called_C[i]]
-        words = [f"{self.names[i]} {probability_C[i]:.3f}{'*' if called_C[i] else ''}" for i in shown]
-        if result.input_check is not None and result.input_check.unusual:
-            words.append(f"UNUSUAL IMAGE: {printable('; '.join(result.input_check.reasons))}")
+        unusual = result.input_check is not None and result.input_check.unusual
+        star = "(*)" if unusual else "*"  # a call of what is perhaps no radiograph
+        words = [f"{self.names[i]} {probability_C[i]:.3f}{star if called_C[i] else ''}" for i in shown]
+        if unusual:
+            words.insert(0, f"UNUSUAL IMAGE: {printable('; '.join(result.input_check.reasons))};")
         self._write(f"{printable(result.name):<{self.width}}  {'  '.join(words)}\n")
 
     def answer(self, answer: "ImageResult | ImageError", failures: Sequence[str]) -> None:

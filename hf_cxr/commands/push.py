@@ -10,11 +10,15 @@ finished by the same command, which sends only what has not arrived. The reposit
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.words import plural
 
-OF_RUNS = ("include_predictions", "handler", "onnx")
+if TYPE_CHECKING:
+    from hf_cxr.hub_repository import Pushed
+
+OF_RUNS = ("include_predictions", "handler", "handler_requirement", "onnx")
 OF_DATASETS = ("licence", "i_may_redistribute", "i_have_permission", "hash_patient_ids")
 
 
@@ -43,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs.add_argument(
         "--handler", action="store_true", help="also send handler.py and requirements.txt for Inference Endpoints"
     )
+    runs.add_argument(
+        "--handler_requirement",
+        metavar="TEXT",
+        help="the line of requirements.txt, such as 'hf-cxr[dicom] @ git+https://...'; default: this version",
+    )
     runs.add_argument("--onnx", action="store_true", help="also send the models that hf-cxr export wrote, as onnx/")
     data = parser.add_argument_group("of a dataset")
     data.add_argument("--dataset", action="store_true", help="FOLDER is a prepared dataset")
@@ -67,6 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     wrong = [name for name in (OF_RUNS if args.dataset else OF_DATASETS) if getattr(args, name)]
     if wrong:
         parser.error(f"--{wrong[0]} does not go {'with' if args.dataset else 'without'} --dataset")
+    if args.public and args.include_predictions:
+        parser.error("--include_predictions sends identifiers of patients and images, and does not go with --public")
+    if args.handler_requirement and not args.handler:
+        parser.error("--handler_requirement is of --handler; give both")
     return push_prepared(args, parser) if args.dataset else push_finished(args)
 
 
@@ -75,7 +88,7 @@ def push_finished(args: argparse.Namespace) -> int:
     from hf_cxr.hub import Extras, plan_push, push_run
     from hf_cxr.push_files import exposed_tokens
 
-    extras = Extras(predictions=args.include_predictions, handler=args.handler, onnx=args.onnx)
+    extras = Extras(args.include_predictions, args.handler, args.onnx, args.handler_requirement)
     if args.dry_run:
         plan = plan_push(args.folder, args.repo_id, extras=extras, tag=args.tag)
         for file in plan.files:
@@ -84,14 +97,11 @@ def push_finished(args: argparse.Namespace) -> int:
         for path in plan.stale:
             print(f"{'delete':>20}  {path}")
         print(f"{'tag':>20}  {plan.tag}{' (exists)' if plan.remote and plan.tag in plan.remote.tags else ''}")
-        if plan.not_compared:
-            print(f"not compared with the repository: {plan.not_compared}")
-        elif not plan.exists:
-            print(f"{args.repo_id} does not exist: a push makes it, {'public' if args.public else 'private'}")
+        print_not_compared(plan.not_compared, plan.exists, args)
         print_total(sum(file.size for file in plan.files), len(plan.files), args.repo_id)
     else:
         pushed = push_run(args.folder, args.repo_id, private=not args.public, extras=extras, tag=args.tag)
-        print(f"{pushed.url}\ntag {pushed.tag}: load exactly these files with revision={pushed.tag!r}")
+        print_pushed(pushed)
     for path in exposed_tokens(args.folder):
         print(
             f"hf-cxr push: {path} was not sent, but contains an access token as plain text: delete the file, and "
@@ -103,8 +113,11 @@ def push_finished(args: argparse.Namespace) -> int:
 
 def push_prepared(args: argparse.Namespace, parser: OneLineParser) -> int:
     """A prepared folder."""
+    from huggingface_hub import get_token
+
     from hf_cxr.commands import set_up_terminal
-    from hf_cxr.push_datasets import plan_dataset, push_dataset
+    from hf_cxr.hub_repository import look_at
+    from hf_cxr.push_datasets import compare_dataset, plan_dataset, push_dataset
 
     if not args.licence:
         parser.error(
@@ -120,18 +133,37 @@ def push_prepared(args: argparse.Namespace, parser: OneLineParser) -> int:
         verify=not args.dry_run,
     )
     if args.dry_run:
+        look = look_at(args.repo_id, get_token(), repo_type="dataset")
+        compared = compare_dataset(plan, look)
+        states = {path: f"  ({state})" for path, state in compared.states.items()}
         for file in plan.files:
-            print(f"{file.size:>22,} bytes  {file.path}")
+            print(f"{file.size:>22,} bytes  {file.path}{states.get(file.path, '')}")
         for shard in plan.shards:
-            print(f"{'about':>8}{plan.shard_bytes[shard.path]:>14,} bytes  {shard.path}")
+            size = plan.shard_bytes[shard.path]
+            print(f"{'about':>8}{size:>14,} bytes  {shard.path}{states.get(shard.path, '')}")
+        for path in compared.deleted:
+            print(f"{'delete':>28}  {path}")
+        print_not_compared(look.not_compared, look.exists, args)
         print(f"The real push will ask: {plan.question}")
         total = sum(file.size for file in plan.files) + sum(plan.shard_bytes.values())
         print_total(total, len(plan.files) + len(plan.shards), args.repo_id)
         return 0
     ask(plan.question, answered=args.i_may_redistribute)
-    pushed = push_dataset(plan, may_redistribute=True, private=not args.public, tag=args.tag)
-    print(f"{pushed.url}\ntag {pushed.tag}: load exactly these files with revision={pushed.tag!r}")
+    print_pushed(push_dataset(plan, may_redistribute=True, private=not args.public, tag=args.tag))
     return 0
+
+
+def print_pushed(pushed: "Pushed") -> None:
+    for path in pushed.deleted:
+        print(f"deleted {path}: an earlier push sent it, and this one does not; the history keeps it")
+    print(f"{pushed.url}\ntag {pushed.tag}: load exactly these files with revision={pushed.tag!r}")
+
+
+def print_not_compared(why: str | None, exists: bool | None, args: argparse.Namespace) -> None:
+    if why:
+        print(f"not compared with the repository: {why}")
+    elif not exists:
+        print(f"{args.repo_id} does not exist: a push makes it, {'public' if args.public else 'private'}")
 
 
 def print_total(size: int, count: int, repo_id: str) -> None:

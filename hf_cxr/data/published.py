@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from PIL import Image
 
 from hf_cxr.data.schema import features, label_matrix
@@ -52,7 +53,9 @@ class Shard:
 
 
 class Pseudonyms:
-    """Keyed hashes in place of ids: equal ids stay equal, and without the key nobody finds the ids behind them.
+    """Keyed hashes in place of ids, and an order of rows that the key decides.
+
+    Equal ids stay equal, and without the key nobody finds the ids or the places behind them.
 
     Args:
         key: secret, at least 16 bytes; it is kept nowhere.
@@ -67,6 +70,11 @@ class Pseudonyms:
         """The hash of one id: 24 hexadecimal digits after the first letter of the column's name."""
         digest = hmac.new(self._key, f"{column}\0{value}".encode(), hashlib.sha256).hexdigest()
         return f"{column[0]}{digest[:24]}"
+
+    def order(self, split: str, rows: int) -> NDArray[np.int64]:
+        """The order in which rows are published, (N,): with the source's, a row could be found by its place."""
+        seed = hmac.new(self._key, f"order\0{split}".encode(), hashlib.sha256).digest()
+        return np.random.default_rng(int.from_bytes(seed, "big")).permutation(rows)
 
 
 def cut_shards(splits: Mapping[str, datasets.Dataset], side: int, most: int = SHARD_BYTES) -> list[Shard]:

@@ -7,19 +7,19 @@ Refuses: sources known to forbid it, unless the person has the provider's permis
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 FORBIDDEN = (
     (
         r"chexpert|chexlocalize|stanford aimi",
-        "the research use agreement of Stanford AIMI forbids to distribute or publish any part of CheXpert",
+        "the research use agreement of Stanford AIMI forbids distributing or publishing any part of CheXpert",
     ),
     (
         r"physionet|mimic|vindr",
-        "PhysioNet's credentialed health data licence forbids to share the data with anyone else",
+        "PhysioNet's credentialed health data licence forbids sharing the data with anyone else",
     ),
-    (r"padchest|bimcv", "the data use agreement of PadChest (BIMCV) forbids to redistribute any part of it"),
+    (r"padchest|bimcv", "the data use agreement of PadChest (BIMCV) forbids redistributing any part of it"),
 )
 """(pattern in the dataset's name, terms or address, in lower case; what the terms say)."""
 
@@ -50,13 +50,16 @@ def check_allowed(manifest: Mapping[str, Any], *, has_permission: bool) -> None:
         )
 
 
-def question(manifest: Mapping[str, Any], repo_id: str, licence: str, *, patients: int, hashed: bool) -> str:
+def question(
+    manifest: Mapping[str, Any], repo_id: str, licence: str, columns: Sequence[str], *, patients: int, hashed: bool
+) -> str:
     """What a person must know before the data are published, and the question, without the answer.
 
     Args:
         manifest: of a prepared folder.
         repo_id: where it goes.
         licence: the Hub's name of the licence that it is published under.
+        columns: of the files.
         patients: how many.
         hashed: ids are keyed hashes.
     """
@@ -68,7 +71,7 @@ def question(manifest: Mapping[str, Any], repo_id: str, licence: str, *, patient
         f"  data:    {manifest['dataset']}",
         f"  terms:   {manifest.get('licence_note') or 'the source states none'}",
         f"  licence: {licence}, as you gave it",
-        "  columns: image, findings, image_id, patient_id, view, age, sex, boxes",
+        f"  columns: {', '.join(columns)}",
         f"  ids:     {ids}",
     ]
     words = forbids(manifest)

@@ -2,7 +2,7 @@
 
 - `session`: what the page does, without a page: an image in, a `Look` at it out, a heat map of a finding.
 - `memory`: the last image of each reader, until the reader leaves.
-- `uploads`: what a browser sends, limited and decoded in memory; `guard`: what the server refuses.
+- `limits`: what the page accepts; `uploads`: what a browser sends, decoded in memory; `guard`: what is refused.
 - `bars`, `pictures`, `about`: HTML of the findings, PNG and JPEG in memory, what is known of the model.
 - `examples`: phantoms, drawn when the page starts. No patient's image is part of the page.
 - `viewer`: the image, alone or under a heat map, and messages.
@@ -16,7 +16,6 @@ it shows of an image is an `inference.ImageResult`, and nothing else.
 
 import importlib.util
 
-NOT_A_DEVICE = "Not a medical device. For research."
 INSTALL = "pip install 'hf-cxr[demo]'"
 PASSWORD = "HF_CXR_DEMO_AUTH"
 """Environment variable with user:password, which the page then asks for."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from hf_cxr.demo import NOT_A_DEVICE
 from hf_cxr.demo.bars import number, shown_name
-from hf_cxr.demo.uploads import Limits
+from hf_cxr.demo.limits import Limits
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.models.names import network_name
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.reporting.protocol import label_limits
+from hf_cxr.words import NOTICE
 
 PHANTOMS = (
     "This model was trained on synthetic phantoms, images that a program drew. It knows nothing of patients. "
@@ -21,7 +21,7 @@ PHANTOMS = (
 
 
 @dataclass(frozen=True)
-class About:
+class PageFacts:
     """What a reader is told of a model.
 
     Args:
@@ -37,7 +37,7 @@ class About:
     record: ModelRecord
 
     @classmethod
-    def of(cls, classifier: Classifier, model: str | Path) -> "About":
+    def of(cls, classifier: Classifier, model: str | Path) -> "PageFacts":
         """Of a model that was loaded from a run folder or a Hub id."""
         config = classifier.model.config
         record = ModelRecord.of(config) or ModelRecord()
@@ -47,7 +47,7 @@ class About:
         """The top of the page: first what it is not."""
         trained = f" · trained on {escape(self.record.dataset)}" if self.record.dataset else ""
         return (
-            f'<header class="cxr-header"><p class="cxr-banner" role="note">{NOT_A_DEVICE}</p>'
+            f'<header class="cxr-header"><p class="cxr-banner" role="note">{NOTICE}</p>'
             "<h1>Findings in a chest radiograph</h1>"
             f'<p class="cxr-soft">{escape(self.name)} · {escape(self.network)} · {self.findings} findings{trained}</p>'
             + (f'<div class="cxr-note cxr-warning"><p>{PHANTOMS}</p></div>' if self.record.synthetic else "")
@@ -57,7 +57,7 @@ class About:
     def sentences(self) -> list[str]:
         """The limits, one after the other."""
         record = self.record
-        lines = [f"{NOT_A_DEVICE} Nothing on this page is a diagnosis."]
+        lines = [f"{NOTICE} Nothing on this page is a diagnosis."]
         if record.synthetic:
             lines.append(PHANTOMS)
         elif record.dataset:

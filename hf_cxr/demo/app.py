@@ -8,16 +8,17 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_cxr.demo import PASSWORD
-from hf_cxr.demo.about import About
+from hf_cxr.demo.about import PageFacts
 from hf_cxr.demo.bars import findings_html
 from hf_cxr.demo.examples import draw_examples, examples_html
 from hf_cxr.demo.guard import Guard
+from hf_cxr.demo.limits import Limits
 from hf_cxr.demo.memory import Memory
 from hf_cxr.demo.session import Look, Session
-from hf_cxr.demo.uploads import Limits, UploadError
+from hf_cxr.demo.uploads import UploadError
 from hf_cxr.demo.viewer import EMPTY, NO_FINDINGS, error_html, heat_map_html, image_html, read_html
 
 if TYPE_CHECKING:
@@ -33,7 +34,59 @@ FORGOTTEN = "This image is no longer in memory; give it again"
 UNEXPECTED = "Something went wrong with this image; the page still works: try another one"
 
 
-def build_page(session: Session, about: About, memory: Memory[Look] | None = None) -> "gradio.Blocks":
+class Events:
+    """What each event of the page answers: the HTML of the viewer and of the findings.
+
+    Args:
+        session: the model, with the limits.
+        memory: where the last image of each reader is kept.
+    """
+
+    def __init__(self, session: Session, memory: Memory[Look]):
+        self.session, self.memory, self.examples = session, memory, draw_examples()
+        self.points = session.classifier.calls.points
+
+    def give(self, data: Any, reader: str) -> list[str]:
+        """A reader gave an image, or chose an example."""
+        look, problem = _attempt(lambda: self._look_of(data))
+        if look is None:
+            self.memory.forget(reader)
+            return [error_html(problem) + EMPTY, NO_FINDINGS]
+        self.memory.put(reader, look)
+        return [read_html(look) + image_html(look), findings_html(look.result, self.points)]
+
+    def choose(self, data: Any, reader: str) -> list[str]:
+        """A reader chose a finding, whose heat map is shown, or went back to the image."""
+        look = self.memory.get(reader)
+        if look is None:
+            return [error_html(FORGOTTEN) + EMPTY, NO_FINDINGS]
+        chosen = getattr(data, "finding", None)
+        if chosen is None:
+            return [read_html(look) + image_html(look), findings_html(look.result, self.points)]
+        heat, problem = _attempt(lambda: self.session.heat_map(look, chosen))
+        if heat is None:
+            return [error_html(problem) + image_html(look), findings_html(look.result, self.points)]
+        shown = read_html(look) + heat_map_html(look, heat)
+        return [shown, findings_html(look.result, self.points, chosen=chosen)]
+
+    def _look_of(self, data: Any) -> Look:
+        example = getattr(data, "example", None)
+        if example is None:
+            return self.session.look_at_upload(*(getattr(data, key, None) for key in ("name", "content", "size")))
+        if example not in range(len(self.examples)):
+            raise UploadError("there is no such example")
+        return self.session.look(self.examples[example].upload)
+
+
+class Parts(NamedTuple):
+    """The parts of the page that events come from or go to."""
+
+    drop: "gradio.HTML"
+    viewer: "gradio.HTML"
+    findings: "gradio.HTML"
+
+
+def build_page(session: Session, about: PageFacts, memory: Memory[Look] | None = None) -> "gradio.Blocks":
     """The page of a model.
 
     Args:
@@ -43,68 +96,12 @@ def build_page(session: Session, about: About, memory: Memory[Look] | None = Non
     """
     import gradio as gr
 
-    limits, examples = session.limits, draw_examples()
+    limits = session.limits
     memory = Memory(60 * limits.minutes, READERS) if memory is None else memory
-    points = session.classifier.calls.points
-
-    def html(value: str = "", **options: Any) -> gr.HTML:
-        classes = ["cxr", *options.pop("classes", ())]
-        return gr.HTML(value, elem_classes=classes, apply_default_css=False, **options)
-
+    events = Events(session, memory)
     with gr.Blocks(title=f"Chest radiograph findings: {about.name}", analytics_enabled=False) as page:
-        html(about.header_html())
-        with gr.Row(equal_height=True):
-            with gr.Column(scale=5, min_width=320):
-                drop = html(
-                    html_template=_text("drop.html"),
-                    js_on_load=_text("drop.js"),
-                    bytes=limits.bytes,
-                    limit=f"{limits.megabytes:g}",
-                    examples=examples_html(examples),
-                )
-                viewer = html(EMPTY, js_on_load=_text("back.js"), classes=["cxr-viewer"])
-            with gr.Column(scale=6, min_width=320):
-                findings = html(NO_FINDINGS, js_on_load=_text("choose.js"))
-        html(about.limits_html(limits))
-
-        def look_of(data: Any) -> Look:
-            example = getattr(data, "example", None)
-            if example is None:
-                return session.look_at_upload(*(getattr(data, key, None) for key in ("name", "content", "size")))
-            if example not in range(len(examples)):
-                raise UploadError("there is no such example")
-            return session.look(examples[example].upload)
-
-        def on_give(data: gr.EventData, request: gr.Request) -> list[str]:
-            look, problem = _attempt(lambda: look_of(data))
-            if look is None:
-                memory.forget(reader_of(request))
-                return [error_html(problem) + EMPTY, NO_FINDINGS]
-            memory.put(reader_of(request), look)
-            return [read_html(look) + image_html(look), findings_html(look.result, points)]
-
-        def on_choose(data: gr.EventData, request: gr.Request) -> list[str]:
-            look = memory.get(reader_of(request))
-            if look is None:
-                return [error_html(FORGOTTEN) + EMPTY, NO_FINDINGS]
-            chosen = getattr(data, "finding", None)
-            if chosen is None:
-                return [read_html(look) + image_html(look), findings_html(look.result, points)]
-            heat, problem = _attempt(lambda: session.heat_map(look, chosen))
-            if heat is None:
-                return [error_html(problem) + image_html(look), findings_html(look.result, points)]
-            shown = read_html(look) + heat_map_html(look, heat)
-            return [shown, findings_html(look.result, points, chosen=chosen)]
-
-        def on_leave(request: gr.Request) -> None:
-            memory.forget(reader_of(request))
-
-        outputs = [viewer, findings]
-        options = {"outputs": outputs, "concurrency_id": "model", "api_visibility": "private"}
-        drop.give(on_give, **options, show_progress="full", show_progress_on=outputs)
-        for component in (findings, viewer):
-            component.choose(on_choose, **options, show_progress="minimal", show_progress_on=[viewer])
-        page.unload(on_leave)
+        parts = _lay_out(about, limits, examples_html(events.examples))
+        _connect(page, parts, events)
 
     def forget_page(reader: str) -> None:
         # What Gradio would send to a reader who comes back: the page with the image in it.
@@ -115,13 +112,59 @@ def build_page(session: Session, about: About, memory: Memory[Look] | None = Non
     return page.queue(max_size=limits.waiting, default_concurrency_limit=1)
 
 
+def _lay_out(about: PageFacts, limits: Limits, examples: str) -> Parts:
+    """Where everything is; ``examples`` is HTML."""
+    import gradio as gr
+
+    def html(value: str = "", **options: Any) -> gr.HTML:
+        classes = ["cxr", *options.pop("classes", ())]
+        return gr.HTML(value, elem_classes=classes, apply_default_css=False, **options)
+
+    html(about.header_html())
+    with gr.Row(equal_height=True):
+        with gr.Column(scale=5, min_width=320):
+            drop = html(
+                html_template=_text("drop.html"),
+                js_on_load=_text("drop.js"),
+                bytes=limits.bytes,
+                limit=f"{limits.megabytes:g}",
+                examples=examples,
+            )
+            viewer = html(EMPTY, js_on_load=_text("back.js"), classes=["cxr-viewer"])
+        with gr.Column(scale=6, min_width=320):
+            findings = html(NO_FINDINGS, js_on_load=_text("choose.js"))
+    html(about.limits_html(limits))
+    return Parts(drop, viewer, findings)
+
+
+def _connect(page: "gradio.Blocks", parts: Parts, events: Events) -> None:
+    """Which event calls what. Gradio reads the annotations of the functions."""
+    import gradio as gr
+
+    def on_give(data: gr.EventData, request: gr.Request) -> list[str]:
+        return events.give(data, reader_of(request))
+
+    def on_choose(data: gr.EventData, request: gr.Request) -> list[str]:
+        return events.choose(data, reader_of(request))
+
+    def on_leave(request: gr.Request) -> None:
+        events.memory.forget(reader_of(request))
+
+    outputs = [parts.viewer, parts.findings]
+    options = {"outputs": outputs, "concurrency_id": "model", "api_visibility": "private"}
+    parts.drop.give(on_give, **options, show_progress="full", show_progress_on=outputs)
+    for component in (parts.findings, parts.viewer):
+        component.choose(on_choose, **options, show_progress="minimal", show_progress_on=[parts.viewer])
+    page.unload(on_leave)
+
+
 def reader_of(request: "gradio.Request") -> str:
     """Whose request it is; whoever does not say gets a name that no other request has."""
     return request.session_hash or uuid.uuid4().hex
 
 
 def _attempt(work: Callable[[], Any]) -> tuple[Any, str]:
-    """What some work gives, or None and what to tell the reader. The page lives on, whatever happens."""
+    """What some work gives, or None and what to tell the reader. The page keeps working, whatever happens."""
     try:
         return work(), ""
     except UploadError as error:

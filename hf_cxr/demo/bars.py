@@ -6,11 +6,11 @@ A bar says nothing that its words do not: the page can be read without colours, 
 from html import escape
 
 from hf_cxr.evaluation.operating_points import OperatingPoints
-from hf_cxr.inference.results import NOT_RULED_OUT, FindingResult, ImageResult, InputCheckResult
+from hf_cxr.inference.results import UNUSUAL_FOR, FindingResult, ImageResult, InputCheckResult
 from hf_cxr.reporting.numbers import in_percent
 from hf_cxr.words import plural
 
-CALLED, BELOW, WITHOUT = "called", "below", "without"
+CALLED, BELOW, WITHOUT_THRESHOLD = "called", "below", "without"
 
 
 def number(value: float) -> str:
@@ -37,9 +37,9 @@ def by_probability(result: ImageResult) -> list[tuple[int, FindingResult]]:
 
 
 def state_of(finding: FindingResult) -> str:
-    """`CALLED`, `BELOW` its threshold, or `WITHOUT` one."""
+    """`CALLED`, `BELOW` its threshold, or `WITHOUT_THRESHOLD` one."""
     if finding.called is None:
-        return WITHOUT
+        return WITHOUT_THRESHOLD
     return CALLED if finding.called else BELOW
 
 
@@ -49,15 +49,6 @@ def call_words(finding: FindingResult) -> str:
         return "no threshold"
     reaches = "at or above" if finding.called else "below"
     return f"{reaches} its threshold, {number(finding.threshold)}"
-
-
-def label_set_words(labels: tuple[str, ...]) -> str:
-    """A label set, to be read after "not ruled out:".
-
-    >>> label_set_words(("present",)), label_set_words(("present", "absent"))
-    ('present', 'both (cannot tell)')
-    """
-    return f"{NOT_RULED_OUT[labels]}{' (cannot tell)' if len(labels) > 1 else ''}"
 
 
 def findings_html(result: ImageResult, points: OperatingPoints | None = None, *, chosen: str | None = None) -> str:
@@ -83,6 +74,8 @@ def _summary(result: ImageResult) -> str:
         called = sum(bool(finding.called) for finding in with_point)
         reach = "reaches its threshold" if called == 1 else "reach their threshold"
         words = f"{called} of {plural(len(with_point), 'finding')} {reach}"
+    if result.input_check is not None and result.input_check.unusual:
+        words = f"Do not read these numbers: the image is unusual. {words}"
     return f'<h2 class="cxr-summary">{words}</h2>'
 
 
@@ -94,7 +87,7 @@ def _row(column: int, finding: FindingResult, chosen: bool) -> str:
     chip = ' <span class="cxr-chip">called</span>' if state == CALLED else ""
     words = call_words(finding)
     if finding.label_set is not None:
-        words += f" · not ruled out: <b>{escape(label_set_words(finding.label_set))}</b>"
+        words += f" · {escape(UNUSUAL_FOR[finding.label_set])}"
     return (
         f'<li class="cxr-{state}"><button type="button" data-finding="{escape(finding.name)}" data-column="{column}" '
         f'aria-pressed="{str(chosen).lower()}">'
@@ -122,10 +115,9 @@ def _key(result: ImageResult, points: OperatingPoints | None) -> str:
     if result.coverage is not None:
         stated = in_percent(result.coverage)
         lines.append(
-            "“Not ruled out” is the finding's label set: both labels where the model cannot tell, none where the "
-            "image is unlike those with the finding and unlike those without. It was fitted on validation images so "
-            f"that it has the right label for {stated} of the images with a finding and {stated} of those without. It "
-            "is not a diagnosis: of a rare finding, most images whose set is “present” may be without it."
+            "“Usual” is what the probability is compared with: of validation images with the finding, and of those "
+            f"without, {stated} have a usual one (the conformal label set). It is not a diagnosis: most images with a "
+            "probability higher than usual without a rare finding may be without it."
         )
     return f'<div class="cxr-key">{"".join(f"<p>{escape(line)}</p>" for line in lines)}</div>'
 

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from hf_cxr.data.images.grey import resize_grey
+from hf_cxr.demo.limits import Limits
 from hf_cxr.demo.pictures import shrunk
-from hf_cxr.demo.uploads import Limits, Upload, UploadError, decode, file_name, read_upload, too_large
+from hf_cxr.demo.uploads import Upload, UploadError, decode, file_name, read_upload, too_large
 from hf_cxr.explain.geometry import Geometry
 from hf_cxr.explain.maps import METHODS, heat_maps
 from hf_cxr.inference.classifier import Classifier

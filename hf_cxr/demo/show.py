@@ -15,7 +15,9 @@ from hf_cxr.cores import set_threads
 from hf_cxr.demo import check_gradio
 
 if TYPE_CHECKING:
-    from hf_cxr.demo.uploads import Limits
+    import gradio
+
+    from hf_cxr.demo.limits import Limits
 
 
 def show(
@@ -31,14 +33,29 @@ def show(
     """
     check_gradio()
     set_threads()
+    page, limits = page_of(model, revision=revision, name=name, limits=limits)
+    from hf_cxr.demo.app import serve
+
+    serve(page, limits)
+
+
+def page_of(
+    model: str | Path, *, revision: str = "main", name: str | None = None, limits: "Limits | None" = None
+) -> "tuple[gradio.Blocks, Limits]":
+    """The page of a model, not yet served, and its limits. The arguments are those of `show`.
+
+    Raises:
+        ValueError: the password in the environment is not user:password; said before the model is loaded.
+    """
     quiet_gradio()
-    from hf_cxr.demo.about import About
-    from hf_cxr.demo.app import build_page, serve
+    from hf_cxr.demo.about import PageFacts
+    from hf_cxr.demo.app import build_page, password
     from hf_cxr.demo.session import Session
     from hf_cxr.inference.classifier import Classifier
 
+    password()
     session = Session(Classifier(model, revision=revision), limits)
-    serve(build_page(session, About.of(session.classifier, name or model)), session.limits)
+    return build_page(session, PageFacts.of(session.classifier, name or model)), session.limits
 
 
 def quiet_gradio() -> None:

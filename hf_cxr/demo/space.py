@@ -13,15 +13,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from huggingface_hub import SpaceCardData
-from packaging.requirements import InvalidRequirement, Requirement
 
 from hf_cxr import __version__
-from hf_cxr.demo import INSTALL, NOT_A_DEVICE
+from hf_cxr.demo import INSTALL
 from hf_cxr.demo.about import model_name
 from hf_cxr.files import check_output_folder, write_text
 from hf_cxr.push_files import collect
+from hf_cxr.requirement import check_requirement
 from hf_cxr.saved_models import WEIGHTS, refuse_missing_folder
-from hf_cxr.words import markdown
+from hf_cxr.words import NOTICE, markdown
 
 FOLDER = "model"
 COPIED = ("config.json", "input_check.safetensors", "preprocessor_config.json", WEIGHTS)
@@ -42,7 +42,7 @@ if __name__ == "__main__":
 README = f"""
 # {TITLE}
 
-{NOT_A_DEVICE} **Do not give it images of patients**: a Space runs on computers of Hugging Face, not on yours.
+{NOTICE} **Do not give it images of patients**: a Space runs on computers of Hugging Face, not on yours.
 
 The page of {{model}}, made by `hf-cxr demo --export_space`. Its examples are synthetic phantoms. It writes no image to
 a disk. What the model cannot do is at the end of the page.
@@ -66,7 +66,7 @@ def export_space(
         ValueError: see the top of this module.
     """
     refuse_missing_folder(model)
-    _check_requirement(requirement)
+    check_requirement(requirement, "the extras demo and dicom")
     check_output_folder(place)
     if place.exists() and any(place.iterdir()):
         raise ValueError(f"{place} is not empty; give a new folder, so that nothing else is sent with the Space")
@@ -120,12 +120,3 @@ def _gradio_version() -> str:
         return version("gradio")
     except PackageNotFoundError as error:
         raise ValueError(f"a Space names the version of Gradio, which is not installed: {INSTALL}") from error
-
-
-def _check_requirement(text: str) -> None:
-    try:
-        name = Requirement(text).name
-    except InvalidRequirement as error:
-        raise ValueError(f"{text!r} is not a requirement as pip takes it: {error}".replace("\n", " ")) from error
-    if name.lower().replace("_", "-") != "hf-cxr":
-        raise ValueError(f"{text!r} installs {name}; the Space needs hf-cxr with the extras demo and dicom")

@@ -18,51 +18,12 @@ from PIL import Image
 
 from hf_cxr.data.images import dicom
 from hf_cxr.data.images.grey import FORMATS, ImageError
+from hf_cxr.demo.limits import Limits
 from hf_cxr.inference.sources import read_image
 from hf_cxr.words import error_words, one_line
 
 LONGEST_NAME = 80
 COLOURS = "The image has colours, and was turned to grey. A radiograph has none."
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the page accepts.
-
-    Args:
-        megabytes: of a file, in millions of bytes.
-        megapixels: of an image, in millions of pixels.
-        waiting: requests that may wait for the model; the next is told to try again.
-        minutes: how long an image stays in memory after its last use; closing its page ends it earlier.
-
-    Raises:
-        ValueError: one of them is not positive.
-    """
-
-    megabytes: float = 40
-    megapixels: float = 60
-    waiting: int = 16
-    minutes: float = 15
-
-    def __post_init__(self):
-        for name in ("megabytes", "megapixels", "waiting", "minutes"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be more than 0")
-
-    @property
-    def bytes(self) -> int:
-        """The most bytes of a file."""
-        return int(self.megabytes * 1e6)
-
-    @property
-    def pixels(self) -> int:
-        """The most pixels of an image."""
-        return int(self.megapixels * 1e6)
-
-    @property
-    def body(self) -> int:
-        """The most bytes of a request: a file in base64, and what the page sends beside it."""
-        return self.bytes * 4 // 3 + 100_000
 
 
 class UploadError(ValueError):
@@ -132,7 +93,7 @@ def read_upload(content: bytes, name: str, limits: Limits) -> Upload:
     return Upload(
         name,
         grey_HW,
-        ("The image has colours, and was turned to grey. A radiograph has none.",) if _has_colours(content) else (),
+        (COLOURS,) if _has_colours(content) else (),
     )
 
 

@@ -11,13 +11,12 @@ off than its tolerance is removed. What was measured is in export.json beside th
     page                  a page that runs the model in a browser
     images                the images that files are compared on
     runtime               onnxruntime, in one place
-    layout                the names of the files
     place                 a folder that may be written to
     summary               what a terminal shows
     exporter              all of it, in order
 
-A file contains the weights, the names of the findings, thresholds and sizes, and no path, user name or stack trace of
-the machine that wrote it.
+A file contains the weights, the names of the findings, thresholds and sizes, and no path and no stack trace of the
+machine that wrote it.
 
 B = images in a batch, C = findings, S = resized side, D = cropped side, H, W = height and width, in pixels.
 """

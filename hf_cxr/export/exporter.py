@@ -23,11 +23,10 @@ from transformers import PreTrainedModel
 import hf_cxr
 from hf_cxr.export.cost import Cost, measure_cost, speed_ratio
 from hf_cxr.export.images import Images, of_phantoms
-from hf_cxr.export.layout import CONFIG, MODEL, PROCESSOR, PROGRAM, QUANTIZED, RESULT, WHOLE, Wanted
 from hf_cxr.export.onnx_model import (
     OPSET,
     OUTPUT,
-    About,
+    ExportMetadata,
     check_clean,
     check_exportable,
     onnx_of,
@@ -38,6 +37,7 @@ from hf_cxr.export.preprocessing_graph import IMAGES, PROBABILITIES, check_filte
 from hf_cxr.export.program import check_clean_program, content_of, logits_of_file, program_of
 from hf_cxr.export.quantize import CALIBRATION_IMAGES, quantised, way_of
 from hf_cxr.export.runtime import check_installed, run, session
+from hf_cxr.exported_files import CONFIG, MODEL, ONNX, PROCESSOR, PROGRAM, QUANTIZED, RESULT, WHOLE, Wanted
 from hf_cxr.files import plain, write_json
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.models.record import ModelRecord
@@ -84,7 +84,7 @@ class Labelled:
     intervals: Mapping[str, Any] = field(default_factory=dict)
 
 
-def about_model(classifier: Classifier, folder: Path) -> About:
+def about_model(classifier: Classifier, folder: Path) -> ExportMetadata:
     """What exported files say of a model.
 
     Args:
@@ -101,7 +101,7 @@ def about_model(classifier: Classifier, folder: Path) -> About:
         "calibrated": record.calibration is not None,
         "licence_note": record.licence_note,
     }
-    return About(
+    return ExportMetadata(
         label_names=classifier.label_names,
         threshold_C=classifier.calls.threshold_C.tolist(),
         steps=preprocessing_of(load_processor(folder)),
@@ -125,7 +125,7 @@ def check_wanted(model: PreTrainedModel, processor: Any, wanted: Wanted, name: s
 def export(
     classifier: Classifier,
     model: PreTrainedModel,
-    about: About,
+    about: ExportMetadata,
     wanted: Wanted,
     images: Images,
     folder: Path,
@@ -157,30 +157,22 @@ def export(
     """
     module, size = traceable(model), about.steps.image_size
     value_N3DD = classifier.pixels(torch.from_numpy(images.pixel_N1SS)).numpy()
-    expected_NC = np.concatenate(
-        [
-            classifier.logits(torch.from_numpy(images.pixel_N1SS[i : i + BATCH]))
-            for i in range(0, len(value_N3DD), BATCH)
-        ]
-    )
+    expected_NC = expected_logits(classifier, images)
     files: dict[str, Any] = dict(earlier or {})
-    result = {"model": about.to_dict(), "opset": OPSET, "torch": torch.__version__, "files": files}
     copy_configs(source, folder)
     if wanted.program:
         content = content_of(program_of(module, size, name), about)
-        check_clean_program(content, PROGRAM)
-        parity = measure_parity(lambda value: logits_of_file(content, value), value_N3DD, expected_NC, images.words)
-        parity.check(PROGRAM)
-        (folder / PROGRAM).write_bytes(content)
-        files[PROGRAM] = {"bytes": len(content), "parity": parity.to_dict()}
+        files[PROGRAM] = _write_program(content, value_N3DD, expected_NC, images.words, folder)
     if wanted.any_onnx:
-        result["onnxruntime"] = _version_of_runtime()
         proto = onnx_of(module, about, name)
         files[MODEL] = _write_model(proto, value_N3DD, expected_NC, images.words, folder)
         if wanted.whole:
             files[WHOLE] = _write_whole(with_preprocessing(proto, about), images, expected_NC, classifier, folder)
         if wanted.int8:
             files[QUANTIZED] = _write_int8(proto, about, classifier, labelled, value_N3DD, name, folder)
+    for written in wanted.names:
+        files[written]["versions"] = _versions(written)
+    result = {"model": about.to_dict(), "files": files}
     write_json(folder / RESULT, plain(result))
     return result
 
@@ -202,6 +194,16 @@ def copy_configs(source: Path, folder: Path) -> None:
         check_no_local_path(source, {file: texts})
         check_no_token(source, {file: content}, {file: [text for _, text in texts]}, None)
         shutil.copyfile(source / file, folder / file)
+
+
+def _write_program(
+    content: bytes, value_N3DD: NDArray, expected_NC: NDArray, words: str, folder: Path
+) -> dict[str, Any]:
+    """program.pt2."""
+    check_clean_program(content, PROGRAM)
+    parity = measure_parity(lambda value: logits_of_file(content, value), value_N3DD, expected_NC, words)
+    parity.check(PROGRAM)
+    return {"bytes": _write(folder / PROGRAM, content), "parity": parity.to_dict()}
 
 
 def _write_model(
@@ -248,7 +250,7 @@ def _write_whole(
 
 def _write_int8(
     proto: "onnx.ModelProto",
-    about: About,
+    about: ExportMetadata,
     classifier: Classifier,
     labelled: Labelled | None,
     value_N3DD: NDArray,
@@ -273,7 +275,7 @@ def _write_int8(
 def _cost(
     sessions: "list[onnxruntime.InferenceSession]",
     contents: tuple[bytes, bytes],
-    about: About,
+    about: ExportMetadata,
     classifier: Classifier,
     labelled: Labelled,
     way: str,
@@ -307,7 +309,11 @@ def _write(path: Path, content: bytes) -> int:
     return path.write_bytes(content)
 
 
-def _version_of_runtime() -> str:
-    import onnxruntime
+def _versions(name: str) -> dict[str, Any]:
+    """What a file was made and compared with; files of one folder can be of several exports."""
+    versions = {"hf_cxr": hf_cxr.__version__, "torch": torch.__version__}
+    if name in ONNX:
+        import onnxruntime
 
-    return onnxruntime.__version__
+        versions |= {"opset": OPSET, "onnxruntime": onnxruntime.__version__}
+    return versions

@@ -26,12 +26,12 @@ from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_cxr.export.layout import WARNING
 from hf_cxr.models.attention import use_attention
 from hf_cxr.models.timm_models import is_timm
 from hf_cxr.processing import Preprocessing
 from hf_cxr.push_checks import check_no_local_path, check_no_token
-from hf_cxr.words import error_words
+from hf_cxr.push_onnx import onnx_text
+from hf_cxr.words import NOTICE, error_words
 
 if TYPE_CHECKING:
     import onnx
@@ -44,7 +44,7 @@ MOST_BYTES = 2 * 10**9  # protobuf's limit is 2 GiB
 
 
 @dataclass(frozen=True)
-class About:
+class ExportMetadata:
     """What a file says of itself, in its metadata.
 
     Attributes:
@@ -72,7 +72,7 @@ class About:
             "rescale_factor": steps.rescale_factor,
             "mean": list(steps.mean),
             "std": list(steps.std),
-            "warning": WARNING,
+            "warning": NOTICE,
             **self.facts,
         }
 
@@ -104,7 +104,7 @@ def check_exportable(model: PreTrainedModel, name: str) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if size > MOST_BYTES:
         raise ValueError(
-            f"{name} has {size / 1e9:.1f} GB of weights, and one file of ONNX holds 2 GB; export a smaller"
+            f"{name} has {size / 1e9:.1f} GB of weights, and one file of ONNX has at most 2 GB; export a smaller model"
         )
 
 
@@ -132,7 +132,7 @@ def example_input(image_size: int) -> torch.Tensor:
     return torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
 
 
-def onnx_of(module: Logits, about: About, name: str) -> "onnx.ModelProto":
+def onnx_of(module: Logits, about: ExportMetadata, name: str) -> "onnx.ModelProto":
     """The model as ONNX, stripped, with its metadata.
 
     Args:
@@ -173,7 +173,7 @@ def strip(proto: "onnx.ModelProto") -> None:
                 message.ClearField(field)
 
 
-def describe(proto: "onnx.ModelProto", about: About) -> None:
+def describe(proto: "onnx.ModelProto", about: ExportMetadata) -> None:
     """Give a file its metadata, in place of any other."""
     import onnx
 
@@ -187,20 +187,9 @@ def check_clean(proto: "onnx.ModelProto", name: str) -> None:
     Raises:
         ValueError: with the text.
     """
-    texts = list(texts_in(proto))
-    check_no_local_path(Path(name), {"onnx": [("text", text) for text in texts]})
-    check_no_token(Path(name), {}, {"onnx": texts}, None)
-
-
-def texts_in(proto: Any) -> Iterator[str]:
-    """Every piece of text in a protobuf message, at every depth; the numbers of tensors are not text."""
-    for message in _messages(proto):
-        for field, value in message.ListFields():
-            if field.type == field.TYPE_STRING:
-                yield from value if field.is_repeated else (value,)
-            elif field.name in ("s", "strings", "string_data"):  # of attributes and of tensors of text: bytes
-                entries = value if field.is_repeated else (value,)
-                yield from (entry.decode("utf-8", errors="replace") for entry in entries)
+    text = onnx_text(proto)
+    check_no_local_path(Path(name), {"onnx": text.paths})
+    check_no_token(Path(name), {}, {"onnx": [piece for _, piece in text.all]}, None)
 
 
 def _messages(proto: Any) -> Iterator[Any]:

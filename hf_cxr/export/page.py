@@ -14,8 +14,8 @@ Refused: no npm package onnxruntime-web, with the line that installs it.
 import shutil
 from pathlib import Path
 
-from hf_cxr.export.layout import PAGE, WHOLE
-from hf_cxr.export.onnx_model import About
+from hf_cxr.export.onnx_model import ExportMetadata
+from hf_cxr.exported_files import PAGE, WHOLE
 from hf_cxr.files import write_json
 
 WEB = Path(__file__).parent / "web"
@@ -43,7 +43,7 @@ def check_runtime(folder: str | Path | None) -> Path:
     return place / "dist"
 
 
-def write_page(folder: Path, about: About, runtime: Path) -> None:
+def write_page(folder: Path, about: ExportMetadata, runtime: Path) -> None:
     """Write the page.
 
     Args:

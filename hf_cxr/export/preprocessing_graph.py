@@ -16,9 +16,10 @@ B = images in a batch, C = findings, H, W = height and width of the images, S = 
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from hf_cxr.export.onnx_model import INPUT, OUTPUT, About, describe
+from hf_cxr.export.onnx_model import INPUT, OUTPUT, ExportMetadata, describe
 from hf_cxr.processing import Preprocessing
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def check_filter(steps: Preprocessing, name: str) -> None:
         )
 
 
-def with_preprocessing(model: "onnx.ModelProto", about: About) -> "onnx.ModelProto":
+def with_preprocessing(model: "onnx.ModelProto", about: ExportMetadata) -> "onnx.ModelProto":
     """A new model: the preprocessing, then ``model``, then the sigmoid.
 
     Args:
@@ -54,10 +55,29 @@ def with_preprocessing(model: "onnx.ModelProto", about: About) -> "onnx.ModelPro
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    steps = about.steps
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    graph = whole.graph
+    nodes = list(graph.node)
+    graph.ClearField("node")
+    graph.node.extend([*_nodes(about.steps), *nodes, helper.make_node("Sigmoid", [OUTPUT], [PROBABILITIES])])
+    constants = _constants(about.steps)
+    graph.initializer.extend(numpy_helper.from_array(value, _named(key)) for key, value in constants.items())
+    graph.ClearField("input")
+    graph.input.append(helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["batch", "height", "width"]))
+    graph.output.append(
+        helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", len(about.label_names)])
+    )
+    onnx.checker.check_model(whole)
+    describe(whole, about)
+    return whole
+
+
+def _constants(steps: Preprocessing) -> dict[str, NDArray]:
+    """The inputs of the operators that are the same for every image."""
     start = (steps.resize_size - steps.image_size) // 2
     std_C = np.array(steps.std, np.float32)
-    constants = {
+    return {
         "one": np.array([1], np.int64),
         "resized_size": np.array([steps.resize_size] * 2, np.int64),
         "crop_start": np.array([start] * 2, np.int64),
@@ -66,14 +86,16 @@ def with_preprocessing(model: "onnx.ModelProto", about: About) -> "onnx.ModelPro
         "scale": (np.float32(steps.rescale_factor) / std_C)[None, :, None, None],
         "shift": (-np.array(steps.mean, np.float32) / std_C)[None, :, None, None],
     }
-    name = {key: f"preprocessing_{key}" for key in (*constants, "grey", "shape", "sizes", "resized", "crop", "float")}
-    name |= {"product": "preprocessing_product"}
+
+
+def _nodes(steps: Preprocessing) -> "list[onnx.NodeProto]":
+    """The operators, from `IMAGES` to the model's input."""
+    from onnx import TensorProto, helper
 
     def node(operator: str, inputs: list[str], output: str, **attributes) -> "onnx.NodeProto":
-        inputs = [name.get(key, key) for key in inputs]
-        return helper.make_node(operator, inputs, [name.get(output, output)], **attributes)
+        return helper.make_node(operator, [_named(key) for key in inputs], [_named(output)], **attributes)
 
-    before = [
+    return [
         node("Unsqueeze", [IMAGES, "one"], "grey"),
         node("Shape", ["grey"], "shape", start=0, end=2),
         node("Concat", ["shape", "resized_size"], "sizes", axis=0),
@@ -91,18 +113,8 @@ def with_preprocessing(model: "onnx.ModelProto", about: About) -> "onnx.ModelPro
         node("Mul", ["float", "scale"], "product"),
         node("Add", ["product", "shift"], INPUT),
     ]
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    graph = whole.graph
-    nodes = list(graph.node)
-    graph.ClearField("node")
-    graph.node.extend([*before, *nodes, helper.make_node("Sigmoid", [OUTPUT], [PROBABILITIES])])
-    graph.initializer.extend(numpy_helper.from_array(value, name[key]) for key, value in constants.items())
-    graph.ClearField("input")
-    graph.input.append(helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["batch", "height", "width"]))
-    graph.output.append(
-        helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", len(about.label_names)])
-    )
-    onnx.checker.check_model(whole)
-    describe(whole, about)
-    return whole
+
+
+def _named(key: str) -> str:
+    """The name of a value in the graph; what the model or its caller names, and no value, keep theirs."""
+    return key if key in (IMAGES, INPUT, "") else f"preprocessing_{key}"

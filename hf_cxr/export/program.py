@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hf_cxr.export.onnx_model import INPUT, About, Logits, example_input, quiet
+from hf_cxr.export.onnx_model import INPUT, ExportMetadata, Logits, example_input, quiet
 from hf_cxr.push_checks import check_no_local_path, check_no_token, texts_of
 from hf_cxr.words import error_words
 
@@ -50,7 +50,7 @@ def program_of(module: Logits, image_size: int, name: str) -> torch.export.Expor
     return program
 
 
-def content_of(program: torch.export.ExportedProgram, about: About) -> bytes:
+def content_of(program: torch.export.ExportedProgram, about: ExportMetadata) -> bytes:
     """The bytes of its .pt2 file; what it says of itself is the extra file `ABOUT`."""
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={ABOUT: json.dumps(about.to_dict())})

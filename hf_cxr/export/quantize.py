@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_cxr.export.onnx_model import INPUT, About, describe, strip
+from hf_cxr.export.onnx_model import INPUT, ExportMetadata, describe, strip
 from hf_cxr.export.runtime import session
 from hf_cxr.words import error_words
 
@@ -56,7 +56,7 @@ def way_of(model: "onnx.ModelProto", name: str) -> str:
 
 
 def quantised(
-    model: "onnx.ModelProto", about: About, way: str, value_N3DD: NDArray[np.float32], name: str
+    model: "onnx.ModelProto", about: ExportMetadata, way: str, value_N3DD: NDArray[np.float32], name: str
 ) -> "onnx.ModelProto":
     """The same model with weights in 8-bit integers.
 

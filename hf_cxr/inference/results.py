@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from hf_cxr.inference.calls import Calls
 
 PRESENT, ABSENT = "present", "absent"
+UNUSUAL_FOR = {
+    (PRESENT,): "higher than usual without it",
+    (ABSENT,): "lower than usual with it",
+    (PRESENT, ABSENT): "usual with it and without it",
+    (): "unusual with it and without it",
+}
+"""A label set in words for a reader, about the probability."""
 NOT_RULED_OUT = {
     (PRESENT,): "present",
     (ABSENT,): "absent",

@@ -55,12 +55,18 @@ SUFFIX = ".sr.dcm"
 MANUFACTURER = "hf_cxr"
 DESCRIPTION = "hf_cxr: for research, not for diagnosis"
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+SYNTHETIC_MODEL = "This model knows nothing of patients"
+SYNTHETIC = "synthetic phantoms: the numbers mean nothing for a patient"
 LONGEST_MEANING = 64  # characters of a code's meaning (VR LO)
 LONGEST_VALUE = 16  # characters of a code's value (VR SH)
 
 
 class ReportError(ValueError):
     """A structured report that cannot be written; the message names the image and the reason."""
+
+
+class NotDicomError(ReportError):
+    """The image is not DICOM: it has no study that a report could be in."""
 
 
 class StructuredReports:
@@ -70,19 +76,20 @@ class StructuredReports:
         folder: where ``<instance UID of the image>_<digits>.sr.dcm`` are written; made if it is not there.
         model_name: what the reports call the model.
         model_sha256: its fingerprint, which becomes the device's serial number and its UID.
+        synthetic: the model was trained on synthetic images: every report begins with that.
 
     Raises:
         ReportError: highdicom is not installed; a report that is in the folder cannot be read.
         OSError: the folder cannot be made.
     """
 
-    def __init__(self, folder: str | Path, *, model_name: str, model_sha256: str):
+    def __init__(self, folder: str | Path, *, model_name: str, model_sha256: str, synthetic: bool = False):
         _import_highdicom()
         from pydicom.uid import generate_uid
 
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.model_name, self.model_sha256 = model_name, model_sha256
+        self.model_name, self.model_sha256, self.synthetic = model_name, model_sha256, synthetic
         self.device_uid = str(generate_uid(entropy_srcs=["hf_cxr model", model_sha256]))
         self.last = Counter[str]()
         """UID of a series -> the highest instance number of its reports."""
@@ -172,6 +179,9 @@ class StructuredReports:
         from pydicom.sr.codedict import codes
 
         groups = []
+        if self.synthetic:
+            limit = {_code("training-images", "What the model was trained on"): _code("synthetic", SYNTHETIC)}
+            groups.append(self._group(header, SYNTHETIC_MODEL, {}, limit))
         for finding in result.findings:
             numbers = {codes.DCM.Probability: finding.probability}
             words: dict[Any, Any] = {}
@@ -227,7 +237,7 @@ def read_header(image: str | os.PathLike | bytes, name: str) -> "Dataset":
     try:
         header = dcmread(BytesIO(image) if isinstance(image, bytes) else image, stop_before_pixels=True)
     except InvalidDicomError as error:
-        raise ReportError(f"{refused}: it is not a DICOM file") from error
+        raise NotDicomError(f"{refused}: it is not a DICOM file") from error
     except Exception as error:  # pydicom raises nearly everything on broken files
         raise ReportError(f"{refused}: its header cannot be read ({type(error).__name__}: {error})") from error
     missing = [key for key in NEEDED if not header.get(key)]
@@ -301,4 +311,4 @@ def _meaning(text: str) -> str:
     return re.sub(r"[\\\x00-\x1f]", "_", text)[:LONGEST_MEANING]
 
 
-__all__: Sequence[str] = ["ReportError", "StructuredReports", "read_header", "read_probabilities"]
+__all__: Sequence[str] = ["NotDicomError", "ReportError", "StructuredReports", "read_header", "read_probabilities"]

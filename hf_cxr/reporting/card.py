@@ -12,33 +12,29 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
 from hf_cxr.evaluation import METRICS
+from hf_cxr.exported_files import MODEL
 from hf_cxr.reporting.card_parts import CardParts
 from hf_cxr.reporting.citations import dataset_citations, software_citation
 from hf_cxr.reporting.document import Block, Heading, block_markdown
 from hf_cxr.reporting.evaluation import evaluation_blocks
-from hf_cxr.reporting.protocol import NOT_A_DEVICE
 from hf_cxr.reporting.run import ROC_CURVES, TRAINING_CURVES, Report
 from hf_cxr.systems import SYSTEMS
-from hf_cxr.words import markdown, one_line
+from hf_cxr.words import NOT_A_DEVICE, markdown, one_line
 
 TEMPLATE = Path(__file__).parents[1] / "model_card.md"
 if not TEMPLATE.is_file():  # a checkout keeps it at its top, a wheel inside the package
     TEMPLATE = Path(__file__).parents[2] / "model_card.md"
 
-
-ONNX = "onnx/model.onnx"
-"""Where an exported model is, in a run's folder and in a repository."""
-
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def render(report: Report, config: PreTrainedConfig, *, onnx: str | None = None) -> str:
+def render(report: Report, config: PreTrainedConfig, *, onnx: bool = False) -> str:
     """The card of a run as Markdown with the Hub's metadata on top.
 
     Args:
         report: every number comes from here.
         config: of the saved model; architecture, input size and its record come from here.
-        onnx: the exported model that is pushed with it, relative to the card; None if there is none.
+        onnx: an exported model can be pushed with it.
     """
     text = ModelCard.from_template(
         metadata(report, config),
@@ -50,7 +46,7 @@ def render(report: Report, config: PreTrainedConfig, *, onnx: str | None = None)
         architecture=config.model_type,
         system=config.model_type in SYSTEMS,
         not_a_device=NOT_A_DEVICE,
-        onnx=onnx,
+        onnx=MODEL if onnx else None,
         results=[_below_a_heading(block) for block in evaluation_blocks(report.test)],
         roc_curves=ROC_CURVES,
         training_curves=TRAINING_CURVES,

@@ -33,11 +33,11 @@ from hf_cxr.reporting.numbers import (
     triple,
     with_interval,
 )
-from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC, limits, measurement_words, split_facts
+from hf_cxr.reporting.protocol import SYNTHETIC, limits, measurement_words, split_facts
 from hf_cxr.reporting.run import Report
 from hf_cxr.reporting.section import Section
 from hf_cxr.reporting.sections import sections_of
-from hf_cxr.words import plural
+from hf_cxr.words import NOT_A_DEVICE, plural
 
 Blocks = tuple[Block, ...]
 

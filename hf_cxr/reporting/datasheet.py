@@ -4,12 +4,17 @@
     datasheet(manifest, splits)     # the text alone
     published_datasheet(folder, manifest, splits, Published("you/set", columns))    # of its Parquet copy on the Hub
 
+The last line of a written README.md is a digest of the text above it, by which a sheet that somebody has changed is
+known, whatever version wrote it.
+
 It answers those questions of "Datasheets for Datasets" (Gebru et al., https://arxiv.org/abs/1803.09010) that the
 folder itself can answer, from its manifest and its tables, and names the rest: they are for whoever publishes the set.
 No pixel is read. No path, and no id of an image or a patient, is in it.
 """
 
+import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +76,7 @@ def write_datasheet(folder: str | os.PathLike) -> Path:
     load_prepared(folder)  # refuses what is not a prepared folder, before a lock is made in it
     with locked(folder):
         splits, manifest = load_prepared(folder)
-        text, path = datasheet(manifest, splits), folder / CARD
+        text, path = _signed(datasheet(manifest, splits)), folder / CARD
         if not path.is_file() or path.read_bytes() != text.encode():
             write_text(path, text)
     return path
@@ -115,9 +120,22 @@ def published_datasheet(
     """The card of a copy on the Hub: the folder's README.md if somebody has changed it, else the sheet of the copy."""
     path = Path(folder) / CARD
     own = path.read_text(encoding="utf-8") if path.is_file() else None
-    if own is not None and own != datasheet(manifest, splits):
-        return own
-    return datasheet(manifest, splits, published=published)
+    if own is None or _is_as_written(own) or own == datasheet(manifest, splits):  # the last: of earlier versions
+        return datasheet(manifest, splits, published=published)
+    return _DIGEST.sub("", own)
+
+
+_DIGEST = re.compile(r"\n<!-- Written by hf-cxr prepare; SHA-256 of the text above: ([0-9a-f]{64}) -->\n\Z")
+
+
+def _signed(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text}\n<!-- Written by hf-cxr prepare; SHA-256 of the text above: {digest} -->\n"
+
+
+def _is_as_written(text: str) -> bool:
+    """Whether nobody has changed a sheet since it was written."""
+    return (match := _DIGEST.search(text)) is not None and _signed(text[: match.start()]) == text
 
 
 class _Sheet:

@@ -17,7 +17,6 @@ from hf_cxr.reporting.document import Block, Details, Document, Facts, Heading, 
 from hf_cxr.reporting.intervals import is_outside, outside_words
 from hf_cxr.reporting.numbers import in_percent, join, number, p_value, signed_interval, with_interval
 from hf_cxr.reporting.protocol import (
-    NOT_A_DEVICE,
     OFFICIAL_TEST,
     SHUFFLED,
     SYNTHETIC,
@@ -29,7 +28,7 @@ from hf_cxr.reporting.protocol import (
 )
 from hf_cxr.reporting.sections import conclusions, section_blocks
 from hf_cxr.reporting.units import in_unit
-from hf_cxr.words import plural
+from hf_cxr.words import NOT_A_DEVICE, plural
 
 KINDS = {"probability": "Probabilities of each finding", "ranking": "Further figures of the ranking of each finding"}
 """Kind of a metric -> summary of the table that has those that are not in the table of findings."""

@@ -17,9 +17,9 @@ from hf_cxr.labels import NIH14
 from hf_cxr.reporting.document import Block, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.numbers import in_percent, join, number, p_value, signed_interval, with_interval
 from hf_cxr.reporting.plots import COLORS, DASHES
-from hf_cxr.reporting.protocol import FEW_PATIENTS, NOT_A_DEVICE, SYNTHETIC
+from hf_cxr.reporting.protocol import FEW_PATIENTS, SYNTHETIC
 from hf_cxr.reporting.section import Section
-from hf_cxr.words import in_figure, in_legend
+from hf_cxr.words import NOT_A_DEVICE, in_figure, in_legend
 
 PICTURE = "figures/localization.png"
 HEADLINE = ("pointing", "energy", "iou_0.1", "iou_0.3", "iobb_0.1", "iobb_0.5")

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure as Drawing
 from hf_cxr.reporting import plots
 from hf_cxr.reporting.augmentation import augmentation_words
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Figure, Heading, Note, Text
-from hf_cxr.reporting.protocol import NOT_A_DEVICE, SYNTHETIC
+from hf_cxr.reporting.protocol import SYNTHETIC
 from hf_cxr.reporting.weights_origin import origin_cautions, origin_facts
-from hf_cxr.words import plural
+from hf_cxr.words import NOT_A_DEVICE, plural
 
 LOSS = Figure("figures/training.png", "Reconstruction loss", "Mean absolute error of masked pixels, over the epochs.")
 PICTURES = Figure(

@@ -5,11 +5,10 @@ from typing import Any
 
 from hf_cxr.reporting.document import Block, Heading, Table, last_row
 from hf_cxr.reporting.weights_origin import origin_cautions, origin_facts
-from hf_cxr.words import plural
+from hf_cxr.words import NOT_A_DEVICE, plural
 
 FEW_PATIENTS = 20  # with fewer positive patients than this, an interval is too narrow to rely on
 OFFICIAL_TEST = 25_596  # images in the test list of ChestX-ray14
-NOT_A_DEVICE = "Not a medical device. Not for diagnosis or treatment."
 SYNTHETIC = (
     "The images are synthetic phantoms: the numbers show that the software works and say nothing about any patient."
 )

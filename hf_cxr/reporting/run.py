@@ -30,7 +30,6 @@ from hf_cxr.reporting.evaluation import (
 )
 from hf_cxr.reporting.numbers import number, with_interval
 from hf_cxr.reporting.protocol import (
-    NOT_A_DEVICE,
     OFFICIAL_LIST,
     OFFICIAL_TEST,
     component,
@@ -45,7 +44,7 @@ from hf_cxr.reporting.protocol import (
 from hf_cxr.reporting.sections import draw_sections, section_blocks
 from hf_cxr.saved_models import CONFIG, read_json
 from hf_cxr.systems import SYSTEMS
-from hf_cxr.words import plural
+from hf_cxr.words import NOT_A_DEVICE, plural
 
 ROC_CURVES = Figure(KINDS["roc"].path, "ROC curves on test")
 TRAINING_CURVES = Figure("figures/training.png", "Training", "Loss, and validation metrics, over the epochs.")

@@ -16,8 +16,8 @@ from hf_cxr.files import write_text
 from hf_cxr.reporting import plots
 from hf_cxr.reporting.document import Document, Facts, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.numbers import number
-from hf_cxr.reporting.protocol import NOT_A_DEVICE, data_cautions, split_facts
-from hf_cxr.words import in_figure, plural
+from hf_cxr.reporting.protocol import data_cautions, split_facts
+from hf_cxr.words import NOT_A_DEVICE, in_figure, plural
 
 FIGURES = {
     "trials": (

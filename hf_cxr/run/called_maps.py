@@ -38,10 +38,10 @@ class CalledMaps:
                 "--heatmaps draws the findings that are called, and this model has no operating points: use hf-cxr "
                 "explain"
             )
-        self.folder, self.explainer, self.drawn = Path(folder), Explainer(classifier, name_of(model), METHOD), 0
+        self.folder, self.explainer = Path(folder), Explainer(classifier, name_of(model), METHOD)
 
-    def add(self, path: Path, result: ImageResult) -> None:
-        """Draw the findings that are called in this file.
+    def add(self, path: Path, result: ImageResult) -> Path | None:
+        """Draw the findings that are called in this file; gives the picture, None if nothing is called.
 
         Raises:
             ImageError: the file cannot be read any more, or is too large to draw.
@@ -49,18 +49,20 @@ class CalledMaps:
         """
         findings = [finding.name for finding in result.findings if finding.called]
         if not findings:
-            return
+            return None
         try:
             explained = self.explainer.explain(read_grey(path), findings=findings)
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_picture(self.place_of(path), path, explained, explained.maps(), self.explainer)
+            check = result.input_check
+            warning = f"UNUSUAL IMAGE: {'; '.join(check.reasons)}" if check is not None and check.unusual else ""
+            save_picture(self.place_of(path), path, explained, explained.maps(), self.explainer, warning=warning)
         except MemoryError as error:
             raise ImageError(os.fspath(path), "it is too large, or its sides too unequal, to draw") from error
         except OSError as error:
             if isinstance(error, OutputError):
                 raise
             raise OutputError.of(self.folder, error) from error
-        self.drawn += 1
+        return self.place_of(path)
 
     def place_of(self, path: str | Path) -> Path:
         """The picture of a file: its name, and eight digits that tell files of one name in several folders apart."""

@@ -290,7 +290,13 @@ def _write_image(folder: Path, name: str, path: Path, explained: Explained, expl
 
 
 def save_picture(
-    place: Path, path: Path, explained: Explained, map_CHW: NDArray[np.float32], explainer: Explainer
+    place: Path,
+    path: Path,
+    explained: Explained,
+    map_CHW: NDArray[np.float32],
+    explainer: Explainer,
+    *,
+    warning: str = "",
 ) -> None:
     """Draw the maps of a file over it, and save the picture as PNG, whole or not at all.
 
@@ -300,12 +306,13 @@ def save_picture(
         explained: its maps.
         map_CHW: the same at the file's pixels, ``explained.maps()``.
         explainer: that made them.
+        warning: what a reader must know first, in the title.
     """
     figure = overlay(
         explained.grey_HW,
         map_CHW,
         explained.captions(),
-        f"{path.name}: {explainer.title} of {explainer.name}",
+        f"{path.name}: {explainer.title} of {explainer.name}{warning and chr(10) + warning}",
         seen=explained.geometry.seen(),
         note=explainer.about()["note"],
     )

@@ -19,6 +19,7 @@ from transformers import AutoConfig, TrainerCallback
 
 from hf_cxr.config import RunArguments
 from hf_cxr.evaluation.calibration import Calibration
+from hf_cxr.exported_files import EXPORT, MODEL
 from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.hub import push_run as push  # the last stage
 from hf_cxr.models.build import describe_initial_weights, describe_positions
@@ -288,8 +289,8 @@ def document(run_dir: Path, model_id: str | None = None, *, benchmark: Benchmark
     write_text(run_dir / "report.html", report.document().to_html(run_dir))
     register()  # hf-cxr report comes here without having loaded a model
     config = AutoConfig.from_pretrained(run_dir, trust_remote_code=False)
-    onnx = card.ONNX if (run_dir / card.ONNX).is_file() else None
-    write_text(run_dir / "README.md", card.render(report, config, onnx=onnx))
+    exported = (run_dir / EXPORT / MODEL).is_file()
+    write_text(run_dir / "README.md", card.render(report, config, onnx=exported))
     if entry:
         write_benchmark(run_dir, entry)
     if measured.is_file():

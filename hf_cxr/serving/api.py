@@ -22,10 +22,10 @@ from starlette.responses import JSONResponse
 
 from hf_cxr.data.images.grey import ImageError
 from hf_cxr.inference.results import ImageResult
+from hf_cxr.words import NOTICE
 
 logger = logging.getLogger(__name__)
 
-NOTICE = "Not a medical device. For research."
 BATCH_HEADER = "x-hf-cxr-batch"  # images that were predicted together with this one, itself among them
 UNUSUAL_HEADER = "x-hf-cxr-unusual"  # of an image that is unlike those of training
 UNREADABLE = 422

@@ -18,7 +18,7 @@ from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import DataArguments
 from hf_cxr.data import DecodedImages, label_matrix, load_source
 from hf_cxr.data.prepare import prepare
-from hf_cxr.data.published import description_of, published_features
+from hf_cxr.data.published import Pseudonyms, description_of, published_features
 from hf_cxr.data.schema import features
 from hf_cxr.data.sources import Source
 from hf_cxr.data.sources.prepared import load_prepared
@@ -91,7 +91,9 @@ def test_a_pushed_dataset_loads_and_trains_again(pointed, folder, tmp_path, caps
     np.testing.assert_array_equal(np.asarray(row["image"]), np.asarray(original["image"]))
     assert (row["Effusion"], row["Mass"]) == (1.0, None)
     assert row["boxes"] == original["boxes"]
-    assert row["age"] == 40.0 or original["age"] != 40.0
+    ages = before.splits["train"]["age"][:]
+    assert loaded["train"]["age"][:] == [None if age != age else age for age in ages]
+    assert any(age == age for age in ages)
 
     (tmp_path / "hf_cxr.yaml").write_bytes(pointed.read(NAME, "hf_cxr.yaml", "datasets"))
     again = load_source(DataArguments(dataset="table", table=str(tmp_path / "hf_cxr.yaml")))
@@ -144,6 +146,19 @@ def test_an_interrupted_push_sends_only_what_had_not_arrived(pointed, folder, st
     assert len(names(pointed)) == 8
 
 
+def pixels_of(image) -> bytes:
+    return np.asarray(image).tobytes()
+
+
+def test_the_order_of_rows_is_a_permutation_that_secret_and_split_decide():
+    one, other = Pseudonyms(b"a secret of sixteen"), Pseudonyms(b"another of sixteen")
+    order = one.order("train", 50)
+    assert sorted(order) == list(range(50))
+    assert (order == one.order("train", 50)).all()
+    for same in (one.order("test", 50), other.order("train", 50), np.arange(50)):
+        assert (order != same).any()
+
+
 def test_hashed_ids_keep_patients_together_and_are_not_the_ids(pointed, folder, monkeypatch, caplog):
     monkeypatch.setenv("HF_CXR_PATIENT_SECRET", "a secret of sixteen letters")
     first = send(folder, hash_patient_ids=True)
@@ -151,11 +166,16 @@ def test_hashed_ids_keep_patients_together_and_are_not_the_ids(pointed, folder, 
     original = load_source(DataArguments(dataset="prepared", prepared=str(folder))).splits
     owners: dict[str, set] = {}
     for name, part in loaded.items():
-        pairs = zip(part["patient_id"], original[name]["patient_id"], strict=True)
-        for hashed, patient in pairs:
-            owners.setdefault(patient, set()).add(hashed)
-            assert re.fullmatch(r"p[0-9a-f]{24}", hashed)
-        assert all(re.fullmatch(r"i[0-9a-f]{24}", value) for value in part["image_id"])
+        sources = {pixels_of(row["image"]): row for row in original[name]}  # each image is another
+        assert len(sources) == len(part)
+        rows = [(row, sources[pixels_of(row["image"])]) for row in part]
+        for row, source in rows:
+            owners.setdefault(source["patient_id"], set()).add(row["patient_id"])
+            assert re.fullmatch(r"p[0-9a-f]{24}", row["patient_id"])
+            assert re.fullmatch(r"i[0-9a-f]{24}", row["image_id"])
+            assert (row["view"], row["sex"]) == (source["view"], source["sex"])
+        # By its place no row is found again.
+        assert [source["image_id"] for _, source in rows] != original[name]["image_id"][:]
     assert all(len(hashes) == 1 for hashes in owners.values())
     assert len(set().union(*owners.values())) == len(owners)
     assert send(folder, hash_patient_ids=True) == first  # the same secret, the same files
@@ -345,6 +365,9 @@ def test_dry_run_needs_no_login_and_no_answer(folder, capsys):
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("README.md", "hf_cxr.yaml", "data/train-00000-of-00001.parquet"))
     assert "30 images of 30 patients" in printed
+    (columns,) = [line.split(":")[1].strip() for line in printed.splitlines() if line.strip().startswith("columns:")]
+    assert columns.split(", ") == list(published_features(NAMES, studies="study_id" in columns))
+    assert "not compared with the repository: offline mode" in printed
     assert "nothing was sent" in printed.splitlines()[-1]
 
 
@@ -391,3 +414,48 @@ def _pngs(hub):
 
     table = pq.read_table(io.BytesIO(hub.read(NAME, "data/test-00000-of-00001.parquet", "datasets")))
     yield from (cell["bytes"] for cell in table["image"].to_pylist())
+
+
+def test_dry_run_of_a_dataset_compares_with_the_repository(hub, folder, capsys):
+    words = ["push", str(folder), NAME, "--dataset", "--licence", "cc0-1.0", "--dry_run"]
+    assert hf_cxr_main(words) == 0
+    assert "does not exist: a push makes it, private" in capsys.readouterr().out
+    send(folder, most=SIX)
+    (folder / "README.md").write_text(CARD + "\nMore.\n")
+    commits = len(hub.repos["datasets", NAME].commits)
+    assert hf_cxr_main(words) == 0
+    printed = capsys.readouterr().out
+    assert "README.md  (changed)" in printed
+    assert "hf_cxr.yaml  (unchanged)" in printed
+    assert "data/train-00000-of-00001.parquet  (new)" in printed
+    assert "data/test-00000-of-00001.parquet  (compared when it is written)" in printed
+    deleted = {line.split()[1] for line in printed.splitlines() if line.split()[:1] == ["delete"]}
+    assert deleted == {f"data/train-{n:05d}-of-00004.parquet" for n in range(4)}
+    assert len(hub.repos["datasets", NAME].commits) == commits
+    assert set(send(folder).deleted) == deleted
+
+
+def test_data_of_another_program_are_not_replaced(hub, folder, capsys):
+    send(folder, most=SIX)
+    files = hub.repos["datasets", NAME].commits[-1].files
+    del files["hf_cxr.yaml"]  # as Dataset.push_to_hub leaves a repository
+    before = dict(files)
+    for flags in (["--dry_run"], []):
+        assert push(folder, *flags) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "data of another program" in error
+        assert "give another name" in error
+    assert hub.repos["datasets", NAME].commits[-1].files == before
+
+
+def test_another_push_of_a_dataset_in_between_is_not_undone(hub, folder):
+    send(folder)
+    repo = hub.repos["datasets", NAME]
+    theirs = dict(repo.commits[-1].files)
+    (folder / "README.md").write_text(CARD + "\nMore.\n")
+    hub.fail("POST", "/preupload/", status=0, then=lambda: hub.new_commit(repo, "theirs", theirs))
+    with pytest.raises(HubError, match=r"changed meanwhile.*run the same command again"):
+        send(folder)
+    assert repo.commits[-1].title == "theirs"
+    send(folder)
+    assert b"More." in hub.read(NAME, "README.md", "datasets")

@@ -20,10 +20,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from browsers import CHROMIUM
 from demo_models import dicom, phantom, photograph, png, png_of_16_bits, save_demo_model
 from hub_runs import write_run
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ROOT = Path(__file__).parents[2]
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
@@ -185,8 +185,13 @@ def expected_bars(result) -> list[list[str]]:
         threshold = "no threshold"
         if finding.threshold is not None:
             threshold = f"{'at or above' if finding.called else 'below'} its threshold, {finding.threshold:.3f}"
-        labels = {("present",): "present", ("absent",): "absent", (): "none"}
-        words = f"{threshold} · not ruled out: {labels.get(finding.label_set, 'both (cannot tell)')}"
+        usual = {
+            ("present",): "higher than usual without it",
+            ("absent",): "lower than usual with it",
+            ("present", "absent"): "usual with it and without it",
+            (): "unusual with it and without it",
+        }
+        words = f"{threshold} · {usual[finding.label_set]}"
         number = f"{finding.probability:.3f}" if finding.probability >= 0.0005 else "<0.001"
         rows.append([finding.name, number, words])
     return rows
@@ -379,14 +384,14 @@ def test_a_closed_page_is_forgotten(model, monkeypatch, tmp_path):
         monkeypatch.setenv(name, "")  # put back afterwards
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     quiet_gradio()
-    from hf_cxr.demo.about import About
+    from hf_cxr.demo.about import PageFacts
     from hf_cxr.demo.app import build_page, serve
     from hf_cxr.demo.memory import Memory
     from hf_cxr.demo.session import Session
     from hf_cxr.inference.classifier import Classifier
 
     session, memory = Session(Classifier(model)), Memory(600, 5)
-    page = build_page(session, About.of(session.classifier, model), memory)
+    page = build_page(session, PageFacts.of(session.classifier, model), memory)
     address = serve(page, session.limits, port=free_port(), wait=False).removeprefix("http://").rstrip("/")
     try:
         call = next(number for number, one in page.fns.items() if one.name == "on_give")

@@ -6,6 +6,7 @@ Both need npm packages, which no Python package brings. In any folder:
     HF_CXR_NODE_MODULES=$PWD/node_modules python -m pytest tests/process/test_export_javascript.py
 """
 
+import io
 import json
 import os
 import shutil
@@ -18,15 +19,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from browsers import CHROMIUM
 from PIL import Image
 
 from hf_cxr.commands import run_command
-from hf_cxr.export.layout import PAGE
+from hf_cxr.exported_files import PAGE
 from hf_cxr.inference.classifier import Classifier
 
 MODULES = Path(os.environ.get("HF_CXR_NODE_MODULES", "node_modules")).resolve()
 WEB = MODULES / "onnxruntime-web"
-CHROMIUM = shutil.which("chromium")
 needs_web = pytest.mark.skipif(not WEB.is_dir(), reason="npm package onnxruntime-web is not there (see above)")
 
 # transformers.js on a folder of this machine; `images` is what `model_preprocessing.onnx` takes.
@@ -61,10 +62,47 @@ def exported(tmp_path_factory) -> Path:
     grey_HW = (127 + 120 * np.sin(x / 7) * np.cos(y / 11)).astype(np.uint8)
     Image.fromarray(grey_HW).save(folder / "image.png")
     Image.fromarray(grey_HW).resize((36, 36), Image.Resampling.BICUBIC).save(folder / "resized.png")
-    Image.fromarray(grey_HW.astype(np.uint16) * 257).save(folder / "deep.png")
+    for name, image in refused(grey_HW).items():
+        (folder / name).write_bytes(image)
     words = ["--page", "--onnxruntime_web", WEB, "--images", folder / "image.png"]
     assert run_command("export", [str(word) for word in (folder / "run", *words)]) == 0
     return folder
+
+
+def refused(grey_HW: np.ndarray) -> dict[str, bytes]:
+    """Files that a browser would read otherwise than Python, by their names."""
+    grey = Image.fromarray(grey_HW)
+    clear = grey.convert("RGBA")
+    clear.putpixel((3, 3), (90, 90, 90, 254))
+    twice = {"save_all": True, "append_images": [Image.fromarray(255 - grey_HW)]}
+    return {
+        "deep.png": encoded(Image.fromarray(grey_HW.astype(np.uint16) * 257), "PNG"),
+        "clear.png": encoded(clear, "PNG"),
+        "clear.webp": encoded(clear, "WEBP", lossless=True),
+        "moving.png": encoded(grey, "PNG", **twice),
+        "moving.webp": encoded(grey, "WEBP", **twice),
+        "other.gif": encoded(grey, "GIF"),
+        "gif.png": encoded(grey, "GIF"),
+        "text.png": b"not an image at all",
+    }
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+REASONS = {
+    "deep.png": "16 bits per channel",
+    "clear.png": "transparent pixels",
+    "clear.webp": "transparent pixels",
+    "moving.png": "an animation",
+    "moving.webp": "an animation",
+    "other.gif": "this file is none of them",
+    "gif.png": "this file is none of them",
+    "text.png": "this file is none of them",
+}
 
 
 def expected(exported: Path, name: str) -> dict[str, float]:
@@ -103,9 +141,15 @@ def test_the_page_gives_the_models_probabilities_and_asks_for_nothing_else(expor
             found = {row.get_attribute("data-finding"): float(row.get_attribute("data-probability")) for row in rows}
             assert found == pytest.approx(expected(exported, "image.png"), abs=1e-3)
             expect(page.locator("#warning")).to_contain_text("Not a medical device")
-            page.set_input_files("#file", exported / "deep.png")
-            expect(page.locator("#status")).to_contain_text("16 bits per channel", timeout=60_000)
-            expect(page.locator("#result")).to_be_hidden()
+            for name, reason in REASONS.items():
+                page.set_input_files("#file", exported / name)
+                expect(page.locator("#status")).to_contain_text(f"{name}: ", timeout=60_000)
+                expect(page.locator("#status")).to_contain_text(reason)
+                expect(page.locator("#result")).to_be_hidden()
+            for kind in ("jpg", "webp", "bmp"):
+                Image.open(exported / "image.png").save(exported / f"image.{kind}")
+                page.set_input_files("#file", exported / f"image.{kind}")
+                expect(page.locator("#name")).to_contain_text(f"image.{kind}, 75 × 90 pixels", timeout=60_000)
             browser.close()
     finally:
         server.shutdown()

@@ -4,14 +4,13 @@ Skipped where there is no Chromium (Debian: apt-get install chromium).
 """
 
 import re
-import shutil
 import subprocess
 
 import pytest
+from browsers import CHROMIUM
 
 from hf_cxr.reporting.document import Details, Document, Heading, Table, Text
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--enable-logging=stderr"),

@@ -17,18 +17,20 @@ from onnx import numpy_helper
 from PIL import Image
 
 from hf_cxr.commands import run_command
-from hf_cxr.config import ModelArguments
+from hf_cxr.config import DataArguments, ModelArguments
+from hf_cxr.data import load_source
 from hf_cxr.data.images.grey import resize_grey
 from hf_cxr.evaluation.operating_points import OperatingPoint, OperatingPoints
 from hf_cxr.export import exporter
-from hf_cxr.export.layout import MODEL, PROGRAM, QUANTIZED, RESULT, WHOLE
 from hf_cxr.export.onnx_model import check_exportable
 from hf_cxr.export.runtime import run, session
+from hf_cxr.exported_files import EXPORT, MODEL, PROGRAM, QUANTIZED, RESULT, WHOLE
 from hf_cxr.inference.classifier import Classifier, stock_pipeline
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import build_image_processor
+from hf_cxr.push_files import Extras, collect
 
 SIZES = {"image_size": 32, "resize_size": 36}
 TRACES = re.compile(rb"/(root|home|tmp|usr|work|opt)/|site-packages|\.py\b|File \"|stack_trace")
@@ -117,7 +119,9 @@ def test_a_file_says_what_it_is_and_export_json_what_was_measured(swin):
     assert (cost["paired"]["images"], cost["split"]) == (60, "test")
     assert abs(cost["paired"]["metrics"]["auc"]["macro"]["difference"]) < 0.2
     assert 0 < cost["largest_probability_difference"] < 0.2
-    assert "_p0" not in json.dumps(result)  # no id of a patient
+    ids = load_source(DataArguments(**DATA)).splits["test"]["patient_id"][:]
+    assert {one.split("_")[0] for one in ids} == {"synthetic"}
+    assert "synthetic_" not in json.dumps(result)
 
 
 def test_an_export_adds_to_one_of_the_same_model(swin, capsys):
@@ -125,6 +129,10 @@ def test_an_export_adds_to_one_of_the_same_model(swin, capsys):
     assert export(swin, "--program") == 0
     after = json.loads((swin / "export" / RESULT).read_text(encoding="utf-8"))["files"]
     assert after.keys() == before.keys()
+    for name in (MODEL, WHOLE, QUANTIZED):
+        assert {*after[name]["versions"]} == {"hf_cxr", "torch", "opset", "onnxruntime"}
+        assert after[name] == before[name]
+    assert {*after[PROGRAM]["versions"]} == {"hf_cxr", "torch"}
     assert "onnx" not in capsys.readouterr().out
     other = save(swin.parent / "other", "vit")
     assert export(other, "--program", "--out", swin / "export") == 2
@@ -205,3 +213,30 @@ def test_models_of_timm_and_larger_than_a_file_are_refused():
     large.config = SimpleNamespace(model_type="vit")
     with pytest.raises(ValueError, match=r"2\.4 GB"):
         check_exportable(large, "run")
+
+
+def test_an_exported_run_is_reported_with_its_export_and_pushed(tmp_path, capsys):
+    settings = DATA | SIZES | {"model_kwargs": tiny.MODELS["swin"], "loss": "bce", "num_train_epochs": 1}
+    settings |= {
+        "bootstrap_resamples": 20,
+        "per_device_train_batch_size": 8,
+        "disable_tqdm": True,
+        "phantom_prevalence_floor": 0.3,
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    folder = tmp_path / "run"
+    assert run_command("train", [str(tmp_path / "tiny.yaml"), "--output_dir", str(folder)]) == 0
+    card = folder / "README.md"
+    assert MODEL not in card.read_text(encoding="utf-8")
+    assert export(folder, "--onnx") == 0
+    printed = capsys.readouterr().out
+    commands = re.search(r"hf-cxr (report \S+), .*hf-cxr (push \S+ HUB_ID --onnx)", printed)
+    assert commands, printed
+    name, *words = commands[1].split()
+    assert run_command(name, words) == 0
+    assert MODEL in card.read_text(encoding="utf-8")
+    sent = {file.path: file for file in collect(folder, Extras(onnx=True))}
+    assert sent[MODEL].content == folder / EXPORT / MODEL
+    name, *words = commands[2].replace("HUB_ID", "you/name").split()
+    assert run_command(name, [*words, "--dry_run"]) == 0
+    assert MODEL in capsys.readouterr().out

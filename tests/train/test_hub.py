@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 import hf_cxr
 from hf_cxr.commands import main
 from hf_cxr.hub import Extras, HubError, prepare_repo, push_run, run_files
+from hf_cxr.saved_models import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_a_name_that_cannot_be_a_tag_is_refused_before_any_request(hub, finished
 def test_handler_and_exported_models_go_up_only_when_asked_and_come_down_again(hub, run):
     import onnx_files
 
-    onnx_files.write(run / "export/onnx/model.onnx")
+    onnx_files.write(run / "export/onnx/model.onnx", fingerprint(run))
     push_run(run, REPO)
     assert set(hub.files(REPO)) == MODEL | set(SENT)
     push_run(run, REPO, extras=Extras(handler=True, onnx=True))
@@ -132,6 +133,38 @@ def test_handler_and_exported_models_go_up_only_when_asked_and_come_down_again(h
     assert hub.read(REPO, "requirements.txt") == f"hf-cxr[dicom]=={hf_cxr.__version__}\n".encode()
     push_run(run, REPO)
     assert set(hub.files(REPO)) == MODEL | set(SENT)
+
+
+def test_what_a_push_deletes_is_named_and_another_handler_stays(hub, run, capsys, caplog):
+    caplog.set_level("INFO", logger="hf_cxr")
+    push_run(run, REPO, extras=Extras(handler=True, predictions=True))
+    assert main(["push", str(run), REPO]) == 0
+    printed = capsys.readouterr().out
+    gone = ("handler.py", "requirements.txt", "predictions/test.parquet", "predictions/validation.parquet")
+    for path in gone:
+        assert f"deleted {path}" in printed
+        assert f"deleted {path}" in caplog.text
+    assert set(hub.files(REPO)) == MODEL | set(SENT)
+    files = hub.repos["models", REPO].commits[-1].files
+    files |= dict.fromkeys(("handler.py", "requirements.txt"), files["README.md"])  # somebody else's
+    (run / "metrics.json").write_text('{"macro_auc": 0.8}')
+    assert push_run(run, REPO).deleted == ()
+    assert {"handler.py", "requirements.txt"} < set(hub.files(REPO))
+
+
+def test_another_push_in_between_is_not_undone(hub, run):
+    push_run(run, REPO)
+    (run / "metrics.json").write_text('{"macro_auc": 0.8}')
+    repo = hub.repos["models", REPO]
+    hub.fail(
+        "POST", "/preupload/", status=0, then=lambda: hub.new_commit(repo, "theirs", dict(repo.commits[-1].files))
+    )
+    with pytest.raises(HubError, match=r"changed meanwhile.*run the same command again") as caught:
+        push_run(run, REPO)
+    assert "\n" not in str(caught.value)
+    assert repo.commits[-1].title == "theirs"
+    push_run(run, REPO)
+    assert hub.read(REPO, "metrics.json") == b'{"macro_auc": 0.8}'
 
 
 def test_dry_run_compares_with_the_repository_and_changes_nothing(hub, run, capsys):

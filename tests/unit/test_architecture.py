@@ -17,6 +17,8 @@ BARS = (
     (
         "labels",
         "files",
+        "exported_files",
+        "requirement",
         "yaml_files",
         "words",
         "locks",

@@ -13,7 +13,9 @@ import tiny
 from PIL import Image
 
 from hf_cxr.commands import main
+from hf_cxr.inference import structured_report
 from hf_cxr.inference.classifier import Classifier
+from hf_cxr.inference.structured_report import ReportError
 from hf_cxr.inference.views import AveragedViews
 from hf_cxr.run.explain import Explainer
 
@@ -77,7 +79,7 @@ def test_a_model_that_calls_nothing_has_no_maps_of_calls(images, tmp_path, capsy
     assert not (tmp_path / "maps").exists()
 
 
-def test_dicom_images_get_reports_and_others_are_named(model, images, tmp_path, capsys):
+def test_dicom_images_get_reports_and_others_are_counted(model, images, tmp_path, capsys):
     pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom")
     pytest.importorskip("highdicom", reason="needs the extra dicom")
     from hf_cxr.inference.structured_report import read_probabilities
@@ -93,11 +95,11 @@ def test_dicom_images_get_reports_and_others_are_named(model, images, tmp_path, 
     dataset.PixelData = np.asarray(Image.open(images / "5.png")).tobytes()
     dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
     words = (tmp_path / "x.dcm", images / "5.png", "--model", model, "--structured_reports", tmp_path / "reports")
-    assert predict(*words, "--out", tmp_path / "x.jsonl") == 2
+    assert predict(*words, "--out", tmp_path / "x.jsonl") == 0
     printed = capsys.readouterr().err.splitlines()
     assert [line for line in printed if "highdicom" in line] == []
-    assert f"{images / '5.png'}: it is not a DICOM file" in printed[-2]
-    assert "1 picture or report could not be made" in printed[-1]
+    assert f"wrote 1 structured report to {tmp_path / 'reports'}" in printed
+    assert "1 image without a report: not DICOM, so in no study" in printed
     assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 2
     (report,) = (tmp_path / "reports").iterdir()
     found = read_probabilities(pydicom.dcmread(report))
@@ -136,7 +138,12 @@ def test_rows_without_these_pictures_are_not_continued_with_them(model, images, 
 def test_what_failed_before_a_stop_counts_after_it(model, images, tmp_path, monkeypatch, capsys):
     pytest.importorskip("highdicom", reason="needs the extra dicom")
     words = (images, "--model", model, "--batch_size", 1, "--workers", 0)
-    words += ("--out", tmp_path / "x.csv", "--structured_reports", tmp_path / "reports")  # of PNG there are none
+    words += ("--out", tmp_path / "x.csv", "--structured_reports", tmp_path / "reports")
+
+    def fail(image, name):
+        raise ReportError(f"no structured report of {name}: no study")
+
+    monkeypatch.setattr(structured_report, "read_header", fail)
     with monkeypatch.context() as patched:
         stop_after(patched, 3)
         assert predict(*words) == 130
@@ -149,7 +156,7 @@ def test_what_failed_before_a_stop_counts_after_it(model, images, tmp_path, monk
     capsys.readouterr()
     assert predict(*words) == 2
     said = capsys.readouterr().err.splitlines()
-    assert sum("not a DICOM file" in line for line in said) == 7
+    assert sum("no study" in line for line in said) == 7
     assert "7 pictures or reports could not be made" in said[-1]
     assert "3 of 7 images are done" in "".join(said)
 

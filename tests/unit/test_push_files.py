@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 
 import hf_cxr
 from hf_cxr.commands import main as hf_cxr_main
+from hf_cxr.exported_files import MODEL, ONNX, RESULT
 from hf_cxr.files import file_sha256
+from hf_cxr.hub import push_run
 from hf_cxr.push_files import Extras, collect, exposed_tokens, published_settings
 from hf_cxr.saved_models import fingerprint
 
@@ -100,35 +102,38 @@ def test_the_check_of_inputs_goes_along_if_there_is_one(run):
         collect(run)
 
 
-def test_exported_models_are_two_listed_files_and_only_when_asked(run):
+def test_exported_models_are_three_listed_files_and_only_when_asked(run):
     with pytest.raises(FileNotFoundError, match=r"model\.onnx is missing.*hf-cxr export"):
         collect(run, Extras(onnx=True))
-    for name in ("model", "model_quantized", "model_fp16"):
-        onnx_files.write(run / f"export/onnx/{name}.onnx")
+    for name in ("model", "model_quantized", "model_preprocessing", "model_fp16"):
+        onnx_files.write(run / f"export/onnx/{name}.onnx", fingerprint(run))
     (run / "export/onnx/model.onnx.data").write_bytes(b"weights")
     assert sent_names(run) == NAMES
     sent = {file.path: file for file in collect(run, Extras(onnx=True))}
-    assert sorted(sent) == sorted([*NAMES, "onnx/model.onnx", "onnx/model_quantized.onnx"])
+    assert sorted(sent) == sorted([*NAMES, *ONNX])
     assert sent["onnx/model.onnx"].sha256 == file_sha256(run / "export/onnx/model.onnx")
 
 
+def test_an_export_that_was_interrupted_is_refused(run):
+    onnx_files.write(run / "export" / MODEL, fingerprint(run))
+    (run / "export" / RESULT).unlink()  # which is written last
+    with pytest.raises(FileNotFoundError, match=r"export\.json is missing, so the export was interrupted"):
+        collect(run, Extras(onnx=True))
+
+
 def test_an_export_of_another_model_is_refused(run):
-    path, known = run / "export/onnx/model.onnx", fingerprint(run)
-    for sha256 in (known, "0" * 64):
-        onnx_files.write(path, change=lambda model, sha256=sha256: add_metadata(model.metadata_props, sha256, KEY))
-        if sha256 == known:
+    path = run / "export/onnx/model.onnx"
+    onnx_files.write(path, fingerprint(run))
+    collect(run, Extras(onnx=True))
+    for sha256, words in (("0" * 64, "is an export of another model"), (None, "does not say which model")):
+        onnx_files.write(path, sha256)
+        with pytest.raises(ValueError, match=rf"{words}.*run hf-cxr export"):
             collect(run, Extras(onnx=True))
-            continue
-        with pytest.raises(ValueError, match=r"export of another model.*run hf-cxr export"):
-            collect(run, Extras(onnx=True))
 
 
-KEY = "model_sha256"
-
-
-def add_metadata(entries, text, key="pkg.torch.onnx.stack_trace"):
+def add_metadata(entries, text):
     entry = entries.add()
-    entry.key, entry.value = key, text
+    entry.key, entry.value = "pkg.torch.onnx.stack_trace", text
 
 
 ONNX_TEXTS = {
@@ -141,6 +146,7 @@ ONNX_TEXTS = {
     "description of weights": lambda model, text: setattr(model.graph.initializer[0], "doc_string", text),
     "producer": lambda model, text: setattr(model, "producer_name", text),
     "name of a node": lambda model, text: setattr(model.graph.node[0], "name", text),
+    "name of a value": lambda model, text: setattr(model.graph.input[0], "name", text),
     "attribute": lambda model, text: model.graph.node[0].attribute.append(onnx.helper.make_attribute("from", text)),
 }
 
@@ -149,12 +155,11 @@ ONNX_TEXTS = {
 def test_text_in_an_exported_model_is_searched(run, place):
     """torch's exporter writes the source line of each node, with its path, into the node's metadata."""
     path = run / "export/onnx/model.onnx"
-    onnx_files.write(path)
+    sha256 = fingerprint(run)
+    onnx_files.write(path, sha256)
     assert len(collect(run, Extras(onnx=True))) == len(NAMES) + 1  # a node's name "/swin/MatMul" is not a path
     for text, words in ((f"{HOME}/model.py", f"{HOME}/model.py"), ("hf_" + "aB3" * 12, "contains an access token")):
-        if place == "name of a node" and "token" in words:
-            continue
-        onnx_files.write(path, change=lambda model, text=text: ONNX_TEXTS[place](model, text))
+        onnx_files.write(path, sha256, change=lambda model, text=text: ONNX_TEXTS[place](model, text))
         with pytest.raises(ValueError, match=words) as caught:
             collect(run, Extras(onnx=True))
         assert "aB3" not in str(caught.value)
@@ -162,7 +167,7 @@ def test_text_in_an_exported_model_is_searched(run, place):
 
 
 def test_a_damaged_export_or_one_in_two_files_is_refused(run):
-    path = onnx_files.write(run / "export/onnx/model.onnx")
+    path = onnx_files.write(run / "export/onnx/model.onnx", fingerprint(run))
     content = path.read_bytes()
     for broken in (content[:-20], b"\0" * 400, b"PK\x03\x04"):
         path.write_bytes(broken)
@@ -181,6 +186,12 @@ def test_the_handler_is_written_by_the_push(run):
     sent = {file.path: file.content for file in collect(run, Extras(handler=True))}
     assert sent["requirements.txt"] == f"hf-cxr[dicom]=={hf_cxr.__version__}\n".encode()
     assert b"import os" not in sent["handler.py"]
+    line = "hf-cxr[dicom] @ git+https://example.org/x"
+    sent = {file.path: file.content for file in collect(run, Extras(handler=True, handler_requirement=line))}
+    assert sent["requirements.txt"] == f"{line}\n".encode()
+    for wrong in ("torch", "hf-cxr[", "", f"{line}\ntorch"):
+        with pytest.raises(ValueError, match=r"is needed is hf-cxr|not a requirement"):
+            collect(run, Extras(handler=True, handler_requirement=wrong))
     assert b"EndpointHandler" in sent["handler.py"]
 
 
@@ -548,3 +559,15 @@ def test_dry_run_refuses_what_a_push_refuses(run, capsys, repo):
         assert printed.out == ""
         assert len(printed.err.splitlines()) == 1
         assert ("report.html is missing" if repo == "you/name" else "a/b/c") in printed.err
+
+
+def test_predictions_do_not_go_into_a_public_repository(run, capsys):
+    with pytest.raises(ValueError, match=r"identifiers of patients.*--public"):
+        push_run(run, "you/name", private=False, extras=Extras(predictions=True))
+    for flags in ([], ["--dry_run"]):
+        with pytest.raises(SystemExit, match="2"):
+            hf_cxr_main(["push", str(run), "you/name", "--public", "--include_predictions", *flags])
+        assert "does not go with --public" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        hf_cxr_main(["push", str(run), "you/name", "--handler_requirement", "hf-cxr"])
+    assert "give both" in capsys.readouterr().err

@@ -12,12 +12,31 @@ function say(text, error = false) {
   element("status").classList.toggle("error", error);
 }
 
-/** Refuse what a browser would read otherwise than the package does: 16 bits a channel, DICOM. */
+/** Refuse what a browser would read otherwise than the package does. The bytes say what a file is, not its name. */
 async function checkFile(file) {
   const head = new Uint8Array(await file.slice(0, 132).arrayBuffer());
   const text = (from, to) => String.fromCharCode(...head.slice(from, to));
   if (text(128, 132) === "DICM") throw new Error("this is a DICOM file: use hf-cxr predict");
-  if (text(1, 4) === "PNG" && head[24] === 16) throw new Error("this PNG has 16 bits per channel: use hf-cxr predict");
+  const png = text(0, 4) === "\x89PNG";
+  const webp = text(0, 4) === "RIFF" && text(8, 12) === "WEBP";
+  const jpeg = head[0] === 0xff && head[1] === 0xd8;
+  if (!png && !webp && !jpeg && text(0, 2) !== "BM") {
+    throw new Error("the page reads PNG, JPEG, WebP and BMP, and this file is none of them: use hf-cxr predict");
+  }
+  if (png && head[24] === 16) throw new Error("this PNG has 16 bits per channel: use hf-cxr predict");
+  const animated = (webp && text(12, 16) === "VP8X" && head[20] & 2) || (png && (await isAnimated(file)));
+  if (animated) throw new Error("this file is an animation: give a single image");
+}
+
+/** Whether a PNG has the chunk acTL, which is among those before its pixels. */
+async function isAnimated(file) {
+  const bytes = new DataView(await file.arrayBuffer());
+  for (let place = 8; place + 8 <= bytes.byteLength; place += 12 + bytes.getUint32(place)) {
+    const name = String.fromCharCode(...[4, 5, 6, 7].map((i) => bytes.getUint8(place + i)));
+    if (name === "acTL") return true;
+    if (name === "IDAT") return false;
+  }
+  return false;
 }
 
 /** The grey levels of a file, 0 to 255, as Pillow's convert("L") gives them: {data, width, height}. */
@@ -37,6 +56,8 @@ async function greyOf(file) {
   const pixels = context.getImageData(0, 0, width, height).data;
   const data = new Uint8Array(width * height);
   for (let i = 0; i < data.length; i++) {
+    // A canvas keeps a colour times its opacity: of transparent pixels the file's own values are lost.
+    if (pixels[4 * i + 3] !== 255) throw new Error("the image has transparent pixels: use hf-cxr predict");
     data[i] = (pixels[4 * i] * 19595 + pixels[4 * i + 1] * 38470 + pixels[4 * i + 2] * 7471 + 0x8000) >> 16;
   }
   return { data, width, height };

@@ -12,9 +12,9 @@ from hf_cxr.evaluation.metric import Metric
 from hf_cxr.reporting.comparison import systems
 from hf_cxr.reporting.comparison.results import LEAST_IN_TIER, TIERS, ComparisonResults
 from hf_cxr.reporting.numbers import in_percent, join, p_value, signed
-from hf_cxr.reporting.protocol import NOT_A_DEVICE, data_cautions, few_patients
+from hf_cxr.reporting.protocol import data_cautions, few_patients
 from hf_cxr.reporting.weights_origin import origin_cautions
-from hf_cxr.words import plural
+from hf_cxr.words import NOT_A_DEVICE, plural
 
 FEW_SEEDS = 5
 

@@ -6,7 +6,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from hf_cxr.demo.bars import BELOW, CALLED, WITHOUT, by_probability, check_html, findings_html, number, state_of
+from hf_cxr.demo.bars import (
+    BELOW,
+    CALLED,
+    WITHOUT_THRESHOLD,
+    by_probability,
+    check_html,
+    findings_html,
+    number,
+    state_of,
+)
 from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.inference.calls import Calls
 from hf_cxr.inference.results import ImageResult, InputCheckResult
@@ -50,7 +59,7 @@ def test_findings_are_sorted_and_each_says_its_number_and_its_call():
     assert second == "<b>Edema</b>0.500below its threshold, 0.600"
     assert third == "Mass called0.300at or above its threshold, 0.300"
     assert fourth == "Pleural Thickening<0.001below its threshold, <0.001"
-    assert [state_of(finding) for _, finding in by_probability(result())] == [WITHOUT, BELOW, CALLED, BELOW]
+    assert [state_of(finding) for _, finding in by_probability(result())] == [WITHOUT_THRESHOLD, BELOW, CALLED, BELOW]
     assert "1 of 3 findings reaches its threshold" in page
     assert "the highest F1" in page
 
@@ -83,10 +92,10 @@ def test_a_model_without_operating_points_calls_nothing():
 @pytest.mark.parametrize(
     ("present", "absent", "words"),
     [
-        (True, False, "present"),
-        (False, True, "absent"),
-        (True, True, "both (cannot tell)"),
-        (False, False, "none"),
+        (True, False, "higher than usual without it"),
+        (False, True, "lower than usual with it"),
+        (True, True, "usual with it and without it"),
+        (False, False, "unusual with it and without it"),
     ],
 )
 def test_label_sets_are_in_words(present, absent, words):
@@ -97,9 +106,9 @@ def test_label_sets_are_in_words(present, absent, words):
         coverage=0.85,
     )
     page = findings_html(one)
-    assert rows(page)[0].endswith(f"not ruled out: {words}")
+    assert rows(page)[0].endswith(words)
     assert "85 %" in page
-    assert "ruled out" not in findings_html(result(None))
+    assert "usual" not in findings_html(result(None))
 
 
 def test_the_chosen_finding_is_pressed():

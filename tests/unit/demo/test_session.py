@@ -8,11 +8,12 @@ import pytest
 from demo_models import dicom, png, save_demo_model
 from PIL import Image
 
-from hf_cxr.demo.about import About
+from hf_cxr.demo.about import PageFacts
 from hf_cxr.demo.examples import draw_examples, examples_html
+from hf_cxr.demo.limits import Limits
 from hf_cxr.demo.pictures import LONGEST, address_of, shrunk
 from hf_cxr.demo.session import Session
-from hf_cxr.demo.uploads import Limits, Upload, UploadError
+from hf_cxr.demo.uploads import Upload, UploadError
 from hf_cxr.demo.viewer import heat_map_html, image_html, read_html
 from hf_cxr.inference.classifier import Classifier
 
@@ -80,22 +81,22 @@ def test_a_files_name_is_never_markup(session):
 
 
 def test_the_limits_are_those_of_the_models_record(session, tmp_path):
-    about = About.of(session.classifier, tmp_path)
+    about = PageFacts.of(session.classifier, tmp_path)
     page = about.header_html() + about.limits_html(session.limits)
     assert page.index("Not a medical device") < page.index("<h1>")
     assert str(tmp_path.parent) not in page
     assert tmp_path.name in page
     for words in ("synthetic phantoms", "assume their prevalences", "Infiltration</th><td>0.180", "1 MB"):
         assert words in page
-    other = About("m", "Swin", 2, type(about.record)(dataset="ChestX-ray14"))
+    other = PageFacts("m", "Swin", 2, type(about.record)(dataset="ChestX-ray14"))
     assert "mined from radiology reports" in other.limits_html(session.limits)
     assert "not calibrated" in other.limits_html(session.limits)
-    unknown = About("m", "Swin", 2, type(about.record)())
+    unknown = PageFacts("m", "Swin", 2, type(about.record)())
     assert "does not say what it was trained on" in unknown.limits_html(session.limits)
 
 
 def test_a_space_says_whose_computer_it_is(session, monkeypatch):
-    about = About.of(session.classifier, "somebody/chest")
+    about = PageFacts.of(session.classifier, "somebody/chest")
     assert "Hugging Face" not in about.limits_html(session.limits)
     monkeypatch.setenv("SPACE_ID", "somebody/space")
     assert "do not give it images of patients" in about.limits_html(session.limits)

@@ -11,7 +11,8 @@ from demo_models import dicom, photograph, png, png_of_16_bits
 from PIL import Image
 
 from hf_cxr.data.images.grey import read_grey
-from hf_cxr.demo.uploads import Limits, UploadError, decode, file_name, read_upload
+from hf_cxr.demo.limits import Limits
+from hf_cxr.demo.uploads import UploadError, decode, file_name, read_upload
 
 LIMITS = Limits(megabytes=0.2, megapixels=0.05)
 

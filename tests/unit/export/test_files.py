@@ -7,16 +7,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from hf_cxr.export.layout import MODEL, QUANTIZED, RESULT, Wanted
-from hf_cxr.export.onnx_model import About, check_clean, describe, strip, texts_in
-from hf_cxr.export.page import RUNTIME_FILES, check_runtime
+from hf_cxr.export.onnx_model import ExportMetadata, check_clean, describe, strip
+from hf_cxr.export.page import RUNTIME_FILES, WEB, check_runtime
 from hf_cxr.export.parity import measure_parity
 from hf_cxr.export.place import check_place
 from hf_cxr.export.quantize import quantised, way_of
+from hf_cxr.exported_files import MODEL, QUANTIZED, RESULT, Wanted
 from hf_cxr.processing import Preprocessing
+from hf_cxr.push_onnx import onnx_text
+from hf_cxr.words import NOTICE
 
 STEPS = Preprocessing(36, 32, 3, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-ABOUT = About(("Effusion", "Mass"), (0.25, float("nan")), STEPS, {"model_sha256": "a" * 64})
+ABOUT = ExportMetadata(("Effusion", "Mass"), (0.25, float("nan")), STEPS, {"model_sha256": "a" * 64})
 
 
 def model_of(*nodes, weights=()) -> onnx.ModelProto:
@@ -46,13 +48,32 @@ def test_traces_are_removed_at_every_depth_and_what_is_left_is_searched():
         check_clean(model, MODEL)
     strip(model)
     assert b"/home" not in model.SerializeToString()
-    assert "If" in set(texts_in(model))
+    assert "If" in [text for _, text in onnx_text(model).all]
     check_clean(model, MODEL)
     for text, word in (("/home/ann/x.png", "/home/ann"), ("hf_" + "a" * 34, "token")):
         model.graph.node[0].attribute.append(helper.make_attribute("note", text))
         with pytest.raises(ValueError, match=word):
             check_clean(model, MODEL)
         model.graph.node[0].attribute.pop()
+
+
+def test_a_scope_in_a_name_is_no_path_and_a_path_and_a_token_are_found_there():
+    model = model_of(helper.make_node("Relu", ["x"], ["y"], "/swin/embeddings/Relu"))
+    check_clean(model, MODEL)
+    for name, word in (("/home/ann/a.py/Relu", "/home/ann"), ("/w/e/model.py", "/w/e"), ("hf_" + "a" * 34, "token")):
+        for place in ("node", "value"):
+            changed = onnx.ModelProto()
+            changed.CopyFrom(model)
+            if place == "node":
+                changed.graph.node[0].name = name
+            else:
+                changed.graph.node[0].output.append(name)
+            with pytest.raises(ValueError, match=word):
+                check_clean(changed, MODEL)
+
+
+def test_the_page_says_what_everything_that_is_made_of_a_model_says():
+    assert NOTICE in (WEB / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_file_says_what_it_is():
@@ -118,8 +139,12 @@ def test_files_are_added_to_an_export_of_the_same_model_and_to_nothing_else(tmp_
     assert check_place(tmp_path, "a") == {}
     (tmp_path / "onnx").mkdir()
     (tmp_path / MODEL).write_bytes(b"model")
-    with pytest.raises(ValueError, match="not empty"):
+    with pytest.raises(ValueError, match=r"interrupted.*remove the folder and run the same command"):
         check_place(tmp_path, "a")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match=r"not empty .*is not an export"):
+        check_place(tmp_path, "a")
+    (tmp_path / "notes.txt").unlink()
     values = {"model": {"model_sha256": "a"}, "files": {MODEL: {"bytes": 5}, QUANTIZED: {"bytes": 3}}}
     (tmp_path / RESULT).write_text(json.dumps(values), encoding="utf-8")
     assert check_place(tmp_path, "a") == {MODEL: {"bytes": 5}}  # the other is gone

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from hf_cxr.data.images.grey import resize_grey
-from hf_cxr.export.onnx_model import INPUT, OUTPUT, About
+from hf_cxr.export.onnx_model import INPUT, OUTPUT, ExportMetadata
 from hf_cxr.export.preprocessing_graph import check_filter, with_preprocessing
 from hf_cxr.export.runtime import run, session
 from hf_cxr.processing import PixelProcessor, Preprocessing, build_image_processor, preprocessing_of
@@ -21,7 +21,7 @@ def steps_of(resample) -> tuple[PixelProcessor, Preprocessing]:
     return PixelProcessor(processor), preprocessing_of(processor)
 
 
-def flattening(steps) -> tuple[onnx.ModelProto, About]:
+def flattening(steps) -> tuple[onnx.ModelProto, ExportMetadata]:
     """A "model" whose logits are its input, pixel by pixel."""
     size = 3 * steps.image_size**2
     names = [f"f{number}" for number in range(size)]
@@ -33,7 +33,7 @@ def flattening(steps) -> tuple[onnx.ModelProto, About]:
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", size])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    return model, About(names, [float("nan")] * size, steps, {})
+    return model, ExportMetadata(names, [float("nan")] * size, steps, {})
 
 
 @pytest.mark.parametrize("resample", [Image.Resampling.BICUBIC, Image.Resampling.BILINEAR])

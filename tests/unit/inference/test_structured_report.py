@@ -89,6 +89,14 @@ def test_nothing_is_coded_as_present_or_absent(writer, saved):
     assert not any(code.value in text for code in (codes.DCM.Present, codes.DCM.Absent, codes.SCT.Present))
 
 
+def test_a_report_of_a_model_of_phantoms_says_so_first(tmp_path, saved):
+    phantoms = StructuredReports(tmp_path / "p", model_name="runs/mine", model_sha256=SHA, synthetic=True)
+    first, *rest = groups(pydicom.dcmread(phantoms.write(saved()[1], result())))
+    assert first.tracking_identifier == "This model knows nothing of patients"
+    assert "mean nothing for a patient" in first.get_qualitative_evaluations()[0].value.meaning
+    assert len(rest) == len(NAMES)
+
+
 def test_long_names_have_codes_of_their_own(writer, saved):
     report = pydicom.dcmread(writer.write(saved()[1], result()))
     values = [group.finding_type.value for group in groups(report)]

@@ -188,6 +188,22 @@ def test_of_a_copy_on_the_hub_it_says_what_the_copy_has(out):
     assert published_datasheet(out, manifest, splits, copy).endswith("# Ours\n")
 
 
+def test_a_sheet_is_changed_by_people_and_not_by_a_new_version(out, monkeypatch):
+    splits, manifest = load_prepared(out)
+    copy = Published("you/set", ("image", "Effusion"))
+    write_datasheet(out)
+    written = (out / CARD).read_text(encoding="utf-8")
+    monkeypatch.setattr("hf_cxr.reporting.datasheet.__version__", "99.0")
+    assert "99.0" not in written
+    assert "99.0" in published_datasheet(out, manifest, splits, copy)
+    (out / CARD).write_text(written.replace("## Splits", "## Our splits"), encoding="utf-8")
+    text = published_datasheet(out, manifest, splits, copy)
+    assert "## Our splits" in text
+    assert "SHA-256 of the text above" not in text  # it would be wrong there
+    (out / CARD).write_text(sheet(out), encoding="utf-8")  # of a version that wrote no digest
+    assert published_datasheet(out, manifest, splits, copy) == sheet(out, published=copy)
+
+
 def test_writing_it_again_changes_nothing_and_a_folder_without_one_gets_it(out, capsys):
     before, files = content(out)
     assert hf_cxr_main(["prepare", "--out", str(out), "--datasheet"]) == 0

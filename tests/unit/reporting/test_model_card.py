@@ -314,7 +314,7 @@ def test_every_described_dataset_has_its_citation():
 
 def test_an_onnx_file_is_mentioned_if_it_is_there():
     config = SwinConfig(image_size=32)
-    assert "`onnx/model.onnx`, where it is published" in card.render(report(), config, onnx=card.ONNX)
+    assert "`onnx/model.onnx`, where it is published" in card.render(report(), config, onnx=True)
     assert "ONNX" not in card.render(report(), config)
 
 

@@ -1,7 +1,8 @@
 """Published systems are of the official list alone; limits are those of the data."""
 
 from hf_cxr.reporting.document import Heading, Table
-from hf_cxr.reporting.protocol import NOT_A_DEVICE, PUBLISHED_NIH14, limits, network_facts, published
+from hf_cxr.reporting.protocol import PUBLISHED_NIH14, limits, network_facts, published
+from hf_cxr.words import NOT_A_DEVICE
 
 
 def test_published_systems_are_for_their_data_alone_and_end_with_this_run():

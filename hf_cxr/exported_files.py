@@ -1,6 +1,12 @@
-"""The names of exported files. They are transformers.js's: a folder with config.json and onnx/model.onnx."""
+"""The names of exported files, for whoever writes, describes or pushes them.
+
+They are transformers.js's: a folder with config.json and onnx/model.onnx.
+"""
 
 from typing import NamedTuple
+
+EXPORT = "export"
+"""The folder of a run that `hf-cxr export` writes to by default, and that `hf-cxr push --onnx` reads."""
 
 RESULT = "export.json"
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
@@ -9,7 +15,8 @@ QUANTIZED = "onnx/model_quantized.onnx"  # transformers.js opens it for dtype "q
 WHOLE = "onnx/model_preprocessing.onnx"
 PROGRAM = "program.pt2"
 PAGE = "page"
-WARNING = "Not a medical device. For research."
+ONNX = (MODEL, QUANTIZED, WHOLE)
+"""The files that a push sends if it is asked to, by the same names; the last two may be missing."""
 
 
 class Wanted(NamedTuple):
