@@ -144,7 +144,7 @@ def push_prepared(args: argparse.Namespace, parser: OneLineParser) -> int:
         for path in compared.deleted:
             print(f"{'delete':>28}  {path}")
         print_not_compared(look.not_compared, look.exists, args)
-        print(plan.question)
+        print(f"The real push will ask: {plan.question}")
         total = sum(file.size for file in plan.files) + sum(plan.shard_bytes.values())
         print_total(total, len(plan.files) + len(plan.shards), args.repo_id)
         return 0

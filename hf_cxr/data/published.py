@@ -195,6 +195,7 @@ def description_of(manifest: Mapping[str, Any], repo_id: str, licence: str, *, s
         + (f"; of the source: {terms}" if terms else ""),
         "hub": repo_id,
         "notes": notes,
+        "synthetic": manifest["synthetic"],
         "splits_from": manifest["splits_from"],
         "image_column": "image",
         "image_id": "image_id",

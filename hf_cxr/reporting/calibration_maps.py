@@ -17,7 +17,9 @@ TITLES = {
 
 
 def calibration_maps_section(values: Mapping[str, Any]) -> Section:
-    """From the values of `evaluation.calibration_maps.CalibrationMaps.to_dict`."""
+    """From the values of `evaluation.calibration_maps.CalibrationMaps.to_dict`, with ``used``: the map in the model,
+    "affine" or "none"; an analysis of an earlier version does not say.
+    """
     maps = values["maps"]
     heading = Heading("Which calibration map")
     if values["best"] is None:
@@ -91,6 +93,11 @@ def calibration_verdict(values: Mapping[str, Any]) -> str:
     """Which map is best, by how much, and whether the draw of patients explains it: one or two sentences."""
     best, baseline = values["best"], values["baseline"]
     affine = values["maps"][baseline]["log_loss"]
+    if best == baseline and values.get("used") == "none":
+        return (
+            "This model has no calibration map. Of the maps compared, the affine map has the lowest log loss on new "
+            f"patients: {affine:.4f}; without a map it is {values['maps']['none']['log_loss']:.4f}."
+        )
     if best == baseline:
         return "No other map has a lower log loss on new patients than the affine map."
     one = values["maps"][best]

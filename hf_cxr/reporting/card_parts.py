@@ -33,7 +33,7 @@ from hf_cxr.reporting.numbers import (
     triple,
     with_interval,
 )
-from hf_cxr.reporting.protocol import SYNTHETIC, limits, split_facts
+from hf_cxr.reporting.protocol import SYNTHETIC, limits, measurement_words, split_facts
 from hf_cxr.reporting.run import Report
 from hf_cxr.reporting.section import Section
 from hf_cxr.reporting.sections import sections_of
@@ -270,11 +270,10 @@ class CardParts:
     def input_check(self) -> Blocks:
         """How often images that are no frontal radiograph are flagged; () if the run has no such check."""
         section = self.sections().get("input_check")
-        return (
-            ()
-            if section is None
-            else tuple(block for block in section.blocks[1:] if isinstance(block, Text | Note | Table))
-        )
+        if section is None:
+            return ()
+        shown = tuple(block for block in section.blocks[1:] if isinstance(block, Text | Note | Table))
+        return (*shown, Text("Only hf_cxr runs this check: the pipeline and the ONNX files do not."))
 
     def further(self) -> Blocks:
         """The answer of every other analysis, a line each."""
@@ -300,6 +299,13 @@ class CardParts:
                 else Text("The run recorded neither source nor terms of the data: whoever publishes them adds both.")
             )
         return tuple(blocks)
+
+    def test_set(self) -> Blocks:
+        """How often the test set was measured, and that it shares no patient; () if neither is known."""
+        words = measurement_words(self.report.test_measurements)
+        apart = "" if self.protocol.get("similar_patient_ids") else "No patient is in two of the sets."
+        text = " ".join(filter(None, (words, apart)))
+        return (Text(text),) if text else ()
 
     def method(self) -> Facts:
         """How it was trained: the facts of the report but for those of the data."""

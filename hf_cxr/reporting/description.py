@@ -7,12 +7,14 @@ import matplotlib.figure
 import numpy as np
 
 from hf_cxr.data.statistics import UNKNOWN, Distribution, DrawStatistics, SplitStatistics, Statistics
+from hf_cxr.labels import TIER_THRESHOLDS
 from hf_cxr.reporting import description_plots as plots
 from hf_cxr.reporting.claims import data_origin
 from hf_cxr.reporting.document import Block, Document, Figure, Heading, Note, Table, Text
 from hf_cxr.words import plural
 
 PAIRS_SHOWN = 12
+ATTRIBUTES = ("view", "sex", "age")
 NOT_CHECKED = (
     "Counted from the tables, in which each row is an image: an image whose file is missing or cannot be read counts "
     "too, so a run may train on fewer."
@@ -53,6 +55,7 @@ def description_document(
         *([Note(tuple(notes))] if notes else []),
         Heading("Images"),
         _images(statistics),
+        *_unknown_everywhere(statistics),
         Heading("Findings"),
         _findings(statistics),
         Figure("finding_counts.png", "Images with and without each finding"),
@@ -100,7 +103,7 @@ def _images(statistics: Statistics) -> Table:
         ["without any known cell", *(f"{split.unlabelled:,}" for split in splits)],
         ["most frequent finding to rarest", *(_number(split.imbalance_ratio, ",.1f") for split in splits)],
     ]
-    for column in ("view", "sex", "age"):
+    for column in _known(statistics):
         # The union of the splits' values in the order of the first that has them, "unknown" last.
         values = dict.fromkeys(value for split in splits for value in getattr(split, column))
         for value in [*(value for value in values if value != UNKNOWN), UNKNOWN]:
@@ -108,6 +111,21 @@ def _images(statistics: Statistics) -> Table:
             shares = [count / split.images for count, split in zip(counts, splits, strict=True)]
             rows.append([f"{column} {value}", *map(_with_share, counts, shares)])
     return Table.of(["", *statistics.splits], rows)
+
+
+def _known(statistics: Statistics) -> list[str]:
+    """Of view, sex and age those that are known of at least one image."""
+    splits = statistics.splits.values()
+    return [
+        column
+        for column in ATTRIBUTES
+        if any(count for split in splits for value, count in getattr(split, column).items() if value != UNKNOWN)
+    ]
+
+
+def _unknown_everywhere(statistics: Statistics) -> list[Block]:
+    unknown = [column for column in ATTRIBUTES if column not in _known(statistics)]
+    return [Text(f"Not known of any image: {', '.join(unknown)}.")] if unknown else []
 
 
 def _findings(statistics: Statistics) -> Table:
@@ -122,7 +140,12 @@ def _findings(statistics: Statistics) -> Table:
         row += [_number(100 * split.prevalence_C[column], ".2f") for split in splits.values()]
         row += [_number(ratio_C[column], ".2f") for ratio_C in shift.values()]
         rows.append(row)
-    return Table.of(head, rows, "%: prevalence over known cells; /train: its ratio to that of train.")
+    tiers = (
+        f" Tier: by positive training images, head from {TIER_THRESHOLDS['head']:,} on, tail below "
+        f"{TIER_THRESHOLDS['tail']:,}, medium between."
+    )
+    caption = "%: prevalence over known cells; /train: its ratio to that of train."
+    return Table.of(head, rows, caption + tiers * bool(tier))
 
 
 def _other_cells(statistics: Statistics) -> Table:

@@ -6,7 +6,7 @@ from typing import Any
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Heading, Note, Table, Text
 from hf_cxr.reporting.input_check_words import input_check_words
-from hf_cxr.reporting.numbers import in_percent, percent, percent_with_interval
+from hf_cxr.reporting.numbers import in_percent, percent_in_tenths, percent_in_tenths_with_interval
 from hf_cxr.reporting.section import Section
 
 HEADING = "Input check: is an image unlike those of training?"
@@ -17,18 +17,19 @@ MISSED = 0.5
 def input_check_section(values: Mapping[str, Any]) -> Section:
     """From the values of `evaluation.input_check.InputCheckRates.to_dict`, with what the check was fitted on."""
     ordinary = values["false_alarms"]
-    rows = [["ordinary test images", f"{ordinary['images']:,}", percent_with_interval(ordinary), "–"]]
+    rows = [["ordinary test images", f"{ordinary['images']:,}", percent_in_tenths_with_interval(ordinary), "–"]]
     for kind in values["kinds"].values():
-        named = "–" if kind["named"] is None else percent(kind["named"]["value"])
-        rows.append([kind["title"], f"{kind['images']:,}", percent_with_interval(kind), named])
+        named = "–" if kind["named"] is None else percent_in_tenths(kind["named"]["value"])
+        rows.append([kind["title"], f"{kind['images']:,}", percent_in_tenths_with_interval(kind), named])
     blocks = (
         Heading(HEADING),
         Text(
             "A probability for an image that is not a frontal chest radiograph means nothing. The check "
             "compares an image with validation images by statistics of its pixels, by where it is bright and dark, "
             "and by what the model finds in it. It was fitted on "
-            f"{values['validation_images']:,} validation images of {values['validation_patients']:,} patients so that "
-            f"{percent(values['target'])} of such images are reported in error."
+            f"{values['validation_images']:,} validation images of {values['validation_patients']:,} patients. The "
+            f"target is that {percent_in_tenths(values['target'])} of such images are reported in error; measured on "
+            f"the {ordinary['images']:,} ordinary test images, it is {percent_in_tenths_with_interval(ordinary)}."
         ),
         Text(input_check_words(values), strong=True),
         Table.of(

@@ -6,7 +6,7 @@ Nothing here draws, so that `hf-cxr predict` does without what drawing imports.
 from collections.abc import Mapping
 from typing import Any
 
-from hf_cxr.reporting.numbers import percent, percent_with_interval
+from hf_cxr.reporting.numbers import percent, percent_in_tenths_with_interval
 
 
 def input_check_words(values: Mapping[str, Any]) -> str:
@@ -15,8 +15,9 @@ def input_check_words(values: Mapping[str, Any]) -> str:
     for kind in sorted(values["kinds"].values(), key=lambda kind: -kind["value"]):
         alike.setdefault(percent(kind["value"]), []).append(kind["title"])
     kinds = "; ".join(f"{share} of {', '.join(titles)}" for share, titles in alike.items())
+    share = percent_in_tenths_with_interval(ordinary)
     return (
-        f"The input check reports {percent_with_interval(ordinary)} of {ordinary['images']:,} ordinary test images"
+        f"The input check reports {share} of {ordinary['images']:,} ordinary test images"
         + (f" and, of images that it should report: {kinds}" if kinds else "")
         + "."
     )
@@ -24,5 +25,5 @@ def input_check_words(values: Mapping[str, Any]) -> str:
 
 def input_check_note(values: Mapping[str, Any]) -> str:
     """How often a check is wrong about ordinary images, in a line for a terminal, which has no room for every kind."""
-    ordinary = percent_with_interval(values["false_alarms"])
+    ordinary = percent_in_tenths_with_interval(values["false_alarms"])
     return f"the input check reports {ordinary} of ordinary images in error; the model's report has what it finds"

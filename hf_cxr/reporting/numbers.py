@@ -124,6 +124,32 @@ def percent(value: float | None) -> str:
     return f"{share:.{digits}f} %"
 
 
+def percent_in_tenths(value: float | None) -> str:
+    """Always one decimal, for a column of shares; "undefined" for NaN and None.
+
+    >>> [percent_in_tenths(share) for share in (0, 1e-4, 0.995, 0.9999, 1)]
+    ['0.0 %', '<0.1 %', '99.5 %', '>99.9 %', '100.0 %']
+    """
+    share = 100 * as_number(value)
+    if math.isnan(share):
+        return "undefined"
+    if 0 < share < 0.05:
+        return "<0.1 %"
+    return ">99.9 %" if 99.95 <= share < 100 else f"{share:.1f} %"
+
+
+def percent_in_tenths_with_interval(estimate: Mapping[str, Any]) -> str:
+    """A share with its interval, each with one decimal.
+
+    >>> percent_in_tenths_with_interval({"value": 0.0175, "low": 0.0088, "high": 0.0312})
+    '1.8 % (0.9–3.1)'
+    """
+    if math.isnan(as_number(estimate["value"])):
+        return "undefined"
+    low, high = (percent_in_tenths(estimate[end]).removesuffix(" %") for end in ("low", "high"))
+    return f"{percent_in_tenths(estimate['value'])} ({low}–{high})"
+
+
 def percent_with_interval(estimate: Mapping[str, Any]) -> str:
     """A share with its interval, from ``value``, ``low`` and ``high``.
 

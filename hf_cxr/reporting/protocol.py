@@ -194,6 +194,26 @@ def limits(dataset: str, *, synthetic: bool, own_split: bool = False, any_progra
     ]
 
 
+def measurement_words(measurements: Mapping[str, Any] | None) -> str:
+    """How often the test set was measured; "" for a run of an earlier version, which did not count.
+
+    Args:
+        measurements: ``times``, ``at_least`` and ``repeated_from``, see `run.stage_files.next_measurement`.
+    """
+    if not measurements:
+        return ""
+    times, stages = measurements["times"], measurements["repeated_from"]
+    if times == 1:
+        return "The test set was measured once, after everything was fixed."
+    fitted = sum(stage != "measure" for stage in stages)
+    first = "before the last" if measurements["at_least"] else "before the second"
+    before = first if times == 2 else f"before {fitted} of them"
+    words = f"The test set was measured {'at least ' * measurements['at_least']}{times} times"
+    if fitted:
+        words += f"; {before}, calibration and thresholds were fitted again (hf-cxr calibrate)"
+    return f"{words}. Whatever was chosen after looking at test figures makes the later ones optimistic."
+
+
 def label_limits(dataset: str, *, synthetic: bool) -> list[str]:
     """What the labels of a dataset cannot say; see `limits`."""
     if dataset == "ChestX-ray14":

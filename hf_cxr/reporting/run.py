@@ -36,6 +36,7 @@ from hf_cxr.reporting.protocol import (
     data_cautions,
     few_patients,
     limits,
+    measurement_words,
     network_facts,
     published,
     split_facts,
@@ -57,7 +58,7 @@ class Report:
         name: of the run.
         model_id: what the card's example loads: the Hub id, or the folder that the card is in.
         protocol: data, splits, fingerprint, loss, selection, calibration, seed.
-        test: measured once, after everything was fixed.
+        test: the figures of the test set; `test_measurements` says how often it was measured.
         validation: chose the checkpoint and fitted the calibration, so it is optimistic, and the report says so.
         calibration: slopes and intercepts, or None.
         training: epochs, speed, memory.
@@ -66,6 +67,8 @@ class Report:
         stock_pipeline: its largest difference to the evaluation, and its answer for one test image.
         hub_url: where it was pushed.
         push_error: why it was not.
+        test_measurements: how often the test set was measured, see `run.stage_files.next_measurement`; None in a run
+            of an earlier version, which did not count.
         analysis: what else was measured on test, by key of the table `sections.SECTIONS`; not in `to_dict`, as it has
             a file of its own.
     """
@@ -82,6 +85,7 @@ class Report:
     stock_pipeline: dict[str, Any] = field(default_factory=dict)
     hub_url: str | None = None
     push_error: str | None = None
+    test_measurements: dict[str, Any] | None = None
     analysis: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,6 +100,7 @@ class Report:
             "training": self.training,
             "environment": self.environment,
             "stock_pipeline": {key: value for key, value in self.stock_pipeline.items() if key in shown},
+            "test_measurements": self.test_measurements,
             "history": self.history,
         }
 
@@ -122,6 +127,7 @@ class Report:
                 for entry in values["history"]
             ],
             stock_pipeline=values.get("stock_pipeline") or {},
+            test_measurements=values.get("test_measurements"),
             analysis=dict(analysis or {}),
             **{name: values[name] for name in names},
         )
@@ -236,11 +242,10 @@ class Report:
         fitted = "fitted the calibration" * bool(self.protocol["calibration"])
         did = " and ".join(filter(None, (chose, fitted)))
         if not did:
-            return "The validation set chose nothing and fitted nothing; the test set was measured once."
-        return (
-            f"The validation set {did}, so its figures are optimistic: expect worse ones on new patients. The test "
-            "set was measured once, after everything was fixed."
-        )
+            words = "The validation set chose nothing and fitted nothing."
+        else:
+            words = f"The validation set {did}, so its figures are optimistic: expect worse ones on new patients."
+        return f"{words} {measurement_words(self.test_measurements)}".rstrip()
 
     def _limits(self) -> list[str]:
         return limits(self.protocol["dataset"], synthetic=self.protocol["synthetic"], own_split=True)

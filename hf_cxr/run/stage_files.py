@@ -14,6 +14,9 @@ A run folder with metrics.json is finished. Nothing in stages/ is pushed.
 
 ``stages/head.safetensors`` is the classifier as it was trained, (C, D) and (C,) float32. With it calibration can be
 undone to the bit, so the uncalibrated copy of the model is removed once the calibrated one is written.
+
+``stages/measurements.json`` counts how often the test set was measured before. It is written when figures that exist
+are removed to be measured again; a stage that was killed and is finished later left no figures, so it counts once.
 """
 
 import dataclasses
@@ -22,6 +25,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,17 +33,18 @@ from transformers import PreTrainedModel
 
 from hf_cxr.arguments.model import Attention
 from hf_cxr.config import MEASURING, RunArguments, parse_arguments
-from hf_cxr.files import replace_all, replacing
+from hf_cxr.files import replace_all, replacing, write_json
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.models.head import head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
-from hf_cxr.saved_models import CONFIG, PROCESSOR
+from hf_cxr.saved_models import CONFIG, PROCESSOR, read_json
 
 STAGES = "stages"
 TRAINED = f"{STAGES}/model"
 HEAD = f"{STAGES}/head.safetensors"
 PROTOCOL = f"{STAGES}/protocol.json"
+MEASUREMENTS = f"{STAGES}/measurements.json"
 LAST_FILE = {
     "train": f"{STAGES}/training.json",
     "predict": f"{STAGES}/test.parquet",
@@ -61,10 +66,34 @@ def done_stages(run_dir: Path) -> list[str]:
 
 
 def forget(run_dir: Path, stage: str) -> None:
-    """From now on a stage, and those after it, count as not done."""
+    """From now on a stage, and those after it, count as not done; figures that exist are counted as measured."""
     names = list(LAST_FILE)
+    if names.index(stage) <= names.index("measure") and is_done(run_dir, "measure"):
+        write_json(run_dir / MEASUREMENTS, _measured_so_far(run_dir, stage))
     for name in reversed(names[names.index(stage) :]):
         (run_dir / LAST_FILE[name]).unlink(missing_ok=True)
+
+
+def next_measurement(run_dir: Path) -> dict[str, Any]:
+    """What the figures that are measured now record of this.
+
+    Returns:
+        ``times``: that the test set was measured, with this one; ``at_least``: an earlier version, without a count,
+        measured before; ``repeated_from``: the stage from which each repetition began.
+    """
+    path = run_dir / MEASUREMENTS
+    before = read_json(path) if path.is_file() else {"times": 0, "at_least": False, "repeated_from": []}
+    return {**before, "times": before["times"] + 1}
+
+
+def _measured_so_far(run_dir: Path, stage: str) -> dict[str, Any]:
+    found = next(path for name in ("measure", "document") if (path := run_dir / LAST_FILE[name]).is_file())
+    try:
+        measured = read_json(found).get("test_measurements")
+    except ValueError:  # damaged: repeating the stage is its repair
+        measured = None
+    measured = measured or {"times": 1, "at_least": True, "repeated_from": []}
+    return {**measured, "repeated_from": [*measured["repeated_from"], stage]}
 
 
 def saved_arguments(run_dir: Path, flags: Sequence[str] = (), *, prog: str = "hf-cxr") -> RunArguments:

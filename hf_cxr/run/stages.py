@@ -234,6 +234,7 @@ def measure(
         history=trained["history"],
         environment=trained["environment"],
         stock_pipeline=stock,
+        test_measurements=files.next_measurement(run_dir),
     )
     uncalibrated, _ = files.load_pair(run_dir / files.STAGES)
     analysis = analyse(
@@ -244,6 +245,8 @@ def measure(
         prevalence=record.prevalence,
         **interval_settings(args),
     )
+    if "calibration_maps" in analysis:
+        analysis["calibration_maps"]["used"] = "affine" if calibration else "none"
     write_analysis(run_dir, with_input_check(run_dir, analysis))
     metrics = report.to_dict() | {"model_sha256": file_sha256(run_dir / WEIGHTS)}
     write_json(run_dir / files.LAST_FILE["measure"], metrics)

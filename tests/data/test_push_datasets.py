@@ -18,9 +18,11 @@ from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import DataArguments
 from hf_cxr.data import DecodedImages, label_matrix, load_source
 from hf_cxr.data.prepare import prepare
-from hf_cxr.data.published import Pseudonyms, published_features
+from hf_cxr.data.published import Pseudonyms, description_of, published_features
 from hf_cxr.data.schema import features
 from hf_cxr.data.sources import Source
+from hf_cxr.data.sources.prepared import load_prepared
+from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.hub_requests import HubError
 from hf_cxr.labels import LabelSpace
 from hf_cxr.push_datasets import plan_dataset, push_dataset
@@ -95,6 +97,7 @@ def test_a_pushed_dataset_loads_and_trains_again(pointed, folder, tmp_path, caps
 
     (tmp_path / "hf_cxr.yaml").write_bytes(pointed.read(NAME, "hf_cxr.yaml", "datasets"))
     again = load_source(DataArguments(dataset="table", table=str(tmp_path / "hf_cxr.yaml")))
+    assert again.synthetic is before.synthetic
     assert again.fingerprint == before.fingerprint  # the same images and patients in the same splits
     streamed = load_source(DataArguments(dataset="table", table=str(tmp_path / "hf_cxr.yaml"), streaming=True))
     assert streamed.fingerprint == before.fingerprint
@@ -366,6 +369,13 @@ def test_dry_run_needs_no_login_and_no_answer(folder, capsys):
     assert columns.split(", ") == list(published_features(NAMES, studies="study_id" in columns))
     assert "not compared with the repository: offline mode" in printed
     assert "nothing was sent" in printed.splitlines()[-1]
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_the_description_of_synthetic_images_says_so(folder, synthetic):
+    manifest = load_prepared(folder)[1] | {"synthetic": synthetic}
+    description = TableDescription(**description_of(manifest, NAME, "cc0-1.0", studies=False))
+    assert description.synthetic is synthetic
 
 
 def test_a_model_of_the_same_name_is_left_alone(hub, folder):

@@ -141,3 +141,15 @@ def test_a_model_of_other_findings_is_measured_on_the_shared_ones(tmp_path, capl
 def test_arguments_are_checked_at_the_door(keys, message):
     with pytest.raises(ValueError, match=message):
         DataArguments(**keys)
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_a_table_that_is_synthetic_says_so_to_everything_that_asks(tmp_path, synthetic):
+    own(tmp_path, **({"synthetic": True} if synthetic else {}))
+    args = DataArguments(dataset="table", table=str(tmp_path / "table.yaml"))
+    assert load_source(args, images=False).synthetic is synthetic
+
+
+def test_synthetic_is_true_or_false(tmp_path):
+    with pytest.raises(ValueError, match="synthetic is 'yes'"):
+        own(tmp_path, synthetic="yes")

@@ -50,6 +50,7 @@ BARS = (
     ("hub", "push_datasets", "export", "serving", "demo"),
     ("run",),
     ("commands",),
+    ("__main__",),
 )
 BAR_OF = {part: number for number, bar in enumerate(BARS) for part in bar}
 

@@ -6,7 +6,9 @@ import json
 import os
 import pickle
 import re
+import runpy
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -410,3 +412,14 @@ def test_a_run_folder_in_place_of_a_config_names_the_config_in_it(tmp_path, caps
     with pytest.raises(SystemExit):
         parse_arguments([str(tmp_path)])
     assert f"give the config in it: {tmp_path / 'config.yaml'}" in capsys.readouterr().err
+
+
+def test_python_m_hf_cxr_is_the_command(monkeypatch, capsys):
+    seen = []
+    for words in ([], ["predcit"]):
+        monkeypatch.setattr(sys, "argv", ["hf-cxr", *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("hf_cxr", run_name="__main__")
+        seen.append((ended.value.code, *capsys.readouterr()))
+    assert seen == [(main(words), *capsys.readouterr()) for words in ([], ["predcit"])]
+    assert [status for status, *_ in seen] == [0, 2]

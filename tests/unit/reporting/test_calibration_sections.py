@@ -136,3 +136,13 @@ def test_the_effect_of_a_shift_has_a_row_for_each_finding_that_is_shifted(values
     assert len(effect_table(shift, "observed").rows) == sum(
         share is not None for share in shift["targets"]["observed"].values()
     )
+
+
+def test_the_verdict_of_a_model_without_a_map_does_not_speak_as_if_it_had_one(values):
+    maps = values["calibration_maps"]
+    maps = maps | {"best": maps["baseline"]}
+    assert calibration_verdict(maps | {"used": "affine"}) == calibration_verdict(maps)
+    text = calibration_verdict(maps | {"used": "none"})
+    assert "has no calibration map" in text
+    for key in ("affine", "none"):
+        assert f"{maps['maps'][key]['log_loss']:.4f}" in text

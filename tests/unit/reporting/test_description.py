@@ -131,3 +131,18 @@ def test_figures_show_the_counts(described):
     unknown = plots.finding_counts({"train": (np.zeros(2, int), np.zeros(2, int))}, ("A", "B"))
     assert texts(unknown) == ["0", "0"]
     assert unknown.axes[0].get_xlim() == (0.5, 3)
+
+
+def test_what_is_unknown_everywhere_is_one_line_and_tiers_are_explained():
+    plain = split([[1, 0], [0, 1]])
+    known = plain.add_column("sex", ["F", "M"])
+    for rows, named in ((plain, {"view", "sex", "age"}), (known, {"view", "age"})):
+        document = description_document(describe_splits({"train": rows}, ("A", "B")))
+        shown = {cell.split(" ")[0] for cell in column(tables(document)["Images"], "")}
+        (line,) = [block.text for block in document.blocks if getattr(block, "text", "").startswith("Not known")]
+        assert (
+            {"view", "sex", "age"} - shown == named == set(line[line.index(":") + 1 : -1].replace(" ", "").split(","))
+        )
+    caption = tables(document)["Findings"].caption
+    assert "5,000" in caption
+    assert "1,000" in caption

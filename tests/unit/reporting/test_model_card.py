@@ -24,6 +24,7 @@ from hf_cxr.push_files import PUSHED
 from hf_cxr.reporting import card, citations
 from hf_cxr.reporting.card_parts import MOST_GAPS, CardParts
 from hf_cxr.reporting.document import Heading, Text
+from hf_cxr.reporting.protocol import measurement_words
 from hf_cxr.reporting.run import Report
 from hf_cxr.reporting.section import Section
 from hf_cxr.reporting.sections import SECTIONS
@@ -171,6 +172,27 @@ def test_an_input_check_is_shown_if_the_run_has_one(monkeypatch):
     text = card.render(run, SwinConfig(image_size=32))
     assert "Images that it should not be given" in headings(text)
     assert text.count("2 % of frontal radiographs are flagged.") == 1
+
+
+def test_the_card_says_who_runs_the_input_check_and_where_it_is_read(monkeypatch):
+    monkeypatch.setitem(SECTIONS, "input_check", lambda values: Section((Heading("Check"), Text("It checks."))))
+    run = VARIANTS["bare"]()
+    said = []
+    for analysis in (run.analysis, run.analysis | {"input_check": {}}):
+        text = card.render(dataclasses.replace(run, analysis=analysis), SwinConfig(image_size=32))
+        said.append(("print(result.input_check)" in text, "Only hf_cxr runs this check" in text))
+    assert said == [(False, False), (True, True)]
+
+
+def test_card_and_metrics_have_the_count_of_measurements():
+    once = {"times": 1, "at_least": False, "repeated_from": []}
+    again = {"times": 2, "at_least": False, "repeated_from": ["calibrate"]}
+    for count in (None, once, again, again | {"at_least": True}):
+        counted = dataclasses.replace(VARIANTS["bare"](), test_measurements=count)
+        text = card.render(counted, SwinConfig(image_size=32))
+        assert measurement_words(count) in text
+        assert ("set was measured" in text) == (count is not None)
+        assert Report.from_dict(counted.to_dict()).test_measurements == count
 
 
 def test_calibration_and_thresholds_are_said_as_they_are():

@@ -57,6 +57,7 @@ def _load(args: Arguments, *, images: bool) -> Source:
         labels,
         name=description.name,
         split_origin={"splits_from": description.splits_from or SPLITS_FROM, "split_file": None},
+        synthetic=description.synthetic,
         listed=listed,
         place=description.path,
         licence_note=description.source or None,

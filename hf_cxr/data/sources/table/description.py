@@ -8,6 +8,7 @@
 | hub                 | instead of files: Hub id, or `save_to_disk` folder below the root; hub_config; hub_revision:  |
 |                     | branch, tag or commit (`--table_revision` overrides it; `hub.py` makes a commit of it)        |
 | notes               | sentences that whoever reads a figure of these data must know; logged, and in every report    |
+| synthetic           | true: a program drew the images, and no patient is behind them; every report and card says so |
 | encoding, delimiter | of text files; UTF-8 and by suffix unless given                                               |
 | join                | further files: {file, by: [key columns], columns: [taken over], unmatched: error or drop}     |
 | keep                | column -> values: other rows are left out                                                     |
@@ -112,6 +113,7 @@ class TableDescription:
     hub_config: str | None = None
     hub_revision: str | None = None
     notes: tuple[str, ...] = ()
+    synthetic: bool = False
     encoding: str = "utf-8-sig"
     delimiter: str | None = None
     join: tuple[Mapping[str, Any], ...] = ()
