@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 import hf_cxr.phantom
 from hf_cxr.cores import usable_cores
 from hf_cxr.data import schema
+from hf_cxr.data.manifest import PHANTOM_SPLITS
 from hf_cxr.data.sources.source import Arguments, Kind, Source, check_range
 from hf_cxr.labels import NIH14
 from hf_cxr.phantom.cases import SPLITS, draw_cases
@@ -46,10 +47,7 @@ def _load(args: Arguments, *, images: bool) -> Source:
         splits if images else splits.remove_columns("image"),
         NIH14,
         name="synthetic phantoms (no patients)",
-        split_origin={
-            "splits_from": "the phantom generator, which gives each split patients of its own",
-            "split_file": None,
-        },
+        split_origin={"splits_from": PHANTOM_SPLITS, "split_file": None},
         synthetic=True,
         decodable=True,
     )

@@ -38,6 +38,7 @@ from hf_cxr.data.manifest import (
     INFO,
     MANIFEST,
     PARTS,
+    REWORDED,
     SHARDS,
     STATE,
     Recipe,
@@ -120,7 +121,7 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     wrong = wrong_part(manifest)
     if wrong:
         raise ValueError(f"{path} is damaged ({wrong}): {AGAIN}, finished shards stay")
-    return manifest
+    return manifest | {"splits_from": REWORDED.get(manifest["splits_from"], manifest["splits_from"])}
 
 
 class LaterFormatError(ValueError):
