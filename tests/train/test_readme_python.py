@@ -1,6 +1,7 @@
 """The Python of README and docs runs, in a folder that has runs, averaged views and an image where they say.
 
-That of the tutorial runs in test_tutorial.py, with its commands.
+That of the tutorial runs in test_tutorial.py, with its commands. What needs a Hub or an endpoint of the reader's is
+fenced as "py"; test_stock_loading.py and test_handler.py load and call the same from the loopback Hub.
 """
 
 import re
