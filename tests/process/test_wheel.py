@@ -121,7 +121,8 @@ def test_a_notebook_trains_by_a_config_of_the_package_in_an_empty_folder(trained
     place = folder / "runs" / "notebook"
     assert json.loads((place / "metrics.json").read_text())["test"]
     assert "<style>" in (place / "report.html").read_text()  # the templates
-    assert "{{" not in (place / "README.md").read_text()
+    card = (place / "README.md").read_text()
+    assert not any(mark in card for mark in ("{{ ", "{% "))  # of the template; BibTeX has braces of its own
     tables = [table for table in shown(trained, "text/html") if "Hernia" in table]  # the Trainer shows one of losses
     assert len(tables) == 2
     assert len(shown(trained, "image/png")) == 3
