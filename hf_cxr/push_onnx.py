@@ -13,11 +13,6 @@ from typing import Any
 
 from hf_cxr.words import error_words
 
-# Folders at the top of Linux, macOS and the usual cloud machines in which people keep files.
-_ROOTS = (
-    *("/home/", "/root/", "/Users/", "/tmp/", "/var/", "/opt/", "/usr/", "/mnt/", "/media/", "/srv/", "/private/"),
-    *("/content/", "/kaggle/", "/scratch/", "/lustre/", "/nfs/", "/gpfs/"),
-)
 _SOURCES = (".py", ".pyc", ".onnx", ".safetensors", ".pt", ".pth")
 _NAMES = ("name", "input", "output")
 _BYTES = ("s", "strings", "string_data")  # of attributes and tensors of text
@@ -102,7 +97,11 @@ def _texts(message: Any, where: str) -> Iterator[tuple[str, str, bool]]:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name is a path and not a scope: exporters write scopes as "/swin/embeddings/Conv"."""
+    """Whether a name is a path and not a scope: exporters write scopes as "/swin/embeddings/Conv".
+
+    It is one if a part of it ends as a file does, or if it begins with a folder of the machine that pushes.
+    """
     if not name.startswith("/"):
         return True  # "C:/x", "~/x", "file:///x" are seen as paths, and "swin/Conv" is not
-    return name.startswith(_ROOTS) or name.lower().endswith(_SOURCES) or Path(name).exists()
+    parts = Path(name).parts  # "/", the first folder, and what is in it
+    return any(part.lower().endswith(_SOURCES) for part in parts) or Path(*parts[:3]).exists()

@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def describe(out: Path) -> None:
-    """Write the datasheet of the folder, which is as good without it: a warning says why there is none."""
+    """Write the folder's datasheet. The folder can be used without one, so a failure is only a warning."""
     from hf_cxr.reporting.datasheet import write_datasheet
 
     try:

@@ -10,7 +10,7 @@ from hf_cxr.demo.bars import shown_name
 from hf_cxr.demo.pictures import SIDE_OF_EXAMPLE, address_of, shrunk
 from hf_cxr.demo.uploads import Upload
 from hf_cxr.phantom.cases import Case
-from hf_cxr.phantom.render import render_phantom
+from hf_cxr.phantom.drawing import render_case
 
 SEED = 2017
 SIZE = 512
@@ -46,16 +46,7 @@ def draw_examples(size: int = SIZE) -> tuple[Example, ...]:
     return tuple(
         Example(
             words=", ".join(map(shown_name, case.findings)) or "no finding",
-            grey_HW=render_phantom(
-                case.findings,
-                view=case.view,
-                age=case.age,
-                sex=case.sex,
-                patient=case.patient,
-                image=case.image,
-                seed=SEED,
-                size=size,
-            )[0],
+            grey_HW=render_case(case, seed=SEED, size=size)[0],
         )
         for case in CASES
     )

@@ -1,7 +1,7 @@
 """What a browser sends as an image: limited, decoded in memory, and never a file.
 
-Refuses, as `UploadError` with one line for the reader: what is larger than the limits, is no base64, or is no image
-that `inference.sources` reads. The size in pixels is taken from the header, before any pixel is decoded.
+Refuses, as `UploadError` with one line for the reader: what is larger than the limits, is not base64, or is not an
+image that `inference.sources` reads. The size in pixels is taken from the header, before any pixel is decoded.
 
 H, W = height, width.
 """

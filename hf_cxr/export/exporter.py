@@ -32,7 +32,7 @@ from hf_cxr.export.onnx_model import (
     onnx_of,
     traceable,
 )
-from hf_cxr.export.parity import RESIZED_TOLERANCE, TOLERANCE, compare_logits, measure_parity
+from hf_cxr.export.parity import RESIZED_TOLERANCE, TOLERANCE, Parity, compare_logits, measure_parity
 from hf_cxr.export.preprocessing_graph import IMAGES, PROBABILITIES, check_filter, with_preprocessing
 from hf_cxr.export.program import check_clean_program, content_of, logits_of_file, program_of
 from hf_cxr.export.quantize import CALIBRATION_IMAGES, quantised, way_of
@@ -202,8 +202,7 @@ def _write_program(
     """program.pt2."""
     check_clean_program(content, PROGRAM)
     parity = measure_parity(lambda value: logits_of_file(content, value), value_N3DD, expected_NC, words)
-    parity.check(PROGRAM)
-    return {"bytes": _write(folder / PROGRAM, content), "parity": parity.to_dict()}
+    return _kept(folder, PROGRAM, content, parity)
 
 
 def _write_model(
@@ -214,8 +213,7 @@ def _write_model(
     content = proto.SerializeToString()
     runtime = session(content)
     parity = measure_parity(lambda value: run(runtime, value)[OUTPUT], value_N3DD, expected_NC, words)
-    parity.check(MODEL)
-    return {"bytes": _write(folder / MODEL, content), "parity": parity.to_dict()}
+    return _kept(folder, MODEL, content, parity)
 
 
 def _write_whole(
@@ -259,7 +257,7 @@ def _write_int8(
 ) -> dict[str, Any]:
     """model_quantized.onnx, with its cost."""
     if labelled is None:
-        raise ValueError(f"8-bit weights of {name} need labelled images: their cost is measured, or there is no file")
+        raise ValueError(f"8-bit weights of {name} need labelled images, to measure what they cost in AUC")
     way = way_of(proto, name)
     number = min(CALIBRATION_IMAGES, labelled.calibration_images)
     calibration = labelled.calibration(0, number) if way == "static" else np.zeros((0, 1, 1, 1), np.uint8)
@@ -302,6 +300,12 @@ def _cost(
         way=way,
         **labelled.intervals,
     )
+
+
+def _kept(folder: Path, name: str, content: bytes, parity: Parity) -> dict[str, Any]:
+    """Write a file that is near enough to the model; raises ValueError for one that is not."""
+    parity.check(name)
+    return {"bytes": _write(folder / name, content), "parity": parity.to_dict()}
 
 
 def _write(path: Path, content: bytes) -> int:

@@ -16,7 +16,7 @@ from hf_cxr.data.images.files import find_images
 from hf_cxr.data.images.grey import read_grey, resize_grey
 from hf_cxr.export.runtime import BATCHES
 from hf_cxr.phantom.cases import draw_cases
-from hf_cxr.phantom.render import render_phantom
+from hf_cxr.phantom.drawing import render_case
 from hf_cxr.words import plural
 
 IMAGES = sum(BATCHES)
@@ -84,15 +84,6 @@ def of_phantoms(size: int, resample: int) -> Images:
     greys = []
     for number, case in enumerate(draw_cases(IMAGES, split="test", seed=0, prevalence_floor=0.2)):
         height, width = PHANTOM_SIDES[number % len(PHANTOM_SIDES)]
-        pixels, _ = render_phantom(
-            case.findings,
-            view=case.view,
-            age=case.age,
-            sex=case.sex,
-            patient=case.patient,
-            image=case.image,
-            seed=0,
-            size=max(height, width),
-        )
+        pixels, _ = render_case(case, seed=0, size=max(height, width))
         greys.append(np.ascontiguousarray(pixels[:height, :width]))
     return Images.of(greys, size, resample, f"{plural(len(greys), 'phantom')} of several sizes")

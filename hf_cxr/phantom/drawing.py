@@ -19,6 +19,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 from hf_cxr.phantom.cases import Case, draw_cases
 from hf_cxr.phantom.render import encode_png, render_phantom
 
@@ -41,7 +43,13 @@ class Drawn(NamedTuple):
 
 def draw(case: Case, *, seed: int, size: int) -> Drawn:
     """One case, rendered."""
-    pixels, boxes = render_phantom(
+    pixels, boxes = render_case(case, seed=seed, size=size)
+    return Drawn(encode_png(pixels), boxes)
+
+
+def render_case(case: Case, *, seed: int, size: int) -> tuple[np.ndarray, list[dict]]:
+    """The pixels (size, size) uint8 and the boxes of one case, as `render_phantom` gives them."""
+    return render_phantom(
         case.findings,
         view=case.view,
         age=case.age,
@@ -51,7 +59,6 @@ def draw(case: Case, *, seed: int, size: int) -> Drawn:
         seed=seed,
         size=size,
     )
-    return Drawn(encode_png(pixels), boxes)
 
 
 def draw_phantoms(

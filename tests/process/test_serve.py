@@ -20,8 +20,6 @@ from tiny import save_model
 from hf_cxr.commands import main
 from hf_cxr.inference.classifier import Classifier
 
-pytest.importorskip("litserve", reason="needs the extra serve")
-
 TOKEN = "a token of the tests"
 RNG = np.random.default_rng(0)
 

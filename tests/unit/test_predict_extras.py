@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import tiny
 from PIL import Image
@@ -80,8 +81,6 @@ def test_a_model_that_calls_nothing_has_no_maps_of_calls(images, tmp_path, capsy
 
 
 def test_dicom_images_get_reports_and_others_are_counted(model, images, tmp_path, capsys):
-    pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom")
-    pytest.importorskip("highdicom", reason="needs the extra dicom")
     from hf_cxr.inference.structured_report import read_probabilities
 
     dataset = pydicom.Dataset()
@@ -136,7 +135,6 @@ def test_rows_without_these_pictures_are_not_continued_with_them(model, images, 
 
 
 def test_what_failed_before_a_stop_counts_after_it(model, images, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("highdicom", reason="needs the extra dicom")
     words = (images, "--model", model, "--batch_size", 1, "--workers", 0)
     words += ("--out", tmp_path / "x.csv", "--structured_reports", tmp_path / "reports")
 

@@ -10,9 +10,6 @@ from huggingface_hub import SpaceCard
 from hf_cxr.commands import main
 from hf_cxr.demo.space import COPIED, export_space
 
-needs_gradio = pytest.mark.skipif(
-    importlib.util.find_spec("gradio") is None, reason="needs Gradio: pip install 'hf-cxr[demo]'"
-)
 OURS = {".gitattributes", "README.md", "app.py", "requirements.txt"}
 
 
@@ -25,7 +22,6 @@ def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("home") / "first_run")
 
 
-@needs_gradio
 def test_a_run_is_copied_by_name(run, tmp_path):
     place = tmp_path / "space"
     names = export_space(run, place)
@@ -42,7 +38,6 @@ def test_a_run_is_copied_by_name(run, tmp_path):
     assert data.sdk_version == importlib.metadata.version("gradio")
 
 
-@needs_gradio
 def test_a_hub_model_is_named(tmp_path):
     place = tmp_path / "space"
     export_space("somebody/chest", place, revision="abc", requirement="hf-cxr[demo] @ git+https://example.org/x")
@@ -52,7 +47,6 @@ def test_a_hub_model_is_named(tmp_path):
     assert "git+https://example.org/x" in (place / "requirements.txt").read_text()
 
 
-@needs_gradio
 def test_nothing_is_written_where_something_is(run, tmp_path, capsys):
     (tmp_path / "patient.png").write_bytes(b"x")
     assert main(["demo", str(run), "--export_space", str(tmp_path)]) == 2
@@ -67,7 +61,6 @@ def test_what_a_space_installs_is_this_package(run, tmp_path, requirement):
     assert not (tmp_path / "space").exists()
 
 
-@needs_gradio
 def test_a_taken_port_is_refused_before_the_model_is_loaded(capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -4,6 +4,7 @@ import json
 from io import BytesIO
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -99,7 +100,6 @@ def test_a_strided_array_is_read_as_it_looks():
 
 @pytest.mark.parametrize("with_meta", [True, False])
 def test_a_pydicom_dataset_is_read_as_its_file(with_meta, tmp_path):
-    pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom")
     dataset = pydicom.Dataset()
     dataset.Rows, dataset.Columns = GREY.shape
     dataset.SamplesPerPixel, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 1, 0, "MONOCHROME1"

@@ -1,19 +1,16 @@
 """DICOM structured reports: what they say, whose study they are in, and what a hostile header cannot do."""
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom")
-pytest.importorskip("highdicom", reason="needs the extra dicom")
-
-from pydicom.dataset import FileMetaDataset  # noqa: E402
-from pydicom.sr.codedict import codes  # noqa: E402
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid  # noqa: E402
-
-from hf_cxr.evaluation import OperatingPoints  # noqa: E402
-from hf_cxr.inference.calls import Calls  # noqa: E402
-from hf_cxr.inference.results import ImageResult, InputCheckResult  # noqa: E402
-from hf_cxr.inference.structured_report import ReportError, StructuredReports, read_probabilities  # noqa: E402
+from hf_cxr.evaluation import OperatingPoints
+from hf_cxr.inference.calls import Calls
+from hf_cxr.inference.results import ImageResult, InputCheckResult
+from hf_cxr.inference.structured_report import ReportError, StructuredReports, read_probabilities
 
 NAMES = ("Mass", "Enlarged Cardiomediastinum", "Enlarged Cardiac Silhouette", "Hernia")
 SHA = "ab" * 32

@@ -5,8 +5,6 @@ import json
 
 import pytest
 
-pytest.importorskip("prometheus_client", reason="needs the extra serve")
-
 from hf_cxr.serving.gate import Gate, Metrics
 
 OK = [(b"content-type", b"application/json"), (b"x-hf-cxr-batch", b"4"), (b"x-hf-cxr-unusual", b"1")]

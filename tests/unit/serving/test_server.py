@@ -4,9 +4,6 @@ import tempfile
 
 import numpy as np
 import pytest
-
-pytest.importorskip("litserve", reason="needs the extra serve")
-
 from starlette.formparsers import MultiPartParser
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
