@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +35,9 @@ from hf_cxr.processing import build_image_processor
 from hf_cxr.push_files import Extras, collect
 
 SIZES = {"image_size": 32, "resize_size": 36}
-TRACES = re.compile(rb"/(root|home|tmp|usr|work|opt)/|site-packages|\.py\b|File \"|stack_trace")
+FOLDERS = (Path(__file__).parents[2], Path.home(), tempfile.gettempdir(), sys.prefix, sys.base_prefix)
+HERE = "|".join(re.escape(str(folder)) for folder in FOLDERS)
+TRACES = re.compile(rf"({HERE})/|site-packages|\.py\b|File \"|stack_trace".encode())
 DATA = {"dataset": "phantom", "phantom_train": 20, "phantom_validation": 16, "phantom_test": 60, "phantom_size": 36}
 
 
