@@ -30,13 +30,15 @@ test-train: $(BIN)/.dev ## run the tests that train a tiny model
 test-process: $(BIN)/.dev ## run the tests that start processes: kills, two processes, commands
 	$(PYTEST) tests/process
 
-lint: $(BIN)/.dev ## check style, imports and formatting
+lint: $(BIN)/.dev ## check style, imports, formatting and the record of flags
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m hf_cxr.arguments.signatures --check
 
-format: $(BIN)/.dev ## fix style and formatting
+format: $(BIN)/.dev ## fix style and formatting, write the record of flags
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m hf_cxr.arguments.signatures
 
 docs: $(BIN)/.dev ## build the site of docs/ into site/, strictly: a broken link or anchor is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir site

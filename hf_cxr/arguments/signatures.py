@@ -1,9 +1,11 @@
 """A run's flags from the dataclasses and signatures that define them; this imports torch and transformers.
 
-``python -m hf_cxr.arguments.signatures`` writes the record that `flags` reads in their place.
+``python -m hf_cxr.arguments.signatures`` writes the record that `flags` reads in their place; with ``--check`` it
+writes nothing and fails when the record is out of date.
 """
 
 import argparse
+import sys
 
 from transformers import HfArgumentParser
 
@@ -57,5 +59,10 @@ def _flag(action: argparse.Action, group: str) -> Flag:
 
 
 if __name__ == "__main__":
-    write_text(RECORD, flags_of_signatures().to_json(current_stamp()))
-    print(f"wrote {RECORD}")
+    record = flags_of_signatures().to_json(current_stamp())
+    if sys.argv[1:] == ["--check"]:
+        if not RECORD.exists() or RECORD.read_text(encoding="utf-8") != record:
+            sys.exit(f"{RECORD} is out of date: run: make format")
+    else:
+        write_text(RECORD, record)
+        print(f"wrote {RECORD}")

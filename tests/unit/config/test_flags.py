@@ -28,7 +28,7 @@ def fresh():
 
 def test_the_record_is_what_the_signatures_say(read):
     recorded = RECORD.read_text(encoding="utf-8")
-    assert recorded == read.to_json(current_stamp()), "run: python -m hf_cxr.arguments.signatures"
+    assert recorded == read.to_json(current_stamp()), "run: make format"
     assert Flags.from_json(json.loads(recorded)).to_json(current_stamp()) == recorded
 
 
