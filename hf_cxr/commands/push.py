@@ -16,7 +16,7 @@ from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.words import plural
 
 if TYPE_CHECKING:
-    from hf_cxr.hub_repository import Pushed
+    from hf_cxr.hub.repository import Pushed
 
 OF_RUNS = ("include_predictions", "handler", "handler_requirement", "onnx")
 OF_DATASETS = ("licence", "i_may_redistribute", "i_have_permission", "hash_patient_ids")
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def push_finished(args: argparse.Namespace) -> int:
     """A run folder."""
     from hf_cxr.hub import Extras, plan_push, push_run
-    from hf_cxr.push_files import exposed_tokens
+    from hf_cxr.hub.leaks import exposed_tokens
 
     extras = Extras(args.include_predictions, args.handler, args.onnx, args.handler_requirement)
     if args.dry_run:
@@ -116,8 +116,8 @@ def push_prepared(args: argparse.Namespace, parser: OneLineParser) -> int:
     from huggingface_hub import get_token
 
     from hf_cxr.commands import set_up_terminal
-    from hf_cxr.hub_repository import look_at
-    from hf_cxr.push_datasets import compare_dataset, plan_dataset, push_dataset
+    from hf_cxr.hub.datasets import compare_dataset, plan_dataset, push_dataset
+    from hf_cxr.hub.repository import look_at
 
     if not args.licence:
         parser.error(

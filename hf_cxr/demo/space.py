@@ -18,7 +18,7 @@ from hf_cxr import __version__
 from hf_cxr.demo import INSTALL
 from hf_cxr.demo.about import model_name
 from hf_cxr.files import check_output_folder, write_text
-from hf_cxr.push_files import collect
+from hf_cxr.hub.file_list import collect
 from hf_cxr.requirement import check_requirement
 from hf_cxr.saved_models import WEIGHTS, refuse_missing_folder
 from hf_cxr.words import NOTICE, markdown

@@ -39,10 +39,11 @@ from hf_cxr.export.quantize import CALIBRATION_IMAGES, quantised, way_of
 from hf_cxr.export.runtime import check_installed, run, session
 from hf_cxr.exported_files import CONFIG, MODEL, ONNX, PROCESSOR, PROGRAM, QUANTIZED, RESULT, WHOLE, Wanted
 from hf_cxr.files import plain, write_json
+from hf_cxr.hub.leaks import check_no_local_path, check_no_token
+from hf_cxr.hub.parsing import parse, texts_of
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import load_processor, preprocessing_of
-from hf_cxr.push_checks import check_no_local_path, check_no_token, parse, texts_of
 from hf_cxr.saved_models import fingerprint
 
 if TYPE_CHECKING:

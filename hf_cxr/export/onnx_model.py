@@ -26,11 +26,11 @@ from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_cxr.hub.leaks import check_no_local_path, check_no_token
+from hf_cxr.hub.onnx_text import onnx_text
 from hf_cxr.models.attention import use_attention
 from hf_cxr.models.timm_models import is_timm
 from hf_cxr.processing import Preprocessing
-from hf_cxr.push_checks import check_no_local_path, check_no_token
-from hf_cxr.push_onnx import onnx_text
 from hf_cxr.words import NOTICE, error_words
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from hf_cxr.export.onnx_model import INPUT, ExportMetadata, Logits, example_input, quiet
-from hf_cxr.push_checks import check_no_local_path, check_no_token, texts_of
+from hf_cxr.hub.leaks import check_no_local_path, check_no_token
+from hf_cxr.hub.parsing import texts_of
 from hf_cxr.words import error_words
 
 ABOUT = "hf_cxr.json"

@@ -18,11 +18,13 @@ from huggingface_hub.utils import validate_repo_id
 
 from hf_cxr.evaluation import METRICS
 from hf_cxr.files import write_text
-from hf_cxr.push_checks import BENCHMARK
 from hf_cxr.reporting.card import hub_dataset, is_partial
 from hf_cxr.reporting.numbers import in_percent, interval
 from hf_cxr.reporting.run import Report
 from hf_cxr.words import plural
+
+BENCHMARK = ".eval_results/hf_cxr.yaml"
+"""The file's place in a run folder and in a repository."""
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,12 @@ from hf_cxr.evaluation.conformal import ConformalSets
 from hf_cxr.evaluation.draws import PatientDraws
 from hf_cxr.evaluation.prevalence_shift import measure_prevalence_shift, prevalence_bias
 from hf_cxr.files import check_output_folder, write_text
+from hf_cxr.hub.file_list import FIGURES
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.labels import NIH14, LabelSpace
 from hf_cxr.models.head import fold_into_head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
-from hf_cxr.push_files import FIGURES
 from hf_cxr.reporting.document import Note, block_markdown
 from hf_cxr.reporting.prevalence_shift import shift_table
 from hf_cxr.run.measuring import is_calibrated

@@ -22,12 +22,12 @@ from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.exported_files import EXPORT, MODEL
 from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.hub import push_run as push  # the last stage
+from hf_cxr.hub.file_list import FIGURES
 from hf_cxr.models.build import describe_initial_weights, describe_positions
 from hf_cxr.models.head import fold_into_head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, image_processor_for
-from hf_cxr.push_files import FIGURES
 from hf_cxr.reporting import card
 from hf_cxr.reporting.benchmark import Benchmark, benchmark_entry, write_benchmark, written_benchmark
 from hf_cxr.reporting.run import Report

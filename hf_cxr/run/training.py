@@ -213,7 +213,7 @@ def trained_on(folder: str, source: Source) -> int:
 def without_hub(training: CXRTrainingArguments) -> CXRTrainingArguments:
     """A copy without the Hub's keys, for the Trainer.
 
-    The folder is pushed once, complete, by hub.py; the Trainer would push checkpoints without card and report. And the
+    The folder is pushed once, complete, by `hub`; the Trainer would push checkpoints without card and report. And the
     Trainer and its callbacks save their arguments: a token must not be among them.
     """
     own = copy.copy(training)  # dataclasses.replace would set up the devices again

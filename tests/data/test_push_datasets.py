@@ -23,9 +23,9 @@ from hf_cxr.data.schema import features
 from hf_cxr.data.sources import Source
 from hf_cxr.data.sources.prepared import load_prepared
 from hf_cxr.data.sources.table.description import TableDescription
-from hf_cxr.hub_requests import HubError
+from hf_cxr.hub.datasets import plan_dataset, push_dataset
+from hf_cxr.hub.requests import HubError
 from hf_cxr.labels import LabelSpace
-from hf_cxr.push_datasets import plan_dataset, push_dataset
 from hf_cxr.reporting.datasheet import write_datasheet
 
 NAME = f"{USER}/thirty"

@@ -27,12 +27,12 @@ from hf_cxr.export import exporter
 from hf_cxr.export.onnx_model import check_exportable
 from hf_cxr.export.runtime import run, session
 from hf_cxr.exported_files import EXPORT, MODEL, PROGRAM, QUANTIZED, RESULT, WHOLE
+from hf_cxr.hub.file_list import Extras, collect
 from hf_cxr.inference.classifier import Classifier, stock_pipeline
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import build_image_processor
-from hf_cxr.push_files import Extras, collect
 
 SIZES = {"image_size": 32, "resize_size": 36}
 FOLDERS = (Path(__file__).parents[2], Path.home(), tempfile.gettempdir(), sys.prefix, sys.base_prefix)

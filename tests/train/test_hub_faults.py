@@ -11,9 +11,8 @@ import pytest
 from hub_runs import MODEL, REPO, SENT, write_run
 from hub_server import WRITE_TOKEN
 
-from hf_cxr import hub_requests
 from hf_cxr.commands import main as hf_cxr_main
-from hf_cxr.hub import HubError, push_run
+from hf_cxr.hub import HubError, push_run, requests
 
 ALL = MODEL | set(SENT)
 
@@ -127,7 +126,7 @@ def test_a_repository_that_is_deleted_meanwhile_is_made_again(hub, run, step):
 @pytest.mark.parametrize(("method", "step"), [("POST", "/repos/create"), ("POST", "/commit/"), ("POST", "/tag/")])
 def test_a_hub_that_does_not_answer_is_given_up(hub, run, monkeypatch, method, step):
     """The client itself would wait for ever."""
-    monkeypatch.setattr(hub_requests, "TIMEOUT", 0.3)
+    monkeypatch.setattr(requests, "TIMEOUT", 0.3)
     released: threading.Event = hub.hold(method, step)
     with pytest.raises(HubError, match=r"did not answer within 0\.3 seconds.*run the same command again"):
         push_run(run, REPO)
@@ -136,7 +135,7 @@ def test_a_hub_that_does_not_answer_is_given_up(hub, run, monkeypatch, method, s
 
 
 def test_a_slow_upload_is_repeated(hub, run, waits, monkeypatch):
-    monkeypatch.setattr(hub_requests, "TIMEOUT", 0.3)
+    monkeypatch.setattr(requests, "TIMEOUT", 0.3)
     released = hub.hold("PUT", "/lfs/")
     push_run(run, REPO)
     assert waits
@@ -152,7 +151,7 @@ def test_the_time_limit_ends_with_the_push(hub, run):
 
 
 def test_a_dataset_of_the_same_name_is_another_repository(hub, run):
-    from hf_cxr.hub_repository import prepare_repo
+    from hf_cxr.hub.repository import prepare_repo
 
     prepare_repo(REPO, repo_type="dataset")
     push_run(run, REPO)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_cxr.push_checks import LOCAL_PATH
+from hf_cxr.hub.leaks import LOCAL_PATH
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

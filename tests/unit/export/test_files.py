@@ -13,8 +13,8 @@ from hf_cxr.export.parity import measure_parity
 from hf_cxr.export.place import check_place
 from hf_cxr.export.quantize import quantised, way_of
 from hf_cxr.exported_files import MODEL, QUANTIZED, RESULT, Wanted
+from hf_cxr.hub.onnx_text import onnx_text
 from hf_cxr.processing import Preprocessing
-from hf_cxr.push_onnx import onnx_text
 from hf_cxr.words import NOTICE
 
 STEPS = Preprocessing(36, 32, 3, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -10,8 +10,8 @@ from huggingface_hub import parse_eval_result_entries
 from tiny import PROTOCOL
 
 from hf_cxr.evaluation import evaluate_predictions
-from hf_cxr.push_checks import BENCHMARK, parse
-from hf_cxr.reporting.benchmark import Benchmark, benchmark_entry, write_benchmark, written_benchmark
+from hf_cxr.hub.parsing import parse
+from hf_cxr.reporting.benchmark import BENCHMARK, Benchmark, benchmark_entry, write_benchmark, written_benchmark
 from hf_cxr.reporting.run import Report
 
 ONE = Benchmark("you/set", "multi-label")

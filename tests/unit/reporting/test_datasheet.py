@@ -18,8 +18,9 @@ from hf_cxr.data.prepared_folder import locked
 from hf_cxr.data.sources import Source
 from hf_cxr.data.sources.prepared import load_prepared
 from hf_cxr.data.sources.table.description import UNLABELLED
+from hf_cxr.hub.leaks import check_no_local_path
+from hf_cxr.hub.parsing import texts_of
 from hf_cxr.labels import LabelSpace
-from hf_cxr.push_checks import check_no_local_path, texts_of
 from hf_cxr.reporting.datasheet import Published, datasheet, published_datasheet, write_datasheet
 
 

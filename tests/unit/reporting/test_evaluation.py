@@ -21,7 +21,7 @@ from hf_cxr.evaluation.chance import random_ap
 from hf_cxr.evaluation.conformal import measure_conformal
 from hf_cxr.evaluation.curves import measure_curves
 from hf_cxr.evaluation.paired import measure_paired
-from hf_cxr.push_files import FIGURES
+from hf_cxr.hub.file_list import FIGURES
 from hf_cxr.reporting.card import render
 from hf_cxr.reporting.document import Details, Heading, Table
 from hf_cxr.reporting.evaluation import (

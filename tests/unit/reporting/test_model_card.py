@@ -18,9 +18,9 @@ from hf_cxr.data.sources.nih import LICENCE_NOTE
 from hf_cxr.data.sources.table.description import load_description, ready_names
 from hf_cxr.evaluation import METRICS, evaluate_predictions
 from hf_cxr.evaluation.operating_points import choose_operating_points
+from hf_cxr.hub.file_list import PUSHED
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
-from hf_cxr.push_files import PUSHED
 from hf_cxr.reporting import card, citations
 from hf_cxr.reporting.card_parts import MOST_GAPS, CardParts
 from hf_cxr.reporting.document import Heading, Text

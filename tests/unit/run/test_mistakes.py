@@ -12,8 +12,8 @@ from PIL import Image
 
 from hf_cxr.data.schema import features
 from hf_cxr.evaluation.mistakes import confident_mistakes
+from hf_cxr.hub.file_list import FIGURES, PREDICTIONS, PUSHED
 from hf_cxr.predictions import Predictions
-from hf_cxr.push_files import FIGURES, PREDICTIONS, PUSHED
 from hf_cxr.reporting.mistakes import CAUTIONS, SHEET, thumbnail
 from hf_cxr.run.mistakes import SIDE, mistakes_page
 

@@ -20,8 +20,8 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils.sha import git_hash
 
-from hf_cxr.hub_requests import HubError, check_name, check_online, explained
-from hf_cxr.push_checks import PushFile
+from hf_cxr.hub.parsing import PushFile
+from hf_cxr.hub.requests import HubError, check_name, check_online, explained
 
 logger = logging.getLogger(__name__)
 

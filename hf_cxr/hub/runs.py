@@ -4,10 +4,10 @@
 first second and not after the last epoch; ``push_run`` is called after training. With several processes, only the main
 one calls them.
 
-Only files on a list of known names are pushed, each of them checked: see ``push_files``. A new repository is private
+Only files on a list of known names are pushed, each of them checked: see ``file_list``. A new repository is private
 unless a public one is asked for.
 
-Refused before any request: offline mode, predictions for a public repository, a folder or file that ``push_files``
+Refused before any request: offline mode, predictions for a public repository, a folder or file that ``file_list``
 refuses, a card whose metadata do not parse. Refused before any file is sent: a private push into a public repository,
 a tag of another commit. Refused at the end: a repository that changed during the push.
 """
@@ -26,7 +26,10 @@ from huggingface_hub import (
 )
 from transformers import TrainingArguments
 
-from hf_cxr.hub_repository import (
+from hf_cxr.hub.file_list import NO_EXTRAS, PUSHED, SENT_IF_ASKED, Extras, collect, list_names
+from hf_cxr.hub.handler import HANDLER, handler_files
+from hf_cxr.hub.parsing import PushFile
+from hf_cxr.hub.repository import (
     Pushed,
     Remote,
     automatic_tag,
@@ -40,19 +43,7 @@ from hf_cxr.hub_repository import (
     read_remote,
     validate_card,
 )
-from hf_cxr.hub_requests import HubError, check_name, check_online, explained
-from hf_cxr.push_files import (
-    HANDLER,
-    NO_EXTRAS,
-    PUSHED,
-    REQUIRED,
-    SENT_IF_ASKED,
-    Extras,
-    PushFile,
-    collect,
-    list_names,
-)
-from hf_cxr.push_handler import handler_files
+from hf_cxr.hub.requests import check_name, check_online, explained
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +138,7 @@ def push_run(
     are not touched. If nothing changed, there is no new commit; a tag that is missing is made all the same.
 
     Args:
-        run_dir: a finished run folder; see ``push_files.REQUIRED``.
+        run_dir: a finished run folder; see ``file_list.REQUIRED``.
         extras: what else to send: predictions, a handler, exported models.
         tag: name of the tag; by default "run-" and a digest of the files. An existing tag is never moved.
         repo_id, private, token: as in ``prepare_repo``, which is called first.
@@ -157,7 +148,7 @@ def push_run(
 
     Raises:
         FileNotFoundError: the folder is incomplete; the message names what is missing.
-        ValueError: a file may not be sent (see ``push_files``), predictions would go into a public repository, the
+        ValueError: a file may not be sent (see ``file_list``), predictions would go into a public repository, the
             card's metadata are wrong, or the name is not a repository name or a tag.
         HubError: as in ``prepare_repo``; the tag names another commit; or an upload failed. There is no commit then,
             and the next call sends only what had not arrived.
@@ -219,20 +210,3 @@ def _plan(
     list_names(run_dir, extras)  # before the card is read, which may be a link or a device
     card = load_card(run_dir / "README.md")
     return collect(run_dir, extras, token=token), card
-
-
-__all__ = [
-    "PUSHED",
-    "REQUIRED",
-    "Extras",
-    "HubError",
-    "PushPlan",
-    "Pushed",
-    "plan_push",
-    "prepare_repo",
-    "push_command",
-    "push_run",
-    "push_target",
-    "run_files",
-    "run_tag",
-]

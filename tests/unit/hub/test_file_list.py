@@ -22,7 +22,8 @@ from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.exported_files import MODEL, ONNX, RESULT
 from hf_cxr.files import file_sha256
 from hf_cxr.hub import push_run
-from hf_cxr.push_files import Extras, collect, exposed_tokens, published_settings
+from hf_cxr.hub.file_list import Extras, collect, published_settings
+from hf_cxr.hub.leaks import exposed_tokens
 from hf_cxr.saved_models import fingerprint
 
 FINDINGS = ("Mass", "Nodule")
@@ -537,7 +538,7 @@ def test_a_token_that_an_earlier_version_left_in_a_checkpoint_is_reported(run, c
 
 def test_dry_run_lists_names_and_sizes_and_asks_for_nothing(run, capsys, monkeypatch):
     """Offline, as every test is, and without a token."""
-    monkeypatch.setattr("hf_cxr.hub.get_token", lambda: None)
+    monkeypatch.setattr("hf_cxr.hub.runs.get_token", lambda: None)
     assert hf_cxr_main(["push", str(run), "you/name", "--dry_run"]) == 0
     *rows, tag, why, total = (line.split() for line in capsys.readouterr().out.splitlines())
     assert tag[0] == "tag"

@@ -5,7 +5,7 @@ only if asked for: the predictions, which contain patient identifiers; a handler
 models.
 
 Refused, before anything is sent: a folder in which a file of a finished run is missing; a file that is a link, has a
-second name, is empty, or is not a regular file inside the folder; and what `push_checks` refuses.
+second name, is empty, or is not a regular file inside the folder; and what `parsing`, `leaks` and `same_run` refuse.
 """
 
 import re
@@ -19,40 +19,13 @@ import yaml
 
 from hf_cxr.arguments.model import INITIAL_WEIGHTS
 from hf_cxr.exported_files import EXPORT, MODEL, ONNX, RESULT
-from hf_cxr.push_checks import (
-    BENCHMARK,
-    LOCAL_PATH,
-    PushFile,
-    check_no_local_path,
-    check_no_token,
-    check_same_run,
-    exposed_tokens,
-    parse,
-    read_weights,
-    texts_of,
-)
-from hf_cxr.push_handler import HANDLER, handler_files
-from hf_cxr.push_onnx import OnnxText, read_onnx
+from hf_cxr.hub.handler import HANDLER, handler_files
+from hf_cxr.hub.leaks import LOCAL_PATH, check_no_local_path, check_no_token
+from hf_cxr.hub.onnx_text import OnnxText, read_onnx
+from hf_cxr.hub.parsing import PushFile, parse, read_weights, texts_of
+from hf_cxr.hub.same_run import check_same_run
+from hf_cxr.reporting.benchmark import BENCHMARK
 from hf_cxr.saved_models import WEIGHTS, fingerprint
-
-__all__ = [
-    "FIGURES",
-    "HANDLER",
-    "NO_EXTRAS",
-    "OPTIONAL",
-    "PREDICTIONS",
-    "PUSHED",
-    "REQUIRED",
-    "SENT_IF_ASKED",
-    "Extras",
-    "PushFile",
-    "check_no_local_path",
-    "check_same_run",
-    "collect",
-    "exposed_tokens",
-    "list_names",
-    "published_settings",
-]
 
 REQUIRED = (
     *("config.json", WEIGHTS, "preprocessor_config.json"),

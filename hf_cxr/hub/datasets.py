@@ -10,7 +10,7 @@ command after an interruption writes the files again and sends those that had no
 needs the same secret, so a random one starts again.
 
 Refused: a folder whose source forbids copies, a card that is a link or states another licence, patients in two
-splits, a repository with the data of another program, and what `data.published`, `push_checks` and `hub_repository`
+splits, a repository with the data of another program, and what `data.published`, `leaks` and `repository`
 refuse.
 """
 
@@ -42,7 +42,9 @@ from hf_cxr.data.redistribution import check_allowed, question
 from hf_cxr.data.sources.prepared import load_prepared
 from hf_cxr.data.splits import check_patients_disjoint, with_canonical_ids
 from hf_cxr.files import file_sha256
-from hf_cxr.hub_repository import (
+from hf_cxr.hub.leaks import check_no_local_path, check_no_token
+from hf_cxr.hub.parsing import PushFile
+from hf_cxr.hub.repository import (
     Look,
     Pushed,
     Remote,
@@ -56,8 +58,7 @@ from hf_cxr.hub_repository import (
     read_remote,
     validate_card,
 )
-from hf_cxr.hub_requests import HubError, check_name, check_online, explained
-from hf_cxr.push_checks import PushFile, check_no_local_path, check_no_token
+from hf_cxr.hub.requests import HubError, check_name, check_online, explained
 from hf_cxr.reporting.datasheet import Published, published_datasheet
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,34 @@
+"""Everything that is sent to the Hugging Face Hub: a finished run, and a prepared folder as a dataset.
+
+    from hf_cxr.hub import plan_push, push_run
+
+    push_run("runs/quickstart", "you/quickstart")
+
+Contract of the family: a push is a list of `PushFile`s, named one by one and never matched by a pattern. Each is
+parsed, searched for what must not leave this machine, and compared with the others, before the first request.
+
+    file_list     which files of a run are sent
+    handler       the two files that make a pushed model an Inference Endpoint
+    parsing       what is in a file
+    onnx_text     the text in an ONNX model
+    leaks         access tokens and local paths
+    same_run      files of different runs in one folder
+    requests      a time limit, and one clear line for each failure
+    repository    made, compared with local files, tagged
+    runs          a run, as one commit with a tag
+    datasets      a prepared folder, as Parquet files with a card
+"""
+
+from hf_cxr.late_names import late_names
+
+HOME = {
+    **dict.fromkeys(["Extras", "collect"], "hf_cxr.hub.file_list"),
+    **dict.fromkeys(["HubError"], "hf_cxr.hub.requests"),
+    **dict.fromkeys(["Pushed", "prepare_repo"], "hf_cxr.hub.repository"),
+    **dict.fromkeys(
+        ["PushPlan", "plan_push", "push_command", "push_run", "push_target", "run_files", "run_tag"],
+        "hf_cxr.hub.runs",
+    ),
+    **dict.fromkeys(["plan_dataset", "push_dataset"], "hf_cxr.hub.datasets"),
+}
+__getattr__, __dir__ = late_names(__name__, HOME)
