@@ -63,7 +63,7 @@ def write_copy(parser: OneLineParser, model: Path, own: argparse.Namespace, flag
     if flags:
         parser.error(f"{flags[0]} is not about a copy with other prevalences; leave it out")
     from hf_cxr.reporting.document import Document, Heading, Text
-    from hf_cxr.reporting.prevalence_shift import effect_table, shift_table
+    from hf_cxr.reporting.sections.prevalence_shift import effect_table, shift_table
     from hf_cxr.run.prevalence import effect_on_test, write_shifted_model
 
     set_up_terminal()

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from hf_cxr.config import take_config
     from hf_cxr.reporting.comparison import comparison_summary
-    from hf_cxr.run.compare import compare, load_plan
+    from hf_cxr.run.comparing.compare import compare, load_plan
 
     comparison, flags = take_config(rest)
     if comparison is None:

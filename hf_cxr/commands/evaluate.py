@@ -163,8 +163,8 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
     args = parse_arguments([*([config] if config else []), *flags], prog="hf-cxr evaluate", only=only)
     from accelerate import PartialState
 
-    from hf_cxr.run.evaluate import More, evaluate
-    from hf_cxr.run.stress import check_kinds
+    from hf_cxr.run.evaluating.evaluate import More, evaluate
+    from hf_cxr.run.evaluating.stress import check_kinds
 
     more = More(
         against=own.against,
@@ -192,7 +192,7 @@ def evaluate_predictions(parser: OneLineParser, own: argparse.Namespace, rest: S
     """Scores of any program, without torch."""
     processes.refuse_several("hf-cxr evaluate --predictions")
     data, intervals = parse_without_model(own.predictions, rest, also=list(parser._option_string_actions))
-    from hf_cxr.run.evaluate_tables import Inputs, evaluate_tables
+    from hf_cxr.run.evaluating.evaluate_tables import Inputs, evaluate_tables
 
     set_up_terminal()
     names = {field.name for field in dataclasses.fields(Inputs)}

@@ -137,9 +137,9 @@ def _score(own, words: Sequence[str], only: frozenset[str], methods: Sequence[st
     args = parse_arguments(words, prog="hf-cxr explain", only=only)
     from hf_cxr.inference.classifier import Classifier
     from hf_cxr.reporting.document import Document
-    from hf_cxr.reporting.localization import localization_section
+    from hf_cxr.reporting.sections.localization import localization_section
+    from hf_cxr.run.evaluating.localize import LOCALIZATION, PAGE, localize
     from hf_cxr.run.explain import Explainer, check_empty, check_method, name_of
-    from hf_cxr.run.localize import LOCALIZATION, PAGE, localize
     from hf_cxr.run.result_folder import held
 
     main = processes.is_main()

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own.datasheet and rest:
         parser.error("--datasheet is for a finished folder: give --out alone with it")
     if own.datasheet:
-        from hf_cxr.reporting.datasheet import write_datasheet
+        from hf_cxr.reporting.card.datasheet import write_datasheet
 
         print(f"wrote {write_datasheet(own.out)}")
         return 0
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def describe(out: Path) -> None:
     """Write the folder's datasheet. The folder can be used without one, so a failure is only a warning."""
-    from hf_cxr.reporting.datasheet import write_datasheet
+    from hf_cxr.reporting.card.datasheet import write_datasheet
 
     try:
         write_datasheet(out)

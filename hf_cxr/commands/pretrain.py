@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from accelerate import PartialState
 
     from hf_cxr.reporting.pretraining import loss_words
-    from hf_cxr.run.pretrain import pretrain
+    from hf_cxr.run.pretraining.pretrain import pretrain
 
     set_up_terminal(main_process=PartialState().is_main_process)
     values = pretrain(args)

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (args.benchmark_id is None) != (args.benchmark_task is None):
         parser.error("--benchmark_id and --benchmark_task go together")
     run_dir = args.run_dir
-    from hf_cxr.reporting.benchmark import Benchmark
+    from hf_cxr.reporting.card.benchmark import Benchmark
     from hf_cxr.run.folder import held_run_folder
     from hf_cxr.run.repeat import report_again
 

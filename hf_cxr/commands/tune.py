@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if search_file is None:
         parser.error("give the search, a YAML file such as configs/tune_phantoms.yaml")
     from hf_cxr.reporting.tuning import tuning_document
-    from hf_cxr.run.search_space import load_search
-    from hf_cxr.run.tune import BEST, check_optuna, tune
+    from hf_cxr.run.tuning.search_space import load_search
+    from hf_cxr.run.tuning.tune import BEST, check_optuna, tune
 
     check_optuna()
     set_up_terminal()

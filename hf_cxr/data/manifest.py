@@ -17,7 +17,7 @@ from hf_cxr.data.images.grey import RULE
 
 FORMAT = 1  # of the folder; another number, another layout
 MANIFEST, SHARDS, LOCK, PARTS = "manifest.json", "shards.jsonl", ".lock", ".parts"
-CARD = "README.md"  # the datasheet, see reporting/datasheet.py; no check of the folder needs it
+CARD = "README.md"  # the datasheet, see reporting/card/datasheet.py; no check of the folder needs it
 DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"  # as `datasets` names them
 PHANTOM_SPLITS = "the phantom generator, which gives each split patients of its own"
 REWORDED = {"drawn as they are": PHANTOM_SPLITS}

@@ -1,6 +1,6 @@
 """Push a prepared folder to the Hub as a dataset: Parquet files, its card, and the description to train from it.
 
-    README.md                          its card (`reporting.datasheet`) with the licence; one that you wrote is taken
+    README.md                          its card (`reporting.card.datasheet`) with the licence; your own is taken
     hf_cxr.yaml                        a table description: hf-cxr train --dataset table --table hf_cxr.yaml
     data/train-00000-of-00005.parquet  and so on: see `data.published`
 
@@ -59,7 +59,7 @@ from hf_cxr.hub.repository import (
     validate_card,
 )
 from hf_cxr.hub.requests import HubError, check_name, check_online, explained
-from hf_cxr.reporting.datasheet import Published, published_datasheet
+from hf_cxr.reporting.card.datasheet import Published, published_datasheet
 
 logger = logging.getLogger(__name__)
 

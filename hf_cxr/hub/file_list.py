@@ -24,7 +24,7 @@ from hf_cxr.hub.leaks import LOCAL_PATH, check_no_local_path, check_no_token
 from hf_cxr.hub.onnx_text import OnnxText, read_onnx
 from hf_cxr.hub.parsing import PushFile, parse, read_weights, texts_of
 from hf_cxr.hub.same_run import check_same_run
-from hf_cxr.reporting.benchmark import BENCHMARK
+from hf_cxr.reporting.card.benchmark import BENCHMARK
 from hf_cxr.saved_models import WEIGHTS, fingerprint
 
 REQUIRED = (

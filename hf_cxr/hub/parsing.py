@@ -20,7 +20,7 @@ from huggingface_hub import parse_eval_result_entries
 from PIL import Image
 
 from hf_cxr.files import file_sha256
-from hf_cxr.reporting.benchmark import BENCHMARK
+from hf_cxr.reporting.card.benchmark import BENCHMARK
 from hf_cxr.words import error_words
 
 LAST_SETTING = "weight_decay"

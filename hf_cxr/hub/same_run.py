@@ -10,7 +10,7 @@ from hf_cxr.evaluation.kernels import OLD_KEYS
 from hf_cxr.hub.parsing import Weights
 from hf_cxr.models.head import outputs_of
 from hf_cxr.models.record import ModelRecord
-from hf_cxr.reporting.benchmark import BENCHMARK
+from hf_cxr.reporting.card.benchmark import BENCHMARK
 from hf_cxr.saved_models import WEIGHTS
 from hf_cxr.words import one_line
 

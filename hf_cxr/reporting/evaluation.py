@@ -12,7 +12,6 @@ import pandas as pd
 
 from hf_cxr.evaluation import METRICS, EvaluationReport, Measured, PairedDifference
 from hf_cxr.evaluation.chance import random_ap
-from hf_cxr.reporting.averaged_views import averaged_headline
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Heading, Note, Table, Text, last_row
 from hf_cxr.reporting.intervals import is_outside, outside_words
 from hf_cxr.reporting.numbers import in_percent, join, number, p_value, signed_interval, with_interval
@@ -26,7 +25,8 @@ from hf_cxr.reporting.protocol import (
     published,
     split_file_caution,
 )
-from hf_cxr.reporting.sections import conclusions, section_blocks
+from hf_cxr.reporting.sections.averaged_views import averaged_headline
+from hf_cxr.reporting.sections.table import conclusions, section_blocks
 from hf_cxr.reporting.units import in_unit
 from hf_cxr.words import NOT_A_DEVICE, plural
 

@@ -88,7 +88,7 @@ def pretraining_document(values: Mapping[str, Any]) -> Document:
     """The page; its figures lie in figures/ beside it.
 
     Args:
-        values: what metrics.json has, see `run.pretrain`.
+        values: what metrics.json has, see `run.pretraining.pretrain`.
     """
     protocol = values["protocol"]
     environment = Facts(tuple((name, str(value)) for name, value in values["environment"].items()))

@@ -16,8 +16,7 @@ from hf_cxr.evaluation import EvaluationReport, modern_figures
 from hf_cxr.labels import LabelSpace
 from hf_cxr.reporting import plots
 from hf_cxr.reporting.augmentation import augmentation_words
-from hf_cxr.reporting.checklist import Evidence, checklist_blocks
-from hf_cxr.reporting.curves import KINDS
+from hf_cxr.reporting.card.checklist import Evidence, checklist_blocks
 from hf_cxr.reporting.document import Block, Details, Document, Facts, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.evaluation import (
     equal_scores,
@@ -41,7 +40,8 @@ from hf_cxr.reporting.protocol import (
     published,
     split_facts,
 )
-from hf_cxr.reporting.sections import draw_sections, section_blocks
+from hf_cxr.reporting.sections.curves import KINDS
+from hf_cxr.reporting.sections.table import draw_sections, section_blocks
 from hf_cxr.saved_models import CONFIG, read_json
 from hf_cxr.systems import SYSTEMS
 from hf_cxr.words import NOT_A_DEVICE, plural

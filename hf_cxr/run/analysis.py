@@ -222,7 +222,7 @@ ANALYSES: dict[str, Callable[[Given], Any]] = {
     "controls": controls,
     "conformal": conformal,
 }
-"""Key in analysis.json -> the analysis; what it returns has ``to_dict``. `reporting.sections` shows each."""
+"""Key in analysis.json -> the analysis; what it returns has ``to_dict``. `reporting.sections.table` shows each."""
 
 
 def analyse(

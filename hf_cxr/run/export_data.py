@@ -20,7 +20,7 @@ from hf_cxr.export.images import IMAGES, Images, of_split
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import collate
-from hf_cxr.run.evaluate import in_the_findings_of, warn_of_other_split
+from hf_cxr.run.evaluating.evaluate import in_the_findings_of, warn_of_other_split
 from hf_cxr.run.preflight import check_patients
 
 logger = logging.getLogger(__name__)

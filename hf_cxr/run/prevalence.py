@@ -40,7 +40,7 @@ from hf_cxr.models.head import fold_into_head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.document import Note, block_markdown
-from hf_cxr.reporting.prevalence_shift import shift_table
+from hf_cxr.reporting.sections.prevalence_shift import shift_table
 from hf_cxr.run.measuring import is_calibrated
 from hf_cxr.run.result_folder import check_ensemble_place, held, write_whole
 from hf_cxr.run.target_prevalence import Target, estimate_target, read_target

@@ -9,7 +9,7 @@ import datasets
 from hf_cxr.arguments.data import DATA_PATHS
 from hf_cxr.config import RunArguments
 from hf_cxr.files import write_text
-from hf_cxr.reporting.benchmark import Benchmark
+from hf_cxr.reporting.card.benchmark import Benchmark
 from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.data import load

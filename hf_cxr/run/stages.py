@@ -28,8 +28,8 @@ from hf_cxr.models.head import fold_into_head
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import PixelProcessor, image_processor_for
-from hf_cxr.reporting import card
-from hf_cxr.reporting.benchmark import Benchmark, benchmark_entry, write_benchmark, written_benchmark
+from hf_cxr.reporting.card import model_card as card
+from hf_cxr.reporting.card.benchmark import Benchmark, benchmark_entry, write_benchmark, written_benchmark
 from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.analysis import ANALYSES, ANALYSIS, analyse, write_analysis

@@ -21,7 +21,7 @@ from hf_cxr.data.ids import canonical_code, canonical_id, code_values, likeness,
 from hf_cxr.data.split_files import apply_split_file, read_split_file
 from hf_cxr.data.splits import check_patients_disjoint, patient_folds, with_canonical_ids
 from hf_cxr.evaluation import evaluate_predictions
-from hf_cxr.reporting.card import render
+from hf_cxr.reporting.card.model_card import render
 from hf_cxr.reporting.run import Report
 
 PARTS = ("train", "validation", "test")

@@ -26,7 +26,7 @@ from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.hub.datasets import plan_dataset, push_dataset
 from hf_cxr.hub.requests import HubError
 from hf_cxr.labels import LabelSpace
-from hf_cxr.reporting.datasheet import write_datasheet
+from hf_cxr.reporting.card.datasheet import write_datasheet
 
 NAME = f"{USER}/thirty"
 CARD = "---\npretty_name: Thirty\n---\n\n# Thirty images\n"

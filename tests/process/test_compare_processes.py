@@ -18,7 +18,7 @@ from test_compare import BASE, write_plan
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.files import write_text
-from hf_cxr.run.compare import BUSY, TRAIN, final_runs, load_plan, tuning_runs
+from hf_cxr.run.comparing.compare import BUSY, TRAIN, final_runs, load_plan, tuning_runs
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from hf_cxr.run.scheduler import run_in_slots
+from hf_cxr.run.comparing.scheduler import run_in_slots
 
 AGAIN = 75
 

@@ -102,7 +102,7 @@ def test_ready_descriptions_and_the_checklist_are_inside(environment, tmp_path):
     code = (
         "from hf_cxr.data import load_description, ready_names\n"
         "for name in ready_names(): print(load_description(name).name)\n"
-        "from hf_cxr.reporting.checklist import ITEMS; print(ITEMS.is_file())"
+        "from hf_cxr.reporting.card.checklist import ITEMS; print(ITEMS.is_file())"
     )
     lines = run(environment, tmp_path, "-c", code).splitlines()
     assert lines[-1] == "True"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-import hf_cxr.run.evaluate
+import hf_cxr.run.evaluating.evaluate
 from hf_cxr.commands import main
 from hf_cxr.data import load_source, map_labels
 from hf_cxr.evaluation.calibration import fit_calibration
@@ -71,7 +71,7 @@ def test_findings_in_another_order_are_those_of_the_model(finished, evaluated, t
         splits, _, _ = map_labels(source.splits, source.labels, names)
         return dataclasses.replace(source, splits=splits, labels=LabelSpace(names))
 
-    monkeypatch.setattr(hf_cxr.run.evaluate, "load", load_reversed)
+    monkeypatch.setattr(hf_cxr.run.evaluating.evaluate, "load", load_reversed)
     out, flags = tmp_path / "out", ["--bootstrap_resamples", "50"]
     assert main(["evaluate", "--model", str(finished[0]), FLAG, "flip,scales", "--out", str(out), *flags]) == 0
     for split in ("validation", "test"):

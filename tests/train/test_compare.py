@@ -6,8 +6,8 @@ from tiny import SWIN
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.files import write_json
-from hf_cxr.run.compare import best_point, check_run, final_runs, load_plan, tuned_points, tuning_runs
-from hf_cxr.run.comparison_plan import folder_name
+from hf_cxr.run.comparing.compare import best_point, check_run, final_runs, load_plan, tuned_points, tuning_runs
+from hf_cxr.run.comparing.plan import folder_name
 
 BASE = {
     "dataset": "phantom",

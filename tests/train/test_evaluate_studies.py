@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-import hf_cxr.run.evaluate
+import hf_cxr.run.evaluating.evaluate
 from hf_cxr.commands import main
 from hf_cxr.predictions import Predictions
 from hf_cxr.run.data import load
-from hf_cxr.run.evaluate import tuned_on_studies
+from hf_cxr.run.evaluating.evaluate import tuned_on_studies
 from hf_cxr.run.stage_files import saved_arguments
 
 
@@ -26,7 +26,7 @@ def evaluate(finished, tmp_path, monkeypatch):
                 rows = rows.add_column("study_id", [study_of(*one) for one in enumerate(rows["patient_id"][:])])
             return source.with_splits(source.splits | {"test": rows})
 
-        monkeypatch.setattr(hf_cxr.run.evaluate, "load", load_with_studies)
+        monkeypatch.setattr(hf_cxr.run.evaluating.evaluate, "load", load_with_studies)
         flags = ["--by", "study", "--bootstrap_resamples", "20", "--out", str(tmp_path / "out")]
         return main(["evaluate", "--model", str(finished[0]), *flags]), tmp_path / "out"
 
@@ -37,7 +37,7 @@ def test_data_that_name_no_studies_are_refused_before_an_image_is_predicted(eval
     def predict(*_, **__):
         raise AssertionError("an image was predicted")
 
-    monkeypatch.setattr(hf_cxr.run.evaluate, "predict_split", predict)
+    monkeypatch.setattr(hf_cxr.run.evaluating.evaluate, "predict_split", predict)
     assert evaluate()[0] == 2
     assert "phantoms belong to no studies; leave it out" in capsys.readouterr().err
     assert evaluate(lambda row, patient: "one")[0] == 2

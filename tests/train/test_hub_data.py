@@ -11,9 +11,9 @@ from tiny import SWIN
 
 from hf_cxr.commands import main
 from hf_cxr.data import load_description
-from hf_cxr.run.compare import final_runs, load_plan, pinned_plan
-from hf_cxr.run.search_space import load_search
-from hf_cxr.run.tune import arguments_of, pinned_search, settings_of_search
+from hf_cxr.run.comparing.compare import final_runs, load_plan, pinned_plan
+from hf_cxr.run.tuning.search_space import load_search
+from hf_cxr.run.tuning.tune import arguments_of, pinned_search, settings_of_search
 from hf_cxr.yaml_files import read_yaml
 
 NAME = f"{USER}/nih-chest-xray-14"

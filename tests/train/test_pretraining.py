@@ -21,8 +21,8 @@ from hf_cxr.data import load_source
 from hf_cxr.data.sources.nih import LICENCE_NOTE
 from hf_cxr.files import file_sha256
 from hf_cxr.models.record import ModelRecord
-from hf_cxr.run import pretrain as pretrain_module
-from hf_cxr.run.pretrain import pretrain
+from hf_cxr.run.pretraining import pretrain as pretrain_module
+from hf_cxr.run.pretraining.pretrain import pretrain
 from hf_cxr.run.training import trained_on
 from hf_cxr.saved_models import read_json
 

@@ -7,8 +7,8 @@ from hf_cxr.data import load_source
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.perturbations import PERTURBATIONS
 from hf_cxr.predictions import Predictions
+from hf_cxr.run.evaluating.stress import check_kinds, predict_versions, stress
 from hf_cxr.run.stage_files import saved_arguments
-from hf_cxr.run.stress import check_kinds, predict_versions, stress
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from transformers import TrainerCallback
 
 from hf_cxr.commands import main
 from hf_cxr.run import folder as run_folder
-from hf_cxr.run import tune as module
-from hf_cxr.run.search_space import load_search
-from hf_cxr.run.tune import read_results, tune
+from hf_cxr.run.tuning import tune as module
+from hf_cxr.run.tuning.search_space import load_search
+from hf_cxr.run.tuning.tune import read_results, tune
 from hf_cxr.yaml_files import read_yaml
 
 BASE = {

@@ -14,8 +14,8 @@ from hf_cxr.arguments.masking import pretraining_flags
 from hf_cxr.commands import COMMANDS
 from hf_cxr.config import known_keys
 from hf_cxr.data.sources.table.description import load_description
-from hf_cxr.run.search_space import load_search
-from hf_cxr.run.tune import check_point
+from hf_cxr.run.tuning.search_space import load_search
+from hf_cxr.run.tuning.tune import check_point
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]

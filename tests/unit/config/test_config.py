@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from hf_cxr.config import CONFIGS, NOT_SAVED, config_file, known_keys, parse_arguments
-from hf_cxr.run.comparison_plan import load_plan
-from hf_cxr.run.search_space import load_search
+from hf_cxr.run.comparing.plan import load_plan
+from hf_cxr.run.tuning.search_space import load_search
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from accelerate.commands.config.config_args import load_config_from_file
 from hf_cxr.config import parse_arguments, parse_pretraining
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model, check_model
-from hf_cxr.run import shared_settings
-from hf_cxr.run.compare import check_run, final_runs, load_plan, tuning_runs
-from hf_cxr.run.pretrain import build_masks
-from hf_cxr.run.search_space import load_search
-from hf_cxr.run.tune import arguments_of
+from hf_cxr.run.comparing import shared_settings
+from hf_cxr.run.comparing.compare import check_run, final_runs, load_plan, tuning_runs
+from hf_cxr.run.pretraining.pretrain import build_masks
+from hf_cxr.run.tuning.search_space import load_search
+from hf_cxr.run.tuning.tune import arguments_of
 from hf_cxr.systems import SYSTEMS
 
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from hf_cxr.evaluation import PatientDraws
 from hf_cxr.evaluation.stress import measure_stress
-from hf_cxr.reporting.stress import stress_section
+from hf_cxr.reporting.sections.stress import stress_section
 
 NAMES = ("Mass", "Edema")
 

@@ -6,7 +6,7 @@ import pytest
 from hf_cxr.data import Source
 from hf_cxr.data.schema import features
 from hf_cxr.labels import NIH14
-from hf_cxr.run.localize import boxed_rows, matching
+from hf_cxr.run.evaluating.localize import boxed_rows, matching
 
 BOX = [0.1, 0.2, 0.3, 0.4]
 

@@ -11,7 +11,7 @@ from transformers import SwinConfig, TrainerState, TrainingArguments
 
 from hf_cxr.evaluation import evaluate_predictions, fit_calibration
 from hf_cxr.reporting import claims
-from hf_cxr.reporting.card import render
+from hf_cxr.reporting.card.model_card import render
 from hf_cxr.reporting.run import Report
 
 NAN = float("nan")

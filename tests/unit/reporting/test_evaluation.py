@@ -22,7 +22,7 @@ from hf_cxr.evaluation.conformal import measure_conformal
 from hf_cxr.evaluation.curves import measure_curves
 from hf_cxr.evaluation.paired import measure_paired
 from hf_cxr.hub.file_list import FIGURES
-from hf_cxr.reporting.card import render
+from hf_cxr.reporting.card.model_card import render
 from hf_cxr.reporting.document import Details, Heading, Table
 from hf_cxr.reporting.evaluation import (
     averages_table,
@@ -39,7 +39,7 @@ from hf_cxr.reporting.evaluation import (
 )
 from hf_cxr.reporting.protocol import data_cautions
 from hf_cxr.reporting.run import ROC_CURVES, TRAINING_CURVES, Report
-from hf_cxr.reporting.sections import conclusions, sections_of
+from hf_cxr.reporting.sections.table import conclusions, sections_of
 
 NAMES = ("Mass", "Hernia", "Edema")
 

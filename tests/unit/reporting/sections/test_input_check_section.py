@@ -1,0 +1,36 @@
+"""The section on the input check says what was measured, and what is missed."""
+
+import numpy as np
+
+from hf_cxr.evaluation.input_check import OddKindReported, measure_input_check
+from hf_cxr.reporting.document import Document
+from hf_cxr.reporting.input_check_words import input_check_note, input_check_words
+from hf_cxr.reporting.sections.input_check import input_check_section, limits
+from hf_cxr.reporting.sections.table import sections_of
+
+
+def values(mirrored):
+    flag_N = np.arange(100) < 100 * mirrored
+    kinds = {
+        "noise": OddKindReported("noise", np.ones(50, bool), range(50)),
+        "mirrored": OddKindReported("mirrored", flag_N, range(100), np.zeros(100, bool)),
+    }
+    rates = measure_input_check(np.arange(200) < 3, range(200), kinds, resamples=50, confidence=0.9, seed=0).to_dict()
+    return rates | {"target": 0.01, "validation_images": 500, "validation_patients": 120}
+
+
+def test_every_figure_is_on_the_page_and_in_one_sentence():
+    text = Document("run", input_check_section(values(0.12)).blocks).to_markdown()
+    for figure in ("1.5 %", "500 validation images of 120 patients", "12.0 %", "100 %", "90 % intervals"):
+        assert figure in text
+    assert "100 % of noise; 12.0 % of mirrored." in input_check_words(values(0.12))
+    assert "100 % of noise, mirrored." in input_check_words(values(1))
+    assert "1.5 %" in input_check_note(values(0.12))
+    assert len(input_check_note(values(0.12))) < 120
+    assert input_check_words(values(0.12)) in text.replace("\\", "")
+    assert list(sections_of({"input_check": values(0.12)})) == ["input_check"]
+
+
+def test_a_kind_is_missed_where_most_of_it_is():
+    assert "misses most of these: mirrored." in limits(values(0.12))
+    assert "misses" not in limits(values(0.6))
