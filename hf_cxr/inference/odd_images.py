@@ -1,7 +1,8 @@
 """`ODD_IMAGES`: what an input check should report, to measure how often it does.
 
 Some kinds are made of a run's own test images, which are altered at the size that the model gets; the others are drawn
-or are parts of the two photographs that scikit-learn brings. Lateral views are not among them: no source here has any.
+or are parts of the two photographs that scikit-learn brings. Lateral views are drawn, and only for models of phantoms:
+to a model of radiographs a drawing is unlike them from whatever side.
 
 N = images, S = side in pixels.
 """
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from hf_cxr.data.images.grey import resize_grey
 from hf_cxr.inference.input_check import INVERTED, MIRRORED, SIDEWAYS, UNIFORM, UPSIDE_DOWN
 from hf_cxr.inference.perturbations import contrast, overexposed, underexposed
+from hf_cxr.phantom.lateral import render_lateral
 
 Pixels = NDArray[np.uint8]
+DRAWN_SIDE = 256  # of a phantom, in pixels; a larger model gets larger ones
 DRAWN = 50  # images of a kind that is drawn, and parts of each photograph
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 
@@ -31,12 +34,14 @@ class OddKind:
         draw: of any other kind: the side S, Pillow's number of the resize filter and a random generator -> images
             (N, S, S).
         reason: that the check should give; None for no other than that it is unlike those of training.
+        of_phantoms: whether it is a drawing, which measures nothing for a model of radiographs.
     """
 
     title: str
     alter: Callable[[Pixels, np.random.Generator], Pixels] | None = None
     draw: Callable[[int, int, np.random.Generator], Pixels] | None = None
     reason: str | None = None
+    of_phantoms: bool = False
 
 
 def blank(side: int, resample: int, rng: np.random.Generator) -> Pixels:
@@ -68,6 +73,16 @@ def photographs(side: int, resample: int, rng: np.random.Generator) -> Pixels:
     return np.stack(parts)
 
 
+def laterals(side: int, resample: int, rng: np.random.Generator) -> Pixels:
+    """Lateral radiographs of phantoms, every other one from the right."""
+    drawn = []
+    for number, patient in enumerate(rng.integers(1 << 31, size=DRAWN).tolist()):
+        sex, age = "MF"[number // 2 % 2], float(rng.integers(18, 90))
+        pixel_SS = render_lateral(patient=patient, seed=0, age=age, sex=sex, size=max(side, DRAWN_SIDE))
+        drawn.append(resize_grey(np.ascontiguousarray(pixel_SS[:, :: 1 - 2 * (number % 2)]), side, resample))
+    return np.stack(drawn)
+
+
 def each(alter: Callable[[Pixels, float, np.random.Generator], Pixels], level: float):
     """A perturbation of one image, for many."""
 
@@ -93,4 +108,10 @@ ODD_IMAGES: dict[str, OddKind] = {
     "too_dark": OddKind("far too dark", each(underexposed, 2.0)),
     "too_bright": OddKind("far too bright", each(overexposed, 2.0)),
     "mirrored": OddKind("mirrored", lambda pixel_NSS, rng: pixel_NSS[:, :, ::-1], reason=MIRRORED),
+    "lateral": OddKind("lateral views", draw=laterals, of_phantoms=True),
 }
+
+
+def odd_kinds(*, synthetic: bool) -> dict[str, OddKind]:
+    """The kinds that measure something for a model; ``synthetic``: it was trained on phantoms."""
+    return {key: kind for key, kind in ODD_IMAGES.items() if synthetic or not kind.of_phantoms}

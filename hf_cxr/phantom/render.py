@@ -82,7 +82,7 @@ def render_phantom(
         found += [(NIH14[column], box) for box in boxes]
     if view == AP and rng.random() < 0.6:
         expose_devices(film, rng)
-    return _develop(film, found, rng, portable=view == AP, size=size)
+    return develop(film, found, rng, portable=view == AP, size=size)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -96,7 +96,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _develop(
+def develop(
     film: Film, found: list[tuple[str, Box]], rng: np.random.Generator, *, portable: bool, size: int
 ) -> tuple[np.ndarray, list[dict]]:
     """Turn and shift the film as the patient lay, scatter, expose, add grain; and carry the boxes along.

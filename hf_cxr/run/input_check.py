@@ -37,8 +37,9 @@ from hf_cxr.inference.input_check import (
     features_sha256,
     fit_input_check,
 )
-from hf_cxr.inference.odd_images import ODD_IMAGES
+from hf_cxr.inference.odd_images import odd_kinds
 from hf_cxr.inference.results import InputCheckResult
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import collate
 from hf_cxr.reporting.input_check_words import input_check_words
 from hf_cxr.run.measuring import interval_settings
@@ -146,7 +147,9 @@ def measure(classifier: Classifier, check: InputCheck, test: datasets.Dataset, a
         kept_rows.append(row_B[chosen])
     pixel_NSS, own_N = np.concatenate(kept), patient_ids[np.concatenate(kept_rows)]
     kinds, size = {}, args.training.per_device_eval_batch_size
-    for key, kind in tqdm(ODD_IMAGES.items(), desc="Input check: odd images", leave=False, disable=None):
+    record = ModelRecord.of(classifier.model.config)
+    odd = odd_kinds(synthetic=record is not None and bool(record.synthetic))
+    for key, kind in tqdm(odd.items(), desc="Input check: odd images", leave=False, disable=None):
         side, resample = classifier.pixels.resize_size, classifier.pixels.resample
         if kind.alter is not None:
             odd_NSS, cluster_N = kind.alter(pixel_NSS, rng), own_N

@@ -14,6 +14,7 @@ from hf_cxr.labels import NIH14
 from hf_cxr.phantom import drawing
 from hf_cxr.phantom.cases import SPLITS, draw_cases, label_set_weights, label_sets
 from hf_cxr.phantom.findings import DIFFUSE, SIGNS
+from hf_cxr.phantom.lateral import render_lateral
 from hf_cxr.phantom.render import render_phantom
 from hf_cxr.phantom.thorax import FRAME_CM
 
@@ -299,3 +300,33 @@ def test_the_cache_hits_until_a_parameter_or_the_renderer_changes(monkeypatch):
 def test_what_cannot_be_drawn_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def lateral(patient=1, size=256, **kwargs):
+    return render_lateral(patient=patient, seed=0, size=size, **kwargs)
+
+
+def test_a_lateral_view_is_one_of_its_patient_and_of_its_size():
+    assert np.array_equal(lateral(), lateral())
+    assert np.abs(lateral().astype(float) - lateral(patient=2)).mean() > 3
+    small, large = (Image.fromarray(lateral(size=size)).resize((32, 32), Image.Resampling.BOX) for size in (64, 512))
+    assert np.abs(np.asarray(small, float) - np.asarray(large, float)).mean() < 4
+    with pytest.raises(ValueError, match="32 to 2048"):
+        lateral(size=20)
+
+
+def test_a_lateral_view_has_one_spine_behind_and_air_on_both_sides_of_the_heart():
+    """Along a row through the heart: sternum, air, heart, air, spine; and a frontal view is nearly symmetric there."""
+
+    def asymmetry(pixels):
+        pixels = pixels.astype(float)
+        return np.abs(pixels - pixels[:, ::-1]).mean()
+
+    for patient in range(4):
+        pixels = lateral(patient)
+        assert asymmetry(pixels) > 2 * asymmetry(render(patient=patient, size=256)[0])
+        profile = pixels[100:180].mean(0)
+        spine = 128 + int(profile[128:].argmax())
+        lung = profile[60:spine].min()
+        assert profile[spine] > 200 > 160 > lung
+        assert profile[:20].max() < 40  # air in front of the chest, which no frontal view has beside the arms

@@ -55,6 +55,7 @@ def test_it_reports_what_is_no_radiograph_and_few_test_images(checked):
     assert measured["false_alarms"]["value"] == np.mean(unusual)  # 40 images: all of them were measured
     assert (measured["validation_images"], measured["false_alarms"]["images"]) == (80, 40)
     assert measured["kinds"]["noise"]["value"] == measured["kinds"]["inverted"]["value"] == 1
+    assert measured["kinds"]["lateral"]["value"] > 0.9  # drawn, as the images of training are
     assert classifier.input_check.measured == measured
     assert "Input check" in (checked / "report.html").read_text(encoding="utf-8")
 

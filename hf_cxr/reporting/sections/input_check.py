@@ -10,6 +10,7 @@ from hf_cxr.reporting.numbers import in_percent, percent_in_tenths, percent_in_t
 from hf_cxr.reporting.sections.section import Section
 
 HEADING = "Input check: is an image unlike those of training?"
+LATERAL = "lateral"  # the key of a kind of image
 MISSED = 0.5
 """A kind of which a smaller share is reported counts as missed."""
 
@@ -36,9 +37,10 @@ def input_check_section(values: Mapping[str, Any]) -> Section:
             ("images", "number", "reported", "of all, with\nthe right reason"),
             rows,
             f"With {in_percent(values['confidence'])} intervals. Blank images (every other one with noise of one grey "
-            "level) and noise are drawn one by one. Photographs are parts of two of them, in grey: their interval is "
-            "that of parts of these two, and not of other photographs. All other kinds are test images of this run, "
-            "altered at the size that the model gets; their intervals draw patients. Low contrast: a fifth of it; "
+            "level), noise and the lateral views of a model of phantoms are drawn one by one. Photographs are parts "
+            "of two of them, in grey: their interval is that of parts of these two, and not of other photographs. All "
+            "other kinds are test images of this run, altered at the size that the model gets; their intervals draw "
+            "patients. Low contrast: a fifth of it; "
             "far too dark: gamma 3; far too bright: gamma 1/3.",
         ),
         Note((limits(values),), warning=False),
@@ -49,8 +51,10 @@ def input_check_section(values: Mapping[str, Any]) -> Section:
 def limits(values: Mapping[str, Any]) -> str:
     """What the check does not find, and what was not measured."""
     missed = [kind["title"] for kind in values["kinds"].values() if as_number(kind["value"]) < MISSED]
+    unmeasured = [] if LATERAL in values["kinds"] else ["lateral views"]
+    unmeasured = ", ".join([*unmeasured, "other parts of the body"]) + " and images of another hospital"
     return (
         (f"It misses most of these: {', '.join(missed)}. " if missed else "")
-        + "Lateral views, other parts of the body and images of another hospital were not measured. An image that is "
-        "not reported may still be unsuitable for the model."
+        + f"{unmeasured[0].upper()}{unmeasured[1:]} were not measured. An image that is not reported may still be "
+        "unsuitable for the model."
     )

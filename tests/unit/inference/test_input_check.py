@@ -22,7 +22,7 @@ from hf_cxr.inference.input_check import (
     features_sha256,
     fit_input_check,
 )
-from hf_cxr.inference.odd_images import DRAWN, ODD_IMAGES
+from hf_cxr.inference.odd_images import DRAWN, ODD_IMAGES, odd_kinds
 from hf_cxr.models.head import head
 from hf_cxr.saved_models import INPUT_CHECK
 
@@ -94,6 +94,12 @@ def test_every_kind_of_drawn_image_is_reported_and_features_alone_suffice():
     far = reasons(check, pixels, features + 20)
     assert all("the model finds" in one[0] for one in far)
     assert all(reasons(check, pixels, np.full_like(features, np.nan)))
+
+
+def test_drawn_radiographs_measure_nothing_for_a_model_of_radiographs():
+    drawn = {key for key, kind in ODD_IMAGES.items() if kind.of_phantoms}
+    assert drawn == {"lateral"}
+    assert odd_kinds(synthetic=True).keys() - odd_kinds(synthetic=False).keys() == drawn
 
 
 def test_scores_do_not_depend_on_the_batch_or_on_being_saved(tmp_path):
