@@ -156,7 +156,7 @@ def describe_error(error: BaseException) -> str:
         return "the program that reads the output has closed it"
     kind = type(error).__name__
     if isinstance(error, KeyError):
-        return _shortened(f"unexpected KeyError: {text}: a file lacks this key, or {BUG}; {_how_to_see()}")
+        return _shortened(f"unexpected KeyError: {text}: a file does not have this key, or {BUG}; {_how_to_see()}")
     if not caused_by_input(error):
         return _shortened(f"unexpected {kind}: {text}: {BUG}; {_how_to_see()}")
     if "SafetensorError" in kind:

@@ -29,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", metavar="FOLDER", help="that training wrote; with --dataset, that prepare wrote")
+    parser.add_argument("folder", metavar="FOLDER", help="run folder; with --dataset, a folder that prepare wrote")
     parser.add_argument("repo_id", metavar="HUB_ID", help="name or namespace/name of the repository")
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--private", action="store_true", help="the repository has to be private; the default")
+    who.add_argument("--private", action="store_true", help="the repository must be private (the default)")
     who.add_argument(
         "--public", action="store_true", help="a new repository is public, and one that is already public is accepted"
     )
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dry_run", action="store_true", help="check the folder, print what would be sent, and send nothing"
     )
-    runs = parser.add_argument_group("of a run")
+    runs = parser.add_argument_group("options for a run")
     runs.add_argument(
         "--include_predictions", action="store_true", help="also send predictions/, which contain patient identifiers"
     )
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the line of requirements.txt, such as 'hf-cxr[dicom] @ git+https://...'; default: this version",
     )
     runs.add_argument("--onnx", action="store_true", help="also send the models that hf-cxr export wrote, as onnx/")
-    data = parser.add_argument_group("of a dataset")
+    data = parser.add_argument_group("options for a dataset")
     data.add_argument("--dataset", action="store_true", help="FOLDER is a prepared dataset")
-    data.add_argument("--licence", metavar="ID", help="the Hub's name of the licence to publish under: cc0-1.0, other")
+    data.add_argument("--licence", metavar="ID", help="licence to publish under, by the Hub's name: cc0-1.0, other")
     data.add_argument(
         "--i_may_redistribute",
         action="store_true",
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     data.add_argument(
         "--hash_patient_ids",
         action="store_true",
-        help="keyed hashes in place of the ids of patients, images and studies; the secret is that of the variable "
+        help="replace the ids of patients, images and studies by keyed hashes; the secret is that of the variable "
         "HF_CXR_PATIENT_SECRET, or random",
     )
     args = parser.parse_args(argv)

@@ -82,7 +82,7 @@ def find_backbone(content: Mapping[str, Any], path: Path, key: str | None = None
     if len(prefixes) != 1:
         raise ValueError(
             f"{path} has {len(prefixes)} backbones, {' and '.join(map(repr, prefixes))}; write the one that you want "
-            "into a file of its own"
+            "into a separate file"
         )
     prefix = prefixes[0]
     found = Backbone(kind, {}, {}, chosen, {}, [])

@@ -170,8 +170,8 @@ def download_nih(
         return []  # not even the lock: the folder may be on a read-only disk
     if constants.is_offline_mode() and any(_needs_network(file, root) for file in missing):
         raise DownloadError(
-            f"cannot download what {root} lacks ({missing[0].name}, ...) in offline mode: unset HF_HUB_OFFLINE (and "
-            f"TRANSFORMERS_OFFLINE), or copy the files of {RELEASE} there"
+            f"cannot download the files missing in {root} ({missing[0].name}, ...) in offline mode: unset "
+            f"HF_HUB_OFFLINE (and TRANSFORMERS_OFFLINE), or copy the files of {RELEASE} there"
         )
     _check_space(root, missing, keep_archives)
     try:
@@ -296,7 +296,7 @@ def _check_space(root: Path, missing: Sequence[RemoteFile], keep_archives: bool)
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise DownloadError(
-            f"{root} needs {needed / 1e9:.1f} GB ({unpacked / 1e9:.1f} GB of images, the rest for archives"
+            f"{root} needs {needed / 1e9:.1f} GB ({unpacked / 1e9:.1f} GB of images, the remainder for archives"
             f"{'' if keep_archives else ', one at a time'}) and its disk has {free / 1e9:.1f} GB free; free disk "
             "space, choose another disk, or download a part of the release with --only"
         )

@@ -176,7 +176,7 @@ def _point(name: str, value: Any) -> OperatingPoint:
         raise ValueError(f"operating point of {name} is {value!r:.40}; it must have {', '.join(fields)}")
     missing = [field for field in fields if field not in value]
     if missing:
-        raise ValueError(f"operating point of {name} lacks {', '.join(missing)}")
+        raise ValueError(f"operating point of {name} has no {', '.join(missing)}")
     try:
         return OperatingPoint(**{field: value[field] for field in fields})  # a later version may have written more
     except ValueError as error:

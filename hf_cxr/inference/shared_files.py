@@ -159,7 +159,7 @@ def _batch(batch: Sequence[Path], part: Iterator[Answer], out: str | None) -> It
     found = list(islice(part, len(batch)))
     if [os.path.abspath(path) for path, _, _ in found] != [os.path.abspath(path) for path in batch]:
         raise OutputError(
-            f"the answers for {batch[0]} are not in the parts beside {out}: it must be in a folder that all machines "
+            f"the answers for {batch[0]} are not in the parts next to {out}: it must be in a folder that all machines "
             "share, and no other command may write there; run the same command again"
         )
     for path, (_, version, answer) in zip(batch, found, strict=True):

@@ -30,7 +30,7 @@ from hf_cxr.reporting.sections.table import conclusions, section_blocks
 from hf_cxr.reporting.units import in_unit
 from hf_cxr.words import NOT_A_DEVICE, plural
 
-KINDS = {"probability": "Probabilities of each finding", "ranking": "Further figures of the ranking of each finding"}
+KINDS = {"probability": "Probabilities of each finding", "ranking": "More ranking figures of each finding"}
 """Kind of a metric -> summary of the table that has those that are not in the table of findings."""
 
 

@@ -24,7 +24,8 @@ LOSS = Figure("figures/training.png", "Reconstruction loss", "Mean absolute erro
 PICTURES = Figure(
     "figures/reconstructions.png",
     "Original, masked and reconstructed images",
-    "Left: the image. Middle: what the model sees of it. Right: what it makes of the masked squares, beside the rest.",
+    "Left: the image. Middle: what the model sees of it. Right: what it makes of the masked squares, "
+    "next to the unmasked part.",
 )
 WIDE = 1.6  # inches of a picture
 
@@ -125,13 +126,13 @@ def _cautions(protocol: Mapping[str, Any]) -> tuple[str, ...]:
     cautions = [SYNTHETIC] if protocol["synthetic"] else []
     cautions += origin_cautions(protocol.get("weights_origin"))
     cautions.append(
-        "A low reconstruction loss is no sign of a good classifier: whether these weights help is shown only by "
-        "fine-tuning from them and from others, on the same split."
+        "A low reconstruction loss does not show that the classifier will be good: fine-tune from these weights and "
+        "from alternatives on the same split, and compare."
     )
     if protocol["never_tested"]:
         cautions.append(
-            "The data have no test set. Whoever started this stated that no model that starts from these weights will "
-            "be tested on these images."
+            "The data have no test set. The person who started this stated that no model that starts from these "
+            "weights will be tested on these images."
         )
     lost = sum(protocol["missing_images"].values()) + sum(protocol["unreadable_images"].values())
     if lost:

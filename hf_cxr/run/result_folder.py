@@ -82,7 +82,7 @@ def check_evaluation_folder(place: Path) -> None:
     names = _names(place)
     other = sorted(name for name in names if name in FOREIGN or name.startswith("checkpoint-"))
     if other:
-        raise ValueError(f"{place} holds {other[0]} and is not the folder of an evaluation; {REPAIR}")
+        raise ValueError(f"{place} contains {other[0]} and is not the folder of an evaluation; {REPAIR}")
     for name in sorted(names & {EVALUATION, PREDICTIONS}):
         if (place / name).is_symlink() or not (place / name).is_file():
             raise ValueError(f"{place / name} is not a regular file; {REPAIR}")
@@ -110,7 +110,7 @@ def check_same_evaluation(place: Path, identity: Mapping[str, Any], model: str) 
         key = "model" if differs[0] == "model_sha256" else differs[0]
         was, now = before.get(key), model if key == "model" else identity[key]
         change = f"{key} was {was} and is {now}" if was != now else f"{model} has different weights or settings now"
-        raise ValueError(f"{place} holds the figures of another evaluation ({change}); {REPAIR}")
+        raise ValueError(f"{place} contains the figures of another evaluation ({change}); {REPAIR}")
 
 
 def check_ensemble_place(place: Path) -> None:
@@ -121,7 +121,7 @@ def check_ensemble_place(place: Path) -> None:
     """
     names = _names(place)
     if names:
-        raise ValueError(f"{place} is not empty (it holds {min(names)}); {REPAIR}")
+        raise ValueError(f"{place} is not empty (it contains {min(names)}); {REPAIR}")
 
 
 def write_whole(place: Path, write: Callable[[Path], None], *, last: str, optional: Collection[str] = ()) -> None:

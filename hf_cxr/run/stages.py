@@ -268,7 +268,7 @@ def document(run_dir: Path, model_id: str | None = None, *, benchmark: Benchmark
     finished = run_dir / files.LAST_FILE["document"]
     metrics = read_json(measured if measured.is_file() else finished)
     if metrics.get("kind") == "pretraining":
-        raise ValueError(f"{run_dir} holds a pre-training, which has no figures of a test: nothing to report again")
+        raise ValueError(f"{run_dir} contains a pre-training, which has no test figures: nothing to report again")
     analysis = read_json(run_dir / ANALYSIS) if (run_dir / ANALYSIS).is_file() else {}
     if "curves" not in analysis:  # a run of an earlier version
         test = metrics["test"]

@@ -200,8 +200,8 @@ class _Sheet:
             Note(USES, warning=False),
             Heading("How to cite"),
             *self._citations(),
-            Heading("What this sheet does not know"),
-            Text("Whoever publishes the set answers:"),
+            Heading("What the publisher must add"),
+            Text("Add the answers to these questions:"),
             Note(NOT_KNOWN, warning=False),
         ]
         return "\n\n".join(block if isinstance(block, str) else block_markdown(block) for block in blocks) + "\n"
@@ -294,12 +294,12 @@ class _Sheet:
         ids = (
             "Image and patient ids are hashes of the source's."
             if published and published.hashed_ids
-            else "Image and patient ids are those of the source: whoever passes the set on makes sure that they are "
+            else "Image and patient ids are those of the source: before you pass the set on, make sure that they are "
             "pseudonyms."
         )
         return Text(
             f"Columns: {', '.join(names)}. {ids} {labels if self.labelled else ''} Where a source names no patients, "
-            "each image counts as a patient of its own."
+            "each image counts as a separate patient."
         )
 
     def _split_facts(self) -> list[tuple[str, str]]:
@@ -361,12 +361,12 @@ class _Sheet:
 
     def _terms(self) -> tuple[Block, ...]:
         if self.manifest["synthetic"]:
-            return (Text("The images were drawn by hf_cxr; nobody's terms apply to them but those of hf_cxr."),)
+            return (Text("The images were drawn by hf_cxr; only the terms of hf_cxr apply to them."),)
         note = self.manifest.get("licence_note")
         known = (
             f"Source and terms of the source, as its description states them: {note}"
             if note
-            else "The folder does not say which terms its source has."
+            else "The folder does not state the terms of its source."
         )
         return (
             Text(known),

@@ -160,7 +160,7 @@ def load_search(path: str | Path, flags: Sequence[str] = (), *, trials: int | No
             raise ValueError(unknown_key(key, str(path), KEYS))
     for key in ("base", "space"):
         if not values.get(key):
-            raise ValueError(f"{path} lacks the key {key}")
+            raise ValueError(f"{path} has no key {key}")
     where = f"space of {path}"
     space = as_mapping(values["space"], where)
     check_run_keys(space, where, (*SET_BY_COMPARISON, *NOT_IN_COMPARISON), set_by="search")

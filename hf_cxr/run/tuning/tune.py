@@ -390,7 +390,7 @@ def _check_settings(study: "optuna.Study", search: Search, out: Path) -> None:
 
 def _other_settings(out: Path, changed: list[str]) -> ValueError:
     return ValueError(
-        f"{out} holds a search with other settings ({', '.join(changed[:5])}); give another --out, or remove that "
+        f"{out} contains a search with other settings ({', '.join(changed[:5])}); give another --out, or remove that "
         "folder"
     )
 

@@ -99,7 +99,7 @@ def test_the_backbone_takes_a_resnets_weights():
     model.load_backbone(source.state_dict(), source.config)
     assert torch.equal(model.body.resnet(images).last_hidden_state, expected)
     assert torch.equal(model.body.transition[0].weight, transition)
-    with pytest.raises(ValueError, match=r"for the ResNet lack .* such as embedder"):
+    with pytest.raises(ValueError, match=r"for the ResNet are incomplete: .* such as embedder"):
         model.load_backbone({"resnet.embedder.embedder.convolution.weight": torch.zeros(8, 3, 7, 7)}, source.config)
     moved = ResNetConfig(**sizes, downsample_in_bottleneck=True)
     with pytest.raises(ValueError, match=r"set model_kwargs\.downsample_in_bottleneck to true"):
