@@ -1,6 +1,6 @@
 """The options of a component, read from the signature and the docstring of the function or class that takes them.
 
-A loss, a sampler or an architecture is chosen by its name, and its options are a mapping beside it: ``loss: focal``
+A loss, a sampler or an architecture is chosen by its name, and its options are a mapping next to it: ``loss: focal``
 and ``loss_kwargs: {gamma: 2}``. The name and the default of an option are in the signature alone, its meaning in the
 docstring's ``Args``; help, checks and config files take them from there.
 """

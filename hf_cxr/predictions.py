@@ -129,7 +129,7 @@ class Predictions:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the Parquet file; its folder is made if need be.
 
-        The file is written beside its place and then renamed, so that ``path`` is at all times the old file, the
+        The file is written under another name and then renamed, so that ``path`` is at all times the old file, the
         whole new one, or absent.
         """
         with replacing(path) as beside:

@@ -200,7 +200,7 @@ def _print_line(line: str) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Discard all further output to a stream: nobody reads it, or its disk is full."""
+    """Discard all later output to a stream: it has no reader, or its disk is full."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError, AttributeError):  # not a file (as in tests), or closed

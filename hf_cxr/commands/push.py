@@ -174,7 +174,7 @@ def ask(text: str, *, answered: bool) -> None:
     """Print the question, and go on only after a yes: from the flag, or typed on a terminal.
 
     Raises:
-        ValueError: the answer is not yes, or there is nobody to ask.
+        ValueError: the answer is not yes, or there is no terminal to ask in.
     """
     print(text, file=sys.stderr)
     if answered:

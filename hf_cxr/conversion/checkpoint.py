@@ -1,7 +1,7 @@
 """The backbone's weights among what a checkpoint contains.
 
-A training program saves more than a backbone: a student beside its teacher, an optimizer, a decoder, classifiers. Here
-one state_dict is chosen, the prefix of the backbone is found, and weights that belong to other parts are left out by
+A training program saves more than a backbone: a student next to its teacher, an optimizer, a decoder, classifiers.
+Here one state_dict is chosen, the prefix of the backbone is found, and weights of other parts are left out by
 the patterns of `INSIDE` and `OUTSIDE`, which say of each what it is. Nothing is left out because its name is not
 known: a weight that no pattern knows stays in `Backbone`, and the conversion refuses it by name.
 """

@@ -1,7 +1,7 @@
 """Download ChestX-ray14 from the NIH: resumable, checked, unpacked as `load_nih` reads it.
 
     root/Data_Entry_2017_v2020.csv, train_val_list.txt, test_list.txt, BBox_List_2017.csv
-    root/images_001/images/*.png ... images_012/images/*.png, each with a .done file beside images/
+    root/images_001/images/*.png ... images_012/images/*.png, each with a .done file next to images/
 
 A table is done when its checksum is right. An archive is done when its folder exists, because the folder gets its name
 only after every image has been written. What is done is not downloaded again. An unfinished archive is root/NAME.part,
@@ -145,7 +145,7 @@ def download_nih(
         root: the folder; created if it does not exist.
         mirror: base address of another server with files of the same names and content; by default the NIH's.
         only: names out of `NIH_FILES`; by default all.
-        keep_archives: keep the archives beside the unpacked images: 45 GB more.
+        keep_archives: keep the archives next to the unpacked images: 45 GB more.
         timeout: seconds without a byte after which a connection counts as stalled.
         tries: attempts in a row without progress before giving up.
         backoff: seconds before the second of these attempts; doubled each time, at most 120.

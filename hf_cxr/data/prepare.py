@@ -471,7 +471,7 @@ def _finish(splits: Mapping, out: Path, shards: list[Shard], done: dict, *, synt
 
 
 def _refuse(manifest: Mapping[str, Any], unreadable: str, duplicates: str) -> None:
-    """Refuse what was not accepted by choice: images that cannot be read, and those that are in two splits."""
+    """Refuse problems that were not accepted: images that cannot be read, and those that are in two splits."""
     refused = manifest["refused"]
     if refused and unreadable == "error":
         total = sum(manifest["splits"].values()) + len(refused)

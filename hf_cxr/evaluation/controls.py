@@ -52,7 +52,7 @@ KEY = "auc"
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is known of each image beside its pixels; None for what is known of none.
+    """What is known of each image besides its pixels; None for what is known of none.
 
     Attributes:
         view, sex: N values, None for unknown.
@@ -278,7 +278,7 @@ def _left_out(label_NC: Array, names: LabelSpace) -> dict[str, str]:
 
 
 def _design(fit_frame: pd.DataFrame, frame: pd.DataFrame) -> tuple[Array, Array]:
-    """Centred design matrices (N', F) and (N, F): view and sex one-hot, unknown a value of its own; age as a cubic
+    """Centred design matrices (N', F) and (N, F): view and sex one-hot, unknown a separate value; age as a cubic
     spline of five knots, constant beyond the ages of the fit, an unknown age at the median with a column that says so.
     """
     from sklearn.compose import ColumnTransformer  # here, because it takes longer to import than this package

@@ -1,4 +1,4 @@
-"""Decision curves: whether acting on the model is better than acting on everybody, or on nobody.
+"""Decision curves: whether acting on the model is better than acting on every patient, or on none.
 
     net benefit at threshold t = TP / n - FP / n * t / (1 - t)
 

@@ -354,7 +354,7 @@ def measure_operating_points(
         label_names: of the C columns.
         confidence: of the intervals.
         compared: further points by name, such as those of another rule.
-        threshold_interval: from `threshold_intervals`, where validation is at hand; for the reader, beside the
+        threshold_interval: from `threshold_intervals`, where validation is available; for the reader, next to the
             threshold.
 
     Raises:

@@ -1,6 +1,6 @@
 """The page of a pre-training: what was masked on which images, the loss, and reconstructions to look at.
 
-Reconstructions of patients' images are a file beside the page and not in it, so that the page alone shows no patient.
+Reconstructions of patients' images are a file next to the page and not in it, so that the page alone shows no patient.
 
 D = side of an image in pixels.
 """
@@ -86,7 +86,7 @@ def contact_sheet(reconstructions: Sequence[Reconstruction]) -> Drawing:
 
 
 def pretraining_document(values: Mapping[str, Any]) -> Document:
-    """The page; its figures lie in figures/ beside it.
+    """The page; its figures lie in figures/ next to it.
 
     Args:
         values: what metrics.json has, see `run.pretraining.pretrain`.

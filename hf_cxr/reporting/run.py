@@ -70,7 +70,7 @@ class Report:
         test_measurements: how often the test set was measured, see `run.stage_files.next_measurement`; None in a run
             of an earlier version, which did not count.
         analysis: what else was measured on test, by key of the table `sections.SECTIONS`; not in `to_dict`, as it has
-            a file of its own.
+            a separate file.
     """
 
     name: str
@@ -199,7 +199,7 @@ class Report:
         )
 
     def document(self) -> Document:
-        """All of it; its figures lie in figures/ beside it."""
+        """All of it; its figures lie in figures/ next to it."""
         protocol, tier_of = self.protocol, self.tier_of()
         blocks = (
             Text(f"Test: {self.headline()}", strong=True),

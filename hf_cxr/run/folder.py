@@ -195,7 +195,7 @@ def _checkpoint(args: RunArguments | PretrainArguments, state: PartialState, run
 
 
 def _remove_leftovers(run_dir: Path) -> None:
-    """Remove what a killed run left half-written: nobody reads it, and it may be large."""
+    """Remove what a killed run left half-written: it is of no use, and may be large."""
     for folder in (run_dir, *(run_dir / name for name in ("predictions", "figures", STAGES))):
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name == OLD_UNCALIBRATED or is_leftover(path.name):

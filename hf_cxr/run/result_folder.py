@@ -1,7 +1,7 @@
 """Folders that `evaluate` and `ensemble` write their results to: whole or absent, and never over other results.
 
 A place is checked before the work, and locked while it lasts, so that two commands never write there at
-once. Results are written into a folder beside it and moved at the end; the JSON file comes last and says that the
+once. Results are written into a folder next to it and moved at the end; the JSON file comes last and says that the
 folder is complete.
 
 Refused: a place that is not a folder, that cannot be written, that another command is writing to, and one that holds
@@ -125,7 +125,7 @@ def check_ensemble_place(place: Path) -> None:
 
 
 def write_whole(place: Path, write: Callable[[Path], None], *, last: str, optional: Collection[str] = ()) -> None:
-    """Write a folder beside its place, then give it its name.
+    """Write a folder next to its place, then give it its name.
 
     Where an earlier result of the same kind stands, its ``last`` file goes first and the new one comes at the very
     end: a folder with that file is whole, and one without it says that a write was interrupted.
@@ -156,7 +156,7 @@ def write_whole(place: Path, write: Callable[[Path], None], *, last: str, option
 
 
 def _base(place: Path) -> Path:
-    """Where the lock and unfinished results are: in the place, of which alone one may be the owner, or beside it."""
+    """Where the lock and unfinished results are: in the place, of which alone one may be the owner, or next to it."""
     return place if place.is_dir() else place.parent
 
 

@@ -150,7 +150,7 @@ def save_head(run_dir: Path, model: PreTrainedModel) -> None:
 
 
 def save_model_folder(run_dir: Path, model: PreTrainedModel) -> None:
-    """model.safetensors, preprocessor_config.json and, last, config.json: each written beside and renamed.
+    """model.safetensors, preprocessor_config.json and, last, config.json: each written under another name and renamed.
 
     The copy of the uncalibrated model is removed then.
     """

@@ -78,7 +78,7 @@ def run(args: RunArguments, callbacks: Sequence[TrainerCallback] = ()) -> Report
 
     Args:
         args: from `config.parse_arguments`.
-        callbacks: of the Trainer, beside the run's own.
+        callbacks: of the Trainer, in addition to the run's own.
 
     Returns:
         The report, on the main process; None on the rest, and with ``measure_test`` false, which stops after
@@ -309,7 +309,7 @@ def finish(
     """The stages after predict, but for those that are done; on the main process.
 
     Args:
-        splits: with their images, for the input check and the stock pipeline; None if they are not at hand.
+        splits: with their images, for the input check and the stock pipeline; None if they are not available.
     """
     stock: dict[str, Any] = {}
     if "calibrate" not in done:

@@ -155,7 +155,7 @@ def test_further_columns_come_back(predictions, tmp_path):
     assert_equal(kept, Predictions.load(kept.save(tmp_path / "a.parquet")))
     with pytest.raises(ValueError, match="extra scanner has shape"):
         replace(predictions, extra={"scanner": ("a",)})
-    with pytest.raises(ValueError, match="extra mixed must hold numbers or strings"):
+    with pytest.raises(ValueError, match="extra mixed must contain numbers or strings"):
         replace(predictions, extra={"mixed": ("a", 1.0, None, None, None, None)})
 
 

@@ -4,8 +4,8 @@
     datasheet(manifest, splits)     # the text alone
     published_datasheet(folder, manifest, splits, Published("you/set", columns))    # of its Parquet copy on the Hub
 
-The last line of a written README.md is a digest of the text above it, by which a sheet that somebody has changed is
-known, whatever version wrote it.
+The last line of a written README.md is a digest of the text above it, by which a sheet that was changed by hand is
+known, in every version.
 
 It answers those questions of "Datasheets for Datasets" (Gebru et al., https://arxiv.org/abs/1803.09010) that the
 folder itself can answer, from its manifest and its tables, and names the rest: they are for whoever publishes the set.
@@ -117,7 +117,7 @@ def published_datasheet(
     splits: Mapping[str, datasets.Dataset],
     published: Published,
 ) -> str:
-    """The card of a copy on the Hub: the folder's README.md if somebody has changed it, else the sheet of the copy."""
+    """The card of a copy on the Hub: the folder's README.md if it was changed by hand, else the sheet of the copy."""
     path = Path(folder) / CARD
     own = path.read_text(encoding="utf-8") if path.is_file() else None
     if own is None or _is_as_written(own) or own == datasheet(manifest, splits):  # the last: of earlier versions
@@ -134,7 +134,7 @@ def _signed(text: str) -> str:
 
 
 def _is_as_written(text: str) -> bool:
-    """Whether nobody has changed a sheet since it was written."""
+    """Whether a sheet is as it was written."""
     return (match := _DIGEST.search(text)) is not None and _signed(text[: match.start()]) == text
 
 

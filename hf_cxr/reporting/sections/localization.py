@@ -244,7 +244,7 @@ def _whiskers(
     color: str,
     place: int,
 ) -> None:
-    """Intervals of a control, a little beside its points so that two do not cover each other."""
+    """Intervals of a control, a little to the side of its points so that two do not cover each other."""
     for x, middle, bottom, top in zip(at, value, low, high, strict=True):
         if not math.isnan(middle):
             moved = x + 0.004 * (place - 2)

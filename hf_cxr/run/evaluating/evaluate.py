@@ -89,7 +89,7 @@ def evaluate(
         split: "train", "validation" or "test".
         revision: branch, tag or commit of a Hub id.
         place: where the result is to be written, from `result_folder.held`: refused now if it holds something else.
-        more: what is measured beside the metrics and the analyses that every evaluation has.
+        more: what is measured in addition to the metrics and the analyses that every evaluation has.
 
     Returns:
         The evaluation, on the main process; None on the others.

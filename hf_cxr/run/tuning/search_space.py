@@ -135,7 +135,7 @@ class Search:
         return [{key: values[number % len(values)] for key, values in ends.items()} for number in range(most)]
 
     def settings(self) -> dict[str, Any]:
-        """What two starts of a search have in common, beside their runs' settings; the number of trials may grow."""
+        """What two starts of a search have in common, besides their runs' settings; the number of trials may grow."""
         space = {key: values.words for key, values in self.space.items()}
         return {"space": space, "seed": self.seed, "by": self.by, "prune": self.prune}
 
