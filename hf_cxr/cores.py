@@ -88,8 +88,8 @@ def warn_of_busy_cores(processes: int = 1) -> None:
     idle = idle_cores()
     if threads > 1 and threads * processes > idle:
         logger.warning(
-            "%d threads are asked for (%s=%d%s), and %d of %d cores %s idle: more threads than idle cores are not "
-            "faster; leave %s out, or stop what else runs",
+            "%d threads are requested (%s=%d%s), and %d of %d cores %s idle: more threads than idle cores are not "
+            "faster; leave %s out, or stop other programs",
             threads * processes,
             THREADS,
             threads,

@@ -82,7 +82,7 @@ def check_options(component: str, given: Mapping[str, Any], options: Mapping[str
         kinds = set(get_args(options[name].annotation) or (options[name].annotation,))
         if kinds <= set(KINDS) and not any(_is(value, kind) for kind in kinds):
             wanted = " or ".join(word for kind, (_, word) in KINDS.items() if kind in kinds)
-            raise ValueError(f"{name} is {value!r}, and {component} wants {wanted}")
+            raise ValueError(f"{name} is {value!r}, but {component} takes {wanted}")
 
 
 def filled(given: Mapping[str, Any], options: Mapping[str, Option]) -> dict[str, Any]:

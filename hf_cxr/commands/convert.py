@@ -60,7 +60,7 @@ def answer(parser: OneLineParser, own: argparse.Namespace, name: str) -> str:
         value = input(QUESTIONS[name]).strip()
     if not value:
         lacking = [f"--{flag}" for flag in QUESTIONS if not getattr(own, flag)]
-        parser.error(f"give {', '.join(lacking)}: a report of a model fine-tuned from these weights says it")
+        parser.error(f"give {', '.join(lacking)}: reports of models fine-tuned from these weights state it")
     if name == "saw_test_images" and value not in SAW_TEST_IMAGES:
         parser.error(f"--saw_test_images is {value!r}; answer {', '.join(SAW_TEST_IMAGES)}")
     return value

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     own = parser.parse_args(argv)
     if own.space_requirement and own.export_space is None:
-        parser.error("--space_requirement is of --export_space DIR; give both")
+        parser.error("--space_requirement goes with --export_space DIR; give both")
     if own.export_space is not None:
         return _export(own)
     check_gradio()

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if paths and len(methods) > 1:
         parser.error("give one --method for images; several are for scoring")
     if not paths and own.findings:
-        parser.error("--findings is for images; a score is of every finding that has boxes")
+        parser.error("--findings is for images; a score covers every finding that has boxes")
     if paths:
         return _images(own, paths, methods[0])
     from hf_cxr.config import MEASURING

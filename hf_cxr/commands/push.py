@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.public and args.include_predictions:
         parser.error("--include_predictions sends identifiers of patients and images, and does not go with --public")
     if args.handler_requirement and not args.handler:
-        parser.error("--handler_requirement is of --handler; give both")
+        parser.error("--handler_requirement goes with --handler; give both")
     return push_prepared(args, parser) if args.dataset else push_finished(args)
 
 
@@ -182,8 +182,8 @@ def ask(text: str, *, answered: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ValueError(
-            "whether the source's terms allow you to publish the data was not answered: there is no terminal; nothing "
-            "was sent; if they do, give --i_may_redistribute"
+            "nothing was sent: there is no terminal to ask whether the source's terms allow you to publish the data; "
+            "if they do, give --i_may_redistribute"
         )
     print("Type yes to publish: ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() != "yes":

@@ -71,7 +71,7 @@ def write(args: "RunArguments", out: Path, fractions: Sequence[float] | None, fo
     if out.exists():
         raise ValueError(f"{out} already exists, and runs may refer to it; give another --out")
     if args.data.train_limit is not None or args.data.shuffle_labels:
-        raise ValueError("train_limit and shuffle_labels are for training: a split is of all images with their labels")
+        raise ValueError("train_limit and shuffle_labels are for training: a split uses all images with their labels")
     source = load_source(args.data, images=False, unlabelled=True)
     whole = datasets.concatenate_datasets(list(source.splits.values()))
     label_NC, image_ids, patient_ids = label_matrix(whole), whole["image_id"][:], whole["patient_id"][:]

@@ -263,7 +263,7 @@ def _check_positions(backbone: Backbone, path: Path) -> None:
         rows, columns = row[:, None] - row + side - 1, column[:, None] - column + side - 1
         if side == 0 or not torch.equal(index.long(), rows * (2 * side - 1) + columns):
             raise ValueError(
-                f"{backbone.names[name]} in {path} numbers positions in another way than the official code"
+                f"{backbone.names[name]} in {path} numbers positions in a different way from the official code"
             )
 
 

@@ -189,7 +189,7 @@ def measure_controls(
         raise ValueError(f"shuffles must be at least 1; got {shuffles}")
     fit_label_NC, fit_known = (label_NC, known) if fit is None else (check_labels(fit[0]), fit[1])
     if fit_label_NC.shape[1] != len(names):
-        raise ValueError(f"the labels to fit on are of {fit_label_NC.shape[1]} findings; expected {len(names)}")
+        raise ValueError(f"the labels to fit on have {fit_label_NC.shape[1]} findings; expected {len(names)}")
     frame, fit_frame = known.frame(len(label_NC)), fit_known.frame(len(fit_label_NC))
     shared = [name for name in COLUMNS if min(one[name].nunique(dropna=False) for one in (frame, fit_frame)) > 1]
     left_out = _left_out(fit_label_NC, names)

@@ -78,7 +78,7 @@ def checklist_blocks(evidence: Evidence) -> tuple[Block, ...]:
         )
         words = (
             f"{len(rows)} items in our own words, filled from this run by the program: {counted}. It is a start for "
-            f"the authors of a study and no substitute for reading the guideline: {guideline['source']}"
+            f"the authors of a study and not a substitute for reading the guideline: {guideline['source']}"
         )
         table = Table.of(("item", "part", "what is asked", "state", "where, or what"), rows)
         blocks.append(Details(f"{guideline['title']} checklist: {counted}", (Text(words), table)))

@@ -8,7 +8,7 @@ The last line of a written README.md is a digest of the text above it, by which 
 known, in every version.
 
 It answers those questions of "Datasheets for Datasets" (Gebru et al., https://arxiv.org/abs/1803.09010) that the
-folder itself can answer, from its manifest and its tables, and names the rest: they are for whoever publishes the set.
+folder itself can answer, from its manifest and its tables, and names the rest: they are for the publisher of the set.
 No pixel is read. No path, and no id of an image or a patient, is in it.
 """
 

@@ -276,7 +276,7 @@ def warn_of_other_split(classifier: Classifier, data_fingerprint: str, split: st
     trained_on = None if record is None else record.split
     if trained_on != data_fingerprint:
         logger.warning(
-            "the model's split fingerprint is %s, this data's is %s: the data or the cut differ, and if they overlap, "
+            "the model's split fingerprint is %s, this data's is %s: the data or the split differ; if they overlap, "
             "patients of this %s set may have been trained on",
             trained_on,
             data_fingerprint,

@@ -124,7 +124,7 @@ def test_the_head_starts_at_the_given_bias():
         ({"depths": [], "hidden_sizes": []}, r"hidden_sizes is \[\]"),
         ({"depths": [1, 1, 1]}, "depths has 3 stages and hidden_sizes 2"),
         ({"layer_type": "wide"}, "layer_type=wide is not one of"),
-        ({"transition_size": "12"}, "transition_size is '12', and wang2017 wants a whole number"),
+        ({"transition_size": "12"}, "transition_size is '12', but wang2017 takes a whole number"),
         ({"image_size": 32}, "no option 'image_size'"),
     ],
 )
