@@ -240,7 +240,7 @@ def take_config(words: Sequence[str], flags: Flags | None = None) -> tuple[str |
         raise ValueError(f"two configs are given, {configs[0]} and {configs[1]}; give one")
     extra = [word for word in positionals if word not in configs]
     if extra:
-        raise ValueError(f"{extra[0]} in the command line is the value of no key; write --key {extra[0]}")
+        raise ValueError(f"{extra[0]} in the command line belongs to no key; write --key {extra[0]}")
     return (configs[0] if configs else None), given
 
 

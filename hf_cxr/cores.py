@@ -56,9 +56,9 @@ def set_threads() -> None:
 
 
 def threads_are_asked_for() -> bool:
-    """Whether somebody has said how many threads a process takes.
+    """Whether the user has set how many threads a process takes.
 
-    Where nobody has, ``accelerate launch`` on a CPU sets OMP_NUM_THREADS to the number of cores, and the process that
+    Where not, ``accelerate launch`` on a CPU sets OMP_NUM_THREADS to the number of cores, and the process that
     it starts cannot tell; the launcher's own environment and command line can.
     """
     if THREADS not in os.environ:
@@ -88,8 +88,8 @@ def warn_of_busy_cores(processes: int = 1) -> None:
     idle = idle_cores()
     if threads > 1 and threads * processes > idle:
         logger.warning(
-            "%d threads are asked for (%s=%d%s), and %d of %d cores %s idle: more threads than idle cores are not "
-            "faster; leave %s out, or stop what else runs",
+            "%d threads are requested (%s=%d%s), and %d of %d cores %s idle: more threads than idle cores are not "
+            "faster; leave %s out, or stop other programs",
             threads * processes,
             THREADS,
             threads,

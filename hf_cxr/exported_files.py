@@ -1,4 +1,4 @@
-"""The names of exported files, for whoever writes, describes or pushes them.
+"""The names of exported files, for all that write, describe or push them.
 
 They are transformers.js's: a folder with config.json and onnx/model.onnx.
 """

@@ -1,4 +1,4 @@
-"""Files are written beside and renamed, so that a reader, or a job killed while it writes, never sees half of one.
+"""Files are written under another name and renamed: no reader, and no job killed while it writes, sees half of one.
 
 Every output that a user names goes through here, and one rule holds for all of them:
 
@@ -78,7 +78,7 @@ class OutputError(OSError):
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not.
+    """A temporary path next to ``path`` that takes its place when the block ends well, and else is removed.
 
     The content is on the disk before the name is, so a power cut leaves the old file or the new one. A link is written
     through. Missing folders are made.
@@ -283,7 +283,7 @@ def is_leftover(name: str) -> bool:
 
 
 def _temporary(target: Path) -> Path:
-    """An empty file beside ``target``, of the same suffix: writers of figures and tables go by it."""
+    """An empty file next to ``target``, of the same suffix: writers of figures and tables go by it."""
     suffix = target.suffix if len(target.suffix) <= 20 else ""
     # A name as long as the system permits leaves no room for more.
     handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}-", suffix=suffix, dir=target.parent)

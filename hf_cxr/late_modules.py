@@ -1,6 +1,6 @@
 """transformers imported without what a lone process that predicts does not use: half of its import time.
 
-Whoever imports one model class of transformers gets torch's compiler (and sympy with it), `scipy.optimize` and FSDP.
+Importing one model class of transformers loads torch's compiler (and sympy with it), `scipy.optimize` and FSDP.
 They are there for decorators that tell the compiler of a function, for the losses of object detection, and for models
 that are cut over several GPUs. `import_transformers_lightly` puts the first two off until they are used, and tells
 transformers that this process is alone. Nothing that is computed changes.

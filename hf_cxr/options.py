@@ -1,6 +1,6 @@
 """The options of a component, read from the signature and the docstring of the function or class that takes them.
 
-A loss, a sampler or an architecture is chosen by its name, and its options are a mapping beside it: ``loss: focal``
+A loss, a sampler or an architecture is chosen by its name, and its options are a mapping next to it: ``loss: focal``
 and ``loss_kwargs: {gamma: 2}``. The name and the default of an option are in the signature alone, its meaning in the
 docstring's ``Args``; help, checks and config files take them from there.
 """
@@ -82,7 +82,7 @@ def check_options(component: str, given: Mapping[str, Any], options: Mapping[str
         kinds = set(get_args(options[name].annotation) or (options[name].annotation,))
         if kinds <= set(KINDS) and not any(_is(value, kind) for kind in kinds):
             wanted = " or ".join(word for kind, (_, word) in KINDS.items() if kind in kinds)
-            raise ValueError(f"{name} is {value!r}, and {component} wants {wanted}")
+            raise ValueError(f"{name} is {value!r}, but {component} takes {wanted}")
 
 
 def filled(given: Mapping[str, Any], options: Mapping[str, Option]) -> dict[str, Any]:

@@ -129,7 +129,7 @@ class Predictions:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the Parquet file; its folder is made if need be.
 
-        The file is written beside its place and then renamed, so that ``path`` is at all times the old file, the
+        The file is written under another name and then renamed, so that ``path`` is at all times the old file, the
         whole new one, or absent.
         """
         with replacing(path) as beside:
@@ -156,7 +156,7 @@ class Predictions:
         columns = {"image_id", "patient_id", *(f"{kind}/{name}" for kind in ("logit", "label") for name in names)}
         missing = sorted(columns - set(table.column_names))
         if missing:
-            raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
+            raise ValueError(f"{path} has no columns {', '.join(missing)}")
         has = set(table.column_names)
         return cls(
             logits=_matrix(table, "logit", names),
@@ -280,7 +280,7 @@ def _numbers_or_strings(values: Sequence[float | str | None], name: str) -> tupl
     if all(isinstance(value, Real) and not isinstance(value, bool) for value in known):
         return tuple(None if value is None else float(value) for value in values)
     if not all(isinstance(value, str) for value in known):
-        raise ValueError(f"extra {name} must hold numbers or strings, one of the two, and None for unknown")
+        raise ValueError(f"extra {name} must contain numbers or strings, not both, and None for unknown")
     return tuple(None if value is None else str(value) for value in values)
 
 

@@ -139,7 +139,7 @@ def image_processor_for(args: ModelArguments) -> BaseImageProcessor:
         mean, std = (tuple(value / ratio for value in values) for values in (mean, std))
     if getattr(given, "do_resize", True) and not _is_square(given):
         logger.info(
-            "the checkpoint's own resize (%s) is replaced: images become %d x %d pixels, whatever their shape",
+            "the checkpoint's own resize (%s) is replaced: images of any shape become %d x %d pixels",
             _size_of(given, "size"),
             args.resize_size,
             args.resize_size,

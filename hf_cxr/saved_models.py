@@ -173,7 +173,7 @@ def check_weights(folder: Path, name: str | Path) -> None:
         raise FileNotFoundError(f"{name} has no {WEIGHTS} (other formats, such as pytorch_model.bin, are not read)")
     for file in weights:
         if not file.is_file():
-            raise FileNotFoundError(f"{name} lacks {file.name}, which {INDEX} names; copy or download it again")
+            raise FileNotFoundError(f"{name} has no {file.name}, which {INDEX} names; copy or download it again")
         _refuse_pointer(file)
         try:
             with safe_open(file, framework="numpy"):

@@ -22,7 +22,7 @@ def seen_in_any(answers: Iterable[str]) -> str:
 
 
 def check_origin(origin: Any) -> None:
-    """Refuse what is not the origin of weights.
+    """Refuse a value that is not the origin of weights.
 
     Args:
         origin: a mapping of text: "source", "licence", "saw_test_images" (one of ``SAW_TEST_IMAGES``; the images of

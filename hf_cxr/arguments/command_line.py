@@ -1,4 +1,4 @@
-"""The words of a command line: a run's flags with their values, and the words beside them.
+"""The words of a command line: a run's flags with their values, and the words next to them.
 
 Every command takes its flags and its positional words in any order. argparse alone cannot: a flag that needs no value,
 such as ``--bf16``, would take the config or run folder that follows it.

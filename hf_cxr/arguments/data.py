@@ -20,13 +20,13 @@ SOURCE_OPTIONS = source_options()
 
 @dataclass
 class DataArguments:
-    """Which radiographs, and how they are cut into training, validation and test."""
+    """Which radiographs, and how they are split into training, validation and test."""
 
     dataset: Literal[tuple(SOURCES)] = field(
         default="phantom", metadata={"help": "; ".join(f"{name}: {kind.help}" for name, kind in SOURCES.items()) + "."}
     )
     data_root: str | None = field(
-        default=None, metadata={"help": "Folder of a dataset that has no option of its own for it."}
+        default=None, metadata={"help": "Dataset folder, for sources without their own option."}
     )
     prepared: str | None = field(
         default=None, metadata={"help": "Folder that hf-cxr prepare wrote: images decoded and resized once."}
@@ -47,7 +47,7 @@ class DataArguments:
     )
     table_root: str | None = field(
         default=None,
-        metadata={"help": "Folder that the table's files and images are below; by default that of the YAML file."},
+        metadata={"help": "Folder that contains the table's files and images; by default that of the YAML file."},
     )
     table_revision: str | None = field(
         default=None,
@@ -59,14 +59,14 @@ class DataArguments:
     missing_images: Literal["error", "skip"] = field(
         default="error",
         metadata={
-            "help": "What to do with images that the lists name and the folder lacks: error, or skip and count."
+            "help": "What to do with images that are in the lists but not in the folder: error, or skip and count."
         },
     )
     changed_files: Literal["error", "accept"] = field(
         default="error",
         metadata={
-            "help": "When a run resumes and image files have another size or time of change than at its start: error, "
-            "or accept them as the same images, such as after a copy."
+            "help": "When a run resumes and image files have a different size or time of change than at its start: "
+            "error, or accept them as the same images, such as after a copy."
         },
     )
     unreadable_images: Literal["error", "skip"] = field(
@@ -95,18 +95,18 @@ class DataArguments:
         default=None,
         metadata={
             "help": "With a --split_file of n folds: this one, 0 to n - 1, is the test set, the next one (after the "
-            "last, 0) the validation set, the rest the training set."
+            "last, 0) the validation set, all others the training set."
         },
     )
     streaming: bool = field(
         default=False,
         metadata={
             "help": "Read the images of a table during training, from Parquet shards on disk or the Hub; "
-            "nothing is copied or held, see hf_cxr/data/sources/streamed.py."
+            "nothing is copied or kept, see hf_cxr/data/sources/streamed.py."
         },
     )
     streaming_buffer: int = field(
-        default=1000, metadata={"help": "Images that each reader of a stream holds to mix them, 1 or more."}
+        default=1000, metadata={"help": "Images that each reader of a stream keeps in memory to mix them, 1 or more."}
     )
     phantom_train: int = field(default=2000, metadata={"help": "Number of phantom training images."})
     phantom_validation: int = field(default=500, metadata={"help": "Number of phantom validation images."})
@@ -125,7 +125,7 @@ class DataArguments:
     )
     shuffle_labels: bool = field(
         default=False,
-        metadata={"help": "Permute the training labels among the images: the result is what chance alone reaches."},
+        metadata={"help": "Permute the training labels among the images: the result shows what chance alone reaches."},
     )
 
     def __post_init__(self):

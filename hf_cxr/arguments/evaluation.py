@@ -17,7 +17,7 @@ class EvaluationArguments:
         default="percentile",
         metadata={
             "choices": ("percentile", "bca"),
-            "help": "How the metrics' intervals are made of the resamples; bca corrects for bias and skew, in "
+            "help": "How the metrics' intervals are computed from the resamples; bca corrects for bias and skew, in "
             "about 1.4 times the time. The other analyses have percentile intervals.",
         },
     )

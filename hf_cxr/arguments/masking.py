@@ -31,7 +31,7 @@ DEFAULTS = {
 
 @dataclass
 class MaskingArguments:
-    """What is masked, and which images may be looked at."""
+    """What is masked, and which images may be read."""
 
     mask_patch_size: int = field(
         default=32,

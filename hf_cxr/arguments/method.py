@@ -80,7 +80,7 @@ class StageArguments:
     reweight_from_epoch: int | None = field(
         default=None,
         metadata={
-            "help": "Class weights act from this epoch on (1 is the second), and are 1 before; without it, always."
+            "help": "Class weights apply from this epoch on (1 is the second), and are 1 before; by default always."
         },
     )
     ema_decay: float | None = field(
@@ -104,7 +104,7 @@ class StageArguments:
         default=None,
         metadata={
             "help": "With a frozen backbone: an image drawn again is interpolated in feature space with one of this "
-            "many nearest images of its rarest finding (SMOTE takes 5)."
+            "many nearest images of its rarest finding (SMOTE uses 5)."
         },
     )
 

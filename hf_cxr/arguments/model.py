@@ -122,7 +122,7 @@ class ModelArguments:
         return self.model_name_or_path or self.backbone_name_or_path
 
     def _check_backbone(self) -> None:
-        """Refuse a backbone's weights beside a whole model's, and for an architecture that is only a backbone."""
+        """Refuse a backbone's weights together with a whole model's, or for a backbone-only architecture."""
         if self.model_name_or_path is not None:
             raise ValueError("backbone_name_or_path goes with a fresh model, not with model_name_or_path: give one")
         if self.architecture not in SYSTEMS:

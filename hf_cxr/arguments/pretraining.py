@@ -46,7 +46,7 @@ class PretrainArguments:
         evaluates = str(getattr(self.training.eval_strategy, "value", self.training.eval_strategy)) != "no"
         if evaluates and not self.masking.held_out_share:
             raise ValueError(
-                "eval_strategy needs held-out patients in pre-training, which never looks at the validation split: "
+                "eval_strategy needs held-out patients in pre-training, which never reads the validation split: "
                 "give --held_out_share 0.05, or --eval_strategy no"
             )
 

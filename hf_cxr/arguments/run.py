@@ -65,7 +65,7 @@ class RunArguments:
             )
         if self.data.streaming and self.sampling.sampler != "shuffle":
             raise ValueError(
-                f"sampler {self.sampling.sampler} draws images by number, and a stream has an order of its own: leave "
+                f"sampler {self.sampling.sampler} draws images by number, and a stream has its own order: leave "
                 "out --streaming or --sampler"
             )
         loss = self.loss.without_data()
@@ -89,7 +89,7 @@ class RunArguments:
         loss.check_soft_targets(f"mixup_alpha is {self.sampling.mixup_alpha:g}")
         if self.data.streaming:
             raise ValueError(
-                "mixup_alpha reads a second image by its number, and a stream has an order of its own: leave out "
+                "mixup_alpha reads a second image by its number, and a stream has its own order: leave out "
                 "--streaming or --mixup_alpha"
             )
         if self.stages.feature_oversampling is not None:

@@ -188,7 +188,7 @@ class CXRTrainingArguments(TrainingArguments):
     on_existing_run: Literal["resume", "move_aside", "error"] = field(
         default="resume",
         metadata={
-            "help": "If output_dir already holds a run: resume (continue an unfinished one of the same settings), "
+            "help": "If output_dir already contains a run: resume (continue an unfinished one of the same settings), "
             "move_aside (rename it and start from the beginning), or error."
         },
     )
@@ -196,7 +196,7 @@ class CXRTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "true: from the last checkpoint of output_dir, as without it; false: refuse an output_dir that "
-            "holds a run; or the path of one of its checkpoints."
+            "contains a run; or the path of one of its checkpoints."
         },
     )
     optimizer: Literal["adam", "adamw", "sgd"] = field(
@@ -207,8 +207,8 @@ class CXRTrainingArguments(TrainingArguments):
         },
     )
     sgd_momentum: float = field(default=0.9, metadata={"help": "Momentum of optimizer sgd; 0 to below 1."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Images a device and micro-batch."})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images a device in evaluation."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Images per device and micro-batch."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images per device in evaluation."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
     layer_decay: float = field(
         default=1.0,
@@ -253,7 +253,7 @@ class CXRTrainingArguments(TrainingArguments):
     images_per_step: int | None = field(
         default=None,
         metadata={
-            "help": "Images an optimizer step, over all devices and accumulation steps; if given, a run in which "
+            "help": "Images per optimizer step, over all devices and accumulation steps; if given, a run in which "
             "their number would differ is refused."
         },
     )
@@ -267,8 +267,8 @@ class CXRTrainingArguments(TrainingArguments):
     hub_token: str | None = field(
         default=None,
         metadata={
-            "help": "Access token for the Hub; it is never saved. Better is `hf auth login` or HF_TOKEN: other people "
-            "can see a machine's command lines."
+            "help": "Access token for the Hub; it is never saved. `hf auth login` or HF_TOKEN is safer: other "
+            "people can see a machine's command lines."
         },
     )
     remove_unused_columns: bool = field(

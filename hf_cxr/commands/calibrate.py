@@ -1,8 +1,8 @@
 """`hf-cxr calibrate RUN [--key value ...]`: calibrate a finished run again, then measure and report it again.
 
 `hf-cxr calibrate RUN --prevalence FILE --out COPY` changes nothing in RUN: it writes a copy of the model whose
-probabilities assume the prevalences in FILE (YAML, a line a finding: `Hernia: 0.003`), and whose scores by the stock
-pipeline are these. With --prevalence_from FILE in its place they are estimated, without labels, from the model's own
+probabilities assume the prevalences in FILE (YAML, a line a finding: `Hernia: 0.003`), and whose scores in the stock
+pipeline use these. With --prevalence_from FILE in its place they are estimated, without labels, from the model's own
 predictions on images of the new population: predictions.parquet of `hf-cxr evaluate`, or the CSV of `hf-cxr predict`.
 
 The fit starts from the uncalibrated validation predictions that the run kept, and is folded into the classifier as it
@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="The flags are those of `hf-cxr train --help`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--prevalence", type=Path, help="YAML: finding: share, of the population to be predicted")
+    parser.add_argument(
+        "--prevalence", type=Path, help="YAML with a line `finding: share` for each; shares in the new population"
+    )
     parser.add_argument("--prevalence_from", type=Path, help="predictions without labels, to estimate the shares from")
     parser.add_argument("--out", type=output_path, help="new folder for the copy with these prevalences")
     own, rest = parser.parse_known_args(argv)

@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--out", type=output_path, help="folder of runs and report; by default runs/COMPARISON")
-    parser.add_argument("--jobs", type=int, help="runs at once; by default one a GPU, one without any")
+    parser.add_argument(
+        "--jobs", type=int, help="number of runs at once; by default one per GPU, or one without a GPU"
+    )
     own, rest = parser.parse_known_args(argv)
     if own.jobs is not None and own.jobs < 1:
         parser.error(f"--jobs is {own.jobs}; it must be at least 1")

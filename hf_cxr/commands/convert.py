@@ -60,7 +60,7 @@ def answer(parser: OneLineParser, own: argparse.Namespace, name: str) -> str:
         value = input(QUESTIONS[name]).strip()
     if not value:
         lacking = [f"--{flag}" for flag in QUESTIONS if not getattr(own, flag)]
-        parser.error(f"give {', '.join(lacking)}: a report of a model fine-tuned from these weights says it")
+        parser.error(f"give {', '.join(lacking)}: reports of models fine-tuned from these weights state it")
     if name == "saw_test_images" and value not in SAW_TEST_IMAGES:
         parser.error(f"--saw_test_images is {value!r}; answer {', '.join(SAW_TEST_IMAGES)}")
     return value
@@ -73,21 +73,21 @@ def own_parser() -> OneLineParser:
     parser.add_argument("--out", type=output_path, required=True, help="the model folder to write: new, or empty")
     parser.add_argument("--key", help="which weights to take where the file has several, such as teacher")
     parser.add_argument("--source", help="where the weights are from: an address, a paper")
-    parser.add_argument("--licence", help="of the weights")
+    parser.add_argument("--licence", help="licence of the weights")
     parser.add_argument(
         "--saw_test_images",
         choices=SAW_TEST_IMAGES,
-        help="images of ChestX-ray14's official test list were in their training",
+        help="whether the weights were trained on images of ChestX-ray14's official test list",
     )
-    parser.add_argument("--note", help="anything else that a reader of a report should know of the weights")
-    parser.add_argument("--image_size", type=int, help="pixels, where the file does not say it")
-    parser.add_argument("--window_size", type=int, help="patches; of a SwinV2 whose file does not say it")
+    parser.add_argument("--note", help="anything else that a reader of a report should know about the weights")
+    parser.add_argument("--image_size", type=int, help="input size in pixels, if the file does not state it")
+    parser.add_argument("--window_size", type=int, help="window in patches, for a SwinV2 file that does not state it")
     parser.add_argument(
         "--pretrained_window_sizes",
         type=int,
         nargs="+",
         metavar="N",
-        help="of a SwinV2 whose file does not say them: the window of each stage in pre-training, 0 for the same",
+        help="for a SwinV2 file that does not state them: each stage's window in pre-training, 0 for the same",
     )
     words = "of the three channels in the training of the weights, for grey levels from 0 to 1 (ImageNet's)"
     parser.add_argument("--mean", type=float, nargs=3, metavar="X", help=f"the mean {words}")

@@ -1,12 +1,12 @@
-"""`hf-cxr demo RUN_OR_HUB_ID`: a page in the browser on which somebody tries a model.
+"""`hf-cxr demo RUN_OR_HUB_ID`: a page in the browser to try a model.
 
 Drop a radiograph (DICOM, PNG, JPEG, TIFF; 8 or 16 bits): the page shows a bar for each finding with its threshold,
 which findings are called, the label sets in words, a heat map of any finding, and what the model cannot do. Its
 examples are synthetic phantoms. Not a medical device. For research.
 
-The page is on this machine alone (127.0.0.1) unless --host says otherwise. Nothing of an image is written to a disk,
+The page is on this machine alone (127.0.0.1) unless --host says otherwise. No part of an image is written to a disk,
 and nothing is sent to another host. There is no flag for a public link: a tunnel would send patients' images through
-a machine of somebody else. If the environment variable HF_CXR_DEMO_AUTH is user:password, the page asks for it.
+another company's machine. If the environment variable HF_CXR_DEMO_AUTH is user:password, the page asks for it.
 
 With --export_space DIR no page is started: DIR becomes the folder of a Hugging Face Space that shows this page.
 
@@ -37,12 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", metavar="RUN_OR_HUB_ID", help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
-    parser.add_argument("--port", type=_port, help="by default the first free one from 7860")
+    parser.add_argument("--port", type=_port, help="port (default: the first free one from 7860)")
     parser.add_argument(
-        "--max_megabytes", type=float, default=Limits.megabytes, help="of a file (default: %(default)g)"
+        "--max_megabytes", type=float, default=Limits.megabytes, help="largest image file in MB (default: %(default)g)"
     )
     parser.add_argument(
-        "--max_megapixels", type=float, default=Limits.megapixels, help="of an image (default: %(default)g)"
+        "--max_megapixels",
+        type=float,
+        default=Limits.megapixels,
+        help="largest image in millions of pixels (default: %(default)g)",
     )
     parser.add_argument(
         "--max_waiting",
@@ -51,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="requests that may wait for the model (default: %(default)d)",
     )
     parser.add_argument(
-        "--export_space", metavar="DIR", type=output_path, help="write the folder of a Space; new or empty"
+        "--export_space",
+        metavar="DIR",
+        type=output_path,
+        help="write the folder of a Space instead; must be new or empty",
     )
     parser.add_argument(
         "--space_requirement",
@@ -60,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     own = parser.parse_args(argv)
     if own.space_requirement and own.export_space is None:
-        parser.error("--space_requirement is of --export_space DIR; give both")
+        parser.error("--space_requirement goes with --export_space DIR; give both")
     if own.export_space is not None:
         return _export(own)
     check_gradio()

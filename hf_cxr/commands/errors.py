@@ -156,7 +156,7 @@ def describe_error(error: BaseException) -> str:
         return "the program that reads the output has closed it"
     kind = type(error).__name__
     if isinstance(error, KeyError):
-        return _shortened(f"unexpected KeyError: {text}: a file lacks this key, or {BUG}; {_how_to_see()}")
+        return _shortened(f"unexpected KeyError: {text}: a file does not have this key, or {BUG}; {_how_to_see()}")
     if not caused_by_input(error):
         return _shortened(f"unexpected {kind}: {text}: {BUG}; {_how_to_see()}")
     if "SafetensorError" in kind:
@@ -200,7 +200,7 @@ def _print_line(line: str) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Discard all further output to a stream: nobody reads it, or its disk is full."""
+    """Discard all later output to a stream: it has no reader, or its disk is full."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError, AttributeError):  # not a file (as in tests), or closed

@@ -2,7 +2,7 @@
 
 A model: `hf-cxr evaluate [CONFIG.yaml] --model RUN_OR_HUB_ID`. The source is described as in training (YAML and flags
 such as --dataset nih --nih_root DIR); without a YAML, a run folder's own config.yaml is taken, of which only the data
-and the way of measuring matter here. Flags that choose another --dataset leave the run's own behind. Nothing is
+and the way of measuring matter here. Flags that choose another --dataset replace the run's own. Nothing is
 fitted: the model is measured as it is. Data with other findings (such as --dataset table --table chexpert) are
 measured on those that both have, by name and alias.
 
@@ -53,20 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
-    parser.add_argument("--split", choices=("train", "validation", "test"), help="what is measured; by default test")
+    parser.add_argument("--split", choices=("train", "validation", "test"), help="split to measure; by default test")
     parser.add_argument(
         "--out",
         type=output_path,
         help="folder for evaluation.html, .json and predictions.parquet; the terminal then shows a summary",
     )
-    parser.add_argument("--by", choices=BY, default="image", help="what is measured: each image, or each study")
+    parser.add_argument("--by", choices=BY, default="image", help="unit to measure: each image, or each study")
     parser.add_argument(
         "--study_score", choices=RULES, help="with --by study: the mean of its images' probabilities (mean), or max"
     )
     parser.add_argument("--against", metavar="FILE_OR_RUN", help="another system's scores of the same images")
-    parser.add_argument("--against_scores", choices=KINDS, help="what these are, if the file does not say")
     parser.add_argument(
-        "--controls", action="store_true", help="also measure what view, age and sex reach without a pixel"
+        "--against_scores", choices=KINDS, help="what the scores of --against are, if the file does not state it"
+    )
+    parser.add_argument(
+        "--controls", action="store_true", help="also measure what view, age and sex alone reach, without the image"
     )
     parser.add_argument(
         "--localize",
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--stress",
         metavar="KIND[,KIND]",
-        help=f"also measure the model on worse and worse images: {', '.join(PERTURBATIONS)}, or all",
+        help=f"also measure the model on images of decreasing quality: {', '.join(PERTURBATIONS)}, or all",
     )
     parser.add_argument(
         "--test_time_augmentation",
@@ -90,18 +92,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         type=int,
         help="also write OUT/local/mistakes.html: the N most confident mistakes of each finding and kind, with the "
-        "patients' images; for this machine alone, never pushed",
+        "patients' images; it stays on this machine and is never pushed",
     )
     tables = parser.add_argument_group("scores of any program")
     tables.add_argument(
-        "--predictions", metavar="FILE_OR_RUN", help="CSV or Parquet, a column a finding; or a run folder"
+        "--predictions", metavar="FILE_OR_RUN", help="CSV or Parquet with a column for each finding, or a run folder"
     )
     tables.add_argument(
         "--labels", metavar="TABLE", help="CSV or Parquet with the labels and the patient of each image"
     )
-    tables.add_argument("--scores", choices=KINDS, help="what the scores are, if the file does not say")
-    tables.add_argument("--shared", action="store_true", help="measure the images and findings that both files have")
-    tables.add_argument("--validation", metavar="FILE", help="the same program's scores of a validation split")
+    tables.add_argument("--scores", choices=KINDS, help="what the scores are, if the file does not state it")
+    tables.add_argument(
+        "--shared", action="store_true", help="measure only the images and findings that both files have"
+    )
+    tables.add_argument("--validation", metavar="FILE", help="the same program's scores on a validation split")
     tables.add_argument("--validation_labels", metavar="TABLE", help="their labels, if they are in another table")
     own, rest = parser.parse_known_args(argv)
     check_own(parser, own)
@@ -113,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
     """Refuse flags that contradict each other; status 2 with one line."""
     if own.model and own.predictions:
-        parser.error("--model and --predictions are two things to measure; give one, and the other with --against")
+        parser.error("give --model or --predictions, not both; compare the second with --against")
     if not own.model and not own.predictions:
         given = [flag for flag in ("labels", "validation", "scores") if getattr(own, flag)]
         also = f" (--{given[0]} goes with --predictions)" if given else ""

@@ -1,6 +1,6 @@
 """`hf-cxr explain --model RUN_OR_HUB_ID IMAGE_OR_FOLDER... --out DIR`: heat maps of findings over radiographs.
 
-Of each image a picture, with the most probable findings or those of --findings, and the maps as arrays (npz). A file
+Each image gets a picture, with the most probable findings or those of --findings, and the maps as arrays (npz). A file
 that cannot be read is named and skipped.
 
 With --dataset (and what goes with it, such as --nih_root DIR) in place of images, the maps are scored on the boxes of
@@ -44,17 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--method",
         default=DEFAULT_METHOD,
-        help=f"{', '.join(METHOD_NAMES)}; several, with commas between them, for scoring (default: {DEFAULT_METHOD})",
+        help=f"{', '.join(METHOD_NAMES)}; several, separated by commas, for scoring (default: {DEFAULT_METHOD})",
     )
     parser.add_argument(
         "--layer",
         help="layer that the CAM methods read, as a path below the backbone, such as encoder.layers.-1.blocks.-1; the "
         "default is the architecture's own",
     )
-    parser.add_argument("--findings", help="findings that are explained, with commas between them, in place of --top")
-    parser.add_argument("--top", type=int, default=3, help="findings of an image, most probable first (default: 3)")
-    parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="whose boxes score")
-    parser.add_argument("--pictures", type=int, default=24, help="overlays with boxes when scoring (default: 24)")
+    parser.add_argument("--findings", help="findings to explain, separated by commas, in place of --top")
+    parser.add_argument(
+        "--top", type=int, default=3, help="number of findings per image, most probable first (default: 3)"
+    )
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"), default="test", help="split whose boxes are used"
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=24, help="number of overlays with boxes when scoring (default: 24)"
+    )
     own, rest = parser.parse_known_args(argv)
     methods = [name.strip() for name in own.method.split(",") if name.strip()]
     try:
@@ -79,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if paths and len(methods) > 1:
         parser.error("give one --method for images; several are for scoring")
     if not paths and own.findings:
-        parser.error("--findings is for images; a score is of every finding that has boxes")
+        parser.error("--findings is for images; a score covers every finding that has boxes")
     if paths:
         return _images(own, paths, methods[0])
     from hf_cxr.config import MEASURING

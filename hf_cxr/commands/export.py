@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", action="store_true", help="also write a page that runs it in a browser")
     parser.add_argument("--out", type=output_path, help="folder for the files; by default RUN/export")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
-    parser.add_argument("--images", metavar="IMAGE_OR_FOLDER", help="images that the files are compared on")
+    parser.add_argument("--images", metavar="IMAGE_OR_FOLDER", help="images to compare the files with the model on")
     parser.add_argument(
         "--split", choices=("validation", "test"), default="test", help="labelled images for --int8 (default: test)"
     )

@@ -12,7 +12,7 @@ With --test_time_augmentation FOLDER, probabilities are those of averaged views 
 that was made with that flag: it has the views, the calibration and the operating points. N views take N times as long.
 
 With --heatmaps DIR, each image with a called finding gets a picture there: Grad-CAM of these findings over the image.
-With --structured_reports DIR, each DICOM image gets a DICOM structured report in its own study. Both are of patients,
+With --structured_reports DIR, each DICOM image gets a DICOM structured report in its own study. Both show patients,
 and stay on this machine. Neither is made under `accelerate launch`.
 
 With --out FILE or --csv FILE, finished rows are kept in FILE.partial. After an interruption, the same command resumes
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--test_time_augmentation",
         metavar="FOLDER",
-        help="average several views of each image, as the evaluation in FOLDER did and calibrated it",
+        help="average several views of each image, with the views and the calibration of the evaluation in FOLDER",
     )
     parser.add_argument(
         "--out",
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--csv",
         metavar="FILE",
-        help="as --out, a CSV whatever the name; - is standard output as CSV, instead of the table",
+        help="like --out, but always CSV; - is standard output as CSV, instead of the table",
     )
     parser.add_argument("--heatmaps", metavar="DIR", help="also draw heat maps of called findings, into this folder")
     parser.add_argument(
@@ -124,7 +124,10 @@ def _parser() -> argparse.ArgumentParser:
         help="in the CSV, put an apostrophe before names that a spreadsheet would read as a formula (= + - @)",
     )
     parser.add_argument(
-        "--top", type=int, default=5, help="findings per image in the table, most probable first; * are always shown"
+        "--top",
+        type=int,
+        default=5,
+        help="findings per image in the table, most probable first; findings with * are always shown",
     )
     parser.add_argument("--batch_size", type=int, default=16, help="images per batch")
     parser.add_argument(
@@ -136,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: an accelerator, if there is one)")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster on a GPU, less exact")
     parser.add_argument(
-        "--attention", choices=get_args(Attention), default="auto", help="which attention the model runs on"
+        "--attention", choices=get_args(Attention), default="auto", help="how the model computes attention"
     )
     return parser
 

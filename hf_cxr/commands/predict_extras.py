@@ -99,7 +99,7 @@ def check_folder(folder: str | Path, paths: Iterable[str | Path], model: str) ->
 
     Args:
         folder: it may exist.
-        paths: files and folders of images. A folder inside one of these folders is refused too. A folder beside files
+        paths: files and folders of images. A folder inside one of these folders is refused too. A folder next to files
             is not: only these files are predicted.
         model: run folder or Hub id.
 

@@ -1,4 +1,4 @@
-"""What `hf-cxr predict` prints: a table, or the results themselves on standard output; notes and errors beside it."""
+"""What `hf-cxr predict` prints: a table, or the results themselves on standard output; notes and errors next to it."""
 
 import csv
 import sys
@@ -134,7 +134,7 @@ class Terminal:
             yield
 
     def close_output(self) -> None:
-        """Discard further output, which nobody reads, so that Python's last flush does not fail."""
+        """Discard later output, which has no reader, so that Python's last flush does not fail."""
         self.closed = True
         discard(sys.stdout)
 

@@ -7,7 +7,7 @@ changed, it reports that. `hf-cxr prepare --out DIR --verify` alone checks every
 `hf-cxr prepare --out DIR --datasheet` writes its README.md again, which says what is in it.
 
 Several jobs that share the folder, on one machine or many: give each the same command and --shard 1/8 to --shard 8/8.
-The last one to finish puts the parts together; --merge does so later, and names the parts that are lacking. The folder
+The last one to finish puts the parts together; --merge does so later, and names the parts that are missing. The folder
 is the same as that of one job. Under `accelerate launch` every process prepares a part, and the main one merges.
 """
 
@@ -151,7 +151,7 @@ def own_parser() -> OneLineParser:
         "--workers",
         type=int,
         default=max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
-        help="decoding processes (all cores that this process may use)",
+        help="number of decoding processes (default: all cores that this process may use)",
     )
     parser.add_argument(
         "--shard", metavar="i/n", help="prepare part i of n (from 1), as one of n jobs that share --out"
@@ -161,25 +161,21 @@ def own_parser() -> OneLineParser:
         "--unreadable",
         choices=("error", "skip"),
         default="error",
-        help="images that cannot be read: an error after all were read, or leave them out and list them",
+        help="what to do with images that cannot be read: an error after all are read, or skip and list them",
     )
     parser.add_argument(
         "--duplicates",
         choices=("error", "list"),
         default="error",
-        help="byte- or near-identical images in two splits: an error, or list them in the manifest",
+        help="what to do with byte- or near-identical images in two splits: an error, or list them in the manifest",
     )
-    parser.add_argument(
-        "--update", action="store_true", help="bring a folder up to date whose source or settings changed"
-    )
+    parser.add_argument("--update", action="store_true", help="update a folder whose source or settings changed")
     parser.add_argument(
         "--verify",
         action="store_true",
         help="compare every shard with its SHA-256: damaged ones are decoded again, or, if no source is given, named",
     )
-    parser.add_argument(
-        "--datasheet", action="store_true", help="of a finished folder: write its README.md again, and do nothing else"
-    )
+    parser.add_argument("--datasheet", action="store_true", help="only write README.md of a finished folder again")
     return parser
 
 

@@ -29,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", metavar="FOLDER", help="that training wrote; with --dataset, that prepare wrote")
+    parser.add_argument("folder", metavar="FOLDER", help="run folder; with --dataset, a folder that prepare wrote")
     parser.add_argument("repo_id", metavar="HUB_ID", help="name or namespace/name of the repository")
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--private", action="store_true", help="the repository has to be private; the default")
+    who.add_argument("--private", action="store_true", help="the repository must be private (the default)")
     who.add_argument(
         "--public", action="store_true", help="a new repository is public, and one that is already public is accepted"
     )
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dry_run", action="store_true", help="check the folder, print what would be sent, and send nothing"
     )
-    runs = parser.add_argument_group("of a run")
+    runs = parser.add_argument_group("options for a run")
     runs.add_argument(
         "--include_predictions", action="store_true", help="also send predictions/, which contain patient identifiers"
     )
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the line of requirements.txt, such as 'hf-cxr[dicom] @ git+https://...'; default: this version",
     )
     runs.add_argument("--onnx", action="store_true", help="also send the models that hf-cxr export wrote, as onnx/")
-    data = parser.add_argument_group("of a dataset")
+    data = parser.add_argument_group("options for a dataset")
     data.add_argument("--dataset", action="store_true", help="FOLDER is a prepared dataset")
-    data.add_argument("--licence", metavar="ID", help="the Hub's name of the licence to publish under: cc0-1.0, other")
+    data.add_argument("--licence", metavar="ID", help="licence to publish under, by the Hub's name: cc0-1.0, other")
     data.add_argument(
         "--i_may_redistribute",
         action="store_true",
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     data.add_argument(
         "--hash_patient_ids",
         action="store_true",
-        help="keyed hashes in place of the ids of patients, images and studies; the secret is that of the variable "
+        help="replace the ids of patients, images and studies by keyed hashes; the secret is that of the variable "
         "HF_CXR_PATIENT_SECRET, or random",
     )
     args = parser.parse_args(argv)
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.public and args.include_predictions:
         parser.error("--include_predictions sends identifiers of patients and images, and does not go with --public")
     if args.handler_requirement and not args.handler:
-        parser.error("--handler_requirement is of --handler; give both")
+        parser.error("--handler_requirement goes with --handler; give both")
     return push_prepared(args, parser) if args.dataset else push_finished(args)
 
 
@@ -174,7 +174,7 @@ def ask(text: str, *, answered: bool) -> None:
     """Print the question, and go on only after a yes: from the flag, or typed on a terminal.
 
     Raises:
-        ValueError: the answer is not yes, or there is nobody to ask.
+        ValueError: the answer is not yes, or there is no terminal to ask in.
     """
     print(text, file=sys.stderr)
     if answered:
@@ -182,8 +182,8 @@ def ask(text: str, *, answered: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ValueError(
-            "whether the source's terms allow you to publish the data was not answered: there is no terminal; nothing "
-            "was sent; if they do, give --i_may_redistribute"
+            "nothing was sent: there is no terminal to ask whether the source's terms allow you to publish the data; "
+            "if they do, give --i_may_redistribute"
         )
     print("Type yes to publish: ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() != "yes":

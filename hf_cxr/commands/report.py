@@ -17,7 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; `run_command` prints any error as one line."""
     parser = OneLineParser(prog="hf-cxr report", description=__doc__, allow_abbrev=False)
     parser.add_argument("run_dir", metavar="RUN", type=Path, help="folder of a finished run")
-    parser.add_argument("--benchmark_id", metavar="OWNER/DATASET", help="a benchmark of the Hub, of the same test set")
+    parser.add_argument(
+        "--benchmark_id", metavar="OWNER/DATASET", help="a benchmark on the Hub with the same test set"
+    )
     parser.add_argument("--benchmark_task", metavar="TASK", help="the task, as the benchmark's eval.yaml names it")
     parser.add_argument(
         "--benchmark_metric", metavar="KEY", default="auc", help="the metric that the task ranks by (%(default)s)"

@@ -38,18 +38,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("model", metavar="MODEL", help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
-    parser.add_argument("--host", choices=HOSTS, default=HOSTS[0], help="which network can reach it")
-    parser.add_argument("--port", type=int, default=8000, help="from 1024 to 65535")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument(
+        "--host",
+        choices=HOSTS,
+        default=HOSTS[0],
+        help="address to listen at; 0.0.0.0 opens the service to the network",
+    )
+    parser.add_argument("--port", type=int, default=8000, help="port, from 1024 to 65535")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="device to run on")
     parser.add_argument("--workers", type=int, default=1, help="copies of the model on each device")
-    parser.add_argument("--batch_size", type=int, default=16, help="images that the model sees at once, at most")
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help="largest number of images that the model gets at once"
+    )
     parser.add_argument(
         "--batch_wait", type=float, default=0.01, help="seconds that the first image of a batch waits for others"
     )
     parser.add_argument("--timeout", type=float, default=30, help="seconds after which a waiting request gets 504")
-    parser.add_argument("--max_megabytes", type=float, default=50, help="of an image file; more gets 413")
-    parser.add_argument("--max_pixels", type=int, default=50_000_000, help="width times height; more gets 422")
-    parser.add_argument("--max_waiting", type=int, default=128, help="requests in progress; one more gets 503")
+    parser.add_argument("--max_megabytes", type=float, default=50, help="largest image file in MB; more gets 413")
+    parser.add_argument(
+        "--max_pixels", type=int, default=50_000_000, help="largest image, width times height in pixels; more gets 422"
+    )
+    parser.add_argument(
+        "--max_waiting", type=int, default=128, help="largest number of requests in progress; one more gets 503"
+    )
     args = parser.parse_args(argv)
     if not LOWEST_PORT <= args.port <= HIGHEST_PORT:
         raise ValueError(f"--port is {args.port}; it must be from {LOWEST_PORT} to {HIGHEST_PORT}")

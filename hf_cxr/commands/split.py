@@ -1,7 +1,7 @@
 """`hf-cxr split [CONFIG.yaml] --out FILE.csv [--fractions 0.7 0.1 0.2 | --folds 5]`, and `hf-cxr split --check`.
 
 With --out, all images of the source are re-split, by patient and stratified on findings (--seed picks another
-cut), and written to a CSV that training takes as --split_file. With --check, the splits that training would use are
+split), and written to a CSV that training takes as --split_file. With --check, the splits that training would use are
 counted and searched for patients and images in common: for tables without images this takes seconds; --images reads
 every image and reports byte- and near-identical ones. The source is described as in training (YAML and flags).
 """
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=float,
         nargs=3,
         metavar=("TRAIN", "VALIDATION", "TEST"),
-        help="shares of the images, together 1; by default 0.7 0.1 0.2",
+        help="shares of the images, which add up to 1; by default 0.7 0.1 0.2",
     )
     how.add_argument("--folds", type=int, help="number of folds, 3 or more, in place of the three splits")
     parser.add_argument("--check", action="store_true", help="check the splits that training would use; write nothing")
@@ -71,7 +71,7 @@ def write(args: "RunArguments", out: Path, fractions: Sequence[float] | None, fo
     if out.exists():
         raise ValueError(f"{out} already exists, and runs may refer to it; give another --out")
     if args.data.train_limit is not None or args.data.shuffle_labels:
-        raise ValueError("train_limit and shuffle_labels are for training: a split is of all images with their labels")
+        raise ValueError("train_limit and shuffle_labels are for training: a split uses all images with their labels")
     source = load_source(args.data, images=False, unlabelled=True)
     whole = datasets.concatenate_datasets(list(source.splits.values()))
     label_NC, image_ids, patient_ids = label_matrix(whole), whole["image_id"][:], whole["patient_id"][:]

@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--out", type=output_path, help="folder of trials and report; by default runs/SEARCH")
-    parser.add_argument("--trials", type=int, help="how many combinations are tried, in all; by default the file's")
+    parser.add_argument(
+        "--trials", type=int, help="how many combinations are tried in total; by default as in the file"
+    )
     own, rest = parser.parse_known_args(argv)
     from hf_cxr.config import take_config
 

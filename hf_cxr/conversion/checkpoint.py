@@ -1,7 +1,7 @@
 """The backbone's weights among what a checkpoint contains.
 
-A training program saves more than a backbone: a student beside its teacher, an optimizer, a decoder, classifiers. Here
-one state_dict is chosen, the prefix of the backbone is found, and weights that belong to other parts are left out by
+A training program saves more than a backbone: a student next to its teacher, an optimizer, a decoder, classifiers.
+Here one state_dict is chosen, the prefix of the backbone is found, and weights of other parts are left out by
 the patterns of `INSIDE` and `OUTSIDE`, which say of each what it is. Nothing is left out because its name is not
 known: a weight that no pattern knows stays in `Backbone`, and the conversion refuses it by name.
 """
@@ -82,7 +82,7 @@ def find_backbone(content: Mapping[str, Any], path: Path, key: str | None = None
     if len(prefixes) != 1:
         raise ValueError(
             f"{path} has {len(prefixes)} backbones, {' and '.join(map(repr, prefixes))}; write the one that you want "
-            "into a file of its own"
+            "into a separate file"
         )
     prefix = prefixes[0]
     found = Backbone(kind, {}, {}, chosen, {}, [])

@@ -138,7 +138,7 @@ def _depths(backbone: Backbone, path: Path) -> list[int]:
     for stage, depth in enumerate(depths):
         lacking = [block for block in range(max(1, depth)) if (stage, block) not in places]
         if lacking:
-            raise ValueError(f"{path} has no weights of layers.{stage}.blocks.{lacking[0]}; it is not a whole Swin")
+            raise ValueError(f"{path} has no weights of layers.{stage}.blocks.{lacking[0]}; it is not a complete Swin")
     return depths
 
 
@@ -263,7 +263,7 @@ def _check_positions(backbone: Backbone, path: Path) -> None:
         rows, columns = row[:, None] - row + side - 1, column[:, None] - column + side - 1
         if side == 0 or not torch.equal(index.long(), rows * (2 * side - 1) + columns):
             raise ValueError(
-                f"{backbone.names[name]} in {path} numbers positions in another way than the official code"
+                f"{backbone.names[name]} in {path} numbers positions in a different way from the official code"
             )
 
 
@@ -275,7 +275,7 @@ def _hint(path: Path, config: dict[str, Any], usual: int | None) -> str:
         return f"--image_size {size} if that is right ({'so its name says' if said else 'its window fits that size'})"
     flags = "--window_size, --image_size and --pretrained_window_sizes"
     if not said:
-        return f"{flags} (its name or its page may say them; {'0 ' * len(config['depths'])}where none is said)"
+        return f"{flags} (see its name or web page; {'0 ' * len(config['depths'])}where none is given)"
     first, image = int(said[1]), int(said[3])
     before = re.search(r"_(\d+)to\d+", said[0])
     stages = [0] * len(config["depths"])

@@ -1,7 +1,7 @@
 """Download ChestX-ray14 from the NIH: resumable, checked, unpacked as `load_nih` reads it.
 
     root/Data_Entry_2017_v2020.csv, train_val_list.txt, test_list.txt, BBox_List_2017.csv
-    root/images_001/images/*.png ... images_012/images/*.png, each with a .done file beside images/
+    root/images_001/images/*.png ... images_012/images/*.png, each with a .done file next to images/
 
 A table is done when its checksum is right. An archive is done when its folder exists, because the folder gets its name
 only after every image has been written. What is done is not downloaded again. An unfinished archive is root/NAME.part,
@@ -145,7 +145,7 @@ def download_nih(
         root: the folder; created if it does not exist.
         mirror: base address of another server with files of the same names and content; by default the NIH's.
         only: names out of `NIH_FILES`; by default all.
-        keep_archives: keep the archives beside the unpacked images: 45 GB more.
+        keep_archives: keep the archives next to the unpacked images: 45 GB more.
         timeout: seconds without a byte after which a connection counts as stalled.
         tries: attempts in a row without progress before giving up.
         backoff: seconds before the second of these attempts; doubled each time, at most 120.
@@ -170,8 +170,8 @@ def download_nih(
         return []  # not even the lock: the folder may be on a read-only disk
     if constants.is_offline_mode() and any(_needs_network(file, root) for file in missing):
         raise DownloadError(
-            f"cannot download what {root} lacks ({missing[0].name}, ...) in offline mode: unset HF_HUB_OFFLINE (and "
-            f"TRANSFORMERS_OFFLINE), or copy the files of {RELEASE} there"
+            f"cannot download the files missing in {root} ({missing[0].name}, ...) in offline mode: unset "
+            f"HF_HUB_OFFLINE (and TRANSFORMERS_OFFLINE), or copy the files of {RELEASE} there"
         )
     _check_space(root, missing, keep_archives)
     try:
@@ -296,7 +296,7 @@ def _check_space(root: Path, missing: Sequence[RemoteFile], keep_archives: bool)
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise DownloadError(
-            f"{root} needs {needed / 1e9:.1f} GB ({unpacked / 1e9:.1f} GB of images, the rest for archives"
+            f"{root} needs {needed / 1e9:.1f} GB ({unpacked / 1e9:.1f} GB of images, the remainder for archives"
             f"{'' if keep_archives else ', one at a time'}) and its disk has {free / 1e9:.1f} GB free; free disk "
             "space, choose another disk, or download a part of the release with --only"
         )

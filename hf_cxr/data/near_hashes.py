@@ -160,7 +160,7 @@ def _comparison(words_MW: NDArray[np.uint64], visit: Visit) -> Callable[[Pairs],
 
 
 def _tiles(words_WM: NDArray[np.uint64], start: int) -> Pairs:
-    """Pairs i < j of hashes, i from ``start`` to ``start + ROWS``, that differ in few bits of the words at hand."""
+    """Pairs i < j of hashes, i from ``start`` to ``start + ROWS``, that differ in few bits of the given words."""
     hashes = words_WM.shape[1]
     rows = min(ROWS, hashes - start)
     differ, count, total = (np.empty(rows * COLUMNS, dtype=kind) for kind in (np.uint64, np.uint8, np.uint8))

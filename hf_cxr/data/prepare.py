@@ -471,14 +471,14 @@ def _finish(splits: Mapping, out: Path, shards: list[Shard], done: dict, *, synt
 
 
 def _refuse(manifest: Mapping[str, Any], unreadable: str, duplicates: str) -> None:
-    """Refuse what was not accepted by choice: images that cannot be read, and those that are in two splits."""
+    """Refuse problems that were not accepted: images that cannot be read, and those that are in two splits."""
     refused = manifest["refused"]
     if refused and unreadable == "error":
         total = sum(manifest["splits"].values()) + len(refused)
         examples = "; ".join(f"{entry['split']} {entry['image_id']}: {entry['reason']}" for entry in refused[:5])
         raise ValueError(
             f"{len(refused):,} of {total:,} images cannot be read: {examples}. {SHARDS} in the folder names all. The "
-            "rest is decoded and kept: fix these files and run the same command again, or leave them out and list "
+            "others are decoded and kept: fix these files and run the same command again, or leave them out and list "
             "them with --unreadable skip"
         )
     across = [Duplicate(**entry) for entry in manifest["duplicates"] if entry["split"] != entry["other_split"]]

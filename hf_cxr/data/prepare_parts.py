@@ -241,7 +241,7 @@ class Parts:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             shown = f"the rows or files of {', '.join(names[:5])}{more} have changed since, or the file is damaged"
         return (
-            f"{self.out} cannot be put together, {len(shards)} of its shards are lacking: {shown}. Run these parts "
+            f"{self.out} cannot be put together, {len(shards)} of its shards are missing: {shown}. Run these parts "
             "again with the same source and settings: what is finished stays"
         )
 

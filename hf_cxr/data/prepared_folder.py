@@ -93,7 +93,7 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
 
 
 def refuse_foreign(out: Path, splits: Sequence[str]) -> None:
-    """Refuse what is not a folder, and a folder with something that this package did not write.
+    """Refuse a path that is not a folder, and a folder with something that this package did not write.
 
     Raises:
         ValueError: it is a file, a link to nothing, a folder with other content or of a later version.

@@ -55,7 +55,7 @@ class Shard:
 class Pseudonyms:
     """Keyed hashes in place of ids, and an order of rows that the key decides.
 
-    Equal ids stay equal, and without the key nobody finds the ids or the places behind them.
+    Equal ids stay equal, and without the key no one can find the ids or the places behind them.
 
     Args:
         key: secret, at least 16 bytes; it is kept nowhere.

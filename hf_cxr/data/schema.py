@@ -14,7 +14,7 @@
 
 A streamed split (`sources/streamed.py`) has a column ``stream`` in place of ``image``: where the image is.
 
-Boxes are fractions and not pixels, because the image at hand is rarely of the size on which the box was drawn.
+Boxes are fractions and not pixels, because the image as loaded is rarely of the size on which the box was drawn.
 """
 
 from collections.abc import Sequence

@@ -144,7 +144,7 @@ def apply_split_file(
         splits: in the columns of `hf_cxr.data.schema`.
         file: from `read_split_file`.
         fold: the one that is the test set, if the file has folds.
-        listed: where some images are left out because they are not at hand: the same source with all its rows. The
+        listed: where some images are left out because they are not available: the same source with all its rows. The
             file must then agree with these.
 
     Returns:

@@ -128,7 +128,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class DrawStatistics:
-    """What a sampler makes of a training set: an epoch's expected draws beside the images themselves.
+    """What a sampler makes of a training set: an epoch's expected draws compared with the images themselves.
 
     Args:
         images: in the training set.

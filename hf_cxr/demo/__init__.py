@@ -1,4 +1,4 @@
-"""A page on which somebody tries a model: drop a radiograph, see its findings, look at heat maps.
+"""A page to try a model: drop a radiograph, see its findings, look at heat maps.
 
 - `session`: what the page does, without a page: an image in, a `Look` at it out, a heat map of a finding.
 - `memory`: the last image of each reader, until the reader leaves.

@@ -109,7 +109,7 @@ class PageFacts:
 
 
 def privacy(limits: Limits) -> str:
-    """What happens to an image that somebody gives."""
+    """What happens to an image that a reader gives."""
     where = (
         "This page runs on computers of Hugging Face: do not give it images of patients."
         if os.environ.get("SPACE_ID")

@@ -37,7 +37,7 @@ class Example:
 
     @property
     def upload(self) -> Upload:
-        """As if somebody had given it."""
+        """As if a reader had given it."""
         return Upload(f"phantom drawn with: {self.words}", self.grey_HW, (REMARK,))
 
 

@@ -1,6 +1,6 @@
 """What the page's server refuses before Gradio sees it, and what it forbids a browser to do.
 
-- Gradio's own way to upload files, which writes them to a disk: nobody needs it here.
+- Gradio's own way to upload files, which writes them to a disk: it is not needed here.
 - Its ways to read a file of this machine, and to fetch something from another one through it.
 - A body that is larger than an image may be, whether or not it says so beforehand.
 - A browser that shows the page asks no other host for anything: a content security policy says so.

@@ -39,5 +39,5 @@ class Limits:
 
     @property
     def body(self) -> int:
-        """The most bytes of a request: a file in base64, and what the page sends beside it."""
+        """The most bytes of a request: a file in base64, and what the page sends next to it."""
         return self.bytes * 4 // 3 + 100_000

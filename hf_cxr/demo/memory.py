@@ -68,7 +68,7 @@ class Memory(Generic[Kept]):
         self._forget(old)
 
     def sweep_regularly(self, every: float) -> None:
-        """Sweep from a thread of its own, which ends with the process."""
+        """Sweep from a separate thread, which ends with the process."""
 
         def forever() -> None:
             while True:

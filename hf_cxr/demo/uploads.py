@@ -58,7 +58,7 @@ def decode(content: object, name: str, limits: Limits) -> bytes:
     try:
         return base64.b64decode(content, validate=True)
     except binascii.Error as error:
-        raise UploadError(f"{name} did not arrive whole; give it again") from error
+        raise UploadError(f"{name} did not arrive completely; give it again") from error
 
 
 def too_large(name: str, limits: Limits) -> UploadError:

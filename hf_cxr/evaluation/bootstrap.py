@@ -247,7 +247,7 @@ def draw_samples(
 ) -> list[dict[str, Sample]]:
     """Metrics of each pair of scores and labels (N, C), by key; all in the same draws of patients.
 
-    Beside the values themselves, memory does not grow with R. The arrays are taken as checked.
+    Apart from the values themselves, memory does not grow with R. The arrays are taken as checked.
 
     Args:
         pairs: scores and labels, each (N, C).

@@ -18,7 +18,7 @@ covered with probability at least ``coverage``, whatever the model is and howeve
 one another. With one image a patient this is split conformal prediction. With fewer than coverage / (1 - coverage)
 patients the quantile is infinite: the label is in every set, and `ConformalSets.too_few` names the finding.
 
-What the guarantee is about: an average over validation sets and new patients (with the one validation set at hand,
+What the guarantee is about: an average over validation sets and new patients (with the one validation set available,
 coverage scatters around it by about sqrt(coverage (1 - coverage) / K)); patients like those of validation; every
 patient weighs the same. Validation also fitted the calibration map and chose the checkpoint. The map does not matter:
 it is rising, so it changes no order and no set. The choice of the checkpoint may make coverage on new patients lower

@@ -52,7 +52,7 @@ KEY = "auc"
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is known of each image beside its pixels; None for what is known of none.
+    """What is known of each image besides its pixels; None for what is known of none.
 
     Attributes:
         view, sex: N values, None for unknown.
@@ -189,7 +189,7 @@ def measure_controls(
         raise ValueError(f"shuffles must be at least 1; got {shuffles}")
     fit_label_NC, fit_known = (label_NC, known) if fit is None else (check_labels(fit[0]), fit[1])
     if fit_label_NC.shape[1] != len(names):
-        raise ValueError(f"the labels to fit on are of {fit_label_NC.shape[1]} findings; expected {len(names)}")
+        raise ValueError(f"the labels to fit on have {fit_label_NC.shape[1]} findings; expected {len(names)}")
     frame, fit_frame = known.frame(len(label_NC)), fit_known.frame(len(fit_label_NC))
     shared = [name for name in COLUMNS if min(one[name].nunique(dropna=False) for one in (frame, fit_frame)) > 1]
     left_out = _left_out(fit_label_NC, names)
@@ -278,7 +278,7 @@ def _left_out(label_NC: Array, names: LabelSpace) -> dict[str, str]:
 
 
 def _design(fit_frame: pd.DataFrame, frame: pd.DataFrame) -> tuple[Array, Array]:
-    """Centred design matrices (N', F) and (N, F): view and sex one-hot, unknown a value of its own; age as a cubic
+    """Centred design matrices (N', F) and (N, F): view and sex one-hot, unknown a separate value; age as a cubic
     spline of five knots, constant beyond the ages of the fit, an unknown age at the median with a column that says so.
     """
     from sklearn.compose import ColumnTransformer  # here, because it takes longer to import than this package

@@ -1,8 +1,8 @@
-"""Decision curves: whether acting on the model is better than acting on everybody, or on nobody.
+"""Decision curves: whether acting on the model is better than acting on every patient, or on none.
 
     net benefit at threshold t = TP / n - FP / n * t / (1 - t)
 
-Whoever acts at a probability of t holds one missed positive to be as bad as (1 - t) / t false positives: at 0.1, nine.
+Acting at a probability of t means that one missed positive is as bad as (1 - t) / t false positives: at 0.1, nine.
 The net benefit counts true positives and subtracts false positives at that rate of exchange; its unit is true
 positives per image, and its greatest value the prevalence. "Treat all" calls every image, "treat none" has 0. A model
 is of use at the thresholds where it beats both. The probabilities must be calibrated: a threshold on scores that are

@@ -220,7 +220,7 @@ def number_patients(patient_ids_N: Sequence[Any], n_images: int) -> tuple[NDArra
     if missing:
         raise ValueError(
             f"{len(missing)} images have no patient id, the first at row {missing[0]}; "
-            "intervals need every image's patient: give each image of an unknown patient an id of its own"
+            "intervals need every image's patient: give each image of an unknown patient a separate id"
         )
     number = {patient: code for code, patient in enumerate(sorted(set(ids), key=str))}
     if len(number) < 2:

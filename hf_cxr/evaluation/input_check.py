@@ -3,7 +3,7 @@
     rates = measure_input_check(reported_N, patient_ids, {"inverted": OddKindReported("inverted", flag_N, patients_N)},
                                 resamples=10_000, confidence=0.95, seed=0)
 
-Each is a share of images. Intervals draw clusters of images: patients, or single images that belong to nobody. A share
+Each is a share of images. Intervals draw clusters of images: patients, or single images without a patient. A share
 of 0 or 1 has the interval of that many clusters, see `share_interval`.
 
 N = images, R = draws.

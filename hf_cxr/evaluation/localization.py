@@ -5,7 +5,7 @@
 Every figure is a ratio of two sums over pairs of an image and a finding with boxes (`boxes.score_map` measures one
 pair): of boxes that are found, of peaks that are inside. So a draw of patients is two sums of what each patient adds.
 
-A map is only worth something beside controls: a random map, the middle of the image, the place where other patients
+A map is only worth something next to controls: a random map, the middle of the image, the place where other patients
 have the finding, and the same method on a model of random weights. A map that looks alike with random weights shows
 the image, not the model (Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018), so the rank correlation of
 the two is measured as well.

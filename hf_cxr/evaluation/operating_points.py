@@ -176,7 +176,7 @@ def _point(name: str, value: Any) -> OperatingPoint:
         raise ValueError(f"operating point of {name} is {value!r:.40}; it must have {', '.join(fields)}")
     missing = [field for field in fields if field not in value]
     if missing:
-        raise ValueError(f"operating point of {name} lacks {', '.join(missing)}")
+        raise ValueError(f"operating point of {name} has no {', '.join(missing)}")
     try:
         return OperatingPoint(**{field: value[field] for field in fields})  # a later version may have written more
     except ValueError as error:
@@ -354,7 +354,7 @@ def measure_operating_points(
         label_names: of the C columns.
         confidence: of the intervals.
         compared: further points by name, such as those of another rule.
-        threshold_interval: from `threshold_intervals`, where validation is at hand; for the reader, beside the
+        threshold_interval: from `threshold_intervals`, where validation is available; for the reader, next to the
             threshold.
 
     Raises:

@@ -148,7 +148,7 @@ def estimate_prevalence(
     Args:
         logit_NC: calibrated for ``source_C``, finite.
         source_C: prevalence that the logits assume; NaN where unknown.
-        patient_ids: of the N images; without them each image counts as a patient of its own, and the interval is too
+        patient_ids: of the N images; without them each image counts as a separate patient, and the interval is too
             narrow where patients have several.
         label_names: C findings.
         confidence: of the interval, in (0, 1).

@@ -6,7 +6,7 @@ are those of the full sample in every draw of patients: an interval says how wel
 group of images is known, and not that other data would have cut the bins elsewhere. Equal probabilities share a bin,
 that of their middle rank, so there may be fewer bins than asked for. A bin's interval: `estimates.share_interval`.
 
-Beside the curve:
+Next to the curve:
 
 | quantity               | definition                                                | of a calibrated model   |
 |------------------------|-----------------------------------------------------------|-------------------------|

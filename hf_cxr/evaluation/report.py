@@ -165,7 +165,7 @@ def evaluate_predictions(
 ) -> EvaluationReport:
     """Measure predictions: every metric in `METRICS` with patient-clustered intervals.
 
-    Beside the macro mean, each metric has the averages "micro" (all cells together; for decision metrics the sums of
+    Besides the macro mean, each metric has the averages "micro" (all cells together; for decision metrics the sums of
     the counts), "weighted" (each finding by its number of positives) and those of ``tiers``.
 
     Args:

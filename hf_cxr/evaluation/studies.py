@@ -36,7 +36,7 @@ class StudyGroups:
     """Which images are of which study.
 
     Attributes:
-        ids: S studies, in the order of their first images. An image of no known study is a study of its own, with the
+        ids: S studies, in the order of their first images. An image of no known study is a separate study, with the
             id None.
         patient_ids: S patients.
         number_N: the number of each image's study, int64, from 0 to S - 1.

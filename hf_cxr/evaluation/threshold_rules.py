@@ -1,7 +1,7 @@
 """How a threshold is chosen for one finding: the table `RULES`.
 
 An image is called positive where its probability is at least the threshold. There is no threshold that is right for
-everybody: each rule says what it aims at.
+every purpose: each rule says what it aims at.
 
 A chosen threshold is halfway between two neighbouring probabilities, with 0 and 1 as the ends. Neighbours that float32
 cannot keep apart (closer than `RESOLUTION` times the larger) count as equal, so that no threshold lies between them.

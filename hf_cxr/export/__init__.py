@@ -2,7 +2,7 @@
 
 Contract of the family: nothing is trained or fitted here. A `Classifier` comes in, files go out, and each file is
 compared with the classifier on images before it is kept: `parity` says how near they are, and a file that is further
-off than its tolerance is removed. What was measured is in export.json beside the files.
+off than its tolerance is removed. What was measured is in export.json next to the files.
 
     onnx_model            the model: `pixel_values` to `logits`
     preprocessing_graph   the same with its preprocessing: grey images of any size to `probabilities`

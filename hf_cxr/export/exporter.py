@@ -111,7 +111,7 @@ def about_model(classifier: Classifier, folder: Path) -> ExportMetadata:
 
 
 def check_wanted(model: PreTrainedModel, processor: Any, wanted: Wanted, name: str) -> None:
-    """Refuse what cannot be done, before images are read.
+    """Refuse an export that cannot be made, before images are read.
 
     Raises:
         ValueError, ImportError: in one line.
@@ -184,7 +184,7 @@ def expected_logits(classifier: Classifier, images: Images) -> NDArray[np.float3
 
 
 def copy_configs(source: Path, folder: Path) -> None:
-    """Put config.json and preprocessor_config.json beside the files; transformers.js reads both.
+    """Put config.json and preprocessor_config.json next to the files; transformers.js reads both.
 
     Raises:
         ValueError: one contains a local path or an access token.

@@ -5,7 +5,7 @@
     page/model.json                         names, thresholds, sizes and limits
     page/ort*                               onnxruntime-web, from its npm package
 
-Everything is beside the page: nothing is fetched from elsewhere, and the page's own security policy forbids it. It
+Everything is next to the page: nothing is fetched from elsewhere, and the page's own security policy forbids it. It
 needs any server of static files (``python -m http.server``): browsers do not run a model from file://.
 
 Refused: no npm package onnxruntime-web, with the line that installs it.

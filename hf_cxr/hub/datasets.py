@@ -309,7 +309,7 @@ def _pseudonyms() -> Pseudonyms:
     if secret is None:
         logger.warning(
             "ids are hashed with a random secret that is not kept: if this push is interrupted, the next one starts "
-            "again, and has other ids; set %s to a secret of your own to avoid that",
+            "again, and has other ids; set %s to your own secret to avoid that",
             SECRET,
         )
         return Pseudonyms(secrets.token_bytes(32))

@@ -28,7 +28,7 @@ class HubError(RuntimeError):
 
 
 def check_name(repo_id: str) -> None:
-    """Refuse what is not the name of a repository.
+    """Refuse a text that is not the name of a repository.
 
     Raises:
         ValueError: with the rule.

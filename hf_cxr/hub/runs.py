@@ -188,7 +188,7 @@ def push_run(
 
 
 def _stale(files: list[PushFile], remote: Remote) -> tuple[str, ...]:
-    """What an earlier push sent and this one does not. A handler.py of somebody else, with its requirements, stays."""
+    """What an earlier push sent and this one does not. Another program's handler.py, with its requirements, stays."""
     ours = {*PUSHED, *SENT_IF_ASKED}
     if remote.state_of(PushFile.of(HANDLER[0], handler_files()[HANDLER[0]])) != "unchanged":
         ours -= {*HANDLER}

@@ -1,4 +1,4 @@
-"""A saved model's predictions: of a whole split, to evaluate it, or of images that somebody gives.
+"""A saved model's predictions: of a whole split, to evaluate it, or of images that a user gives.
 
     from hf_cxr.inference import Classifier, ImageResult
 

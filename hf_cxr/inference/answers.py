@@ -76,7 +76,7 @@ class AnswerLines:
         extras = found.pop("extras", {})
         expected.pop("extras", None)
         if found != expected:
-            raise OutputError(f"{place} holds rows of another model; finish with that model, {other}")
+            raise OutputError(f"{place} contains rows of another model; finish with that model, {other}")
         if extras != self.extras:
             flags = " ".join(f"--{name} {folder}" for name, folder in extras.items())
             begun = f"with {flags}" if flags else "without pictures and reports"

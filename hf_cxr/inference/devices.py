@@ -30,7 +30,7 @@ def device_of(name: str) -> torch.device:
         has = "no accelerator" if found is None else f"{torch.accelerator.device_count()} of type {found.type}"
         raise ValueError(f"there is no device {name} here: this machine has {has}; leave out --device, or give cpu")
     if processes.count() > 1:
-        raise ValueError(f"several processes would share {name}; leave out --device: each takes a device of its own")
+        raise ValueError(f"several processes would share {name}; leave out --device: each takes its own device")
     return device
 
 

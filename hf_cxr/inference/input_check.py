@@ -14,7 +14,7 @@ was measured.
 The threshold is the quantile of the scores of validation images whose patients the fit left out (five folds), at rank
 ceil((n + 1)(1 - share)), as in conformal prediction: about that share of ordinary images is reported in error.
 
-A reason is a rule of its own. "Nearly uniform" is read off the pixels. "Inverted", "on its side", "upside down" and
+Each reason has its own rule. "Nearly uniform" is read off the pixels. "Inverted", "on its side", "upside down" and
 "mirrored" are given when undoing it makes the pixels ordinary. Everything else is "unlike the images ...".
 
 The check belongs to the weights below the head and to the preprocessing, so a model that is calibrated again, or has

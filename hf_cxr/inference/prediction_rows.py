@@ -1,4 +1,4 @@
-"""The answers of `hf-cxr predict`, kept in a file beside its output until all are done.
+"""The answers of `hf-cxr predict`, kept in a file next to its output until all are done.
 
 Each answer is appended to `out.csv.partial` when it is done; after the last one, `out.csv` is written whole and the
 partial file is removed. Whatever stops the command, even a full disk, the same command resumes: answers of the same
@@ -6,7 +6,7 @@ model for files with the same size and modification time are kept, and files tha
 partial file of another model, or of a command that wrote other pictures or reports, is refused. The output's format
 plays no part until the end, see `result_files`.
 
-Files that could not be read are listed beside the output, in `out.csv.unreadable.csv`: a row with name and reason for
+Files that could not be read are listed next to the output, in `out.csv.unreadable.csv`: a row with name and reason for
 each. Where all could be read, there is no such file, and one of an earlier command is removed. Where none could be
 read, the list is written and the output stays as it is.
 
@@ -272,7 +272,7 @@ class PredictionRows:
 
 
 def partial_of(path: str | Path) -> Path:
-    """Where the answers of an unfinished output are: beside the file, with links followed.
+    """Where the answers of an unfinished output are: next to the file, with links followed.
 
     Raises:
         OutputError: see `hf_cxr.files.output_target`.

@@ -1,7 +1,7 @@
 """Image files that several processes predict together: each its batches, one list of answers in the files' order.
 
 Batch b is predicted by process b mod the number of processes, and no batch is divided, so the answers are those of
-one process to the bit. With an output file, each process appends its answers to a file of its own beside it,
+one process to the bit. With an output file, each process appends its answers to a separate file next to it,
 `out.csv.part-0`, `out.csv.part-1`, ...; when all are done, the main process reads these in the order of the files and
 removes them. Over machines nothing but that folder has to be shared. Without an output file, the answers are gathered.
 
@@ -45,7 +45,7 @@ def predict_together(
         classifier: the same model on every process.
         paths: image files; on the main process, whose list counts.
         batch_size: images of a batch.
-        out: the output beside which the parts are written; None to gather the answers.
+        out: the output next to which the parts are written; None to gather the answers.
         workers: threads that read ahead, see `Classifier.predict_images`.
         step: gets the number of files that this process has done.
 
@@ -159,7 +159,7 @@ def _batch(batch: Sequence[Path], part: Iterator[Answer], out: str | None) -> It
     found = list(islice(part, len(batch)))
     if [os.path.abspath(path) for path, _, _ in found] != [os.path.abspath(path) for path in batch]:
         raise OutputError(
-            f"the answers for {batch[0]} are not in the parts beside {out}: it must be in a folder that all machines "
+            f"the answers for {batch[0]} are not in the parts next to {out}: it must be in a folder that all machines "
             "share, and no other command may write there; run the same command again"
         )
     for path, (_, version, answer) in zip(batch, found, strict=True):

@@ -9,7 +9,7 @@
 | array (H, W, 3) uint8       | as an RGB image                                                           |
 | pydicom Dataset             | as the file that it would be written to                                   |
 
-Refused, as `ImageError`: everything else, such as floating-point arrays, whose range nobody knows.
+Refused, as `ImageError`: everything else, such as floating-point arrays, whose range is unknown.
 
 H, W = height, width.
 """

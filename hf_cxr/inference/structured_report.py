@@ -16,10 +16,10 @@ each finding it has a group of measurements (TID 1501):
 
 Nothing is coded as present or absent: a call at a threshold is a comparison, and a label set says what is not unusual.
 
-A group of its own says that an image looks unlike those of training, with the reasons. Patient and study are copied
+A separate group says that an image looks unlike those of training, with the reasons. Patient and study are copied
 from the image by highdicom, as the standard wants: **the report identifies the patient as the image does.** The
 observer is the model as a device, with its fingerprint as serial number. The report is complete, preliminary and not
-verified: nobody has read it.
+verified: no reader has seen it.
 
 Labels have codes of our own scheme, 99HFCXR, and not SNOMED's: a label that was mined from reports or drawn by a
 dataset's rules means what the dataset says, and not what a terminology says.
@@ -98,7 +98,7 @@ class StructuredReports:
             self.last[series_uid] = max(self.last[series_uid], number)
 
     def write(self, image: str | os.PathLike | bytes, result: ImageResult) -> Path:
-        """The report of an image, written beside and renamed.
+        """The report of an image, written under another name and renamed.
 
         Args:
             image: the DICOM file, or its bytes.

@@ -219,7 +219,7 @@ def negative_tolerant(
 
     lambda = ``negative_scale``, kappa = ``bias_scale``, log(n / (N - n)) = ``prior_logit_C``. Negatives are pushed
     down less hard, and less far. The equations are those of the authors' code (`resample_loss.py`), which divides
-    kappa by lambda; its constant factor of 2 beside the focal loss is left out.
+    kappa by lambda; its constant factor of 2 against the focal loss is left out.
 
     Limit: lambda = 1, kappa = 0 is exactly ``focal``, with gamma = 0 exactly ``bce``.
 

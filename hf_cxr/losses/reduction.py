@@ -101,7 +101,7 @@ class MultiLabelLoss(torch.nn.Module):
         needs_label_rows: ``no_information_logits`` depends on which findings occur together.
         reweighting: whether the class weights act, see ``set_reweighting``.
         label_smoothing: epsilon, see ``set_label_smoothing``; 0 is none.
-        smoothable: each cell has a loss of its own, which depends on no other cell's label and is linear in its own:
+        smoothable: each cell has a separate loss, which depends on no other cell's label and is linear in its own:
             targets between 0 and 1 have the mean of the two losses.
     """
 

@@ -1,4 +1,4 @@
-"""Batch norm: layers that normalise by the mean and variance of the images at hand, and the rule for training them.
+"""Batch norm: layers that normalise by the mean and variance of a batch of images, and the rule for training them.
 
 In training such a layer sees the images of one forward pass, so a result depends on how a step is split up into
 processes and micro-batches, which nothing else here does. So a step is taken whole: by one process, or on several GPUs

@@ -280,7 +280,7 @@ def _load(folder: Path, name: str | Path, config: PreTrainedConfig, *, new_head:
         lost -= tables
     if lost:
         raise ValueError(
-            f"{name} lacks {len(lost)} of the model's weights, or has them in another shape: "
+            f"{name} does not have {len(lost)} of the model's weights, or has them in another shape: "
             f"{', '.join(sorted(lost)[:3])}; "
             f"if the checkpoint was trained at another size than {config.image_size} pixels, set image_size to that"
         )

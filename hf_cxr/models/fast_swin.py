@@ -9,7 +9,7 @@ and gradients are the stock ones up to rounding. What it leaves out:
 - the mask of shifted windows, built in every layer of every pass: here once for a grid;
 - the mask and the bias, expanded over the images;
 - three projections for queries, keys and values: one;
-- padding where there is nothing to pad, and a channels-first copy of each stage's output that nobody reads.
+- padding where there is nothing to pad, and a channels-first copy of each stage's output that is not used.
 
 What the fast pass does not do, the stock one does: hidden states, attention maps, a loss of the model's own, positions
 for another image size, and a model with hooks on its inner layers, some of which the fast pass does not call.

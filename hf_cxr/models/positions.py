@@ -11,7 +11,7 @@ its models resize absolute positions. transformers' BEiT resizes its biases by t
 SwinV2 computes its biases from offsets (Liu et al., CVPR 2022) and has no table to resize, but it must know the
 windows that it was trained with: `with_trained_windows`.
 
-G = side of a grid, K = tokens beside the grid, D = channels or heads.
+G = side of a grid, K = tokens besides the grid, D = channels or heads.
 """
 
 import math
@@ -56,7 +56,7 @@ def resized(key: str, table: torch.Tensor, rows: int, *, antialias: bool = False
         (1, rows, D) or (rows, D), in the table's dtype.
 
     Raises:
-        ValueError: the old and the new table are not two square grids with the same tokens beside them.
+        ValueError: the old and the new table are not two square grids with the same tokens besides them.
     """
     relative = key.endswith(RELATIVE)
     table_ND = table if relative else table[0]

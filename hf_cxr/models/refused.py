@@ -18,7 +18,7 @@ LAST_STEP = (
 # model_type -> the reason. A test compares it, together with `ARCHITECTURES`, with transformers' own list.
 REFUSED = {
     "clip": TEXT_TOO,
-    "cvt": "its last stage has a class token beside the patches, and no grid for heat maps",
+    "cvt": "its last stage has a class token next to the patches, and no grid for heat maps",
     "dinat": "it needs natten, compiled for one release of torch",
     "donut-swin": "it is the encoder of a reader of documents; swin is the same network",
     "hgnet_v2": SMALL,
@@ -32,7 +32,7 @@ REFUSED = {
     "mobilevitv2": SMALL,
     "perceiver": "its head is a decoder with a query, not one linear layer, and it has three classifiers",
     "pp_lcnet": "its classifier returns last_hidden_state and no logits, which the stock pipeline cannot read",
-    "pvt": "its last stage has a class token beside the patches; timm has pvt_v2 (timm_wrapper)",
+    "pvt": "its last stage has a class token next to the patches; timm has pvt_v2 (timm_wrapper)",
     "pvt_v2": TWO_SIDES,
     "shieldgemma2": "it is a language model that answers yes or no about an image",
     "siglip": TEXT_TOO,

@@ -19,7 +19,7 @@ MAX_STAGES = 8
 
 
 def check_swin(values: Mapping[str, Any], where: str) -> None:
-    """Refuse what no Swin can be, or what transformers would fail on in the middle of the first forward pass.
+    """Refuse sizes that no Swin can have, or on which transformers would fail in the middle of the first forward pass.
 
     Args:
         values: keys of a config.json, with every default filled in.

@@ -39,7 +39,7 @@ def is_timm(model: nn.Module) -> bool:
 
 
 def check_timm(values: Mapping[str, Any], where: str) -> None:
-    """Refuse what timm cannot build, or would build from elsewhere.
+    """Refuse a network that timm cannot build, or would read from a repository or a folder.
 
     Args:
         values: keys of a config.json.

@@ -7,7 +7,7 @@ MAX_BLOCKS = 200
 
 
 def check_whole(value: Any, key: str, least: int, most: int, where: str) -> None:
-    """Refuse what is not a whole number from ``least`` to ``most``.
+    """Refuse a value that is not a whole number from ``least`` to ``most``.
 
     Raises:
         ValueError: the message names the key and ``where`` it is.

@@ -20,7 +20,7 @@ class Found:
 
     Attributes:
         scores: the file.
-        validation: the scores of validation beside it.
+        validation: the scores of validation next to it.
         facts: what the folder says of the data.
         folder: of the run or of the evaluation that the scores belong to; None for a file of any program.
     """

@@ -142,7 +142,7 @@ def _patients(file: Columns) -> tuple[str, ...]:
     if len(empty_N):
         raise ValueError(
             f"{file.path}: {len(empty_N):,} images have no {column}, the first is {file.image_ids[empty_N[0]]} (row "
-            f"{empty_N[0] + 1}); give each image of an unknown patient an id of its own"
+            f"{empty_N[0] + 1}); give each image of an unknown patient a separate id"
         )
     return tuple(patients)
 

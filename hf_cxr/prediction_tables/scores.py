@@ -105,9 +105,11 @@ class ScoreTable:
             ValueError: cells that are not finite numbers; probabilities outside [0, 1]; scores of unknown kind.
         """
         if kind not in (None, *KINDS):
-            raise ValueError(f"scores are called {kind!r}; choose probabilities or logits")
+            raise ValueError(f"the kind of scores is {kind!r}; choose probabilities or logits")
         if self.stated and kind and self.stated != kind:
-            raise ValueError(f"{self.name} says that its scores are {self.stated}, and they are called {kind}")
+            raise ValueError(
+                f"{self.name} says that its scores are {self.stated}, but {kind} were given as their kind"
+            )
         score_NC = self._numbers(findings)
         words = "as stated" if kind else "as the file says"
         outside_NC = (score_NC < 0) | (score_NC > 1)
@@ -128,7 +130,7 @@ class ScoreTable:
                 )
             return prob_NC, f"logits, {words}"
         if where:
-            raise ValueError(f"{where}, outside [0, 1], and the scores of {self.name} are called probabilities")
+            raise ValueError(f"{where}, outside [0, 1], but the scores of {self.name} are declared probabilities")
         return score_NC, f"probabilities, {words}"
 
     def _numbers(self, findings: tuple[str, ...]) -> NDArray[np.float64]:

@@ -40,7 +40,7 @@ def build_masked_model(args: ModelArguments) -> SwinForMaskedImageModeling:
     lost = sorted((mismatched | missing) - set(DROPPED))
     if lost:
         raise ValueError(
-            f"{name} lacks {len(lost)} of the backbone's weights, or has them in another shape "
+            f"{name} does not have {len(lost)} of the backbone's weights, or has them in another shape "
             f"({', '.join(lost[:3])}); if it was trained at another size than {config.image_size} pixels, set "
             "image_size to that"
         )

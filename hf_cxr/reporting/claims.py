@@ -77,7 +77,7 @@ def views(view_N: Iterable[str | None]) -> dict[str, int]:
 
 
 def data_origin(hub: Mapping[str, str | None] | None, notes: Sequence[str]) -> dict[str, Any]:
-    """What a protocol says about the data beside their splits: the Hub dataset with its commit, and notes; {} if none.
+    """A protocol's facts about the data besides their splits: the Hub dataset with its commit, and notes; {} if none.
 
     Args:
         hub, notes: of the `Source`.

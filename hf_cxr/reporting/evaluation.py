@@ -30,7 +30,7 @@ from hf_cxr.reporting.sections.table import conclusions, section_blocks
 from hf_cxr.reporting.units import in_unit
 from hf_cxr.words import NOT_A_DEVICE, plural
 
-KINDS = {"probability": "Probabilities of each finding", "ranking": "Further figures of the ranking of each finding"}
+KINDS = {"probability": "Probabilities of each finding", "ranking": "More ranking figures of each finding"}
 """Kind of a metric -> summary of the table that has those that are not in the table of findings."""
 
 
@@ -53,7 +53,7 @@ AVERAGES = {
 def headline(report: EvaluationReport, split: str = "test") -> str:
     """Every macro metric with its interval, in one line; of how many findings, where some are left out of the mean.
 
-    A metric whose chance level depends on the data has it beside the interval.
+    A metric whose chance level depends on the data has it next to the interval.
     """
     counts, count = report.counts["all"], len(report.label_names)
     macros = ", ".join(_with_chance(report, key) for key in report.headline())
@@ -79,7 +79,7 @@ def findings_table(report: EvaluationReport, subset: str = "all", tier_of: Mappi
     Args:
         report: the figures.
         subset: of the images.
-        tier_of: by finding, whether it is frequent or rare in training; a column of its own.
+        tier_of: by finding, whether it is frequent or rare in training; a separate column.
     """
     measured, counts = report.headline(subset), report.counts[subset]
     by_chance = [key for key in measured if METRICS[key].chance == "prevalence"]
@@ -224,7 +224,7 @@ def evaluation_document(
     any_program: bool = False,
     unit: str = "image",
 ) -> Document:
-    """A saved model, or anybody's predictions, measured on some split of some data.
+    """A saved model, or any program's predictions, measured on some split of some data.
 
     Args:
         title: which model.
@@ -285,7 +285,7 @@ def evaluation_summary(
 
 
 def _headlines(report: EvaluationReport, split: str, analysis: Mapping[str, Any]) -> list[Block]:
-    """The first line of a page; two where averaged views were measured beside one view."""
+    """The first line of a page; two where averaged views were measured next to one view."""
     words, averaged = headline(report, split), analysis.get("averaged_views")
     if averaged is None:
         return [Text(words, strong=True)]
@@ -415,7 +415,7 @@ def _bins(measured: Mapping[str, Measured]) -> str:
 
 
 def _beside(measured: Mapping[str, Measured]) -> str:
-    """What to think of intervals that lie beside their value, which has to be said where there are any."""
+    """How to read intervals that do not contain their value; "" if there are none."""
     return outside_words(
         METRICS[key].title
         for key, one in measured.items()

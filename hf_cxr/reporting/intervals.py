@@ -1,4 +1,4 @@
-"""Intervals that lie beside their value: whether there are any, and the sentence that explains them."""
+"""Intervals that do not contain their value: whether there are any, and the sentence that explains them."""
 
 from collections.abc import Iterable
 

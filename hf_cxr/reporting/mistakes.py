@@ -18,7 +18,7 @@ from hf_cxr.words import one_line
 
 TEMPLATES = Path(__file__).with_name("templates")
 SHEET = Path("local") / "mistakes.html"
-"""Its place below a folder of results: a folder of its own, which no list of files to push contains."""
+"""Its place below a folder of results: a separate folder, which no list of files to push contains."""
 
 CAUTIONS = (
     "This page contains patients' images and their ids. Keep it on this machine: do not share, publish or push it.",

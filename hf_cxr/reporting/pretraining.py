@@ -1,6 +1,6 @@
 """The page of a pre-training: what was masked on which images, the loss, and reconstructions to look at.
 
-Reconstructions of patients' images are a file beside the page and not in it, so that the page alone shows no patient.
+Reconstructions of patients' images are a file next to the page and not in it, so that the page alone shows no patient.
 
 D = side of an image in pixels.
 """
@@ -24,7 +24,8 @@ LOSS = Figure("figures/training.png", "Reconstruction loss", "Mean absolute erro
 PICTURES = Figure(
     "figures/reconstructions.png",
     "Original, masked and reconstructed images",
-    "Left: the image. Middle: what the model sees of it. Right: what it makes of the masked squares, beside the rest.",
+    "Left: the image. Middle: what the model sees of it. Right: what it makes of the masked squares, "
+    "next to the unmasked part.",
 )
 WIDE = 1.6  # inches of a picture
 
@@ -85,7 +86,7 @@ def contact_sheet(reconstructions: Sequence[Reconstruction]) -> Drawing:
 
 
 def pretraining_document(values: Mapping[str, Any]) -> Document:
-    """The page; its figures lie in figures/ beside it.
+    """The page; its figures lie in figures/ next to it.
 
     Args:
         values: what metrics.json has, see `run.pretraining.pretrain`.
@@ -125,13 +126,13 @@ def _cautions(protocol: Mapping[str, Any]) -> tuple[str, ...]:
     cautions = [SYNTHETIC] if protocol["synthetic"] else []
     cautions += origin_cautions(protocol.get("weights_origin"))
     cautions.append(
-        "A low reconstruction loss is no sign of a good classifier: whether these weights help is shown only by "
-        "fine-tuning from them and from others, on the same split."
+        "A low reconstruction loss does not show that the classifier will be good: fine-tune from these weights and "
+        "from alternatives on the same split, and compare."
     )
     if protocol["never_tested"]:
         cautions.append(
-            "The data have no test set. Whoever started this stated that no model that starts from these weights will "
-            "be tested on these images."
+            "The data have no test set. The person who started this stated that no model that starts from these "
+            "weights will be tested on these images."
         )
     lost = sum(protocol["missing_images"].values()) + sum(protocol["unreadable_images"].values())
     if lost:

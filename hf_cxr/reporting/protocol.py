@@ -12,7 +12,7 @@ OFFICIAL_TEST = 25_596  # images in the test list of ChestX-ray14
 SYNTHETIC = (
     "The images are synthetic phantoms: the numbers show that the software works and say nothing about any patient."
 )
-SHUFFLED = "The training labels were shuffled on purpose: the numbers are the floor of chance, not a model's."
+SHUFFLED = "The training labels were shuffled on purpose: the numbers show what chance reaches, not a trained model."
 
 OFFICIAL_LIST = "official test list"
 # On ChestX-ray14's official test list, macro AUC over its 14 findings, as published: system, network, what its weights
@@ -67,7 +67,7 @@ def left_out_cautions(missing: Mapping[str, int] | None, unreadable: Mapping[str
     if missing:
         cautions.append(
             f"Images missing from the folder were skipped ({_counts(missing)}): these are not the full splits, "
-            "the rest is not a random sample, prevalences are not natural, and no number here is one of the whole "
+            "what remains is not a random sample, prevalences are not natural, and no number here is one of the whole "
             "data set."
         )
     if unreadable:
@@ -156,13 +156,12 @@ def published(dataset: str, own: tuple[str, str, str, str] | None = None) -> Seq
     bold = last_row(rows, 5) if own else frozenset()
     caption = (
         f"All on the {OFFICIAL_LIST} of {OFFICIAL_TEST:,} images. Copied, not measured here; their authors give no "
-        "intervals, chose the checkpoint in their own ways, and trained on different parts of the rest. "
+        "intervals, chose checkpoints differently, and trained on different parts of the remaining images. "
         + ("" if own else "Not comparable with the tables above unless these are of that whole list. ")
         + "The most that is known is about 0.82 from ImageNet's weights, and about 0.835 from weights pre-trained on "
-        "chest X-rays. Results on other splits are of other patients and not listed: among them CheXNet and AG-CNN "
-        "(above 0.84) and Yao et al. 2017 (0.803, on a random split of its own); neither is the reference study, "
-        "whose split sizes are those of a random cut (macro AUC 0.874 for its class-aware loss, 0.804 for "
-        "cross-entropy)."
+        "chest X-rays. Results on other splits (CheXNet and AG-CNN, above 0.84; Yao et al. 2017, 0.803) concern other "
+        "patients and are not listed. Nor is the reference study (macro AUC 0.874 for its class-aware loss, 0.804 for "
+        "cross-entropy): its split sizes match a random cut."
     )
     head = ("published", "network", "initial weights", "macro AUC", "source")
     return Heading("Published systems, with their protocols"), Table.of(head, rows, caption, bold)
@@ -187,7 +186,7 @@ def limits(dataset: str, *, synthetic: bool, own_split: bool = False, any_progra
         *sentences,
         "Intervals cover which patients are in the test set, not the randomness of training: another seed gives "
         "another model, and two single runs can differ by that alone (hf-cxr compare trains several seeds).",
-        "How the scores were made is not known to this page."
+        "This page does not know how the scores were made."
         if any_program
         else "The model sees one image at a time: no other view, no earlier study, no history.",
         NOT_A_DEVICE,
@@ -211,7 +210,7 @@ def measurement_words(measurements: Mapping[str, Any] | None) -> str:
     words = f"The test set was measured {'at least ' * measurements['at_least']}{times} times"
     if fitted:
         words += f"; {before}, calibration and thresholds were fitted again (hf-cxr calibrate)"
-    return f"{words}. Whatever was chosen after looking at test figures makes the later ones optimistic."
+    return f"{words}. Every choice made after looking at test figures makes the later ones optimistic."
 
 
 def label_limits(dataset: str, *, synthetic: bool) -> list[str]:

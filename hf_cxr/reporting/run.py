@@ -70,7 +70,7 @@ class Report:
         test_measurements: how often the test set was measured, see `run.stage_files.next_measurement`; None in a run
             of an earlier version, which did not count.
         analysis: what else was measured on test, by key of the table `sections.SECTIONS`; not in `to_dict`, as it has
-            a file of its own.
+            a separate file.
     """
 
     name: str
@@ -116,7 +116,7 @@ class Report:
         names = ("name", "protocol", "calibration", "training", "environment")
         missing = sorted({*names, "test", "validation", "history"} - set(values))
         if missing:
-            raise ValueError(f"not the metrics.json of a run: it lacks {', '.join(missing)}")
+            raise ValueError(f"not the metrics.json of a run: it has no {', '.join(missing)}")
         values = modern_figures(values)
         return cls(
             model_id=model_id,
@@ -199,7 +199,7 @@ class Report:
         )
 
     def document(self) -> Document:
-        """All of it; its figures lie in figures/ beside it."""
+        """All of it; its figures lie in figures/ next to it."""
         protocol, tier_of = self.protocol, self.tier_of()
         blocks = (
             Text(f"Test: {self.headline()}", strong=True),
@@ -285,7 +285,7 @@ class Report:
 
 
 def _calibration_cautions(exceptions: Mapping[str, str]) -> list[str]:
-    """Which findings are not calibrated as the rest are, by the reason."""
+    """Which findings are not calibrated as the others are, by the reason."""
     without = [name for name, reason in exceptions.items() if reason.startswith("identity")]
     unranked = [name for name, reason in exceptions.items() if "not above zero" in reason]
     shifted = [name for name in exceptions if name not in (*without, *unranked)]

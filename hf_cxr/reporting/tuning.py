@@ -109,7 +109,7 @@ def tuning_document(results: TuningResults, drawn: Mapping[str, Any] = {}) -> Do
 
     Args:
         results: its trials.
-        drawn: names of the figures that lie in figures/ beside the document.
+        drawn: names of the figures that lie in figures/ next to the document.
     """
     title, best = METRICS[results.by].macro_title, results.best
     chosen = (

@@ -1,4 +1,4 @@
-"""`ANALYSES`: what is measured of a set of predictions beside its metrics, written as analysis.json. No torch.
+"""`ANALYSES`: what is measured of a set of predictions in addition to its metrics, written as analysis.json. No torch.
 
     values = analyse(test, validation=validation, points=points, resamples=10_000, confidence=0.95, seed=0)
     values["subgroups"], values["not_done"]["conformal"]

@@ -121,7 +121,7 @@ def open_data(
     if empty:
         raise ValueError(
             f"{loaded.name} has no image in {' and '.join(empty)}: models can be measured on it (hf-cxr evaluate), "
-            "and none is trained on it; its description needs files or fractions for these splits"
+            "but not trained on it; its description needs files or fractions for these splits"
         )
     log_splits(loaded.splits, loaded.labels)
     check_positives(loaded.splits["train"])

@@ -125,8 +125,8 @@ def _refuse_foreign(run_dir: Path) -> None:
             raise ValueError(f"{run_dir} is not empty and not a run folder of hf_cxr; give another --output_dir")
         if checkpoints_of(run_dir) or (run_dir / "metrics.json").exists():
             raise ValueError(
-                f"{run_dir} holds a run whose config.yaml is missing, so its settings are unknown: restore that file, "
-                "or give another --output_dir"
+                f"{run_dir} contains a run whose config.yaml is missing, so its settings are unknown: restore that "
+                "file, or give another --output_dir"
             )
 
 
@@ -151,9 +151,9 @@ def _check_existing_run(args: RunArguments | PretrainArguments, run_dir: Path) -
     finished = is_done(run_dir, "document")
     push = _way_to_push(args) if finished else ""
     if args.training.on_existing_run == "error":
-        raise ValueError(f"{run_dir} already holds a run; {push}{repair}")
+        raise ValueError(f"{run_dir} already contains a run; {push}{repair}")
     if finished:
-        raise ValueError(f"{run_dir} holds a finished run; {push}{repair}")
+        raise ValueError(f"{run_dir} contains a finished run; {push}{repair}")
     config = run_dir / "config.yaml"
     try:
         before = read_yaml(config)
@@ -163,12 +163,14 @@ def _check_existing_run(args: RunArguments | PretrainArguments, run_dir: Path) -
         raise ValueError(f"{config} does not contain settings, so this run's are unknown: restore it, or {repair}")
     kinds = {"a pre-training" if "mask_ratio" in values else "a run" for values in (before, args.to_dict())}
     if len(kinds) > 1:
-        raise ValueError(f"{run_dir} holds an unfinished run of another command; {repair}")
+        raise ValueError(f"{run_dir} contains an unfinished run of another command; {repair}")
     # A stream's order depends on how many read it.
     free = {*FREE_ON_RESUME, *NOT_COMPARED} - ({"dataloader_num_workers"} if args.data.streaming else set())
     changed = changed_settings(before, settings_of(args), free=free)
     if changed:
-        raise ValueError(f"{run_dir} holds an unfinished run with other settings ({', '.join(changed[:5])}); {repair}")
+        raise ValueError(
+            f"{run_dir} contains an unfinished run with other settings ({', '.join(changed[:5])}); {repair}"
+        )
 
 
 def _checkpoint(args: RunArguments | PretrainArguments, state: PartialState, run_dir: Path) -> Path | None:
@@ -193,7 +195,7 @@ def _checkpoint(args: RunArguments | PretrainArguments, state: PartialState, run
 
 
 def _remove_leftovers(run_dir: Path) -> None:
-    """Remove what a killed run left half-written: nobody reads it, and it may be large."""
+    """Remove what a killed run left half-written: it is of no use, and may be large."""
     for folder in (run_dir, *(run_dir / name for name in ("predictions", "figures", STAGES))):
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name == OLD_UNCALIBRATED or is_leftover(path.name):

@@ -60,7 +60,7 @@ def check_inputs(run_dir: Path, args: RunArguments, splits: Mapping[str, dataset
     Args:
         run_dir: the run folder, calibrated.
         args: of the run.
-        splits: validation and test with their images; None if they are not at hand.
+        splits: validation and test with their images; None if they are not available.
     """
     if not args.evaluation.input_check:
         return _not_done(run_dir, "input_check is false")

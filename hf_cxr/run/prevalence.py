@@ -159,7 +159,7 @@ def assumed_prevalence(model: Path, record: ModelRecord, names: LabelSpace) -> A
     """
     if record.calibration is None:
         raise ValueError(
-            f"{model} is not calibrated, so there is no prevalence that its outputs assume; calibrate the run first: "
+            f"{model} is not calibrated, so its outputs assume no known prevalence; calibrate the run first: "
             "hf-cxr calibrate RUN --calibrate true"
         )
     if record.prevalence is None:

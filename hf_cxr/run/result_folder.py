@@ -1,7 +1,7 @@
 """Folders that `evaluate` and `ensemble` write their results to: whole or absent, and never over other results.
 
 A place is checked before the work, and locked while it lasts, so that two commands never write there at
-once. Results are written into a folder beside it and moved at the end; the JSON file comes last and says that the
+once. Results are written into a folder next to it and moved at the end; the JSON file comes last and says that the
 folder is complete.
 
 Refused: a place that is not a folder, that cannot be written, that another command is writing to, and one that holds
@@ -82,7 +82,7 @@ def check_evaluation_folder(place: Path) -> None:
     names = _names(place)
     other = sorted(name for name in names if name in FOREIGN or name.startswith("checkpoint-"))
     if other:
-        raise ValueError(f"{place} holds {other[0]} and is not the folder of an evaluation; {REPAIR}")
+        raise ValueError(f"{place} contains {other[0]} and is not the folder of an evaluation; {REPAIR}")
     for name in sorted(names & {EVALUATION, PREDICTIONS}):
         if (place / name).is_symlink() or not (place / name).is_file():
             raise ValueError(f"{place / name} is not a regular file; {REPAIR}")
@@ -110,7 +110,7 @@ def check_same_evaluation(place: Path, identity: Mapping[str, Any], model: str) 
         key = "model" if differs[0] == "model_sha256" else differs[0]
         was, now = before.get(key), model if key == "model" else identity[key]
         change = f"{key} was {was} and is {now}" if was != now else f"{model} has different weights or settings now"
-        raise ValueError(f"{place} holds the figures of another evaluation ({change}); {REPAIR}")
+        raise ValueError(f"{place} contains the figures of another evaluation ({change}); {REPAIR}")
 
 
 def check_ensemble_place(place: Path) -> None:
@@ -121,11 +121,11 @@ def check_ensemble_place(place: Path) -> None:
     """
     names = _names(place)
     if names:
-        raise ValueError(f"{place} is not empty (it holds {min(names)}); {REPAIR}")
+        raise ValueError(f"{place} is not empty (it contains {min(names)}); {REPAIR}")
 
 
 def write_whole(place: Path, write: Callable[[Path], None], *, last: str, optional: Collection[str] = ()) -> None:
-    """Write a folder beside its place, then give it its name.
+    """Write a folder next to its place, then give it its name.
 
     Where an earlier result of the same kind stands, its ``last`` file goes first and the new one comes at the very
     end: a folder with that file is whole, and one without it says that a write was interrupted.
@@ -156,7 +156,7 @@ def write_whole(place: Path, write: Callable[[Path], None], *, last: str, option
 
 
 def _base(place: Path) -> Path:
-    """Where the lock and unfinished results are: in the place, of which alone one may be the owner, or beside it."""
+    """Where the lock and unfinished results are: in the place, of which alone one may be the owner, or next to it."""
     return place if place.is_dir() else place.parent
 
 

@@ -131,8 +131,8 @@ def check_resume(
         weights = saved.initial_weights
     if saved.initial_weights != weights:
         raise ValueError(
-            f"{run_dir} started from other weights than those of {args.model.initial_model}: give the model it was "
-            "started with (--model_name_or_path or --backbone_name_or_path), or another --output_dir"
+            f"{run_dir} started from different weights from those of {args.model.initial_model}: give the model it "
+            "was started with (--model_name_or_path or --backbone_name_or_path), or another --output_dir"
         )
     gone = _check_state(args, run_dir, checkpoint, state, saved.data, unreadable)
     removed = source.removed(gone) if gone else {}

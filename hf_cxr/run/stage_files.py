@@ -133,8 +133,8 @@ def trained_classifier(run_dir: Path, attention: Attention = "auto") -> Classifi
     if folder == run_dir:
         if not (run_dir / HEAD).is_file():
             raise ValueError(
-                f"{run_dir} lacks {HEAD}, the uncalibrated classifier: an earlier version of hf_cxr wrote the run and "
-                "did not keep it; its figures and its calibration stay as they are"
+                f"{run_dir} has no {HEAD}, the uncalibrated classifier: an earlier version of hf_cxr wrote the run "
+                "and did not keep it; its figures and its calibration stay as they are"
             )
         head(classifier.model).load_state_dict(load_file(run_dir / HEAD))
         record = ModelRecord.of(classifier.model.config) or ModelRecord()
@@ -150,7 +150,7 @@ def save_head(run_dir: Path, model: PreTrainedModel) -> None:
 
 
 def save_model_folder(run_dir: Path, model: PreTrainedModel) -> None:
-    """model.safetensors, preprocessor_config.json and, last, config.json: each written beside and renamed.
+    """model.safetensors, preprocessor_config.json and, last, config.json: each written under another name and renamed.
 
     The copy of the uncalibrated model is removed then.
     """

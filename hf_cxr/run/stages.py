@@ -78,7 +78,7 @@ def run(args: RunArguments, callbacks: Sequence[TrainerCallback] = ()) -> Report
 
     Args:
         args: from `config.parse_arguments`.
-        callbacks: of the Trainer, beside the run's own.
+        callbacks: of the Trainer, in addition to the run's own.
 
     Returns:
         The report, on the main process; None on the rest, and with ``measure_test`` false, which stops after
@@ -268,7 +268,7 @@ def document(run_dir: Path, model_id: str | None = None, *, benchmark: Benchmark
     finished = run_dir / files.LAST_FILE["document"]
     metrics = read_json(measured if measured.is_file() else finished)
     if metrics.get("kind") == "pretraining":
-        raise ValueError(f"{run_dir} holds a pre-training, which has no figures of a test: nothing to report again")
+        raise ValueError(f"{run_dir} contains a pre-training, which has no test figures: nothing to report again")
     analysis = read_json(run_dir / ANALYSIS) if (run_dir / ANALYSIS).is_file() else {}
     if "curves" not in analysis:  # a run of an earlier version
         test = metrics["test"]
@@ -309,7 +309,7 @@ def finish(
     """The stages after predict, but for those that are done; on the main process.
 
     Args:
-        splits: with their images, for the input check and the stock pipeline; None if they are not at hand.
+        splits: with their images, for the input check and the stock pipeline; None if they are not available.
     """
     stock: dict[str, Any] = {}
     if "calibrate" not in done:

@@ -141,5 +141,5 @@ def _check_findings(path: Path, names: LabelSpace, found: Any) -> None:
             missing.append(name)
     if missing:
         raise ValueError(
-            f"{path} lacks {', '.join(missing[:3])}{' and more' * (len(missing) > 3)}: it is of another model"
+            f"{path} has no {', '.join(missing[:3])}{' and more' * (len(missing) > 3)}: it is of another model"
         )

@@ -1,6 +1,6 @@
 """The inference worker of `hf-cxr serve`: requests to results, a batch at a time.
 
-A worker is a process of its own with a copy of the model. LitServe hands it batches of requests; the model sees all
+A worker is a separate process with a copy of the model. LitServe hands it batches of requests; the model sees all
 their images at once. What is wrong with one request is that request's answer, with a status of 4xx.
 
 B = requests in a batch.

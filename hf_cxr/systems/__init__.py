@@ -2,7 +2,7 @@
 
 A module here defines a ``PreTrainedConfig`` and a ``PreTrainedModel`` whose forward pass takes ``pixel_values``
 (B, 3, S, S) and returns ``ImageClassifierOutput`` with logits (B, C); both are named in `SYSTEMS`. Its last layer is
-one linear layer, or an `output_layer.OutputLayer` where each finding has an output of its own; such a model names
+one linear layer, or an `output_layer.OutputLayer` where each finding has a separate output; such a model names
 the part that has these outputs in ``own_outputs`` and starts it in ``start_outputs(bias_C)``.
 
 Each offers ``load_backbone(state_dict, config)``: the weights of a saved model, as transformers names them, and its

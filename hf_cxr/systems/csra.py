@@ -9,7 +9,7 @@ A finding c has a classifier m_c. Its score at each place n of the backbone's la
 
 the mean, as global average pooling and a linear layer have it, and lam times an attention of the finding's own over
 the grid. T -> infinity makes that attention the maximum; lam = 0 leaves average pooling. Several heads, each with
-classifiers and a temperature of its own (`TEMPERATURES`), are added up.
+classifiers and a separate temperature (`TEMPERATURES`), are added up.
 
 Stated there: the equations, and the temperatures of 1, 2, 4, 6 and 8 heads. lam 0.1 is what an entry of CXR-LT 2026
 took. Left open and chosen here: each finding has a bias b_c, where the loss's no-information optimum goes. The
@@ -61,7 +61,7 @@ class CSRAConfig(PreTrainedConfig):
     Args:
         backbone_config: model_type of the backbone and its options, such as {"model_type": "convnextv2", "depths":
             [3, 3, 9, 3]}; a Swin-T if left out.
-        lam: weight of the attention beside the mean, at least 0; 0 is average pooling.
+        lam: weight of the attention relative to the mean, at least 0; 0 is average pooling.
         temperature: of the softmax, above 0, or "max", its limit: the maximum over the grid. For one head.
         heads: 1, 2, 4, 6 or 8; several have the temperatures of the paper, 1 to max.
         initializer_range: standard deviation of the classifiers at the start.

@@ -5,7 +5,7 @@ arXiv:1803.04565.
 
 What the paper states: DenseNet-121 behind two additional convolutions of stride 2 with 3x3 kernels, 3 of them each, so
 that 1024 pixels enter it as 256; a weighted binary cross-entropy. DNetLoc, its larger system, has 35 outputs: 12
-labels of the PLCO trial beside the 14 of ChestX-ray14, and places; each data set's loss is masked where it has no
+labels of the PLCO trial besides the 14 of ChestX-ray14, and places; each data set's loss is masked where it has no
 labels. On the official list the paper reports a macro AUC of 0.807.
 
 What cannot be built again here: whatever uses PLCO, whose images and labels are given out on request alone. This is

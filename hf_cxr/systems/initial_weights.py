@@ -45,8 +45,8 @@ def load_part(part: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> N
     if missing:
         listed = ", ".join(sorted(missing)[:3])
         raise ValueError(
-            f"the weights for the {name} lack {len(missing)} of {len(wanted)}, such as {listed}; give a model that "
-            "has this backbone, of the same sizes"
+            f"the weights for the {name} are incomplete: {len(missing)} of {len(wanted)} are missing, such as "
+            f"{listed}; give a model that has this backbone, of the same sizes"
         )
     for key, weight in found.items():
         if weight.shape != wanted[key].shape:

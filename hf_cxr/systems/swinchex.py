@@ -1,4 +1,4 @@
-"""SwinCheX: a Swin with a small network of its own for each finding, ending in two outputs, absent and present.
+"""SwinCheX: a Swin with a separate small network for each finding, ending in two outputs, absent and present.
 
 Taslimi, Taslimi, Fathi, Salehi and Rohban, "SwinCheX: Multi-label classification on chest X-ray images with
 transformers" (2022), arXiv 2206.04246, and its repository rohban-lab/SwinCheX.
@@ -12,7 +12,7 @@ Macro AUC 0.810.
 Its splits: 69,438 images for training, 17,086 for validation and 25,596 for test, disjoint by patient. The last is the
 release's own test list.
 
-What the repository does otherwise: it scores the test set after every epoch, beside validation, and prints the highest
+The repository differs: it scores the test set after every epoch, next to validation, and prints the highest
 test accuracy so far, so a checkpoint may have been chosen on test; which one gave 0.810 is not stated.
 
 Left open and chosen here: weights of the heads start as He et al. 2015 have it, so that heads of every width pass a

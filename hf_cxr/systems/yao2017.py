@@ -1,7 +1,7 @@
 """In the manner of Yao 2017: a compact DenseNet from scratch, and an LSTM that decides one finding after the other.
 
 Yao, Poblenz, Dagunts, Covington, Bernard and Lyman, "Learning to diagnose from scratch by exploiting dependencies
-among labels", 2017, arXiv:1710.10501. Its full text was not at hand: what follows "states" is from its abstract and
+among labels", 2017, arXiv:1710.10501. Its full text was not available: what follows "states" is from its abstract and
 from descriptions of it, so this is "in the manner of" and not a reproduction.
 
 What the paper states: a DenseNet trained from scratch; an LSTM over the labels in a fixed order, with a sigmoid at

@@ -72,7 +72,7 @@ class WeightAverage(TrainerCallback):
     already.
 
     Pass it to `CXRTrainer` as ``average``: a checkpoint's model.safetensors is then the average, and
-    training_weights.safetensors beside it holds the weights that training continues with.
+    training_weights.safetensors next to it holds the weights that training continues with.
 
     Args:
         decay: 0 to below 1; 0 is the weights themselves.

@@ -32,7 +32,7 @@ def seal(checkpoint: str | Path) -> None:
     """Record size and SHA-256 of every file of a checkpoint, after the last one was written.
 
     The path of the best checkpoint is removed from its state: it would be wrong as soon as the folder moves, and the
-    number of the best step, beside it, is enough.
+    number of the best step, next to it, is enough.
     """
     checkpoint = Path(checkpoint)
     state = _read_json(checkpoint / STATE)

@@ -8,7 +8,7 @@ from 0 to 1, and known only where both images know it: where one is unknown, so 
 The partner j is drawn as the epoch draws images (evenly, or as often as the sampler draws each), so that the mixed
 labels have the prevalence of the draws. j and l depend only on (seed, epoch, index), as the augmentation does: not on
 how a step is divided into micro-batches or among processes. So a partner is not an image of the same batch, as in the
-authors' code, but read beside it: twice as many images are read and augmented; the model computes as many as before.
+authors' code, but read next to it: twice as many images are read and augmented; the model computes as many as before.
 Each image has its own l, and the authors' code one for a batch.
 
 Losses get the soft labels. The losses of single cells are linear in the label, so that is the mixture of the losses
@@ -61,7 +61,7 @@ class Mixup:
         return np.minimum(partner_B, len(self.end_N) - 1), share_B.astype(np.float32)
 
     def sampler(self, sampler: Sampler[int]) -> "PairSampler":
-        """The sampler, with each index's partner beside it."""
+        """The sampler, with each index's partner next to it."""
         return PairSampler(sampler, self)
 
     def dataset(self, rows: Any) -> "PairedRows":

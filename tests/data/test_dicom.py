@@ -359,8 +359,8 @@ PLAIN = edited()
 J2K = content(radiograph(values(12), bits=12, syntax=uid.JPEG2000Lossless))
 SHORT_LUT = table("VOI", curve(12, 100), 0, 8)
 REFUSED = {
-    "several frames": (edited(NumberOfFrames=3), "it holds 3 frames .*X-Ray"),
-    "frames not counted": (edited(Rows=4), "hold 8 frames"),
+    "several frames": (edited(NumberOfFrames=3), "it has 3 frames .*X-Ray"),
+    "frames not counted": (edited(Rows=4), "have 8 frames"),
     "functional groups": (edited(SharedFunctionalGroupsSequence=[Dataset()]), "functional groups"),
     "no image": (without("Rows", "Columns", "PixelData"), "no image: .*X-Ray"),
     "no pixel data": (without("PixelData"), "no pixel data"),

@@ -222,7 +222,7 @@ def test_the_ready_description_is_pinned_and_needs_no_folder():
     assert pin_source(args).table_revision == description.hub_revision
     with pytest.raises(OSError, match="not on this disk, and the Hub is not asked"):  # tests are offline
         load_source(args)
-    with pytest.raises(ValueError, match="--table_revision is of a Hub dataset"):
+    with pytest.raises(ValueError, match="--table_revision is for a Hub dataset"):
         DataArguments(dataset="table", table="chexpert", table_root=".", table_revision="main")
 
 

@@ -161,7 +161,7 @@ CONTRADICTIONS = {  # what is wrong: file, old text, new text, message
     "other patient": (TABLE, "No Finding,2,2,", "No Finding,2,3,", "Patient ID differs.*00000002_000"),
     "unknown finding": (TABLE, "Hernia", "Hermia", "not in the release; known: .*'Hermia'"),
     "empty finding": (TABLE, "Hernia", "", "not in the release; known"),
-    "finding and none": (TABLE, "Hernia", "No Finding|Hernia", "'No Finding' beside a finding.*Hernia'"),
+    "finding and none": (TABLE, "Hernia", "No Finding|Hernia", "'No Finding' together with a finding.*Hernia'"),
     "odd age": (TABLE, ",81,", ",old,", "Patient Age is not an age .*'old'"),
     "odd view": (TABLE, ",AP,", ",LL,", "view is not PA, AP or empty .*3 row.*'LL'"),
     "odd sex": (TABLE, ",F,", ",X,", "sex is not M, F or empty .*'X'"),

@@ -105,11 +105,11 @@ def test_a_part_that_was_stopped_continues_and_a_finished_one_does_nothing(split
         with pytest.raises(KeyboardInterrupt):
             part_of_thirty(splits, out, 1, 2)
     assert not all_finished(out, 1)
-    with pytest.raises(ValueError, match=r"4 of its shards are lacking: 1/2 is not finished; 2/2 was not begun"):
+    with pytest.raises(ValueError, match=r"4 of its shards are missing: 1/2 is not finished; 2/2 was not begun"):
         prepare_thirty(splits, out, merge=True)
     assert part_of_thirty(splits, out, 1, 2)["decoded"] == 6
     assert part_of_thirty(splits, out, 1, 2)["decoded"] == 0
-    with pytest.raises(ValueError, match=r"lacking: 2/2 was not begun\. Run these parts"):
+    with pytest.raises(ValueError, match=r"missing: 2/2 was not begun\. Run these parts"):
         prepare_thirty(splits, out, merge=True)
     part_of_thirty(splits, out, 2, 2)
     assert prepare_thirty(splits, out, merge=True)["decoded"] == 18  # by the calls that were not stopped
@@ -182,7 +182,7 @@ def test_parts_of_something_else_are_refused(splits, images, tmp_path):
     with pytest.raises(ValueError, match="different numbers of images"):
         part_of_thirty(type(splits)(fewer), out, 2, 2)
     part_of_thirty(splits, out, 2, 2)
-    with pytest.raises(ValueError, match=r"5 of its shards are lacking: 1/2 has different settings .*2/2 has"):
+    with pytest.raises(ValueError, match=r"5 of its shards are missing: 1/2 has different settings .*2/2 has"):
         prepare_thirty(splits, out, Recipe(24, RECIPE.resample), merge=True)
     with pytest.raises(ValueError, match=r"rows or files of train/data-00000-of-00004.arrow, .* have changed since"):
         prepare_thirty(splits_of_thirty(images, 1.0), out, merge=True)
@@ -221,7 +221,7 @@ def test_a_damaged_part_is_named(splits, straight, tmp_path):
     shard = out / ".parts" / "0001-of-0002" / "train" / "data-00001-of-00004.arrow"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-9])
-    with pytest.raises(ValueError, match=r"1 of its shards are lacking: .*train/data-00001-of-00004.arrow"):
+    with pytest.raises(ValueError, match=r"1 of its shards are missing: .*train/data-00001-of-00004.arrow"):
         prepare_thirty(splits, out, merge=True)
     shard.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
     with pytest.raises(ValueError, match=r"part 1/2 of .* is damaged: train/data-00001-of-00004.arrow has changed"):

@@ -33,7 +33,7 @@ def test_splits_that_are_named_or_cut_stay_splits(tmp_path):
 def test_only_pretraining_loads_it(tmp_path):
     own(tmp_path, ROWS, **PLAIN)
     args = DataArguments(dataset="table", table=str(tmp_path / "table.yaml"))
-    with pytest.raises(ValueError, match="has no findings: such images can be pre-trained on"):
+    with pytest.raises(ValueError, match="has no findings: such images can only be used for pre-training"):
         load_source(args, images=False)
     source = load_source(args, images=False, unlabelled=True)
     assert not source.labelled

@@ -39,7 +39,9 @@ def test_killed_run_goes_on_to_the_same_weights(tmp_path, capsys):
     assert not (tmp_path / "killed" / "metrics.json").exists()
 
     assert train(config, tmp_path / "killed", "--loss", "bce") == 2
-    assert "holds an unfinished run with other settings (loss was class_aware and is bce)" in capsys.readouterr().err
+    assert (
+        "contains an unfinished run with other settings (loss was class_aware and is bce)" in capsys.readouterr().err
+    )
     assert train(config, tmp_path / "killed", "--save_total_limit", "3") == 0
     straight, killed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "killed"))
     assert straight == killed
@@ -68,7 +70,7 @@ def test_two_processes_make_the_run_of_one(tmp_path, capsys):
 
     (tmp_path / "two" / "metrics.json").unlink()
     assert train(write_config(tmp_path, **still), tmp_path / "two") == 2
-    expected = "holds an unfinished run with other settings (per_device_train_batch_size was 4 and is 8)"
+    expected = "contains an unfinished run with other settings (per_device_train_batch_size was 4 and is 8)"
     assert expected in capsys.readouterr().err
 
 

@@ -149,7 +149,7 @@ def test_parts_of_another_model_are_refused(model, images, tmp_path, capfd):
     part.write_text(json.dumps({shared_files.KEY: answers.FORMAT, "model": "other", "findings": ["a"]}) + "\n")
     status, _, said = alone(["predict", images, "--model", model, "--csv", out], capfd)
     assert status == 2
-    assert f"{part} holds rows of another model" in said
+    assert f"{part} contains rows of another model" in said
     part.write_text("mine\n")
     assert (
         "is not a file of kept rows of hf-cxr predict"

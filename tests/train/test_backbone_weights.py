@@ -97,7 +97,7 @@ def test_an_unfinished_run_resumes_with_the_same_backbone_alone(second, first, f
     shutil.rmtree(stopped / "stages", ignore_errors=True)
     (stopped / "validation.json").unlink()
     assert main([*again, str(other)]) == 2
-    assert "started from other weights than those of" in capsys.readouterr().err
+    assert "started from different weights from those of" in capsys.readouterr().err
     assert main([*again, str(first)]) == 0
     assert (stopped / "metrics.json").is_file()
 

@@ -269,7 +269,7 @@ def test_the_same_evaluation_may_be_repeated(run, out, tmp_path):
 def test_figures_of_other_data_are_not_overwritten(run, out, capsys, words, key):
     before = contents(out)
     assert evaluate("--model", run, *words, "--out", out) == 2
-    assert f"holds the figures of another evaluation ({key}" in capsys.readouterr().err
+    assert f"contains the figures of another evaluation ({key}" in capsys.readouterr().err
     assert contents(out) == before
 
 
@@ -290,7 +290,7 @@ def test_a_write_that_was_interrupted_is_finished_by_its_own_command_alone(run, 
     before = contents(out)
     (out / "evaluation.json").unlink()
     assert evaluate("--model", other, "--out", out) == 2
-    assert "holds the figures of another evaluation" in capsys.readouterr().err
+    assert "contains the figures of another evaluation" in capsys.readouterr().err
     assert evaluate("--model", run, "--out", out) == 0
     assert contents(out) == before
 

@@ -76,7 +76,7 @@ def test_scores_and_labels_become_an_evaluation(files, tmp_path, capsys):
     assert f"macro AUC {written['all']['auc']['macro']:.3f}" in capsys.readouterr().out
     assert evaluate(*words) == 0
     assert evaluate("--predictions", "poor_test.csv", *words[2:]) == 2
-    assert "holds the figures of another evaluation" in capsys.readouterr().err
+    assert "contains the figures of another evaluation" in capsys.readouterr().err
 
 
 def test_validation_scores_come_from_the_same_table_or_their_own(files, tmp_path, capsys):
@@ -206,7 +206,7 @@ def test_the_labels_may_be_those_of_a_dataset(tmp_path, capsys):
         (["--labels", "l.csv"], "--labels goes with --predictions"),
         (["--predictons", "s.csv"], "did you mean --predictions?"),
         (["--predictions", "good_test.csv", "--lables", "l.csv"], "did you mean --labels?"),
-        (["--predictions", "good_test.csv", "--model", "run"], "two things to measure"),
+        (["--predictions", "good_test.csv", "--model", "run"], "not both"),
         (["--model", "run", "--shared"], "--shared goes with --predictions"),
         (["--predictions", "good_test.csv"], "has scores and no labels"),
         (["--predictions", "good_test.csv", "--labels", "test_labels.csv", "--dataset", "phantom"], "given twice"),

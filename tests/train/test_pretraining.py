@@ -140,7 +140,7 @@ def test_a_stopped_one_goes_on_to_the_same_bytes(finished, tmp_path, monkeypatch
     values = pretrain(parse_pretraining(words))
     assert values["training"]["resumed_from"] == "checkpoint-4"
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
-    with pytest.raises(ValueError, match="holds a finished run"):
+    with pytest.raises(ValueError, match="contains a finished run"):
         pretrain(parse_pretraining(words))
 
 
@@ -182,7 +182,7 @@ def test_other_commands_refuse_it_in_one_line(finished, tmp_path, capsys):
     copy = shutil.copytree(finished, tmp_path / "run")
     Image.new("L", (8, 8)).save(tmp_path / "x.png")
     for words, message in (
-        (["report", str(copy)], "holds a pre-training"),
+        (["report", str(copy)], "contains a pre-training"),
         (["predict", str(tmp_path / "x.png"), "--model", str(copy)], "was pre-trained and has no classifier"),
         (["push", str(copy), "you/name", "--dry_run"], "not a complete run folder"),
     ):
@@ -192,7 +192,7 @@ def test_other_commands_refuse_it_in_one_line(finished, tmp_path, capsys):
         assert "reconstructions.png" not in error
     (copy / "metrics.json").unlink()
     assert fine_tune(tmp_path, finished, "--output_dir", str(copy)) == 2
-    assert "holds an unfinished run of another command" in capsys.readouterr().err
+    assert "contains an unfinished run of another command" in capsys.readouterr().err
 
 
 NIH = {

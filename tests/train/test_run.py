@@ -193,7 +193,7 @@ def test_finished_run_is_not_overwritten(finished, capsys):
         capsys.readouterr()
         .err.strip()
         .splitlines()[-1]
-        .startswith(f"hf-cxr train: {run_dir} holds a finished run; give another")
+        .startswith(f"hf-cxr train: {run_dir} contains a finished run; give another")
     )
     assert (run_dir / "model.safetensors").read_bytes() == before
 

@@ -281,5 +281,5 @@ class TestResume:
         saved = json.loads(config.read_text())
         saved["hf_cxr"]["initial_weights"] = "00"
         config.write_text(json.dumps(saved))
-        with pytest.raises(ValueError, match="other weights"):
+        with pytest.raises(ValueError, match="different weights"):
             self.resume(start)

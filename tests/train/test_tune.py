@@ -81,10 +81,10 @@ def test_a_stopped_search_goes_on_as_if_it_had_not_been_stopped(tmp_path, monkey
     assert (straight / "best.yaml").read_text().startswith("# The best of 3 trials")
     other = write(tmp_path, base=BASE | {"num_train_epochs": 2})
     assert main(["tune", str(other), "--out", str(straight)]) == 2
-    assert "holds a search with other settings (num_train_epochs was 1 and is 2)" in capsys.readouterr().err
+    assert "contains a search with other settings (num_train_epochs was 1 and is 2)" in capsys.readouterr().err
     other = write(tmp_path, space=SEARCH["space"] | {"weight_decay": [0.0, 0.1]})
     assert main(["tune", str(other), "--out", str(straight)]) == 2
-    assert "holds a search with other settings (space)" in capsys.readouterr().err
+    assert "contains a search with other settings (space)" in capsys.readouterr().err
 
 
 def reported(out):

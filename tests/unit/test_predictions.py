@@ -101,7 +101,7 @@ def test_files_of_other_programs_are_refused(predictions, tmp_path, monkeypatch)
         Predictions.load(foreign)
     path = predictions.save(tmp_path / "p.parquet")
     pq.write_table(pq.read_table(path).drop_columns(["logit/Mass"]), foreign)
-    with pytest.raises(ValueError, match="lacks the columns logit/Mass"):
+    with pytest.raises(ValueError, match="has no columns logit/Mass"):
         Predictions.load(foreign)
     monkeypatch.setattr(module, "FORMAT", 0)
     with pytest.raises(ValueError, match="format 1; this version reads up to 0"):
@@ -155,7 +155,7 @@ def test_further_columns_come_back(predictions, tmp_path):
     assert_equal(kept, Predictions.load(kept.save(tmp_path / "a.parquet")))
     with pytest.raises(ValueError, match="extra scanner has shape"):
         replace(predictions, extra={"scanner": ("a",)})
-    with pytest.raises(ValueError, match="extra mixed must hold numbers or strings"):
+    with pytest.raises(ValueError, match="extra mixed must contain numbers or strings"):
         replace(predictions, extra={"mixed": ("a", 1.0, None, None, None, None)})
 
 

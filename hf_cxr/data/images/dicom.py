@@ -225,7 +225,7 @@ def _check_header(dataset: "Dataset", max_pixels: int | None) -> np.ndarray | No
         raise ValueError(f"no image: it has no Rows and Columns{kind}, is cut off before them, or is not a DICOM file")
     frames = dataset.get("NumberOfFrames")
     if frames not in (None, "", 1):
-        raise ValueError(f"it holds {frames} frames{kind}; split them: a radiograph is one frame")
+        raise ValueError(f"it has {frames} frames{kind}; split them: a radiograph is one frame")
     if "SharedFunctionalGroupsSequence" in dataset or sop_class == DOSE_GRID:
         raise ValueError(
             f"it is not a plain radiograph{kind}: windows in functional groups and dose grids are not supported"
@@ -439,7 +439,7 @@ def _check_pixel_data(dataset: "Dataset", file: BinaryIO) -> None:
     if present < expected:
         raise ValueError(f"truncated: {present:,} bytes of pixel data; its header says {expected:,}")
     if length >= 2 * expected and length > expected + 1:
-        raise ValueError(f"its pixel data hold {length // expected} frames; split them: a radiograph is one frame")
+        raise ValueError(f"its pixel data have {length // expected} frames; split them: a radiograph is one frame")
 
 
 def _first_fragment(file: BinaryIO, end: int, stop: int | None) -> int:

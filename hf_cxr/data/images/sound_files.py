@@ -72,7 +72,7 @@ class SoundFiles:
         return known
 
     def add(self, parts: Sequence[NDArray]) -> None:
-        """Write more rows, in place of older ones of the same files, beside what another process wrote since."""
+        """Write more rows, in place of older ones of the same files, and keep what another process wrote since."""
         if self.path is None or not sum(map(len, parts)):
             return
         try:

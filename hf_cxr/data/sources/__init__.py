@@ -51,7 +51,7 @@ def load_source(args: Arguments, *, seed: int = 0, images: bool = True, unlabell
     source = SOURCES[args.dataset].load(args, images=images)
     if not (source.labelled or unlabelled):
         raise ValueError(
-            f"{source.name} has no findings: such images can be pre-trained on (hf-cxr pretrain), and nothing else; "
+            f"{source.name} has no findings: such images can only be used for pre-training (hf-cxr pretrain); "
             "give the findings in its description"
         )
     if args.split_file:

@@ -58,7 +58,7 @@ LICENCE_NOTE = (
 
 def _check(args: Arguments) -> None:
     if not args.nih_root:
-        raise ValueError("dataset nih needs --nih_root, the folder that holds Data_Entry_2017*.csv and images/")
+        raise ValueError("dataset nih needs --nih_root, the folder that contains Data_Entry_2017*.csv and images/")
 
 
 def _load(args: Arguments, *, images: bool) -> Source:
@@ -223,7 +223,7 @@ def _labels(findings_N: pd.Series, path: Path) -> np.ndarray:
     names = [cell.split("|") for cell in cells]
     for complaint, wrong in (
         ("contains a name that is not in the release", [set(n) - {*NIH14, NO_FINDING} for n in names]),
-        (f"contains {NO_FINDING!r} beside a finding", [NO_FINDING in n and len(n) > 1 for n in names]),
+        (f"contains {NO_FINDING!r} together with a finding", [NO_FINDING in n and len(n) > 1 for n in names]),
     ):
         strange = [cell for cell, is_wrong in zip(cells, wrong, strict=True) if is_wrong]
         _refuse(

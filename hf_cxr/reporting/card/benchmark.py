@@ -2,10 +2,10 @@
 
     write_benchmark(run_dir, benchmark_entry(report, Benchmark("you/set", "multi-label")))
 
-A benchmark is a dataset on the Hub whose eval.yaml names its tasks. The file is written only if somebody names the
-benchmark: that the test set of this run is the benchmark's is their word, and the notes say what was measured.
+A benchmark is a dataset on the Hub whose eval.yaml names its tasks. The file is written only if the user names the
+benchmark: that the test set of this run is the benchmark's is the user's statement; the notes say what was measured.
 
-Refuses figures of a part of a test set, of splits of one's own, of shuffled labels, and of phantoms.
+Refuses figures of a part of a test set, of the user's own splits, of shuffled labels, and of phantoms.
 """
 
 from dataclasses import dataclass
@@ -72,8 +72,8 @@ def benchmark_entry(report: Report, benchmark: Benchmark) -> EvalResultEntry:
         )
     if is_partial(report):
         raise ValueError(
-            "the run was measured on a part of its test set, on splits of its own, or with shuffled labels: its "
-            f"figure is not one of the benchmark {benchmark.dataset}"
+            "the run was measured on a part of its test set, on its own splits, or with shuffled labels: its "
+            f"result does not count for the benchmark {benchmark.dataset}"
         )
     if measured is None or measured.macro != measured.macro:
         raise ValueError(f"the run has no {METRICS[benchmark.metric].macro_title}: it is undefined on its test set")

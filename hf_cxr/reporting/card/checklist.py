@@ -78,7 +78,7 @@ def checklist_blocks(evidence: Evidence) -> tuple[Block, ...]:
         )
         words = (
             f"{len(rows)} items in our own words, filled from this run by the program: {counted}. It is a start for "
-            f"the authors of a study and no substitute for reading the guideline: {guideline['source']}"
+            f"the authors of a study and not a substitute for reading the guideline: {guideline['source']}"
         )
         table = Table.of(("item", "part", "what is asked", "state", "where, or what"), rows)
         blocks.append(Details(f"{guideline['title']} checklist: {counted}", (Text(words), table)))
@@ -138,7 +138,7 @@ def _preprocessing(run: Evidence) -> Answer:
     once = "images were decoded and resized once, in a prepared folder; " if run.protocol.get("prepared") else ""
     return (
         REPORTED,
-        f"{once}preprocessor_config.json, saved with the model, has the rest and served every figure",
+        f"{once}preprocessor_config.json, saved with the model, has the other steps and was used for every figure",
     )
 
 
@@ -161,8 +161,8 @@ def _labels(run: Evidence) -> Answer:
 
 def _annotators(run: Evidence) -> Answer:
     if run.protocol["synthetic"]:
-        return REPORTED, "nobody: the labels made the images"
-    mined = "a program, from radiologists' reports; nobody read the images again"
+        return REPORTED, "no one: the images were generated from the labels"
+    mined = "a program, from radiologists' reports; the images were not re-read"
     return (PARTLY, mined) if run.is_nih else (AUTHORS, "")
 
 
@@ -239,7 +239,7 @@ def _predictors(run: Evidence) -> Answer:
 
 
 def _unread(run: Evidence) -> Answer:
-    return REPORTED, "nobody: no predictor is a judgement"
+    return REPORTED, "not applicable: the only predictor is the image"
 
 
 def _unchanged(run: Evidence) -> Answer:
@@ -274,7 +274,7 @@ def _metrics(run: Evidence) -> Answer:
 
 def _uncertainty(run: Evidence) -> Answer:
     drawn = f"{in_percent(run.test.confidence)} intervals over {run.test.resamples:,} draws of patients"
-    return REPORTED, f"{drawn}; the chance of training is not in them"
+    return REPORTED, f"{drawn}; they do not cover training noise"
 
 
 def _internal(run: Evidence) -> Answer:
@@ -308,7 +308,7 @@ def _limitations(run: Evidence) -> Answer:
 
 def _failures(run: Evidence) -> Answer | None:
     # The sheet shows patients' images, so it is on no page.
-    sheet = "a contact sheet of the most confident mistakes, kept beside the run"
+    sheet = "a contact sheet of the most confident mistakes, kept next to the run"
     return (PARTLY, sheet) if "mistakes" in run.done else None
 
 

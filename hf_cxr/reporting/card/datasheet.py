@@ -4,11 +4,11 @@
     datasheet(manifest, splits)     # the text alone
     published_datasheet(folder, manifest, splits, Published("you/set", columns))    # of its Parquet copy on the Hub
 
-The last line of a written README.md is a digest of the text above it, by which a sheet that somebody has changed is
-known, whatever version wrote it.
+The last line of a written README.md is a digest of the text above it, by which a sheet that was changed by hand is
+known, in every version.
 
 It answers those questions of "Datasheets for Datasets" (Gebru et al., https://arxiv.org/abs/1803.09010) that the
-folder itself can answer, from its manifest and its tables, and names the rest: they are for whoever publishes the set.
+folder itself can answer, from its manifest and its tables, and names the rest: they are for the publisher of the set.
 No pixel is read. No path, and no id of an image or a patient, is in it.
 """
 
@@ -117,7 +117,7 @@ def published_datasheet(
     splits: Mapping[str, datasets.Dataset],
     published: Published,
 ) -> str:
-    """The card of a copy on the Hub: the folder's README.md if somebody has changed it, else the sheet of the copy."""
+    """The card of a copy on the Hub: the folder's README.md if it was changed by hand, else the sheet of the copy."""
     path = Path(folder) / CARD
     own = path.read_text(encoding="utf-8") if path.is_file() else None
     if own is None or _is_as_written(own) or own == datasheet(manifest, splits):  # the last: of earlier versions
@@ -134,7 +134,7 @@ def _signed(text: str) -> str:
 
 
 def _is_as_written(text: str) -> bool:
-    """Whether nobody has changed a sheet since it was written."""
+    """Whether a sheet is as it was written."""
     return (match := _DIGEST.search(text)) is not None and _signed(text[: match.start()]) == text
 
 
@@ -200,8 +200,8 @@ class _Sheet:
             Note(USES, warning=False),
             Heading("How to cite"),
             *self._citations(),
-            Heading("What this sheet does not know"),
-            Text("Whoever publishes the set answers:"),
+            Heading("What the publisher must add"),
+            Text("Add the answers to these questions:"),
             Note(NOT_KNOWN, warning=False),
         ]
         return "\n\n".join(block if isinstance(block, str) else block_markdown(block) for block in blocks) + "\n"
@@ -294,12 +294,12 @@ class _Sheet:
         ids = (
             "Image and patient ids are hashes of the source's."
             if published and published.hashed_ids
-            else "Image and patient ids are those of the source: whoever passes the set on makes sure that they are "
+            else "Image and patient ids are those of the source: before you pass the set on, make sure that they are "
             "pseudonyms."
         )
         return Text(
             f"Columns: {', '.join(names)}. {ids} {labels if self.labelled else ''} Where a source names no patients, "
-            "each image counts as a patient of its own."
+            "each image counts as a separate patient."
         )
 
     def _split_facts(self) -> list[tuple[str, str]]:
@@ -361,12 +361,12 @@ class _Sheet:
 
     def _terms(self) -> tuple[Block, ...]:
         if self.manifest["synthetic"]:
-            return (Text("The images were drawn by hf_cxr; nobody's terms apply to them but those of hf_cxr."),)
+            return (Text("The images were drawn by hf_cxr; only the terms of hf_cxr apply to them."),)
         note = self.manifest.get("licence_note")
         known = (
             f"Source and terms of the source, as its description states them: {note}"
             if note
-            else "The folder does not say which terms its source has."
+            else "The folder does not state the terms of its source."
         )
         return (
             Text(known),

@@ -119,7 +119,7 @@ class CardParts:
             ("thresholds", points or "none were chosen"),
             ("network", f"{self.network} (model type {self.architecture})"),
             ("trained on", f"{self.protocol['dataset']}: {_size(splits.get('train'))}"),
-            ("measured on", f"{_size(splits.get('test'))}, of the same source and no other"),
+            ("measured on", f"{_size(splits.get('test'))}, from the same source only"),
         ]
         return Table.of(("at a glance", "what"), rows)
 
@@ -145,13 +145,12 @@ class CardParts:
             "evaluation.",
             f"Ruling out disease: low probabilities of {_all_of(names)} do not mean that the chest is healthy. It may "
             "show what is not in the list.",
-            f"Other images than those it knows: {lateral}photographs of films or screens, CT, other parts of the body."
-            f"{trained}",
+            f"Image types it was not trained on: {lateral}photographs of films or screens, CT, other parts of the "
+            f"body.{trained}",
         ]
         if self.synthetic:
             sentences.append(
-                "Real radiographs: it was trained on drawings alone, and what it says of a patient's image means "
-                "nothing."
+                "Real radiographs: trained only on synthetic drawings; its output on a patient's image is meaningless."
             )
         else:
             sentences.append(
@@ -259,7 +258,7 @@ class CardParts:
                 (f"{attribute}: {name}", size, with_interval(*own), number(rest[0]), signed_interval(*gap), p_value(p))
             )
         title = METRICS["auc"].macro_title
-        head = ("group", "images (patients)", title, "of the rest", "gap (interval)", "p corrected")
+        head = ("group", "images (patients)", title, "of the others", "gap (interval)", "p corrected")
         caption = (
             f"The groups that lie farthest below all other images, at most {MOST_GAPS}; intervals and p as in the "
             "report. A gap can be that of harder cases or worse labels."
@@ -296,7 +295,9 @@ class CardParts:
             blocks.append(
                 Text(f"Source and terms of the data: {note}")
                 if note
-                else Text("The run recorded neither source nor terms of the data: whoever publishes them adds both.")
+                else Text(
+                    "The run recorded neither source nor terms of the data: the publisher of the model must add both."
+                )
             )
         return tuple(blocks)
 

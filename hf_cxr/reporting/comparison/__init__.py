@@ -31,7 +31,7 @@ def comparison_document(results: ComparisonResults, drawn: Collection[str] = ())
 
     Args:
         results: its numbers.
-        drawn: names of the figures that lie in figures/ beside the document, as png.
+        drawn: names of the figures that lie in figures/ next to the document, as png.
     """
     conclusions, cautions = sentences.conclusions(results), sentences.cautions(results)
     blocks = [

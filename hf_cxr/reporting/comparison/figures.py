@@ -27,7 +27,7 @@ FIGURES = {
     "roc": ("ROC curves", "Sensitivity at equal specificity, averaged over seeds."),
     "mean_probability": (
         "Mean predicted probability, before calibration",
-        "What a loss makes of the raw outputs. They need not be probabilities: the further the dots of a method lie "
+        "What a loss makes of the raw outputs. They need not be probabilities: the farther the dots of a method lie "
         "from the prevalence, the more calibration has to do.",
     ),
     "mean_probability_calibrated": (

@@ -74,9 +74,11 @@ def tier_conclusions(results: ComparisonResults) -> list[str]:
             within = f"On {tier} findings by {metric.macro_title},"
             different = results.different(key, tier)
             if not results.testable(key, tier):
-                sentences.append(f"{within} nothing can be tested: most draws of patients lack some finding.")
+                sentences.append(
+                    f"{within} nothing can be tested: most draws of patients have no positive of some finding."
+                )
             elif different:
-                rest = " The rest do not." if len(different) < len(results.compared(key, tier)) else ""
+                rest = " The others do not." if len(different) < len(results.compared(key, tier)) else ""
                 sentences.append(f"{within} these differ from {results.baseline}: {_listing(different)}.{rest}")
             else:
                 sentences.append(f"{within} no method differs from {results.baseline}, after correction.")
@@ -104,11 +106,11 @@ def cautions(results: ComparisonResults) -> list[str]:
     if draws and min(draws) < test.resamples:
         sentences.append(
             f"Some finding had no positive in {test.resamples - min(draws):,} of {plural(test.resamples, 'draw')}: "
-            "these have no mean; intervals and p values come from the rest."
+            "these have no mean; intervals and p values come from the other draws."
         )
     if len(results.methods) > 2:
         sentences.append(
-            f"Each method was tested against {results.baseline} only: between any two of the rest, a better number "
+            f"Each method was tested against {results.baseline} only: between any two others, a better number "
             "shows nothing by itself. The highest of several is partly luck and tends to be lower in new patients."
         )
     sentences += systems.caution(results)
@@ -135,7 +137,7 @@ def tuning(results: ComparisonResults) -> str:
         where = "Systems and Settings" if results.systems_differ else "Settings"
         return (
             "Nothing was tuned: learning rate and weight decay are what the methods were given, and may suit one "
-            f"better than another. All further differences are listed under {where}."
+            f"better than another. All other differences are listed under {where}."
         )
     points = next(iter(results.tuned.values()))
     grid = " and ".join(points[0].values)
@@ -169,7 +171,7 @@ def _conclusion(results: ComparisonResults, key: str) -> str:
     different, testable = results.different(key), results.testable(key)
     if different:
         rest = [method for method in results.compared(key) if method not in different]
-        tail = f" The rest do not: {', '.join(rest)}." if rest else ""
+        tail = f" The others do not: {', '.join(rest)}." if rest else ""
         unsteady = [method for method, difference in different.items() if not _one_sign(difference)]
         if unsteady:
             tail += (
@@ -181,7 +183,7 @@ def _conclusion(results: ComparisonResults, key: str) -> str:
         )
     if not testable:
         return (
-            f"{by} nothing can be tested: most draws of patients lack a positive of some finding. The test set is "
+            f"{by} nothing can be tested: most draws of patients have no positive of some finding. The test set is "
             "too small."
         )
     nearest = min(testable, key=lambda method: testable[method].p)

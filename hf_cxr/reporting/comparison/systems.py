@@ -35,7 +35,7 @@ def caution(results: ComparisonResults) -> list[str]:
     alone = f"A difference is not due to {'one of these' if len(different) > 1 else 'this'} alone"
     return [
         f"Whole systems are compared: they differ in {named}, {recipe} Parameters: {sizes}. {alone}, and "
-        "the order may be another one at other sizes, other image sizes or with other initial weights."
+        "the ranking may change at other sizes, other image sizes or with other initial weights."
     ]
 
 
@@ -56,8 +56,8 @@ def table(results: ComparisonResults) -> Table:
     ]
     head = ("method", "network", "options", "parameters", "image size", "initial weights", "training")
     caption = (
-        "Options: those that are not the architecture's defaults. Training: steps of the first seed, and its speed "
-        "beside whatever else the machine did."
+        "Options: those that are not the architecture's defaults. Training: steps of the first seed, and its speed, "
+        "next to all other work of the machine."
     )
     return Table.of(head, rows, caption)
 

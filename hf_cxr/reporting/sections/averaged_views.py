@@ -1,4 +1,4 @@
-"""What a reader sees of test-time augmentation: the averaged views as a system of its own, against one view."""
+"""What a reader sees of test-time augmentation: the averaged views as a separate system, against one view."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def averaged_views_section(values: Mapping[str, Any]) -> Section:
         Heading("Test-time augmentation"),
         Text(
             f"The logits of {values['words']} were averaged, so each image takes {values['views']} passes of the "
-            "model. Averaged views are a system of their own, with their own calibration and operating points from "
+            "model. Averaged views are a separate system, with their own calibration and operating points from "
             f"{values['validation_images']:,} validation images (calibration: {values['calibration'] or 'none'}; "
             f"operating points: {values['operating_points'] or 'none'}). All figures outside this section are of one "
             "view, which is what the stock pipeline gives."

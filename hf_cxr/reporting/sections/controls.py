@@ -40,7 +40,7 @@ def controls_section(values: Mapping[str, Any]) -> Section:
     """Blocks and a figure, from the values of `Controls.to_dict`."""
     heading = Heading("Controls: what is reached without a pixel")
     if not values["without_pixels"]:
-        text = f"There is no control without a pixel: {values['not_measured']}."
+        text = f"No control without pixels was measured: {values['not_measured']}."
         return Section((heading, Text(text), Text(_shuffled(values))))
     name, full = next(iter(values["without_pixels"].items()))
     control, model = (macro_triple(full[part]) for part in ("control", "model"))

@@ -67,8 +67,9 @@ def curves_section(values: Mapping[str, Any]) -> Section:
         return Section((heading, Text(without)))
     words = (
         f"Lines are the curves on all {values['images']:,} images. Bands are {interval} intervals at each point, over "
-        f"{values['resamples']:,} draws of the {values['patients']:,} patients; a whole curve lies within its band "
-        "less often than that. The mean of the findings is taken at equal false positive rate, or at equal recall."
+        f"{values['resamples']:,} draws of the {values['patients']:,} patients; the bands are pointwise: a whole "
+        "curve falls inside less often. The mean of the findings is taken at equal false positive rate, or at "
+        "equal recall."
     )
     figures = tuple(
         Figure(kind.path, f"{kind.title} of each finding, with {interval} bands", about[key])

@@ -29,7 +29,7 @@ def decision_curves_section(values: Mapping[str, Any]) -> Section:
     interval = in_percent(values["confidence"])
     here = "the prevalence that was given" if values["given_prevalence"] else "the prevalence of these images"
     explanation = (
-        "Whoever acts on a finding from a probability of t on treats a missed positive as being as bad as (1 - t) / t "
+        "Acting on a finding from a probability of t on means that a missed positive is as bad as (1 - t) / t "
         "needless actions: nine at t = 0.1. With false positives counted at that rate, net benefit is true positives "
         f"minus false positives, per image, at {here}. The model is useful at the thresholds where its net benefit is "
         "higher than that of acting on every image and that of acting on none. This is only true of calibrated "

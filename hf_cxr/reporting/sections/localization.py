@@ -38,7 +38,8 @@ WANG_IOBB = {
 }
 WANG_PROTOCOL = (
     "Published: Wang et al. 2017 (arXiv 1705.02315v5, table 19): ResNet-50 from ImageNet at 1024 pixels, class "
-    "activation maps of 32 x 32, all 984 boxes; patients disjoint, but which test images is not said for the maps. "
+    "activation maps of 32 x 32, all 984 boxes; disjoint patients; the paper does not say which test images were "
+    "used for the maps. "
     "No control and no interval was published, so how far above chance these figures are is not known. Do not rank "
     "them against the table above: the model and the pixels are different, and where this page has fewer boxes, so "
     "are the images."
@@ -130,7 +131,7 @@ def _conclusions(values: Mapping[str, Any]) -> list[str]:
     if not math.isnan(value):
         sentences.append(
             f"Rank correlation with the maps of random weights: {_two(value)} ({_two(low)} to {_two(high)}). Near 0, "
-            "the map depends on what was learnt; near 1, it survives randomisation and is no explanation."
+            "the map depends on what was learnt; near 1, it survives randomisation and explains nothing."
         )
     return sentences
 
@@ -143,8 +144,8 @@ def _maps_table(values: Mapping[str, Any]) -> Table:
         rows.append([title_of(key, values), *cells])
     caption = (
         f"All boxes together, {in_percent(values['confidence'])} intervals over {values['resamples']:,} draws "
-        "of patients. The random map, the middle and the usual place have not seen the image; random weights have not "
-        "learnt."
+        "of patients. The random map, the middle and the usual place do not use the image; random weights are not "
+        "trained."
     )
     return Table.of(head, rows, caption, frozenset((0, column) for column in range(len(head))))
 
@@ -224,7 +225,7 @@ def found_curves(values: Mapping[str, Any]) -> Drawing:
                 axis.fill_between(thresholds, low, high, color=style["color"], alpha=0.15, linewidth=0)
             else:
                 _whiskers(axis, thresholds, value, low, high, style["color"], place)
-        axis.set_xlabel(in_figure(f"{'IoBB' if name == 'iobb' else 'IoU'} that is asked for, T"))
+        axis.set_xlabel(in_figure(f"{'IoBB' if name == 'iobb' else 'IoU'} required, T"))
         axis.set_xticks(thresholds)
         axis.set_ylim(0, 1)
         axis.spines[["top", "right"]].set_visible(False)
@@ -243,7 +244,7 @@ def _whiskers(
     color: str,
     place: int,
 ) -> None:
-    """Intervals of a control, a little beside its points so that two do not cover each other."""
+    """Intervals of a control, a little to the side of its points so that two do not cover each other."""
     for x, middle, bottom, top in zip(at, value, low, high, strict=True):
         if not math.isnan(middle):
             moved = x + 0.004 * (place - 2)

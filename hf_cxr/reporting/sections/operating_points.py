@@ -42,7 +42,7 @@ def operating_points_section(values: Mapping[str, Any]) -> Section:
     chosen = values["sets"]["chosen"]
     without = values["without"]
     lacking = (
-        "No threshold could be chosen, because validation lacks a known positive or a known negative image, or no "
+        "No threshold could be chosen, because validation has no known positive or no known negative image, or no "
         f"threshold reaches the target: {', '.join(without)}."
     )
     blocks: list[Block] = [Heading("Operating points")]
@@ -76,7 +76,7 @@ def _answer(values: Mapping[str, Any]) -> str:
 
 
 def _explanation(values: Mapping[str, Any]) -> str:
-    varies = "; the interval beside each threshold shows that" if values["threshold_interval"] else ""
+    varies = "; the interval next to each threshold shows that" if values["threshold_interval"] else ""
     return (
         f"Each finding's threshold was chosen on validation for {values['sets']['chosen']['rule']} and is fixed here. "
         f"The {in_percent(values['confidence'])} intervals ({values['resamples']:,} draws of the "
@@ -159,7 +159,7 @@ def _calls_table(values: Mapping[str, Any]) -> Table:
     rows.append(["all together", *together])
     caption = (
         "Numbers of images at the chosen thresholds. Positives are true positives + false negatives. Read accuracy "
-        "against the share of negatives, which a model reaches that calls nothing positive."
+        "against the share of negatives, which a model that calls nothing positive reaches."
     )
     return Table.of(head, rows, caption, last_row(rows, len(head)))
 

@@ -77,7 +77,7 @@ def _macro_sentence(values: Mapping[str, Any], key: str) -> str:
         {name: as_number(v) for name, v in values["metrics"][key]["macro"].items()},
     )
     if not macro["draws"] >= LEAST_DRAWS * values["resamples"]:
-        return f"{title} cannot be compared: most draws of patients lack positives or negatives of some finding."
+        return f"{title} cannot be compared: most draws of patients have no positives or no negatives of some finding."
     level = 1 - values["confidence"]
     what = signed_interval(macro["difference"], macro["low"], macro["high"])
     both = f"{number(macro['first'])} and {number(macro['second'])}"

@@ -112,7 +112,7 @@ def shift_verdict(values: Mapping[str, Any]) -> str:
         return "No finding's prevalence can be estimated from the scores."
     words = f"the mean log loss on test changes by {change_with_interval(change)}"
     if change["low"] < 0 < change["high"]:
-        return f"With the estimated prevalences {words}, which may be chance: a shift is not shown to help."
+        return f"With the estimated prevalences {words}, which may be chance, so the shift may not help."
     way = "better" if change["value"] < 0 else "worse"
     return f"With the estimated prevalences {words}: the probabilities would be {way}."
 

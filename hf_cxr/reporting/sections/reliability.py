@@ -1,4 +1,4 @@
-"""The section on reliability curves: one small panel a finding, and the numbers beside them.
+"""The section on reliability curves: one small panel a finding, and the numbers next to them.
 
 Both axes of a panel are logarithmic and end where its bins do, because a finding that 0.2 % of the images have and one
 that 20 % have would be unreadable on one scale. A bin without a positive, which a logarithmic axis cannot show, is an

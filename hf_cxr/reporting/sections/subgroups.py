@@ -26,7 +26,7 @@ SHOWN = (MAIN, *ERRORS)
 """Measures with a forest plot; every measure has its columns in the table."""
 
 MOST_FINDINGS = 15
-LEAST_SPAN = 0.02  # of an axis: differences that matter to nobody do not fill it
+LEAST_SPAN = 0.02  # of an axis: negligible differences do not fill it
 CASE_MIX = (
     "A gap alone does not show that the model is unfair: AUC depends on how hard the cases of a group are, AP rises "
     "with the prevalence alone (so it is not tested), and labels can be worse for one group than for another."
@@ -43,7 +43,11 @@ def subgroups_section(values: Mapping[str, Any]) -> Section:
     if not measures:
         reasons = tuple(f"{attribute}: {name}: {reason}." for attribute, name, reason in _unmeasured(values))
         reasons += tuple(f"{attribute}: {reason}." for attribute, reason in values["left_out"].items())
-        blocks = (Heading("For whom it fails"), Text("No group could be compared with the rest."), Note(reasons))
+        blocks = (
+            Heading("For whom it fails"),
+            Text("No group could be compared with the other images."),
+            Note(reasons),
+        )
         return Section(blocks if reasons else blocks[:2])
     drawings = {f"figures/subgroups_{key}.png": partial(forest, values, key) for key in SHOWN if key in measures}
     figures = [
@@ -51,7 +55,7 @@ def subgroups_section(values: Mapping[str, Any]) -> Section:
             f"figures/subgroups_{key}.png",
             f"Forest plot of the {title_of(key)} of each group, and of its gap to all other images",
             f"Left, the {title_of(key)} of the group (filled) and of all other images (open), over the same findings. "
-            f"Right, group minus rest with its p value after correction. {_better(key)}",
+            f"Right, group minus other images with its p value after correction. {_better(key)}",
         )
         for key in SHOWN
         if key in measures
@@ -75,7 +79,7 @@ def title_of(key: str) -> str:
 
 
 def forest(values: Mapping[str, Any], key: str) -> Drawing:
-    """One row a group: the measure of the group and of the rest, and the gap, with intervals and p."""
+    """One row a group: the measure of the group and of all other images, and the gap, with intervals and p."""
     rows = list(_forest_rows(values, key))
     names = [name for name, _ in rows]
     figure = Drawing(figsize=(11, 1.3 + 0.34 * len(rows)), layout="constrained")
@@ -179,11 +183,11 @@ def _headline(values: Mapping[str, Any]) -> str:
         return (
             words
             + f"After Holm's correction (p < {LEVEL}), {title_of(key)} is not shown to be lower in any group than "
-            "in the rest."
+            "in all other images."
         )
     shown = [text for _, text in sorted(worse)[:4]]
     more = f", and {len(worse) - len(shown)} more" if len(worse) > len(shown) else ""
-    below = f"{title_of(key)} is lower than in the rest for {'; '.join(shown)}{more}."
+    below = f"{title_of(key)} is lower than in all other images for {'; '.join(shown)}{more}."
     return words + f"After Holm's correction (p < {LEVEL}), {below}"
 
 
@@ -201,7 +205,7 @@ def _cautions(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _groups_tables(values: Mapping[str, Any], measures: Sequence[str]) -> Iterator[Table]:
     """The groups with their sizes and the main measure, and then with all other measures."""
-    head = ["group", "images", "patients", "findings\nin means", "mean prevalence\n(of the rest)"]
+    head = ["group", "images", "patients", "findings\nin means", "mean prevalence\n(of the others)"]
     rows = [
         [
             f"{attribute}: {name}",
@@ -215,8 +219,8 @@ def _groups_tables(values: Mapping[str, Any], measures: Sequence[str]) -> Iterat
     ]
     caption = (
         "Means are over the same findings on both sides: those with at least "
-        f"{values['least_positive_patients']} patients who have it and as many who do not, in the group and in the "
-        f"rest. A gap is the group minus all other images. {in_percent(values['confidence'])} intervals are from "
+        f"{values['least_positive_patients']} patients who have it and as many who do not, in the group and in all "
+        f"others. A gap is the group minus all other images. {in_percent(values['confidence'])} intervals are from "
         f"{values['resamples']:,} draws of patients. p is two-sided, from a t test with the standard deviation over "
         f"the draws, and corrected by Holm for {plural(values['gaps'], 'test')}: the gaps of all measures, where two "
         "groups that make up the whole count once."
@@ -239,7 +243,7 @@ def _measure_words(key: str) -> str:
 
 def _head(key: str) -> list[str]:
     title = title_of(key)
-    names = [title, f"{title}\nof the rest", f"{title}\ngap (interval)"]
+    names = [title, f"{title}\nof the others", f"{title}\ngap (interval)"]
     return [*names, f"{title}\np corrected"] if is_tested(key) else names
 
 
@@ -254,7 +258,7 @@ def _cells(group: Mapping[str, Any], key: str) -> list[str]:
 
 
 def _mean_prevalence(group: Mapping[str, Any]) -> str:
-    """The mean prevalence of the findings in the means, and in the rest; "–" if there are none."""
+    """The mean prevalence of the findings in the means, and that in all other images; "–" if there are none."""
     if not group["findings"]:
         return "–"
     own, rest = (
@@ -306,7 +310,15 @@ def _findings_table(values: Mapping[str, Any]) -> Iterator[Block]:
         return
     found.sort(key=lambda one: -abs(as_number(one[5]["value"])))
     title = METRICS[found[0][0]].title
-    head = ["finding", "group", "positive\npatients", title, f"{title}\nof the rest", "gap (interval)", "p corrected"]
+    head = [
+        "finding",
+        "group",
+        "positive\npatients",
+        title,
+        f"{title}\nof the others",
+        "gap (interval)",
+        "p corrected",
+    ]
     rows = [
         [
             finding,
@@ -332,9 +344,9 @@ def _crossed_table(values: Mapping[str, Any]) -> Table:
         if group["crossed"]
     ]
     caption = (
-        "AUC across the two sides. BPSN (background positive, subgroup negative): positives of the rest against "
+        "AUC across the two sides. BPSN (background positive, subgroup negative): positives of the others against "
         "negatives of the group; low if the group's scores are too high. BNSP (background negative, subgroup "
-        "positive): positives of the group against negatives of the rest; low if the group's scores are too low."
+        "positive): positives of the group against negatives of the others; low if the group's scores are too low."
     )
     return Table.of(["group", *CROSSED.values()], rows, caption)
 

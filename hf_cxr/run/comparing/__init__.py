@@ -1,1 +1,1 @@
-"""Several methods from one YAML: `hf-cxr compare`. Each run is a process of its own, started from a queue."""
+"""Several methods from one YAML: `hf-cxr compare`. Each run is a separate process, started from a queue."""

@@ -15,7 +15,7 @@
 | `resamples`  | draws of patients behind intervals and p values                                                      |
 | `confidence` | of the intervals                                                                                     |
 
-Each run is a `hf-cxr train` in a process and a folder of its own. Tuning runs never predict a test image
+Each run is a `hf-cxr train` in a separate process and folder. Tuning runs never predict a test image
 (`measure_test: false`). A finished run with the same settings is not repeated and a stopped one resumes, so the
 same command continues after a crash. A failed run is reported with the end of its log, and the rest continue.
 

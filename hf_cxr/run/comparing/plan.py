@@ -87,7 +87,7 @@ def load_plan(path: str | Path, flags: Sequence[str] = ()) -> Plan:
             raise ValueError(unknown_key(key, str(path), KEYS))
     for key in ("base", "methods", "baseline", "seeds"):
         if key not in values:
-            raise ValueError(f"{path} lacks the key {key}")
+            raise ValueError(f"{path} has no key {key}")
     methods = {
         name: as_mapping({} if own is None else own, f"{name} in {path}")
         for name, own in as_mapping(values["methods"], f"methods in {path}").items()

@@ -1,4 +1,4 @@
-"""Test-time augmentation measured as a system of its own: what `hf-cxr evaluate --test_time_augmentation` adds.
+"""Test-time augmentation measured as a separate system: what `hf-cxr evaluate --test_time_augmentation` adds.
 
 Validation and the split are predicted with averaged views; calibration and operating points are fitted on validation,
 as a run does it for one view; the split is measured, and compared with the one view in the same draws of patients.

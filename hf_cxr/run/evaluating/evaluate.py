@@ -89,7 +89,7 @@ def evaluate(
         split: "train", "validation" or "test".
         revision: branch, tag or commit of a Hub id.
         place: where the result is to be written, from `result_folder.held`: refused now if it holds something else.
-        more: what is measured beside the metrics and the analyses that every evaluation has.
+        more: what is measured in addition to the metrics and the analyses that every evaluation has.
 
     Returns:
         The evaluation, on the main process; None on the others.
@@ -276,7 +276,7 @@ def warn_of_other_split(classifier: Classifier, data_fingerprint: str, split: st
     trained_on = None if record is None else record.split
     if trained_on != data_fingerprint:
         logger.warning(
-            "the model's split fingerprint is %s, this data's is %s: the data or the cut differ, and if they overlap, "
+            "the model's split fingerprint is %s, this data's is %s: the data or the split differ; if they overlap, "
             "patients of this %s set may have been trained on",
             trained_on,
             data_fingerprint,

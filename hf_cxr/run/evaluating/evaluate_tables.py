@@ -385,7 +385,7 @@ def in_the_findings_of(test: Predictions, validation: Predictions) -> Prediction
     """
     lacking = [name for name in test.label_names if name not in validation.label_names]
     if lacking:
-        raise ValueError(f"the validation scores or their labels lack {', '.join(lacking)}, which test has")
+        raise ValueError(f"the validation scores or their labels have no {', '.join(lacking)}, which test has")
     columns = [validation.label_names.index(name) for name in test.label_names]
     exact = validation.exact_probabilities
     return dataclasses.replace(

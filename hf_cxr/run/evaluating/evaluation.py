@@ -42,7 +42,7 @@ class Evaluation:
         predictions: in the order of the split.
         validation: predictions of the validation split, if they were given: what calibration and operating points are
             fitted on.
-        analysis: what was measured beside the metrics, see `run.analysis`.
+        analysis: what was measured in addition to the metrics, see `run.analysis`.
         weights_origin: where the weights that the model was fine-tuned from come from, if its record says.
         warnings: further cautions for the top of the page.
         averaged: the same model with averaged views (test-time augmentation), if it was asked for.
@@ -98,7 +98,7 @@ class Evaluation:
         return self.predictions.metadata.get(UNIT, "image")
 
     def cautions(self) -> list[str]:
-        """What the reader of the page must not overlook beside what the figures themselves call for."""
+        """What the reader of the page must not overlook besides what the figures themselves call for."""
         own, trained_on = self.identity.get("split_fingerprint"), self.trained_on
         cautions = origin_cautions(self.weights_origin)
         if own is None or trained_on is None or own == trained_on:
@@ -111,7 +111,7 @@ class Evaluation:
         ]
 
     def write(self, place: Path) -> None:
-        """The predictions, the page and, last, evaluation.json; then the contact sheet, in a folder of its own.
+        """The predictions, the page and, last, evaluation.json; then the contact sheet, in a separate folder.
 
         Args:
             place: from `result_folder.held`.

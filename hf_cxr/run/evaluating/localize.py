@@ -57,7 +57,7 @@ def localize(
     All processes share the scoring; the main one draws and writes.
 
     Args:
-        explainers: of one model; the first is compared with the controls, the others are measured beside it.
+        explainers: of one model; the first is compared with the controls, the others are measured next to it.
         args: which data, and how intervals are drawn.
         place: for the results, from `result_folder.held`; new or empty; on the main process.
         split: "train", "validation" or "test".

@@ -1,6 +1,6 @@
-"""A saved model on worse and worse versions of a split's images: what `hf-cxr evaluate --stress` measures.
+"""A saved model on a split's images at decreasing quality: what `hf-cxr evaluate --stress` measures.
 
-An image is decoded once, and every version of it is predicted while it is at hand. All processes share the work.
+An image is decoded once, and every version of it is predicted while it is in memory. All processes share the work.
 
 N = images, C = findings.
 

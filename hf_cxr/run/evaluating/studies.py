@@ -123,8 +123,8 @@ def study_ids_of(study_ids: Sequence[str | None] | None, image_ids: Sequence[str
         return found
     raise ValueError(
         "--by study needs the study of each image, and neither the data nor the image ids name it: leave out --by "
-        "study, or give labels with a column study_id, or data whose description has study_column; predictions of "
-        "earlier versions have to be made again"
+        "study, or give labels with a column study_id, or data whose description has study_column; make "
+        "predictions of earlier versions again"
     )
 
 

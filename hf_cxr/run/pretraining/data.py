@@ -119,7 +119,7 @@ def _check_tested(source: Source, *, never_tested: bool) -> None:
         )
     if not has_test and not never_tested:
         raise ValueError(
-            f"{source.name} has no test set, so nobody could tell later which images a model may be tested on: give "
+            f"{source.name} has no test set, so later runs cannot know which images are safe for testing: give "
             "--split_file (hf-cxr split --out writes one), or, if no model that starts from these weights will ever "
             "be tested on these images, state it with --never_tested true"
         )
@@ -132,14 +132,14 @@ def _there(name: str, split: datasets.Dataset, args: PretrainArguments, source: 
         return split
     if args.data.missing_images == "skip":
         words = plural(len(absent), "image"), name.replace("_", "-")
-        logger.warning("%s lacks %s of the %s set, skipped", source.place, *words)
+        logger.warning("%s does not contain %s of the %s set, skipped", source.place, *words)
         return split.select([row for row in range(len(split)) if row not in absent])
     if args.data.unreadable_images == "skip":
         return split
     examples = split.select(sorted(absent)[:3])["image_id"]
     raise FileNotFoundError(
-        f"{source.place} lacks {len(absent):,} of {plural(len(split), 'image')} of the training patients, such as "
-        f"{', '.join(examples)}: download them, or leave them out with --missing_images skip"
+        f"{source.place} does not contain {len(absent):,} of {plural(len(split), 'image')} of the training patients, "
+        f"such as {', '.join(examples)}: download them, or leave them out with --missing_images skip"
     )
 
 

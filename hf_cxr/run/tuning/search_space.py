@@ -135,7 +135,7 @@ class Search:
         return [{key: values[number % len(values)] for key, values in ends.items()} for number in range(most)]
 
     def settings(self) -> dict[str, Any]:
-        """What two starts of a search have in common, beside their runs' settings; the number of trials may grow."""
+        """What two starts of a search have in common, besides their runs' settings; the number of trials may grow."""
         space = {key: values.words for key, values in self.space.items()}
         return {"space": space, "seed": self.seed, "by": self.by, "prune": self.prune}
 
@@ -160,7 +160,7 @@ def load_search(path: str | Path, flags: Sequence[str] = (), *, trials: int | No
             raise ValueError(unknown_key(key, str(path), KEYS))
     for key in ("base", "space"):
         if not values.get(key):
-            raise ValueError(f"{path} lacks the key {key}")
+            raise ValueError(f"{path} has no key {key}")
     where = f"space of {path}"
     space = as_mapping(values["space"], where)
     check_run_keys(space, where, (*SET_BY_COMPARISON, *NOT_IN_COMPARISON), set_by="search")

@@ -145,7 +145,7 @@ class SearchTrainer(Trainer):
     """The Trainer's search, whose trials are runs of this package.
 
     The Trainer's own trial changes fields of its TrainingArguments. A loss, its options, a sampler or an image size
-    are none of them, so here a trial is a whole run with a Trainer of its own; this one only conducts the search.
+    are none of them, so here a trial is a whole run with a separate Trainer; this one only conducts the search.
     """
 
     def __init__(self, search: Search, out: Path):
@@ -162,7 +162,7 @@ class SearchTrainer(Trainer):
 
 
 def do_trial(trial: "optuna.Trial", point: Mapping[str, Any], search: Search, out: Path) -> float:
-    """Train with a point of the space, in a folder of its own; the validation figure.
+    """Train with a point of the space, in a separate folder; the validation figure.
 
     Raises:
         optuna.TrialPruned: the trial is worse than earlier ones.
@@ -390,7 +390,7 @@ def _check_settings(study: "optuna.Study", search: Search, out: Path) -> None:
 
 def _other_settings(out: Path, changed: list[str]) -> ValueError:
     return ValueError(
-        f"{out} holds a search with other settings ({', '.join(changed[:5])}); give another --out, or remove that "
+        f"{out} contains a search with other settings ({', '.join(changed[:5])}); give another --out, or remove that "
         "folder"
     )
 

@@ -94,7 +94,7 @@ def test_without_a_file_the_quickstart_is_taken():
         ),
         (
             ["--mixup_alpha=0.2", "--dataset=table", "--table=chexpert", "--table_root=.", "--streaming=true"],
-            "mixup_alpha reads a second image by its number, and a stream has an order of its own",
+            "mixup_alpha reads a second image by its number, and a stream has its own order",
         ),
         (["--mixup_alpha", "-1"], "mixup_alpha is -1.0; it must be 0 (no mixing) or more"),
         (["--mixup_alpha", "0.2", "--loss", "zlpr"], "mixup_alpha is 0.2, and zlpr has no loss of one cell"),

@@ -189,7 +189,7 @@ DAMAGES = {
     "not finite": lambda c: c | {"norm.weight": torch.full((8,), torch.nan)},
     "windows of 4, 2 patches": lambda c: c | {"layers.1.blocks.0.attn.relative_position_bias_table": torch.ones(9, 2)},
     "no square window": lambda c: c | {"layers.1.blocks.0.attn.relative_position_bias_table": torch.ones(48, 2)},
-    "numbers positions in another way": lambda c: (
+    "numbers positions in a different way": lambda c: (
         c | {"layers.0.blocks.0.attn.relative_position_index": c["layers.0.blocks.0.attn.relative_position_index"].T}
     ),
     "1 channel": lambda c: c | {"patch_embed.proj.weight": torch.ones(4, 1, 2, 2)},

@@ -155,5 +155,5 @@ def test_bad_input_is_refused():
         measure(score_NC, label_NC, patient_N, Known(view=["PA", "AP", None]))
     with pytest.raises(ValueError, match="shuffles must be at least 1"):
         measure(score_NC, label_NC, patient_N, known, shuffles=0)
-    with pytest.raises(ValueError, match="of 2 findings; expected 3"):
+    with pytest.raises(ValueError, match="have 2 findings; expected 3"):
         measure(score_NC, label_NC, patient_N, known, fit=(label_NC[:, :2], known))

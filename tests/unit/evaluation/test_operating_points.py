@@ -219,7 +219,7 @@ GOOD = {
     [
         ([1], "must be a mapping of findings"),
         ({"Mass": 0.3}, "operating point of Mass is 0.3; it must have threshold"),
-        ({"Mass": {"threshold": 0.3}}, "operating point of Mass lacks rule"),
+        ({"Mass": {"threshold": 0.3}}, "operating point of Mass has no rule"),
         ({"Mass": GOOD | {"threshold": 1.4}}, "Mass: threshold is 1.4; it must be a number between 0 and 1"),
         ({"Mass": GOOD | {"threshold": NAN}}, "threshold is nan"),
         ({"Mass": GOOD | {"threshold": "0.5"}}, "threshold is '0.5'"),

@@ -110,7 +110,7 @@ def change_weights(folder, change):
         (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
         (
             lambda folder: change_weights(folder, lambda weights: weights.pop("swin.layernorm.weight")),
-            "lacks 1 of the model's weights, .*: swin.layernorm.weight",
+            "does not have 1 of the model's weights, .*: swin.layernorm.weight",
         ),
         (
             lambda folder: change_weights(folder, lambda weights: weights["swin.layernorm.weight"].fill_(torch.nan)),

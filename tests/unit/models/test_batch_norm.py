@@ -108,7 +108,7 @@ def test_a_checkpoint_without_the_layers_counters_loads_and_one_without_their_av
     state = build_model(arguments, ["a"]).state_dict()
     assert {value.item() for name, value in state.items() if name.endswith("num_batches_tracked")} == {0}
     save("running_var")
-    with pytest.raises(ValueError, match="lacks 16 of the model's weights"):
+    with pytest.raises(ValueError, match="does not have 16 of the model's weights"):
         build_model(arguments, ["a"])
 
 

@@ -47,13 +47,13 @@ def test_checkpoint_that_lacks_weights_is_refused(tmp_path):
     saved = build_model(ModelArguments(**swin(use_absolute_embeddings=True)), NIH14)
     saved.save_pretrained(tmp_path)
     smaller = ModelArguments(model_name_or_path=str(tmp_path), model_kwargs={"patch_size": 1}, image_size=32)
-    with pytest.raises(ValueError, match=r"lacks 1 of the model's weights, .* another shape: swin\.embed"):
+    with pytest.raises(ValueError, match=r"does not have 1 of the model's weights, .* another shape: swin\.embed"):
         build_model(smaller, NIH14)  # the positions are interpolated; patches of another size cannot be
     tensors = load_file(tmp_path / "model.safetensors")
     gone = next(name for name in tensors if "layernorm_before" in name)
     del tensors[gone]
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="lacks 1 of the model's weights"):
+    with pytest.raises(ValueError, match="does not have 1 of the model's weights"):
         build_model(ModelArguments(model_name_or_path=str(tmp_path), image_size=32), NIH14)
 
 

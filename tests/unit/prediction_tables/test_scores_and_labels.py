@@ -66,7 +66,7 @@ def test_logits_are_taken_as_logits_only_when_they_are_called_so(caplog):
         ValueError, match=r"row 1, image a, column 'Mass' is 2 .and 2 more., outside \[0, 1\], so.*--scores logits"
     ):
         read(scores(Mass=logit_N), labels())
-    with pytest.raises(ValueError, match="called probabilities"):
+    with pytest.raises(ValueError, match="declared probabilities"):
         read(scores(Mass=logit_N), labels(), kind="probabilities")
     np.testing.assert_array_equal(
         read(scores(Mass=logit_N), labels(), kind="logits").probabilities[:, 0], expit(logit_N)

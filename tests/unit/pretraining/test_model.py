@@ -147,5 +147,5 @@ def test_a_backbone_that_lacks_a_weight_is_refused(tmp_path):
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"depths": [2, 1, 1, 1]}))
-    with pytest.raises(ValueError, match=r"lacks \d+ of the backbone's weights"):
+    with pytest.raises(ValueError, match=r"does not have \d+ of the backbone's weights"):
         build_masked_model(ModelArguments(**SWIN | {"model_kwargs": {}, "model_name_or_path": str(tmp_path)}))

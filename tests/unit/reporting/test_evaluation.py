@@ -158,7 +158,7 @@ def test_a_new_metric_has_its_column_in_report_and_card_without_a_change_here(mo
     assert "| Toy (95 % interval) |" in card
     assert "type: toy" in card
     assert Report.from_dict(json.loads(document.to_json())).headline() == report.headline()
-    with pytest.raises(ValueError, match=r"lacks calibration, .*validation"):
+    with pytest.raises(ValueError, match=r"has no calibration, .*validation"):
         Report.from_dict({"test": {}})
 
 

@@ -94,7 +94,7 @@ def test_predictions_that_are_not_this_models_are_refused(tmp_path):
             estimate_target(path, NAMES, SOURCE_C, "0" * 64)
     csv = tmp_path / "p.csv"
     for text, message in (
-        ("image,Effusion,Mass\na,0.1,0.2", "lacks Hernia"),
+        ("image,Effusion,Mass\na,0.1,0.2", "has no Hernia"),
         ("image,Effusion,Mass,Hernia\na,0.1,0.2,0.1\nb,0.1,,0.2", "row 2 has no probability between 0 and 1 for Mass"),
         ("image,Effusion,Mass,Hernia\na,-3.1,0.2,0.1", "row 1 has no probability between 0 and 1 for Effusion"),
         ("image,Effusion,Mass,Hernia\n", "no finding's prevalence can be estimated; Effusion: no image"),

@@ -69,7 +69,7 @@ def test_the_backbone_takes_a_densenets_weights():
     images = torch.randn(2, 3, 32, 32)
     model.load_backbone({f"timm_model.{name}": value for name, value in source.state_dict().items()}, model.config)
     assert torch.equal(model.densenet(images), source.eval()(images))
-    with pytest.raises(ValueError, match="the weights for the DenseNet lack"):
+    with pytest.raises(ValueError, match="the weights for the DenseNet are incomplete"):
         model.load_backbone({"resnet.weight": torch.zeros(1)}, model.config)
 
 

@@ -36,9 +36,11 @@ def test_missing_and_misshapen_weights_are_named_and_nothing_is_loaded():
     before = {name: value.clone() for name, value in layers.state_dict().items()}
     lacking = weights("model.")
     del lacking["model.1.running_var"], lacking["model.0.bias"]
-    with pytest.raises(ValueError, match=r"for the stem lack 2 of 7, such as 0\.bias, 1\.running_var; give"):
+    with pytest.raises(
+        ValueError, match=r"for the stem are incomplete: 2 of 7 are missing, such as 0\.bias, 1\.running_var; give"
+    ):
         load_part(layers, lacking, "stem")
-    with pytest.raises(ValueError, match="for the stem lack 6 of 7"):
+    with pytest.raises(ValueError, match="for the stem are incomplete: 6 of 7"):
         load_part(layers, {"embeddings.weight": torch.zeros(3)}, "stem")
     other = weights("") | {"0.weight": torch.zeros(4, 1, 1, 1)}
     with pytest.raises(ValueError, match=r"0\.weight in the shape \(4, 1, 1, 1\), and this model has \(4, 3, 1, 1\)"):

@@ -135,7 +135,7 @@ def test_its_backbone_takes_the_weights_of_a_swin(images):
     [
         ({"embed_dim": 16}, {}, "embed_dim is 16 there and 8 here; set model_kwargs to the saved model's values"),
         ({"num_heads": [1, 4]}, {}, r"num_heads is \[1, 4\] there"),
-        ({}, {"swin.layernorm.weight": None}, r"the weights for the Swin lack 1 of \d+, such as layernorm.weight"),
+        ({}, {"swin.layernorm.weight": None}, r"Swin are incomplete: 1 of \d+ are missing, such as layernorm"),
         ({}, {"swin.layernorm.weight": torch.ones(3)}, r"layernorm.weight in the shape \(3,\), and .* has \(16,\)"),
     ],
 )

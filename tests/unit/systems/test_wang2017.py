@@ -99,7 +99,7 @@ def test_the_backbone_takes_a_resnets_weights():
     model.load_backbone(source.state_dict(), source.config)
     assert torch.equal(model.body.resnet(images).last_hidden_state, expected)
     assert torch.equal(model.body.transition[0].weight, transition)
-    with pytest.raises(ValueError, match=r"for the ResNet lack .* such as embedder"):
+    with pytest.raises(ValueError, match=r"for the ResNet are incomplete: .* such as embedder"):
         model.load_backbone({"resnet.embedder.embedder.convolution.weight": torch.zeros(8, 3, 7, 7)}, source.config)
     moved = ResNetConfig(**sizes, downsample_in_bottleneck=True)
     with pytest.raises(ValueError, match=r"set model_kwargs\.downsample_in_bottleneck to true"):
@@ -124,7 +124,7 @@ def test_the_head_starts_at_the_given_bias():
         ({"depths": [], "hidden_sizes": []}, r"hidden_sizes is \[\]"),
         ({"depths": [1, 1, 1]}, "depths has 3 stages and hidden_sizes 2"),
         ({"layer_type": "wide"}, "layer_type=wide is not one of"),
-        ({"transition_size": "12"}, "transition_size is '12', and wang2017 wants a whole number"),
+        ({"transition_size": "12"}, "transition_size is '12', but wang2017 takes a whole number"),
         ({"image_size": 32}, "no option 'image_size'"),
     ],
 )

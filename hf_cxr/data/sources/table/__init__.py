@@ -30,7 +30,7 @@ def _check(args: Arguments) -> None:
     if args.table_root and not Path(args.table_root).is_dir():
         raise ValueError(f"--table_root {args.table_root} is not a folder")
     if args.table_revision and not load_description(args.table).hub:
-        raise ValueError(f"--table_revision is of a Hub dataset, and --table {args.table} names none (hub)")
+        raise ValueError(f"--table_revision is for a Hub dataset, and --table {args.table} names none (hub)")
     if args.table_revision and not re.fullmatch(r"[\w./-]+", args.table_revision):
         raise ValueError(f"--table_revision {args.table_revision!r} is not a branch, a tag or a commit")
     if args.streaming and args.missing_images != "error":

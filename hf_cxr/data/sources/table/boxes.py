@@ -1,10 +1,10 @@
 """Boxes of a table, in pixels, to the schema's: fractions of the image, so that they hold at any size.
 
 Two layouts, chosen by the description's key ``boxes``: a file with a row for each box, found by the image's id; or
-a list column beside the list of findings, a box for each name. All readers' boxes are kept, one after another.
+a list column next to the list of findings, a box for each name. All readers' boxes are kept, one after another.
 
 The image's size comes from columns where the data have them, else from the image file's header (no pixel is decoded);
-where neither is at hand, as in table-only mode, boxes are left empty and their file is not read.
+where neither is available, as in table-only mode, boxes are left empty and their file is not read.
 
 Refuses: names that are not findings, coordinates that are not numbers, corners in the wrong order, boxes that lie
 wholly outside the image, a file about different images. Boxes that reach over an image's edge are cut there.
@@ -108,7 +108,7 @@ def _from_file(rows: pd.DataFrame, description: TableDescription, root: Path) ->
 
 
 def _from_lists(rows: pd.DataFrame, description: TableDescription) -> pd.DataFrame:
-    """The same of lists beside the list of findings."""
+    """The same of lists next to the list of findings."""
     spec, found = description.boxes, {"image": [], "finding": [], "left": [], "top": [], "right": [], "bottom": []}
     pairs = zip(rows[description.label_column], rows[spec["column"]], strict=True)
     for image, (names, cells) in enumerate(pairs):

@@ -311,7 +311,7 @@ class TableDescription:
                 )
         taken = sorted(set(self.aliases) & set(self.findings))
         if taken:
-            raise ValueError(f"aliases has {taken[0]!r}, which is a finding of its own")
+            raise ValueError(f"aliases has {taken[0]!r}, which is itself a finding")
         if (self.label_format == "columns") != (self.label_column is None):
             raise ValueError("label_column goes with label_format list or delimited, and both need it")
 
@@ -321,7 +321,9 @@ class TableDescription:
         for split in self.files:
             _check_choice("files", split, (*SPLITS, "all"))
         if "all" in self.files and len(self.files) > 1:
-            raise ValueError(f"files has 'all' beside {', '.join(set(self.files) - {'all'})}; name splits, or all")
+            raise ValueError(
+                f"files has 'all' together with {', '.join(set(self.files) - {'all'})}; name splits, or all"
+            )
         for entry in self.join:
             if set(entry) - set(JOIN_KEYS) or not all(entry.get(key) for key in JOIN_KEYS[:3]):
                 raise ValueError(f"join has {entry}; it needs file, by and columns, and may have unmatched")

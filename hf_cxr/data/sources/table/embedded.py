@@ -168,7 +168,7 @@ def parquet_files(description: TableDescription, root: Path) -> dict[str, list[s
 def with_pictures(
     table: pa.Table, info: datasets.DatasetInfo, pictures: datasets.Dataset, row_M: np.ndarray
 ) -> datasets.Dataset:
-    """M rows: the hub's images, still memory-mapped, beside the schema's columns."""
+    """M rows: the hub's images, still memory-mapped, next to the schema's columns."""
     # Side by side needs as many rows as there are images; those that were left out repeat the first and go again.
     position = np.zeros(len(pictures), dtype=np.int64)
     position[row_M] = np.arange(len(row_M))

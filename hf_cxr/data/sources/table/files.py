@@ -234,7 +234,7 @@ def _images_of_studies(frame: pd.DataFrame, path: Path, description: TableDescri
     if without:
         raise FileNotFoundError(
             f"{path} has {len(without)} of {len(frame)} studies without an image {pattern}, such as {without[0]}; "
-            f"a table of studies is read with its images at hand, below {root / description.image_root}"
+            f"a table of studies needs its images, below {root / description.image_root}"
         )
     images = frame.assign(**{description.image_column: names}).explode(description.image_column, ignore_index=True)
     images[description.image_column] = images[column] + "/" + images[description.image_column].astype(str)

@@ -1,6 +1,6 @@
 """The images of a table: each row's id and path, and which files are there.
 
-The rules for a path are those of `paths.py`. An id from a column of its own is a name and may look like any
+The rules for a path are those of `paths.py`. An id from a separate column is a name and may look like any
 path; without such a column it is the path below the image folder, so that it does not depend on the machine.
 
 Refuses: rows without id or path, paths that leave the image folder, missing images.

@@ -61,7 +61,7 @@ def load_table(
         The splits, in the columns of `hf_cxr.data.schema`, and the findings. ``boxes`` are those of the
         description's key. Splits that the
         description names are taken as they are; the rest are cut from train by patient, stratified on findings, on the
-        whole table, whatever images are at hand.
+        whole table, whatever images are available.
 
     Raises:
         FileNotFoundError: a file, or (with "error") an image is missing.

@@ -66,7 +66,7 @@ def test_the_commit_is_that_of_the_benchmark_alone():
         ({"synthetic": True}, "synthetic phantoms"),
         ({"missing_images": {"test": 2}}, "a part of its test set"),
         ({"labels_shuffled": True}, "shuffled labels"),
-        ({"dataset": "ChestX-ray14"}, "splits of its own"),
+        ({"dataset": "ChestX-ray14"}, "its own splits"),
     ],
 )
 def test_other_figures_are_refused(protocol, message):

@@ -110,13 +110,13 @@ def test_the_hubs_client_accepts_its_metadata(hub, whole):
 @pytest.mark.parametrize(
     ("changes", "there", "absent"),
     [
-        ({"licence_note": "Ask the hospital."}, "Ask the hospital.", "does not say which terms"),
-        ({"licence_note": None}, "does not say which terms", "Ask the hospital."),
+        ({"licence_note": "Ask the hospital."}, "Ask the hospital.", "does not state the terms"),
+        ({"licence_note": None}, "does not state the terms", "Ask the hospital."),
         ({"dataset": "ChestX-ray14"}, "@inproceedings{wang2017chestxray8", "as its publisher asks"),
         ({"missing": {"train": 1200}}, "1,200 images that the source lists in train", "No image that the source"),
         ({"notes": ["Scanned from film."]}, "Scanned from film.", "-none-"),
         ({"hub": {"id": "you/set", "commit": "c" * 40}}, "you/set at commit " + "c" * 40, "-none-"),
-        ({"synthetic": True}, "nobody's terms", "terms of its source, and no others"),
+        ({"synthetic": True}, "terms of hf_cxr", "terms of its source, and no others"),
     ],
 )
 def test_it_says_what_the_manifest_knows(whole, changes, there, absent):

@@ -156,13 +156,13 @@ def test_figures_of_a_part_of_a_test_set_are_not_in_the_metadata():
 
 
 def test_parts_that_were_not_measured_are_not_there():
-    measured = {"Operating points", "For whom it is worse", "Further measurements"}
+    measured = {"Operating points", "For whom it is worse", "More measurements"}
     always = {"Use", "Intended use", "Out of scope", "How good it is", "Probabilities", "Data", "Limits"}
     always |= {"How it was trained", "Reporting checklist", "How to cite"}
     full, bare = (set(headings(rendered(name))) for name in ("full", "bare"))
     assert full - bare == measured
     assert always <= bare
-    assert "Images that it should not be given" not in full
+    assert "Unsuitable images" not in full
 
 
 def test_an_input_check_is_shown_if_the_run_has_one(monkeypatch):
@@ -171,7 +171,7 @@ def test_an_input_check_is_shown_if_the_run_has_one(monkeypatch):
     run = report()
     run.analysis["input_check"] = {}
     text = card.render(run, SwinConfig(image_size=32))
-    assert "Images that it should not be given" in headings(text)
+    assert "Unsuitable images" in headings(text)
     assert text.count("2 % of frontal radiographs are flagged.") == 1
 
 
@@ -258,7 +258,7 @@ def test_one_finding_is_spoken_of_as_one():
 def test_synthetic_images_are_for_nothing_but_trying():
     text = rendered("synthetic")
     assert "synthetic phantoms: the numbers show" in text.split("## Use")[0]
-    assert "says of a patient's image means nothing" in text
+    assert "output on a patient's image is meaningless" in text
     assert "terms of the data" not in text
     assert "Real radiographs" not in rendered("nih")
 

@@ -111,7 +111,7 @@ def test_the_verdicts_follow_the_figures(values):
     for low, high, words in (
         (-0.2, -0.1, "would be better"),
         (0.1, 0.2, "would be worse"),
-        (-0.1, 0.2, "not shown to help"),
+        (-0.1, 0.2, "may not help"),
     ):
         change = {"value": (low + high) / 2, "low": low, "high": high}
         assert words in shift_verdict({"macro_changes": {"estimated": {"log_loss": change}}})

@@ -50,7 +50,7 @@ def test_choices_may_be_lists_and_numbers():
     ("changes", "message"),
     [
         ({"spaces": {}}, "spaces in .*mean space"),
-        ({"space": None}, "lacks the key space"),
+        ({"space": None}, "has no key space"),
         ({"space": {"learning_rte": [1, 2]}}, "learning_rte in space .*mean learning_rate"),
         ({"space": {"seed": [1, 2]}}, "seed cannot be set for space .*: the search sets it"),
         ({"base": BASE | {"push_to_hub": True}}, "push_to_hub cannot be set for base .*: the search sets it"),
