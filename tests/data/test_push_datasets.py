@@ -193,6 +193,75 @@ def test_hashed_ids_keep_patients_together_and_are_not_the_ids(pointed, folder, 
         send(folder, hash_patient_ids=True)
 
 
+def test_hashed_ids_never_go_where_ids_of_the_source_were(hub, folder, monkeypatch, capsys):
+    monkeypatch.setenv("HF_CXR_PATIENT_SECRET", "a secret of sixteen letters")
+    send(folder)
+    repo = hub.repos["datasets", NAME]
+
+    def refused(*flags: str) -> str:
+        commits = list(repo.commits)
+        assert push(folder, *flags) == 2
+        assert repo.commits == commits
+        return capsys.readouterr().err.splitlines()[-1]
+
+    for flags in (["--hash_patient_ids"], ["--hash_patient_ids", "--dry_run"], ["--hash_patient_ids", "--replace"]):
+        assert f"hf repos delete {NAME} --repo-type dataset" in refused(*flags)
+    # Neither a newest commit without the data, nor one that names them otherwise, nor a tag that is gone hides them.
+    real = repo.commits[-1]
+    rest = {path: file for path, file in real.files.items() if not path.startswith("data/")}
+    hub.new_commit(repo, "delete the data on the web page", rest)
+    repo.tags.clear()
+    assert real.oid[:12] in refused("--hash_patient_ids")
+    assert push(folder) == 0  # ids of the source over ids of the source
+    hub.repos.clear()
+    assert push(folder, "--hash_patient_ids") == 0
+    assert push(folder, "--hash_patient_ids") == 0
+
+
+def test_ids_of_the_source_never_go_over_hashed_ones(hub, folder, capsys):
+    send(folder, hash_patient_ids=True)
+    for flags in ([], ["--dry_run"]):
+        assert push(folder, *flags) == 2
+        assert "give --hash_patient_ids" in capsys.readouterr().err
+    assert len(hub.repos["datasets", NAME].commits) == 2
+
+
+@pytest.mark.parametrize("patients", [["p" + "0" * 24, "13"], None, []])
+def test_data_that_do_not_say_whether_ids_are_hashed_count_as_not_hashed(hub, folder, patients):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    send(folder, hash_patient_ids=True)
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"patient_id": patients} if patients else {"image_id": ["a"]}), buffer)
+    content = b"not Parquet" if patients == [] else buffer.getvalue()
+    repo = hub.repos["datasets", NAME]
+    odd = hub.blobs.file(hub.blobs.write(iter([content]))[0], lfs=True)
+    hub.new_commit(repo, "odd", {**repo.commits[-1].files, "data/a-00000-of-00001.parquet": odd})
+    with pytest.raises(HubError, match="not hashed"):
+        send(folder, hash_patient_ids=True)
+
+
+@pytest.mark.parametrize("secret", ["", "short"])
+def test_a_secret_that_is_too_short_is_refused_before_the_question(folder, monkeypatch, capsys, secret):
+    monkeypatch.setenv("HF_CXR_PATIENT_SECRET", secret)
+    for flags in ([], ["--dry_run"]):
+        assert push(folder, "--hash_patient_ids", *flags) == 2
+        printed = capsys.readouterr()
+        assert "HF_CXR_PATIENT_SECRET" in printed.err
+        assert "at least 16 characters" in printed.err
+        assert "Do the source's terms" not in printed.err + printed.out
+
+
+def test_the_question_says_whose_the_key_is(folder, monkeypatch):
+    questions = [plan_dataset(folder, NAME, licence="mit", hash_patient_ids=hashed).question for hashed in (0, 1)]
+    monkeypatch.setenv("HF_CXR_PATIENT_SECRET", "a secret of sixteen letters")
+    questions.append(plan_dataset(folder, NAME, licence="mit", hash_patient_ids=True).question)
+    assert ["not kept" in text for text in questions] == [False, True, False]
+    assert ["your HF_CXR_PATIENT_SECRET" in text for text in questions] == [False, False, True]
+    assert ["as in the source" in text for text in questions] == [True, False, False]
+
+
 def test_nothing_is_sent_without_a_yes(hub, folder, capsys, monkeypatch):
     words = ["push", str(folder), NAME, "--dataset", "--licence", "cc0-1.0"]
     monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))  # not a terminal: a pipe answers nothing
@@ -443,7 +512,7 @@ def test_data_of_another_program_are_not_replaced(hub, folder, capsys):
     for flags in (["--dry_run"], []):
         assert push(folder, *flags) == 2
         error = capsys.readouterr().err.splitlines()[-1]
-        assert "data of another program" in error
+        assert "files of another program" in error
         assert "give another name" in error
     assert hub.repos["datasets", NAME].commits[-1].files == before
 
