@@ -230,5 +230,6 @@ def description_of(manifest: Mapping[str, Any], repo_id: str, licence: str, *, s
         "view_column": "view",
         "age_column": "age",
         "sex_column": "sex",
+        "boxes": {"fractions": "boxes"} if findings_of(manifest["label_names"]) else None,
     }
     return {key: value for key, value in description.items() if value or key == "findings"}

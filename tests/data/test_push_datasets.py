@@ -16,7 +16,7 @@ from prepared_folders import NAMES, RECIPE, prepare_thirty, splits_of_thirty, wr
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import DataArguments
-from hf_cxr.data import DecodedImages, label_matrix, load_source
+from hf_cxr.data import DecodedImages, label_matrix, load_source, load_table
 from hf_cxr.data.prepare import prepare
 from hf_cxr.data.published import Pseudonyms, description_of, published_features
 from hf_cxr.data.schema import features
@@ -102,10 +102,12 @@ def test_a_pushed_dataset_loads_and_trains_again(pointed, folder, tmp_path, caps
     streamed = load_source(DataArguments(dataset="table", table=str(tmp_path / "hf_cxr.yaml"), streaming=True))
     assert streamed.fingerprint == before.fingerprint
     assert tuple(again.labels) == NAMES
+    assert sum(map(len, again.splits["train"]["boxes"])) == 1
     for name in before.splits:
         np.testing.assert_array_equal(label_matrix(again.splits[name]), label_matrix(before.splits[name]))
-        for column in ("image_id", "patient_id", "view", "sex"):
+        for column in ("image_id", "patient_id", "view", "sex", "boxes"):
             assert again.splits[name][column][:] == before.splits[name][column][:]
+            assert streamed.splits[name][column][:] == before.splits[name][column][:]
         pixels = [DecodedImages(source.splits[name], RECIPE.size, RECIPE.resample) for source in (again, before)]
         for number in range(len(pixels[0])):
             np.testing.assert_array_equal(pixels[0][number]["pixels"], pixels[1][number]["pixels"])
@@ -379,6 +381,63 @@ def test_images_without_labels_stay_without(pointed, pictures, tmp_path):
     assert len(again.splits["train"]) == 20
     with pytest.raises(ValueError, match="has no findings"):
         load_source(args)
+
+
+BOX = {"finding": "mass", "bbox": [0.25, 0.5, 0.5, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([[BOX, BOX | {"bbox": [0.0, 0.0, 1.0, 1.0]}], None, []], None),
+        ([[BOX | {"finding": "Nodule"}], None, []], "Nodule.*add it to findings"),
+        ([[], [BOX], [BOX | {"bbox": [0.75, 0.5, 0.5, 0.5]}]], "not inside its image.*c"),
+        ([[], [BOX], [BOX | {"bbox": [0.25, float("nan"), 0.5, 0.5]}]], "not inside its image.*c"),
+        ([[], [BOX], [BOX | {"bbox": [0.25, 0.5, 0.5]}]], "not inside its image.*c"),
+        ([[], [BOX], [{"finding": "Mass", "box": [0.25]}]], "c has .*it must be a list of"),
+        (["Mass", "", ""], "a has .*it must be a list of"),
+    ],
+)
+def test_boxes_as_fractions_are_taken_as_they_are_or_refused(tmp_path, cells, message):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    Image.new("L", (4, 4)).save(buffer, format="PNG")
+    rows = {"image": [{"bytes": buffer.getvalue()}] * 3, "id": list("abc"), "patient": list("xyz")}
+    rows |= {"Mass": [1.0, 0.0, 1.0], "split": ["train", "validation", "test"], "drawn": cells}
+    pq.write_table(pa.table(rows), tmp_path / "data.parquet")
+    description = TableDescription(
+        ("Mass",),
+        files={"all": "data.parquet"},
+        image_column="image",
+        image_id="id",
+        patient_column="patient",
+        split_column="split",
+        boxes={"fractions": "drawn"},
+    )
+    if message:
+        with pytest.raises(ValueError, match=message):
+            load_table(description, tmp_path)
+        return
+    splits, _ = load_table(description, tmp_path)
+    boxes = {name: split["boxes"][0] for name, split in splits.items()}
+    found = [{"finding": "Mass", "bbox": box["bbox"]} for box in cells[0]]
+    assert boxes == {"train": found, "validation": [], "test": []}
+
+
+@pytest.mark.parametrize(
+    ("boxes", "more"),
+    [
+        ({"fractions": "drawn", "size": ["w", "h"]}, {}),
+        ({"fractions": ["drawn", "more"]}, {}),
+        ({"fractions": "drawn"}, {"merge": "any"}),
+        ({"fractions": "drawn", "column": "drawn"}, {}),
+    ],
+)
+def test_a_description_of_boxes_as_fractions_is_one_column_and_nothing_else(boxes, more):
+    with pytest.raises(ValueError, match=r"boxes.*fractions"):
+        TableDescription(("Mass",), files="a.csv", image_column="image", patient_column="p", boxes=boxes, **more)
 
 
 def test_a_finding_with_the_name_of_a_column_is_refused():
