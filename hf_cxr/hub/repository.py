@@ -292,8 +292,6 @@ def commit_files(
                 parent_commit=remote.commit,
             )
         pushed = Pushed(commit.commit_url, commit.oid, name, deleted)
-    for path in pushed.deleted:
-        logger.info("deleted %s, which an earlier push sent and this one does not; the history keeps it", path)
     _put_tag(repository, pushed)
     return pushed
 

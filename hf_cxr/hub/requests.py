@@ -67,6 +67,7 @@ def explained(doing: str, api: HfApi) -> Iterator[None]:
     before, session.timeout = session.timeout, TIMEOUT
     log = logging.getLogger("huggingface_hub")
     handlers = [*log.handlers, *logging.getLogger().handlers]
+    handlers = [one for one in handlers if _hide_signatures not in one.filters]  # a block around this one goes on
     for handler in handlers:
         handler.addFilter(_hide_signatures)
     try:

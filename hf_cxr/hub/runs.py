@@ -13,6 +13,7 @@ a repository with files of another program, a tag of another commit. Refused at 
 during the push.
 """
 
+import logging
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ from hf_cxr.hub.repository import (
     open_repository,
 )
 from hf_cxr.hub.requests import check_name
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def push_run(
     token = token or get_token()
     files, card = _plan(run_dir, repo_id, token, extras, tag)
     repository = open_repository(repo_id, card, run_dir / "README.md", private=private, token=token, replace=replace)
-    return commit_files(
+    pushed = commit_files(
         repository,
         _operations(files, _stale(files, repository.remote), repository.remote),
         doing=f"push {run_dir} to {repository.full_id}",
@@ -149,6 +152,9 @@ def push_run(
         tag=tag,
         digest_tag=run_tag(files),
     )
+    for path in pushed.deleted:
+        logger.info("deleted %s, which an earlier push sent and this one does not; the history keeps it", path)
+    return pushed
 
 
 def _operations(
