@@ -14,6 +14,7 @@ copy does not have, patients in two splits, and what `data.published`, `leaks`, 
 """
 
 import logging
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCa
 
 from hf_cxr.data.manifest import CARD
 from hf_cxr.data.published import (
+    IDS,
     SECRET,
     SHARD_BYTES,
     Pseudonyms,
@@ -152,6 +154,8 @@ def plan_dataset(
         DESCRIPTION: yaml.safe_dump(description, sort_keys=False, allow_unicode=True),
     }
     _check_texts(folder, texts, token or get_token())
+    if pseudonyms:
+        _check_no_id(folder, texts, splits)
     patients = sum(len(set(split["patient_id"][:])) for split in splits.values())
     return DatasetPlan(
         folder,
@@ -293,6 +297,24 @@ def _card(text: str, path: Path, licence: str, splits: list[str]) -> DatasetCard
     files = [{"split": name, "path": f"data/{name}-*.parquet"} for name in splits]
     card.data.configs = [{"config_name": "default", "data_files": files}]
     return card
+
+
+def _check_no_id(folder: Path, texts: Mapping[str, str], splits: datasets.DatasetDict) -> None:
+    """Refuse a text that names an image, a patient or a study whose id is to be hashed.
+
+    An id of fewer than six characters, or without a digit, could be a word or a number of the text: it is not found.
+    """
+    for name, text in texts.items():
+        words = {word.strip("./-") for kind in (r"[\w.-]+", r"[\w./-]+") for word in re.findall(kind, text)}
+        words = {word for word in words if len(word) > 5 and re.search(r"\d", word)}
+        for split in splits.values():
+            for column in [column for column in IDS if column in split.column_names]:
+                named = sorted(words.intersection(split[column][:]))
+                if named:
+                    raise ValueError(
+                        f"{folder / name} names {named[0]!r}, of the source's column {column}, and ids are to be "
+                        "hashed; delete it from the text"
+                    )
 
 
 def _check_texts(folder: Path, texts: Mapping[str, str], token: str | None) -> None:

@@ -244,6 +244,19 @@ def test_data_that_do_not_say_whether_ids_are_hashed_count_as_not_hashed(hub, fo
         send(folder, hash_patient_ids=True)
 
 
+@pytest.mark.parametrize("named", ["00.png", "image-0013.png", "train/p0013/a.png"])
+def test_a_card_that_names_an_image_is_refused_with_hashed_ids(hub, pictures, tmp_path, capsys, named):
+    splits = splits_of_thirty(pictures).map(lambda row: {"image_id": row["image_id"].replace("00.png", named)})
+    prepare(Source(splits, LabelSpace(NAMES), "thirty"), tmp_path / "p", RECIPE)
+    (tmp_path / "p/README.md").write_text(CARD + f"\nThe best of 30 images is {named}.\n")
+    assert push(tmp_path / "p", "--hash_patient_ids") == 2
+    error = capsys.readouterr().err
+    assert f"README.md names {named!r}, of the source's column image_id" in error
+    assert not hub.requests
+    (tmp_path / "p/README.md").write_text(CARD + "\nOf 30 images, 0013 are good.\n")
+    assert push(tmp_path / "p", "--hash_patient_ids") == 0
+
+
 @pytest.mark.parametrize("secret", ["", "short"])
 def test_a_secret_that_is_too_short_is_refused_before_the_question(folder, monkeypatch, capsys, secret):
     monkeypatch.setenv("HF_CXR_PATIENT_SECRET", secret)
