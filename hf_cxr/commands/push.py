@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="the repository has files of another program, and this push may replace those of the same name",
+        help="push into a repository with files of another program; --dry_run lists what is replaced or deleted",
     )
     runs = parser.add_argument_group("of a run")
     runs.add_argument(

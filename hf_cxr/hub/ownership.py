@@ -44,8 +44,8 @@ def check_is_ours(api: HfApi, full_id: str, files: Iterable[str], commit: str, *
         else ("its config.json has no record of a run", "another name (in training --hub_model_id)")
     )
     raise NotOursError(
-        f"{full_id} has files of another program ({', '.join(theirs[:3])}; {what}), and a push replaces those of the "
-        f"same name; nothing was sent; give {rename}, or, if you mean to replace them, `hf-cxr push` with --replace"
+        f"{full_id} has files of another program ({', '.join(theirs[:3])}; {what}), and a push would replace or "
+        f"delete some of them; nothing was sent; give {rename}, or `hf-cxr push` with --replace (--dry_run lists them)"
     )
 
 
