@@ -15,6 +15,7 @@ from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model
 from hf_cxr.models.head import fold_into_head
+from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import build_image_processor
 
 REPO = f"{USER}/swin-nih"
@@ -66,6 +67,7 @@ def write_run(run: Path, settings: Mapping[str, Any] | None = None, calibration:
     model = build_model(ModelArguments(**settings), NIH14)
     if calibration is not None:
         fold_into_head(model, calibration.fold)
+    ModelRecord(version="1.0").write(model.config)
     model.save_pretrained(run)
     build_image_processor(36, 32).save_pretrained(run)
     for name, text in (SENT | KEPT_HERE).items():

@@ -1,10 +1,10 @@
 """A small Hub on the loopback interface: tests push and load with the real client, and nothing leaves the machine.
 
 It speaks the part of the Hub's protocol that huggingface_hub 2.4 and transformers 5.23 use for model and dataset
-repositories: who-am-I, create, info, card validation, pre-upload, LFS batch with basic transfers, commit, tags, tree,
-paths, resolve with ranges, and the status codes and headers that the client turns into its errors. As on the Hub,
-weights go through LFS to a signed address without the token, a large file resolves to a redirect to another host, a
-commit is all or nothing, a tag never moves, and an anonymous reader of a private repository gets 401 with
+repositories: who-am-I, create, info, card validation, pre-upload, LFS batch with basic transfers, commit, history,
+tags, tree, paths, resolve with ranges, and the status codes and headers that the client turns into its errors. As on
+the Hub, weights go through LFS to a signed address without the token, a large file resolves to a redirect to another
+host, a commit is all or nothing, a tag never moves, and an anonymous reader of a private repository gets 401 with
 RepoNotFound.
 
 It does not have: Xet transfers (set HF_HUB_DISABLE_XET=1), branches, pull requests, Spaces, users other than one,
@@ -617,6 +617,14 @@ def refs(handler: Handler, kind: str, repo: str) -> None:
     handler.reply(200, {"branches": [main], "tags": tags, "converts": []})
 
 
+def commits(handler: Handler, kind: str, repo: str, revision: str) -> None:
+    """The history of a revision, the newest commit first, on one page."""
+    found = handler.repo(kind, repo)
+    last = found.commits.index(handler.commit_at(found, revision))
+    about = {"authors": [{"user": USER}], "date": "2026-01-01T00:00:00.000Z", "message": ""}
+    handler.reply(200, [about | {"id": one.oid, "title": one.title} for one in found.commits[last::-1]])
+
+
 def make_tag(handler: Handler, kind: str, repo: str, revision: str) -> None:
     """A tag that exists is refused, as the Hub does it."""
     found = handler.repo(kind, repo, write=True)
@@ -724,6 +732,7 @@ ROUTES: tuple[tuple[tuple[str, ...], str, Callable], ...] = (
     (("POST",), API + rf"/commit{REVISION}", commit),
     (("POST",), API + r"/lfs-verify", lfs_verify),
     (("GET",), API + r"/refs", refs),
+    (("GET",), API + rf"/commits{REVISION}", commits),
     (("POST",), API + rf"/tag{REVISION}", make_tag),
     (("GET",), API + rf"(?:/revision{REVISION})?", repo_info),
     (("POST",), WEB + r"\.git/info/lfs/objects/batch", lfs_batch),

@@ -16,7 +16,7 @@ from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.words import plural
 
 if TYPE_CHECKING:
-    from hf_cxr.hub.repository import Pushed
+    from hf_cxr.hub.repository import Look, Pushed
 
 OF_RUNS = ("include_predictions", "handler", "handler_requirement", "onnx")
 OF_DATASETS = ("licence", "i_may_redistribute", "i_have_permission", "hash_patient_ids")
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", metavar="FOLDER", help="run folder; with --dataset, a folder that prepare wrote")
+    parser.add_argument("folder", metavar="FOLDER", help="folder that training or (with --dataset) prepare wrote")
     parser.add_argument("repo_id", metavar="HUB_ID", help="name or namespace/name of the repository")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--private", action="store_true", help="the repository must be private (the default)")
@@ -39,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tag", help="name of the commit's tag; default: run- or data- and a digest of the files")
     parser.add_argument(
         "--dry_run", action="store_true", help="check the folder, print what would be sent, and send nothing"
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="push into a repository with files of another program; --dry_run lists what is replaced or deleted",
     )
     runs = parser.add_argument_group("options for a run")
     runs.add_argument(
@@ -85,22 +90,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def push_finished(args: argparse.Namespace) -> int:
     """A run folder."""
-    from hf_cxr.hub import Extras, plan_push, push_run
+    from hf_cxr.hub import PushExtras, plan_push, push_run
     from hf_cxr.hub.leaks import exposed_tokens
 
-    extras = Extras(args.include_predictions, args.handler, args.onnx, args.handler_requirement)
+    extras = PushExtras(args.include_predictions, args.handler, args.onnx, args.handler_requirement)
     if args.dry_run:
-        plan = plan_push(args.folder, args.repo_id, extras=extras, tag=args.tag)
+        plan = plan_push(args.folder, args.repo_id, extras=extras, tag=args.tag, replace=args.replace)
+        remote = plan.look.remote
         for file in plan.files:
-            state = f"  ({plan.remote.state_of(file)})" if plan.remote else ""
+            state = f"  ({remote.state_of(file)})" if remote else ""
             print(f"{file.size:>14,} bytes  {file.path}{state}")
         for path in plan.stale:
             print(f"{'delete':>20}  {path}")
-        print(f"{'tag':>20}  {plan.tag}{' (exists)' if plan.remote and plan.tag in plan.remote.tags else ''}")
-        print_not_compared(plan.not_compared, plan.exists, args)
+        print(f"{'tag':>20}  {plan.tag}{' (exists)' if remote and plan.tag in remote.tags else ''}")
+        print_not_compared(plan.look, args)
         print_total(sum(file.size for file in plan.files), len(plan.files), args.repo_id)
     else:
-        pushed = push_run(args.folder, args.repo_id, private=not args.public, extras=extras, tag=args.tag)
+        pushed = push_run(
+            args.folder,
+            args.repo_id,
+            private=not args.public,
+            extras=extras,
+            tag=args.tag,
+            replace=args.replace,
+        )
         print_pushed(pushed)
     for path in exposed_tokens(args.folder):
         print(
@@ -113,11 +126,8 @@ def push_finished(args: argparse.Namespace) -> int:
 
 def push_prepared(args: argparse.Namespace, parser: OneLineParser) -> int:
     """A prepared folder."""
-    from huggingface_hub import get_token
-
     from hf_cxr.commands import set_up_terminal
     from hf_cxr.hub.datasets import compare_dataset, plan_dataset, push_dataset
-    from hf_cxr.hub.repository import look_at
 
     if not args.licence:
         parser.error(
@@ -133,8 +143,7 @@ def push_prepared(args: argparse.Namespace, parser: OneLineParser) -> int:
         verify=not args.dry_run,
     )
     if args.dry_run:
-        look = look_at(args.repo_id, get_token(), repo_type="dataset")
-        compared = compare_dataset(plan, look)
+        compared = compare_dataset(plan, replace=args.replace)
         states = {path: f"  ({state})" for path, state in compared.states.items()}
         for file in plan.files:
             print(f"{file.size:>22,} bytes  {file.path}{states.get(file.path, '')}")
@@ -143,13 +152,14 @@ def push_prepared(args: argparse.Namespace, parser: OneLineParser) -> int:
             print(f"{'about':>8}{size:>14,} bytes  {shard.path}{states.get(shard.path, '')}")
         for path in compared.deleted:
             print(f"{'delete':>28}  {path}")
-        print_not_compared(look.not_compared, look.exists, args)
+        print_not_compared(compared.look, args)
         print(f"The real push will ask: {plan.question}")
         total = sum(file.size for file in plan.files) + sum(plan.shard_bytes.values())
         print_total(total, len(plan.files) + len(plan.shards), args.repo_id)
         return 0
     ask(plan.question, answered=args.i_may_redistribute)
-    print_pushed(push_dataset(plan, may_redistribute=True, private=not args.public, tag=args.tag))
+    pushed = push_dataset(plan, may_redistribute=True, private=not args.public, tag=args.tag, replace=args.replace)
+    print_pushed(pushed)
     return 0
 
 
@@ -159,10 +169,10 @@ def print_pushed(pushed: "Pushed") -> None:
     print(f"{pushed.url}\ntag {pushed.tag}: load exactly these files with revision={pushed.tag!r}")
 
 
-def print_not_compared(why: str | None, exists: bool | None, args: argparse.Namespace) -> None:
-    if why:
-        print(f"not compared with the repository: {why}")
-    elif not exists:
+def print_not_compared(look: "Look", args: argparse.Namespace) -> None:
+    if look.not_compared:
+        print(f"not compared with the repository: {look.not_compared}")
+    elif not look.exists:
         print(f"{args.repo_id} does not exist: a push makes it, {'public' if args.public else 'private'}")
 
 
@@ -182,8 +192,8 @@ def ask(text: str, *, answered: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ValueError(
-            "nothing was sent: there is no terminal to ask whether the source's terms allow you to publish the data; "
-            "if they do, give --i_may_redistribute"
+            "cannot ask whether the source's terms allow publishing: there is no terminal; nothing was sent. If they "
+            "do, give --i_may_redistribute"
         )
     print("Type yes to publish: ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() != "yes":

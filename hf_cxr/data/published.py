@@ -17,6 +17,9 @@ N = rows, C = findings, S = side in pixels.
 
 import hashlib
 import hmac
+import os
+import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -39,6 +42,8 @@ SHARD_BYTES = 2**28
 
 ROW_GROUP = 100  # rows; the Hub's viewer reads one at a time
 IDS = ("image_id", "patient_id", "study_id")
+HASHED_ID = re.compile(r"[ips][0-9a-f]{24}")  # of `Pseudonyms.of`
+SECRET = "HF_CXR_PATIENT_SECRET"
 EXTRA = 512  # bytes of a row besides its pixels, as `prepare` reckons
 
 
@@ -58,13 +63,32 @@ class Pseudonyms:
     Equal ids stay equal, and without the key no one can find the ids or the places behind them.
 
     Args:
-        key: secret, at least 16 bytes; it is kept nowhere.
+        key: secret, at least 16 bytes; it is written nowhere.
+        random: the key is lost with this object, so the next push has other hashes.
     """
 
-    def __init__(self, key: bytes):
+    def __init__(self, key: bytes, *, random: bool = False):
         if len(key) < 16:
-            raise ValueError("the secret for hashing patient ids is too short; give at least 16 characters")
+            raise ValueError(f"the key for hashing patient ids has {len(key)} bytes; it needs at least 16")
         self._key = key
+        self.random = random
+
+    @classmethod
+    def of_environment(cls) -> "Pseudonyms":
+        """With the secret that the user has set as HF_CXR_PATIENT_SECRET, or with a random key.
+
+        Raises:
+            ValueError: the secret is too short, or empty.
+        """
+        secret = os.environ.get(SECRET)
+        if secret is None:
+            return cls(secrets.token_bytes(32), random=True)
+        if len(secret) < 16:
+            raise ValueError(
+                f"{SECRET} {f'has {len(secret)} characters' if secret else 'is empty'}, which is too short to hash "
+                "patient ids; set it to at least 16 characters, or unset it for a random secret"
+            )
+        return cls(secret.encode())
 
     def of(self, column: str, value: str) -> str:
         """The hash of one id: 24 hexadecimal digits after the first letter of the column's name."""
@@ -206,5 +230,6 @@ def description_of(manifest: Mapping[str, Any], repo_id: str, licence: str, *, s
         "view_column": "view",
         "age_column": "age",
         "sex_column": "sex",
+        "boxes": {"fractions": "boxes"} if findings_of(manifest["label_names"]) else None,
     }
     return {key: value for key, value in description.items() if value or key == "findings"}

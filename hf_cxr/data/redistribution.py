@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hf_cxr.data.published import SECRET, Pseudonyms
+
 FORBIDDEN = (
     (
         r"chexpert|chexlocalize|stanford aimi",
@@ -51,7 +53,13 @@ def check_allowed(manifest: Mapping[str, Any], *, has_permission: bool) -> None:
 
 
 def question(
-    manifest: Mapping[str, Any], repo_id: str, licence: str, columns: Sequence[str], *, patients: int, hashed: bool
+    manifest: Mapping[str, Any],
+    repo_id: str,
+    licence: str,
+    columns: Sequence[str],
+    *,
+    patients: int,
+    pseudonyms: Pseudonyms | None,
 ) -> str:
     """What a person must know before the data are published, and the question, without the answer.
 
@@ -61,11 +69,16 @@ def question(
         licence: the Hub's name of the licence that it is published under.
         columns: of the files.
         patients: how many.
-        hashed: ids are keyed hashes.
+        pseudonyms: what replaces the ids; None leaves them as they are.
     """
     images = sum(manifest["splits"].values())
     who = "synthetic patients" if manifest["synthetic"] else "patients"
-    ids = "keyed hashes (the key is not kept)" if hashed else "as in the source; --hash_patient_ids hashes them"
+    if pseudonyms is None:
+        ids = "as in the source; --hash_patient_ids hashes them"
+    elif pseudonyms.random:
+        ids = "keyed hashes; the key is random and not kept, so the next push has other hashes"
+    else:
+        ids = f"keyed hashes; the key is your {SECRET}: whoever has it can compute the hash of an id"
     lines = [
         f"{images:,} images of {patients:,} {who} would go to https://huggingface.co/datasets/{repo_id}",
         f"  data:    {manifest['dataset']}",

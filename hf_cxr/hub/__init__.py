@@ -14,19 +14,21 @@ parsed, searched for what must not leave this machine, and compared with the oth
     leaks         access tokens and local paths
     same_run      files of different runs in one folder
     requests      a time limit, and one clear line for each failure
-    repository    made, compared with local files, tagged
+    ownership     whether a repository's files are of this package
+    repository    made, compared with local files, committed to, tagged
     runs          a run, as one commit with a tag
+    earlier_ids   whether ids of an earlier push would give hashed ones away
     datasets      a prepared folder, as Parquet files with a card
 """
 
 from hf_cxr.late_names import late_names
 
 HOME = {
-    **dict.fromkeys(["Extras", "collect"], "hf_cxr.hub.file_list"),
+    **dict.fromkeys(["PushExtras", "collect"], "hf_cxr.hub.file_list"),
     **dict.fromkeys(["HubError"], "hf_cxr.hub.requests"),
     **dict.fromkeys(["Pushed", "prepare_repo"], "hf_cxr.hub.repository"),
     **dict.fromkeys(
-        ["PushPlan", "plan_push", "push_command", "push_run", "push_target", "run_files", "run_tag"],
+        ["PushPlan", "plan_push", "push_command", "push_run", "push_target", "run_tag"],
         "hf_cxr.hub.runs",
     ),
     **dict.fromkeys(["plan_dataset", "push_dataset"], "hf_cxr.hub.datasets"),

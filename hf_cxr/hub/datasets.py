@@ -9,15 +9,12 @@ one after another, so memory and disk hold one of them at a time; one commit at 
 command after an interruption writes the files again and sends those that had not arrived. With hashed ids that
 needs the same secret, so a random one starts again.
 
-Refused: a folder whose source forbids copies, a card that is a link or states another licence, patients in two
-splits, a repository with the data of another program, and what `data.published`, `leaks` and `repository`
-refuse.
+Refused: a folder whose source forbids copies, a card that is a link, states another licence or speaks of ids that the
+copy does not have, patients in two splits, and what `data.published`, `leaks`, `repository` and `earlier_ids` refuse.
 """
 
 import logging
-import os
 import re
-import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +27,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCa
 
 from hf_cxr.data.manifest import CARD
 from hf_cxr.data.published import (
+    IDS,
+    SECRET,
     SHARD_BYTES,
     Pseudonyms,
     Shard,
@@ -42,30 +41,27 @@ from hf_cxr.data.redistribution import check_allowed, question
 from hf_cxr.data.sources.prepared import load_prepared
 from hf_cxr.data.splits import check_patients_disjoint, with_canonical_ids
 from hf_cxr.files import file_sha256
+from hf_cxr.hub.earlier_ids import SHARD, check_earlier_ids
 from hf_cxr.hub.leaks import check_no_local_path, check_no_token
+from hf_cxr.hub.ownership import DESCRIPTION
 from hf_cxr.hub.parsing import PushFile
 from hf_cxr.hub.repository import (
     Look,
     Pushed,
     Remote,
+    Repository,
     automatic_tag,
     check_tag_is_free,
     check_tag_name,
-    commit_url,
+    commit_files,
     load_card,
-    prepare_repo,
-    put_tag,
-    read_remote,
-    validate_card,
+    look_at,
+    open_repository,
 )
-from hf_cxr.hub.requests import HubError, check_name, check_online, explained
+from hf_cxr.hub.requests import check_name, explained
 from hf_cxr.reporting.card.datasheet import Published, published_datasheet
 
 logger = logging.getLogger(__name__)
-
-DESCRIPTION = "hf_cxr.yaml"
-SECRET = "HF_CXR_PATIENT_SECRET"
-_SHARD = re.compile(r"data/[\w.]+-\d{5}-of-\d{5}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class DatasetPlan:
     Args:
         folder: that `hf-cxr prepare` wrote.
         repo_id: where it goes, ``namespace/name``.
-        hash_patient_ids: keyed hashes replace all ids.
+        pseudonyms: keyed hashes that replace all ids; None leaves them as they are.
         manifest: of the folder.
         splits: with images, memory-mapped.
         shards: the files of the data.
@@ -86,7 +82,7 @@ class DatasetPlan:
 
     folder: Path
     repo_id: str
-    hash_patient_ids: bool
+    pseudonyms: Pseudonyms | None
     manifest: Mapping[str, Any]
     splits: datasets.DatasetDict
     shards: list[Shard]
@@ -100,10 +96,12 @@ class DatasetComparison:
     """What a push would do to a repository.
 
     Args:
+        look: the repository as it is.
         states: by path, what happens to each file, in words; empty if the repository was not looked at.
         deleted: files of an earlier push that this one lacks.
     """
 
+    look: Look
     states: Mapping[str, str]
     deleted: tuple[str, ...]
 
@@ -136,6 +134,7 @@ def plan_dataset(
     """
     folder = Path(folder)
     check_name(repo_id)
+    pseudonyms = Pseudonyms.of_environment() if hash_patient_ids else None
     if "/" not in repo_id:
         raise ValueError(f"give the whole name, such as you/{repo_id}: files of the dataset name it")
     prepared, manifest = load_prepared(folder, verify=verify)
@@ -155,47 +154,42 @@ def plan_dataset(
         DESCRIPTION: yaml.safe_dump(description, sort_keys=False, allow_unicode=True),
     }
     _check_texts(folder, texts, token or get_token())
+    if pseudonyms:
+        _check_no_id(folder, texts, splits)
     patients = sum(len(set(split["patient_id"][:])) for split in splits.values())
     return DatasetPlan(
         folder,
         repo_id,
-        hash_patient_ids,
+        pseudonyms,
         manifest,
         splits,
         shards,
         [PushFile.of(name, text.encode()) for name, text in texts.items()],
-        question(manifest, repo_id, licence, columns, patients=patients, hashed=hash_patient_ids),
+        question(manifest, repo_id, licence, columns, patients=patients, pseudonyms=pseudonyms),
         {shard.path: (shard.stop - shard.start) * side**2 for shard in shards},
     )
 
 
-def compare_dataset(plan: DatasetPlan, look: Look) -> DatasetComparison:
-    """What a push of this plan would find and delete in a repository.
+def compare_dataset(plan: DatasetPlan, *, token: str | None = None, replace: bool = False) -> DatasetComparison:
+    """What a push of this plan would find and delete in its repository, if there is a login and a connection.
 
     Raises:
-        HubError: the repository has data that this command did not write.
+        HubError: the repository has files of another program, or ids that would give the hashed ones away.
     """
+    token = token or get_token()
+    look = look_at(plan.repo_id, token, repo_type="dataset", replace=replace)
     if look.remote is None:
-        return DatasetComparison({}, ())
-    check_is_ours(plan.repo_id, look.remote)
+        return DatasetComparison(look, {}, ())
+    _check_ids(plan, HfApi(token=token), look.remote)
     states = {file.path: look.remote.state_of(file) for file in plan.files}
     for shard in plan.shards:
         states[shard.path] = "compared when it is written" if shard.path in look.remote.files else "new"
-    return DatasetComparison(states, _gone(plan, look.remote))
+    return DatasetComparison(look, states, _gone(plan, look.remote))
 
 
-def check_is_ours(repo_id: str, remote: Remote) -> None:
-    """Refuse a repository whose data another program wrote: a push would replace and delete them.
-
-    Raises:
-        HubError: with the repair.
-    """
-    theirs = sorted(path for path in remote.files if _SHARD.fullmatch(path))
-    if theirs and DESCRIPTION not in remote.files:
-        raise HubError(
-            f"{repo_id} has data of another program ({theirs[0]}, and no {DESCRIPTION}), which a push would delete; "
-            "nothing was sent; give another name"
-        )
+def _check_ids(plan: DatasetPlan, api: HfApi, remote: Remote) -> None:
+    with explained(f"read the ids in {plan.repo_id}", api):
+        check_earlier_ids(api, plan.repo_id, remote, hashed=plan.pseudonyms is not None)
 
 
 def push_dataset(
@@ -205,13 +199,14 @@ def push_dataset(
     private: bool = True,
     token: str | None = None,
     tag: str | None = None,
+    replace: bool = False,
 ) -> Pushed:
     """Push what was planned, as one commit with a tag.
 
     Args:
         plan: from `plan_dataset`.
         may_redistribute: the answer to `DatasetPlan.question`; nothing is sent unless it is True.
-        private: as in `prepare_repo`.
+        private, replace: as in `prepare_repo`.
         token: by default that of the login.
         tag: its name; by default "data-" and a digest of the files.
 
@@ -219,59 +214,52 @@ def push_dataset(
         The commit and its tag.
 
     Raises:
-        ValueError: the answer is not yes, a column contains a local path, or the secret for the ids is too short.
-        HubError: as `prepare_repo` and `check_is_ours`, or an upload failed: there is no commit then.
+        ValueError: the answer is not yes, or a column contains a local path.
+        HubError: as `prepare_repo` and `check_earlier_ids`, or an upload failed: there is no commit then.
     """
     if may_redistribute is not True:
         raise ValueError(
             "nothing was sent: the question whether you may redistribute the data was not answered by yes"
         )
     check_tag_name(tag)
-    check_online()
-    pseudonyms = _pseudonyms() if plan.hash_patient_ids else None
     token = token or get_token()
-    api = HfApi(token=token)
-    with explained("check the card's metadata", api):
-        card = next(file for file in plan.files if file.path == CARD)
-        validate_card(DatasetCard(card.content.decode()), plan.folder / CARD, "dataset")
-    full_id = prepare_repo(plan.repo_id, private=private, token=token, repo_type="dataset")
-    with (
-        explained(f"push {plan.folder} to {full_id}", api),
-        tempfile.TemporaryDirectory(prefix="hf-cxr-push-") as scratch,
-    ):
-        remote = read_remote(api, full_id, repo_type="dataset")
-        check_is_ours(full_id, remote)
-        if tag:
-            check_tag_is_free(tag, remote, changes=False, automatic=False)
-        operations, digests = _send_files(plan, api, remote, pseudonyms, token, Path(scratch))
-        gone = _gone(plan, remote)
-        operations += [CommitOperationDelete(path, is_folder=False) for path in gone]
-        name = tag or automatic_tag("data", digests.items())
-        check_tag_is_free(name, remote, changes=bool(operations), automatic=tag is None)
-        if operations:
-            commit = api.create_commit(
-                full_id,
-                operations,
-                commit_message=f"Upload {plan.manifest['dataset']}",
-                repo_type="dataset",
-                parent_commit=remote.commit,
-            )
-            pushed = Pushed(commit.commit_url, commit.oid, name, gone)
-        else:
-            pushed = Pushed(commit_url(api, full_id, remote.commit, repo_type="dataset"), remote.commit, name)
-    put_tag(api, full_id, pushed, remote, repo_type="dataset")
-    return pushed
+    card = DatasetCard(next(file for file in plan.files if file.path == CARD).content.decode())
+    if plan.pseudonyms and plan.pseudonyms.random:
+        logger.warning(
+            "ids are hashed with a random secret that is not kept: if this push is interrupted, the next one starts "
+            "again, and has other ids; set %s to a secret of your own to avoid that",
+            SECRET,
+        )
+    repository = open_repository(
+        plan.repo_id, card, plan.folder / CARD, private=private, token=token, repo_type="dataset", replace=replace
+    )
+    remote, doing = repository.remote, f"push {plan.folder} to {repository.full_id}"
+    _check_ids(plan, repository.api, remote)
+    if tag:
+        check_tag_is_free(tag, remote, changes=False, automatic=False)
+    with explained(doing, repository.api), tempfile.TemporaryDirectory(prefix="hf-cxr-push-") as scratch:
+        operations, digests = _send_files(plan, repository, token, Path(scratch))
+        operations += [CommitOperationDelete(path, is_folder=False) for path in _gone(plan, remote)]
+        return commit_files(
+            repository,
+            operations,
+            doing=doing,
+            message=f"Upload {plan.manifest['dataset']}",
+            tag=tag,
+            digest_tag=automatic_tag("data", digests.items()),
+        )
 
 
 def _send_files(
-    plan: DatasetPlan, api: HfApi, remote: Remote, pseudonyms: Pseudonyms | None, token: str | None, scratch: Path
+    plan: DatasetPlan, repository: Repository, token: str | None, scratch: Path
 ) -> tuple[list[CommitOperationAdd | CommitOperationDelete], dict[str, str]]:
     """Write, check and send each file of the data, one after another; what the commit still needs is in ``scratch``.
 
     Returns:
         What the commit adds, and the SHA-256 of every file of the dataset by its path.
     """
-    operations = [CommitOperationAdd(file.path, file.content) for file in plan.files if _is_new(file, remote)]
+    api, remote, pseudonyms = repository.api, repository.remote, plan.pseudonyms
+    operations = [CommitOperationAdd(file.path, file.content) for file in plan.files if remote.is_changed(file)]
     digests = {file.path: file.sha256 for file in plan.files}
     splits = {
         name: split if pseudonyms is None else split.select(pseudonyms.order(name, len(split)))
@@ -297,23 +285,7 @@ def _send_files(
 def _gone(plan: DatasetPlan, remote: Remote) -> tuple[str, ...]:
     """Files of an earlier push's data that this one does not have."""
     kept = {shard.path for shard in plan.shards}
-    return tuple(sorted(path for path in remote.files if _SHARD.fullmatch(path) and path not in kept))
-
-
-def _is_new(file: PushFile, remote: Remote) -> bool:
-    return remote.state_of(file) != "unchanged"
-
-
-def _pseudonyms() -> Pseudonyms:
-    secret = os.environ.get(SECRET)
-    if secret is None:
-        logger.warning(
-            "ids are hashed with a random secret that is not kept: if this push is interrupted, the next one starts "
-            "again, and has other ids; set %s to your own secret to avoid that",
-            SECRET,
-        )
-        return Pseudonyms(secrets.token_bytes(32))
-    return Pseudonyms(secret.encode())
+    return tuple(sorted(path for path in remote.files if SHARD.fullmatch(path) and path not in kept))
 
 
 def _card(text: str, path: Path, licence: str, splits: list[str]) -> DatasetCard:
@@ -325,6 +297,24 @@ def _card(text: str, path: Path, licence: str, splits: list[str]) -> DatasetCard
     files = [{"split": name, "path": f"data/{name}-*.parquet"} for name in splits]
     card.data.configs = [{"config_name": "default", "data_files": files}]
     return card
+
+
+def _check_no_id(folder: Path, texts: Mapping[str, str], splits: datasets.DatasetDict) -> None:
+    """Refuse a text that names an image, a patient or a study whose id is to be hashed.
+
+    An id of fewer than six characters, or without a digit, could be a word or a number of the text: it is not found.
+    """
+    for name, text in texts.items():
+        words = {word.strip("./-") for kind in (r"[\w.-]+", r"[\w./-]+") for word in re.findall(kind, text)}
+        words = {word for word in words if len(word) > 5 and re.search(r"\d", word)}
+        for split in splits.values():
+            for column in [column for column in IDS if column in split.column_names]:
+                named = sorted(words.intersection(split[column][:]))
+                if named:
+                    raise ValueError(
+                        f"{folder / name} names {named[0]!r}, of the source's column {column}, and ids are to be "
+                        "hashed; delete it from the text"
+                    )
 
 
 def _check_texts(folder: Path, texts: Mapping[str, str], token: str | None) -> None:

@@ -54,7 +54,7 @@ HUB_IDS = (*INITIAL_WEIGHTS, "trackio_bucket_id", "trackio_space_id", "trackio_s
 
 
 @dataclass(frozen=True)
-class Extras:
+class PushExtras:
     """What is sent besides the files of every run.
 
     Args:
@@ -70,10 +70,10 @@ class Extras:
     handler_requirement: str | None = None
 
 
-NO_EXTRAS = Extras()
+NO_EXTRAS = PushExtras()
 
 
-def collect(run_dir: str | Path, extras: Extras = NO_EXTRAS, *, token: str | None = None) -> list[PushFile]:
+def collect(run_dir: str | Path, extras: PushExtras = NO_EXTRAS, *, token: str | None = None) -> list[PushFile]:
     """The files of a run folder that are to be sent, each of them checked, sorted by name.
 
     Args:
@@ -129,7 +129,7 @@ def _text_of_export(path: Path, run_dir: Path) -> OnnxText:
     return model.text
 
 
-def list_names(run_dir: Path, extras: Extras = NO_EXTRAS) -> list[str]:
+def list_names(run_dir: Path, extras: PushExtras = NO_EXTRAS) -> list[str]:
     """The files of the folder that are to be sent, by their names in the repository.
 
     No content is read; each is checked to be a regular file inside the folder.

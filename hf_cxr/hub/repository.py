@@ -1,25 +1,34 @@
 """A repository of the Hub: made if it is not there, compared with files on this disk, and its commits given tags.
 
-A tag is a name that keeps one commit: `from_pretrained(..., revision=TAG)` reads the same files for ever, while
+A tag is a name that keeps one commit: `from_pretrained(..., revision=TAG)` reads the same files forever, while
 `main` moves on. A tag that exists is never moved.
 
 Refused before any file is sent: offline mode, no login, a token that may not write, a private push into a public
-repository, a tag that names another commit.
+repository, files of another program, a tag that names another commit.
 """
 
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelCard, RepoCard, constants, get_token
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    RepoCard,
+    constants,
+    get_token,
+)
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils.sha import git_hash
 
+from hf_cxr.hub.ownership import NotOursError, check_is_ours
 from hf_cxr.hub.parsing import PushFile
 from hf_cxr.hub.requests import HubError, check_name, check_online, explained
 
@@ -72,8 +81,19 @@ class Remote:
         content = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
         return "unchanged" if there == git_hash(content) else "changed"
 
+    def is_changed(self, file: PushFile) -> bool:
+        """Whether a push of the file changes the newest commit."""
+        return self.state_of(file) != "unchanged"
 
-def prepare_repo(repo_id: str, *, private: bool = True, token: str | None = None, repo_type: str = "model") -> str:
+
+def prepare_repo(
+    repo_id: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    repo_type: str = "model",
+    replace: bool = False,
+) -> str:
     """Create the repository if it does not exist, and check that it can be written to.
 
     Args:
@@ -82,13 +102,15 @@ def prepare_repo(repo_id: str, *, private: bool = True, token: str | None = None
             private in any case.
         token: access token; by default that of ``HF_TOKEN`` or of ``hf auth login``.
         repo_type: "model" or "dataset". The Hub keeps the two apart: a model and a dataset may have the same name.
+        replace: a repository with files of another program is accepted.
 
     Returns:
         The full name, ``namespace/name``.
 
     Raises:
         ValueError: the name is not a repository name.
-        HubError: offline mode, no login, a refused token, no write permission, a public repository, no connection.
+        HubError: offline mode, no login, a refused token, no write permission, a public repository, files of another
+            program, no connection.
     """
     check_name(repo_id)
     check_online()
@@ -101,6 +123,9 @@ def prepare_repo(repo_id: str, *, private: bool = True, token: str | None = None
         # With exist_ok, create_repo accepts a repository that this token may only read.
         api.auth_check(full_id, write=True, repo_type=repo_type)
         info = api.repo_info(full_id, repo_type=repo_type)
+        if not replace:
+            files = [entry.rfilename for entry in info.siblings or ()]
+            check_is_ours(api, full_id, files, info.sha, repo_type=repo_type)
     kind = "" if repo_type == "model" else f" --repo-type {repo_type}"
     if private and not info.private:
         flag = "--public (in training --hub_private_repo false)" if repo_type == "model" else "--public"
@@ -143,26 +168,132 @@ class Look:
         remote: its newest commit; None if it was not looked at, or does not exist.
         exists: whether there is a repository; None if it was not looked at.
         not_compared: why it was not looked at, in words; None if it was.
+        full_id: ``namespace/name``; None without ``remote``.
     """
 
     remote: Remote | None = None
     exists: bool | None = None
     not_compared: str | None = None
+    full_id: str | None = None
 
 
-def look_at(repo_id: str, token: str | None, *, repo_type: str = "model") -> Look:
-    """The repository as it is, if there is a token and a connection. Nothing is changed, and a failure is words."""
+def look_at(repo_id: str, token: str | None, *, repo_type: str = "model", replace: bool = False) -> Look:
+    """The repository as it is, if there is a token and a connection. Nothing is changed, and a failure is words.
+
+    Args:
+        repo_id, repo_type, replace: as in `prepare_repo`.
+        token: access token.
+
+    Raises:
+        NotOursError: it has files of another program.
+    """
     if constants.is_offline_mode() or not token:
         return Look(not_compared="offline mode" if constants.is_offline_mode() else "not logged in")
     api = HfApi(token=token)
     try:
         with explained(f"read {repo_id}", api):
             full_id = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
-            return Look(read_remote(api, full_id, repo_type=repo_type), exists=True)
+            remote = read_remote(api, full_id, repo_type=repo_type)
+            if not replace:
+                check_is_ours(api, full_id, remote.files, remote.commit, repo_type=repo_type)
+            return Look(remote, exists=True, full_id=full_id)
+    except NotOursError:
+        raise
     except HubError as error:
         if isinstance(error.__cause__, RepositoryNotFoundError):
             return Look(exists=False)
         return Look(not_compared=str(error))
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository that is ready for a push.
+
+    Args:
+        api: the client.
+        full_id: ``namespace/name``.
+        repo_type: "model" or "dataset".
+        remote: its newest commit, on which the push builds.
+    """
+
+    api: HfApi
+    full_id: str
+    repo_type: str
+    remote: Remote
+
+
+def open_repository(
+    repo_id: str,
+    card: RepoCard,
+    card_path: Path,
+    *,
+    private: bool,
+    token: str | None,
+    repo_type: str = "model",
+    replace: bool = False,
+) -> Repository:
+    """Check the card, which creates nothing, then prepare the repository and read its newest commit.
+
+    Args:
+        repo_id, private, token, repo_type, replace: as in `prepare_repo`.
+        card: that is pushed.
+        card_path: its place, for messages.
+
+    Raises:
+        ValueError: the Hub refuses the card's metadata, or the name.
+        HubError: as `prepare_repo`.
+    """
+    check_online()
+    api = HfApi(token=token)
+    with explained("check the card's metadata", api):
+        _validate_card(card, card_path, repo_type)
+    full_id = prepare_repo(repo_id, private=private, token=token, repo_type=repo_type, replace=replace)
+    with explained(f"read {full_id}", api):
+        return Repository(api, full_id, repo_type, read_remote(api, full_id, repo_type=repo_type))
+
+
+def commit_files(
+    repository: Repository,
+    operations: Sequence[CommitOperationAdd | CommitOperationDelete],
+    *,
+    doing: str,
+    message: str,
+    tag: str | None,
+    digest_tag: str,
+) -> Pushed:
+    """Make one commit, if there is anything to change, and tag it.
+
+    Args:
+        repository: from `open_repository`; refused if it has changed since.
+        operations: what the commit adds and deletes; none: the newest commit has these files already.
+        doing: for messages, after "could not".
+        message: of the commit.
+        tag: that was asked for; None for the automatic one.
+        digest_tag: the automatic tag, from `automatic_tag`.
+
+    Raises:
+        HubError: the tag names another commit, or a request failed.
+    """
+    api, full_id, repo_type, remote = repository.api, repository.full_id, repository.repo_type, repository.remote
+    name = tag or digest_tag
+    check_tag_is_free(name, remote, changes=bool(operations), automatic=tag is None)
+    if not operations:
+        pushed = Pushed(_commit_url(repository), remote.commit, name)
+    else:
+        deleted = tuple(one.path_in_repo for one in operations if isinstance(one, CommitOperationDelete))
+        # create_commit and not upload_folder: with hf_xet installed the latter splits a push into several commits, and
+        # a reader between two of them would load the new config with the old weights.
+        with explained(doing, api):
+            commit = api.create_commit(
+                full_id,
+                operations,
+                commit_message=message,
+                repo_type=repo_type,
+                parent_commit=remote.commit,
+            )
+        pushed = Pushed(commit.commit_url, commit.oid, name, deleted)
+    _put_tag(repository, pushed)
+    return pushed
 
 
 def automatic_tag(start: str, files: Iterable[tuple[str, str]]) -> str:
@@ -218,24 +349,19 @@ def check_tag_is_free(tag: str, remote: Remote, *, changes: bool, automatic: boo
     )
 
 
-def commit_url(api: HfApi, full_id: str, commit: str, *, repo_type: str = "model") -> str:
-    """The web address of a commit."""
-    return f"{api.endpoint}/{'' if repo_type == 'model' else f'{repo_type}s/'}{full_id}/commit/{commit}"
+def _commit_url(repository: Repository) -> str:
+    start = "" if repository.repo_type == "model" else f"{repository.repo_type}s/"
+    return f"{repository.api.endpoint}/{start}{repository.full_id}/commit/{repository.remote.commit}"
 
 
-def put_tag(api: HfApi, full_id: str, pushed: Pushed, remote: Remote, *, repo_type: str = "model") -> None:
-    """Make the tag of a push if it does not exist.
-
-    Raises:
-        HubError: it could not be made; the files are there all the same, and the message says so.
-    """
-    if pushed.tag in remote.tags:
+def _put_tag(repository: Repository, pushed: Pushed) -> None:
+    """Make the tag of a push if it does not exist. If that fails, the files are there all the same."""
+    if pushed.tag in repository.remote.tags:
         return
-    doing = (
-        f"give the commit the tag {pushed.tag}; the files were pushed ({pushed.url}), and the same command tags them"
-    )
+    api, repo_type = repository.api, repository.repo_type
+    doing = f"tag the commit {pushed.tag}; the files were pushed ({pushed.url}), and the same command tags them"
     with explained(doing, api):
-        api.create_tag(full_id, tag=pushed.tag, revision=pushed.commit, repo_type=repo_type)
+        api.create_tag(repository.full_id, tag=pushed.tag, revision=pushed.commit, repo_type=repo_type)
 
 
 def load_card(path: Path, kind: type[RepoCard] = ModelCard, text: str | None = None) -> RepoCard:
@@ -261,7 +387,7 @@ def load_card(path: Path, kind: type[RepoCard] = ModelCard, text: str | None = N
     return card
 
 
-def validate_card(card: RepoCard, path: Path, repo_type: str) -> None:
+def _validate_card(card: RepoCard, path: Path, repo_type: str) -> None:
     """The Hub's own check of a card's metadata: it creates nothing.
 
     Raises:

@@ -1,7 +1,7 @@
 """Requests to the Hub: whether they can be made, how long they may take, and one clear line for each that fails.
 
 `explained` is put around every request. It turns whatever the client raises into a `HubError`: what failed, why, and
-the repair. The client itself waits for ever; here a request fails after `TIMEOUT` seconds without a byte.
+the repair. The client itself waits forever; here a request fails after `TIMEOUT` seconds without a byte.
 
 An upload's address is signed, so that anyone who has it can write there. Its signature is taken out of messages and
 log lines, and of the errors behind them, which ``--debug`` prints. No access token is in any of these.
@@ -19,7 +19,7 @@ from huggingface_hub.utils import validate_repo_id
 TIMEOUT = 300.0
 """Seconds without a byte after which a request fails. The client repeats an upload's request five times."""
 
-AGAIN = "run the same command again: what has arrived is not sent again"
+AGAIN = "run the same command again: uploaded files are not sent twice"
 _SIGNED = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
 
 
@@ -67,6 +67,7 @@ def explained(doing: str, api: HfApi) -> Iterator[None]:
     before, session.timeout = session.timeout, TIMEOUT
     log = logging.getLogger("huggingface_hub")
     handlers = [*log.handlers, *logging.getLogger().handlers]
+    handlers = [one for one in handlers if _hide_signatures not in one.filters]  # a block around this one goes on
     for handler in handlers:
         handler.addFilter(_hide_signatures)
     try:

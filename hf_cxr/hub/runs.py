@@ -9,7 +9,8 @@ unless a public one is asked for.
 
 Refused before any request: offline mode, predictions for a public repository, a folder or file that ``file_list``
 refuses, a card whose metadata do not parse. Refused before any file is sent: a private push into a public repository,
-a tag of another commit. Refused at the end: a repository that changed during the push.
+a repository with files of another program, a tag of another commit. Refused at the end: a repository that changed
+during the push.
 """
 
 import logging
@@ -17,33 +18,25 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    HfApi,
-    ModelCard,
-    get_token,
-)
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard, get_token
 from transformers import TrainingArguments
 
-from hf_cxr.hub.file_list import NO_EXTRAS, PUSHED, SENT_IF_ASKED, Extras, collect, list_names
+from hf_cxr.hub.file_list import NO_EXTRAS, PUSHED, SENT_IF_ASKED, PushExtras, collect, list_names
 from hf_cxr.hub.handler import HANDLER, handler_files
 from hf_cxr.hub.parsing import PushFile
 from hf_cxr.hub.repository import (
+    Look,
     Pushed,
     Remote,
     automatic_tag,
     check_tag_is_free,
     check_tag_name,
-    commit_url,
+    commit_files,
     load_card,
     look_at,
-    prepare_repo,
-    put_tag,
-    read_remote,
-    validate_card,
+    open_repository,
 )
-from hf_cxr.hub.requests import check_name, check_online, explained
+from hf_cxr.hub.requests import check_name
 
 logger = logging.getLogger(__name__)
 
@@ -55,18 +48,14 @@ class PushPlan:
     Args:
         files: that it sends or finds unchanged, sorted by path.
         tag: of the commit.
-        remote: the repository as it is; None if it was not looked at, or does not exist.
-        stale: files of an earlier push that this one deletes; empty without ``remote``.
-        exists: whether there is a repository; None if it was not looked at.
-        not_compared: why the repository was not looked at, in words; None if it was.
+        look: the repository as it is.
+        stale: files of an earlier push that this one deletes; empty if the repository was not looked at.
     """
 
     files: list[PushFile]
     tag: str
-    remote: Remote | None = None
+    look: Look
     stale: tuple[str, ...] = ()
-    exists: bool | None = None
-    not_compared: str | None = None
 
 
 def push_target(training: TrainingArguments) -> tuple[str, bool]:
@@ -79,22 +68,14 @@ def push_command(run_dir: str | Path, repo_id: str, *, private: bool) -> str:
     return shlex.join(["hf-cxr", "push", str(run_dir), repo_id, *([] if private else ["--public"])])
 
 
-def run_files(run_dir: str | Path, *, extras: Extras = NO_EXTRAS) -> list[str]:
-    """Paths, relative to the run folder and sorted, that ``push_run`` would send.
-
-    Raises:
-        FileNotFoundError, ValueError: as ``push_run``, for a file that is missing or not a regular one.
-    """
-    return list_names(Path(run_dir), extras)
-
-
 def plan_push(
     run_dir: str | Path,
     repo_id: str,
     *,
     token: str | None = None,
-    extras: Extras = NO_EXTRAS,
+    extras: PushExtras = NO_EXTRAS,
     tag: str | None = None,
+    replace: bool = False,
 ) -> PushPlan:
     """What ``push_run`` would do, once the files have passed every check that needs no network. Nothing is changed.
 
@@ -102,18 +83,18 @@ def plan_push(
 
     Raises:
         FileNotFoundError, ValueError: as ``push_run``.
-        HubError: the tag names another commit.
+        HubError: the tag names another commit, or the repository has files of another program.
     """
     token = token or get_token()
     files, _ = _plan(Path(run_dir), repo_id, token, extras, tag)
     name = tag or run_tag(files)
-    look = look_at(repo_id, token)
+    look = look_at(repo_id, token, replace=replace)
     if look.remote is None:
-        return PushPlan(files, name, exists=look.exists, not_compared=look.not_compared)
-    remote = look.remote
-    plan = PushPlan(files, name, remote, _stale(files, remote), exists=True)
-    check_tag_is_free(name, remote, changes=_changes(plan), automatic=tag is None)
-    return plan
+        return PushPlan(files, name, look)
+    stale = _stale(files, look.remote)
+    changes = bool(_operations(files, stale, look.remote))
+    check_tag_is_free(name, look.remote, changes=changes, automatic=tag is None)
+    return PushPlan(files, name, look, stale)
 
 
 def run_tag(files: list[PushFile]) -> str:
@@ -128,8 +109,9 @@ def push_run(
     private: bool = True,
     token: str | None = None,
     commit_message: str = "Upload model, card and report",
-    extras: Extras = NO_EXTRAS,
+    extras: PushExtras = NO_EXTRAS,
     tag: str | None = None,
+    replace: bool = False,
 ) -> Pushed:
     """Push a run folder's model, processor, card, metrics, config, report and figures as one commit, and tag it.
 
@@ -141,7 +123,7 @@ def push_run(
         run_dir: a finished run folder; see ``file_list.REQUIRED``.
         extras: what else to send: predictions, a handler, exported models.
         tag: name of the tag; by default "run-" and a digest of the files. An existing tag is never moved.
-        repo_id, private, token: as in ``prepare_repo``, which is called first.
+        repo_id, private, token, replace: as in ``prepare_repo``, which is called first.
 
     Returns:
         The commit and its tag.
@@ -161,47 +143,42 @@ def push_run(
     run_dir = Path(run_dir)
     token = token or get_token()
     files, card = _plan(run_dir, repo_id, token, extras, tag)
-    check_online()
-    api = HfApi(token=token)
-    with explained("check the card's metadata", api):
-        validate_card(card, run_dir / "README.md", "model")
-    full_id = prepare_repo(repo_id, private=private, token=token)
-    # create_commit and not upload_folder: with hf_xet installed the latter splits a push into several commits, and a
-    # reader between two of them would load the new config with the old weights.
-    with explained(f"push {run_dir} to {full_id}", api):
-        remote = read_remote(api, full_id)
-        name, stale = tag or run_tag(files), _stale(files, remote)
-        plan = PushPlan(files, name, remote, stale, exists=True)
-        changes = _changes(plan)
-        check_tag_is_free(name, remote, changes=changes, automatic=tag is None)
-        operations = [CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=file.content) for file in files]
-        operations += [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in stale]
-        if changes:
-            commit = api.create_commit(full_id, operations, commit_message=commit_message, parent_commit=remote.commit)
-            pushed = Pushed(commit.commit_url, commit.oid, name, stale)
-            for path in stale:
-                logger.info("deleted %s, which an earlier push sent and this one does not; the history keeps it", path)
-        else:
-            pushed = Pushed(commit_url(api, full_id, remote.commit), remote.commit, name)
-    put_tag(api, full_id, pushed, remote)
+    repository = open_repository(repo_id, card, run_dir / "README.md", private=private, token=token, replace=replace)
+    pushed = commit_files(
+        repository,
+        _operations(files, _stale(files, repository.remote), repository.remote),
+        doing=f"push {run_dir} to {repository.full_id}",
+        message=commit_message,
+        tag=tag,
+        digest_tag=run_tag(files),
+    )
+    for path in pushed.deleted:
+        logger.info("deleted %s, which an earlier push sent and this one does not; the history keeps it", path)
     return pushed
+
+
+def _operations(
+    files: list[PushFile], stale: tuple[str, ...], remote: Remote
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """What a commit of these files does; [] if it would change nothing."""
+    if not stale and not any(remote.is_changed(file) for file in files):
+        return []
+    return [
+        *(CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=file.content) for file in files),
+        *(CommitOperationDelete(path_in_repo=path, is_folder=False) for path in stale),
+    ]
 
 
 def _stale(files: list[PushFile], remote: Remote) -> tuple[str, ...]:
     """What an earlier push sent and this one does not. Another program's handler.py, with its requirements, stays."""
     ours = {*PUSHED, *SENT_IF_ASKED}
-    if remote.state_of(PushFile.of(HANDLER[0], handler_files()[HANDLER[0]])) != "unchanged":
+    if remote.is_changed(PushFile.of(HANDLER[0], handler_files()[HANDLER[0]])):
         ours -= {*HANDLER}
     return tuple(sorted(ours & set(remote.files) - {file.path for file in files}))
 
 
-def _changes(plan: PushPlan) -> bool:
-    """Whether the push makes a new commit."""
-    return bool(plan.stale) or any(plan.remote.state_of(file) != "unchanged" for file in plan.files)
-
-
 def _plan(
-    run_dir: Path, repo_id: str, token: str | None, extras: Extras, tag: str | None
+    run_dir: Path, repo_id: str, token: str | None, extras: PushExtras, tag: str | None
 ) -> tuple[list[PushFile], ModelCard]:
     check_name(repo_id)
     check_tag_name(tag)

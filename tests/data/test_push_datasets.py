@@ -16,7 +16,7 @@ from prepared_folders import NAMES, RECIPE, prepare_thirty, splits_of_thirty, wr
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import DataArguments
-from hf_cxr.data import DecodedImages, label_matrix, load_source
+from hf_cxr.data import DecodedImages, label_matrix, load_source, load_table
 from hf_cxr.data.prepare import prepare
 from hf_cxr.data.published import Pseudonyms, description_of, published_features
 from hf_cxr.data.schema import features
@@ -102,10 +102,12 @@ def test_a_pushed_dataset_loads_and_trains_again(pointed, folder, tmp_path, caps
     streamed = load_source(DataArguments(dataset="table", table=str(tmp_path / "hf_cxr.yaml"), streaming=True))
     assert streamed.fingerprint == before.fingerprint
     assert tuple(again.labels) == NAMES
+    assert sum(map(len, again.splits["train"]["boxes"])) == 1
     for name in before.splits:
         np.testing.assert_array_equal(label_matrix(again.splits[name]), label_matrix(before.splits[name]))
-        for column in ("image_id", "patient_id", "view", "sex"):
+        for column in ("image_id", "patient_id", "view", "sex", "boxes"):
             assert again.splits[name][column][:] == before.splits[name][column][:]
+            assert streamed.splits[name][column][:] == before.splits[name][column][:]
         pixels = [DecodedImages(source.splits[name], RECIPE.size, RECIPE.resample) for source in (again, before)]
         for number in range(len(pixels[0])):
             np.testing.assert_array_equal(pixels[0][number]["pixels"], pixels[1][number]["pixels"])
@@ -191,6 +193,88 @@ def test_hashed_ids_keep_patients_together_and_are_not_the_ids(pointed, folder, 
     monkeypatch.setenv("HF_CXR_PATIENT_SECRET", "short")
     with pytest.raises(ValueError, match="at least 16"):
         send(folder, hash_patient_ids=True)
+
+
+def test_hashed_ids_never_go_where_ids_of_the_source_were(hub, folder, monkeypatch, capsys):
+    monkeypatch.setenv("HF_CXR_PATIENT_SECRET", "a secret of sixteen letters")
+    send(folder)
+    repo = hub.repos["datasets", NAME]
+
+    def refused(*flags: str) -> str:
+        commits = list(repo.commits)
+        assert push(folder, *flags) == 2
+        assert repo.commits == commits
+        return capsys.readouterr().err.splitlines()[-1]
+
+    for flags in (["--hash_patient_ids"], ["--hash_patient_ids", "--dry_run"], ["--hash_patient_ids", "--replace"]):
+        assert f"hf repos delete {NAME} --repo-type dataset" in refused(*flags)
+    # Neither a newest commit without the data, nor one that names them otherwise, nor a tag that is gone hides them.
+    real = repo.commits[-1]
+    rest = {path: file for path, file in real.files.items() if not path.startswith("data/")}
+    hub.new_commit(repo, "delete the data on the web page", rest)
+    repo.tags.clear()
+    assert real.oid[:12] in refused("--hash_patient_ids")
+    assert push(folder) == 0  # ids of the source over ids of the source
+    hub.repos.clear()
+    assert push(folder, "--hash_patient_ids") == 0
+    assert push(folder, "--hash_patient_ids") == 0
+
+
+def test_ids_of_the_source_never_go_over_hashed_ones(hub, folder, capsys):
+    send(folder, hash_patient_ids=True)
+    for flags in ([], ["--dry_run"]):
+        assert push(folder, *flags) == 2
+        assert "give --hash_patient_ids" in capsys.readouterr().err
+    assert len(hub.repos["datasets", NAME].commits) == 2
+
+
+@pytest.mark.parametrize("patients", [["p" + "0" * 24, "13"], None, []])
+def test_data_that_do_not_say_whether_ids_are_hashed_count_as_not_hashed(hub, folder, patients):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    send(folder, hash_patient_ids=True)
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"patient_id": patients} if patients else {"image_id": ["a"]}), buffer)
+    content = b"not Parquet" if patients == [] else buffer.getvalue()
+    repo = hub.repos["datasets", NAME]
+    odd = hub.blobs.file(hub.blobs.write(iter([content]))[0], lfs=True)
+    hub.new_commit(repo, "odd", {**repo.commits[-1].files, "data/a-00000-of-00001.parquet": odd})
+    with pytest.raises(HubError, match="not hashed"):
+        send(folder, hash_patient_ids=True)
+
+
+@pytest.mark.parametrize("named", ["00.png", "image-0013.png", "train/p0013/a.png"])
+def test_a_card_that_names_an_image_is_refused_with_hashed_ids(hub, pictures, tmp_path, capsys, named):
+    splits = splits_of_thirty(pictures).map(lambda row: {"image_id": row["image_id"].replace("00.png", named)})
+    prepare(Source(splits, LabelSpace(NAMES), "thirty"), tmp_path / "p", RECIPE)
+    (tmp_path / "p/README.md").write_text(CARD + f"\nThe best of 30 images is {named}.\n")
+    assert push(tmp_path / "p", "--hash_patient_ids") == 2
+    error = capsys.readouterr().err
+    assert f"README.md names {named!r}, of the source's column image_id" in error
+    assert not hub.requests
+    (tmp_path / "p/README.md").write_text(CARD + "\nOf 30 images, 0013 are good.\n")
+    assert push(tmp_path / "p", "--hash_patient_ids") == 0
+
+
+@pytest.mark.parametrize("secret", ["", "short"])
+def test_a_secret_that_is_too_short_is_refused_before_the_question(folder, monkeypatch, capsys, secret):
+    monkeypatch.setenv("HF_CXR_PATIENT_SECRET", secret)
+    for flags in ([], ["--dry_run"]):
+        assert push(folder, "--hash_patient_ids", *flags) == 2
+        printed = capsys.readouterr()
+        assert "HF_CXR_PATIENT_SECRET" in printed.err
+        assert "at least 16 characters" in printed.err
+        assert "Do the source's terms" not in printed.err + printed.out
+
+
+def test_the_question_says_whose_the_key_is(folder, monkeypatch):
+    questions = [plan_dataset(folder, NAME, licence="mit", hash_patient_ids=hashed).question for hashed in (0, 1)]
+    monkeypatch.setenv("HF_CXR_PATIENT_SECRET", "a secret of sixteen letters")
+    questions.append(plan_dataset(folder, NAME, licence="mit", hash_patient_ids=True).question)
+    assert ["not kept" in text for text in questions] == [False, True, False]
+    assert ["your HF_CXR_PATIENT_SECRET" in text for text in questions] == [False, False, True]
+    assert ["as in the source" in text for text in questions] == [True, False, False]
 
 
 def test_nothing_is_sent_without_a_yes(hub, folder, capsys, monkeypatch):
@@ -310,6 +394,63 @@ def test_images_without_labels_stay_without(pointed, pictures, tmp_path):
     assert len(again.splits["train"]) == 20
     with pytest.raises(ValueError, match="has no findings"):
         load_source(args)
+
+
+BOX = {"finding": "mass", "bbox": [0.25, 0.5, 0.5, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([[BOX, BOX | {"bbox": [0.0, 0.0, 1.0, 1.0]}], None, []], None),
+        ([[BOX | {"finding": "Nodule"}], None, []], "Nodule.*add it to findings"),
+        ([[], [BOX], [BOX | {"bbox": [0.75, 0.5, 0.5, 0.5]}]], "not inside its image.*c"),
+        ([[], [BOX], [BOX | {"bbox": [0.25, float("nan"), 0.5, 0.5]}]], "not inside its image.*c"),
+        ([[], [BOX], [BOX | {"bbox": [0.25, 0.5, 0.5]}]], "not inside its image.*c"),
+        ([[], [BOX], [{"finding": "Mass", "box": [0.25]}]], "c has .*it must be a list of"),
+        (["Mass", "", ""], "a has .*it must be a list of"),
+    ],
+)
+def test_boxes_as_fractions_are_taken_as_they_are_or_refused(tmp_path, cells, message):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    Image.new("L", (4, 4)).save(buffer, format="PNG")
+    rows = {"image": [{"bytes": buffer.getvalue()}] * 3, "id": list("abc"), "patient": list("xyz")}
+    rows |= {"Mass": [1.0, 0.0, 1.0], "split": ["train", "validation", "test"], "drawn": cells}
+    pq.write_table(pa.table(rows), tmp_path / "data.parquet")
+    description = TableDescription(
+        ("Mass",),
+        files={"all": "data.parquet"},
+        image_column="image",
+        image_id="id",
+        patient_column="patient",
+        split_column="split",
+        boxes={"fractions": "drawn"},
+    )
+    if message:
+        with pytest.raises(ValueError, match=message):
+            load_table(description, tmp_path)
+        return
+    splits, _ = load_table(description, tmp_path)
+    boxes = {name: split["boxes"][0] for name, split in splits.items()}
+    found = [{"finding": "Mass", "bbox": box["bbox"]} for box in cells[0]]
+    assert boxes == {"train": found, "validation": [], "test": []}
+
+
+@pytest.mark.parametrize(
+    ("boxes", "more"),
+    [
+        ({"fractions": "drawn", "size": ["w", "h"]}, {}),
+        ({"fractions": ["drawn", "more"]}, {}),
+        ({"fractions": "drawn"}, {"merge": "any"}),
+        ({"fractions": "drawn", "column": "drawn"}, {}),
+    ],
+)
+def test_a_description_of_boxes_as_fractions_is_one_column_and_nothing_else(boxes, more):
+    with pytest.raises(ValueError, match=r"boxes.*fractions"):
+        TableDescription(("Mass",), files="a.csv", image_column="image", patient_column="p", boxes=boxes, **more)
 
 
 def test_a_finding_with_the_name_of_a_column_is_refused():
@@ -443,7 +584,7 @@ def test_data_of_another_program_are_not_replaced(hub, folder, capsys):
     for flags in (["--dry_run"], []):
         assert push(folder, *flags) == 2
         error = capsys.readouterr().err.splitlines()[-1]
-        assert "data of another program" in error
+        assert "files of another program" in error
         assert "give another name" in error
     assert hub.repos["datasets", NAME].commits[-1].files == before
 

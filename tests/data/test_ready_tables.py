@@ -1,5 +1,6 @@
 """Ready descriptions of labelled tables, each on the layout that its set was published in."""
 
+import dataclasses
 import gzip
 import json
 import logging
@@ -395,3 +396,10 @@ def test_every_ready_description_is_tested_and_says_its_source():
         hub = load_description(name).hub  # tested against the loopback Hub, in test_hub_tables.py
         assert hub or f'"{name}"' in tested
         assert "http" in load_description(name).source
+
+
+@pytest.mark.parametrize("name", ready_names())
+def test_a_description_made_from_another_is_the_same(name):
+    """`load_source` makes one with the revision that its arguments ask for."""
+    description = load_description(name)
+    assert dataclasses.replace(description, hub_revision=description.hub_revision) == description

@@ -27,7 +27,7 @@ from hf_cxr.export import exporter
 from hf_cxr.export.onnx_model import check_exportable
 from hf_cxr.export.runtime import run, session
 from hf_cxr.exported_files import EXPORT, MODEL, PROGRAM, QUANTIZED, RESULT, WHOLE
-from hf_cxr.hub.file_list import Extras, collect
+from hf_cxr.hub.file_list import PushExtras, collect
 from hf_cxr.inference.classifier import Classifier, stock_pipeline
 from hf_cxr.labels import NIH14
 from hf_cxr.models.build import build_model
@@ -239,7 +239,7 @@ def test_an_exported_run_is_reported_with_its_export_and_pushed(tmp_path, capsys
     name, *words = commands[1].split()
     assert run_command(name, words) == 0
     assert MODEL in card.read_text(encoding="utf-8")
-    sent = {file.path: file for file in collect(folder, Extras(onnx=True))}
+    sent = {file.path: file for file in collect(folder, PushExtras(onnx=True))}
     assert sent[MODEL].content == folder / EXPORT / MODEL
     name, *words = commands[2].replace("HUB_ID", "you/name").split()
     assert run_command(name, [*words, "--dry_run"]) == 0

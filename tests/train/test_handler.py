@@ -24,7 +24,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from hf_cxr import Classifier
-from hf_cxr.hub import Extras, push_run
+from hf_cxr.hub import PushExtras, push_run
 from hf_cxr.labels import NIH14
 from hf_cxr.serving import handler as of_package
 
@@ -73,7 +73,7 @@ def folder(tmp_path_factory, run) -> Path:
         for name, value in server.environment(home).items():
             patch.setenv(name, value)
         point_this_process_at(server, home, patch)
-        tag = push_run(run, REPO, extras=Extras(handler=True)).tag
+        tag = push_run(run, REPO, extras=PushExtras(handler=True)).tag
         snapshot_download(REPO, revision=tag, local_dir=target)
     return target
 

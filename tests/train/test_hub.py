@@ -1,6 +1,7 @@
 """Push and load through the real huggingface_hub and transformers, against a Hub on the loopback interface."""
 
 import dataclasses
+import json
 import os
 import shutil
 from pathlib import Path
@@ -14,7 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 import hf_cxr
 from hf_cxr.commands import main
-from hf_cxr.hub import Extras, HubError, prepare_repo, push_run, run_files
+from hf_cxr.hub import HubError, PushExtras, prepare_repo, push_run
+from hf_cxr.hub.file_list import list_names
 from hf_cxr.saved_models import fingerprint
 
 
@@ -35,7 +37,7 @@ def test_one_commit_with_the_run_and_nothing_private(hub, finished_run):
     assert [commit.title for commit in commits] == ["initial commit", "Upload the run"]
     assert pushed.url == f"{hub.url}/{REPO}/commit/{commits[-1].oid}"
     assert set(hub.files(REPO)) == MODEL | set(SENT)
-    assert set(run_files(finished_run)) == MODEL | set(SENT)
+    assert set(list_names(finished_run)) == MODEL | set(SENT)
     assert hub.read(REPO, "config.json") == (finished_run / "config.json").read_bytes()
     sent = b"".join(request.body for request in hub.requests)
     assert b"checkpoint-10" not in sent
@@ -52,7 +54,7 @@ def test_weights_go_through_lfs_and_the_token_stays_on_the_hub(hub, finished_run
 
 
 def test_predictions_go_up_only_when_asked_and_come_down_again(hub, finished_run):
-    push_run(finished_run, REPO, extras=Extras(predictions=True))
+    push_run(finished_run, REPO, extras=PushExtras(predictions=True))
     assert hub.read(REPO, "predictions/test.parquet") == (finished_run / "predictions/test.parquet").read_bytes()
     push_run(finished_run, REPO)
     assert "predictions/test.parquet" not in hub.files(REPO)
@@ -126,7 +128,7 @@ def test_handler_and_exported_models_go_up_only_when_asked_and_come_down_again(h
     onnx_files.write(run / "export/onnx/model.onnx", fingerprint(run))
     push_run(run, REPO)
     assert set(hub.files(REPO)) == MODEL | set(SENT)
-    push_run(run, REPO, extras=Extras(handler=True, onnx=True))
+    push_run(run, REPO, extras=PushExtras(handler=True, onnx=True))
     assert set(hub.files(REPO)) == MODEL | set(SENT) | {"handler.py", "requirements.txt", "onnx/model.onnx"}
     assert hub.files(REPO)["onnx/model.onnx"].lfs
     assert hub.read(REPO, "onnx/model.onnx") == (run / "export/onnx/model.onnx").read_bytes()
@@ -137,7 +139,7 @@ def test_handler_and_exported_models_go_up_only_when_asked_and_come_down_again(h
 
 def test_what_a_push_deletes_is_named_and_another_handler_stays(hub, run, capsys, caplog):
     caplog.set_level("INFO", logger="hf_cxr")
-    push_run(run, REPO, extras=Extras(handler=True, predictions=True))
+    push_run(run, REPO, extras=PushExtras(handler=True, predictions=True))
     assert main(["push", str(run), REPO]) == 0
     printed = capsys.readouterr().out
     gone = ("handler.py", "requirements.txt", "predictions/test.parquet", "predictions/validation.parquet")
@@ -178,7 +180,7 @@ def test_dry_run_compares_with_the_repository_and_changes_nothing(hub, run, caps
         return status, printed.out + printed.err
 
     assert "does not exist: a push makes it, private" in dry_run()[1]
-    first = push_run(run, REPO, extras=Extras(predictions=True))
+    first = push_run(run, REPO, extras=PushExtras(predictions=True))
     status, text = dry_run("--include_predictions")
     assert status == 0
     assert f"{first.tag} (exists)" in text
@@ -231,6 +233,47 @@ def test_a_repository_that_is_private_stays_so(hub, finished_run):
     prepare_repo(REPO)
     push_run(finished_run, REPO, private=False)
     assert hub.repos["models", REPO].private
+
+
+THEIRS = {"model_type": "vit", "architectures": ["ViTForImageClassification"]}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [json.dumps(THEIRS), json.dumps(THEIRS | {"hf_cxr": None}), "[1]", "{", None],
+    ids=["no record", "empty record", "a list", "not JSON", "no config.json"],
+)
+def test_a_model_of_another_program_is_not_replaced(hub, run, capsys, config):
+    prepare_repo(REPO)
+    repo = hub.repos["models", REPO]
+    theirs = {"README.md": "# Theirs", "model.safetensors": "theirs"} | ({"config.json": config} if config else {})
+    files = dict(repo.commits[-1].files)
+    for path, text in theirs.items():
+        files[path] = hub.blobs.file(hub.blobs.write(iter([text.encode()]))[0], lfs=False)
+    hub.new_commit(repo, "theirs", files)
+    for words in (["push", str(run), REPO], ["push", str(run), REPO, "--dry_run"]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert "files of another program" in error
+        assert "--replace" in error
+    with pytest.raises(HubError, match=r"files of another program.*--hub_model_id"):  # as before training
+        prepare_repo(REPO)
+    assert {path: hub.read(REPO, path).decode() for path in hub.files(REPO)} == theirs
+    assert repo.tags == {}
+    assert main(["push", str(run), REPO, "--dry_run", "--replace"]) == 0
+    assert "README.md  (changed)" in capsys.readouterr().out
+    assert main(["push", str(run), REPO, "--replace"]) == 0
+    assert set(hub.files(REPO)) == MODEL | set(SENT)
+    assert main(["push", str(run), REPO]) == 0  # it is ours now
+
+
+def test_a_repository_as_the_web_page_makes_it_is_pushed_to(hub, run):
+    prepare_repo(REPO)
+    repo = hub.repos["models", REPO]
+    card = hub.blobs.file(hub.blobs.write(iter([b"---\nlicense: mit\n---\n"]))[0], lfs=False)
+    hub.new_commit(repo, "initial commit", {**repo.commits[-1].files, "README.md": card})
+    push_run(run, REPO)
+    assert set(hub.files(REPO)) == MODEL | set(SENT)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,18 @@ def test_a_step_that_fails_for_ever_is_one_line_and_the_same_push_finishes(
     assert len(repo.commits) == 2
 
 
+def test_a_second_push_that_cannot_read_whose_model_is_there_is_one_line(hub, run, capsys):
+    push_run(run, REPO)
+    hub.fail("GET", "/resolve/", status=500, times=99)
+    assert hf_cxr_main(["push", str(run), REPO, "--tag", "v2"]) == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("hf-cxr push: "))
+    assert "could not prepare" in line
+    assert "the Hub itself failed" in line
+    assert "v2" not in hub.repos["models", REPO].tags
+    assert hf_cxr_main(["push", str(run), REPO, "--dry_run"]) == 0
+    assert "not compared with the repository: could not read" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("method", "step"), [("POST", "/preupload/"), ("POST", "objects/batch"), ("PUT", "/lfs/")])
 @pytest.mark.parametrize("status", [500, 429, None])
 def test_an_upload_that_fails_once_is_repeated_by_the_client(hub, run, waits, method, step, status):
@@ -125,7 +137,7 @@ def test_a_repository_that_is_deleted_meanwhile_is_made_again(hub, run, step):
 
 @pytest.mark.parametrize(("method", "step"), [("POST", "/repos/create"), ("POST", "/commit/"), ("POST", "/tag/")])
 def test_a_hub_that_does_not_answer_is_given_up(hub, run, monkeypatch, method, step):
-    """The client itself would wait for ever."""
+    """The client itself would wait forever."""
     monkeypatch.setattr(requests, "TIMEOUT", 0.3)
     released: threading.Event = hub.hold(method, step)
     with pytest.raises(HubError, match=r"did not answer within 0\.3 seconds.*run the same command again"):

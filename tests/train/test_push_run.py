@@ -97,6 +97,20 @@ def test_a_public_repository_is_refused_before_training_unless_asked_for(hub, tm
     assert "README.md" in hub.files(REPO)
 
 
+def test_a_model_of_another_program_is_refused_before_training(hub, tmp_path, config, capsys):
+    from hf_cxr.hub import prepare_repo
+
+    prepare_repo(REPO)
+    repo = hub.repos["models", REPO]
+    theirs = hub.blobs.file(hub.blobs.write(iter([b'{"model_type": "vit"}']))[0], lfs=False)
+    hub.new_commit(repo, "theirs", {"config.json": theirs})
+    words = ["train", config, "--output_dir", str(tmp_path / "run"), "--push_to_hub", "--hub_model_id", REPO]
+    assert hf_cxr_main(words) == 2
+    assert "--hub_model_id" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    assert repo.commits[-1].files == {"config.json": theirs}
+
+
 def test_a_push_that_failed_names_the_command(hub, tmp_path, config, capsys):
     run = tmp_path / "run"
     hub.fail("POST", "/commit/", status=500, times=20)

@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ REPEATS = {"identical": "byte for byte", "near": "nearly"}
 LARGER = "10M<n<100M"
 NOT_KNOWN = (
     "Motivation: who made the source, for which purpose, and who paid for it.",
-    "Collection: how, when and of whom the images were taken, who approved it, and whether people consented.",
+    "Collection: how, when and whose images were taken, who approved it, and whether people consented.",
     "Labels: who or what labelled the images, and how often two readers agree.",
     "People: whether an image or an id can be traced to a person, and what was done so that it cannot.",
     "Distribution and maintenance: under which licence this copy may be passed on, who keeps it, and how a person can "
@@ -117,14 +118,42 @@ def published_datasheet(
     splits: Mapping[str, datasets.Dataset],
     published: Published,
 ) -> str:
-    """The card of a copy on the Hub: the folder's README.md if it was changed by hand, else the sheet of the copy."""
+    """The card of a copy on the Hub: the sheet of the copy, with what people have written into the folder's README.md.
+
+    Lines of the folder's sheet that do not hold for the copy, such as how to load it, are replaced by the copy's.
+
+    Raises:
+        ValueError: such a line is left, because it was changed in part; with the repair.
+    """
     path = Path(folder) / CARD
     own = path.read_text(encoding="utf-8") if path.is_file() else None
-    if own is None or _is_as_written(own) or own == datasheet(manifest, splits):  # the last: of earlier versions
-        return datasheet(manifest, splits, published=published)
-    return _DIGEST.sub("", own)
+    sheet, copy = datasheet(manifest, splits), datasheet(manifest, splits, published=published)
+    if own is None or _is_as_written(own) or own == sheet:  # the last: of earlier versions
+        return copy
+    return _for_the_copy(path, _DIGEST.sub("", own), sheet, copy, hashed=published.hashed_ids)
 
 
+def _for_the_copy(path: Path, own: str, sheet: str, copy: str, *, hashed: bool) -> str:
+    """A changed sheet of the folder, made true for the copy."""
+    before, after = sheet.splitlines(), copy.splitlines()
+    text, wrong = f"\n{own}", {LOAD_FOLDER, *([SOURCE_IDS] if hashed else [])}
+    for _, start, stop, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        old, new = before[start:stop], after[first:last]
+        if old != new and any(old):
+            wrong |= {line for line in old if line and line not in after}
+            text = text.replace("\n".join(["", *old, ""]), "\n".join(["", *new, ""]))
+    for number, line in enumerate(text.splitlines()):
+        found = next((words for words in sorted(wrong) if words in line), None)
+        if found is not None:
+            raise ValueError(
+                f"{path}, line {number}: {found!r} does not hold for the copy on the Hub; "
+                "correct the line or delete it"
+            )
+    return text.removeprefix("\n")
+
+
+SOURCE_IDS = "ids are those of the source"
+LOAD_FOLDER = 'load_from_disk(".")'
 _DIGEST = re.compile(r"\n<!-- Written by hf-cxr prepare; SHA-256 of the text above: ([0-9a-f]{64}) -->\n\Z")
 
 
@@ -221,7 +250,7 @@ class _Sheet:
         load = (
             f'from datasets import load_dataset\n\nsplits = load_dataset("{self.published.hub_id}")'
             if self.published
-            else 'from datasets import load_from_disk\n\nsplits = load_from_disk(".")  # this folder'
+            else f"from datasets import load_from_disk\n\nsplits = {LOAD_FOLDER}  # this folder"
         )
         train = (
             ""
@@ -294,8 +323,7 @@ class _Sheet:
         ids = (
             "Image and patient ids are hashes of the source's."
             if published and published.hashed_ids
-            else "Image and patient ids are those of the source: before you pass the set on, make sure that they are "
-            "pseudonyms."
+            else f"Image and patient {SOURCE_IDS}: before you pass the set on, make sure that they are pseudonyms."
         )
         return Text(
             f"Columns: {', '.join(names)}. {ids} {labels if self.labelled else ''} Where a source names no patients, "
@@ -361,7 +389,7 @@ class _Sheet:
 
     def _terms(self) -> tuple[Block, ...]:
         if self.manifest["synthetic"]:
-            return (Text("The images were drawn by hf_cxr; only the terms of hf_cxr apply to them."),)
+            return (Text("The images were drawn by hf_cxr; only hf_cxr's terms apply."),)
         note = self.manifest.get("licence_note")
         known = (
             f"Source and terms of the source, as its description states them: {note}"
@@ -371,8 +399,8 @@ class _Sheet:
         return (
             Text(known),
             Text(
-                "This copy has the terms of its source, and no others. Do not pass it on before you have read them: "
-                "many sets may not be passed on at all, in any size."
+                "The source's terms also apply to this copy. Do not pass it on before you have read them: many sets "
+                "may not be passed on at all, in any size."
             ),
         )
 

@@ -22,7 +22,7 @@ from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.exported_files import MODEL, ONNX, RESULT
 from hf_cxr.files import file_sha256
 from hf_cxr.hub import push_run
-from hf_cxr.hub.file_list import Extras, collect, published_settings
+from hf_cxr.hub.file_list import PushExtras, collect, published_settings
 from hf_cxr.hub.leaks import exposed_tokens
 from hf_cxr.saved_models import fingerprint
 
@@ -105,12 +105,12 @@ def test_the_check_of_inputs_goes_along_if_there_is_one(run):
 
 def test_exported_models_are_three_listed_files_and_only_when_asked(run):
     with pytest.raises(FileNotFoundError, match=r"model\.onnx is missing.*hf-cxr export"):
-        collect(run, Extras(onnx=True))
+        collect(run, PushExtras(onnx=True))
     for name in ("model", "model_quantized", "model_preprocessing", "model_fp16"):
         onnx_files.write(run / f"export/onnx/{name}.onnx", fingerprint(run))
     (run / "export/onnx/model.onnx.data").write_bytes(b"weights")
     assert sent_names(run) == NAMES
-    sent = {file.path: file for file in collect(run, Extras(onnx=True))}
+    sent = {file.path: file for file in collect(run, PushExtras(onnx=True))}
     assert sorted(sent) == sorted([*NAMES, *ONNX])
     assert sent["onnx/model.onnx"].sha256 == file_sha256(run / "export/onnx/model.onnx")
 
@@ -119,17 +119,17 @@ def test_an_export_that_was_interrupted_is_refused(run):
     onnx_files.write(run / "export" / MODEL, fingerprint(run))
     (run / "export" / RESULT).unlink()  # which is written last
     with pytest.raises(FileNotFoundError, match=r"export\.json is missing, so the export was interrupted"):
-        collect(run, Extras(onnx=True))
+        collect(run, PushExtras(onnx=True))
 
 
 def test_an_export_of_another_model_is_refused(run):
     path = run / "export/onnx/model.onnx"
     onnx_files.write(path, fingerprint(run))
-    collect(run, Extras(onnx=True))
+    collect(run, PushExtras(onnx=True))
     for sha256, words in (("0" * 64, "is an export of another model"), (None, "does not say which model")):
         onnx_files.write(path, sha256)
         with pytest.raises(ValueError, match=rf"{words}.*run hf-cxr export"):
-            collect(run, Extras(onnx=True))
+            collect(run, PushExtras(onnx=True))
 
 
 def add_metadata(entries, text):
@@ -158,11 +158,11 @@ def test_text_in_an_exported_model_is_searched(run, place):
     path = run / "export/onnx/model.onnx"
     sha256 = fingerprint(run)
     onnx_files.write(path, sha256)
-    assert len(collect(run, Extras(onnx=True))) == len(NAMES) + 1  # a node's name "/swin/MatMul" is not a path
+    assert len(collect(run, PushExtras(onnx=True))) == len(NAMES) + 1  # a node's name "/swin/MatMul" is not a path
     for text, words in ((f"{HOME}/model.py", f"{HOME}/model.py"), ("hf_" + "aB3" * 12, "contains an access token")):
         onnx_files.write(path, sha256, change=lambda model, text=text: ONNX_TEXTS[place](model, text))
         with pytest.raises(ValueError, match=words) as caught:
-            collect(run, Extras(onnx=True))
+            collect(run, PushExtras(onnx=True))
         assert "aB3" not in str(caught.value)
         assert "model.onnx" in str(caught.value)
 
@@ -173,26 +173,26 @@ def test_a_damaged_export_or_one_in_two_files_is_refused(run):
     for broken in (content[:-20], b"\0" * 400, b"PK\x03\x04"):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=r"model\.onnx is truncated or damaged"):
-            collect(run, Extras(onnx=True))
+            collect(run, PushExtras(onnx=True))
     model = onnx.load_model_from_string(content)
     onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
     with pytest.raises(ValueError, match="keeps its weights in another file"):
-        collect(run, Extras(onnx=True))
+        collect(run, PushExtras(onnx=True))
 
 
 def test_the_handler_is_written_by_the_push(run):
     """So that no file of the folder can stand in for it."""
     (run / "handler.py").write_text("import os")
     assert sent_names(run) == NAMES
-    sent = {file.path: file.content for file in collect(run, Extras(handler=True))}
+    sent = {file.path: file.content for file in collect(run, PushExtras(handler=True))}
     assert sent["requirements.txt"] == f"hf-cxr[dicom]=={hf_cxr.__version__}\n".encode()
     assert b"import os" not in sent["handler.py"]
     line = "hf-cxr[dicom] @ git+https://example.org/x"
-    sent = {file.path: file.content for file in collect(run, Extras(handler=True, handler_requirement=line))}
+    sent = {file.path: file.content for file in collect(run, PushExtras(handler=True, handler_requirement=line))}
     assert sent["requirements.txt"] == f"{line}\n".encode()
     for wrong in ("torch", "hf-cxr[", "", f"{line}\ntorch"):
         with pytest.raises(ValueError, match=r"is needed is hf-cxr|not a requirement"):
-            collect(run, Extras(handler=True, handler_requirement=wrong))
+            collect(run, PushExtras(handler=True, handler_requirement=wrong))
     assert b"EndpointHandler" in sent["handler.py"]
 
 
@@ -229,11 +229,11 @@ def test_predictions_are_two_listed_files_and_only_when_asked(run):
     for name in ("validation", "test", "train"):
         pandas.DataFrame({"image_id": ["13_0.png"]}).to_parquet(run / f"predictions/{name}.parquet")
     assert sent_names(run) == NAMES
-    names = {file.path for file in collect(run, Extras(predictions=True))}
+    names = {file.path for file in collect(run, PushExtras(predictions=True))}
     assert names == {*NAMES, "predictions/test.parquet", "predictions/validation.parquet"}
     pandas.DataFrame({"image_id": [f"{HOME}/13_0.png"]}).to_parquet(run / "predictions/test.parquet")
     with pytest.raises(ValueError, match=rf"test\.parquet \(image_id\): {HOME}"):
-        collect(run, Extras(predictions=True))
+        collect(run, PushExtras(predictions=True))
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"figures/roc_test.png"}))
@@ -564,7 +564,7 @@ def test_dry_run_refuses_what_a_push_refuses(run, capsys, repo):
 
 def test_predictions_do_not_go_into_a_public_repository(run, capsys):
     with pytest.raises(ValueError, match=r"identifiers of patients.*--public"):
-        push_run(run, "you/name", private=False, extras=Extras(predictions=True))
+        push_run(run, "you/name", private=False, extras=PushExtras(predictions=True))
     for flags in ([], ["--dry_run"]):
         with pytest.raises(SystemExit, match="2"):
             hf_cxr_main(["push", str(run), "you/name", "--public", "--include_predictions", *flags])

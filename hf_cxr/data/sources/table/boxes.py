@@ -1,13 +1,15 @@
 """Boxes of a table, in pixels, to the schema's: fractions of the image, so that they hold at any size.
 
-Two layouts, chosen by the description's key ``boxes``: a file with a row for each box, found by the image's id; or
-a list column next to the list of findings, a box for each name. All readers' boxes are kept, one after another.
+Three layouts, chosen by the description's key ``boxes``: a file with a row for each box, found by the image's id; a
+list column next to the list of findings, a box for each name; or a column with the schema's own lists, as a pushed
+dataset has it, whose fractions are taken as they are. All readers' boxes are kept, one after another.
 
 The image's size comes from columns where the data have them, else from the image file's header (no pixel is decoded);
 where neither is available, as in table-only mode, boxes are left empty and their file is not read.
 
 Refuses: names that are not findings, coordinates that are not numbers, corners in the wrong order, boxes that lie
-wholly outside the image, a file about different images. Boxes that reach over an image's edge are cut there.
+wholly outside the image, fractions that leave it, a file about different images. Boxes in pixels that reach over an
+image's edge are cut there.
 
 M = images, K = boxes.
 """
@@ -48,7 +50,9 @@ def boxes_of(
     """
     spec = description.boxes
     boxes = _no_boxes()
-    if spec and path_M is None and not spec["size"]:
+    if "fractions" in spec:
+        boxes = _given_fractions(rows, description)
+    elif spec and path_M is None and not spec["size"]:
         logger.info("%s: boxes are left out: without the image files their sizes are unknown", description.name)
     elif spec:
         boxes = _from_file(rows, description, root) if "file" in spec else _from_lists(rows, description)
@@ -130,10 +134,39 @@ def _from_lists(rows: pd.DataFrame, description: TableDescription) -> pd.DataFra
     return boxes
 
 
-def _as_fractions(
-    boxes: pd.DataFrame, rows: pd.DataFrame, description: TableDescription, path_M: np.ndarray | None
-) -> pd.DataFrame:
-    """image, finding, and x, y, w, h as fractions; boxes on images of unknown size are left out."""
+def _given_fractions(rows: pd.DataFrame, description: TableDescription) -> pd.DataFrame:
+    """image, finding, and x, y, w, h of a column with lists of {finding, bbox}; an empty cell has no boxes."""
+    column, found = description.boxes["fractions"], []
+    for image, (name, cell) in enumerate(zip(rows["image_id"], rows[column], strict=True)):
+        try:
+            boxes = [] if cell is None else [(box["finding"], [float(side) for side in box["bbox"]]) for box in cell]
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{description.name}: {name} has {cell!r:.80} in {column!r}; it must be a list of "
+                "{finding, bbox: [x, y, width, height]}, in Parquet data that hold their images"
+            ) from error
+        outside = [name for _, box in boxes if not _is_inside(box)]
+        refuse(
+            outside, f"{description.name}: a box is not inside its image", "x, y, width and height are fractions of it"
+        )
+        found += [(image, finding, *box) for finding, box in boxes]
+    if not found:
+        return _no_boxes()
+    boxes = pd.DataFrame(found, columns=["image", "finding", *"xywh"])
+    return boxes.assign(finding=_findings(boxes, description))
+
+
+def _is_inside(box: list[float]) -> bool:
+    """Whether x, y, width and height are fractions of an image, up to rounding."""
+    if len(box) != 4:
+        return False
+    x, y, width, height = box
+    most = 1 + 1e-5
+    return x >= 0 and y >= 0 and width > 0 and height > 0 and x + width <= most and y + height <= most  # not NaN
+
+
+def _findings(boxes: pd.DataFrame, description: TableDescription) -> list[str]:
+    """The finding of each box, in the description's spelling."""
     columns = columns_of_names(set(boxes["finding"]), description)
     strange = ~boxes["finding"].map(lambda name: isinstance(columns[name], int)).astype(bool)
     refuse(
@@ -141,6 +174,15 @@ def _as_fractions(
         f"{description.name}: a box has a name that is not a finding",
         "add it to findings, aliases or rename",
     )
+    names = tuple(description.findings)
+    return [names[columns[name]] for name in boxes["finding"]]
+
+
+def _as_fractions(
+    boxes: pd.DataFrame, rows: pd.DataFrame, description: TableDescription, path_M: np.ndarray | None
+) -> pd.DataFrame:
+    """image, finding, and x, y, w, h as fractions; boxes on images of unknown size are left out."""
+    finding = _findings(boxes, description)
     numbers = boxes.drop(columns=["image", "finding"]).apply(pd.to_numeric, errors="coerce")
     where = rows["image_id"].to_numpy()[boxes["image"].to_numpy(dtype=int)]
     refuse(
@@ -162,7 +204,6 @@ def _as_fractions(
         "give left, top, right and bottom in pixels of the stored image",
     )
     left_K, top_K, right_K, bottom_K = (side.clip(0, 1) for side in (left_K, top_K, right_K, bottom_K))
-    finding = [tuple(description.findings)[columns[name]] for name in boxes["finding"]]
     fractions = {"x": left_K, "y": top_K, "w": right_K - left_K, "h": bottom_K - top_K}
     return pd.DataFrame({"image": boxes["image"].astype(np.int64), "finding": finding, **fractions})[known_K]
 

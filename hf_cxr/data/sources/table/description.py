@@ -49,7 +49,8 @@
 |                     | are read as one, a space between their cells: [Frontal/Lateral, AP/PA] has "Frontal AP"       |
 | age_column          | years; or birth_column and study_date_column, whose first four digits are years               |
 | boxes               | {file, by, finding, corners: [left, top, right, bottom columns]}: a row a box, in pixels; or  |
-|                     | {column} beside a list label_column; size: [width, height columns], else of the image's file  |
+|                     | {column} beside a list label_column; size: [width, height columns], else of the image's file; |
+|                     | or {fractions: column} of data that hold their images: lists as in `schema`                   |
 | sex_column          | with sex_values: value -> M, F or null; "*" is any other value                                |
 
 Refuses: unknown keys (naming the nearest), values outside these tables, contradictions. Nothing is read here but the
@@ -201,18 +202,28 @@ class TableDescription:
     def _check_boxes(self) -> None:
         if not self.boxes:
             return
+        if not isinstance(self.boxes, Mapping):
+            raise ValueError(f"boxes is {self.boxes!r}; it must be a mapping")
+        given = {
+            key: value for key, value in self.boxes.items() if value != ()
+        }  # () of a description made from another
         keys = ({"file", "by", "finding", "corners"}, {"column"})
-        if not isinstance(self.boxes, Mapping) or set(self.boxes) - {"size"} not in keys:
+        if set(given) - {"size"} not in keys and set(given) != {"fractions"}:
             raise ValueError(
-                f"boxes is {self.boxes!r}; it needs file, by, finding and corners, or column; and may have size"
+                f"boxes is {given!r}; it needs file, by, finding and corners, or column, and may have size; or "
+                "fractions"
             )
-        boxes = {"size": (), **self.boxes}
+        boxes = {"size": (), **given}
         for key, count in (("corners", 4), ("size", 2)):
-            boxes[key] = _strings(f"boxes: {key}", boxes.get(key, ()))
-            if key in self.boxes and len(boxes[key]) != count:
-                raise ValueError(f"boxes: {key} is {self.boxes[key]!r}; it must be {count} columns")
+            if key in given:
+                boxes[key] = _strings(f"boxes: {key}", given[key])
+                if len(boxes[key]) != count:
+                    raise ValueError(f"boxes: {key} is {given[key]!r}; it must be {count} columns")
         if "file" in boxes:
             boxes["file"] = _strings("boxes: file", boxes["file"])
+        elif "fractions" in boxes:
+            if not isinstance(boxes["fractions"], str) or self.merge:
+                raise ValueError("boxes: fractions is the name of one column, with one row an image (no merge)")
         elif self.label_format != "list" or self.merge:
             raise ValueError("boxes: column goes with label_format list and one row an image (no merge)")
         self._set("boxes", boxes)
@@ -260,6 +271,7 @@ class TableDescription:
             ),
             *(column for key in SEVERAL_COLUMNS for column in getattr(self, key) or ()),
             *(self.image_id, *self.keep, *self.validation_rows, self.boxes.get("by"), self.boxes.get("column")),
+            self.boxes.get("fractions"),
             *(self.boxes.get("size", ()) if "column" in self.boxes else ()),
             *(key for entry in self.join for key in _strings("join: by", entry["by"])),
             *([self.no_finding] if self.label_format == "columns" else []),

@@ -89,8 +89,10 @@ def read_hub_rows(description: TableDescription, data: datasets.DatasetDict, roo
         table = part.select_columns(columns).with_format("arrow")[:] if columns else pa.table({})
         rows = _pandas(table)
         for column in columns:
-            names = _class_names(part.features[column])
-            rows[column] = _text(rows[column], names)
+            if column == description.boxes.get("fractions"):  # numbers, which text would not give back to the bit
+                rows[column] = pd.Series(table[column].to_pylist(), rows.index, dtype=object)
+            else:
+                rows[column] = _text(rows[column], _class_names(part.features[column]))
         rows = _in_one_spelling(rows, where, description)
         rows[ROW] = np.arange(first, first + len(part))
         first += len(part)

@@ -116,7 +116,7 @@ def test_the_hubs_client_accepts_its_metadata(hub, whole):
         ({"missing": {"train": 1200}}, "1,200 images that the source lists in train", "No image that the source"),
         ({"notes": ["Scanned from film."]}, "Scanned from film.", "-none-"),
         ({"hub": {"id": "you/set", "commit": "c" * 40}}, "you/set at commit " + "c" * 40, "-none-"),
-        ({"synthetic": True}, "terms of hf_cxr", "terms of its source, and no others"),
+        ({"synthetic": True}, "only hf_cxr's terms apply", "terms also apply to this copy"),
     ],
 )
 def test_it_says_what_the_manifest_knows(whole, changes, there, absent):
@@ -203,6 +203,58 @@ def test_a_sheet_is_changed_by_people_and_not_by_a_new_version(out, monkeypatch)
     assert "SHA-256 of the text above" not in text  # it would be wrong there
     (out / CARD).write_text(sheet(out), encoding="utf-8")  # of a version that wrote no digest
     assert published_datasheet(out, manifest, splits, copy) == sheet(out, published=copy)
+
+
+ANSWER = "Labels: two radiologists read each image."
+
+
+def edited(out, *, published=None, more=("", "")):
+    """The sheet with one of its questions answered, as people do before they publish it."""
+    question = next(line for line in sheet(out).splitlines() if line.startswith("- Labels:"))
+    text = sheet(out, published=published)
+    assert question in text
+    return text.replace(question, f"- {ANSWER}").replace(*more)
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+@pytest.mark.parametrize("written", [True, False])
+def test_an_edited_sheet_keeps_the_answers_and_is_true_for_the_copy(out, hashed, written):
+    splits, manifest = load_prepared(out)
+    copy = Published("you/set", ("image", "Effusion", "patient_id"), hashed_ids=hashed)
+    if written:  # with the digest of the text before it was edited
+        write_datasheet(out)
+        digest = (out / CARD).read_text(encoding="utf-8").rpartition("\n<!--")
+        (out / CARD).write_text(edited(out) + digest[1] + digest[2], encoding="utf-8")
+    else:
+        (out / CARD).write_text(edited(out), encoding="utf-8")
+    text = published_datasheet(out, manifest, splits, copy)
+    assert text.rstrip() == edited(out, published=copy).rstrip()
+    assert ANSWER in text
+    assert ("are hashes" in text, "ids are those of the source" in text) == (hashed, not hashed)
+    assert "load_from_disk" not in text
+    assert manifest["content_digest"] not in text
+
+
+@pytest.mark.parametrize(
+    ("more", "hashed", "named"),
+    [
+        (("Image and patient ids are", "As agreed, the ids are"), True, "ids are those of the source"),
+        (("Columns:", "All columns:"), True, "ids are those of the source"),
+        (("Columns:", "All columns:"), False, None),
+        (("# this folder", "# here"), False, r"load_from_disk\(\"\.\"\)"),
+        (("- split fingerprint", "- our split fingerprint"), True, "digest of all pixels"),
+    ],
+)
+def test_a_changed_line_that_is_wrong_for_the_copy_is_refused(out, more, hashed, named):
+    splits, manifest = load_prepared(out)
+    copy = Published("you/set", ("image", "Effusion"), hashed_ids=hashed)
+    assert edited(out, more=more) != edited(out)
+    (out / CARD).write_text(edited(out, more=more), encoding="utf-8")
+    if named is None:
+        assert "All columns:" in published_datasheet(out, manifest, splits, copy)
+    else:
+        with pytest.raises(ValueError, match=rf"README.md, line \d+: .*{named}.*correct the line"):
+            published_datasheet(out, manifest, splits, copy)
 
 
 def test_writing_it_again_changes_nothing_and_a_folder_without_one_gets_it(out, capsys):
