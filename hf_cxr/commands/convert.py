@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
+from hf_cxr.conversion.given_file import check_given
 from hf_cxr.files import check_output_folder
 from hf_cxr.weights_origin import SAW_TEST_IMAGES
 
@@ -33,10 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; `run_command` prints any error as one line."""
     parser = own_parser()
     own = parser.parse_args(argv)
+    check_given(own.file)
     origin = {name: answer(parser, own, name) for name in QUESTIONS} | {"note": own.note}
     check_output_folder(own.out, inputs=[own.file])
     from hf_cxr.conversion.folder import convert_file, differences, size_words, write_folder
-    from hf_cxr.conversion.swin import Sizes
+    from hf_cxr.conversion.parts import Sizes
     from hf_cxr.run.result_folder import check_ensemble_place, held, write_whole
     from hf_cxr.saved_models import CONFIG
 
@@ -73,7 +75,7 @@ def own_parser() -> OneLineParser:
     parser.add_argument("--out", type=output_path, required=True, help="the model folder to write: new, or empty")
     parser.add_argument("--key", help="which weights to take where the file has several, such as teacher")
     parser.add_argument("--source", help="where the weights are from: an address, a paper")
-    parser.add_argument("--licence", help="of the weights")
+    parser.add_argument("--licence", help="licence of the weights")
     parser.add_argument(
         "--saw_test_images",
         choices=SAW_TEST_IMAGES,
