@@ -18,7 +18,6 @@ from pathlib import Path
 
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.conversion.given_file import check_given
 from hf_cxr.files import check_output_folder
 from hf_cxr.weights_origin import SAW_TEST_IMAGES
 
@@ -34,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; `run_command` prints any error as one line."""
     parser = own_parser()
     own = parser.parse_args(argv)
+    from hf_cxr.conversion.given_file import check_given
+
     check_given(own.file)
     origin = {name: answer(parser, own, name) for name in QUESTIONS} | {"note": own.note}
     check_output_folder(own.out, inputs=[own.file])
