@@ -56,6 +56,11 @@ _REPAIRS = {
 # Errors that only writing causes. Any other error inside a `replacing` block may come from what is read there.
 _WRITING_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
+# As libraries write it that do not say the number. The last two are torch.save, which does not say more.
+_DISK_FULL = re.compile(
+    r"No space left on device|os error 28|Disk quota exceeded|inline_container.* unexpected pos|basic_ios::clear"
+)
+
 
 class OutputError(OSError):
     """An output that cannot be written: what is wrong, where, and the repair, in one line; ``errno`` if known."""
@@ -359,6 +364,15 @@ def _kind(mode: int) -> tuple[str, str]:
         return "a folder", "give the name of a file"
     kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
     return next((kind for test, kind in kinds if test(mode)), "a device"), "give the name of a regular file"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that the disk is full or its quota is used up; its causes are not looked at.
+
+    >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError(errno.EIO, "I/O error"))
+    (True, False)
+    """
+    return _error_number(error) in (errno.ENOSPC, errno.EDQUOT) or bool(_DISK_FULL.search(str(error)))
 
 
 def _error_number(error: BaseException) -> int | None:

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Sequence
 
+from hf_cxr.extras import install_line
+
 # Name -> what transformers asks to see whether it can be used, and how to install it.
 TRACKERS = {
     "azure_ml": ("is_azureml_available", "pip install azureml-sdk"),
@@ -16,8 +18,8 @@ TRACKERS = {
     "mlflow": ("is_mlflow_available", "pip install mlflow"),
     "neptune": ("is_neptune_available", "pip install neptune"),
     "swanlab": ("is_swanlab_available", "pip install swanlab"),
-    "tensorboard": ("is_tensorboard_available", "pip install 'hf-cxr[track]'"),
-    "trackio": ("is_trackio_available", "pip install 'hf-cxr[track]'"),
+    "tensorboard": ("is_tensorboard_available", install_line("track")),
+    "trackio": ("is_trackio_available", install_line("track")),
     "wandb": ("is_wandb_available", "pip install wandb"),
 }
 

@@ -33,10 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; `run_command` prints any error as one line."""
     parser = own_parser()
     own = parser.parse_args(argv)
+    from hf_cxr.conversion.given_file import check_given
+
+    check_given(own.file)
     origin = {name: answer(parser, own, name) for name in QUESTIONS} | {"note": own.note}
     check_output_folder(own.out, inputs=[own.file])
     from hf_cxr.conversion.folder import convert_file, differences, size_words, write_folder
-    from hf_cxr.conversion.swin import Sizes
+    from hf_cxr.conversion.parts import Sizes
     from hf_cxr.run.result_folder import check_ensemble_place, held, write_whole
     from hf_cxr.saved_models import CONFIG
 

@@ -4,7 +4,6 @@
 disk, memory or a worker process caused, 130 after Ctrl-C, and 1 after any other error, which is a bug.
 """
 
-import errno
 import gc
 import os
 import re
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from hf_cxr import processes
+from hf_cxr.files import is_disk_full
 from hf_cxr.words import one_line
 
 DEBUG = "HF_CXR_DEBUG"
@@ -57,8 +57,6 @@ CAUSED_BY_INPUT = (
 # Classes that match the above and are bugs nevertheless.
 BUGS = ("builtins.NotImplementedError",)
 
-DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-NO_SPACE = re.compile(r"No space left on device|os error 28|Disk quota exceeded")
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory|bad allocation", re.IGNORECASE)
 
 
@@ -139,11 +137,11 @@ def describe_error(error: BaseException) -> str:
     ...                             "  File 'x.py', line 1\\nValueError: a.png cannot be read"))
     'a.png cannot be read'
     """
-    text = _message(error)
+    text, cause = _message(error), _wrapped(error)
     if type(error).__module__.startswith("hf_cxr."):  # our own messages say where and what to do
         return _shortened(text)
-    place = getattr(error, "filename", None)
-    if getattr(error, "errno", None) in DISK_FULL or NO_SPACE.search(text):
+    if is_disk_full(cause):
+        place = getattr(cause, "filename", None)
         where = f"with {place}" if place else f"({text})"
         return _shortened(f"the disk is full {where}; free disk space and run the same command again")
     if isinstance(error, MemoryError):
@@ -169,10 +167,15 @@ def describe_error(error: BaseException) -> str:
     return _shortened(text or kind)
 
 
+def _wrapped(error: BaseException) -> BaseException:
+    """The error itself: `datasets` wraps it in one that only says that something failed."""
+    while type(error).__module__.startswith("datasets.") and error.__cause__:
+        error = error.__cause__
+    return error
+
+
 def _message(error: BaseException) -> str:
-    # `datasets` wraps the error in one that only says that something failed.
-    wrapped = f"{type(error).__module__}".startswith("datasets.") and error.__cause__
-    text = _message(error.__cause__) if wrapped else str(error)
+    text = str(_wrapped(error))
     if "Traceback (most recent call last)" not in text:
         return text
     # A worker process sends its whole traceback as text; the message begins at the last line that is not indented.

@@ -7,15 +7,16 @@ changed, it reports that. `hf-cxr prepare --out DIR --verify` alone checks every
 `hf-cxr prepare --out DIR --datasheet` writes its README.md again, which says what is in it.
 
 Several jobs that share the folder, on one machine or many: give each the same command and --shard 1/8 to --shard 8/8.
-The last one to finish puts the parts together; --merge does so later, and names the parts that are missing. The folder
-is the same as that of one job. Under `accelerate launch` every process prepares a part, and the main one merges.
+The last one to finish puts the parts together; --merge does so later, and lists the missing parts. The folder is the
+same as that of one job. Under `accelerate launch` every process prepares a part, and the main one merges.
 """
 
+import argparse
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, output_path
@@ -25,7 +26,10 @@ from hf_cxr.files import check_output_folder
 from hf_cxr.words import plural
 
 if TYPE_CHECKING:
+    from hf_cxr.config import RunArguments
+    from hf_cxr.data.manifest import Recipe
     from hf_cxr.data.prepare_parts import Part
+    from hf_cxr.data.sources.source import Source
 
 logger = logging.getLogger(__name__)
 
@@ -34,26 +38,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; `run_command` prints any error as one line."""
     parser = own_parser()
     own, rest = parser.parse_known_args(argv)
-    if own.workers < 1:
-        parser.error(f"--workers is {own.workers}; it must be at least 1")
+    check_own(own, rest, parser)
     if own.verify and not rest:
         print(verified(own.out))
-        return 0
-    if own.datasheet and rest:
-        parser.error("--datasheet is for a finished folder: give --out alone with it")
-    if own.datasheet:
+    elif own.datasheet:
         from hf_cxr.reporting.card.datasheet import write_datasheet
 
         print(f"wrote {write_datasheet(own.out)}")
-        return 0
-    from hf_cxr.config import DataArguments, parse_arguments, take_config  # with torch, not for decoding processes
+    else:
+        prepare_source(own, rest, parser)
+    return 0
 
+
+def check_own(own: argparse.Namespace, rest: Sequence[str], parser: OneLineParser) -> None:
+    """Refuse values and combinations of this command's own flags that cannot be."""
+    if own.workers < 1:
+        parser.error(f"--workers is {own.workers}; it must be at least 1")
+    if own.datasheet and rest:
+        parser.error("--datasheet is for a finished folder: give --out alone with it")
     if processes.count() > 1 and (own.shard or own.merge):
         parser.error("accelerate launch gives each process its part: leave out --shard and --merge")
     if own.shard and own.merge:
         parser.error("give --shard to prepare a part, or --merge to put the parts together, not both")
+
+
+def prepare_source(own: argparse.Namespace, rest: Sequence[str], parser: OneLineParser) -> None:
+    """Decode what the run's flags describe, all of it or this process's part, and print what was done."""
     processes.connect()
     part = own_part(own.shard, parser)
+    args = source_arguments(rest, parser)
+    from hf_cxr.data import load_source
+    from hf_cxr.data.manifest import Recipe
+    from hf_cxr.data.prepare import prepare
+    from hf_cxr.data.prepared_folder import BusyError
+    from hf_cxr.processing import image_processor_for
+
+    set_up_terminal(main_process=processes.is_main())
+    if not os.path.isdir(own.out):  # a finished folder may be on a read-only disk
+        check_output_folder(own.out)
+    source = load_source(args.data, seed=args.training.seed)
+    recipe = Recipe(args.model.resize_size, int(image_processor_for(args.model).resample))
+    how = {"update": own.update, "verify": own.verify, "workers": own.workers}
+    accepted = {"unreadable": own.unreadable, "duplicates": own.duplicates}
+    if part and not part_is_last(source, own, recipe, part, how):
+        return
+    try:
+        manifest = prepare(source, own.out, recipe, **accepted, **how, merge=bool(part) or own.merge)
+    except BusyError as error:
+        if not own.shard:
+            raise
+        print(f"the parts were not put together: {error}")
+        return
+    describe(own.out)
+    print(summary(manifest, own.out))
+
+
+def source_arguments(rest: list[str], parser: OneLineParser) -> "RunArguments":
+    """The arguments of the run that will train on the folder; what only training can do is refused."""
+    from hf_cxr.config import DataArguments, parse_arguments, take_config  # with torch, not for decoding processes
+
     config, flags = take_config(rest)
     if config is None and not any(word.replace("-", "_").startswith("__resize_size") for word in flags):
         parser.error("give the size: the CONFIG.yaml that will train on the folder, or --resize_size 256")
@@ -65,41 +108,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--dataset prepared is what this command writes; give the dataset that it is made from")
     if args.data.streaming:
         parser.error("--streaming reads images during training; leave it out to decode them once")
-    from hf_cxr.data import load_source
-    from hf_cxr.data.manifest import MANIFEST, Recipe
-    from hf_cxr.data.prepare import prepare, prepare_part
-    from hf_cxr.data.prepare_parts import all_finished
-    from hf_cxr.data.prepared_folder import BusyError
-    from hf_cxr.processing import image_processor_for
+    return args
 
-    set_up_terminal(main_process=processes.is_main())
-    if not os.path.isdir(own.out):  # a finished folder may be on a read-only disk
-        check_output_folder(own.out)
-    source = load_source(args.data, seed=args.training.seed)
-    recipe = Recipe(args.model.resize_size, int(image_processor_for(args.model).resample))
-    how = {"update": own.update, "verify": own.verify, "workers": own.workers}
-    accepted = {"unreadable": own.unreadable, "duplicates": own.duplicates}
-    if part:
-        done = prepare_part(source, own.out, recipe, part, **how, bar=processes.is_main())
-        processes.meet()
-        if not processes.is_main():
-            return 0
-        if own.shard:
-            print(f"part {part} of {own.out} is finished: {plural(done['decoded'], 'image')} decoded")
-            if own.unreadable == "error":
-                refuse_unreadable(done["refused"], own.shard)
-            if not all_finished(own.out, part.of) and not os.path.isfile(own.out / MANIFEST):
-                return 0
-    try:
-        manifest = prepare(source, own.out, recipe, **accepted, **how, merge=bool(part) or own.merge)
-    except BusyError as error:
-        if not own.shard:
-            raise
-        print(f"the parts were not put together: {error}")
-        return 0
-    describe(own.out)
-    print(summary(manifest, own.out))
-    return 0
+
+def part_is_last(
+    source: "Source", own: argparse.Namespace, recipe: "Recipe", part: "Part", how: Mapping[str, Any]
+) -> bool:
+    """Prepare a part; whether this process is to put all parts together, because none is unfinished.
+
+    Raises:
+        ValueError: images of a --shard that cannot be read.
+    """
+    from hf_cxr.data.manifest import MANIFEST
+    from hf_cxr.data.prepare import prepare_part
+    from hf_cxr.data.prepare_parts import all_finished
+
+    done = prepare_part(source, own.out, recipe, part, **how, bar=processes.is_main())
+    processes.meet()
+    if not own.shard:
+        return processes.is_main()
+    print(f"part {part} of {own.out} is finished: {plural(done['decoded'], 'image')} decoded")
+    if own.unreadable == "error":
+        refuse_unreadable(done["refused"], own.shard)
+    return all_finished(own.out, part.of) or os.path.isfile(own.out / MANIFEST)
 
 
 def describe(out: Path) -> None:

@@ -24,9 +24,9 @@ import urllib.request
 from collections.abc import Sequence
 
 from hf_cxr.arguments.command_line import OneLineParser
+from hf_cxr.extras import need
 
 TOKEN = "HF_CXR_SERVE_TOKEN"
-INSTALL = "pip install 'hf-cxr[serve]'"
 HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # those that LitServe binds to
 LOWEST_PORT, HIGHEST_PORT = 1024, 65535
 
@@ -65,11 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not LOWEST_PORT <= args.port <= HIGHEST_PORT:
         raise ValueError(f"--port is {args.port}; it must be from {LOWEST_PORT} to {HIGHEST_PORT}")
     check_free(args.host, args.port)
-    try:
-        import litserve  # noqa: F401
-        import prometheus_client  # noqa: F401
-    except ImportError as error:
-        raise ValueError(f"hf-cxr serve needs {error.name}: {INSTALL}") from error
+    need("hf-cxr serve", "serve", "litserve", "prometheus_client")
     from hf_cxr.serving.server import Settings, build_server
 
     values = {key: value for key, value in vars(args).items() if key not in ("host", "port")}

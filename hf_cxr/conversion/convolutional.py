@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from hf_cxr.conversion.checkpoint import Backbone
-from hf_cxr.conversion.parts import Part, Shapes, batch_norm
+from hf_cxr.conversion.parts import Part, Shapes, Sizes, batch_norm
 from hf_cxr.systems.densenet import modern_name, modern_names
 
 EXPANSION = 4  # of a bottleneck
 
 
-def resnet_config(backbone: Backbone, path: Path, image_size: int) -> dict[str, Any]:
+def resnet_config(backbone: Backbone, path: Path, sizes: Sizes) -> dict[str, Any]:
     """The keys of transformers' config.
 
     Raises:
-        ValueError: a weight that every ResNet has is missing.
+        ValueError: a weight that every ResNet has is missing; no image size is given.
     """
     shapes, depths = Shapes(backbone, path), _counts(backbone, r"layer(\d+)\.(\d+)\.", first=0)
     last = "conv3" if "layer1.0.conv3.weight" in backbone.tensors else "conv2"
@@ -36,7 +36,7 @@ def resnet_config(backbone: Backbone, path: Path, image_size: int) -> dict[str, 
         "layer_type": "bottleneck" if last == "conv3" else "basic",
         "downsample_in_first_stage": False,
         "downsample_in_bottleneck": False,
-        "image_size": image_size,
+        "image_size": _given_image_size(backbone, path, sizes),
     }
 
 
@@ -61,11 +61,11 @@ def resnet_parts(config: dict[str, Any]) -> Iterator[Part]:
         width = out
 
 
-def densenet_config(backbone: Backbone, path: Path, image_size: int) -> dict[str, Any]:
+def densenet_config(backbone: Backbone, path: Path, sizes: Sizes) -> dict[str, Any]:
     """The keys of the config of `systems.dnet`.
 
     Raises:
-        ValueError: a weight that every DenseNet has is missing.
+        ValueError: a weight that every DenseNet has is missing; no image size is given.
     """
     shapes = Shapes(backbone, path)
     growth = shapes.of("features.denseblock1.denselayer1.conv2.weight", 4)[0]
@@ -75,7 +75,7 @@ def densenet_config(backbone: Backbone, path: Path, image_size: int) -> dict[str
         "depths": _counts(backbone, r"features\.denseblock(\d+)\.denselayer(\d+)\.", first=1),
         "width": shapes.of("features.conv0.weight", 4)[0],
         "bottleneck": shapes.of("features.denseblock1.denselayer1.conv1.weight", 4)[0] // growth,
-        "image_size": image_size,
+        "image_size": _given_image_size(backbone, path, sizes),
     }
 
 
@@ -104,6 +104,14 @@ def with_modern_names(backbone: Backbone) -> Backbone:
     """The same backbone; a DenseNet's weights are under today's names."""
     names = {modern_name(name): own for name, own in backbone.names.items()}
     return dataclasses.replace(backbone, tensors=modern_names(backbone.tensors), names=names)
+
+
+def _given_image_size(backbone: Backbone, path: Path, sizes: Sizes) -> int:
+    if sizes.image_size is None:
+        raise ValueError(
+            f"{path} is a {backbone.kind}, and the file does not say its image size; give --image_size, such as 224"
+        )
+    return sizes.image_size
 
 
 def _normed(own: str, own_norm: str, shape: tuple[int, ...], target: str) -> Iterator[Part]:

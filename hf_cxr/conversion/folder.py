@@ -4,7 +4,7 @@ The folder contains a backbone without a classifier. `hf-cxr train --model_name_
 it and starts a new head; a command that needs a finished model refuses it, because its head is missing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from hf_cxr.conversion.convolutional import (
     resnet_parts,
     with_modern_names,
 )
-from hf_cxr.conversion.parts import taken
+from hf_cxr.conversion.parts import Part, Sizes, taken
 from hf_cxr.conversion.reading import read_file
-from hf_cxr.conversion.swin import Sizes, read_config
+from hf_cxr.conversion.swin import config_from_shapes
 from hf_cxr.conversion.swin import parts as swin_parts
 from hf_cxr.files import file_sha256, write_text
 from hf_cxr.models.architectures import checked_config
@@ -37,7 +37,33 @@ from hf_cxr.weights_origin import check_origin
 from hf_cxr.words import markdown
 
 NOTHING_GIVEN = Sizes()
-CLASSES = {"swin": "SwinModel", "swinv2": "Swinv2Model", "resnet": "ResNetModel", "dnet": "DNet"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a kind of backbone is translated.
+
+    Attributes:
+        config: backbone, path of the file, what it may not say -> the keys of the model's config.
+        parts: those keys -> every weight of the model.
+        classes: ``model_type`` of the config -> the class that config.json names.
+        renamed: the backbone under the names that ``parts`` has.
+        started: how names of weights begin that the model has and no file.
+    """
+
+    config: Callable[[Backbone, Path, Sizes], dict[str, Any]]
+    parts: Callable[[dict[str, Any]], Iterator[Part]]
+    classes: Mapping[str, str]
+    renamed: Callable[[Backbone], Backbone] = lambda backbone: backbone
+    started: tuple[str, ...] = ()
+
+
+# Kind of a backbone (`checkpoint.ANCHORS`) -> its layout.
+LAYOUTS = {
+    "swin": Layout(config_from_shapes, swin_parts, {"swin": "SwinModel", "swinv2": "Swinv2Model"}),
+    "resnet": Layout(resnet_config, resnet_parts, {"resnet": "ResNetModel"}),
+    "densenet": Layout(densenet_config, densenet_parts, {"dnet": "DNet"}, with_modern_names, ("reduction.",)),
+}
 
 
 @dataclass(frozen=True)
@@ -82,32 +108,19 @@ def convert_file(
     origin = {**origin, "kind": "converted", "file": path.name, "sha256": file_sha256(path)}
     check_origin(origin)
     backbone = find_backbone(content, path, key)
-    values, tensors = _translated(backbone, path, sizes)
+    layout = LAYOUTS[backbone.kind]
+    backbone = layout.renamed(backbone)
+    values = layout.config(backbone, path, sizes)
+    kind = backbone.kind if values["model_type"] == backbone.kind else f"{backbone.kind} ({values['model_type']})"
+    tensors = taken(backbone, layout.parts(values), path, kind)
     config = checked_config(values, f"{path}")
-    config.architectures = [CLASSES[config.model_type]]
+    config.architectures = [layout.classes[config.model_type]]
     ModelRecord(version=hf_cxr.__version__, weights_origin=origin).write(config)
     started = {}
-    if config.model_type == "dnet":
+    if layout.started:
         model = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
-        started = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("reduction.")}
+        started = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(layout.started)}
     return Converted(config, {**tensors, **started}, backbone.key, backbone.left_out, tuple(started))
-
-
-def _translated(backbone: Backbone, path: Path, sizes: Sizes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The keys of the config, and the weights."""
-    if backbone.kind == "swin":
-        values = read_config(backbone, path, sizes)
-        return values, taken(backbone, swin_parts(values), path, values["model_type"])
-    if sizes.image_size is None:
-        raise ValueError(
-            f"{path} is a {backbone.kind}, and the file does not say its image size; give --image_size, such as 224"
-        )
-    if backbone.kind == "resnet":
-        values = resnet_config(backbone, path, sizes.image_size)
-        return values, taken(backbone, resnet_parts(values), path, "ResNet")
-    backbone = with_modern_names(backbone)
-    values = densenet_config(backbone, path, sizes.image_size)
-    return values, taken(backbone, densenet_parts(values), path, "DenseNet")
 
 
 def write_folder(

@@ -4,7 +4,7 @@ Refused, by the name that a weight has in its file: one that is left over, missi
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +78,21 @@ def linear(own: str, shape: tuple[int, int], target: str) -> Iterator[Part]:
     """Weight (out, in) and bias (out,) of a linear layer."""
     yield f"{own}.weight", shape, (f"{target}.weight",)
     yield f"{own}.bias", shape[:1], (f"{target}.bias",)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a file may not say, as it was given; None leaves it to the file.
+
+    Attributes:
+        image_size: side of the image in pixels.
+        window_size: side of SwinV2's window in patches.
+        pretrained_window_sizes: of SwinV2, the window of pre-training by stage; 0 for the window itself.
+    """
+
+    image_size: int | None = None
+    window_size: int | None = None
+    pretrained_window_sizes: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)

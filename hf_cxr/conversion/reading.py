@@ -5,8 +5,7 @@ alone. Training programs also save their settings in it: objects of the classes 
 own are used in place of these, so that neither yacs, argparse nor numpy is called. A file that needs any other class
 is refused.
 
-Refused, each in one line: no such file, a folder, an empty file, a web page saved under the file's name, a Git LFS
-pointer, a damaged file.
+Refused, each in one line: what `given_file` refuses, and a damaged file.
 """
 
 import re
@@ -20,7 +19,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from hf_cxr.saved_models import LFS_POINTER, reading
+from hf_cxr.conversion.given_file import check_given
+from hf_cxr.saved_models import reading
 from hf_cxr.words import one_line
 
 
@@ -52,10 +52,9 @@ def read_file(path: Path) -> Mapping[str, Any]:
     """What a file of weights contains: names to tensors, or to further mappings, settings and numbers.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: see the module's first lines.
+        FileNotFoundError, ValueError: see the module's first lines.
     """
-    start = _first_bytes(path)
+    start = check_given(path)
     if start[8:9] == b"{":  # eight bytes of length, then JSON
         return reading(f"the weights in {path}", lambda: load_file(path))
     content = _load_pickle(path)
@@ -65,27 +64,6 @@ def read_file(path: Path) -> Mapping[str, Any]:
             "model's state_dict"
         )
     return content
-
-
-def _first_bytes(path: Path) -> bytes:
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}")
-    if not path.is_file():
-        raise ValueError(f"{path} is a folder; give the file with the weights in it, such as model.safetensors")
-    with path.open("rb") as file:
-        start = file.read(64)
-    if not start:
-        raise ValueError(f"{path} is empty; download it again")
-    if start.startswith(LFS_POINTER):
-        raise ValueError(
-            f"{path} is a Git LFS pointer and not the file itself; run `git lfs pull` where it was cloned"
-        )
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise ValueError(
-            f"{path} is a web page and not weights: the download led to a page that asks something; open the address "
-            "in a browser and save the file itself"
-        )
-    return start
 
 
 def _load_pickle(path: Path) -> Any:

@@ -17,14 +17,13 @@ D = width of a stage, H = heads, w = side of a window.
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hf_cxr.conversion.checkpoint import Backbone
-from hf_cxr.conversion.parts import Part, Shapes, linear, norm
+from hf_cxr.conversion.parts import Part, Shapes, Sizes, linear, norm
 from hf_cxr.words import plural
 
 FIRST = "layers.0.blocks.0.attn"
@@ -32,22 +31,7 @@ BLOCK = r"layers\.(\d{1,3})\.blocks\.(\d{1,4})\."
 CPB_WIDTH = 512  # of SwinV2's network from coordinates to position biases; transformers knows no other
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What a file may not say, as it was given; None leaves it to the file.
-
-    Attributes:
-        image_size: side of the image in pixels.
-        window_size: side of SwinV2's window in patches.
-        pretrained_window_sizes: of SwinV2, the window of pre-training by stage; 0 for the window itself.
-    """
-
-    image_size: int | None = None
-    window_size: int | None = None
-    pretrained_window_sizes: Sequence[int] | None = None
-
-
-def read_config(backbone: Backbone, path: Path, sizes: Sizes) -> dict[str, Any]:
+def config_from_shapes(backbone: Backbone, path: Path, sizes: Sizes) -> dict[str, Any]:
     """The keys of transformers' config, ``model_type`` first.
 
     Args:

@@ -33,7 +33,6 @@ cite Wang et al., CVPR 2017.
 """
 
 import difflib
-import errno
 import hashlib
 import itertools
 import logging
@@ -53,7 +52,7 @@ from tqdm.auto import tqdm
 
 from hf_cxr.data.archives import MARKER, DownloadError, read_record, unpack, unpacking_folder
 from hf_cxr.data.sources.nih import RELEASE
-from hf_cxr.files import write_json
+from hf_cxr.files import is_disk_full, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +182,7 @@ def download_nih(
                 logger.info("%s from %s", file.name, file.url)
                 _get(client, file, root, keep_archives=keep_archives, tries=tries, backoff=backoff)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise DownloadError(
                 f"no space left in {root}; free disk space and run the same command again to continue"
             ) from error

@@ -14,9 +14,8 @@ would keep in a temporary folder, and pictures go back inside the page. The page
 it shows of an image is an `inference.ImageResult`, and nothing else.
 """
 
-import importlib.util
+from hf_cxr.extras import need
 
-INSTALL = "pip install 'hf-cxr[demo]'"
 PASSWORD = "HF_CXR_DEMO_AUTH"
 """Environment variable with user:password, which the page then asks for."""
 
@@ -25,7 +24,6 @@ def check_gradio() -> None:
     """Refuse a machine without Gradio.
 
     Raises:
-        ValueError: with the line that installs it.
+        MissingExtraError: see `extras.need`.
     """
-    if importlib.util.find_spec("gradio") is None:
-        raise ValueError(f"hf-cxr demo needs Gradio, which is not installed: {INSTALL}")
+    need("hf-cxr demo", "demo", "gradio")

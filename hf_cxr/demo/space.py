@@ -9,14 +9,14 @@ Refused: a place that is not new or empty; a run that may not be pushed; a requi
 import shutil
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 from huggingface_hub import SpaceCardData
 
 from hf_cxr import __version__
-from hf_cxr.demo import INSTALL
 from hf_cxr.demo.about import model_name
+from hf_cxr.extras import need
 from hf_cxr.files import check_output_folder, write_text
 from hf_cxr.hub.file_list import collect
 from hf_cxr.requirement import check_requirement
@@ -116,7 +116,5 @@ def _readme(model: str, models: list[str] | None, name: str) -> str:
 
 
 def _gradio_version() -> str:
-    try:
-        return version("gradio")
-    except PackageNotFoundError as error:
-        raise ValueError(f"a Space names the version of Gradio, which is not installed: {INSTALL}") from error
+    need("a Space, which names Gradio's version,", "demo", "gradio")
+    return version("gradio")

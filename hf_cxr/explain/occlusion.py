@@ -8,26 +8,25 @@ captum is an optional extra (Kokhlikyan et al., arXiv 2009.07896).
 B = images, C = chosen findings, S = side of the image in pixels, G = grid.
 """
 
-import importlib.util
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
+from hf_cxr.extras import need
+
 GRID = 16  # places along a side; a patch covers 2 x 2 of them
 IMAGES_AT_ONCE = 32
-INSTALL = "pip install 'hf-cxr[explain]'"
 
 
 def check_captum() -> None:
     """Refuse where captum is not installed.
 
     Raises:
-        ValueError: with the line that installs it.
+        MissingExtraError: see `extras.need`.
     """
-    if importlib.util.find_spec("captum") is None:
-        raise ValueError(f"the method occlusion needs captum, which is not installed: {INSTALL}")
+    need("the method occlusion", "explain", "captum")
 
 
 def occlusion(model: PreTrainedModel, pixel_values: torch.Tensor, columns: Sequence[int]) -> torch.Tensor:

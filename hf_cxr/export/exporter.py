@@ -114,7 +114,7 @@ def check_wanted(model: PreTrainedModel, processor: Any, wanted: Wanted, name: s
     """Refuse an export that cannot be made, before images are read.
 
     Raises:
-        ValueError, ImportError: in one line.
+        ValueError: in one line.
     """
     check_exportable(model, name)
     if wanted.any_onnx:

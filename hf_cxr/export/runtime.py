@@ -3,7 +3,6 @@
 B = images in a batch, C = findings.
 """
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from hf_cxr.extras import need
+
 if TYPE_CHECKING:
     import onnxruntime
 
-INSTALL = "pip install 'hf-cxr[onnx]'"
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
 BATCHES = (1, 2, 7, 3, 16)
 """Sizes of the batches that a file is tried with, in turn: the batch is dynamic, and odd ones are where it shows."""
 
@@ -24,11 +23,9 @@ def check_installed() -> None:
     """Refuse to begin without the packages that write and run ONNX.
 
     Raises:
-        ImportError: names the package and the line that installs it.
+        MissingExtraError: see `extras.need`.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f"--onnx needs {' and '.join(missing)}; install with: {INSTALL}")
+    need("--onnx", "onnx", "onnx", "onnxscript", "onnxruntime")
 
 
 def session(model: bytes | Path) -> "onnxruntime.InferenceSession":

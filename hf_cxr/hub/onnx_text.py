@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_cxr.extras import need
 from hf_cxr.words import error_words
 
 _SOURCES = (".py", ".pyc", ".onnx", ".safetensors", ".pt", ".pth")
@@ -48,15 +49,11 @@ def read_onnx(path: Path) -> Exported:
     """The text in an ONNX file.
 
     Raises:
-        ImportError: the package onnx is not installed.
-        ValueError: see the top of this module.
+        ValueError: the package onnx is not installed (`extras.need`); see the top of this module.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError(
-            f"{path} is checked before it is pushed, which needs onnx: pip install 'hf-cxr[onnx]'"
-        ) from error
+    need(f"checking {path} before it is pushed", "onnx", "onnx")
+    import onnx
+
     again = "nothing was pushed; run hf-cxr export again"
     try:
         model = onnx.load_model(path, load_external_data=False)

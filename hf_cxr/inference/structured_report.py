@@ -41,6 +41,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_cxr.extras import need
 from hf_cxr.files import file_sha256, replacing
 from hf_cxr.inference.results import ImageResult
 
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.sr.coding import Code
 
-INSTALL = "pip install 'hf-cxr[dicom]'"
 SCHEME = "99HFCXR"
 SUFFIX = ".sr.dcm"
 MANUFACTURER = "hf_cxr"
@@ -79,12 +79,13 @@ class StructuredReports:
         synthetic: the model was trained on synthetic images: every report begins with that.
 
     Raises:
-        ReportError: highdicom is not installed; a report that is in the folder cannot be read.
+        MissingExtraError: highdicom is not installed.
+        ReportError: a report that is in the folder cannot be read.
         OSError: the folder cannot be made.
     """
 
     def __init__(self, folder: str | Path, *, model_name: str, model_sha256: str, synthetic: bool = False):
-        _import_highdicom()
+        need("a structured report", "dicom", "highdicom")
         from pydicom.uid import generate_uid
 
         self.folder = Path(folder)
@@ -289,13 +290,6 @@ def _content_sha256(image: str | os.PathLike | bytes) -> str:
 
 def _sha256(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _import_highdicom() -> None:
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        raise ReportError(f"structured reports need highdicom: {INSTALL}") from error
 
 
 def _code(value: str, meaning: str) -> "Code":

@@ -7,13 +7,13 @@ timm is an extra; without it nothing here is reached but the line that says how 
 Refused: a name that timm would look up elsewhere than in itself, and arguments that make it read files.
 """
 
-import importlib.util
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from hf_cxr.extras import need
 from hf_cxr.models.values import MAX_BLOCKS, short
 
 TIMM = "timm_wrapper"  # transformers' model_type
@@ -48,8 +48,7 @@ def check_timm(values: Mapping[str, Any], where: str) -> None:
     Raises:
         ValueError: timm is not installed, has no network of this name, or an argument is not about a network's shape.
     """
-    if importlib.util.find_spec("timm") is None:
-        raise ValueError(f"{where} is a model of timm; install it with: pip install 'hf-cxr[timm]'")
+    need(f"{where}, a model of timm,", "timm", "timm")
     import timm
 
     name, arguments = values.get("architecture"), values.get("model_args") or {}

@@ -19,14 +19,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from browsers import CHROMIUM
+from browsers import CHROMIUM, needs_browser
 from demo_models import dicom, phantom, photograph, png, png_of_16_bits, save_demo_model
 from hub_runs import write_run
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 
 # Whoever connects to another machine, or asks for its address, is written down and refused.
 NO_NETWORK = """
@@ -189,7 +187,7 @@ def expected_bars(result) -> list[list[str]]:
     return rows
 
 
-@needs_browser
+@needs_browser()
 def test_bars_are_the_numbers_of_predict_for_a_png_and_a_dicom(page_of, model):
     from hf_cxr.inference.classifier import Classifier
 
@@ -208,7 +206,7 @@ def test_bars_are_the_numbers_of_predict_for_a_png_and_a_dicom(page_of, model):
     assert "not checked" in page.inner_text(".cxr-viewer")
 
 
-@needs_browser
+@needs_browser()
 def test_a_finding_is_chosen_for_its_heat_map_and_chosen_again_to_leave_it(page_of):
     page = page_of()
     page.click("button[data-example='1']")
@@ -237,7 +235,7 @@ ERRORS = {
 }
 
 
-@needs_browser
+@needs_browser()
 def test_what_cannot_be_read_is_one_line_and_the_page_lives(page_of):
     page = page_of()
     for name, (content, words) in ERRORS.items():
@@ -251,7 +249,7 @@ def test_what_cannot_be_read_is_one_line_and_the_page_lives(page_of):
     assert len(bars(page)) == 14
 
 
-@needs_browser
+@needs_browser()
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_it_fits_a_phone_and_a_desktop_in_light_and_dark(page_of, size, scheme, tmp_path):
@@ -295,7 +293,7 @@ def holders(folder: Path, needles: list[bytes]) -> list[str]:
     return found
 
 
-@needs_browser
+@needs_browser()
 def test_nothing_of_an_image_is_left_on_the_disk_and_nothing_reaches_another_host(page_of, demo):
     files = {"secret_patient.png": png(210), "secret_patient.dcm": dicom(160), "secret_cut.png": png(220)[:-500]}
     page = page_of()
@@ -321,7 +319,7 @@ def test_nothing_of_an_image_is_left_on_the_disk_and_nothing_reaches_another_hos
     assert not (demo.folder / "reached.txt").exists(), "a host that the server tried to reach"
 
 
-@needs_browser
+@needs_browser()
 def test_ctrl_c_ends_it_and_leaves_no_file(demo, browser):
     assert demo.lines[0] == "Not a medical device. For research.\n"
     assert post(demo.address, "/gradio_api/upload", b"") == 403  # it still runs after all the tests above

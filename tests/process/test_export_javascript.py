@@ -2,13 +2,12 @@
 
 Both need npm packages, which no Python package brings. In any folder:
 
-    npm install onnxruntime-web @huggingface/transformers
+    npm install onnxruntime-web@1.30.0 @huggingface/transformers@4.3.1
     HF_CXR_NODE_MODULES=$PWD/node_modules python -m pytest tests/process/test_export_javascript.py
 """
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import threading
@@ -19,16 +18,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from browsers import CHROMIUM
+from browsers import CHROMIUM, MODULES, needs, needs_browser, needs_package
 from PIL import Image
 
 from hf_cxr.commands import run_command
 from hf_cxr.exported_files import PAGE
 from hf_cxr.inference.classifier import Classifier
 
-MODULES = Path(os.environ.get("HF_CXR_NODE_MODULES", "node_modules")).resolve()
 WEB = MODULES / "onnxruntime-web"
-needs_web = pytest.mark.skipif(not WEB.is_dir(), reason="npm package onnxruntime-web is not there (see above)")
+needs_web = needs_package("onnxruntime-web")
 
 # transformers.js on a folder of this machine; `images` is what `model_preprocessing.onnx` takes.
 SCRIPT = """
@@ -110,7 +108,7 @@ def expected(exported: Path, name: str) -> dict[str, float]:
 
 
 @needs_web
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
+@needs_browser()
 def test_the_page_gives_the_models_probabilities_and_asks_for_nothing_else(exported):
     from playwright.sync_api import expect, sync_playwright
 
@@ -159,8 +157,8 @@ def test_the_page_gives_the_models_probabilities_and_asks_for_nothing_else(expor
 
 
 @needs_web
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-@pytest.mark.skipif(not (MODULES / "@huggingface/transformers").is_dir(), reason="transformers.js is not there")
+@needs(shutil.which("node"), "needs Node: apt-get install nodejs npm")
+@needs_package("@huggingface/transformers")
 def test_transformers_js_gives_the_models_probabilities(exported):
     script = exported / "script.mjs"
     script.write_text(SCRIPT, encoding="utf-8")

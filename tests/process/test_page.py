@@ -6,8 +6,7 @@ Skipped where there is no Chromium (Debian: apt-get install chromium).
 import re
 import subprocess
 
-import pytest
-from browsers import CHROMIUM
+from browsers import CHROMIUM, needs_browser
 
 from hf_cxr.reporting.document import Details, Document, Heading, Table, Text
 
@@ -16,10 +15,7 @@ QUIET = (
     *("--disable-component-update", "--disable-sync", "--enable-logging=stderr"),
 )
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None,
-    reason="needs a browser: apt-get install chromium",
-)
+pytestmark = needs_browser()
 
 
 def opened(page: str, folder, *options: str) -> tuple[str, list[str]]:

@@ -13,7 +13,7 @@ from PIL import Image
 from test_evaluate_command import save_run
 
 from hf_cxr import processes
-from hf_cxr.commands import ALONE, run_command
+from hf_cxr.commands import COMMANDS, run_command
 from hf_cxr.inference import answers, shared_files
 from hf_cxr.inference import classifier as inference
 
@@ -230,7 +230,7 @@ def test_an_error_before_the_work_ends_an_evaluation_with_one_line(run, tmp_path
     assert "metrics.json" in lines[0]
 
 
-@pytest.mark.parametrize("command", ALONE)
+@pytest.mark.parametrize("command", [name for name, command in COMMANDS.items() if command.alone])
 def test_a_command_of_one_process_refuses_two(command, tmp_path):
     ended = together([command, "x"], tmp_path / "said")
     assert [one.status for one in ended] == [2, 2]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from browsers import CHROMIUM
+from browsers import CHROMIUM, needs_browser
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +44,7 @@ def test_the_pages_have_their_files_and_parts(site):
     assert not (site / "hooks.py").exists()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+@needs_browser()
 def test_search_answers_in_a_folder_without_a_server_and_asks_nobody(site):
     from playwright.sync_api import sync_playwright
 

@@ -98,6 +98,16 @@ def test_its_command_lists_all_commands(installed, environment, tmp_path):
     assert "  predict " in listed
 
 
+def test_accelerate_launches_it_without_a_folder_of_scripts(environment, tmp_path):
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m", "hf_cxr", "train"]
+    flags = {"phantom_train": 40, "phantom_validation": 20, "phantom_test": 20, "max_steps": 2, "warmup_steps": 0}
+    flags |= {"bootstrap_resamples": 10, "output_dir": "tiny"}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    run(environment, tmp_path, *launch, "configs/quickstart.yaml", *words)
+    assert json.loads((tmp_path / "tiny" / "metrics.json").read_text())["test"]
+    assert (tmp_path / "tiny" / "model.safetensors").is_file()
+
+
 def test_ready_descriptions_and_the_checklist_are_inside(environment, tmp_path):
     code = (
         "from hf_cxr.data import load_description, ready_names\n"

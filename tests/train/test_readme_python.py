@@ -5,6 +5,7 @@ fenced as "py"; test_stock_loading.py and test_handler.py load and call the same
 """
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,13 @@ BLOCKS = [
 ]
 
 
+def line_of_readme(start: str) -> list[str]:
+    """The words of the only line of README.md that begins so, without its comment."""
+    lines = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith(start)]
+    assert len(lines) == 1
+    return shlex.split(lines[0], comments=True)
+
+
 @pytest.fixture(scope="module")
 def folder(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reader")
@@ -31,8 +39,17 @@ def folder(finished, tmp_path_factory):
     assert main(["evaluate", "--model", str(finished[0]), *words, "--bootstrap_resamples", "10"]) == 0
     words = ["--preprocessing", "--program", "--out", str(folder / "export" / "quickstart")]
     assert main(["export", str(finished[0]), *words]) == 0
-    Image.linear_gradient("L").save(folder / "chest.png")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        exec(line_of_readme("python -c ")[-1], {})  # noqa: S102 - makes chest.png
     return folder
+
+
+def test_the_image_that_the_readme_makes_is_predicted_as_it_says(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert Image.open("chest.png").mode == "L"
+    assert main(line_of_readme("hf-cxr predict ")[1:]) == 0
+    assert len(Path("predictions.csv").read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_there_is_python_to_run():

@@ -1,6 +1,7 @@
 """`hf-cxr tune`: the search is the same when it is stopped, reads no test image, and leaves a config for training."""
 
 import errno
+import importlib.util
 import json
 
 import optuna
@@ -269,6 +270,6 @@ def test_a_model_that_cannot_be_trained_so_is_refused_before_training(tmp_path, 
 
 
 def test_optuna_is_asked_for_by_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["tune", str(write(tmp_path))]) == 2
     assert "pip install 'hf-cxr[tune]'" in capsys.readouterr().err

@@ -17,6 +17,7 @@ BARS = (
     (
         "labels",
         "files",
+        "extras",
         "exported_files",
         "requirement",
         "yaml_files",

@@ -6,13 +6,16 @@ import re
 import socket
 
 import pytest
+import torch
 from PIL import Image
 
 from hf_cxr.commands import main
+from hf_cxr.commands.errors import describe_error
 from hf_cxr.files import (
     OutputError,
     check_output_file,
     check_output_folder,
+    is_disk_full,
     read_json,
     replace_all,
     replacing,
@@ -45,6 +48,22 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path, number):
 def test_a_full_disk_is_known_by_a_rust_librarys_words_too(tmp_path):
     with pytest.raises(OutputError, match="full"), replacing(tmp_path / "a"):
         raise RuntimeError(f"I/O error: No space left on device (os error {errno.ENOSPC})")
+
+
+@pytest.mark.parametrize("numbers", [10, 1_000_000])  # torch says it in other words when the first bytes do not fit
+def test_a_full_disk_is_known_by_the_words_of_torch_save(numbers):
+    with pytest.raises(RuntimeError) as raised, open("/dev/full", "wb") as full:
+        torch.save({"weight": torch.zeros(numbers)}, full.name)
+    assert is_disk_full(raised.value)
+    assert "the disk is full" in describe_error(raised.value)
+
+
+def test_a_damaged_file_is_not_taken_for_a_full_disk(tmp_path):
+    (tmp_path / "a.pt").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(RuntimeError) as raised:
+        torch.load(tmp_path / "a.pt")
+    assert not is_disk_full(raised.value)
+    assert not is_disk_full(FileNotFoundError(errno.ENOENT, "No such file or directory", "a"))
 
 
 def test_another_error_in_the_block_stays_what_it_is(tmp_path):

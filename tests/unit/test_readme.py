@@ -124,6 +124,20 @@ def test_every_page_is_reached_from_the_readme_by_links():
     assert "docs/predictions.md" in re.findall(r"\]\(([^)#]*)", TEXTS["README.md"])  # the format of a file of scores
 
 
+def test_a_link_of_the_readme_that_stands_for_a_page_has_its_title():
+    """A text such as "Training"; one that begins with a small letter is part of a sentence."""
+    seen = 0
+    for page in ("README.md", "docs/index.md"):
+        for text, target in re.findall(r"\[([A-Z][^]]*)\]\(([^)#:]+\.md)\)", TEXTS[page]):
+            path = (ROOT / page).parent.joinpath(target).resolve().relative_to(ROOT).as_posix()
+            if text == Path(target).name:
+                continue
+            title = TEXTS[path].splitlines()[0].removeprefix("# ")
+            assert text in (title, title.split(":")[0]), f"{page}: {target} has the title {title!r}"
+            seen += 1
+    assert seen > 20
+
+
 def test_set_up_uses_the_constraints():
     installs = [line for line in (*LINES, *(ROOT / "Makefile").read_text().splitlines()) if "pip install" in line]
     assert len(installs) >= 3

@@ -42,13 +42,13 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image
 
+from hf_cxr.extras import install_line, need
 from hf_cxr.words import plural
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 SUFFIXES = (".dcm", ".dicom")
-INSTALL = "pip install 'hf-cxr[dicom]'"
 MOST_BITS = 16
 GREYS = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
@@ -173,10 +173,9 @@ def _states_greys(dataset: "Dataset") -> bool:
 
 
 def _read(file: BinaryIO, *, stop_before_pixels: bool) -> "Dataset":
-    try:
-        from pydicom import dcmread, uid
-    except ImportError as error:
-        raise ValueError(f"reading DICOM needs pydicom: {INSTALL}") from error
+    need("reading DICOM", "dicom", "pydicom")
+    from pydicom import dcmread, uid
+
     dataset = dcmread(file, force=True, stop_before_pixels=stop_before_pixels, specific_tags=list(TAGS))
     if not dataset.file_meta.get("TransferSyntaxUID"):
         implicit, little = dataset.original_encoding
@@ -285,8 +284,9 @@ def _check_decoder(dataset: "Dataset") -> None:
     is_deep = syntax == JPEGExtended12Bit and dataset.BitsStored > 8
     if not decoder.is_available or (is_deep and decoder.available_plugins == ("pillow",)):
         raise ValueError(
-            f"its transfer syntax is {syntax.name}, and no decoder for it is installed. {INSTALL} brings JPEG 2000 "
-            f"and JPEG-LS; for this one pydicom can use any of: {'; '.join(decoder.missing_dependencies)}"
+            f"its transfer syntax is {syntax.name}, and no decoder for it is installed. {install_line('dicom')} "
+            "brings JPEG 2000 and JPEG-LS; for this one pydicom can use any of: "
+            f"{'; '.join(decoder.missing_dependencies)}"
         )
 
 

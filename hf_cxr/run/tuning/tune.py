@@ -21,12 +21,9 @@ search with other settings; a machine without Optuna.
 """
 
 import dataclasses
-import errno
 import gc
-import importlib.util
 import json
 import logging
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -42,7 +39,8 @@ from hf_cxr.config import FROM_DEVICES, NOT_COMPARED, DataArguments, RunArgument
 from hf_cxr.data.fingerprint import data_fingerprint, load_state
 from hf_cxr.evaluation import METRICS, headline_metrics
 from hf_cxr.evaluation.metric import as_number
-from hf_cxr.files import check_output_folder, write_text
+from hf_cxr.extras import need
+from hf_cxr.files import check_output_folder, is_disk_full, write_text
 from hf_cxr.locks import acquired
 from hf_cxr.reporting.tuning import Trial, TuningResults, write_tuning
 from hf_cxr.run.comparing.shared_settings import check_fresh_model, parsed, pinned_settings, with_flags
@@ -60,16 +58,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STUDY, BEST, LOCK = "study.db", "best.yaml", ".tune.lock"
-INSTALL = "pip install 'hf-cxr[tune]'"
 STARTUP = 5  # random trials before the sampler learns, and finished ones before a trial is pruned
 FOLDER, BEFORE, REASON = "folder", "before", "reason"  # attributes of a trial in the study
 SETTINGS, DATA = "settings", "data"  # and of the study
 FAILURES = (ValueError, RuntimeError, OSError, ArithmeticError)  # of a trial: reported, and the rest continue
 # Keys of the data: trials differ in their data where one of these is searched.
 DATA_KEYS = {field.name for field in dataclasses.fields(DataArguments)}
-DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-# The last is torch.save, which does not say more.
-NO_SPACE = re.compile(r"No space left on device|os error 28|Disk quota exceeded|inline_container.* unexpected pos")
 
 
 class SearchStopped(Exception):  # noqa: N818 - not an error of the trial
@@ -80,10 +74,9 @@ def check_optuna() -> None:
     """Refuse a machine without Optuna.
 
     Raises:
-        ValueError: with the line that installs it.
+        MissingExtraError: see `extras.need`.
     """
-    if importlib.util.find_spec("optuna") is None:
-        raise ValueError(f"hf-cxr tune needs Optuna, which is not installed: {INSTALL}")
+    need("hf-cxr tune", "tune", "optuna")
 
 
 def tune(search: Search, out: Path) -> TuningResults:
@@ -449,7 +442,7 @@ def _fault_outside(error: BaseException) -> str:
     while cause is not None:
         if isinstance(cause, Timeout):
             return str(error)
-        if getattr(cause, "errno", None) in DISK_FULL or NO_SPACE.search(str(cause)):
+        if is_disk_full(cause):
             words = " ".join(str(cause).split())[:200]
             return f"the disk is full ({words}); free disk space and run the same command again"
         cause = cause.__cause__ or cause.__context__

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from hf_cxr.arguments.model import ModelArguments
 from hf_cxr.conversion.folder import convert_file, write_folder
-from hf_cxr.conversion.swin import Sizes
+from hf_cxr.conversion.parts import Sizes
 from hf_cxr.models.build import build_model
 from hf_cxr.models.head import features as own_features
 from hf_cxr.models.record import ModelRecord

@@ -43,6 +43,17 @@ def test_a_refused_file_leaves_no_folder(file, tmp_path, capsys):
     assert sorted(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_that_cannot_be_weights_is_refused_before_anything_is_asked_for(tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "a lab")
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html>")
+    for name, why in (("absent.pth", "no such file"), ("page.pth", "web page"), (".", "is a folder")):
+        assert main(["convert", str(tmp_path / name), "--out", str(tmp_path / "weights")]) == 2
+        assert why in capsys.readouterr().err
+    assert asked == []
+
+
 def test_the_origin_is_asked_for_in_a_terminal_and_refused_without_one(file, tmp_path, capsys, monkeypatch):
     words = ["convert", str(file), "--out", str(tmp_path / "weights"), "--licence", "MIT"]
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from test_conversion import ORIGIN, converted, saved
 
 from hf_cxr.conversion.folder import convert_file
-from hf_cxr.conversion.swin import Sizes
+from hf_cxr.conversion.parts import Sizes
 from hf_cxr.models.head import features
 
 SIDE = 64
