@@ -15,7 +15,8 @@ from hf_cxr.data.images.grey import ImageError, read_grey
 from hf_cxr.files import OutputError
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.results import ImageResult
-from hf_cxr.run.explain import Explainer, name_of, safe_name, save_picture
+from hf_cxr.run.explain import Explainer, safe_name, save_picture
+from hf_cxr.saved_models import public_name
 
 METHOD = "grad_cam"
 
@@ -38,7 +39,7 @@ class CalledMaps:
                 "--heatmaps draws the findings that are called, and this model has no operating points: use hf-cxr "
                 "explain"
             )
-        self.folder, self.explainer = Path(folder), Explainer(classifier, name_of(model), METHOD)
+        self.folder, self.explainer = Path(folder), Explainer(classifier, public_name(model), METHOD)
 
     def add(self, path: Path, result: ImageResult) -> Path | None:
         """Draw the findings that are called in this file; gives the picture, None if nothing is called.
