@@ -54,8 +54,7 @@ class CalledMaps:
         try:
             explained = self.explainer.explain(read_grey(path), findings=findings)
             self.folder.mkdir(parents=True, exist_ok=True)
-            check = result.input_check
-            warning = f"UNUSUAL IMAGE: {'; '.join(check.reasons)}" if check is not None and check.unusual else ""
+            warning = "; ".join(_warnings(result))
             save_picture(self.place_of(path), path, explained, explained.maps(), self.explainer, warning=warning)
         except MemoryError as error:
             raise ImageError(os.fspath(path), "it is too large, or its sides too unequal, to draw") from error
@@ -69,3 +68,10 @@ class CalledMaps:
         """The picture of a file: its name, and eight digits that tell files of one name in several folders apart."""
         digits = hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()[:8]
         return self.folder / f"{safe_name(path)}_{digits}.png"
+
+
+def _warnings(result: ImageResult) -> list[str]:
+    """What a reader of a picture should know of the image."""
+    check = result.input_check
+    unusual = [f"UNUSUAL IMAGE: {'; '.join(check.reasons)}"] if check is not None and check.unusual else []
+    return [*unusual, *result.remarks]
