@@ -205,7 +205,7 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
         paths, lacking = resume(kept, found.paths, terminal, progress)
         terminal.start(columns, paths, top=args.top, spreadsheet_safe=args.spreadsheet_safe)
         for path, version, answer in answers_of(classifier, paths, args, out, progress):
-            failures = [] if isinstance(answer, ImageError) else extras.add(path, answer)
+            failures = [] if isinstance(answer, ImageError) else extras.add(path, version, answer)
             unreadable, lacking = unreadable + isinstance(answer, ImageError), lacking + len(failures)
             if kept is not None:
                 kept.add(path, version, answer, failures)
@@ -217,7 +217,7 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
                 return 141
         if kept is not None:
             finish(kept, found.paths, columns, out, args, terminal)
-    for line in extras.said():
+    for line in extras.said(resumed=len(paths) < len(found.paths)):
         terminal.note(line)
     if lacking:
         terminal.complain(f"{plural(lacking, 'picture or report', 'pictures or reports')} could not be made")

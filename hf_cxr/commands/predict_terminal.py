@@ -92,7 +92,8 @@ class Terminal:
         order = probability_C.argsort()[::-1]
         shown = [i for rank, i in enumerate(order) if rank < self.top or called_C[i]]
         unusual = result.input_check is not None and result.input_check.unusual
-        star = "(*)" if unusual else "*"  # a call of what is perhaps no radiograph
+        doubtful = unusual or result.remarks
+        star = "(*)" if doubtful else "*"  # a call of what is perhaps no radiograph, or was read too dark
         words = [f"{self.names[i]} {probability_C[i]:.3f}{star if called_C[i] else ''}" for i in shown]
         if result.remarks:
             words.insert(0, f"NOTE: {printable('; '.join(result.remarks))};")
