@@ -33,6 +33,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from PIL import Image
+
 from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser
 from hf_cxr.arguments.model import Attention
@@ -64,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--batch_size and --top must be at least 1")
     if args.workers is not None and args.workers < 0:
         parser.error("--workers must be at least 0")
+    if args.max_megapixels is not None and not 0 < args.max_megapixels < float("inf"):
+        parser.error("--max_megapixels must be more than 0")
     if args.csv is not None and args.out is not None:
         parser.error("give --out or --csv, not both")
     progress, out = Progress(), None
@@ -71,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal = Terminal(suffix=(".csv" if args.csv else ".jsonl") if to_output else None)
     try:
         out = None if to_output else Output.of(args)
-        return predict(args, out, terminal, progress)
+        with pixel_limit(args.max_megapixels):
+            return predict(args, out, terminal, progress)
     except BrokenPipeError:
         terminal.close_output()
         return 141
@@ -132,6 +137,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help="threads that read while the model works (default: one for each core, at most 16, shared by the "
         "processes); 0 for none",
+    )
+    parser.add_argument(
+        "--max_megapixels",
+        type=float,
+        metavar="M",
+        help="the largest image that is decoded, in million pixels (default: Pillow's limit, 89.5)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: an accelerator, if there is one)")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster on a GPU, less exact")
@@ -224,6 +235,18 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
     if unreadable:
         terminal.complain(f"{unreadable:,} of {len(found.paths) + len(found.unreadable):,} files could not be read")
     return 2 if unreadable or lacking else 0
+
+
+@contextmanager
+def pixel_limit(megapixels: float | None) -> Iterator[None]:
+    """Decode images up to this size within the block; None for Pillow's own limit."""
+    before = Image.MAX_IMAGE_PIXELS
+    if megapixels is not None:
+        Image.MAX_IMAGE_PIXELS = max(1, round(1e6 * megapixels))
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def find(args: argparse.Namespace, out: Output | None) -> "FoundImages":

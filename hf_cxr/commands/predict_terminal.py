@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hf_cxr import processes
 from hf_cxr.commands.errors import discard
-from hf_cxr.data.images.grey import ImageError
+from hf_cxr.data.images.grey import ImageError, TooManyPixelsError
 from hf_cxr.files import OutputError
 from hf_cxr.words import printable
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hf_cxr.inference.results import ImageResult
 
 WIDEST_NAME = 80  # columns of the table for a name; a longer one shifts the rest of its line
+TOO_LARGE = "if the file is sound, make it smaller, or allow more with --max_megapixels"
 MANY_FILES = 50  # with this many or more, there is a progress bar
 
 
@@ -106,7 +107,8 @@ class Terminal:
         for failure in failures:
             self.complain(failure)
         if isinstance(answer, ImageError):
-            self.complain(answer)
+            too_large = isinstance(answer, TooManyPixelsError)
+            self.complain(f"{answer}; {TOO_LARGE}" if too_large else answer)
         else:
             self.row(answer)
 

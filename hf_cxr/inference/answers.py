@@ -2,7 +2,8 @@
 
 A line has the absolute path, bytes and modification time in ns; then the probabilities as float32 in hexadecimal, what
 the input check found (null for a model without one), the remarks on how the file was read, and why no picture or
-report could be made of the image, if so; or null, and the name and the reason of the error. Thresholds and label sets
+report could be made of the image, if so; or null, the name and the reason of the error, and whether it has too many
+pixels. Thresholds and label sets
 are the model's, which the first line of a file names by its fingerprint. That line has the folders of pictures and
 reports, too: a file whose images have none is not continued by a command that asks for them.
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from hf_cxr.data.images.grey import ImageError
+from hf_cxr.data.images.grey import ImageError, TooManyPixelsError
 from hf_cxr.files import OutputError
 from hf_cxr.inference.results import ImageResult, InputCheckResult
 
@@ -86,7 +87,7 @@ class AnswerLines:
     def line(path: Path, version: Version, answer: ImageResult | ImageError, failures: Sequence[str] = ()) -> str:
         """An answer as a line, without its end; ``failures`` say why a picture or a report could not be made."""
         if isinstance(answer, ImageError):
-            values: tuple[Any, ...] = (None, answer.name, answer.reason)
+            values: tuple[Any, ...] = (None, answer.name, answer.reason, isinstance(answer, TooManyPixelsError))
         else:
             check = answer.input_check
             checked = None if check is None else [check.score, check.threshold, *check.reasons]
@@ -101,7 +102,8 @@ class AnswerLines:
             if not line.endswith(b"\n"):
                 return None
             if values is None:
-                return path, version, ImageError(*rest)
+                *said, too_many_pixels = rest
+                return path, version, (TooManyPixelsError if too_many_pixels else ImageError)(*said)
             probability_C = np.frombuffer(bytes.fromhex(values), "<f4").astype(np.float32)
             if probability_C.shape != (len(self.calls.label_names),):
                 return None

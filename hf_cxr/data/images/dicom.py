@@ -70,6 +70,19 @@ TAGS = (
 )
 
 
+class SizeError(ValueError):
+    """More pixels than the limit."""
+
+
+def too_many_pixels(width: int, height: int, limit: int) -> str:
+    """What is wrong with an image of that size.
+
+    >>> too_many_pixels(9000, 10000, 50_000_000)
+    '9000 x 10000 pixels are more than 50,000,000, the limit'
+    """
+    return f"{width} x {height} pixels are more than {limit:,}, the limit"
+
+
 def is_dicom(head: bytes, suffix: str) -> bool:
     """Whether a file is to be read as DICOM: by the magic in its first 132 bytes, or by its suffix."""
     return head[128:132] == b"DICM" or suffix.lower() in SUFFIXES
@@ -235,10 +248,7 @@ def _check_header(dataset: "Dataset", max_pixels: int | None) -> np.ndarray | No
     if not rows or not columns:
         raise ValueError(f"it is {columns} x {rows} pixels")
     if max_pixels is not None and rows * columns > max_pixels:
-        raise ValueError(
-            f"{columns} x {rows} pixels are more than {max_pixels}; if the file is right, "
-            "raise PIL.Image.MAX_IMAGE_PIXELS"
-        )
+        raise SizeError(too_many_pixels(columns, rows, max_pixels))
     _check_bits(dataset)
     _check_decoder(dataset)
     # Required by the standard and by the decoder. None is guessed: signed pixels read as unsigned give wrong greys.
