@@ -1,6 +1,8 @@
 """The commands: `hf-cxr COMMAND ...` and `scripts/COMMAND.py ...` are the same program."""
 
+import atexit
 import difflib
+import gc
 import importlib
 import logging
 import os
@@ -65,6 +67,10 @@ AFTER_A_STOP = {
 }
 
 
+QUICK = frozenset({"predict"})
+"""Commands of a few seconds that close every file themselves."""
+
+
 def set_up_terminal(*, main_process: bool = True) -> None:
     """Plain log lines from this package, warnings from other packages, and progress bars for long work only.
 
@@ -100,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(COMMANDS)}"
         print(f"hf-cxr: unknown command {command}; {hint}", file=sys.stderr)
         return 2
+    if argv is None and command in QUICK:
+        atexit.register(gc.freeze)  # the interpreter's last search for garbage would take a second
     return run_command(command, words, debug=debug)
 
 

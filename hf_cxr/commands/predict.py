@@ -27,6 +27,7 @@ Exit status: 0; 2 if a file could not be read, or a picture or report not be mad
 """
 
 import argparse
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,7 +47,7 @@ from hf_cxr.data.images.grey import ImageError
 from hf_cxr.files import OutputError
 from hf_cxr.inference.prediction_rows import PredictionRows, check_places
 from hf_cxr.inference.result_files import ResultColumns, check_format, format_of
-from hf_cxr.late_modules import import_transformers_lightly
+from hf_cxr.late_modules import collection_paused, import_transformers_lightly
 from hf_cxr.words import plural
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = f"stopped after {progress.done:,} of {progress.total:,} images"
         terminal.complain(f"{done}{progress.resume(out and out.path)}")
         return 130
+    finally:
+        gc.unfreeze()  # see `collection_paused`
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -199,14 +202,15 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
         return assist(args, out, progress)
     if out is not None:
         out.check()  # before torch is loaded and folders are searched
-    import_transformers_lightly()
-    set_up_terminal()
-    processes.connect()
-    check_alone(args)
-    found = find(args, out)
-    classifier = classifier_of(args)
-    columns = columns_of(classifier, out)
-    extras = Extras(args, classifier)  # before the images: what it lacks is said now
+    with collection_paused():
+        import_transformers_lightly()
+        set_up_terminal()
+        processes.connect()
+        check_alone(args)
+        found = find(args, out)
+        classifier = classifier_of(args)
+        columns = columns_of(classifier, out)
+        extras = Extras(args, classifier)  # before the images: what it lacks is said now
     for note in (*_notes(classifier), *found.notes(), classifier.calls.note()):
         terminal.note(f"note: {note}")
     for error in found.unreadable:

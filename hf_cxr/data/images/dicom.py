@@ -71,16 +71,10 @@ TAGS = (
 
 
 class SizeError(ValueError):
-    """More pixels than the limit."""
+    """More pixels than are decoded."""
 
-
-def too_many_pixels(width: int, height: int, limit: int) -> str:
-    """What is wrong with an image of that size.
-
-    >>> too_many_pixels(9000, 10000, 50_000_000)
-    '9000 x 10000 pixels are more than 50,000,000, the limit'
-    """
-    return f"{width} x {height} pixels are more than {limit:,}, the limit"
+    def __init__(self, width: int, height: int, limit: int):
+        super().__init__(f"{width} x {height} pixels are more than {limit:,}, the limit")
 
 
 def is_dicom(head: bytes, suffix: str) -> bool:
@@ -248,7 +242,7 @@ def _check_header(dataset: "Dataset", max_pixels: int | None) -> np.ndarray | No
     if not rows or not columns:
         raise ValueError(f"it is {columns} x {rows} pixels")
     if max_pixels is not None and rows * columns > max_pixels:
-        raise SizeError(too_many_pixels(columns, rows, max_pixels))
+        raise SizeError(columns, rows, max_pixels)
     _check_bits(dataset)
     _check_decoder(dataset)
     # Required by the standard and by the decoder. None is guessed: signed pixels read as unsigned give wrong greys.

@@ -233,7 +233,7 @@ def _open(content: bytes, name: str) -> Image.Image:
 def _check_image(image: Image.Image, name: str) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
-        raise TooManyPixelsError(name, dicom.too_many_pixels(image.width, image.height, limit))
+        raise dicom.SizeError(image.width, image.height, limit)
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageError(name, f"it contains {frames} frames or pages; split them: a radiograph is one")
