@@ -7,6 +7,7 @@ Where the model has operating points (a threshold for each finding, chosen on va
 are marked with * in the table. A file has all probabilities, then called/FINDING, 1 or 0, for each finding with an
 operating point, and set/FINDING, the labels that are not ruled out (present, absent, both or none), if the model has
 label sets. Where it has an input check, images unlike those of training are marked UNUSUAL IMAGE, with the reason.
+NOTE, and image/remarks in a file, say how a file was read, where that may not be what was meant.
 
 With --test_time_augmentation FOLDER, probabilities are those of averaged views of each image. FOLDER is an evaluation
 that was made with that flag: it has the views, the calibration and the operating points. N views take N times as long.
