@@ -2,19 +2,26 @@
 
 Importing one model class of transformers loads torch's compiler (and sympy with it), `scipy.optimize` and FSDP.
 They are there for decorators that tell the compiler of a function, for the losses of object detection, and for models
-that are cut over several GPUs. `import_transformers_lightly` puts the first two off until they are used, and tells
-transformers that this process is alone. Nothing that is computed changes.
+that are cut over several GPUs. `import_transformers_lightly` puts the first two off until they are used, tells
+transformers that this process is alone, and has the source of its models listed once, where it is twice. Nothing that
+is computed changes.
+
+Modules are hundreds of thousands of objects that stay. `collection_paused` keeps the garbage collector from going
+through them again and again while they are made.
 """
 
 import functools
+import gc
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import PathFinder
 from importlib.util import spec_from_loader
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -40,6 +47,25 @@ def import_transformers_lightly() -> None:
         is_torch_distributed_available()  # it keeps its first answer
     finally:
         torch.distributed.is_available = available
+    _list_the_models_once()
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """No garbage is looked for within the block; afterwards not among what was made before, until `gc.unfreeze`.
+
+    It is for imports and the loading of a model, which leave little garbage and much that stays. Nothing is done if
+    there are more processes, or if the caller has switched the collector off.
+    """
+    if not gc.isenabled() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class LateModule(ModuleType):
@@ -125,6 +151,24 @@ def _when_called(name: str, function: str) -> Callable:
         return getattr(module.load() if isinstance(module, LateModule) else module, function)(*args, **kwargs)
 
     return call
+
+
+def _list_the_models_once() -> None:
+    """Keep transformers from reading the source of all its models a second time, for ``transformers.models``.
+
+    Its own cache knows the folder by another name: `__init__.py` in it, whose list is that of the folder.
+    """
+    from transformers.utils import import_utils
+
+    listed = getattr(import_utils, "create_import_structure_from_path", None)
+    if listed is None or "transformers.models" in sys.modules:
+        return
+
+    @functools.wraps(listed)
+    def of_folder(path: Any) -> Any:
+        return listed(Path(path).parent if os.path.isfile(path) else path)
+
+    import_utils.create_import_structure_from_path = of_folder
 
 
 def _put_off_the_compiler() -> None:

@@ -1,6 +1,8 @@
 """The commands: `hf-cxr COMMAND ...` and `scripts/COMMAND.py ...` are the same program."""
 
+import atexit
 import difflib
+import gc
 import importlib
 import logging
 import os
@@ -80,6 +82,10 @@ COMMANDS = {
 }
 
 
+QUICK = frozenset({"predict"})
+"""Commands of a few seconds that close every file themselves."""
+
+
 def set_up_terminal(*, main_process: bool = True) -> None:
     """Plain log lines from this package, warnings from other packages, and progress bars for long work only.
 
@@ -115,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(COMMANDS)}"
         print(f"hf-cxr: unknown command {name}; {hint}", file=sys.stderr)
         return 2
+    if argv is None and name in QUICK:
+        atexit.register(gc.freeze)  # the interpreter's last search for garbage would take a second
     return run_command(name, words, debug=debug)
 
 

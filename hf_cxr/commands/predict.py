@@ -7,6 +7,7 @@ Where the model has operating points (a threshold for each finding, chosen on va
 are marked with * in the table. A file has all probabilities, then called/FINDING, 1 or 0, for each finding with an
 operating point, and set/FINDING, the labels that are not ruled out (present, absent, both or none), if the model has
 label sets. Where it has an input check, images unlike those of training are marked UNUSUAL IMAGE, with the reason.
+NOTE, and image/remarks in a file, say how a file was read, where that may not be what was meant.
 
 With --test_time_augmentation FOLDER, probabilities are those of averaged views of each image. FOLDER is an evaluation
 that was made with that flag: it has the views, the calibration and the operating points. N views take N times as long.
@@ -27,11 +28,14 @@ Exit status: 0; 2 if a file could not be read, or a picture or report not be mad
 """
 
 import argparse
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
+
+from PIL import Image
 
 from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser
@@ -44,7 +48,7 @@ from hf_cxr.data.images.grey import ImageError
 from hf_cxr.files import OutputError
 from hf_cxr.inference.prediction_rows import PredictionRows, check_places
 from hf_cxr.inference.result_files import ResultColumns, check_format, format_of
-from hf_cxr.late_modules import import_transformers_lightly
+from hf_cxr.late_modules import collection_paused, import_transformers_lightly
 from hf_cxr.words import plural
 
 if TYPE_CHECKING:
@@ -64,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--batch_size and --top must be at least 1")
     if args.workers is not None and args.workers < 0:
         parser.error("--workers must be at least 0")
+    if args.max_megapixels is not None and not 0 < args.max_megapixels < float("inf"):
+        parser.error("--max_megapixels must be more than 0")
     if args.csv is not None and args.out is not None:
         parser.error("give --out or --csv, not both")
     progress, out = Progress(), None
@@ -71,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal = Terminal(suffix=(".csv" if args.csv else ".jsonl") if to_output else None)
     try:
         out = None if to_output else Output.of(args)
-        return predict(args, out, terminal, progress)
+        with pixel_limit(args.max_megapixels):
+            return predict(args, out, terminal, progress)
     except BrokenPipeError:
         terminal.close_output()
         return 141
@@ -87,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = f"stopped after {progress.done:,} of {progress.total:,} images"
         terminal.complain(f"{done}{progress.resume(out and out.path)}")
         return 130
+    finally:
+        gc.unfreeze()  # see `collection_paused`
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,6 +144,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help="threads that read while the model works (default: one for each core, at most 16, shared by the "
         "processes); 0 for none",
+    )
+    parser.add_argument(
+        "--max_megapixels",
+        type=float,
+        metavar="M",
+        help="the largest image that is decoded, in million pixels (default: Pillow's limit, 89.5)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: an accelerator, if there is one)")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster on a GPU, less exact")
@@ -191,14 +206,15 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
         return assist(args, out, progress)
     if out is not None:
         out.check()  # before torch is loaded and folders are searched
-    import_transformers_lightly()
-    set_up_terminal()
-    processes.connect()
-    check_alone(args)
-    found = find(args, out)
-    classifier = classifier_of(args)
-    columns = columns_of(classifier, out)
-    extras = Extras(args, classifier)  # before the images: what it lacks is said now
+    with collection_paused():
+        import_transformers_lightly()
+        set_up_terminal()
+        processes.connect()
+        check_alone(args)
+        found = find(args, out)
+        classifier = classifier_of(args)
+        columns = columns_of(classifier, out)
+        extras = Extras(args, classifier)  # before the images: what it lacks is said now
     for note in (*_notes(classifier), *found.notes(), classifier.calls.note()):
         terminal.note(f"note: {note}")
     for error in found.unreadable:
@@ -208,7 +224,7 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
         paths, lacking = resume(kept, found.paths, terminal, progress)
         terminal.start(columns, paths, top=args.top, spreadsheet_safe=args.spreadsheet_safe)
         for path, version, answer in answers_of(classifier, paths, args, out, progress):
-            failures = [] if isinstance(answer, ImageError) else extras.add(path, answer)
+            failures = [] if isinstance(answer, ImageError) else extras.add(path, version, answer)
             unreadable, lacking = unreadable + isinstance(answer, ImageError), lacking + len(failures)
             if kept is not None:
                 kept.add(path, version, answer, failures)
@@ -220,13 +236,25 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
                 return 141
         if kept is not None:
             finish(kept, found.paths, columns, out, args, terminal)
-    for line in extras.said():
+    for line in extras.said(resumed=len(paths) < len(found.paths)):
         terminal.note(line)
     if lacking:
         terminal.complain(f"{plural(lacking, 'picture or report', 'pictures or reports')} could not be made")
     if unreadable:
         terminal.complain(f"{unreadable:,} of {len(found.paths) + len(found.unreadable):,} files could not be read")
     return 2 if unreadable or lacking else 0
+
+
+@contextmanager
+def pixel_limit(megapixels: float | None) -> Iterator[None]:
+    """Decode images up to this size within the block; None for Pillow's own limit."""
+    before = Image.MAX_IMAGE_PIXELS
+    if megapixels is not None:
+        Image.MAX_IMAGE_PIXELS = max(1, round(1e6 * megapixels))
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def find(args: argparse.Namespace, out: Output | None) -> "FoundImages":

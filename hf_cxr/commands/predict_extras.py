@@ -18,6 +18,7 @@ from hf_cxr.files import OutputError, check_output_folder
 from hf_cxr.words import plural
 
 if TYPE_CHECKING:
+    from hf_cxr.inference.answers import Version
     from hf_cxr.inference.classifier import Classifier
     from hf_cxr.inference.results import ImageResult
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 class Extra(Protocol):
     """One kind of file."""
 
-    def add(self, path: Path, result: "ImageResult") -> Path | None:
-        """Write it for this image, if the image is to have one.
+    def add(self, path: Path, version: "Version", result: "ImageResult") -> Path | None:
+        """Write it for this image, of the version that was predicted, if the image is to have one.
 
         Raises:
             ImageError, ReportError: it cannot be made of this image.
@@ -56,25 +57,28 @@ class Extras:
     def __bool__(self) -> bool:
         return bool(self.extras)
 
-    def add(self, path: Path, result: "ImageResult") -> list[str]:
+    def add(self, path: Path, version: "Version", result: "ImageResult") -> list[str]:
         """Write everything for an image; gives why something cannot be made of it."""
         from hf_cxr.inference.structured_report import NotDicomError, ReportError
 
         failures = []
         for name, extra in self.extras.items():
             try:
-                self.written[name] += extra.add(path, result) is not None
+                self.written[name] += extra.add(path, version, result) is not None
             except NotDicomError:
                 self.without_study += 1
             except (ImageError, ReportError) as error:
                 failures.append(str(error))
         return failures
 
-    def said(self) -> list[str]:
-        """What was written, a line for each flag."""
-        lines = [f"wrote {plural(self.written[name], NOUNS[name])} to {self.folders[name]}" for name in self.extras]
+    def said(self, *, resumed: bool) -> list[str]:
+        """What was written, a line for each flag; ``resumed``: there are images of an earlier command, not counted."""
+        here = " in this command" if resumed else ""
+        lines = [
+            f"wrote {plural(self.written[name], NOUNS[name])} to {self.folders[name]}{here}" for name in self.extras
+        ]
         if self.without_study:
-            lines.append(f"{plural(self.without_study, 'image')} without a report: not DICOM, so in no study")
+            lines.append(f"{plural(self.without_study, 'image')}{here} without a report: not DICOM, so in no study")
         return lines
 
 
@@ -125,19 +129,19 @@ class _Reports:
     def __init__(self, classifier: "Classifier", model: str, folder: str):
         from hf_cxr.inference.structured_report import StructuredReports
         from hf_cxr.models.record import ModelRecord
-        from hf_cxr.run.explain import name_of
+        from hf_cxr.saved_models import public_name
 
         logging.getLogger("highdicom").setLevel(logging.WARNING)  # it names each attribute that it copies
         record = ModelRecord.of(classifier.model.config) or ModelRecord()
         self.reports = StructuredReports(
             folder,
-            model_name=name_of(model),
+            model_name=public_name(model),
             model_sha256=classifier.fingerprint(),
             synthetic=bool(record.synthetic),
         )
 
-    def add(self, path: Path, result: "ImageResult") -> Path:
-        return self.reports.write(path, result)
+    def add(self, path: Path, version: "Version", result: "ImageResult") -> Path:
+        return self.reports.write(path, result, version)
 
 
 EXTRAS = {"heatmaps": _maps, "structured_reports": _Reports}

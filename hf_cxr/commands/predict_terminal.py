@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hf_cxr import processes
 from hf_cxr.commands.errors import discard
-from hf_cxr.data.images.grey import ImageError
+from hf_cxr.data.images.grey import ImageError, TooManyPixelsError
 from hf_cxr.files import OutputError
 from hf_cxr.words import printable
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hf_cxr.inference.results import ImageResult
 
 WIDEST_NAME = 80  # columns of the table for a name; a longer one shifts the rest of its line
+TOO_LARGE = "if the file is sound, make it smaller, or allow more with --max_megapixels"
 MANY_FILES = 50  # with this many or more, there is a progress bar
 
 
@@ -79,7 +80,7 @@ class Terminal:
             self._write_csv(columns.names)
 
     def row(self, result: "ImageResult") -> None:
-        """The line of an image: its most probable findings, those that are called, and what is unusual about it."""
+        """The line of an image: its most probable findings, those that are called, and what a reader should know."""
         if self.suffix == ".csv":
             self._write_csv(self.columns.cells(result))
             return
@@ -92,8 +93,11 @@ class Terminal:
         order = probability_C.argsort()[::-1]
         shown = [i for rank, i in enumerate(order) if rank < self.top or called_C[i]]
         unusual = result.input_check is not None and result.input_check.unusual
-        star = "(*)" if unusual else "*"  # a call of what is perhaps no radiograph
+        doubtful = unusual or result.remarks
+        star = "(*)" if doubtful else "*"  # a call of what is perhaps no radiograph, or was read too dark
         words = [f"{self.names[i]} {probability_C[i]:.3f}{star if called_C[i] else ''}" for i in shown]
+        if result.remarks:
+            words.insert(0, f"NOTE: {printable('; '.join(result.remarks))};")
         if unusual:
             words.insert(0, f"UNUSUAL IMAGE: {printable('; '.join(result.input_check.reasons))};")
         self._write(f"{printable(result.name):<{self.width}}  {'  '.join(words)}\n")
@@ -103,7 +107,8 @@ class Terminal:
         for failure in failures:
             self.complain(failure)
         if isinstance(answer, ImageError):
-            self.complain(answer)
+            too_large = isinstance(answer, TooManyPixelsError)
+            self.complain(f"{answer}; {TOO_LARGE}" if too_large else answer)
         else:
             self.row(answer)
 

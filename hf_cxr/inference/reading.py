@@ -30,6 +30,7 @@ BATCHES_AHEAD = 2  # that wait for the model, read or not
 MOST_THREADS = 16
 
 NO_VERSION: Version = (-1, -1)
+CHANGED = "it changed while it was read; run again when it is complete"
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class ReadImage:
         name: what to call it.
         version: of a file, from before it was read; `NO_VERSION` for anything else.
         pixel_SS: 8-bit grey at the model's size, or why there is none.
+        remarks: sentences about what was read and may not be what was meant, see `read_grey`.
     """
 
     name: str
     version: Version
     pixel_SS: NDArray[np.uint8] | ImageError
+    remarks: tuple[str, ...] = ()
 
 
 def read_and_resize(image: AnyImage, name: str, *, size: int, resample: int) -> ReadImage:
@@ -61,11 +64,11 @@ def read_and_resize(image: AnyImage, name: str, *, size: int, resample: int) -> 
         is_file = isinstance(image, str | os.PathLike)
         if is_file:
             before = version_of(image)
-        pixel_SS = resize_grey(read_image(image, name), size, resample)
+        remarks: list[str] = []
+        pixel_SS = resize_grey(read_image(image, name, remarks), size, resample)
         if is_file and version_of(image) != before:
-            changed = ImageError(name, "it changed while it was read; run again when it is complete")
-            return ReadImage(name, before, changed)
-        return ReadImage(name, before, pixel_SS)
+            return ReadImage(name, before, ImageError(name, CHANGED))
+        return ReadImage(name, before, pixel_SS, tuple(remarks))
     except ImageError as error:
         return ReadImage(name, before, error)
     except MemoryError:
@@ -74,6 +77,25 @@ def read_and_resize(image: AnyImage, name: str, *, size: int, resample: int) -> 
     except Exception as error:  # whatever is wrong with this image, the rest are predicted
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         return ReadImage(name, before, ImageError(name, " ".join(str(reason).split())))
+
+
+def check_version(path: str | os.PathLike, version: Version, name: str) -> None:
+    """Refuse a file that is not what it was.
+
+    Args:
+        path: of the file, which was read again just now.
+        version: that it had.
+        name: what to call it in an error.
+
+    Raises:
+        ImageError: it has another version, or is gone.
+    """
+    try:
+        now = version_of(path)
+    except OSError as error:
+        raise ImageError(name, error.strerror or str(error)) from error
+    if now != version:
+        raise ImageError(name, CHANGED)
 
 
 def read_ahead(

@@ -16,34 +16,48 @@ each finding it has a group of measurements (TID 1501):
 
 Nothing is coded as present or absent: a call at a threshold is a comparison, and a label set says what is not unusual.
 
-A separate group says that an image looks unlike those of training, with the reasons. Patient and study are copied
-from the image by highdicom, as the standard wants: **the report identifies the patient as the image does.** The
-observer is the model as a device, with its fingerprint as serial number. The report is complete, preliminary and not
-verified: no reader has seen it.
+Groups before those of the findings are warnings: that the model was trained on phantoms; that the image looks unlike
+those of training, with the reasons; how the file was read, where that may not be what was meant. With either of the
+last two, calls and label sets are not stated: their value is not-stated, in our scheme.
+
+Patient and study are copied from the image by highdicom, as the standard wants: **the report identifies the patient as
+the image does.** All text is UTF-8 (ISO_IR 192), whatever the image has: names of findings may need it. Text of an
+image that states no character set is taken for UTF-8 if it is valid UTF-8, else for Latin-1. The observer is the model
+as a device, with its fingerprint as serial number. The report is complete, preliminary and not verified: no
+reader has seen it.
 
 Labels have codes of our own scheme, 99HFCXR, and not SNOMED's: a label that was mined from reports or drawn by a
-dataset's rules means what the dataset says, and not what a terminology says.
+dataset's rules means what the dataset says, and not what a terminology says. A code is the label itself if that is at
+most 16 printable ASCII characters, else the beginning of its ASCII characters and six digits of its SHA-256.
 
 A file is called after the image's instance UID and eight digits of the image's content and the model: reports of two
 models, or of two images with one instance UID, are two files, and a report of the same image by the same model
 replaces the one before. Reports of one study by one model are one series, whenever they are written: its UID follows
 from the two, and instance numbers count on from the reports in the folder.
 
-Refused, as `ReportError`: a file that is not DICOM, or lacks valid UIDs of its study, series and instance; a folder
-with a report that cannot be read.
+Refused, as `ReportError`: a file that is not DICOM (by the rule of `data.images.grey`), or lacks valid UIDs of its
+study, series and instance; a patient's name or id that is not text of the character set that the image states; a
+folder with a report that cannot be read. A file that has changed since it was predicted is an `ImageError`.
 """
 
 import hashlib
 import os
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hf_cxr.data.images.dicom import is_dicom
+from hf_cxr.data.images.grey import read_content
 from hf_cxr.extras import need
-from hf_cxr.files import file_sha256, replacing
-from hf_cxr.inference.results import ImageResult
+from hf_cxr.files import replacing
+from hf_cxr.inference.answers import Version
+from hf_cxr.inference.reading import check_version
+from hf_cxr.inference.results import FindingResult, ImageResult
+from hf_cxr.words import utf8_text
 
 if TYPE_CHECKING:
     from highdicom.sr import MeasurementsAndQualitativeEvaluations
@@ -57,6 +71,11 @@ DESCRIPTION = "hf_cxr: for research, not for diagnosis"
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 SYNTHETIC_MODEL = "This model knows nothing of patients"
 SYNTHETIC = "synthetic phantoms: the numbers mean nothing for a patient"
+UNLIKE = "Unlike the images of training"
+READ = "How the file was read"
+UTF8 = "ISO_IR 192"
+IDENTITY = ("PatientName", "PatientID")
+TEXT = (*IDENTITY, "ReferringPhysicianName", "StudyDescription", "InstitutionName", "AccessionNumber", "StudyID")
 LONGEST_MEANING = 64  # characters of a code's meaning (VR LO)
 LONGEST_VALUE = 16  # characters of a code's value (VR SH)
 
@@ -98,23 +117,28 @@ class StructuredReports:
             series_uid, number = _place_in_series(path)
             self.last[series_uid] = max(self.last[series_uid], number)
 
-    def write(self, image: str | os.PathLike | bytes, result: ImageResult) -> Path:
+    def write(self, image: str | os.PathLike | bytes, result: ImageResult, version: Version | None = None) -> Path:
         """The report of an image, written under another name and renamed.
 
         Args:
-            image: the DICOM file, or its bytes.
+            image: the DICOM file, or its bytes, whose suffix is that of the result's name.
             result: what the model says of it.
+            version: of the file when it was predicted; None where nobody else writes it.
 
         Returns:
             The file.
 
         Raises:
+            ImageError: the file cannot be read any more, or has changed since it was predicted.
             ReportError: the image is not DICOM, or no report can be made of it; the report that would be replaced
                 cannot be read.
             OSError: the file cannot be written.
         """
-        header = read_header(image, result.name)
-        digits = _sha256(self.model_sha256, _content_sha256(image))[:8]
+        content = image if isinstance(image, bytes) else read_content(image, result.name)
+        if version is not None and not isinstance(image, bytes):
+            check_version(image, version, result.name)
+        header = read_header(content, result.name)
+        digits = _sha256(self.model_sha256, hashlib.sha256(content).hexdigest())[:8]
         path = self.folder / f"{header.SOPInstanceUID}_{digits}{SUFFIX}"  # a valid UID: digits and dots, no path
         series_uid = self.series_uid(header.StudyInstanceUID)
         number = self.last[series_uid] + 1
@@ -145,9 +169,9 @@ class StructuredReports:
 
         device = sr.DeviceObserverIdentifyingAttributes(
             uid=self.device_uid,
-            name=_meaning(self.model_name),
+            name=_text(self.model_name, LONGEST_MEANING),
             manufacturer_name=MANUFACTURER,
-            model_name=_meaning(self.model_name),
+            model_name=_text(self.model_name, LONGEST_MEANING),
             serial_number=self.model_sha256,
         )
         try:
@@ -170,31 +194,25 @@ class StructuredReports:
                 is_complete=True,
                 is_final=False,
                 is_verified=False,
+                specific_character_set=UTF8,
             )
+            report.walk(lambda dataset, element: None)  # what is not parsed would be written as the image has it
         except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises on a bad header
             raise ReportError(f"no structured report of {result.name}: {type(error).__name__}: {error}") from error
         report.SeriesDescription = DESCRIPTION
         return report
 
     def _groups(self, header: "Dataset", result: ImageResult) -> list["MeasurementsAndQualitativeEvaluations"]:
-        from pydicom.sr.codedict import codes
+        about_image = self._warnings(header, result)
+        groups = [self._finding(header, finding, result, stated=not about_image) for finding in result.findings]
+        if not self.synthetic:
+            return [*about_image, *groups]
+        limit = {_code("training-images", "What the model was trained on"): _code("synthetic", SYNTHETIC)}
+        return [self._group(header, SYNTHETIC_MODEL, {}, limit), *about_image, *groups]
 
-        groups = []
-        if self.synthetic:
-            limit = {_code("training-images", "What the model was trained on"): _code("synthetic", SYNTHETIC)}
-            groups.append(self._group(header, SYNTHETIC_MODEL, {}, limit))
-        for finding in result.findings:
-            numbers = {codes.DCM.Probability: finding.probability}
-            words: dict[Any, Any] = {}
-            if finding.threshold is not None:
-                numbers[_code("operating-point", "Operating point, chosen on validation")] = finding.threshold
-                call = _code("reaches-op-point", "The probability reaches the operating point")
-                words[call] = codes.SCT.Yes if finding.called else codes.SCT.No
-            if finding.label_set is not None:
-                kept = f"Labels not ruled out, at {100 * result.coverage:g} % coverage"
-                words[_code("not-ruled-out", kept)] = _code(finding.not_ruled_out, finding.not_ruled_out)
-            groups.append(self._group(header, finding.name, numbers, words))
-        check = result.input_check
+    def _warnings(self, header: "Dataset", result: ImageResult) -> list["MeasurementsAndQualitativeEvaluations"]:
+        """Groups about the image, because of which calls and label sets are not stated."""
+        groups, check = [], result.input_check
         if check is not None and check.unusual:
             numbers = {_code("input-score", "Distance from the images of training"): check.score}
             numbers[_code("input-limit", "Distance from which an image is reported")] = check.threshold
@@ -202,8 +220,32 @@ class StructuredReports:
                 _code(f"reason-{number}", "Why the image is unusual"): _code(f"unusual-{number}", reason)
                 for number, reason in enumerate(check.reasons, 1)
             }
-            groups.append(self._group(header, "Unlike the images of training", numbers, reasons))
+            groups.append(self._group(header, UNLIKE, numbers, reasons))
+        if result.remarks:
+            parts = [part for remark in result.remarks for part in textwrap.wrap(remark, LONGEST_MEANING)]
+            words = {
+                _code(f"remark-{number}", READ): _code(f"read-{number}", part) for number, part in enumerate(parts, 1)
+            }
+            groups.append(self._group(header, READ, {}, words))
         return groups
+
+    def _finding(
+        self, header: "Dataset", finding: FindingResult, result: ImageResult, *, stated: bool
+    ) -> "MeasurementsAndQualitativeEvaluations":
+        """The group of a finding; ``stated``: with its call and its label set."""
+        from pydicom.sr.codedict import codes
+
+        not_stated = _code("not-stated", "Not stated: see the warning about this image")
+        numbers, words = {codes.DCM.Probability: finding.probability}, {}
+        if finding.threshold is not None:
+            numbers[_code("operating-point", "Operating point, chosen on validation")] = finding.threshold
+            call = codes.SCT.Yes if finding.called else codes.SCT.No
+            reached = _code("reaches-op-point", "The probability reaches the operating point")
+            words[reached] = call if stated else not_stated
+        if finding.label_set is not None:
+            kept = _code("not-ruled-out", f"Labels not ruled out, at {100 * result.coverage:g} % coverage")
+            words[kept] = _code(finding.not_ruled_out, finding.not_ruled_out) if stated else not_stated
+        return self._group(header, finding.name, numbers, words)
 
     def _group(
         self, header: "Dataset", name: str, numbers: dict["Code", float], words: dict["Code", "Code"]
@@ -213,34 +255,42 @@ class StructuredReports:
         from pydicom.uid import generate_uid
 
         return sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=sr.TrackingIdentifier(uid=str(generate_uid()), identifier=_meaning(name)),
+            tracking_identifier=sr.TrackingIdentifier(uid=str(generate_uid()), identifier=_text(name)),
             finding_type=_code(name, name),
-            algorithm_id=sr.AlgorithmIdentification(name=_meaning(self.model_name), version=self.model_sha256[:16]),
+            algorithm_id=sr.AlgorithmIdentification(
+                name=_text(self.model_name, LONGEST_MEANING), version=self.model_sha256[:16]
+            ),
             measurements=[sr.Measurement(code, float(value), codes.UCUM.NoUnits) for code, value in numbers.items()],
             qualitative_evaluations=[sr.QualitativeEvaluation(code, value) for code, value in words.items()],
             source_images=[sr.SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID)],
         )
 
 
-def read_header(image: str | os.PathLike | bytes, name: str) -> "Dataset":
+def read_header(content: bytes, name: str) -> "Dataset":
     """Everything of a DICOM file but its pixels.
+
+    Args:
+        content: of the file.
+        name: of the file, for its suffix and for errors.
 
     Raises:
         ReportError: it is not DICOM, or lacks one of ``NEEDED``.
     """
-    from io import BytesIO
-
     from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
     from pydicom.uid import UID
 
     refused = f"no structured report of {name}"
+    if not is_dicom(content[:132], Path(name).suffix):
+        raise NotDicomError(f"{refused}: it is not a DICOM file")
     try:
-        header = dcmread(BytesIO(image) if isinstance(image, bytes) else image, stop_before_pixels=True)
-    except InvalidDicomError as error:
-        raise NotDicomError(f"{refused}: it is not a DICOM file") from error
+        header = dcmread(BytesIO(content), stop_before_pixels=True, force=True)  # as the decoder: some lack file meta
+        _set_character_set(header)
+        damaged = [key for key in IDENTITY if "\N{REPLACEMENT CHARACTER}" in str(header.get(key, ""))]
     except Exception as error:  # pydicom raises nearly everything on broken files
         raise ReportError(f"{refused}: its header cannot be read ({type(error).__name__}: {error})") from error
+    if damaged:
+        stated = header.get("SpecificCharacterSet")
+        raise ReportError(f"{refused}: its {damaged[0]} is not text of the character set that it states, {stated}")
     missing = [key for key in NEEDED if not header.get(key)]
     if missing:
         raise ReportError(f"{refused}: the file has no {', '.join(missing)}")
@@ -282,27 +332,61 @@ def _place_in_series(report: Path) -> tuple[str, int]:
         ) from (error)
 
 
-def _content_sha256(image: str | os.PathLike | bytes) -> str:
-    if isinstance(image, bytes):
-        return hashlib.sha256(image).hexdigest()
-    return file_sha256(image)
-
-
 def _sha256(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _set_character_set(header: "Dataset") -> None:
+    """Say how to read the text of an image that does not say it.
+
+    Raises:
+        LookupError: it states a character set that is not known.
+    """
+    from pydicom.charset import python_encoding
+
+    stated = header.get("SpecificCharacterSet")
+    for one in [stated] if isinstance(stated, str) else stated or []:
+        as_meant = re.sub("^ISO.2022.IR.", "ISO 2022 IR ", re.sub("^ISO[^_]IR", "ISO_IR", one))  # as pydicom reads it
+        if as_meant not in python_encoding:
+            raise LookupError(f"SpecificCharacterSet {one} is not known")
+    if stated:
+        return
+    raw = b"".join(_raw(header, key) for key in TEXT)
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return  # pydicom takes it for Latin-1
+    if not raw.isascii():
+        header.set_original_encoding(*header.original_encoding, ["utf8"])
+
+
+def _raw(header: "Dataset", key: str) -> bytes:
+    """The bytes of an element that was not parsed yet."""
+    element = header.get_item(key) if key in header else None
+    value = None if element is None else element.value
+    return value if isinstance(value, bytes) else b""
 
 
 def _code(value: str, meaning: str) -> "Code":
     from highdicom.sr import CodedConcept
 
-    if len(value) > LONGEST_VALUE:  # two long names may begin alike
-        value = f"{value[:9]}-{hashlib.sha256(value.encode()).hexdigest()[:6]}"
-    return CodedConcept(_meaning(value), SCHEME, _meaning(meaning))
+    ascii_value = re.sub(r"[^ -\[\]-~]", "", value).strip()
+    if ascii_value != value or len(value) > LONGEST_VALUE:  # two long names may begin alike
+        ascii_value = f"{ascii_value[:9] or 'finding'}-{_digits(value)}"
+    return CodedConcept(ascii_value, SCHEME, _text(meaning, LONGEST_MEANING))
 
 
-def _meaning(text: str) -> str:
-    r"""Text of a DICOM value: no backslash, which separates values, no control character, at most 64 characters."""
-    return re.sub(r"[\\\x00-\x1f]", "_", text)[:LONGEST_MEANING]
+def _digits(text: str) -> str:
+    return hashlib.sha256(utf8_text(text).encode()).hexdigest()[:6]
+
+
+def _text(text: str, most: int | None = None) -> str:
+    r"""Text of a DICOM value: no backslash, which separates values, no control character, at most so many characters.
+
+    Two long texts that begin alike stay different.
+    """
+    text = re.sub(r"[\\\x00-\x1f\x7f-\x9f]", "_", utf8_text(text))
+    return text if most is None or len(text) <= most else f"{text[: most - 7]}-{_digits(text)}"
 
 
 __all__: Sequence[str] = ["NotDicomError", "ReportError", "StructuredReports", "read_header", "read_probabilities"]

@@ -16,7 +16,29 @@ PREDICT = f"""
 import sys
 from hf_cxr.commands import main
 status = main(["predict", "a.png", "--model", "model", "--csv", sys.argv[1]])
+import gc
+assert gc.isenabled() and gc.get_freeze_count() == 0
 print("heavy", [name for name in {HEAVY!r} if name in sys.modules])
+"""
+
+LISTED_ONCE = """
+from hf_cxr.late_modules import import_transformers_lightly
+import_transformers_lightly()
+from transformers.utils import import_utils
+opened = []
+real = open
+import_utils.open = lambda *args, **named: (opened.append(args), real(*args, **named))[1]
+import transformers.models as models
+print("opened", len(opened))
+light = import_utils.define_import_structure(models.__file__)
+import_utils.create_import_structure_from_path = import_utils.create_import_structure_from_path.__wrapped__
+import_utils.create_import_structure_from_path.cache_clear()
+import_utils.define_import_structure.cache_clear()
+assert light == import_utils.define_import_structure(models.__file__)
+assert len(opened) > 500 and sum(map(len, light.values())) > 500
+from transformers.models.vit import ViTConfig
+from transformers import SwinConfig
+print("fine")
 """
 
 LATER = """
@@ -63,6 +85,10 @@ def test_predict_imports_little_and_gives_the_same_numbers(folder):
     usual = run(f"import transformers\n{PREDICT}", "usual.csv", cwd=folder)  # then nothing is put off
     assert "torch._dynamo.convert_frame" in usual
     assert (folder / "light.csv").read_text() == (folder / "usual.csv").read_text()
+
+
+def test_the_source_of_the_models_is_listed_once_and_the_list_is_the_same(tmp_path):
+    assert run(LISTED_ONCE, cwd=tmp_path).split() == ["opened", "0", "fine"]
 
 
 def test_what_was_put_off_is_there_when_it_is_used(tmp_path):

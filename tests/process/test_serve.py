@@ -111,7 +111,7 @@ def test_an_answer_is_what_the_classifier_says(service, model):
         ({"json": {"imag": "aGVsbG8="}}, 422, "image: Field required"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "JSON"),
         ({"json": {"image": "A" * 200_000}}, 413, "bytes are more than"),
-        ({"json": {"image": base64.b64encode(png(800, 0)).decode()}}, 422, "more than 100000 pixels"),
+        ({"json": {"image": base64.b64encode(png(800, 0)).decode()}}, 422, "more than 100,000 pixels"),
         ({"content": iter([b"x"])}, 411, "Content-Length"),
         ({"json": {"image": "aGVsbG8="}, "headers": {"Authorization": "Bearer wrong"}}, 401, "token"),
     ],

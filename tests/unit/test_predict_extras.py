@@ -80,19 +80,29 @@ def test_a_model_that_calls_nothing_has_no_maps_of_calls(images, tmp_path, capsy
     assert not (tmp_path / "maps").exists()
 
 
-def test_dicom_images_get_reports_and_others_are_counted(model, images, tmp_path, capsys):
-    from hf_cxr.inference.structured_report import read_probabilities
-
+def dicom_file(path: Path, grey_HW: np.ndarray, *, meta: bool = True, study: str = "1.2") -> Path:
     dataset = pydicom.Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset.SOPClassUID, dataset.SOPInstanceUID = pydicom.uid.DigitalXRayImageStorageForPresentation, "1.2.3"
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.PatientID = "1.2", "1.2.1", "P7"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.PatientID = study, "1.2.1", "P7"
     dataset.Rows = dataset.Columns = 40
     dataset.SamplesPerPixel, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 1, 0, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
-    dataset.PixelData = np.asarray(Image.open(images / "5.png")).tobytes()
-    dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    dataset.PixelData = np.ascontiguousarray(grey_HW).tobytes()
+    if meta:
+        dataset.save_as(path, enforce_file_format=True)
+    else:
+        del dataset.file_meta
+        dataset.save_as(path, implicit_vr=True, little_endian=True)
+    return path
+
+
+@pytest.mark.parametrize("meta", [True, False])
+def test_dicom_images_get_reports_and_others_are_counted(model, images, tmp_path, capsys, meta):
+    from hf_cxr.inference.structured_report import read_probabilities
+
+    dicom_file(tmp_path / "x.dcm", np.asarray(Image.open(images / "5.png")), meta=meta)
     words = (tmp_path / "x.dcm", images / "5.png", "--model", model, "--structured_reports", tmp_path / "reports")
     assert predict(*words, "--out", tmp_path / "x.jsonl") == 0
     printed = capsys.readouterr().err.splitlines()
@@ -103,6 +113,39 @@ def test_dicom_images_get_reports_and_others_are_counted(model, images, tmp_path
     (report,) = (tmp_path / "reports").iterdir()
     found = read_probabilities(pydicom.dcmread(report))
     assert found == pytest.approx(dict(Classifier(model).predict(tmp_path / "x.dcm").probabilities), abs=1e-6)
+
+
+def test_a_dicom_image_without_a_study_is_a_failure(model, images, tmp_path, capsys):
+    dicom_file(tmp_path / "x.dcm", np.asarray(Image.open(images / "5.png")), study="")
+    assert predict(tmp_path / "x.dcm", "--model", model, "--structured_reports", tmp_path / "reports") == 2
+    said = capsys.readouterr().err
+    assert "x.dcm: the file has no StudyInstanceUID" in said
+    assert "1 picture or report could not be made" in said.splitlines()[-1]
+    assert "not DICOM" not in said
+
+
+@pytest.mark.parametrize("flag", ["--heatmaps", "--structured_reports"])
+def test_a_file_that_changes_after_it_was_predicted_has_no_picture_or_report(
+    model, tmp_path, monkeypatch, capsys, flag
+):
+    pixels = [np.random.default_rng(seed).integers(0, 256, (40, 40), dtype=np.uint8) for seed in range(12)]
+    results = Classifier(model).predict_images(pixels)
+    called, other = [grey for grey, result in zip(pixels, results, strict=True) if result.called_C.any()][:2]
+    path = dicom_file(tmp_path / "x.dcm", called)
+    real = Classifier.outputs
+
+    def overwritten(self, pixel_B1SS):
+        dicom_file(path, other)
+        os.utime(path, (1, 1))
+        return real(self, pixel_B1SS)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Classifier, "outputs", overwritten)
+        assert predict(path, "--model", model, flag, tmp_path / "made") == 2
+    assert f"{path}: it changed while it was read" in capsys.readouterr().err
+    assert not list((tmp_path / "made").glob("*"))
+    assert predict(path, "--model", model, flag, tmp_path / "made") == 0
+    assert len(list((tmp_path / "made").iterdir())) == 1
 
 
 def stop_after(monkeypatch, batches: int) -> None:
@@ -154,6 +197,7 @@ def test_what_failed_before_a_stop_counts_after_it(model, images, tmp_path, monk
     capsys.readouterr()
     assert predict(*words) == 2
     said = capsys.readouterr().err.splitlines()
+    assert f"wrote 0 structured reports to {tmp_path / 'reports'} in this command" in said
     assert sum("no study" in line for line in said) == 7
     assert "7 pictures or reports could not be made" in said[-1]
     assert "3 of 7 images are done" in "".join(said)

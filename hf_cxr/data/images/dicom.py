@@ -70,6 +70,13 @@ TAGS = (
 )
 
 
+class SizeError(ValueError):
+    """More pixels than are decoded."""
+
+    def __init__(self, width: int, height: int, limit: int):
+        super().__init__(f"{width} x {height} pixels are more than {limit:,}, the limit")
+
+
 def is_dicom(head: bytes, suffix: str) -> bool:
     """Whether a file is to be read as DICOM: by the magic in its first 132 bytes, or by its suffix."""
     return head[128:132] == b"DICM" or suffix.lower() in SUFFIXES
@@ -161,7 +168,8 @@ def unused_bits(dataset: "Dataset", pixel_HW: np.ndarray) -> list[str]:
     used = max((int(end).bit_length() for end in (value_N.max(initial=0), -1 - value_N.min(initial=0))), default=0)
     if used + sign > dataset.BitsStored - 2:
         return []
-    return [f"its BitsStored is {dataset.BitsStored}, its pixels use {used + sign} bits, and it has no window"]
+    cause = f"its BitsStored is {dataset.BitsStored}, its pixels use {used + sign} bits, and it has no window"
+    return [f"it is read with far too little contrast: {cause}"]
 
 
 def _states_greys(dataset: "Dataset") -> bool:
@@ -233,10 +241,7 @@ def _check_header(dataset: "Dataset", max_pixels: int | None) -> np.ndarray | No
     if not rows or not columns:
         raise ValueError(f"it is {columns} x {rows} pixels")
     if max_pixels is not None and rows * columns > max_pixels:
-        raise ValueError(
-            f"{columns} x {rows} pixels are more than {max_pixels}; if the file is right, "
-            "raise PIL.Image.MAX_IMAGE_PIXELS"
-        )
+        raise SizeError(columns, rows, max_pixels)
     _check_bits(dataset)
     _check_decoder(dataset)
     # Required by the standard and by the decoder. None is guessed: signed pixels read as unsigned give wrong greys.

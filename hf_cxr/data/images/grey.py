@@ -24,8 +24,9 @@ Formats are those of `FORMATS` and DICOM, recognised by content, not by name; a 
 DICOM if it is called .dcm or .dicom.
 
 Refuses, as `ImageError` with the file's name and the reason: files that are missing, unreadable, folders, empty, cut
-short, broken or not an image; several frames; floating-point, negative or wider than 16-bit pixels; more pixels than
-Pillow's `Image.MAX_IMAGE_PIXELS`, and files of more than eight bytes for each of those; DICOM that `dicom.py` refuses.
+short, broken or not an image; several frames; floating-point, negative or wider than 16-bit pixels; DICOM that
+`dicom.py` refuses. As `TooManyPixelsError`, which only says the limit, for a command knows what to do about it: more
+pixels than Pillow's `Image.MAX_IMAGE_PIXELS`, and files of more than eight bytes for each of those.
 
 H, W = height, width.
 """
@@ -55,13 +56,17 @@ class ImageError(ValueError):
         # A DataLoader builds it again from one string when it comes out of a worker process: a whole traceback, whose
         # last line is the message.
         if not reason and "\n" in name.strip():
-            name = name.strip().splitlines()[-1].removeprefix(f"{__name__}.ImageError: ")
+            name = name.strip().splitlines()[-1].removeprefix(f"{__name__}.{type(self).__name__}: ")
         super().__init__(name, reason)  # both, so that it survives pickling between processes
         self.name = name
         self.reason = reason
 
     def __str__(self) -> str:
         return f"cannot read {self.name}: {self.reason}" if self.reason else self.name
+
+
+class TooManyPixelsError(ImageError):
+    """An image with more pixels than are decoded, which may be sound."""
 
 
 def read_grey(
@@ -73,6 +78,8 @@ def read_grey(
         source: a path, the bytes of a file, or an opened image, which is not changed.
         name: what to call it in an error; by default the path, or the file name that the image knows. Of bytes, its
             suffix may say that they are DICOM.
+        remarks: a list to which sentences are added about what was read and may not be what was meant; see
+            `dicom.unused_bits`.
 
     Returns:
         (H, W) uint8, 0 black.
@@ -169,6 +176,8 @@ def _name(source: str | os.PathLike | bytes | Image.Image) -> str:
 
 
 def _as_image_error(error: Exception, name: str) -> ImageError:
+    if isinstance(error, dicom.SizeError):
+        return TooManyPixelsError(name, str(error))
     if isinstance(error, OSError) and error.strerror:
         return ImageError(name, error.strerror)
     reason = " ".join(str(error).split())  # some of pydicom's have several lines
@@ -190,7 +199,7 @@ def _file(source: str | os.PathLike | bytes, name: str) -> BinaryIO:
         raise ImageError(name, "the file is empty")
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and size > 8 * limit:
-        raise ImageError(name, f"{size:,} bytes are more than {limit} pixels take; see PIL.Image.MAX_IMAGE_PIXELS")
+        raise TooManyPixelsError(name, f"{size:,} bytes are more than {limit:,} pixels, the limit, can take")
     return BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
 
 
@@ -207,10 +216,7 @@ def _open(content: bytes, name: str) -> Image.Image:
         known = ", ".join((*FORMATS, "DICOM"))
         raise ImageError(name, f"not an image of a known format and pixel layout ({known}), or truncated") from error
     except Image.DecompressionBombError as error:  # twice the limit and more: Pillow refuses it first
-        limit = Image.MAX_IMAGE_PIXELS
-        raise ImageError(
-            name, f"more than {limit} pixels; if the file is sound, raise PIL.Image.MAX_IMAGE_PIXELS"
-        ) from error
+        raise TooManyPixelsError(name, f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the limit") from error
     _check_image(image, name)
     if image.format == "PNG":
         # Reading skips the checksums of the pixel data and returns flipped bits as pixels; verify() does not. It
@@ -227,11 +233,7 @@ def _open(content: bytes, name: str) -> Image.Image:
 def _check_image(image: Image.Image, name: str) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
-        raise ImageError(
-            name,
-            f"{image.width} x {image.height} pixels are more than {limit}; "
-            "if the file is sound, raise PIL.Image.MAX_IMAGE_PIXELS",
-        )
+        raise dicom.SizeError(image.width, image.height, limit)
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageError(name, f"it contains {frames} frames or pages; split them: a radiograph is one")
