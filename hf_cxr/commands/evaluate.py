@@ -36,7 +36,6 @@ from hf_cxr.inference.views import check_views
 
 BY = ("image", "study")
 KINDS = ("probabilities", "logits")
-SEED = 42  # as of a run whose config.yaml says nothing else
 OF_INTERVALS = ("bootstrap_resamples", "confidence", "interval", "seed")
 
 
@@ -191,7 +190,7 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
 def evaluate_predictions(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
     """Scores of any program, without torch."""
     processes.refuse_several("hf-cxr evaluate --predictions")
-    data, intervals = parse_without_model(own.predictions, rest, also=list(parser._option_string_actions))
+    data, evaluation, seed = parse_without_model(own.predictions, rest, also=list(parser._option_string_actions))
     from hf_cxr.run.evaluating.evaluate_tables import Inputs, evaluate_tables
 
     set_up_terminal()
@@ -199,13 +198,19 @@ def evaluate_predictions(parser: OneLineParser, own: argparse.Namespace, rest: S
     given = {name: value for name, value in vars(own).items() if name in names}
     inputs = Inputs(**given, kind=own.scores, against_kind=own.against_scores, data=data)
     with place_for(own.out) as place:
-        finish(evaluate_tables(inputs, place=place, controls=own.controls, **intervals), own.out, place)
+        measured = evaluate_tables(
+            inputs,
+            intervals=evaluation.intervals(seed),
+            place=place,
+            rule=evaluation.operating_point,
+            target=evaluation.operating_target,
+            controls=own.controls,
+        )
+        finish(measured, own.out, place)
     return 0
 
 
-def parse_without_model(
-    predictions: str, words: Sequence[str], *, also: Sequence[str] = ()
-) -> tuple[Any, dict[str, Any]]:
+def parse_without_model(predictions: str, words: Sequence[str], *, also: Sequence[str] = ()) -> tuple[Any, Any, int]:
     """The data that flags name, and how intervals are drawn: those of the flags, of a run's config.yaml, or defaults.
 
     Args:
@@ -214,7 +219,7 @@ def parse_without_model(
         also: the command's own flags, for the message about a misspelt one.
 
     Returns:
-        `DataArguments`, or None if no flag is of a dataset; and ``resamples``, ``confidence`` and ``seed``.
+        `DataArguments`, or None if no flag is of a dataset; `EvaluationArguments`; and the seed of the draws.
 
     Raises:
         SystemExit: status 2 with one line.
@@ -224,11 +229,12 @@ def parse_without_model(
     from hf_cxr.arguments.command_line import positionals_and_flags
     from hf_cxr.arguments.data import DataArguments
     from hf_cxr.arguments.evaluation import EvaluationArguments
+    from hf_cxr.arguments.flags import recorded_flags
     from hf_cxr.yaml_files import read_yaml
 
     @dataclasses.dataclass
     class Draws:
-        seed: int = SEED
+        seed: int = recorded_flags().default("seed")  # as of a run whose config.yaml says nothing else
 
     class Parser(OneLineParser, HfArgumentParser):
         pass
@@ -250,15 +256,7 @@ def parse_without_model(
         of_data = {f"--{field.name}" for field in dataclasses.fields(DataArguments)}
         if not any(word.split("=")[0].replace("-", "_").replace("__", "--", 1) in of_data for word in flags):
             data = None
-    how = {
-        "resamples": evaluation.bootstrap_resamples,
-        "confidence": evaluation.confidence,
-        "seed": seed,
-        "rule": evaluation.operating_point,
-        "target": evaluation.operating_target,
-        "interval": evaluation.interval,
-    }
-    return data, how
+    return data, evaluation, seed
 
 
 def parse_dataclasses(parser: Any, flags: Sequence[str], also: Sequence[str]) -> tuple[Any, ...]:

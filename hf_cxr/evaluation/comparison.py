@@ -37,6 +37,9 @@ from hf_cxr.evaluation.bootstrap import (
 from hf_cxr.evaluation.checks import Array, check_scores
 from hf_cxr.evaluation.metrics import counts, macro
 
+COMPARED_RESAMPLES = 2000
+"""By default; a comparison keeps the draws of all its runs, so there are fewer than of one set of figures."""
+
 
 @dataclass(frozen=True)
 class OverSeeds:
@@ -111,7 +114,7 @@ def compare_methods(
     baseline: str,
     groups: Mapping[str, Sequence[int]] | None = None,
     tested: Collection[str] | None = None,
-    resamples: int = 2000,
+    resamples: int = COMPARED_RESAMPLES,
     confidence: float = CONFIDENCE,
     rng: np.random.Generator,
 ) -> Comparison:

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from scipy.special import log_expit, logsumexp
 
-from hf_cxr.config import EvaluationArguments, RunArguments
+from hf_cxr.config import RunArguments
 from hf_cxr.evaluation import Calibration, EvaluationReport, PairedDifference, paired_difference
+from hf_cxr.evaluation.draws import DEFAULT_INTERVALS, INTERVAL, Intervals
 from hf_cxr.files import plain, write_json
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.models.record import ModelRecord
@@ -136,9 +137,7 @@ def build_ensemble(
     members: Mapping[str, Pair],
     *,
     calibrate: bool = True,
-    resamples: int = EvaluationArguments.bootstrap_resamples,
-    confidence: float = EvaluationArguments.confidence,
-    seed: int = 0,
+    intervals: Intervals = DEFAULT_INTERVALS,
 ) -> Ensemble:
     """Average members, calibrate the average on validation, measure it and each difference on test.
 
@@ -150,7 +149,7 @@ def build_ensemble(
     Args:
         members: name -> predictions of validation and of test.
         calibrate: fit that map; without it the plain mean of probabilities is measured.
-        resamples, confidence, seed: of the intervals.
+        intervals: how they are drawn; always percentile intervals.
 
     Raises:
         ValueError: see the module's first lines.
@@ -166,16 +165,17 @@ def build_ensemble(
     if calibrate:
         pair, calibration = calibrate_pair(pair)
     validation, test = pair
-    how = {"resamples": resamples, "confidence": confidence}
-    reports = [measure_predictions(split, seed=seed, **how) for split in pair]
+    intervals = dataclasses.replace(intervals, kind=INTERVAL)
+    reports = [measure_predictions(split, intervals=intervals) for split in pair]
     differences = {
         name: paired_difference(
             test.probabilities,
             member.probabilities,
             test.labels,
             test.patient_ids,
-            rng=np.random.default_rng(seed),
-            **how,
+            resamples=intervals.resamples,
+            confidence=intervals.confidence,
+            rng=np.random.default_rng(intervals.seed),
         )
         for name, (_, member) in members.items()
     }

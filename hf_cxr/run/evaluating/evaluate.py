@@ -33,7 +33,7 @@ from hf_cxr.run.evaluating.stress import stress as measure_stress
 from hf_cxr.run.evaluating.studies import cautions, check_studies, names_studies, of_studies
 from hf_cxr.run.explain import Explainer, check_method, name_of
 from hf_cxr.run.measuring import (
-    interval_settings,
+    intervals_of,
     measure_predictions,
     operating_points,
     predict_split,
@@ -164,17 +164,17 @@ def evaluate(
             assumed = None
         measured_on |= facts
         warnings = cautions(facts, calibrated=record.calibration is not None, thresholds=points is not None)
-    report = measure_predictions(predictions, points, interval=args.evaluation.interval, **interval_settings(args))
+    report = measure_predictions(predictions, points, intervals=intervals_of(args))
     analysis |= analyse(
         predictions,
         validation=validation,
         points=points,
         prevalence=assumed,
         without=("calibration_maps", *(() if more.controls else ("controls",))),
-        **interval_settings(args),
+        intervals=intervals_of(args),
     )
     if more.against:
-        how = {"kind": more.against_kind, "split": split, "studies": more.studies, **interval_settings(args)}
+        how = {"kind": more.against_kind, "split": split, "studies": more.studies, "intervals": intervals_of(args)}
         analysis["paired"] = plain(compare_with(images_of_split, model, more.against, **how).to_dict())
     averaged = None
     if pair is not None:
@@ -227,7 +227,7 @@ def on_images(classifier: Classifier, images: datasets.Dataset, args: RunArgumen
         more.stress,
         batch_size=args.training.per_device_eval_batch_size,
         workers=args.training.dataloader_num_workers,
-        **interval_settings(args),
+        intervals=intervals_of(args),
     )
     return {} if measured is None else {"stress": plain(measured.to_dict())}
 

@@ -20,6 +20,7 @@ import numpy as np
 from hf_cxr.arguments.data import DataArguments
 from hf_cxr.data import Source, label_matrix, load_source
 from hf_cxr.evaluation import evaluate_predictions
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.operating_points import choose_operating_points
 from hf_cxr.evaluation.paired import Paired, measure_paired
 from hf_cxr.files import file_sha256, plain
@@ -74,23 +75,19 @@ class Inputs:
 def evaluate_tables(
     inputs: Inputs,
     *,
-    resamples: int,
-    confidence: float,
-    seed: int,
+    intervals: Intervals,
     place: Path | None,
-    rule: str = "f1",
+    rule: str,
     target: float | None = None,
     controls: bool = False,
-    interval: str = "percentile",
 ) -> Evaluation:
     """Measure scores of any program.
 
     Args:
         inputs: what is measured.
-        resamples, confidence, seed: of the intervals.
+        intervals: how they are drawn.
         place: where the result is to be written, from `result_folder.held`: refused now if it holds something else.
         rule, target: how operating points are chosen on the validation scores, see `evaluation.threshold_rules`.
-        interval: "percentile" or "bca", of the metrics' intervals.
         controls: measure what view, age and sex reach without a pixel, too.
 
     Raises:
@@ -149,24 +146,22 @@ def evaluate_tables(
         predictions.patient_ids,
         label_names=predictions.label_names,
         thresholds=None if points is None else points.threshold_C(predictions.label_names),
-        interval=interval,
-        resamples=resamples,
-        confidence=confidence,
-        seed=seed,
+        interval=intervals.kind,
+        resamples=intervals.resamples,
+        confidence=intervals.confidence,
+        seed=intervals.seed,
     )
     analysis = analyse(
         predictions,
         validation=validation,
         points=points,
         without=() if controls else ("controls",),
-        resamples=resamples,
-        confidence=confidence,
-        seed=seed,
+        intervals=intervals,
     )
     if report.undefined():
         logger.warning("one label value only, so no AUC and no AP, of %s", ", ".join(report.undefined()))
     if inputs.against:
-        how = {"resamples": resamples, "confidence": confidence, "seed": seed, "studies": inputs.studies}
+        how = {"intervals": intervals, "studies": inputs.studies}
         paired = compare_with(images, inputs.predictions, inputs.against, kind=inputs.against_kind, split=split, **how)
         analysis["paired"] = plain(paired.to_dict())
     trained_on = predictions.metadata.get("split")
@@ -209,9 +204,7 @@ def compare_with(
     kind: str | None = None,
     split: str = "test",
     studies: str | None = None,
-    resamples: int,
-    confidence: float,
-    seed: int,
+    intervals: Intervals,
 ) -> Paired:
     """The difference to another system, on the images and findings that both have.
 
@@ -222,7 +215,7 @@ def compare_with(
         kind: what these are, if the file does not say.
         split: of a run folder.
         studies: how a study is scored, to compare studies; None compares images.
-        resamples, confidence, seed: of the intervals.
+        intervals: how they are drawn.
 
     Raises:
         ValueError: nothing is shared; or the other file has labels, and they differ.
@@ -249,9 +242,7 @@ def compare_with(
         second.patient_ids,
         label_names=second.label_names,
         names=(first_name, against),
-        resamples=resamples,
-        confidence=confidence,
-        seed=seed,
+        intervals=intervals,
         left_out={
             f"{noun} of the first": len(first) - len(rows),
             f"{noun} of the second": len(scores.image_ids) - len(rows),
