@@ -28,14 +28,14 @@ from typing import Any
 from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.evaluation.studies import RULES
+from hf_cxr.evaluation.checks import SCORE_KINDS
+from hf_cxr.evaluation.studies import STUDY_SCORES
 from hf_cxr.explain import METHOD_NAMES
 from hf_cxr.inference.perturbations import PERTURBATIONS
-from hf_cxr.inference.views import KINDS as KINDS_OF_VIEWS
+from hf_cxr.inference.views import KINDS as VIEW_KINDS
 from hf_cxr.inference.views import check_views
 
 BY = ("image", "study")
-KINDS = ("probabilities", "logits")
 OF_INTERVALS = ("bootstrap_resamples", "confidence", "interval", "seed")
 
 
@@ -60,10 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--by", choices=BY, default="image", help="what is measured: each image, or each study")
     parser.add_argument(
-        "--study_score", choices=RULES, help="with --by study: the mean of its images' probabilities (mean), or max"
+        "--study_score",
+        choices=STUDY_SCORES,
+        help="with --by study: the mean of its images' probabilities (mean), or max",
     )
     parser.add_argument("--against", metavar="FILE_OR_RUN", help="another system's scores of the same images")
-    parser.add_argument("--against_scores", choices=KINDS, help="what these are, if the file does not say")
+    parser.add_argument("--against_scores", choices=SCORE_KINDS, help="what these are, if the file does not say")
     parser.add_argument(
         "--controls", action="store_true", help="also measure what view, age and sex reach without a pixel"
     )
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--test_time_augmentation",
         metavar="KIND[,KIND]",
         help="also measure the mean of several views of each image, calibrated on validation: "
-        f"{', '.join(KINDS_OF_VIEWS)}; N views take N passes, on validation too. Give OUT to "
+        f"{', '.join(VIEW_KINDS)}; N views take N passes, on validation too. Give OUT to "
         "hf-cxr predict --test_time_augmentation",
     )
     parser.add_argument(
@@ -98,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables.add_argument(
         "--labels", metavar="TABLE", help="CSV or Parquet with the labels and the patient of each image"
     )
-    tables.add_argument("--scores", choices=KINDS, help="what the scores are, if the file does not say")
+    tables.add_argument("--scores", choices=SCORE_KINDS, help="what the scores are, if the file does not say")
     tables.add_argument("--shared", action="store_true", help="measure the images and findings that both files have")
     tables.add_argument("--validation", metavar="FILE", help="the same program's scores of a validation split")
     tables.add_argument("--validation_labels", metavar="TABLE", help="their labels, if they are in another table")
@@ -106,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_own(parser, own)
     if own.out and os.path.exists(own.out / "config.json"):  # False for a name that is too long
         parser.error(f"{own.out} is a run folder, and its figures stay as they are; give another --out")
-    return evaluate_predictions(parser, own, rest) if own.predictions else evaluate_model(parser, own, rest)
+    return measure_scores(parser, own, rest) if own.predictions else measure_model(parser, own, rest)
 
 
 def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
@@ -146,7 +148,7 @@ def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
         parser.error("--validation_labels goes with --validation FILE")
 
 
-def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
+def measure_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
     """A saved model on images."""
     from hf_cxr.config import MEASURING, parse_arguments, take_config
 
@@ -187,7 +189,7 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
     return 0
 
 
-def evaluate_predictions(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
+def measure_scores(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
     """Scores of any program, without torch."""
     processes.refuse_several("hf-cxr evaluate --predictions")
     data, evaluation, seed = parse_without_model(own.predictions, rest, also=list(parser._option_string_actions))

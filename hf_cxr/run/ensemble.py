@@ -30,7 +30,8 @@ from hf_cxr.reporting.document import Document
 from hf_cxr.reporting.evaluation import ensemble_document
 from hf_cxr.reporting.weights_origin import origin_cautions
 from hf_cxr.run.data import load
-from hf_cxr.run.measuring import Pair, calibrate_pair, is_calibrated, measure_predictions, predict_split
+from hf_cxr.run.figures import measure_predictions
+from hf_cxr.run.measuring import Pair, calibrate_pair, is_calibrated, predict_split
 from hf_cxr.run.preflight import readable
 from hf_cxr.run.result_folder import write_whole
 from hf_cxr.run.resume import check_split

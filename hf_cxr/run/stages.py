@@ -35,13 +35,13 @@ from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.analysis import ANALYSES, ANALYSIS, analyse, write_analysis
 from hf_cxr.run.data import RunData, open_data, pinned
+from hf_cxr.run.figures import measure_predictions
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
 from hf_cxr.run.input_check import check_inputs, with_input_check
 from hf_cxr.run.measuring import (
     calibrate_pair,
     intervals_of,
     label_sets,
-    measure_predictions,
     operating_points,
     predict_split,
     prevalence,

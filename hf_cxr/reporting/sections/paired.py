@@ -7,6 +7,7 @@ import matplotlib.figure
 import numpy as np
 
 from hf_cxr.evaluation import METRICS
+from hf_cxr.evaluation.comparison import is_testable
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text, last_row
 from hf_cxr.reporting.numbers import in_percent, number, p_value, signed, signed_interval
@@ -16,7 +17,6 @@ from hf_cxr.words import in_figure, plural
 
 PICTURE = "figures/paired.png"
 SHORT = 20  # letters of a name that fits above a column
-LEAST_DRAWS = 0.5  # share of draws that must define a difference before a sentence is made of it
 
 
 def paired_section(values: Mapping[str, Any], picture: str = PICTURE) -> Section:
@@ -76,7 +76,7 @@ def _macro_sentence(values: Mapping[str, Any], key: str) -> str:
         METRICS[key].macro_title,
         {name: as_number(v) for name, v in values["metrics"][key]["macro"].items()},
     )
-    if not macro["draws"] >= LEAST_DRAWS * values["resamples"]:
+    if not is_testable(macro["draws"], values["resamples"]):
         return f"{title} cannot be compared: most draws of patients lack positives or negatives of some finding."
     level = 1 - values["confidence"]
     what = signed_interval(macro["difference"], macro["low"], macro["high"])
@@ -90,11 +90,10 @@ def _finding_sentences(values: Mapping[str, Any]) -> list[str]:
     sentences, level = [], 1 - values["confidence"]
     for key, figures in values["metrics"].items():
         findings = {name: {k: as_number(v) for k, v in column.items()} for name, column in figures["findings"].items()}
-        least = LEAST_DRAWS * values["resamples"]
         better = {
             name: difference
             for name, difference in findings["difference"].items()
-            if findings["p_corrected"][name] < level and findings["draws"][name] >= least
+            if findings["p_corrected"][name] < level and is_testable(findings["draws"][name], values["resamples"])
         }
         title = METRICS[key].title
         if better:

@@ -26,11 +26,11 @@ from hf_cxr.inference.views import FOLDER, AveragedViews
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
+from hf_cxr.run.figures import measure_predictions
 from hf_cxr.run.measuring import (
     Pair,
     calibrate_pair,
     intervals_of,
-    measure_predictions,
     operating_points,
     predict_split,
 )
