@@ -11,7 +11,7 @@ from hf_cxr.evaluation.comparison import is_testable
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text, last_row
 from hf_cxr.reporting.numbers import in_percent, number, p_value, signed, signed_interval
-from hf_cxr.reporting.plots import BLUE
+from hf_cxr.reporting.plots import BLUE, frame_rows
 from hf_cxr.reporting.sections.section import Section
 from hf_cxr.words import in_figure, plural
 
@@ -61,9 +61,7 @@ def forest(values: Mapping[str, Any]) -> matplotlib.figure.Figure:
         axis.axvline(0, color="black", linewidth=1)
         axis.axhline(len(names) - 0.5, color="#BBBBBB", linewidth=0.7)
         axis.set_xlabel(f"{METRICS[key].title}: {_side(values, 'first')} minus {_side(values, 'second')}")
-        axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(axis="y", length=0)
+        frame_rows(axis)
         axis.locator_params(axis="x", nbins=5)
     axes[0].set_yticks(range(len(rows)), [in_figure(name.replace("_", " "), 40) for name in rows])
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
