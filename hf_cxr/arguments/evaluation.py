@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from hf_cxr.arguments import check
-from hf_cxr.evaluation.draws import CONFIDENCE, RESAMPLES
-from hf_cxr.evaluation.threshold_rules import RULES, check_rule
+from hf_cxr.evaluation.draws import CONFIDENCE, INTERVAL, INTERVALS, RESAMPLES, Intervals
+from hf_cxr.evaluation.threshold_rules import DEFAULT_RULE, RULES, check_rule
 
 
 @dataclass
@@ -14,9 +14,9 @@ class EvaluationArguments:
     bootstrap_resamples: int = field(default=RESAMPLES, metadata={"help": "Draws of patients behind each interval."})
     confidence: float = field(default=CONFIDENCE, metadata={"help": "Coverage of the intervals, between 0 and 1."})
     interval: str = field(
-        default="percentile",
+        default=INTERVAL,
         metadata={
-            "choices": ("percentile", "bca"),
+            "choices": INTERVALS,
             "help": "How the metrics' intervals are computed from the resamples; bca corrects for bias and skew, in "
             "about 1.4 times the time. The other analyses have percentile intervals.",
         },
@@ -26,7 +26,7 @@ class EvaluationArguments:
         metadata={"help": "Fit an affine map of each logit on validation and fold it into the saved classifier."},
     )
     operating_point: str = field(
-        default="f1",
+        default=DEFAULT_RULE,
         metadata={
             "choices": tuple(RULES),
             "help": "How each finding's threshold is chosen on validation: f1 (highest F1: about as many calls as "
@@ -67,3 +67,7 @@ class EvaluationArguments:
             raise ValueError(f"operating_point, operating_target: {error}") from error
         if self.operating_point == "bayes" and not self.calibrate:
             raise ValueError("operating_point bayes needs calibrated probabilities: leave out --calibrate false")
+
+    def intervals(self, seed: int) -> Intervals:
+        """How intervals are drawn, with the seed of the run."""
+        return Intervals(self.bootstrap_resamples, self.confidence, seed, self.interval)

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not any((folder / "config.yaml").is_file() for folder in (member, member.parent)):
             parser.error(f"{member} is neither a run folder with a config.yaml nor a checkpoint inside one")
     from hf_cxr.run.ensemble import build_ensemble, member_predictions, origins_of
-    from hf_cxr.run.measuring import interval_settings
+    from hf_cxr.run.measuring import intervals_of
     from hf_cxr.run.result_folder import check_ensemble_place, held
 
     arguments = [arguments_of(member, flags) for member in members]
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ensemble = build_ensemble(
             pairs,
             calibrate=arguments[0].evaluation.calibrate,
-            **interval_settings(arguments[0]),
+            intervals=intervals_of(arguments[0]),
         )
         ensemble = dataclasses.replace(ensemble, origins=origins_of(members))
         print(ensemble.document().to_terminal())

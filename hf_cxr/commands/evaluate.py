@@ -28,15 +28,14 @@ from typing import Any
 from hf_cxr import processes
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.evaluation.studies import RULES
+from hf_cxr.evaluation.checks import SCORE_KINDS
+from hf_cxr.evaluation.studies import STUDY_SCORES
 from hf_cxr.explain import METHOD_NAMES
 from hf_cxr.inference.perturbations import PERTURBATIONS
-from hf_cxr.inference.views import KINDS as KINDS_OF_VIEWS
+from hf_cxr.inference.views import KINDS as VIEW_KINDS
 from hf_cxr.inference.views import check_views
 
 BY = ("image", "study")
-KINDS = ("probabilities", "logits")
-SEED = 42  # as of a run whose config.yaml says nothing else
 OF_INTERVALS = ("bootstrap_resamples", "confidence", "interval", "seed")
 
 
@@ -61,11 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--by", choices=BY, default="image", help="unit to measure: each image, or each study")
     parser.add_argument(
-        "--study_score", choices=RULES, help="with --by study: the mean of its images' probabilities (mean), or max"
+        "--study_score",
+        choices=STUDY_SCORES,
+        help="with --by study: the mean of its images' probabilities (mean), or max",
     )
     parser.add_argument("--against", metavar="FILE_OR_RUN", help="another system's scores of the same images")
     parser.add_argument(
-        "--against_scores", choices=KINDS, help="what the scores of --against are, if the file does not state it"
+        "--against_scores", choices=SCORE_KINDS, help="what the scores of --against are, if the file does not state it"
     )
     parser.add_argument(
         "--controls", action="store_true", help="also measure what view, age and sex alone reach, without the image"
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--test_time_augmentation",
         metavar="KIND[,KIND]",
         help="also measure the mean of several views of each image, calibrated on validation: "
-        f"{', '.join(KINDS_OF_VIEWS)}; N views take N passes, on validation too. Give OUT to "
+        f"{', '.join(VIEW_KINDS)}; N views take N passes, on validation too. Give OUT to "
         "hf-cxr predict --test_time_augmentation",
     )
     parser.add_argument(
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables.add_argument(
         "--labels", metavar="TABLE", help="CSV or Parquet with the labels and the patient of each image"
     )
-    tables.add_argument("--scores", choices=KINDS, help="what the scores are, if the file does not state it")
+    tables.add_argument("--scores", choices=SCORE_KINDS, help="what the scores are, if the file does not state it")
     tables.add_argument(
         "--shared", action="store_true", help="measure only the images and findings that both files have"
     )
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_own(parser, own)
     if own.out and os.path.exists(own.out / "config.json"):  # False for a name that is too long
         parser.error(f"{own.out} is a run folder, and its figures stay as they are; give another --out")
-    return evaluate_predictions(parser, own, rest) if own.predictions else evaluate_model(parser, own, rest)
+    return measure_scores(parser, own, rest) if own.predictions else measure_model(parser, own, rest)
 
 
 def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
@@ -151,7 +152,7 @@ def check_own(parser: OneLineParser, own: argparse.Namespace) -> None:
         parser.error("--validation_labels goes with --validation FILE")
 
 
-def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
+def measure_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
     """A saved model on images."""
     from hf_cxr.config import MEASURING, parse_arguments, take_config
 
@@ -192,10 +193,10 @@ def evaluate_model(parser: OneLineParser, own: argparse.Namespace, rest: Sequenc
     return 0
 
 
-def evaluate_predictions(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
+def measure_scores(parser: OneLineParser, own: argparse.Namespace, rest: Sequence[str]) -> int:
     """Scores of any program, without torch."""
     processes.refuse_several("hf-cxr evaluate --predictions")
-    data, intervals = parse_without_model(own.predictions, rest, also=list(parser._option_string_actions))
+    data, evaluation, seed = parse_without_model(own.predictions, rest, also=list(parser._option_string_actions))
     from hf_cxr.run.evaluating.evaluate_tables import Inputs, evaluate_tables
 
     set_up_terminal()
@@ -203,13 +204,19 @@ def evaluate_predictions(parser: OneLineParser, own: argparse.Namespace, rest: S
     given = {name: value for name, value in vars(own).items() if name in names}
     inputs = Inputs(**given, kind=own.scores, against_kind=own.against_scores, data=data)
     with place_for(own.out) as place:
-        finish(evaluate_tables(inputs, place=place, controls=own.controls, **intervals), own.out, place)
+        measured = evaluate_tables(
+            inputs,
+            intervals=evaluation.intervals(seed),
+            place=place,
+            rule=evaluation.operating_point,
+            target=evaluation.operating_target,
+            controls=own.controls,
+        )
+        finish(measured, own.out, place)
     return 0
 
 
-def parse_without_model(
-    predictions: str, words: Sequence[str], *, also: Sequence[str] = ()
-) -> tuple[Any, dict[str, Any]]:
+def parse_without_model(predictions: str, words: Sequence[str], *, also: Sequence[str] = ()) -> tuple[Any, Any, int]:
     """The data that flags name, and how intervals are drawn: those of the flags, of a run's config.yaml, or defaults.
 
     Args:
@@ -218,7 +225,7 @@ def parse_without_model(
         also: the command's own flags, for the message about a misspelt one.
 
     Returns:
-        `DataArguments`, or None if no flag is of a dataset; and ``resamples``, ``confidence`` and ``seed``.
+        `DataArguments`, or None if no flag is of a dataset; `EvaluationArguments`; and the seed of the draws.
 
     Raises:
         SystemExit: status 2 with one line.
@@ -228,11 +235,12 @@ def parse_without_model(
     from hf_cxr.arguments.command_line import positionals_and_flags
     from hf_cxr.arguments.data import DataArguments
     from hf_cxr.arguments.evaluation import EvaluationArguments
+    from hf_cxr.arguments.flags import recorded_flags
     from hf_cxr.yaml_files import read_yaml
 
     @dataclasses.dataclass
     class Draws:
-        seed: int = SEED
+        seed: int = recorded_flags().default("seed")  # as of a run whose config.yaml says nothing else
 
     class Parser(OneLineParser, HfArgumentParser):
         pass
@@ -254,15 +262,7 @@ def parse_without_model(
         of_data = {f"--{field.name}" for field in dataclasses.fields(DataArguments)}
         if not any(word.split("=")[0].replace("-", "_").replace("__", "--", 1) in of_data for word in flags):
             data = None
-    how = {
-        "resamples": evaluation.bootstrap_resamples,
-        "confidence": evaluation.confidence,
-        "seed": seed,
-        "rule": evaluation.operating_point,
-        "target": evaluation.operating_target,
-        "interval": evaluation.interval,
-    }
-    return data, how
+    return data, evaluation, seed
 
 
 def parse_dataclasses(parser: Any, flags: Sequence[str], also: Sequence[str]) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ Refused: a missing patient id, fewer than two patients.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,9 +24,12 @@ from hf_cxr.evaluation.cells import Ranking, WeightedCells, descending, rank
 from hf_cxr.evaluation.checks import Array, check_scores
 from hf_cxr.evaluation.draws import (
     CONFIDENCE,
+    INTERVAL,
     RESAMPLES,
+    Interval,
     bca_interval,
     check_confidence,
+    check_resamples,
     draw_blocks,
     left_out_blocks,
     number_patients,
@@ -38,8 +41,6 @@ from hf_cxr.evaluation.estimates import Estimate, Estimates
 from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.evaluation.metric import Measured, Metric
 from hf_cxr.evaluation.metrics import macro
-
-Interval = Literal["percentile", "bca"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,7 +244,7 @@ def draw_samples(
     metrics: Mapping[str, Metric] | None = None,
     threshold_C: Array | None = None,
     averages: bool = False,
-    interval: Interval = "percentile",
+    interval: Interval = INTERVAL,
 ) -> list[dict[str, Sample]]:
     """Metrics of each pair of scores and labels (N, C), by key; all in the same draws of patients.
 
@@ -259,8 +260,7 @@ def draw_samples(
         averages: measure all cells together as well, and count the positives of each draw.
         interval: "bca" measures every metric with groups of patients left out, too.
     """
-    if resamples < 2:
-        raise ValueError(f"resamples must be at least 2; got {resamples}")
+    check_resamples(resamples)
     metrics = headline_metrics() if metrics is None else metrics
     jackknife = list(left_out_blocks(patient_N, n_patients)) if interval == "bca" else []
     groups = sum(map(len, jackknife))

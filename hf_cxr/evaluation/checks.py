@@ -5,10 +5,16 @@ N = images, C = findings. A label is 1, 0 or NaN for unknown.
 Refused, with row and column: a score that is not finite, a label other than 0, 1 or NaN, shapes that differ.
 """
 
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+
+ScoreKind = Literal["probabilities", "logits"]
+SCORE_KINDS: tuple[str, ...] = get_args(ScoreKind)
+"""What the scores of a file may be."""
 
 
 def check_scores(score_NC: ArrayLike, label_NC: ArrayLike) -> tuple[Array, Array]:

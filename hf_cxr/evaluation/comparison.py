@@ -37,6 +37,12 @@ from hf_cxr.evaluation.bootstrap import (
 from hf_cxr.evaluation.checks import Array, check_scores
 from hf_cxr.evaluation.metrics import counts, macro
 
+COMPARED_RESAMPLES = 2000
+"""By default; a comparison keeps the draws of all its runs, so there are fewer than of one set of figures."""
+
+LEAST_DRAWS = 0.5
+"""The share of draws that must define a difference before it is tested."""
+
 
 @dataclass(frozen=True)
 class OverSeeds:
@@ -111,7 +117,7 @@ def compare_methods(
     baseline: str,
     groups: Mapping[str, Sequence[int]] | None = None,
     tested: Collection[str] | None = None,
-    resamples: int = 2000,
+    resamples: int = COMPARED_RESAMPLES,
     confidence: float = CONFIDENCE,
     rng: np.random.Generator,
 ) -> Comparison:
@@ -162,6 +168,16 @@ def compare_methods(
         n_patients=n_patients,
         undefined=tuple(np.flatnonzero((positives_C == 0) | (negatives_C == 0)).tolist()),
     )
+
+
+def is_testable(draws: float, resamples: int) -> bool:
+    """Whether enough draws define a difference, such as of a mean that lacks a finding in some, to test it.
+
+    Args:
+        draws: those that define it; NaN, where it is undefined, is not enough.
+        resamples: all of them.
+    """
+    return draws >= LEAST_DRAWS * resamples
 
 
 def holm(p_M: Sequence[float]) -> list[float]:

@@ -172,7 +172,7 @@ def precision_at_grid(cells: WeightedCells) -> Array:
     return cells.precisions(STEPS)
 
 
-KINDS: dict[str, tuple[Callable[[WeightedCells], Array], kernels.Kernel]] = {
+CURVES: dict[str, tuple[Callable[[WeightedCells], Array], kernels.Kernel]] = {
     "roc": (sensitivity_at_grid, kernels.auc),
     "precision_recall": (precision_at_grid, kernels.ap),
 }
@@ -184,11 +184,11 @@ def _bands(rankings: Sequence[Ranking], draws: PatientDraws, confidence: float) 
     by_patient = [replace(ranking, order_K=draws.patient_N[ranking.order_K]) for ranking in rankings]
     everyone = np.ones((1, draws.n_patients), dtype=np.int64)
     full = [_measured(WeightedCells(ranking, everyone)) for ranking in by_patient]
-    value_CX = {kind: np.concatenate([one[kind] for one in full]) for kind in KINDS}
+    value_CX = {kind: np.concatenate([one[kind] for one in full]) for kind in CURVES}
     defined = np.flatnonzero(~np.isnan(value_CX["roc"][:, -1]))  # both kinds need a positive and a negative
 
-    ends = {kind: [] for kind in KINDS}
-    sum_RX = {kind: np.zeros((draws.resamples, STEPS + 2)) for kind in KINDS}
+    ends = {kind: [] for kind in CURVES}
+    sum_RX = {kind: np.zeros((draws.resamples, STEPS + 2)) for kind in CURVES}
     # NumPy takes as long for the grid of one draw and finding as for the metrics of some thousand cells.
     cells = sum(len(ranking.order_K) + 20 * STEPS for ranking in by_patient)
     engine = Engine.choose(cells, draws.resamples)
@@ -197,7 +197,7 @@ def _bands(rankings: Sequence[Ranking], draws: PatientDraws, confidence: float) 
         columns = range(start, min(start + at_once, len(by_patient)))
         drawn = _draw([by_patient[column] for column in columns], draws, engine)
         for column, draw_RX in zip(columns, drawn, strict=True):
-            for kind in KINDS:
+            for kind in CURVES:
                 ends[kind].append(_ends(draw_RX[kind], confidence))
                 sum_RX[kind] += draw_RX[kind] if column in defined else 0
 
@@ -215,7 +215,7 @@ def _bands(rankings: Sequence[Ranking], draws: PatientDraws, confidence: float) 
 
 def _draw(rankings: Sequence[Ranking], draws: PatientDraws, engine: Engine) -> list[dict[str, Array]]:
     """For each ranking, by kind: what `_measured` gives in each draw, (R, K + 1)."""
-    drawn = [{kind: np.empty((draws.resamples, STEPS + 2)) for kind in KINDS} for _ in rankings]
+    drawn = [{kind: np.empty((draws.resamples, STEPS + 2)) for kind in CURVES} for _ in rankings]
 
     def fill(rows: slice, weight_RM: NDArray[np.int64]) -> None:
         cells_of = engine.cells(weight_RM)
@@ -229,7 +229,7 @@ def _draw(rankings: Sequence[Ranking], draws: PatientDraws, engine: Engine) -> l
 
 def _measured(cells: WeightedCells) -> dict[str, Array]:
     """By kind: the points of a curve, and last the area under it, (R, K + 1)."""
-    return {kind: np.column_stack([at_grid(cells), area(cells)]) for kind, (at_grid, area) in KINDS.items()}
+    return {kind: np.column_stack([at_grid(cells), area(cells)]) for kind, (at_grid, area) in CURVES.items()}
 
 
 def _ends(draw_RX: Array, confidence: float) -> tuple[Array, Array, int]:

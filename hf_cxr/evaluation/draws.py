@@ -24,7 +24,7 @@ Association 82 (1987), bias-corrected and accelerated (BCa) intervals.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +43,57 @@ RESAMPLES, CONFIDENCE = 10_000, 0.95
 
 JACKKNIFE_GROUPS = 400
 """At most as many groups of patients are left out in turn for BCa; more change the acceleration by about 0.002."""
+
+Interval = Literal["percentile", "bca"]
+"""How an interval is made of the draws."""
+
+INTERVAL: Interval = "percentile"
+"""By default."""
+
+INTERVALS: tuple[str, ...] = get_args(Interval)
+
+
+def check_resamples(resamples: int) -> None:
+    """Refuse fewer than two draws."""
+    if resamples < 2:
+        raise ValueError(f"resamples must be at least 2; got {resamples}")
+
+
+def check_confidence(confidence: float) -> None:
+    """Refuse a confidence that is not in (0, 1)."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1; got {confidence}")
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How the intervals of a set of figures are drawn.
+
+    Attributes:
+        resamples: draws of patients, at least 2.
+        confidence: coverage, in (0, 1).
+        seed: of the draws.
+        kind: "percentile" or "bca" (bias-corrected and accelerated), of the metrics' intervals; those of differences
+            and of all other analyses are percentile intervals.
+    """
+
+    resamples: int = RESAMPLES
+    confidence: float = CONFIDENCE
+    seed: int = 0
+    kind: Interval = INTERVAL
+
+    def __post_init__(self) -> None:
+        check_resamples(self.resamples)
+        check_confidence(self.confidence)
+        if self.kind not in INTERVALS:
+            raise ValueError(f"the kind of intervals is {self.kind!r}; choose from {', '.join(INTERVALS)}")
+
+    def draws(self, patient_ids: Sequence[Any]) -> "PatientDraws":
+        """Draws of the patients of some images; see `PatientDraws.of`."""
+        return PatientDraws.of(patient_ids, resamples=self.resamples, seed=self.seed)
+
+
+DEFAULT_INTERVALS = Intervals()
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +115,7 @@ class PatientDraws:
     seed: int | Sequence[int]
 
     def __post_init__(self) -> None:
-        if self.resamples < 2:
-            raise ValueError(f"resamples must be at least 2; got {self.resamples}")
+        check_resamples(self.resamples)
 
     @classmethod
     def of(
@@ -171,12 +221,6 @@ def left_out_blocks(patient_N: NDArray[np.int64], n_patients: int) -> Iterator[N
     for start in range(0, groups, at_once):
         left_out = np.arange(start, min(start + at_once, groups))
         yield (group_M[None, :] != left_out[:, None]).astype(np.int64)
-
-
-def check_confidence(confidence: float) -> None:
-    """Refuse a confidence that is not in (0, 1)."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1; got {confidence}")
 
 
 def check_measured(

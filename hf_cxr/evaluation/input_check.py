@@ -1,7 +1,7 @@
 """How often an input check reports ordinary images, and how often images that it should report. No torch.
 
     rates = measure_input_check(reported_N, patient_ids, {"inverted": OddKindReported("inverted", flag_N, patients_N)},
-                                resamples=10_000, confidence=0.95, seed=0)
+                                intervals=Intervals(resamples=10_000, confidence=0.95, seed=0))
 
 Each is a share of images. Intervals draw clusters of images: patients, or single images without a patient. A share
 of 0 or 1 has the interval of that many clusters, see `share_interval`.
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_cxr.evaluation.draws import PatientDraws
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.estimates import Estimate, ratio, share_interval
 
 
@@ -81,9 +81,7 @@ def measure_input_check(
     patient_ids: Sequence[Any],
     kinds: Mapping[str, OddKindReported],
     *,
-    resamples: int,
-    confidence: float,
-    seed: int,
+    intervals: Intervals,
 ) -> InputCheckRates:
     """Shares of images that were reported.
 
@@ -91,7 +89,7 @@ def measure_input_check(
         reported_N: whether each ordinary test image was reported.
         patient_ids: of these images.
         kinds: what the check said of other images, by key.
-        resamples, confidence, seed: of the intervals.
+        intervals: how they are drawn.
 
     Raises:
         ValueError: fewer than two patients or clusters, or arrays of different lengths.
@@ -108,18 +106,16 @@ def measure_input_check(
     shares: dict[tuple[str, str], Share] = {}
     for cluster_N, places in alike.items():
         flag_NF = np.column_stack([flags[place][0] for place in places])
-        found = shares_of_images(flag_NF, cluster_N, resamples=resamples, confidence=confidence, seed=seed)
+        found = shares_of_images(flag_NF, cluster_N, intervals=intervals)
         shares |= dict(zip(places, found, strict=True))
     return InputCheckRates(
         shares["", "reported"],
         {key: (kind.title, shares[key, "reported"], shares.get((key, "named"))) for key, kind in kinds.items()},
-        confidence,
+        intervals.confidence,
     )
 
 
-def shares_of_images(
-    flag_NF: ArrayLike, cluster_N: Sequence[Any], *, resamples: int, confidence: float, seed: int
-) -> list[Share]:
+def shares_of_images(flag_NF: ArrayLike, cluster_N: Sequence[Any], *, intervals: Intervals) -> list[Share]:
     """The share of each column's flags that are true, with an interval that draws clusters of images.
 
     Raises:
@@ -128,13 +124,13 @@ def shares_of_images(
     flag_NF = np.asarray(flag_NF, dtype=np.float64)
     if flag_NF.ndim != 2 or len(flag_NF) != len(cluster_N):
         raise ValueError(f"there are flags of shape {flag_NF.shape} and {len(cluster_N)} clusters")
-    draws = PatientDraws.of(list(cluster_N), resamples=resamples, seed=seed)
+    draws = intervals.draws(list(cluster_N))
     flag_RF, image_R1 = draws.sums(draws.per_patient(flag_NF), draws.per_patient(np.ones((len(flag_NF), 1))))
     ends = share_interval(
         flag_NF.mean(axis=0),
         ratio(flag_RF, image_R1),
         images_X=len(flag_NF),
         patients_X=np.full(flag_NF.shape[1], draws.n_patients),
-        confidence=confidence,
+        confidence=intervals.confidence,
     )
     return [Share(ends.at(column), len(flag_NF), draws.n_patients) for column in range(flag_NF.shape[1])]

@@ -38,6 +38,7 @@ from hf_cxr.evaluation.decision import (
 from hf_cxr.evaluation.draws import CONFIDENCE, PatientDraws, check_measured, percentile_interval
 from hf_cxr.evaluation.metric import Measured, by_finding
 from hf_cxr.evaluation.threshold_rules import (
+    DEFAULT_RULE,
     check_rule,
     choose_threshold,
     describe_rule,
@@ -187,7 +188,7 @@ def choose_operating_points(
     prob_NC: ArrayLike,
     label_NC: ArrayLike,
     *,
-    rule: str = "f1",
+    rule: str = DEFAULT_RULE,
     target: float | None = None,
     label_names: Sequence[str] | None = None,
 ) -> OperatingPoints:

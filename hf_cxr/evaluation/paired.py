@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from hf_cxr.evaluation.bootstrap import PairedDifference, paired_difference
 from hf_cxr.evaluation.checks import Array, check_probabilities
 from hf_cxr.evaluation.comparison import holm
-from hf_cxr.evaluation.draws import CONFIDENCE, RESAMPLES
+from hf_cxr.evaluation.draws import DEFAULT_INTERVALS, Intervals
 from hf_cxr.evaluation.kernels import METRICS
 from hf_cxr.evaluation.metric import by_finding
 from hf_cxr.evaluation.metrics import counts, macro
@@ -104,9 +104,7 @@ def measure_paired(
     *,
     label_names: Sequence[str],
     names: tuple[str, str] = ("first", "second"),
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
+    intervals: Intervals = DEFAULT_INTERVALS,
     left_out: Mapping[str, Any] | None = None,
 ) -> Paired:
     """Compare two systems on the same images.
@@ -117,7 +115,7 @@ def measure_paired(
         patient_ids_N: one id an image; none may be missing.
         label_names: C names.
         names: of the systems.
-        resamples, confidence, seed: of the draws of patients.
+        intervals: how they are drawn; always percentile intervals.
         left_out: what only one of them has, for the report.
 
     Raises:
@@ -132,9 +130,9 @@ def measure_paired(
         second_NC,
         label_NC,
         patient_ids_N,
-        resamples=resamples,
-        confidence=confidence,
-        rng=np.random.default_rng(seed),
+        resamples=intervals.resamples,
+        confidence=intervals.confidence,
+        rng=np.random.default_rng(intervals.seed),
     )
     keys = list(difference.measured)
     return Paired(

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hf_cxr.evaluation import metrics
-from hf_cxr.evaluation.bootstrap import Interval, draw_samples
+from hf_cxr.evaluation.bootstrap import draw_samples
 from hf_cxr.evaluation.checks import Array, check_probabilities
-from hf_cxr.evaluation.draws import CONFIDENCE, RESAMPLES, check_confidence, number_patients
+from hf_cxr.evaluation.draws import CONFIDENCE, INTERVAL, RESAMPLES, Interval, Intervals, number_patients
 from hf_cxr.evaluation.kernels import METRICS
 from hf_cxr.evaluation.metric import Measured, by_finding, from_findings
 from hf_cxr.files import plain
@@ -158,7 +158,7 @@ def evaluate_predictions(
     subsets: Mapping[str, ArrayLike] | None = None,
     thresholds: ArrayLike | None = None,
     tiers: Mapping[str, Sequence[int]] | None = None,
-    interval: Interval = "percentile",
+    interval: Interval = INTERVAL,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
@@ -187,7 +187,7 @@ def evaluate_predictions(
         ValueError: scores outside [0, 1] or not finite, invalid labels, shapes that differ, a missing patient id, a
             subset with fewer than two patients or a reserved name.
     """
-    check_confidence(confidence)
+    intervals = Intervals(resamples, confidence, seed, interval)
     prob_NC, label_NC = check_probabilities(scores, labels)
     names = LabelSpace(label_names or [f"finding_{column}" for column in range(label_NC.shape[1])])
     if len(names) != label_NC.shape[1]:
@@ -220,7 +220,7 @@ def evaluate_predictions(
         counts={subset: Counts.of(label_NC[rows_N], patient_N[rows_N]) for subset, rows_N in rows.items()},
         confidence=confidence,
         resamples=resamples,
-        method=_method(measured["all"], interval, confidence, resamples, seed),
+        method=_method(measured["all"], intervals),
     )
 
 
@@ -246,15 +246,15 @@ def _thresholds(thresholds: ArrayLike, label_names: LabelSpace) -> Array:
     return threshold_C
 
 
-def _method(measured: Mapping[str, Measured], interval: Interval, confidence: float, resamples: int, seed: int) -> str:
+def _method(measured: Mapping[str, Measured], intervals: Intervals) -> str:
     headline = [one for key, one in measured.items() if METRICS[key].headline]
-    incomplete = resamples - min(one.macro_draws for one in headline)
+    incomplete = intervals.resamples - min(one.macro_draws for one in headline)
     lacked = plural(incomplete, "draw lacked positives or negatives", "draws lacked positives or negatives")
     have = "has" if incomplete == 1 else "have"
     note = f" {lacked} of some finding and {have} no macro mean." if incomplete else ""
-    kind = {"percentile": "percentile", "bca": "bias-corrected and accelerated (BCa)"}[interval]
+    kind = {"percentile": "percentile", "bca": "bias-corrected and accelerated (BCa)"}[intervals.kind]
     return (
-        f"Intervals are {100 * confidence:g} % {kind} intervals over {resamples:,} draws of patients with "
-        f"replacement, seed {seed}.{note} AP is step-wise average precision. The macro mean weighs findings equally. "
-        "ECE has 15 bins of equal mass. Unknown labels are left out."
+        f"Intervals are {100 * intervals.confidence:g} % {kind} intervals over {intervals.resamples:,} draws of "
+        f"patients with replacement, seed {intervals.seed}.{note} AP is step-wise average precision. The macro mean "
+        "weighs findings equally. ECE has 15 bins of equal mass. Unknown labels are left out."
     )

@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hf_cxr.evaluation.checks import check_labels, check_probabilities
 
-RULES = ("mean", "max")
+STUDY_SCORES = ("mean", "max")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +98,13 @@ def pool_scores(prob_NC: ArrayLike, study: StudyGroups, rule: str = "mean") -> N
     Args:
         prob_NC: probabilities of the images.
         study: from `group_studies`.
-        rule: of `RULES`.
+        rule: of `STUDY_SCORES`.
 
     Raises:
         ValueError: see the module's first lines.
     """
-    if rule not in RULES:
-        raise ValueError(f"a study's score is {rule!r}; choose from {', '.join(RULES)}")
+    if rule not in STUDY_SCORES:
+        raise ValueError(f"a study's score is {rule!r}; choose from {', '.join(STUDY_SCORES)}")
     prob_NC = np.asarray(prob_NC, dtype=np.float64)
     prob_NC, _ = check_probabilities(_checked(prob_NC, study), np.full(prob_NC.shape, np.nan))
     if rule == "max":

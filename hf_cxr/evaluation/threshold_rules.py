@@ -119,6 +119,9 @@ RULES: dict[str, Rule] = {
 """The rules, by name. Among equally good thresholds, that of the fewest calls is taken; ``sensitivity`` takes, among
 those of the fewest false positives, the one that finds most."""
 
+DEFAULT_RULE = "f1"
+"""The rule of a run that names none."""
+
 
 def check_rule(rule: str, target: float | None) -> None:
     """Refuse an unknown rule, and a target that it does not take.

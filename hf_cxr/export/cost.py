@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.paired import Paired, measure_paired
 
 ROUNDS = 5
@@ -69,7 +70,7 @@ def measure_cost(
     size: tuple[int, int],
     speed: float,
     way: str,
-    **intervals: Any,
+    intervals: Intervals,
 ) -> Cost:
     """Compare two models' logits on the same labelled images.
 
@@ -79,13 +80,15 @@ def measure_cost(
         patient_ids_N: of each image.
         threshold_C: in probability; NaN where a finding has none.
         split, size, speed, way: see `Cost`.
-        intervals: ``resamples``, ``confidence`` and ``seed`` of the draws of patients.
+        intervals: how they are drawn.
 
     Raises:
         ValueError: see `evaluation.paired`.
     """
     probabilities = [expit(logit_NC.astype(np.float64)) for logit_NC in (int8_NC, float_NC)]
-    paired = measure_paired(*probabilities, label_NC, patient_ids_N, label_names=label_names, names=NAMES, **intervals)
+    paired = measure_paired(
+        *probabilities, label_NC, patient_ids_N, label_names=label_names, names=NAMES, intervals=intervals
+    )
     defined = ~np.isnan(np.asarray(threshold_C, dtype=np.float64))
     called = [prob_NC[:, defined] >= np.asarray(threshold_C)[defined] for prob_NC in probabilities]
     return Cost(

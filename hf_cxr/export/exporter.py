@@ -9,7 +9,7 @@ B = images in a batch, N = images, C = findings, S = resized side, D = cropped s
 import logging
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 import hf_cxr
+from hf_cxr.evaluation.draws import DEFAULT_INTERVALS, Intervals
 from hf_cxr.export.cost import Cost, measure_cost, speed_ratio
 from hf_cxr.export.images import Images, of_phantoms
 from hf_cxr.export.onnx_model import (
@@ -72,7 +73,7 @@ class Labelled:
         calibration: resized grey images of another split, as they are asked for.
         calibration_images: how many there are.
         float_NC: logits of the same images that the run kept; None to compute them.
-        intervals: ``resamples``, ``confidence`` and ``seed`` of the draws of patients.
+        intervals: how they are drawn.
     """
 
     pixels: Pixels
@@ -82,7 +83,7 @@ class Labelled:
     calibration: Pixels
     calibration_images: int
     float_NC: NDArray[np.float32] | None = None
-    intervals: Mapping[str, Any] = field(default_factory=dict)
+    intervals: Intervals = DEFAULT_INTERVALS
 
 
 def about_model(classifier: Classifier, folder: Path) -> ExportMetadata:
@@ -299,7 +300,7 @@ def _cost(
         size=tuple(map(len, contents)),
         speed=speed_ratio(lambda: run(full, timed_B3DD), lambda: run(small, timed_B3DD)),
         way=way,
-        **labelled.intervals,
+        intervals=labelled.intervals,
     )
 
 

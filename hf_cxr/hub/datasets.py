@@ -227,7 +227,7 @@ def push_dataset(
     if plan.pseudonyms and plan.pseudonyms.random:
         logger.warning(
             "ids are hashed with a random secret that is not kept: if this push is interrupted, the next one starts "
-            "again, and has other ids; set %s to a secret of your own to avoid that",
+            "again, and has other ids; set %s to your own secret to avoid that",
             SECRET,
         )
     repository = open_repository(

@@ -12,7 +12,6 @@ import csv
 import json
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +22,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hf_cxr.data.csv_files import first_repeated, read_csv, read_header
 from hf_cxr.data.ids import canonical_ids
+from hf_cxr.data.label_cells import is_placeholder
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
-EMPTY = frozenset(("", "nan", "none", "null", "<na>", "na", "n/a"))  # in lower case
 
 # What a column is -> its names, folded; the first that a file has is taken.
 NAMES = {
@@ -83,7 +83,7 @@ class Columns:
     def text(self, column: str) -> pd.Series:
         """A column's cells as stripped text, "" if empty."""
         cells = self.frame[column]
-        return cells.map(lambda cell: "" if is_empty(cell) else str(cell).strip())
+        return cells.map(lambda cell: "" if is_placeholder(cell) else str(cell).strip())
 
 
 def read_columns(path: str | os.PathLike[str]) -> Columns:
@@ -144,13 +144,6 @@ def fold(name: str) -> str:
     return re.sub(r"[\s_\-.#]", "", name.casefold())
 
 
-def is_empty(cell: Any) -> bool:
-    """Whether a cell says nothing."""
-    if cell is None or cell is pd.NA:
-        return True
-    return cell.strip().lower() in EMPTY if isinstance(cell, str) else bool(cell != cell)
-
-
 def is_unnamed(name: str) -> bool:
     """Whether a column has no name: the index that pandas writes, or what a comma at the header's end makes."""
     return not name.strip() or re.fullmatch(r"Unnamed: \d+|__index_level_\d+__", name) is not None
@@ -181,26 +174,13 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def _read_text(path: Path) -> pd.DataFrame:
-    options = {
-        "sep": "\t" if ".tsv" in path.suffixes else ",",
-        "dtype": str,
-        "keep_default_na": False,
-        "encoding": "utf-8-sig",
-    }
+    how = {"delimiter": "\t" if ".tsv" in path.suffixes else ",", "encoding": "utf-8-sig"}
     try:
-        header = [str(name) for name in pd.read_csv(path, header=None, nrows=1, **options).iloc[0]]
+        header = read_header(path, **how)
         if len(header) == 1 and re.search(r"[;\t|]", header[0]):
             raise ValueError(f"it has one column, {header[0]!r}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header: data would be lost
-            # With index_col=False pandas does not shift the columns of rows that end in a comma.
-            frame = pd.read_csv(path, index_col=False, skipinitialspace=True, **options)
-    except (
-        ValueError,
-        OSError,
-        csv.Error,
-        pd.errors.ParserWarning,
-    ) as error:  # empty, binary, another encoding, rows of unequal length
+        frame = read_csv(path, **how, skip_spaces=True)
+    except (ValueError, OSError, csv.Error) as error:  # empty, binary, another encoding, rows of unequal length
         if isinstance(error, PermissionError):
             raise
         raise ValueError(
@@ -216,7 +196,6 @@ def _reason(error: Exception) -> str:
 
 
 def _check_names(path: Path, names: list[str]) -> None:
-    names = [name.strip() for name in names]
-    twice = sorted({name for name in names if name and names.count(name) > 1})
+    twice = first_repeated(names)
     if twice:
-        raise ValueError(f"{path} has the column {twice[0]!r} twice; keep one")
+        raise ValueError(f"{path} has the column {twice!r} twice; keep one")

@@ -1,8 +1,8 @@
 """Tables of labels: a column a finding, or NIH's "Finding Labels", with the patient of each image.
 
-A cell is 1 (present), 0 (absent), -1 (uncertain) or empty. Uncertain and empty cells are unknown and take part in
-nothing, as `hf_cxr.data` has it unless a table's description says otherwise. A column whose cells are all of this kind
-is a finding; every other one is kept as a further column of the images, for subsets.
+A cell is 1 (present), 0 (absent), -1 (uncertain) or empty (see `data.label_cells`). Uncertain and empty cells are
+unknown and take part in nothing, as `hf_cxr.data` has it unless a table's description says otherwise. A column whose
+cells are all of this kind is a finding; every other one is kept as a further column of the images, for subsets.
 
 Refused: rows without a patient, cells that are not labels in a column that has a finding's name.
 
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from hf_cxr.data import ages
 from hf_cxr.data.findings import SYNONYMS, column_of, is_no_finding
 from hf_cxr.data.ids import canonical_ids
+from hf_cxr.data.label_cells import NOTHING, UNCERTAIN, is_placeholder, label_of
 from hf_cxr.labels import NIH14, LabelSpace
-from hf_cxr.prediction_tables.files import Columns, fold, is_empty, read_columns, shown
+from hf_cxr.prediction_tables.files import Columns, fold, read_columns, shown
 from hf_cxr.predictions import Predictions
 
 LIST_COLUMN = "findinglabels"
-CELLS = {"1": 1.0, "1.0": 1.0, "true": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0, "-1": np.nan, "-1.0": np.nan}
 VIEWS = {"pa": "PA", "ap": "AP", "lateral": "LATERAL", "lat": "LATERAL", "ll": "LATERAL", "l": "LATERAL"}
 SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
 
@@ -153,23 +153,20 @@ def _studies(file: Columns) -> tuple[str | None, ...] | None:
     if column is None:
         return None
     studies = canonical_ids(file.frame[column], f"{file.path}: column {column!r}")
-    return tuple(None if is_empty(study) else study for study in studies)
+    return tuple(None if is_placeholder(study) else study for study in studies)
 
 
 def _cell(cell: Any) -> float | None:
     """1, 0 or NaN; None if a cell is not a label."""
-    if is_empty(cell):
-        return np.nan
-    if isinstance(cell, bool | np.bool_):
-        return float(cell)
-    return CELLS.get(str(cell).strip().lower())
+    label = label_of(cell)
+    return np.nan if label in (UNCERTAIN, NOTHING) else label
 
 
 def _cells_or_none(file: Columns, name: str) -> NDArray[np.float64] | None:
     """Labels (N,) of a column; None if a cell is not a label, or all are empty."""
     code_N, distinct = pd.factorize(file.frame[name], use_na_sentinel=True)
     values = [_cell(cell) for cell in distinct]
-    if None in values or all(is_empty(cell) for cell in distinct):
+    if None in values or all(is_placeholder(cell) for cell in distinct):
         return None
     return np.array([*values, np.nan])[code_N]
 

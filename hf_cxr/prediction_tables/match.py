@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from hf_cxr.data.findings import matching_column
+from hf_cxr.evaluation.checks import ScoreKind
 from hf_cxr.labels import LabelSpace
 from hf_cxr.prediction_tables.files import shown
 from hf_cxr.prediction_tables.ids import match_ids, unmatched
 from hf_cxr.prediction_tables.labels import LabelTable
-from hf_cxr.prediction_tables.scores import Kind, ScoreTable
+from hf_cxr.prediction_tables.scores import ScoreTable
 from hf_cxr.predictions import Predictions
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def match(
     scores: ScoreTable,
     labels: LabelTable,
     *,
-    kind: Kind | None = None,
+    kind: ScoreKind | None = None,
     shared: bool = False,
     split: str = "test",
     elsewhere: Sequence[str] = (),

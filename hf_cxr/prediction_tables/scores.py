@@ -10,7 +10,7 @@ N = images, C = findings.
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from hf_cxr.data.findings import is_no_finding, matching_column
+from hf_cxr.data.label_cells import is_placeholder
+from hf_cxr.evaluation.checks import SCORE_KINDS, ScoreKind
 from hf_cxr.labels import LabelSpace
-from hf_cxr.prediction_tables.files import Columns, is_empty, read_columns, shown
+from hf_cxr.prediction_tables.files import Columns, read_columns, shown
 from hf_cxr.prediction_tables.labels import LabelTable, labels_of_columns
 from hf_cxr.predictions import KEY, Predictions
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["probabilities", "logits"]
-KINDS = ("probabilities", "logits")
 PREFIXES = {"logit/": "logits", "probability/": "probabilities", "score/": None}
 SATURATED = 20  # below, float64 tells the probabilities of different float32 logits apart
 NOT_SCORES = ("label/", "meta/")
@@ -49,7 +49,7 @@ class ScoreTable:
     name: str
     image_ids: tuple[str, ...]
     columns: dict[str, str]
-    stated: Kind | None
+    stated: ScoreKind | None
     file: Columns | None = None
     predictions: Predictions | None = None
 
@@ -91,7 +91,9 @@ class ScoreTable:
             raise ValueError(f"{self.name}: the column {twice[0]!r} matches several findings of the labels; rename it")
         return found
 
-    def probabilities(self, findings: tuple[str, ...], kind: Kind | None = None) -> tuple[NDArray[np.float64], str]:
+    def probabilities(
+        self, findings: tuple[str, ...], kind: ScoreKind | None = None
+    ) -> tuple[NDArray[np.float64], str]:
         """Probabilities (N, C) of some of the columns.
 
         Args:
@@ -104,7 +106,7 @@ class ScoreTable:
         Raises:
             ValueError: cells that are not finite numbers; probabilities outside [0, 1]; scores of unknown kind.
         """
-        if kind not in (None, *KINDS):
+        if kind not in (None, *SCORE_KINDS):
             raise ValueError(f"the kind of scores is {kind!r}; choose probabilities or logits")
         if self.stated and kind and self.stated != kind:
             raise ValueError(
@@ -180,14 +182,14 @@ def read_scores(path: str | os.PathLike[str]) -> ScoreTable:
         raise ValueError(f"{path} has another format of {FORMAT_KEY} than {FORMAT}; update hf-cxr")
     columns, stated = _columns_of(file)
     kinds = {*stated, header.get("scores")} - {None}
-    if len(kinds) > 1 or kinds - {*KINDS}:
+    if len(kinds) > 1 or kinds - {*SCORE_KINDS}:
         raise ValueError(f"{path} calls its scores {shown(sorted(map(str, kinds)))}; write probabilities or logits")
     return ScoreTable(str(path), file.image_ids, columns, kinds.pop() if kinds else None, file)
 
 
 def score_table(name: str, predictions: Predictions) -> ScoreTable:
     """Predictions of this package as a table of scores."""
-    stated: Kind = "logits" if predictions.exact_probabilities is None else "probabilities"
+    stated: ScoreKind = "logits" if predictions.exact_probabilities is None else "probabilities"
     columns = {label: label for label in predictions.label_names}
     return ScoreTable(name, predictions.image_ids, columns, stated, predictions=predictions)
 
@@ -216,7 +218,7 @@ def _has_numbers(file: Columns, name: str) -> bool:
     cells = file.frame[name]
     if pd.api.types.is_numeric_dtype(cells.dtype):
         return True
-    return any(_is_number(cell) for cell in cells if not is_empty(cell)) or cells.map(is_empty).all()
+    return any(_is_number(cell) for cell in cells if not is_placeholder(cell)) or cells.map(is_placeholder).all()
 
 
 def _is_number(cell: Any) -> bool:
@@ -239,7 +241,7 @@ def _column(file: Columns, name: str) -> NDArray[np.float64]:
     values = np.empty(len(cells))
     for row, cell in enumerate(cells):
         try:
-            values[row] = np.nan if is_empty(cell) else float(cell)
+            values[row] = np.nan if is_placeholder(cell) else float(cell)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{file.path}: row {row + 1}, image {file.image_ids[row]}, column {name!r} is {str(cell)[:40]!r}, "

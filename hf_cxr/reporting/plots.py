@@ -57,14 +57,23 @@ def panel_title(axis: Axes, name: str, words: str = "") -> None:
 
 
 def empty_panel(axis: Axes, words: str = "one label value only:\nno curve") -> None:
-    """Why there is nothing to draw."""
+    """Why there is nothing to draw, on a panel without ticks."""
     axis.text(0.5, 0.5, words, ha="center", va="center", fontsize=9, color=SOFT, transform=axis.transAxes)
+    axis.set_xticks([])
+    axis.set_yticks([])
 
 
 def frame(axis: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
     """A light grid, and no frame above and on the right."""
     axis.grid(axis=grid, color=GRID, linewidth=0.7)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def frame_rows(axis: Axes) -> None:
+    """A light grid for rows of intervals, which have names and no axis on the left."""
+    frame(axis, "x")
+    axis.spines["left"].set_visible(False)
+    axis.tick_params(axis="y", length=0)
 
 
 def name_rows(axis: Axes, names: Sequence[str], most: int = 40) -> None:

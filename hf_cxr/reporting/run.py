@@ -40,13 +40,13 @@ from hf_cxr.reporting.protocol import (
     published,
     split_facts,
 )
-from hf_cxr.reporting.sections.curves import KINDS
+from hf_cxr.reporting.sections.curves import CURVE_STYLES
 from hf_cxr.reporting.sections.table import draw_sections, section_blocks
 from hf_cxr.saved_models import CONFIG, read_json
 from hf_cxr.systems import SYSTEMS
 from hf_cxr.words import NOT_A_DEVICE, plural
 
-ROC_CURVES = Figure(KINDS["roc"].path, "ROC curves on test")
+ROC_CURVES = Figure(CURVE_STYLES["roc"].path, "ROC curves on test")
 TRAINING_CURVES = Figure("figures/training.png", "Training", "Loss, and validation metrics, over the epochs.")
 
 

@@ -1,6 +1,6 @@
 """`ANALYSES`: what is measured of a set of predictions in addition to its metrics, written as analysis.json. No torch.
 
-    values = analyse(test, validation=validation, points=points, resamples=10_000, confidence=0.95, seed=0)
+    values = analyse(test, validation=validation, points=points, intervals=Intervals(resamples=10_000, seed=0))
     values["subgroups"], values["not_done"]["conformal"]
 
 All analyses share one set of draws of patients. One that lacks what it needs is not done, and ``not_done`` says why: a
@@ -25,7 +25,7 @@ from hf_cxr.evaluation.conformal import measure_conformal
 from hf_cxr.evaluation.controls import Known, measure_controls
 from hf_cxr.evaluation.curves import measure_curves
 from hf_cxr.evaluation.decision_curves import measure_decision_curves
-from hf_cxr.evaluation.draws import PatientDraws
+from hf_cxr.evaluation.draws import Intervals, PatientDraws
 from hf_cxr.evaluation.groups import follow_up_numbers, image_attributes
 from hf_cxr.evaluation.operating_points import (
     OperatingPoints,
@@ -58,7 +58,7 @@ class Given:
         uncalibrated: validation before calibration; None if it was not kept.
         points: the operating points; None if none were chosen.
         prevalence: finding -> the share of positives that the probabilities assume; None if not known.
-        settings: resamples, confidence and seed of the draws.
+        intervals: how they are drawn.
     """
 
     test: Predictions
@@ -66,11 +66,11 @@ class Given:
     uncalibrated: Predictions | None
     points: OperatingPoints | None
     prevalence: Mapping[str, float] | None
-    settings: Mapping[str, Any]
+    intervals: Intervals
 
     @property
     def confidence(self) -> float:
-        return self.settings["confidence"]
+        return self.intervals.confidence
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,8 +87,7 @@ class Given:
 
     def draws_of(self, predictions: Predictions) -> PatientDraws:
         """Draws of the patients of some predictions, with the settings of all."""
-        resamples, seed = self.settings["resamples"], self.settings["seed"]
-        return PatientDraws.of(predictions.patient_ids, resamples=resamples, seed=seed)
+        return self.intervals.draws(predictions.patient_ids)
 
     @property
     def tuned_on(self) -> Predictions:
@@ -114,7 +113,7 @@ def calibration_maps(given: Given) -> Any:
         given.draws_of(validation),
         label_names=given.names,
         confidence=given.confidence,
-        seed=given.settings["seed"],
+        seed=given.intervals.seed,
     )
 
 
@@ -196,7 +195,7 @@ def controls(given: Given) -> Any:
         fit=None if validation is None else (validation.labels, _known(validation)),
         label_names=given.names,
         confidence=given.confidence,
-        rng=np.random.default_rng(given.settings["seed"]),
+        rng=np.random.default_rng(given.intervals.seed),
     )
 
 
@@ -233,22 +232,19 @@ def analyse(
     points: OperatingPoints | None = None,
     prevalence: Mapping[str, float] | None = None,
     without: Sequence[str] = (),
-    resamples: int,
-    confidence: float,
-    seed: int,
+    intervals: Intervals,
 ) -> dict[str, Any]:
     """Every analysis in the table, as plain values for JSON; no patient's id, image or score is among them.
 
     Args:
         test, validation, uncalibrated, points, prevalence: see `Given`.
         without: keys of analyses that are not wanted.
-        resamples, confidence, seed: of the intervals.
+        intervals: how they are drawn; the analyses have percentile intervals, whatever the kind.
 
     Returns:
         Values by key, and under "not_done" the reason for each that was not done.
     """
-    settings = {"resamples": resamples, "confidence": confidence, "seed": seed}
-    given = Given(test, validation, uncalibrated, points, prevalence, settings)
+    given = Given(test, validation, uncalibrated, points, prevalence, intervals)
     values, not_done = {}, {}
     wanted = [key for key in ANALYSES if key not in without]
     for key in (bar := tqdm(wanted, desc="Analysing", unit="analysis", leave=False, disable=None)):

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from scipy.special import log_expit, logsumexp
 
-from hf_cxr.config import EvaluationArguments, RunArguments
+from hf_cxr.config import RunArguments
 from hf_cxr.evaluation import Calibration, EvaluationReport, PairedDifference, paired_difference
+from hf_cxr.evaluation.draws import DEFAULT_INTERVALS, INTERVAL, Intervals
 from hf_cxr.files import plain, write_json
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.models.record import ModelRecord
@@ -29,7 +30,8 @@ from hf_cxr.reporting.document import Document
 from hf_cxr.reporting.evaluation import ensemble_document
 from hf_cxr.reporting.weights_origin import origin_cautions
 from hf_cxr.run.data import load
-from hf_cxr.run.measuring import Pair, calibrate_pair, is_calibrated, measure_predictions, predict_split
+from hf_cxr.run.figures import measure_predictions
+from hf_cxr.run.measuring import Pair, calibrate_pair, is_calibrated, predict_split
 from hf_cxr.run.preflight import readable
 from hf_cxr.run.result_folder import write_whole
 from hf_cxr.run.resume import check_split
@@ -136,9 +138,7 @@ def build_ensemble(
     members: Mapping[str, Pair],
     *,
     calibrate: bool = True,
-    resamples: int = EvaluationArguments.bootstrap_resamples,
-    confidence: float = EvaluationArguments.confidence,
-    seed: int = 0,
+    intervals: Intervals = DEFAULT_INTERVALS,
 ) -> Ensemble:
     """Average members, calibrate the average on validation, measure it and each difference on test.
 
@@ -150,7 +150,7 @@ def build_ensemble(
     Args:
         members: name -> predictions of validation and of test.
         calibrate: fit that map; without it the plain mean of probabilities is measured.
-        resamples, confidence, seed: of the intervals.
+        intervals: how they are drawn; always percentile intervals.
 
     Raises:
         ValueError: see the module's first lines.
@@ -166,16 +166,17 @@ def build_ensemble(
     if calibrate:
         pair, calibration = calibrate_pair(pair)
     validation, test = pair
-    how = {"resamples": resamples, "confidence": confidence}
-    reports = [measure_predictions(split, seed=seed, **how) for split in pair]
+    intervals = dataclasses.replace(intervals, kind=INTERVAL)
+    reports = [measure_predictions(split, intervals=intervals) for split in pair]
     differences = {
         name: paired_difference(
             test.probabilities,
             member.probabilities,
             test.labels,
             test.patient_ids,
-            rng=np.random.default_rng(seed),
-            **how,
+            resamples=intervals.resamples,
+            confidence=intervals.confidence,
+            rng=np.random.default_rng(intervals.seed),
         )
         for name, (_, member) in members.items()
     }

@@ -21,6 +21,7 @@ from hf_cxr.inference.classifier import Classifier
 from hf_cxr.predictions import Predictions
 from hf_cxr.processing import collate
 from hf_cxr.run.evaluating.evaluate import in_the_findings_of, warn_of_other_split
+from hf_cxr.run.measuring import intervals_of
 from hf_cxr.run.preflight import check_patients
 
 logger = logging.getLogger(__name__)
@@ -68,11 +69,7 @@ def labelled_of(source: Source, classifier: Classifier, name: str, run_dir: Path
         calibration=_pixels(calibration, classifier),
         calibration_images=len(calibration),
         float_NC=_saved_logits(run_dir / "predictions" / f"{name}.parquet", split, pixels, classifier),
-        intervals={
-            "resamples": args.evaluation.bootstrap_resamples,
-            "confidence": args.evaluation.confidence,
-            "seed": args.training.seed,
-        },
+        intervals=intervals_of(args),
     )
 
 

@@ -42,7 +42,7 @@ from hf_cxr.inference.results import InputCheckResult
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import collate
 from hf_cxr.reporting.input_check_words import input_check_words
-from hf_cxr.run.measuring import interval_settings
+from hf_cxr.run.measuring import intervals_of
 from hf_cxr.run.stage_files import STAGES
 from hf_cxr.saved_models import INPUT_CHECK, read_json
 from hf_cxr.words import error_words
@@ -166,7 +166,7 @@ def measure(classifier: Classifier, check: InputCheck, test: datasets.Dataset, a
             named_N = np.array([kind.reason in result.reasons for result in results])
         unusual_N = np.array([result.unusual for result in results])
         kinds[key] = OddKindReported(kind.title, unusual_N, cluster_N.tolist(), named_N)
-    rates = measure_input_check(reported, patient_ids[np.concatenate(row_parts)], kinds, **interval_settings(args))
+    rates = measure_input_check(reported, patient_ids[np.concatenate(row_parts)], kinds, intervals=intervals_of(args))
     return plain(rates.to_dict())
 
 

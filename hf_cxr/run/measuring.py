@@ -1,22 +1,19 @@
-"""What a run, an evaluation and an ensemble do alike: predict a split, calibrate on validation, measure.
+"""What a run, an evaluation and an ensemble do alike: predict a split, calibrate on validation, choose thresholds.
 
 N = images, C = findings.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import datasets
 
-from hf_cxr.config import EvaluationArguments, RunArguments
-from hf_cxr.evaluation import EvaluationReport, evaluate_predictions
+from hf_cxr.config import RunArguments
 from hf_cxr.evaluation.calibration import Calibration, fit_calibration
 from hf_cxr.evaluation.conformal import ConformalSets, fit_conformal
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.evaluation.operating_points import OperatingPoints, choose_operating_points
 from hf_cxr.inference.classifier import Classifier
-from hf_cxr.labels import LabelSpace
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.run.preflight import image_errors_explained
@@ -106,49 +103,6 @@ def is_calibrated(predictions: Predictions) -> bool:
     return bool(predictions.metadata.get("calibrated"))
 
 
-def interval_settings(args: RunArguments) -> dict[str, Any]:
-    """How the intervals of a run's figures are drawn: the keywords of `measure_predictions`."""
-    evaluation = args.evaluation
-    return {
-        "resamples": evaluation.bootstrap_resamples,
-        "confidence": evaluation.confidence,
-        "seed": args.training.seed,
-    }
-
-
-def measure_predictions(
-    predictions: Predictions,
-    points: OperatingPoints | None = None,
-    *,
-    training_positives: Sequence[int] | None = None,
-    interval: str = EvaluationArguments.interval,
-    resamples: int = EvaluationArguments.bootstrap_resamples,
-    confidence: float = EvaluationArguments.confidence,
-    seed: int = 0,
-) -> EvaluationReport:
-    """Every figure of a split, with patient-clustered intervals.
-
-    Args:
-        predictions: of the split.
-        points: operating points; without them there are no decision metrics.
-        training_positives: positive training images of each finding: the means of head, medium and tail findings are
-            measured too, if they are not all the same.
-        interval: "percentile" or "bca".
-        resamples, confidence, seed: of the intervals.
-    """
-    tier_of = LabelSpace(predictions.label_names).tiers(training_positives) if training_positives else {}
-    tiers: dict[str, list[int]] = {}
-    for column, tier in enumerate(tier_of.values()):
-        tiers.setdefault(tier, []).append(column)
-    return evaluate_predictions(
-        predictions.probabilities,
-        predictions.labels,
-        predictions.patient_ids,
-        label_names=predictions.label_names,
-        tiers=tiers if len(tiers) > 1 else None,
-        interval=interval,
-        thresholds=None if points is None else points.threshold_C(predictions.label_names),
-        resamples=resamples,
-        confidence=confidence,
-        seed=seed,
-    )
+def intervals_of(args: RunArguments) -> Intervals:
+    """How the intervals of a run's figures are drawn."""
+    return args.evaluation.intervals(args.training.seed)

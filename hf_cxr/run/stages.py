@@ -19,6 +19,7 @@ from transformers import AutoConfig, TrainerCallback
 
 from hf_cxr.config import RunArguments
 from hf_cxr.evaluation.calibration import Calibration
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.exported_files import EXPORT, MODEL
 from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.hub import push_run as push  # the last stage
@@ -34,13 +35,13 @@ from hf_cxr.reporting.run import Report
 from hf_cxr.run import stage_files as files
 from hf_cxr.run.analysis import ANALYSES, ANALYSIS, analyse, write_analysis
 from hf_cxr.run.data import RunData, open_data, pinned
+from hf_cxr.run.figures import measure_predictions
 from hf_cxr.run.folder import logged_to, on_main_process, opened_run_folder
 from hf_cxr.run.input_check import check_inputs, with_input_check
 from hf_cxr.run.measuring import (
     calibrate_pair,
-    interval_settings,
+    intervals_of,
     label_sets,
-    measure_predictions,
     operating_points,
     predict_split,
     prevalence,
@@ -221,8 +222,7 @@ def measure(
     files.forget(run_dir, "measure")
     stock = {} if test_images is None else compare_with_stock_pipeline(run_dir, test_images, test)
     protocol = read_json(run_dir / files.PROTOCOL) | described
-    how = {"training_positives": protocol.get("training_positives"), "interval": args.evaluation.interval}
-    how |= interval_settings(args)
+    how = {"training_positives": protocol.get("training_positives"), "intervals": intervals_of(args)}
     report = Report(
         name=run_dir.absolute().name,
         model_id=".",
@@ -243,7 +243,7 @@ def measure(
         uncalibrated=uncalibrated,
         points=points,
         prevalence=record.prevalence,
-        **interval_settings(args),
+        intervals=intervals_of(args),
     )
     if "calibration_maps" in analysis:
         analysis["calibration_maps"]["used"] = "affine" if calibration else "none"
@@ -275,9 +275,7 @@ def document(run_dir: Path, model_id: str | None = None, *, benchmark: Benchmark
         analysis = analyse(
             Predictions.load(run_dir / "predictions" / "test.parquet"),
             without=[key for key in ANALYSES if key != "curves"],
-            resamples=test["resamples"],
-            confidence=test["confidence"],
-            seed=files.saved_arguments(run_dir).training.seed,
+            intervals=Intervals(test["resamples"], test["confidence"], files.saved_arguments(run_dir).training.seed),
         )
         write_analysis(run_dir, analysis)
     report = Report.from_dict(metrics, model_id=model_id or card.model_id(run_dir / "README.md"), analysis=analysis)

@@ -13,8 +13,9 @@ from PIL import Image
 from hf_cxr.commands import main
 from hf_cxr.config import CONFIGS, DataArguments
 from hf_cxr.data import check_positives, label_matrix, load_source, load_table, why_untrainable
+from hf_cxr.data.label_cells import PLACEHOLDERS
 from hf_cxr.data.sources.table.description import TableDescription
-from hf_cxr.data.sources.table.labels import PLACEHOLDERS, labels_of
+from hf_cxr.data.sources.table.labels import labels_of
 
 NAN = np.nan
 FILES = dict.fromkeys(("train", "validation", "test"), "x.csv")

@@ -8,12 +8,13 @@ import pytest
 from scipy.special import logit
 
 from hf_cxr.commands import main
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.metrics import roc_auc
 from hf_cxr.predictions import Predictions
 from hf_cxr.run.ensemble import average, build_ensemble
 
 NAMES = ("Mass", "Nodule", "Hernia")
-FIGURES = {"resamples": 50}
+FIGURES = {"intervals": Intervals(resamples=50)}
 
 
 def labels_of(n_images=300, seed=0):

@@ -10,6 +10,7 @@ from tiny import SWIN
 
 from hf_cxr.commands import main
 from hf_cxr.evaluation import METRICS, Metric, kernels
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.comparison import compare_runs, comparison_document
 from hf_cxr.run.ensemble import build_ensemble
@@ -63,6 +64,6 @@ def test_a_new_metric_is_in_the_run_the_comparison_and_the_ensemble(toy, tmp_pat
     assert "mean toy" in comparison_document(report).to_markdown()
 
     pair = tuple(Predictions.load(run / "predictions" / f"{split}.parquet") for split in ("validation", "test"))
-    ensemble = build_ensemble({"one": pair, "two": pair}, calibrate=False, resamples=10).to_dict()
+    ensemble = build_ensemble({"one": pair, "two": pair}, calibrate=False, intervals=Intervals(resamples=10)).to_dict()
     assert ensemble["test"]["all"]["toy"]["macro"] == pytest.approx(figures["toy"]["macro"])
     assert ensemble["test_difference_to_members"]["one"]["toy"]["difference"] == 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hf_cxr.data import load_source
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.perturbations import PERTURBATIONS
 from hf_cxr.predictions import Predictions
@@ -32,7 +33,7 @@ def test_clean_images_are_the_runs_own_and_the_work_can_be_shared_in_any_way(fin
 def test_figures_of_the_clean_images_are_those_of_the_report(finished, split):
     run_dir, _ = finished
     classifier = Classifier(run_dir)
-    measured = stress(classifier, split, ("contrast",), resamples=20, confidence=0.9, seed=0)
+    measured = stress(classifier, split, ("contrast",), intervals=Intervals(resamples=20, confidence=0.9))
     assert list(measured.figures) == ["contrast"]
     assert list(measured.figures["contrast"]) == list(PERTURBATIONS["contrast"].levels)
     assert 0 <= measured.clean["auc"].value <= 1

@@ -12,7 +12,18 @@ from matplotlib.figure import Figure
 
 from hf_cxr.evaluation.kernels import headline_metrics
 from hf_cxr.evaluation.metrics import roc_curve_points
-from hf_cxr.reporting.plots import BLUE, COLORS, GREY, ORANGE, frame, line_style, name_rows, panel_title, panels
+from hf_cxr.reporting.plots import (
+    BLUE,
+    COLORS,
+    GREY,
+    ORANGE,
+    frame,
+    frame_rows,
+    line_style,
+    name_rows,
+    panel_title,
+    panels,
+)
 from hf_cxr.words import in_figure, in_legend, in_title, plural
 
 
@@ -190,9 +201,7 @@ def differences(
             axis.plot(seeds, [row + 0.22] * len(seeds), "|", color=ORANGE, markersize=7)
         axis.axvline(0, color="black", linewidth=1)
         axis.set_xlabel(f"{in_figure(metric)} minus that of {in_figure(baseline, 40)}")
-        frame(axis, "x")
-        axis.spines["left"].set_visible(False)
-        axis.tick_params(axis="y", length=0)
+        frame_rows(axis)
         axis.locator_params(axis="x", nbins=5)
     name_rows(axes[0], list(next(iter(metrics.values()))))
     return figure

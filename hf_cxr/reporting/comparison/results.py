@@ -16,7 +16,7 @@ from hf_cxr.arguments.model import INITIAL_WEIGHTS
 from hf_cxr.arguments.spelling import modern_values
 from hf_cxr.config import EvaluationArguments
 from hf_cxr.evaluation.bootstrap import number_patients
-from hf_cxr.evaluation.comparison import Comparison, Difference, MethodFigures, OverSeeds, compare_methods
+from hf_cxr.evaluation.comparison import Comparison, Difference, MethodFigures, OverSeeds, compare_methods, is_testable
 from hf_cxr.evaluation.kernels import METRICS, headline_metrics
 from hf_cxr.evaluation.metrics import macro
 from hf_cxr.evaluation.older import modern_figures
@@ -31,7 +31,6 @@ from hf_cxr.yaml_files import read_yaml
 TIERS = ("head", "medium", "tail")
 LEAST_IN_TIER = 50  # positive test patients of a tier's findings, added up, before methods are compared within it
 FILE = "file"  # in place of a seed, of a row that was not trained here
-LEAST_DRAWS = 0.5  # share of draws that must define a difference before it is tested
 
 # Keys of a run that are about its network, beside model_kwargs; the table of systems has them where networks differ.
 OF_THE_NETWORK = ("architecture", "image_size", "resize_size", *INITIAL_WEIGHTS)
@@ -174,8 +173,7 @@ class ComparisonResults:
 
     def testable(self, key: str, tier: str | None = None) -> dict[str, Difference]:
         """Those differences that enough draws of patients define."""
-        least = LEAST_DRAWS * self.test.resamples
-        return {m: difference for m, difference in self.compared(key, tier).items() if difference.draws >= least}
+        return {m: d for m, d in self.compared(key, tier).items() if is_testable(d.draws, self.test.resamples)}
 
     def different(self, key: str, tier: str | None = None) -> dict[str, Difference]:
         """Those differences whose corrected p value is below 1 - confidence."""

@@ -22,7 +22,7 @@ from hf_cxr.reporting.numbers import (
     signed_interval,
     with_interval,
 )
-from hf_cxr.reporting.plots import BLUE, GREY, ORANGE, frame, name_rows
+from hf_cxr.reporting.plots import BLUE, GREY, ORANGE, frame_rows, name_rows
 from hf_cxr.reporting.sections.section import Section
 from hf_cxr.words import in_legend
 
@@ -95,9 +95,7 @@ def findings_figure(name: str, full: Mapping[str, Any]) -> Drawing:
     axis.axvline(0.5, color=GREY, linewidth=1, linestyle="--")
     name_rows(axis, names)
     axis.set_xlabel(METRIC.title)
-    frame(axis, "x")
-    axis.spines["left"].set_visible(False)
-    axis.tick_params(axis="y", length=0)
+    frame_rows(axis)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 

@@ -20,7 +20,7 @@ from hf_cxr.reporting.sections.section import Section
 
 
 @dataclass(frozen=True)
-class Kind:
+class CurveStyle:
     """How one kind of curve is drawn.
 
     Attributes:
@@ -37,9 +37,9 @@ class Kind:
     y: str
 
 
-KINDS = {
-    "roc": Kind("figures/roc_test.png", "ROC curves", "AUC", "1 - specificity", "sensitivity"),
-    "precision_recall": Kind(
+CURVE_STYLES = {
+    "roc": CurveStyle("figures/roc_test.png", "ROC curves", "AUC", "1 - specificity", "sensitivity"),
+    "precision_recall": CurveStyle(
         "figures/precision_recall_test.png", "precision-recall curves", "AP", "recall (sensitivity)", "precision (PPV)"
     ),
 }
@@ -73,11 +73,11 @@ def curves_section(values: Mapping[str, Any]) -> Section:
     )
     figures = tuple(
         Figure(kind.path, f"{kind.title} of each finding, with {interval} bands", about[key])
-        for key, kind in KINDS.items()
+        for key, kind in CURVE_STYLES.items()
     )
     return Section(
         (heading, Text(words), *([Text(without)] if undefined else []), *figures),
-        {kind.path: functools.partial(draw_curves, values, key) for key, kind in KINDS.items()},
+        {kind.path: functools.partial(draw_curves, values, key) for key, kind in CURVE_STYLES.items()},
     )
 
 
@@ -86,9 +86,9 @@ def draw_curves(values: Mapping[str, Any], kind: str) -> matplotlib.figure.Figur
 
     Args:
         values: of `evaluation.curves.Curves.to_dict`, with at least one curve.
-        kind: of `KINDS`.
+        kind: of `CURVE_STYLES`.
     """
-    style, bands = KINDS[kind], values[kind]
+    style, bands = CURVE_STYLES[kind], values[kind]
     shown = [(name, band, values["findings"][name]) for name, band in bands["findings"].items() if _is_defined(band)]
     if len(shown) > 1:
         shown.insert(0, (f"mean of {len(shown)} findings", bands["mean"], None))

@@ -17,7 +17,7 @@ from hf_cxr.reporting.numbers import in_percent
 from hf_cxr.reporting.plots import BLUE, GREEN, GREY, ORANGE, empty_panel, frame, panel_title, panels
 from hf_cxr.reporting.sections.section import Section
 
-PATH = "figures/decision_curves_test.png"
+PICTURE = "figures/decision_curves_test.png"
 
 
 def decision_curves_section(values: Mapping[str, Any]) -> Section:
@@ -39,13 +39,13 @@ def decision_curves_section(values: Mapping[str, Any]) -> Section:
     blocks: list[Block] = [Heading("Decision curves"), Text(explanation)]
     blocks += [Note((undefined,))] if values["undefined"] else []
     figure = Figure(
-        PATH,
+        PICTURE,
         f"Net benefit of each finding by threshold, with {interval} bands",
         f"Blue: the model, with the {interval} interval at each threshold over {values['resamples']:,} draws of the "
         f"{values['patients']:,} patients. Orange, dashed: act on every image. Grey: act on none. Green bar: the "
         "interval of the gain over both is above 0. Each panel has its own axes.",
     )
-    return Section((*blocks, _table(values), figure), {PATH: functools.partial(draw_decision_curves, values)})
+    return Section((*blocks, _table(values), figure), {PICTURE: functools.partial(draw_decision_curves, values)})
 
 
 def _table(values: Mapping[str, Any]) -> Table:
@@ -86,8 +86,6 @@ def _panel(axis: Axes, threshold_T: np.ndarray, one: Mapping[str, Any]) -> None:
     frame(axis)
     if one["prevalence"] is None:
         empty_panel(axis)
-        axis.set_xticks([])
-        axis.set_yticks([])
         return
     benefit_T, low_T, high_T = (np.array(one["net_benefit"][key]) for key in ("value", "low", "high"))
     all_T = np.array(one["treat_all"])

@@ -16,7 +16,7 @@ from hf_cxr.files import plain
 from hf_cxr.labels import NIH14
 from hf_cxr.reporting.document import Block, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.numbers import in_percent, join, number, p_value, signed_interval, with_interval
-from hf_cxr.reporting.plots import COLORS, DASHES
+from hf_cxr.reporting.plots import COLORS, DASHES, frame
 from hf_cxr.reporting.protocol import FEW_PATIENTS, SYNTHETIC
 from hf_cxr.reporting.sections.section import Section
 from hf_cxr.words import NOT_A_DEVICE, in_figure, in_legend
@@ -228,8 +228,7 @@ def found_curves(values: Mapping[str, Any]) -> Drawing:
         axis.set_xlabel(in_figure(f"{'IoBB' if name == 'iobb' else 'IoU'} required, T"))
         axis.set_xticks(thresholds)
         axis.set_ylim(0, 1)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(color="#E5E5E5", linewidth=0.7)
+        frame(axis)
     axes[0].set_ylabel("boxes found (share)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure

@@ -7,16 +7,16 @@ import matplotlib.figure
 import numpy as np
 
 from hf_cxr.evaluation import METRICS
+from hf_cxr.evaluation.comparison import is_testable
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Figure, Heading, Note, Table, Text, last_row
 from hf_cxr.reporting.numbers import in_percent, number, p_value, signed, signed_interval
-from hf_cxr.reporting.plots import BLUE
+from hf_cxr.reporting.plots import BLUE, frame_rows
 from hf_cxr.reporting.sections.section import Section
 from hf_cxr.words import in_figure, plural
 
 PICTURE = "figures/paired.png"
 SHORT = 20  # letters of a name that fits above a column
-LEAST_DRAWS = 0.5  # share of draws that must define a difference before a sentence is made of it
 
 
 def paired_section(values: Mapping[str, Any], picture: str = PICTURE) -> Section:
@@ -61,9 +61,7 @@ def forest(values: Mapping[str, Any]) -> matplotlib.figure.Figure:
         axis.axvline(0, color="black", linewidth=1)
         axis.axhline(len(names) - 0.5, color="#BBBBBB", linewidth=0.7)
         axis.set_xlabel(f"{METRICS[key].title}: {_side(values, 'first')} minus {_side(values, 'second')}")
-        axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(axis="y", length=0)
+        frame_rows(axis)
         axis.locator_params(axis="x", nbins=5)
     axes[0].set_yticks(range(len(rows)), [in_figure(name.replace("_", " "), 40) for name in rows])
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
@@ -76,7 +74,7 @@ def _macro_sentence(values: Mapping[str, Any], key: str) -> str:
         METRICS[key].macro_title,
         {name: as_number(v) for name, v in values["metrics"][key]["macro"].items()},
     )
-    if not macro["draws"] >= LEAST_DRAWS * values["resamples"]:
+    if not is_testable(macro["draws"], values["resamples"]):
         return f"{title} cannot be compared: most draws of patients have no positives or no negatives of some finding."
     level = 1 - values["confidence"]
     what = signed_interval(macro["difference"], macro["low"], macro["high"])
@@ -90,11 +88,10 @@ def _finding_sentences(values: Mapping[str, Any]) -> list[str]:
     sentences, level = [], 1 - values["confidence"]
     for key, figures in values["metrics"].items():
         findings = {name: {k: as_number(v) for k, v in column.items()} for name, column in figures["findings"].items()}
-        least = LEAST_DRAWS * values["resamples"]
         better = {
             name: difference
             for name, difference in findings["difference"].items()
-            if findings["p_corrected"][name] < level and findings["draws"][name] >= least
+            if findings["p_corrected"][name] < level and is_testable(findings["draws"][name], values["resamples"])
         }
         title = METRICS[key].title
         if better:

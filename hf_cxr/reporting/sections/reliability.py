@@ -71,8 +71,6 @@ def draw_reliability(values: Mapping[str, Any]) -> Drawing:
             _panel(axis, curve["bins"], ORANGE if name == POOLED else BLUE)
         else:
             empty_panel(axis, "no positive" if curve["bins"] else "no known label")
-            axis.set_xticks([])
-            axis.set_yticks([])
     figure.supxlabel("mean predicted probability of the bin")
     figure.supylabel("share of the bin's images with the finding")
     return figure

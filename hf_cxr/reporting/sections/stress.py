@@ -14,7 +14,7 @@ from hf_cxr.reporting.numbers import in_percent, p_value, signed_interval, tripl
 from hf_cxr.reporting.plots import BLUE, GREY, frame, panel_title, panels
 from hf_cxr.reporting.sections.section import Section
 
-FIGURE = "figures/stress.png"
+PICTURE = "figures/stress.png"
 
 
 def stress_section(values: Mapping[str, Any]) -> Section:
@@ -42,7 +42,7 @@ def stress_section(values: Mapping[str, Any]) -> Section:
             "hospital."
         ),
         Figure(
-            FIGURE,
+            PICTURE,
             f"{METRICS[key].macro_title} under each perturbation, from mild to severe",
             f"{METRICS[key].macro_title} with {confidence} intervals over patients. Dashed: the clean images.",
         ),
@@ -53,7 +53,7 @@ def stress_section(values: Mapping[str, Any]) -> Section:
             "number of levels.",
         ),
     )
-    return Section(blocks, {FIGURE: lambda: stress_curves(values, key)})
+    return Section(blocks, {PICTURE: lambda: stress_curves(values, key)})
 
 
 def stress_curves(values: Mapping[str, Any], key: str) -> Drawing:

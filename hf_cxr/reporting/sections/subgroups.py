@@ -16,7 +16,7 @@ from hf_cxr.evaluation.metric import as_number
 from hf_cxr.evaluation.subgroups import CROSSED, ERRORS, is_tested
 from hf_cxr.reporting.document import Block, Figure, Heading, Note, Table, Text
 from hf_cxr.reporting.numbers import in_percent, number, p_value, signed_interval, triple, with_interval
-from hf_cxr.reporting.plots import BLUE, GREY, ORANGE
+from hf_cxr.reporting.plots import BLUE, GREY, GRID, ORANGE, frame_rows
 from hf_cxr.reporting.sections.section import Section
 from hf_cxr.words import in_figure, plural
 
@@ -104,9 +104,7 @@ def forest(values: Mapping[str, Any], key: str) -> Drawing:
     gap_axis.axvline(0, color="black", linewidth=0.9)
     for axis, label in ((value_axis, title_of(key)), (gap_axis, "group minus all other images")):
         axis.set_xlabel(label)
-        axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(axis="y", length=0)
+        frame_rows(axis)
         low, high = axis.get_xlim()
         missing = max(0.0, LEAST_SPAN - (high - low)) / 2
         axis.set_xlim(low - missing, high + missing)
@@ -114,7 +112,7 @@ def forest(values: Mapping[str, Any], key: str) -> Drawing:
         axis.ticklabel_format(axis="x", useOffset=False, style="plain")
         for row, (_, one) in enumerate(rows):
             if row and one is None:
-                axis.axhline(row - 0.5, color="#E5E5E5", linewidth=0.7)
+                axis.axhline(row - 0.5, color=GRID, linewidth=0.7)
     value_axis.set_yticks(range(len(rows)), names)
     for label, (_, one) in zip(value_axis.get_yticklabels(), rows, strict=True):
         label.set_fontsize(9.5)

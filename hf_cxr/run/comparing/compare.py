@@ -54,7 +54,7 @@ from hf_cxr.run.comparing.plan import Plan, folder_name, load_plan
 from hf_cxr.run.comparing.scheduler import run_in_slots
 from hf_cxr.run.comparing.shared_settings import check_fresh_model, parsed, pinned_settings
 from hf_cxr.run.data import started_settings
-from hf_cxr.run.evaluating.evaluate_tables import labels_of_source
+from hf_cxr.run.evaluating.label_source import labels_of_source
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.saved_models import read_json
 from hf_cxr.words import plural

@@ -20,6 +20,7 @@ from hf_cxr.config import (
     unknown_key,
     without_replaced_options,
 )
+from hf_cxr.evaluation.comparison import COMPARED_RESAMPLES
 from hf_cxr.evaluation.kernels import metric_key
 from hf_cxr.reporting.comparison.score_files import ScoreFile
 from hf_cxr.words import plural
@@ -57,7 +58,7 @@ class Plan:
     seeds: tuple[int, ...]
     tuning: Tuning | None = None
     tiers: dict[str, int] = field(default_factory=dict)
-    resamples: int = 2000
+    resamples: int = COMPARED_RESAMPLES
     confidence: float = EvaluationArguments.confidence
     flags: tuple[str, ...] = ()
     files: dict[str, ScoreFile] = field(default_factory=dict)

@@ -26,11 +26,11 @@ from hf_cxr.inference.views import FOLDER, AveragedViews
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
+from hf_cxr.run.figures import measure_predictions
 from hf_cxr.run.measuring import (
     Pair,
     calibrate_pair,
-    interval_settings,
-    measure_predictions,
+    intervals_of,
     operating_points,
     predict_split,
 )
@@ -131,9 +131,9 @@ def measure_averaged(
         model_sha256: of the model.
     """
     (validation, measured), calibration = calibrate_pair(pair)
-    points, how = operating_points(validation, args), interval_settings(args)
+    points, intervals = operating_points(validation, args), intervals_of(args)
     views = AveragedViews(tuple(kinds), calibration, points, model_sha256)
-    report = measure_predictions(measured, points, interval=args.evaluation.interval, **how)
+    report = measure_predictions(measured, points, intervals=intervals)
     paired = measure_paired(
         measured.probabilities,
         single.probabilities,
@@ -141,7 +141,7 @@ def measure_averaged(
         single.patient_ids,
         label_names=single.label_names,
         names=(f"{len(views.views)} views averaged", "one view"),
-        **how,
+        intervals=intervals,
     )
     reports = {"one": single_report, "averaged": report}
     values = {

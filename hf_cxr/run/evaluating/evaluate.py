@@ -14,7 +14,7 @@ import datasets
 from accelerate import PartialState
 
 from hf_cxr.config import RunArguments
-from hf_cxr.data import map_labels
+from hf_cxr.data import Source, map_labels
 from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.files import plain
 from hf_cxr.inference.classifier import Classifier
@@ -22,19 +22,20 @@ from hf_cxr.labels import LabelSpace
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting import claims
-from hf_cxr.run.analysis import analyse
 from hf_cxr.run.data import load
+from hf_cxr.run.evaluating.against import check_against
 from hf_cxr.run.evaluating.averaged_views import check_averaging, measure_averaged, predict_averaged, warn_of_flips
-from hf_cxr.run.evaluating.evaluate_tables import check_against, check_split, compare_with, labels_of_source
 from hf_cxr.run.evaluating.evaluation import Evaluation
+from hf_cxr.run.evaluating.label_source import check_has_images, labels_of_source
 from hf_cxr.run.evaluating.localize import localization_values
+from hf_cxr.run.evaluating.measured import System, measure
 from hf_cxr.run.evaluating.mistakes import mistakes_page
 from hf_cxr.run.evaluating.stress import stress as measure_stress
 from hf_cxr.run.evaluating.studies import cautions, check_studies, names_studies, of_studies
 from hf_cxr.run.explain import Explainer, check_method
 from hf_cxr.run.measuring import (
-    interval_settings,
-    measure_predictions,
+    Pair,
+    intervals_of,
     operating_points,
     predict_split,
     stored_points,
@@ -101,9 +102,90 @@ def evaluate(
         check_evaluation_folder(place)
     if more.localize:
         check_method(more.localize)
+    opened = open_model_and_data(model, args, split, revision, more)
+    if place:
+        check_same_evaluation(place, opened.identity, model)
+    predicted = predict(opened, args, more)
+    if not PartialState().is_main_process:
+        return None
+    system = model_as_measured(opened, predicted, args, more.studies)
+    report, analysis = measure(
+        system,
+        intervals_of(args),
+        without=("calibration_maps", *(() if more.controls else ("controls",))),
+        against=more.against,
+        against_kind=more.against_kind,
+        studies=more.studies,
+    )
+    analysis = predicted.analysis | analysis
+    averaged = None
+    if predicted.averaged is not None:
+        how = (more.averaged_views, args, opened.identity["model_sha256"])
+        averaged = measure_averaged(predicted.averaged, system.measured, report, *how)
+        analysis["averaged_views"] = averaged.values
+    sheet = None
+    if more.mistakes is not None:
+        title = f"Most confident mistakes of {model} on {opened.source.name}, {split}"
+        sheet = mistakes_page(title, system.measured, predicted.images, most=more.mistakes)
+    return Evaluation(
+        model,
+        opened.identity,
+        opened.record.split,
+        data_facts(opened, predicted, args) | system.facts,
+        report,
+        system.measured,
+        analysis=analysis,
+        weights_origin=opened.record.weights_origin,
+        averaged=averaged,
+        mistakes=sheet,
+        warnings=system.cautions,
+    )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A saved model, and the data that it is measured on.
+
+    Attributes:
+        model: run folder or Hub id.
+        split: "train", "validation" or "test".
+        classifier, record: of the model.
+        source: the data.
+        identity: what the figures will be of, see `result_folder.check_same_evaluation`.
+    """
+
+    model: str
+    split: str
+    classifier: Classifier
+    record: ModelRecord
+    source: Source
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What all processes predict together.
+
+    Attributes:
+        images: those of the split that can be read, with the model's findings for labels.
+        predictions: of these images.
+        facts: what of the data and of the findings is not measured.
+        analysis: what needs the images again, by key of analysis.json.
+        averaged: validation and the split with averaged views, not calibrated; None if they were not asked for.
+    """
+
+    images: datasets.Dataset
+    predictions: Predictions
+    facts: dict[str, Any]
+    analysis: dict[str, Any]
+    averaged: Pair | None
+
+
+def open_model_and_data(model: str, args: RunArguments, split: str, revision: str, more: More) -> Opened:
+    """Load both, and refuse what cannot be measured of them; arguments as for `evaluate`."""
     classifier = Classifier(model, revision=revision)  # first: it is quick to refuse, and data are not
     source = load(args)
-    check_split(source, split)
+    check_has_images(source, split)
     if more.averaged_views:
         check_averaging(classifier, source, split)
         warn_of_flips(model, more.averaged_views)
@@ -121,83 +203,65 @@ def evaluate(
     }
     if more.studies:
         identity["by"] = f"study, {more.studies}"
-    if place:
-        check_same_evaluation(place, identity, model)
+    record = ModelRecord.of(classifier.model.config) or ModelRecord()
+    return Opened(model, split, classifier, record, source, identity)
+
+
+def predict(opened: Opened, args: RunArguments, more: More) -> Predicted:
+    """Predict the split, and whatever else needs its images; all processes share the work.
+
+    Raises:
+        ValueError: no finding is shared, an image cannot be read, or the images are of one patient.
+    """
+    classifier, source, split = opened.classifier, opened.source, opened.split
     names = ("validation", split) if more.averaged_views else (split,)
     needed = {name: source.splits[name] for name in names}
-    chosen, not_shared = in_the_findings_of(classifier, needed, source.labels)
-    trained_on = warn_of_other_split(classifier, identity["split_fingerprint"], split)
-    images_by_split = readable(args, source.with_splits(chosen))
-    images = images_by_split[split]
+    chosen, facts = in_the_findings_of(classifier, needed, source.labels)
+    warn_of_other_split(classifier, source.fingerprint, split)
+    readable_images = readable(args, source.with_splits(chosen))
+    images = readable_images[split]
     check_patients(split, images)
     if args.data.unreadable_images == "skip":
-        not_shared |= {"unreadable_images": len(source.splits[split]) - len(images)}
+        facts |= {"unreadable_images": len(source.splits[split]) - len(images)}
     predictions = predict_split(classifier, images, split, args)
-    measured_on = {
-        "dataset": identity["dataset"],
+    analysis = on_images(classifier, images, args, more)
+    if more.localize:
+        explainer = Explainer(classifier, public_name(opened.model), more.localize)
+        analysis["localization"] = localization_values([explainer], args, source, split)
+    averaged = None
+    if more.averaged_views:
+        averaged = predict_averaged(classifier, more.averaged_views, readable_images, split, args)
+    return Predicted(images, predictions, facts, analysis, averaged)
+
+
+def model_as_measured(opened: Opened, predicted: Predicted, args: RunArguments, studies: str | None) -> System:
+    """The model as it is measured: its images, with its own thresholds; or studies, with thresholds of studies."""
+    record, images = opened.record, predicted.predictions
+    validation = validation_of(opened.model, images)
+    if studies is None:
+        return System(opened.model, images, images, validation, stored_points(record), record.prevalence)
+    measured, facts = of_studies(images, studies)
+    validation, points = tuned_on_studies(validation, studies, args)
+    # A mean of calibrated probabilities assumes no prevalence.
+    prevalence = record.prevalence if len(measured) == len(images) else None
+    sentences = cautions(facts, calibrated=record.calibration is not None, thresholds=points is not None)
+    return System(opened.model, images, measured, validation, points, prevalence, facts, tuple(sentences))
+
+
+def data_facts(opened: Opened, predicted: Predicted, args: RunArguments) -> dict[str, Any]:
+    """Which data are measured, and what of them is missing."""
+    source = opened.source
+    return {
+        "dataset": source.name,
         "synthetic": source.synthetic,
-        "split": split,
-        "split_fingerprint": identity["split_fingerprint"],
-        **not_shared,
+        "split": opened.split,
+        "split_fingerprint": source.fingerprint,
+        **predicted.facts,
         "missing_images": source.missing,
         "labels_shuffled": args.data.shuffle_labels,
         **claims.split_source(source.split_origin, len(source.splits.get("test", ())), source.missing, {}),
         **claims.data_origin(source.hub, source.notes),
     }
-    record = ModelRecord.of(classifier.model.config) or ModelRecord()
-    points = stored_points(record)
-    analysis = on_images(classifier, images, args, more)
-    if more.localize:
-        explainer = Explainer(classifier, public_name(model), more.localize)
-        analysis["localization"] = localization_values([explainer], args, source, split)
-    pair = None
-    if more.averaged_views:
-        pair = predict_averaged(classifier, more.averaged_views, images_by_split, split, args)
-    if not PartialState().is_main_process:
-        return None
-    images_of_split, validation = predictions, validation_of(model, predictions)
-    assumed, warnings = record.prevalence, []
-    if more.studies:
-        predictions, facts = of_studies(predictions, more.studies)
-        validation, points = tuned_on_studies(validation, more.studies, args)
-        if len(predictions) < len(images_of_split):  # a mean of calibrated probabilities assumes no prevalence
-            assumed = None
-        measured_on |= facts
-        warnings = cautions(facts, calibrated=record.calibration is not None, thresholds=points is not None)
-    report = measure_predictions(predictions, points, interval=args.evaluation.interval, **interval_settings(args))
-    analysis |= analyse(
-        predictions,
-        validation=validation,
-        points=points,
-        prevalence=assumed,
-        without=("calibration_maps", *(() if more.controls else ("controls",))),
-        **interval_settings(args),
-    )
-    if more.against:
-        how = {"kind": more.against_kind, "split": split, "studies": more.studies, **interval_settings(args)}
-        analysis["paired"] = plain(compare_with(images_of_split, model, more.against, **how).to_dict())
-    averaged = None
-    if pair is not None:
-        how = (more.averaged_views, args, identity["model_sha256"])
-        averaged = measure_averaged(pair, predictions, report, *how)
-        analysis["averaged_views"] = averaged.values
-    sheet = None
-    if more.mistakes is not None:
-        title = f"Most confident mistakes of {model} on {source.name}, {split}"
-        sheet = mistakes_page(title, predictions, images, most=more.mistakes)
-    return Evaluation(
-        model,
-        identity,
-        trained_on,
-        measured_on,
-        report,
-        predictions,
-        analysis=analysis,
-        weights_origin=record.weights_origin,
-        averaged=averaged,
-        mistakes=sheet,
-        warnings=tuple(warnings),
-    )
 
 
 def tuned_on_studies(
@@ -227,7 +291,7 @@ def on_images(classifier: Classifier, images: datasets.Dataset, args: RunArgumen
         more.stress,
         batch_size=args.training.per_device_eval_batch_size,
         workers=args.training.dataloader_num_workers,
-        **interval_settings(args),
+        intervals=intervals_of(args),
     )
     return {} if measured is None else {"stress": plain(measured.to_dict())}
 
@@ -266,12 +330,8 @@ def in_the_findings_of(
     }
 
 
-def warn_of_other_split(classifier: Classifier, data_fingerprint: str, split: str) -> str | None:
-    """Warn if the model was trained on another cut of the data: its training patients may be among these.
-
-    Returns:
-        The fingerprint of what the model was trained on, if it says.
-    """
+def warn_of_other_split(classifier: Classifier, data_fingerprint: str, split: str) -> None:
+    """Warn if the model was trained on another cut of the data: its training patients may be among these."""
     record = ModelRecord.of(classifier.model.config)
     trained_on = None if record is None else record.split
     if trained_on != data_fingerprint:
@@ -282,4 +342,3 @@ def warn_of_other_split(classifier: Classifier, data_fingerprint: str, split: st
             data_fingerprint,
             split,
         )
-    return trained_on

@@ -10,26 +10,22 @@ patient in validation and in test; images in one of them and studies in the othe
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hf_cxr.arguments.data import DataArguments
-from hf_cxr.data import Source, label_matrix, load_source
-from hf_cxr.evaluation import evaluate_predictions
+from hf_cxr.data import load_source
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.operating_points import choose_operating_points
-from hf_cxr.evaluation.paired import Paired, measure_paired
-from hf_cxr.files import file_sha256, plain
+from hf_cxr.files import file_sha256
 from hf_cxr.prediction_tables import Found, LabelTable, ScoreTable, find_predictions, match, read_labels, read_scores
 from hf_cxr.prediction_tables.ids import match_ids
-from hf_cxr.prediction_tables.match import check_same_labels
-from hf_cxr.predictions import Predictions, finite_logits
-from hf_cxr.reporting import claims
-from hf_cxr.run.analysis import analyse
+from hf_cxr.predictions import Predictions
 from hf_cxr.run.evaluating.evaluation import Evaluation
+from hf_cxr.run.evaluating.label_source import labels_of_source
+from hf_cxr.run.evaluating.measured import System, measure
 from hf_cxr.run.evaluating.studies import PHANTOMS, cautions, names_studies, of_studies, saved_studies
 from hf_cxr.run.result_folder import EVALUATION, check_evaluation_folder, check_same_evaluation
 from hf_cxr.saved_models import CONFIG, read_json
@@ -74,23 +70,19 @@ class Inputs:
 def evaluate_tables(
     inputs: Inputs,
     *,
-    resamples: int,
-    confidence: float,
-    seed: int,
+    intervals: Intervals,
     place: Path | None,
-    rule: str = "f1",
+    rule: str,
     target: float | None = None,
     controls: bool = False,
-    interval: str = "percentile",
 ) -> Evaluation:
     """Measure scores of any program.
 
     Args:
         inputs: what is measured.
-        resamples, confidence, seed: of the intervals.
+        intervals: how they are drawn.
         place: where the result is to be written, from `result_folder.held`: refused now if it holds something else.
         rule, target: how operating points are chosen on the validation scores, see `evaluation.threshold_rules`.
-        interval: "percentile" or "bca", of the metrics' intervals.
         controls: measure what view, age and sex reach without a pixel, too.
 
     Raises:
@@ -98,93 +90,143 @@ def evaluate_tables(
     """
     if place:
         check_evaluation_folder(place)
+    files = open_files(inputs)
+    identity = identity_of(inputs, files)
+    if place:
+        check_same_evaluation(place, identity, inputs.predictions)
+    images, facts, validation = match_files(inputs, files)
+    system = scores_as_measured(inputs, files, images, validation, rule, target)
+    report, analysis = measure(
+        system,
+        intervals,
+        without=() if controls else ("controls",),
+        against=inputs.against,
+        against_kind=inputs.against_kind,
+        studies=inputs.studies,
+    )
+    if report.undefined():
+        logger.warning("one label value only, so no AUC and no AP, of %s", ", ".join(report.undefined()))
+    trained_on = images.metadata.get("split")
+    return Evaluation(
+        inputs.predictions,
+        identity,
+        trained_on if isinstance(trained_on, str) else None,
+        {**files.labels.facts, "split": files.split, **facts, **system.facts},
+        report,
+        system.measured,
+        validation=system.validation,
+        analysis=analysis,
+        weights_origin=weights_origin_of(files.found),
+        warnings=system.cautions,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """The files of an evaluation, read and not yet matched.
+
+    Attributes:
+        found: where the scores are.
+        split: which one they are of.
+        scores, labels: of the split.
+        validation_file, validation_scores, validation_labels: of the validation split; None without one.
+        of_studies: of scores that are of studies already, the rule of their scores and what a page says of them.
+    """
+
+    found: Found
+    split: str
+    scores: ScoreTable
+    labels: LabelTable
+    validation_file: Path | None
+    validation_scores: ScoreTable | None
+    validation_labels: LabelTable | None
+    of_studies: tuple[str, dict[str, Any]] | None
+
+
+def open_files(inputs: Inputs) -> Files:
+    """Read scores and labels.
+
+    Raises:
+        ValueError, OSError: see the module's first lines.
+    """
     found = find_predictions(inputs.predictions, inputs.split or "test")
     validation_file = Path(inputs.validation) if inputs.validation else found.validation
     scores, validation_scores = read_scores(found.scores), validation_file and read_scores(validation_file)
     split = split_of(scores, inputs.split)
     labels, validation_labels = _labels(inputs, split, found, scores, validation_scores)
-    identity = {
-        "model_sha256": file_sha256(found.scores),
-        "dataset": labels.facts["dataset"],
-        "split": split,
-        "split_fingerprint": labels.facts.get("split_fingerprint"),
-        "labels_sha256": inputs.labels and file_sha256(inputs.labels),
-        "validation_sha256": validation_file and file_sha256(validation_file),
-    }
     saved = saved_studies(scores.predictions) if scores.predictions else None
-    by = inputs.studies or (saved and saved[0])
-    if by:
-        identity["by"] = f"study, {by}"
-    if place:
-        check_same_evaluation(place, identity, inputs.predictions)
+    return Files(found, split, scores, labels, validation_file, validation_scores, validation_labels, saved)
+
+
+def identity_of(inputs: Inputs, files: Files) -> dict[str, Any]:
+    """What the figures are of, see `result_folder.check_same_evaluation`."""
+    identity = {
+        "model_sha256": file_sha256(files.found.scores),
+        "dataset": files.labels.facts["dataset"],
+        "split": files.split,
+        "split_fingerprint": files.labels.facts.get("split_fingerprint"),
+        "labels_sha256": inputs.labels and file_sha256(inputs.labels),
+        "validation_sha256": files.validation_file and file_sha256(files.validation_file),
+    }
+    by = inputs.studies or (files.of_studies and files.of_studies[0])
+    return identity | ({"by": f"study, {by}"} if by else {})
+
+
+def match_files(inputs: Inputs, files: Files) -> tuple[Predictions, dict[str, Any], Predictions | None]:
+    """Scores with their labels.
+
+    Returns:
+        Predictions of the split; what of them was left out; predictions of validation, None without any.
+
+    Raises:
+        ValueError: see `prediction_tables.match`; one patient, or a patient in both.
+    """
+    scores, labels, validation_scores = files.scores, files.labels, files.validation_scores
     how = {"kind": inputs.kind, "shared": inputs.shared}
-    one_table = validation_scores is not None and validation_labels is labels
+    one_table = validation_scores is not None and files.validation_labels is labels
     elsewhere = images_of(validation_scores, labels) if one_table else ()
-    matched = match(scores, labels, split=split, elsewhere=elsewhere, **how)
-    predictions, validation = matched.predictions, None
+    matched = match(scores, labels, split=files.split, elsewhere=elsewhere, **how)
+    predictions = matched.predictions
     if len(set(predictions.patient_ids)) < 2:
         raise ValueError(
             f"{inputs.predictions} has scores of {len(predictions):,} images of 1 patient by {labels.name}, and "
             "intervals need at least 2 patients: give scores of more"
         )
-    if validation_scores is not None:
-        elsewhere = images_of(scores, labels) if one_table else ()
-        validation = match(validation_scores, validation_labels, split="validation", elsewhere=elsewhere, **how)
-        validation = in_the_findings_of(predictions, validation.predictions)
-        check_patients_apart(predictions, validation)
-        check_same_unit(predictions, validation)
-    images, of_study = predictions, saved[1] if saved else {}
+    if validation_scores is None:
+        return predictions, matched.facts, None
+    elsewhere = images_of(scores, labels) if one_table else ()
+    of_validation = match(
+        validation_scores, files.validation_labels, split="validation", elsewhere=elsewhere, **how
+    ).predictions
+    validation = select_findings(of_validation, predictions.label_names)
+    check_patients_apart(predictions, validation)
+    check_same_unit(predictions, validation)
+    return predictions, matched.facts, validation
+
+
+def scores_as_measured(
+    inputs: Inputs,
+    files: Files,
+    images: Predictions,
+    validation: Predictions | None,
+    rule: str,
+    target: float | None,
+) -> System:
+    """The scores as they are measured, images or studies, with thresholds that are chosen on validation."""
+    measured, facts = images, files.of_studies[1] if files.of_studies else {}
     if inputs.studies:
-        if labels.facts.get("synthetic") and not names_studies(images):
+        if files.labels.facts.get("synthetic") and not names_studies(images):
             raise ValueError(PHANTOMS)
-        predictions, of_study = of_studies(images, inputs.studies)
+        measured, facts = of_studies(images, inputs.studies)
         validation = validation and of_studies(validation, inputs.studies)[0]
     points = None
     if validation is not None:
-        chosen = {"rule": rule, "target": target, "label_names": predictions.label_names}
+        chosen = {"rule": rule, "target": target, "label_names": measured.label_names}
         points = choose_operating_points(validation.probabilities, validation.labels, **chosen)
-    report = evaluate_predictions(
-        predictions.probabilities,
-        predictions.labels,
-        predictions.patient_ids,
-        label_names=predictions.label_names,
-        thresholds=None if points is None else points.threshold_C(predictions.label_names),
-        interval=interval,
-        resamples=resamples,
-        confidence=confidence,
-        seed=seed,
-    )
-    analysis = analyse(
-        predictions,
-        validation=validation,
-        points=points,
-        without=() if controls else ("controls",),
-        resamples=resamples,
-        confidence=confidence,
-        seed=seed,
-    )
-    if report.undefined():
-        logger.warning("one label value only, so no AUC and no AP, of %s", ", ".join(report.undefined()))
-    if inputs.against:
-        how = {"resamples": resamples, "confidence": confidence, "seed": seed, "studies": inputs.studies}
-        paired = compare_with(images, inputs.predictions, inputs.against, kind=inputs.against_kind, split=split, **how)
-        analysis["paired"] = plain(paired.to_dict())
-    trained_on = predictions.metadata.get("split")
-    facts = {**labels.facts, "split": split, **matched.facts, **of_study}
-    calibrated = bool(predictions.metadata.get("calibrated"))
-    warnings = cautions(of_study, calibrated=calibrated, thresholds=points is not None) if of_study else []
-    return Evaluation(
-        inputs.predictions,
-        identity,
-        trained_on if isinstance(trained_on, str) else None,
-        facts,
-        report,
-        predictions,
-        validation=validation,
-        analysis=analysis,
-        weights_origin=weights_origin_of(found),
-        warnings=tuple(warnings),
-    )
+    calibrated = bool(measured.metadata.get("calibrated"))
+    sentences = cautions(facts, calibrated=calibrated, thresholds=points is not None) if facts else []
+    name = inputs.predictions
+    return System(name, images, measured, validation, points, facts=facts, cautions=tuple(sentences))
 
 
 def split_of(scores: ScoreTable, wanted: str | None) -> str:
@@ -199,66 +241,6 @@ def split_of(scores: ScoreTable, wanted: str | None) -> str:
             f"{scores.name} has predictions of {stated}, not of {wanted}; leave out --split, or give another file"
         )
     return wanted or stated or "test"
-
-
-def compare_with(
-    first: Predictions,
-    first_name: str,
-    against: str,
-    *,
-    kind: str | None = None,
-    split: str = "test",
-    studies: str | None = None,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> Paired:
-    """The difference to another system, on the images and findings that both have.
-
-    Args:
-        first: one system's predictions.
-        first_name: what the report calls it.
-        against: file or folder of the other's scores.
-        kind: what these are, if the file does not say.
-        split: of a run folder.
-        studies: how a study is scored, to compare studies; None compares images.
-        resamples, confidence, seed: of the intervals.
-
-    Raises:
-        ValueError: nothing is shared; or the other file has labels, and they differ.
-    """
-    scores = read_scores(find_predictions(against, split).scores)
-    labels = LabelTable.of_predictions(first_name, first)
-    both = match(scores, labels, kind=kind, shared=True, split=split)
-    second = both.predictions
-    if scores.has_labels:
-        check_same_labels(second, scores.own_labels())
-    row = {one: number for number, one in enumerate(first.image_ids)}
-    rows = [row[one] for one in second.image_ids]
-    columns = [first.label_names.index(name) for name in second.label_names]
-    prob_NC = first.probabilities[np.ix_(rows, columns)]
-    noun = "images"
-    if studies:
-        noun = "radiographs"  # a page about studies has that unit in place of "image", and these are not studies
-        own = dataclasses.replace(second, logits=finite_logits(prob_NC), exact_probabilities=prob_NC)
-        prob_NC, second = of_studies(own, studies)[0].probabilities, of_studies(second, studies)[0]
-    return measure_paired(
-        prob_NC,
-        second.probabilities,
-        second.labels,
-        second.patient_ids,
-        label_names=second.label_names,
-        names=(first_name, against),
-        resamples=resamples,
-        confidence=confidence,
-        seed=seed,
-        left_out={
-            f"{noun} of the first": len(first) - len(rows),
-            f"{noun} of the second": len(scores.image_ids) - len(rows),
-            "findings of the first": [name for name in first.label_names if name not in second.label_names],
-            "findings of the second": both.facts.get("findings_not_in_data", []),
-        },
-    )
 
 
 def check_patients_apart(test: Predictions, validation: Predictions) -> None:
@@ -309,90 +291,28 @@ def weights_origin_of(found: Found) -> Mapping[str, Any] | None:
     return None
 
 
-def check_against(
-    labels: LabelTable, name: str, against: str, *, kind: str | None = None, split: str = "test"
-) -> None:
-    """Refuse a second system that cannot be compared, before the first one predicts.
-
-    Args:
-        labels: of the images that will be predicted.
-        name: of the first system.
-        against, kind, split: as in `compare_with`.
-
-    Raises:
-        ValueError: see `compare_with`.
-    """
-    if name == against:
-        raise ValueError(
-            f"--against {against} is the model itself, and a system compared with itself has no difference"
-        )
-    scores = read_scores(find_predictions(against, split).scores)
-    both = match(scores, labels, kind=kind, shared=True, split=split)
-    if scores.has_labels:
-        check_same_labels(both.predictions, scores.own_labels())
-
-
-def check_split(source: Source, split: str) -> None:
-    """Refuse a split without images.
-
-    Raises:
-        ValueError: with the splits that have some.
-    """
-    if not len(source.splits[split]):
-        others = [name for name, rows in source.splits.items() if len(rows)]
-        raise ValueError(f"{source.name} has no {split} images; measure --split {' or '.join(others)}")
-
-
-def labels_of_source(source: Source, split: str) -> LabelTable:
-    """The labels of a split of any dataset.
-
-    Raises:
-        ValueError: it has no image.
-    """
-    check_split(source, split)
-    rows = source.splits[split]
-    return LabelTable(
-        f"the {split} split of {source.name}",
-        tuple(rows["image_id"][:]),
-        tuple(rows["patient_id"][:]),
-        label_matrix(rows),
-        source.labels,
-        view=tuple(rows["view"][:]),
-        age=np.asarray(rows["age"][:], dtype=np.float32),
-        sex=tuple(rows["sex"][:]),
-        study_ids=tuple(rows["study_id"][:]) if "study_id" in rows.column_names else None,
-        facts={
-            "dataset": source.name,
-            "synthetic": source.synthetic,
-            "split_fingerprint": source.fingerprint,
-            **claims.split_source(source.split_origin, len(source.splits["test"]), {}, {}),
-            **claims.data_origin(source.hub, source.notes),
-        },
-    )
-
-
 def images_of(scores: ScoreTable, labels: LabelTable) -> tuple[str, ...]:
     """The labelled images that a file has scores of, as the labels spell their ids."""
     rows_N = match_ids(scores.image_ids, labels.image_ids, names=(scores.name, labels.name)).rows_N
     return tuple(labels.image_ids[row] for row in rows_N[rows_N >= 0])
 
 
-def in_the_findings_of(test: Predictions, validation: Predictions) -> Predictions:
+def select_findings(validation: Predictions, findings: Sequence[str]) -> Predictions:
     """The validation predictions of the findings that are measured on test, in their order.
 
     Raises:
         ValueError: one is lacking.
     """
-    lacking = [name for name in test.label_names if name not in validation.label_names]
+    lacking = [name for name in findings if name not in validation.label_names]
     if lacking:
         raise ValueError(f"the validation scores or their labels have no {', '.join(lacking)}, which test has")
-    columns = [validation.label_names.index(name) for name in test.label_names]
+    columns = [validation.label_names.index(name) for name in findings]
     exact = validation.exact_probabilities
     return dataclasses.replace(
         validation,
         logits=validation.logits[:, columns],
         labels=validation.labels[:, columns],
-        label_names=test.label_names,
+        label_names=tuple(findings),
         exact_probabilities=None if exact is None else exact[:, columns],
     )
 

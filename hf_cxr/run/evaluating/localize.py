@@ -25,7 +25,6 @@ from hf_cxr.data import Source, is_streamed, map_labels
 from hf_cxr.data.images.decoded import grey_of
 from hf_cxr.data.images.grey import resize_grey
 from hf_cxr.evaluation.boxes import MapScore, detected_boxes, rank_correlation, score_map
-from hf_cxr.evaluation.draws import PatientDraws
 from hf_cxr.evaluation.localization import GRID_LIMIT, measure_localization
 from hf_cxr.explain.controls import centre_map, random_maps, randomised, usual_place
 from hf_cxr.explain.geometry import coverage
@@ -37,6 +36,7 @@ from hf_cxr.reporting.overlay import overlay
 from hf_cxr.reporting.sections.localization import localization_section
 from hf_cxr.run.data import load
 from hf_cxr.run.explain import Explained, Explainer, safe_name
+from hf_cxr.run.measuring import intervals_of
 from hf_cxr.run.preflight import check_patients, image_errors_explained, readable
 from hf_cxr.run.result_folder import write_whole
 
@@ -103,18 +103,16 @@ def localization_values(
     rows, left_out = scored_rows(first.predictor.label_names, args, source, split)
     known = matching(first.predictor.label_names, source)
     measured = _score(explainers, rows, [_boxes(boxes, known) for boxes in rows["boxes"][:]], args.training.seed)
-    draws = PatientDraws.of(
-        measured.patient_ids, resamples=args.evaluation.bootstrap_resamples, seed=args.training.seed
-    )
+    intervals = intervals_of(args)
     localization = measure_localization(
         measured.scores,
         measured.findings,
         measured.image_ids,
-        draws,
+        intervals.draws(measured.patient_ids),
         explained=_key(first),
         label_names=first.predictor.label_names,
         similarity_P=measured.similarity,
-        confidence=args.evaluation.confidence,
+        confidence=intervals.confidence,
     )
     return plain(
         {

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from hf_cxr import processes
 from hf_cxr.data import DecodedImages, is_streamed, label_matrix
-from hf_cxr.evaluation.draws import PatientDraws
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.stress import Stress, measure_stress
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.perturbations import PERTURBATIONS, versions
@@ -83,28 +83,25 @@ def stress(
     *,
     batch_size: int = 16,
     workers: int = 0,
-    resamples: int,
-    confidence: float,
-    seed: int,
+    intervals: Intervals,
 ) -> Stress | None:
     """Predict every version of a split's images and measure each, paired with the clean images.
 
     Returns:
         The figures, on the main process; None on the others, which share the prediction alone.
     """
-    logit_VNC = predict_versions(classifier, split, kinds, batch_size=batch_size, workers=workers, seed=seed)
+    logit_VNC = predict_versions(classifier, split, kinds, batch_size=batch_size, workers=workers, seed=intervals.seed)
     if not processes.is_main():
         return None
     clean_NC, *worse = expit(logit_VNC.astype(np.float64))
     levels = [(kind, float(level)) for kind in kinds for level in PERTURBATIONS[kind].levels]
-    draws = PatientDraws.of(split["patient_id"][:], resamples=resamples, seed=seed)
     return measure_stress(
         clean_NC,
         label_matrix(split),
-        draws,
+        intervals.draws(split["patient_id"][:]),
         dict(zip(levels, worse, strict=True)),
         label_names=classifier.label_names,
-        confidence=confidence,
+        confidence=intervals.confidence,
     )
 
 

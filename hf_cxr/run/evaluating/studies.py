@@ -33,7 +33,7 @@ def of_studies(predictions: Predictions, rule: str = "mean") -> tuple[Prediction
 
     Args:
         predictions: of images.
-        rule: how a study is scored, of `evaluation.studies.RULES`.
+        rule: how a study is scored, of `evaluation.studies.STUDY_SCORES`.
 
     Returns:
         Predictions of S rows, whose ids are those of the studies, or of the image where a study is not known; if every

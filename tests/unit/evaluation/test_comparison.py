@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hf_cxr.evaluation import paired_difference
-from hf_cxr.evaluation.comparison import compare_methods, holm
+from hf_cxr.evaluation.comparison import compare_methods, holm, is_testable
 
 NAN = float("nan")
 
@@ -198,3 +198,7 @@ def test_bad_input_is_refused(change, message):
     scores, label_NC, patient_N = draw(np.random.default_rng(0))
     with pytest.raises(ValueError, match=message):
         compare_methods(change(scores), label_NC, patient_N, baseline="BCE", rng=np.random.default_rng(0))
+
+
+def test_a_difference_is_tested_where_half_of_the_draws_define_it():
+    assert [is_testable(draws, 200) for draws in (200, 100, 99, 0, NAN)] == [True, True, False, False, False]

@@ -6,7 +6,7 @@ from scipy import stats
 
 from hf_cxr.evaluation import PatientDraws, evaluate_predictions
 from hf_cxr.evaluation.delong import delong, delong_difference
-from hf_cxr.evaluation.draws import bca_interval, left_out_blocks, percentile_interval
+from hf_cxr.evaluation.draws import Intervals, bca_interval, left_out_blocks, percentile_interval
 
 IDS = ["b", "a", "b", "c", "a", "b"]
 
@@ -27,6 +27,23 @@ def test_draws_are_of_patients_the_same_each_time_and_whatever_the_order():
     np.testing.assert_array_equal(np.concatenate([weight for _, weight in other.blocks()]), weight_RM)
     value_N = np.arange(6.0)
     np.testing.assert_array_equal(weight_RM @ draws.per_patient(value_N), weight_RN @ value_N)
+
+
+def test_intervals_draw_what_their_parts_draw():
+    draws, same = Intervals(20, seed=3).draws(IDS), PatientDraws.of(IDS, resamples=20, seed=3)
+    for (_, one_RM), (_, other_RM) in zip(draws.blocks(), same.blocks(), strict=True):
+        np.testing.assert_array_equal(one_RM, other_RM)
+    other = Intervals(20, seed=4).draws(IDS)
+    assert any((a != b).any() for (_, a), (_, b) in zip(draws.blocks(), other.blocks(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"resamples": 1}, "resamples"), ({"confidence": 1.0}, "confidence"), ({"kind": "BCa"}, "percentile, bca")],
+)
+def test_intervals_refuse_what_gives_none(options, named):
+    with pytest.raises(ValueError, match=named):
+        Intervals(**options)
 
 
 @pytest.mark.parametrize(

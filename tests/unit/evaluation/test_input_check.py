@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.input_check import OddKindReported, measure_input_check, shares_of_images
 
-SETTINGS = {"resamples": 400, "confidence": 0.95, "seed": 0}
+SETTINGS = {"intervals": Intervals(resamples=400)}
 RNG = np.random.default_rng(0)
 
 

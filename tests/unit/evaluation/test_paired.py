@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.paired import measure_paired
 from hf_cxr.files import plain
 
+INTERVALS = Intervals(resamples=400, seed=3)
 NAMES = ("Mass", "Nodule", "Edema", "Hernia")
 
 
@@ -27,7 +29,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def paired(data):
-    return measure_paired(*data, label_names=NAMES, names=("good", "poor"), resamples=400, seed=3)
+    return measure_paired(*data, label_names=NAMES, names=("good", "poor"), intervals=INTERVALS)
 
 
 def test_values_are_those_of_scikit_learn_and_their_difference(data, paired):
@@ -54,7 +56,7 @@ def test_the_finding_that_differs_is_found_and_the_equal_ones_are_not(paired):
 
 def test_the_other_way_round_it_has_the_other_sign(data, paired):
     good_NC, poor_NC, label_NC, patients = data
-    swapped = measure_paired(poor_NC, good_NC, label_NC, patients, label_names=NAMES, resamples=400, seed=3)
+    swapped = measure_paired(poor_NC, good_NC, label_NC, patients, label_names=NAMES, intervals=INTERVALS)
     for key, measured in paired.difference.measured.items():
         other = swapped.difference.measured[key]
         np.testing.assert_array_equal(measured.value_C, -other.value_C)
@@ -66,7 +68,11 @@ def test_the_order_of_the_rows_does_not_matter(data, paired):
     order = np.random.default_rng(0).permutation(300)
     shuffled = [one[order] for one in data[:3]]
     again = measure_paired(
-        *shuffled, [data[3][row] for row in order], label_names=NAMES, names=("good", "poor"), resamples=400, seed=3
+        *shuffled,
+        [data[3][row] for row in order],
+        label_names=NAMES,
+        names=("good", "poor"),
+        intervals=INTERVALS,
     )
     assert json.dumps(plain(again.to_dict())) == json.dumps(plain(paired.to_dict()))
 
@@ -78,7 +84,7 @@ def test_holm_is_applied_over_the_findings():
     strength_C = np.array([0.0, 0.3, 0.5, 0.7, 0.9])
     one_NC = 1 / (1 + np.exp(-(label_NC * strength_C + rng.normal(size=(200, 5)))))
     two_NC = 1 / (1 + np.exp(-rng.normal(size=(200, 5))))
-    found = measure_paired(one_NC, two_NC, label_NC, range(200), label_names=[*"abcde"], resamples=200)
+    found = measure_paired(one_NC, two_NC, label_NC, range(200), label_names=[*"abcde"], intervals=Intervals(200))
     p_C = found.difference.p_C["auc"]
     assert len(set(p_C)) > 2
     expected_C, highest = np.empty(5), 0.0

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from hf_cxr.evaluation import evaluate_predictions
-from hf_cxr.evaluation.studies import RULES, group_studies, pool_labels, pool_scores
+from hf_cxr.evaluation.studies import STUDY_SCORES, group_studies, pool_labels, pool_scores
 
 NAN = np.nan
 
@@ -20,7 +20,7 @@ def images():
     return [f"s{one}" for one in study], [f"p{one // 2}" for one in study], rng.random((40, 3)), label_NC
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", STUDY_SCORES)
 def test_scores_and_labels_are_those_of_a_groupby(images, rule):
     studies, patients, prob_NC, label_NC = images
     groups = group_studies(studies, patients)
@@ -40,7 +40,7 @@ def test_scores_and_labels_are_those_of_a_groupby(images, rule):
     assert [patients[row] for row in groups.first_S] == list(groups.patient_ids)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", STUDY_SCORES)
 def test_studies_of_one_image_are_the_images_to_the_bit(images, rule):
     _, patients, prob_NC, label_NC = images
     groups = group_studies([f"s{row}" for row in range(40)], patients)
@@ -63,7 +63,7 @@ def test_the_mean_stays_a_probability_and_the_order_of_images_does_not_matter():
     assert pool_scores(np.ones((10, 1)), groups).max() == 1
     assert pool_scores(np.zeros((10, 1)), groups).max() == 0
     prob_NC = np.random.default_rng(0).random((10, 2))
-    for rule in RULES:
+    for rule in STUDY_SCORES:
         backwards = group_studies(["b"] * 3 + ["a"] * 7, ["2"] * 3 + ["1"] * 7)
         pooled = pool_scores(prob_NC[::-1], backwards, rule)[::-1]
         np.testing.assert_allclose(pooled, pool_scores(prob_NC, groups, rule), rtol=1e-15)

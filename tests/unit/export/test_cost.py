@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.export.cost import measure_cost
 from hf_cxr.export.summary import cost_lines
 
@@ -24,8 +25,7 @@ def costs(noise, resamples=200):
         size=(25, 100),
         speed=1.5,
         way="dynamic",
-        resamples=resamples,
-        seed=1,
+        intervals=Intervals(resamples, seed=1),
     )
     return cost, label_NC, float_NC, int8_NC
 

@@ -20,6 +20,7 @@ from hf_cxr.evaluation import (
 from hf_cxr.evaluation.chance import random_ap
 from hf_cxr.evaluation.conformal import measure_conformal
 from hf_cxr.evaluation.curves import measure_curves
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.paired import measure_paired
 from hf_cxr.hub.file_list import FIGURES
 from hf_cxr.reporting.card.model_card import render
@@ -293,7 +294,9 @@ def test_a_page_with_averaged_views_is_headed_by_both_systems():
     report, (score_NC, label_NC, patients) = measured()
     names = ("3 views averaged", "one view")
     known_NC = np.nan_to_num(label_NC)
-    paired = measure_paired(score_NC, score_NC**2, known_NC, patients, label_names=NAMES, names=names, resamples=20)
+    paired = measure_paired(
+        score_NC, score_NC**2, known_NC, patients, label_names=NAMES, names=names, intervals=Intervals(20)
+    )
     macro = {key: list(one.macro_interval) for key, one in report.measured["all"].items()}
     macro["ece"] = [0.02, 0.03, 0.04]
     values = {"words": "3 views", "views": 3, "split": "test", "validation_images": 9, "calibration": None,

@@ -28,6 +28,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hf_cxr.data.csv_files import first_repeated, read_csv, read_header
 from hf_cxr.data.ids import (
     canonical_code,
     canonical_codes,
@@ -36,13 +37,13 @@ from hf_cxr.data.ids import (
     similar_pairs,
     whole_numbers,
 )
+from hf_cxr.data.label_cells import EMPTY
 from hf_cxr.data.sources.table.description import TableDescription
 from hf_cxr.data.sources.table.paths import leave_folder, strip_paths
 from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
-EMPTY = ("", "nan", "null", "<na>")
 SPLIT, FOLDER, FILE, ROW = "_split", "_folder", "_file", "_row"  # beside the table's own columns
 HUB_SPLITS = {
     "train": "train",
@@ -245,14 +246,11 @@ def _images_of_studies(frame: pd.DataFrame, path: Path, description: TableDescri
 
 
 def _read_text(path: Path, wanted: set[str], description: TableDescription, delimiter: str) -> pd.DataFrame:
-    options = {"dtype": str, "keep_default_na": False, "encoding": description.encoding, "sep": delimiter}
-    header = pd.read_csv(path, header=None, nrows=1, **options).iloc[0].str.strip()
-    twice = header[header.duplicated() & header.isin(wanted)]  # pandas would keep the first and not report the rest
-    if len(twice):
-        raise ValueError(f"it has the column {twice.iloc[0]!r} twice; rename one")
-    # All columns, because with usecols pandas does not notice a row that is too long, such as one with a stray comma.
-    # index_col=False keeps it from shifting columns where every line ends in a delimiter.
-    return pd.read_csv(path, index_col=False, **options)
+    how = {"delimiter": delimiter, "encoding": description.encoding}
+    twice = first_repeated(name for name in read_header(path, **how) if name in wanted)
+    if twice:
+        raise ValueError(f"it has the column {twice!r} twice; rename one")
+    return read_csv(path, **how)
 
 
 def _read_json(path: Path, *, lines: bool, encoding: str) -> pd.DataFrame:

@@ -3,9 +3,9 @@
 Whatever a table says, the rules are the description's: what -1 and empty cells become, what an unnamed finding means,
 and how several readers' rows become one. Nothing unknown becomes negative unless the description says so.
 
-A placeholder (see `PLACEHOLDERS`) is an empty cell, alone and in a list: a list of nothing else follows ``blank``. A
-name that the description knows is a name, even if it is NA. Lists of numbers are label vectors if each list of the
-column has one cell for each finding; all other numbers are refused, because a number names no finding.
+A placeholder (see `data.label_cells`) is an empty cell, alone and in a list: a list of nothing else follows
+``blank``. A name that the description knows is a name, even if it is NA. Lists of numbers are label vectors if each
+list of the column has one cell for each finding; all other numbers are refused, because a number names no finding.
 
 Refuses: cells that are not labels, lists that cannot be read, names outside the vocabulary, numbers for names.
 
@@ -26,19 +26,15 @@ import numpy as np
 import pandas as pd
 
 from hf_cxr.data.findings import column_of
+from hf_cxr.data.label_cells import NOTHING, UNCERTAIN, is_placeholder, label_of
 from hf_cxr.data.sources.table.description import TableDescription
-from hf_cxr.data.sources.table.files import EMPTY, refuse
+from hf_cxr.data.sources.table.files import refuse
 from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
 
-PLACEHOLDERS = frozenset({*EMPTY, "none", "na", "n/a", "#n/a", "#na", "-nan", "nat", "-", "--"})
-"""Texts that programs write for "nothing here", in lower case. Only of labels: NA may be a patient's id or a view."""
-
 POLICY = {"zero": 0.0, "one": 1.0, "ignore": math.nan, "unknown": math.nan}
-CELLS = {"1": 1.0, "1.0": 1.0, "true": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0, "-1": -1.0, "-1.0": -1.0}
-CELLS |= dict.fromkeys(PLACEHOLDERS, math.inf)
-# Within this module: -1 is uncertain, infinity an empty cell, NaN a column that the row's file has not got.
+# Within this module NaN is a column that the row's file has not got; see `data.label_cells` for the rest.
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|true|false", re.IGNORECASE)
 GAP = re.compile(r"""['"]\s+['"]""")
@@ -76,11 +72,6 @@ def merge_rows(label_NC: np.ndarray, image_N: np.ndarray, rule: str) -> np.ndarr
     return np.where(known_MC > 0, positive_MC >= needed_MC, np.nan).astype(np.float32)
 
 
-def is_placeholder(name: str) -> bool:
-    """Whether a text says that nothing is there. A name that the description knows is a name all the same."""
-    return name.strip().casefold() in PLACEHOLDERS
-
-
 def _from_columns(rows: pd.DataFrame, description: TableDescription) -> np.ndarray:
     label_NC = np.full((len(rows), len(description.findings)), np.nan, dtype=np.float32)
     nothing_N = np.zeros(len(rows), dtype=bool)
@@ -108,13 +99,13 @@ def _from_columns(rows: pd.DataFrame, description: TableDescription) -> np.ndarr
 
 def _by_policy(cell_N: np.ndarray, finding: str, description: TableDescription) -> np.ndarray:
     """Labels of one finding: what -1 becomes, and what an empty cell does."""
-    label_N = np.where(cell_N == -1, POLICY[description.uncertain_as(finding)], cell_N)
+    label_N = np.where(cell_N == UNCERTAIN, POLICY[description.uncertain_as(finding)], cell_N)
     return np.where(np.isinf(cell_N), POLICY[description.blank], label_N)
 
 
 def _cells(cells: pd.Series, description: TableDescription) -> np.ndarray:
     code_N, texts = pd.factorize(cells)
-    values = np.array([*(CELLS.get(str(text).lower(), np.nan) for text in texts), np.nan])
+    values = np.array([label_of(text) for text in texts] + [None], dtype=np.float64)  # None: not a label, or no cell
     strange = [text for text, value in zip(texts, values, strict=False) if np.isnan(value)]
     refuse(
         cells[cells.isin(strange)] if strange else (),
@@ -214,8 +205,8 @@ def columns_of_names(names: set[str], description: TableDescription) -> dict[str
 def _vector(entries: list[str], description: TableDescription) -> list[float] | None:
     """The cells of a list that has one for each finding, all empty if it names nothing; None of any other list."""
     if all(is_placeholder(entry) for entry in entries):
-        return [math.inf] * len(description.findings)
-    values = [CELLS.get(entry.casefold()) for entry in entries]
+        return [NOTHING] * len(description.findings)
+    values = [label_of(entry) for entry in entries]
     return None if len(values) != len(description.findings) or None in values else values
 
 

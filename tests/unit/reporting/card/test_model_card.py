@@ -17,6 +17,7 @@ from transformers import SwinConfig
 from hf_cxr.data.sources.nih import LICENCE_NOTE
 from hf_cxr.data.sources.table.description import load_description, ready_names
 from hf_cxr.evaluation import METRICS, evaluate_predictions
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.operating_points import choose_operating_points
 from hf_cxr.hub.file_list import PUSHED
 from hf_cxr.models.record import ModelRecord
@@ -66,9 +67,7 @@ def analysed(names):
     points = choose_operating_points(validation.probabilities, validation.labels, label_names=names, rule="f1")
     figures = evaluate_predictions(test.probabilities, test.labels, test.patient_ids, label_names=names, resamples=20)
     without = ("calibration_maps", "prevalence_shift", "decision_curves")
-    values = analyse(
-        test, validation=validation, points=points, without=without, resamples=20, confidence=0.95, seed=0
-    )
+    values = analyse(test, validation=validation, points=points, without=without, intervals=Intervals(resamples=20))
     return figures, values
 
 

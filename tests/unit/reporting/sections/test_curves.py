@@ -8,7 +8,7 @@ import pytest
 from hf_cxr.evaluation import PatientDraws
 from hf_cxr.evaluation.curves import measure_curves
 from hf_cxr.reporting.document import Figure, Heading, Text
-from hf_cxr.reporting.sections.curves import KINDS, curves_section, draw_curves
+from hf_cxr.reporting.sections.curves import CURVE_STYLES, curves_section, draw_curves
 
 NAMES = ("Mass", "Hernia", r"Pleural_Thickening $\frac{$")
 
@@ -25,7 +25,7 @@ def values():
 
 
 def test_lines_and_bands_are_those_that_were_measured(values):
-    for kind, style in KINDS.items():
+    for kind, style in CURVE_STYLES.items():
         mean, mass, thickening = draw_curves(values, kind).axes
         band = values[kind]["findings"]["Mass"]
         line = mass.get_lines()[-1]

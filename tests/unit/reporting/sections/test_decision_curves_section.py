@@ -9,7 +9,7 @@ from scipy.special import expit
 from hf_cxr.evaluation.decision_curves import measure_decision_curves
 from hf_cxr.evaluation.draws import PatientDraws
 from hf_cxr.reporting.document import Figure, Heading, Note, Table
-from hf_cxr.reporting.sections.decision_curves import PATH, decision_curves_section
+from hf_cxr.reporting.sections.decision_curves import PICTURE, decision_curves_section
 
 NAMES = ("Mass", "$Hernia$", "Edema")
 
@@ -40,8 +40,8 @@ def test_the_picture_shows_the_curves():
     one = measured()
     section = decision_curves_section(one.to_dict())
     (figure,) = [block for block in section.blocks if isinstance(block, Figure)]
-    assert figure.path == PATH
-    drawn = section.drawings[PATH]()
+    assert figure.path == PICTURE
+    drawn = section.drawings[PICTURE]()
     mass, hernia, edema = drawn.axes[:3]
     lines = [line.get_ydata() for line in mass.lines]
     for expected in (one.benefit_CT.value_X[0], one.all_CT[0]):

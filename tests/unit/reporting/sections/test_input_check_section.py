@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.input_check import OddKindReported, measure_input_check
 from hf_cxr.reporting.document import Document
 from hf_cxr.reporting.input_check_words import input_check_note, input_check_words
@@ -15,7 +16,9 @@ def values(mirrored):
         "noise": OddKindReported("noise", np.ones(50, bool), range(50)),
         "mirrored": OddKindReported("mirrored", flag_N, range(100), np.zeros(100, bool)),
     }
-    rates = measure_input_check(np.arange(200) < 3, range(200), kinds, resamples=50, confidence=0.9, seed=0).to_dict()
+    rates = measure_input_check(
+        np.arange(200) < 3, range(200), kinds, intervals=Intervals(resamples=50, confidence=0.9)
+    ).to_dict()
     return rates | {"target": 0.01, "validation_images": 500, "validation_patients": 120}
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.paired import measure_paired
 from hf_cxr.files import plain
 from hf_cxr.reporting.document import Document, Figure, Note, Table, Text
@@ -14,7 +15,13 @@ from hf_cxr.reporting.sections.paired import paired_section
 def section(first_NC, second_NC, label_NC, resamples=200, **options):
     names = [f"finding {column}" for column in range(label_NC.shape[1])]
     paired = measure_paired(
-        first_NC, second_NC, label_NC, range(len(label_NC)), label_names=names, resamples=resamples, **options
+        first_NC,
+        second_NC,
+        label_NC,
+        range(len(label_NC)),
+        label_names=names,
+        intervals=Intervals(resamples),
+        **options,
     )
     return paired_section(json.loads(json.dumps(plain(paired.to_dict()))))
 

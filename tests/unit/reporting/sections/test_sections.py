@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.operating_points import choose_operating_points
 from hf_cxr.predictions import Predictions
 from hf_cxr.reporting.document import Heading
@@ -33,9 +34,7 @@ def analysis():
         validation=validation,
         points=points,
         prevalence={"Mass": 0.3, "Edema": 0.3},
-        resamples=20,
-        confidence=0.95,
-        seed=0,
+        intervals=Intervals(resamples=20),
     )
 
 
