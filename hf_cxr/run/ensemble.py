@@ -21,7 +21,7 @@ from scipy.special import log_expit, logsumexp
 
 from hf_cxr.config import RunArguments
 from hf_cxr.evaluation import Calibration, EvaluationReport, PairedDifference, paired_difference
-from hf_cxr.evaluation.draws import DEFAULT_INTERVALS, INTERVAL, Intervals
+from hf_cxr.evaluation.draws import DEFAULT_INTERVALS, Intervals
 from hf_cxr.files import plain, write_json
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.models.record import ModelRecord
@@ -150,7 +150,7 @@ def build_ensemble(
     Args:
         members: name -> predictions of validation and of test.
         calibrate: fit that map; without it the plain mean of probabilities is measured.
-        intervals: how they are drawn; always percentile intervals.
+        intervals: how they are drawn; differences have percentile intervals, whatever its kind.
 
     Raises:
         ValueError: see the module's first lines.
@@ -166,7 +166,6 @@ def build_ensemble(
     if calibrate:
         pair, calibration = calibrate_pair(pair)
     validation, test = pair
-    intervals = dataclasses.replace(intervals, kind=INTERVAL)
     reports = [measure_predictions(split, intervals=intervals) for split in pair]
     differences = {
         name: paired_difference(

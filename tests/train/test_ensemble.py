@@ -155,6 +155,17 @@ def test_the_command_writes_predictions_and_figures(runs, tmp_path, capsys):
     assert "is not empty; give another --out" in capsys.readouterr().err
 
 
+def test_the_kind_of_intervals_that_was_asked_for_is_the_one_measured(runs, tmp_path):
+    written = {}
+    for kind in ("percentile", "bca"):
+        assert main(["ensemble", *runs, "--interval", kind, "--out", str(tmp_path / kind)]) == 0
+        written[kind] = json.loads((tmp_path / kind / "metrics.json").read_text())["test"]
+        assert {"percentile": "percentile", "bca": "BCa"}[kind] in written[kind]["method"]
+    same, other = (one["all"]["auc"] for one in written.values())
+    assert same["macro"] == other["macro"]
+    assert same["macro_low"] != other["macro_low"]
+
+
 def test_the_command_takes_flags_before_and_between_members(runs, tmp_path):
     words = ["--bootstrap_resamples", "20", runs[0], "--calibrate", "false", "--out", str(tmp_path / "out"), runs[1]]
     assert main(["ensemble", *words]) == 0
