@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 
-from hf_cxr import hub
+from hf_cxr import hub, processes
 from hf_cxr.config import NOT_COMPARED, PretrainArguments, RunArguments
 from hf_cxr.files import check_output_folder, is_leftover, write_text
 from hf_cxr.locks import acquired
@@ -46,30 +45,31 @@ def opened_run_folder(args: RunArguments | PretrainArguments, state: PartialStat
     """
     locks: list[FileLock] = []
     try:
-        yield on_main_process(state, lambda: _open(args, state, locks))
+        yield on_main_process(lambda: _open(args, state, locks))
     finally:
         for lock in locks:
             lock.release()
 
 
-def on_main_process(state: PartialState, work: Callable[[], Any]) -> Any:
+def on_main_process(work: Callable[[], Any]) -> Any:
     """What ``work`` returns on the main process, on every process; or its error, on every process.
 
     Raises:
         ValueError: ``work`` raised a ValueError, an OSError or a HubError.
     """
-    outcome: list[Any] = [None, None]
-    cause = None
-    if state.is_main_process:
+    causes: list[Exception] = []
+
+    def attempt() -> tuple[Any, str | None]:
         try:
-            outcome[0] = work()
+            return work(), None
         except (ValueError, OSError, hub.HubError) as error:
-            outcome[1], cause = str(error), error
-    if state.num_processes > 1:
-        broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise ValueError(outcome[1]) from cause
-    return outcome[0]
+            causes.append(error)
+            return None, str(error)
+
+    value, problem = processes.from_main(attempt)
+    if problem is not None:
+        raise ValueError(problem) from (causes[0] if causes else None)
+    return value
 
 
 def _open(args: RunArguments | PretrainArguments, state: PartialState, locks: list[FileLock]) -> Path | None:
