@@ -20,6 +20,7 @@ from hf_cxr import hub, processes
 from hf_cxr.config import NOT_COMPARED, PretrainArguments, RunArguments
 from hf_cxr.files import check_output_folder, is_leftover, write_text
 from hf_cxr.locks import acquired
+from hf_cxr.run.other_processes import DIVISION, why_bound
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.stage_files import STAGES, forget, is_done
 from hf_cxr.training.checkpoints import check_whole, checkpoints_of, usable_checkpoint
@@ -166,9 +167,17 @@ def _check_existing_run(args: RunArguments | PretrainArguments, run_dir: Path) -
         raise ValueError(f"{run_dir} holds an unfinished run of another command; {repair}")
     # A stream's order depends on how many read it.
     free = {*FREE_ON_RESUME, *NOT_COMPARED} - ({"dataloader_num_workers"} if args.data.streaming else set())
-    changed = changed_settings(before, settings_of(args), free=free)
+    now, reason = settings_of(args), ""
+    if changed_settings(before, now, free=free) and not changed_settings(before, now, free={*free, *DIVISION}):
+        bound = why_bound(args)
+        if bound is None:
+            logger.info("resuming with another number of processes or accumulation steps; a step has the same images")
+            return
+        reason = f": it must resume as it was started, because {bound}"
+    changed = changed_settings(before, now, free=free)
     if changed:
-        raise ValueError(f"{run_dir} holds an unfinished run with other settings ({', '.join(changed[:5])}); {repair}")
+        words = f"{', '.join(changed[:5])}{reason}"
+        raise ValueError(f"{run_dir} holds an unfinished run with other settings ({words}); {repair}")
 
 
 def _checkpoint(args: RunArguments | PretrainArguments, state: PartialState, run_dir: Path) -> Path | None:
@@ -178,7 +187,12 @@ def _checkpoint(args: RunArguments | PretrainArguments, state: PartialState, run
         if is_done(run_dir, "train"):
             return None
         forget(run_dir, "train")  # an earlier version wrote the files of later stages without saying that it trained
-        return usable_checkpoint(run_dir, state.num_processes, needs_best=args.training.load_best_model_at_end)
+        return usable_checkpoint(
+            run_dir,
+            state.num_processes,
+            needs_best=args.training.load_best_model_at_end,
+            needs_random_state=lambda: why_bound(args) is not None,
+        )
     if Path(asked).resolve() not in [path.resolve() for path in checkpoints_of(run_dir)]:
         raise ValueError(
             f"resume_from_checkpoint {asked} is not a checkpoint of {run_dir}: leave it out to resume this run, or "

@@ -4,18 +4,24 @@ import os
 import signal
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
 from launches import launch
+from safetensors.torch import load_file
 from test_pretraining import write_config as pretraining_config
 from test_run import write_config
+from tiny import MODELS, swin
 
 from hf_cxr import processes
 from hf_cxr.commands import run_command
+from hf_cxr.config import parse_arguments
 from hf_cxr.run import data, stages
+from hf_cxr.run.other_processes import why_bound
 from hf_cxr.run.pretraining import data as pretraining_data
 from hf_cxr.run.pretraining import pretrain
+from hf_cxr.saved_models import read_json
 from hf_cxr.training.trainer import CXRTrainer
 
 LIMIT = 8  # seconds that a collective call may take here
@@ -63,6 +69,54 @@ def test_pretraining_waits_for_the_main_process_as_long_as_it_works(tmp_path, mo
     ended = launch(command("pretrain", config, tmp_path / "run"), tmp_path / "said")
     assert [one.status for one in ended] == [0, 0], ended[0].err[-3000:] + ended[1].err[-3000:]
     assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_run_of_two_processes_is_continued_by_one(tmp_path, monkeypatch, capsys):
+    """2 x 4 images a step, killed, then 1 x 8: the weights of the straight run."""
+    settings = SHORT | swin(drop_path_rate=0.0) | {"save_strategy": "steps", "eval_strategy": "steps"}
+    settings |= {"num_train_epochs": 2, "save_steps": 4, "eval_steps": 4, "images_per_step": 8}  # 12 steps
+    config, eight = write_config(tmp_path, **settings), ["--per_device_train_batch_size", "8"]
+    one, two = str(tmp_path / "one"), tmp_path / "two"
+    assert run_command("train", [config, "--output_dir", one, *eight]) == 0
+
+    step = CXRTrainer.training_step
+
+    def stop(self, *args, **kwargs):
+        if self.state.global_step == 6:
+            raise RuntimeError("stopped here")
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CXRTrainer, "training_step", stop)
+        ended = launch(lambda: run_command("train", [config, "--output_dir", str(two)]), tmp_path / "said")
+        assert [line.status for line in ended] == [2, 2]
+    assert {path.name for path in (two / "checkpoint-4").glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+
+    capsys.readouterr()
+    words = ["--output_dir", str(two), *eight]
+    six = ["--per_device_train_batch_size", "6", "--images_per_step", "6"]
+    assert run_command("train", [config, "--output_dir", str(two), *six]) == 2
+    assert "images_per_step was 8 and is 6" in capsys.readouterr().err
+    assert run_command("train", [config, *words]) == 0
+    assert read_json(two / "metrics.json")["training"]["resumed_from"] == "checkpoint-4"
+    straight, continued = (load_file(folder / "model.safetensors") for folder in (Path(one), two))
+    middle = load_file(two / "checkpoint-4" / "model.safetensors")
+    for name, weight in straight.items():
+        torch.testing.assert_close(continued[name], weight, atol=1e-3, rtol=0)
+    assert max((middle[name] - straight[name]).abs().max() for name in middle if "classifier" not in name) > 3e-3
+
+
+def test_a_run_is_bound_to_its_processes_by_what_each_draws_for_itself(tmp_path, monkeypatch):
+    def reason(**changes):
+        return why_bound(parse_arguments([write_config(tmp_path, **SHORT, **changes)]))
+
+    still = swin(drop_path_rate=0.0)
+    assert reason(**still) is None
+    assert "drop_path_rate 0.2" in reason(**swin(drop_path_rate=0.2))
+    assert "hidden_dropout_prob 0.1" in reason(**swin(drop_path_rate=0.0, hidden_dropout_prob=0.1))
+    assert "batch norm" in reason(architecture="resnet", model_kwargs=MODELS["resnet"])
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert "FSDP" in reason(**still)
 
 
 @pytest.mark.parametrize(
