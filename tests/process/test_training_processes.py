@@ -92,6 +92,8 @@ def test_a_run_of_two_processes_is_continued_by_one(tmp_path, monkeypatch, capsy
         assert [line.status for line in ended] == [2, 2]
     assert {path.name for path in (two / "checkpoint-4").glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
 
+    middle = load_file(two / "checkpoint-4" / "model.safetensors")
+
     capsys.readouterr()
     words = ["--output_dir", str(two), *eight]
     six = ["--per_device_train_batch_size", "6", "--images_per_step", "6"]
@@ -100,9 +102,8 @@ def test_a_run_of_two_processes_is_continued_by_one(tmp_path, monkeypatch, capsy
     assert run_command("train", [config, *words]) == 0
     assert read_json(two / "metrics.json")["training"]["resumed_from"] == "checkpoint-4"
     straight, continued = (load_file(folder / "model.safetensors") for folder in (Path(one), two))
-    middle = load_file(two / "checkpoint-4" / "model.safetensors")
     for name, weight in straight.items():
-        torch.testing.assert_close(continued[name], weight, atol=1e-3, rtol=0)
+        torch.testing.assert_close(continued[name], weight, atol=2e-4, rtol=0)
     assert max((middle[name] - straight[name]).abs().max() for name in middle if "classifier" not in name) > 3e-3
 
 
