@@ -7,7 +7,8 @@ does not notice a process that has ended: `meet` waits as long as the others wor
 
 A process that fails says so in the store before it prints (`fails_first`): the first prints its line, and the others
 end without one at their next `check` or `meet`. A process that was killed says nothing: its heartbeat stops, and
-those that wait for it end after ``PATIENCE`` seconds.
+those that wait for it end after ``PATIENCE`` seconds. Work that is full of collective calls, such as training, is
+`watched`.
 
 Refused: a launch of several processes that do not know of one another.
 """
@@ -159,7 +160,7 @@ def meet() -> None:
     """
     if count() == 1:
         return
-    number, pause, watch = next(_meetings), 0.001, _Heartbeats()
+    number, pause, watch = next(_meetings), 0.001, Heartbeats()
     keys = [f"meeting{number}/{other}" for other in range(count())]
     _asked(lambda store: store.set(keys[index()], "here"))
     while not _asked(lambda store: store.check(keys)):
@@ -226,7 +227,7 @@ def watched() -> Iterator[None]:
 
 
 def _watch(done: threading.Event) -> None:
-    watch, others, problem = _Heartbeats(), [other for other in range(count()) if other != index()], None
+    watch, others, problem = Heartbeats(), [other for other in range(count()) if other != index()], None
     while problem is None:
         if done.wait(min(BEAT, 1.0)):
             return
@@ -249,7 +250,7 @@ def leave() -> None:
     _store.cache_clear()
 
 
-class _Heartbeats:
+class Heartbeats:
     """Finds processes whose heartbeat has stopped."""
 
     def __init__(self) -> None:
@@ -261,6 +262,8 @@ class _Heartbeats:
         now = time.monotonic()
         if now < self.next:
             return
+        if now > self.next + PATIENCE / 2:  # this process itself stood still, as when a scheduler suspends a job
+            self.seen.clear()
         self.next = now + BEAT
         for other in missing:
             beats = _asked(lambda store, other=other: store.add(f"beats/{other}", 0))
