@@ -154,10 +154,10 @@ def describe(root: Path, rows: int) -> Callable[[], Any]:
 
 def sampler(root: Path, rows: int) -> Callable[[], Any]:
     """Built, and one epoch of it."""
-    from hf_cxr.sampling import build_sampler
+    from hf_cxr.sampling import EpochSampler, expected_draws
 
     _, _, label_NC = _columns(root)
-    return lambda: sum(1 for _ in build_sampler("mixed", label_NC, batch_size=32, seed=0))
+    return lambda: sum(1 for _ in EpochSampler(expected_draws("mixed", label_NC), batch_size=32, seed=0))
 
 
 def predictions(root: Path, rows: int) -> Callable[[], Any]:

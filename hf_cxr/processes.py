@@ -7,26 +7,32 @@ does not notice a process that has ended: `meet` waits as long as the others wor
 
 A process that fails says so in the store before it prints (`fails_first`): the first prints its line, and the others
 end without one at their next `check` or `meet`. A process that was killed says nothing: its heartbeat stops, and
-those that wait for it end after ``PATIENCE`` seconds.
+those that wait for it end after ``PATIENCE`` seconds. Work that is full of collective calls, such as training, is
+`watched`.
 
 Refused: a launch of several processes that do not know of one another.
 """
 
 import functools
 import itertools
+import logging
 import os
 import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+logger = logging.getLogger(__name__)
+
 Value = TypeVar("Value")
 BEAT = 5.0  # seconds between two heartbeats
 PATIENCE = 120.0  # seconds without a heartbeat after which a process counts as killed
+GRACE = 10.0  # seconds in which a process ends by itself once another one has failed
 CONNECT = timedelta(seconds=20)
 _meetings = itertools.count()
 _stop_beating = threading.Event()
@@ -49,6 +55,11 @@ def index() -> int:
 def is_main() -> bool:
     """Whether this process prints and writes the results."""
     return index() == 0
+
+
+def is_first_of_machine() -> bool:
+    """Whether this process does for its machine what one process is enough for."""
+    return count() == 1 or int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def whole_batches(rows: int, batch_size: int) -> range:
@@ -149,7 +160,7 @@ def meet() -> None:
     """
     if count() == 1:
         return
-    number, pause, watch = next(_meetings), 0.001, _Heartbeats()
+    number, pause, watch = next(_meetings), 0.001, Heartbeats()
     keys = [f"meeting{number}/{other}" for other in range(count())]
     _asked(lambda store: store.set(keys[index()], "here"))
     while not _asked(lambda store: store.check(keys)):
@@ -181,13 +192,65 @@ def from_main(work: Callable[[], Value]) -> Value:
     return broadcast_object_list(values)[0]
 
 
+def main_first(work: Callable[[], Value]) -> Value:
+    """What ``work`` returns on each process; the main process does it before the rest begin.
+
+    Raises:
+        OtherProcessFailedError, ValueError: as `meet`; on the main process, what ``work`` raises.
+    """
+    if not is_main():
+        meet()
+        return work()
+    value = work()
+    meet()
+    return value
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Within the block, this process ends when another one fails or is killed, even inside a collective call.
+
+    A collective call on a GPU waits for a process that has ended until its own time limit, and Python cannot leave it.
+    So a thread watches the store. It gives the block `GRACE` seconds to end by itself, and then ends the process, with
+    exit status 2. Whoever notices first that a process was killed logs it.
+    """
+    if count() == 1:
+        yield
+        return
+    check()
+    done = threading.Event()
+    threading.Thread(target=_watch, args=(done,), daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _watch(done: threading.Event) -> None:
+    watch, others, problem = Heartbeats(), [other for other in range(count()) if other != index()], None
+    while problem is None:
+        if done.wait(min(BEAT, 1.0)):
+            return
+        try:
+            check()
+            watch.look(others)
+        except (OtherProcessFailedError, ValueError) as error:
+            problem = error
+    if done.wait(GRACE):
+        return
+    if isinstance(problem, ValueError) and fails_first():
+        logger.error("%s", problem)
+    logging.shutdown()  # writes what is left in memory of the log
+    os._exit(2)
+
+
 def leave() -> None:
     """Close the connection to the store, before the interpreter ends."""
     _stop_beating.set()
     _store.cache_clear()
 
 
-class _Heartbeats:
+class Heartbeats:
     """Finds processes whose heartbeat has stopped."""
 
     def __init__(self) -> None:
@@ -199,6 +262,8 @@ class _Heartbeats:
         now = time.monotonic()
         if now < self.next:
             return
+        if now > self.next + PATIENCE / 2:  # this process itself stood still, as when a scheduler suspends a job
+            self.seen.clear()
         self.next = now + BEAT
         for other in missing:
             beats = _asked(lambda store, other=other: store.add(f"beats/{other}", 0))
@@ -207,7 +272,7 @@ class _Heartbeats:
             if now - self.seen[other][1] > PATIENCE:
                 raise ValueError(
                     f"process {other} of {count()} (they count from 0) has not answered for {PATIENCE:.0f} seconds: "
-                    "it was probably killed, out of memory; lower --batch_size and run the same command again"
+                    "it was probably killed, out of memory; use a smaller batch and run the same command again"
                 )
 
 

@@ -289,27 +289,6 @@ class EpochSampler(Sampler[int]):
         return count_N
 
 
-class ShuffleSampler(EpochSampler):
-    """Every image once.
-
-    Args:
-        label_NC: float labels; only their number is used here.
-        batch_size, seed: as `EpochSampler`.
-
-    >>> sampler = ShuffleSampler(np.zeros((5, 14)), batch_size=2, seed=0)
-    >>> len(sampler), len(set(sampler))
-    (4, 4)
-    """
-
-    def __init__(self, label_NC: np.ndarray, *, batch_size: int, seed: int):
-        super().__init__(shuffle(label_NC), batch_size=batch_size, seed=seed)
-
-
-def build_sampler(name: str, label_NC: np.ndarray, *, batch_size: int, seed: int, **options: Any) -> EpochSampler:
-    """A sampler from its name, the training labels and its options; see `expected_draws` for what is refused."""
-    return EpochSampler(expected_draws(name, label_NC, **options), batch_size=batch_size, seed=seed)
-
-
 class RepeatedRows:
     """A dataset of N rows by the sampler's index, row + N * repetition; "row" becomes that index.
 

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from gradients_worker import Gradients
 from tiny import rows, swin
@@ -14,7 +15,7 @@ from hf_cxr.pretraining.masks import PatchMasks
 from hf_cxr.pretraining.model import build_masked_model
 from hf_cxr.pretraining.trainer import MaskedImageTrainer
 from hf_cxr.processing import PixelProcessor, build_image_processor
-from hf_cxr.sampling import ShuffleSampler
+from hf_cxr.sampling import EpochSampler
 
 MASKS = {"image_size": 32, "patch_size": 2, "mask_patch_size": 4, "mask_ratio": 0.6, "seed": 3}
 SETTINGS = {
@@ -44,7 +45,7 @@ def masked_trainer(output_dir, *, dataset=None, eval_dataset=None, left_out=(), 
         masks=PatchMasks(**MASKS),
         left_out=left_out,
         pixels=PixelProcessor(build_image_processor(36, 32), horizontal_flip=0.5, rotation_degrees=15, seed=3),
-        sampler=ShuffleSampler(torch.zeros(len(dataset), 1).numpy(), batch_size=step_images, seed=3),
+        sampler=EpochSampler(np.ones(len(dataset)), batch_size=step_images, seed=3),
         train_dataset=dataset,
         eval_dataset=eval_dataset,
         callbacks=callbacks,

@@ -9,7 +9,7 @@ from hf_cxr.losses import build_loss
 from hf_cxr.models.build import build_model
 from hf_cxr.models.head import freeze_backbone
 from hf_cxr.processing import PixelProcessor, build_image_processor
-from hf_cxr.sampling import ShuffleSampler
+from hf_cxr.sampling import EpochSampler
 from hf_cxr.training.mixup import Mixup
 from hf_cxr.training.trainer import CXRTrainer
 
@@ -168,7 +168,7 @@ def trainer(
     args = CXRTrainingArguments(**(defaults | kwargs))
     label_NC = np.stack([row["labels"] for row in dataset])
     step_images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    sampler = sampler or ShuffleSampler(label_NC, batch_size=step_images, seed=3)
+    sampler = sampler or EpochSampler(np.ones(len(dataset)), batch_size=step_images, seed=3)
     mixup = Mixup(np.ones(len(dataset)), alpha=mixup_alpha, seed=3) if mixup_alpha else None
     if mixup:
         sampler, dataset = mixup.sampler(sampler), mixup.dataset(dataset)

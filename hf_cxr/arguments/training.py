@@ -309,6 +309,10 @@ class CXRTrainingArguments(TrainingArguments):
             self._check_frozen_epochs()
         self.greater_is_better = better  # transformers knows no metric but the loss of which less is better
         super().__post_init__()
+        # With several GPUs in one process the Trainer would wrap the model in nn.DataParallel: larger steps, and batch
+        # norm over parts of a batch. Here a process has one device.
+        self.unused_gpus = max(self.n_gpu - 1, 0)
+        self._n_gpu = min(self.n_gpu, 1)
         actual = self.train_batch_size * self.gradient_accumulation_steps * self.world_size
         if self.images_per_step not in (None, actual):
             raise ValueError(
@@ -317,6 +321,11 @@ class CXRTrainingArguments(TrainingArguments):
                 "change per_device_train_batch_size or gradient_accumulation_steps"
             )
         self.images_per_step = actual
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of what an epoch draws, augments and masks: ``data_seed`` if it is given, else ``seed``."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     def to_config(self) -> dict[str, Any]:
         """Every field, as a run's config.yaml has it: what follows from other fields or from the machine as given."""

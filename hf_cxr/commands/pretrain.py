@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hf_cxr import processes
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import parse_pretraining
 
@@ -15,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hf_cxr.run.pretraining.pretrain import pretrain
 
     set_up_terminal(main_process=PartialState().is_main_process)
+    processes.connect()
     values = pretrain(args)
     if values is not None:
         folder = args.training.output_dir

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_cxr import processes
 from hf_cxr.commands import set_up_terminal
 from hf_cxr.config import parse_arguments
 
@@ -16,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hf_cxr.run.stages import run
 
     set_up_terminal(main_process=PartialState().is_main_process)
+    processes.connect()
     report = run(args)
     if report is not None:
         print(report.summary(Path(args.training.output_dir)))

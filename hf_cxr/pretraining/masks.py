@@ -17,7 +17,7 @@ from hf_cxr.uniforms import row_uniforms
 AFTER_AUGMENTATION = 1 << 32
 """Added to the epoch, so that a mask has nothing in common with the flip and the angle of the same row."""
 
-MEASURED = 1 << 32
+EPOCH_OF_MEASURING = 1 << 32
 """The "epoch" of the masks with which reconstruction is measured: the same in each epoch."""
 
 
@@ -66,7 +66,7 @@ class PatchMasks:
 
         Args:
             row_B: int64 row numbers.
-            epoch: number of completed passes; or `MEASURED`.
+            epoch: number of completed passes; or `EPOCH_OF_MEASURING`.
         """
         uniform_BM = row_uniforms(self.seed, epoch + AFTER_AUGMENTATION, np.asarray(row_B), self.side**2)
         order_BM = np.argsort(uniform_BM, axis=1, kind="stable")

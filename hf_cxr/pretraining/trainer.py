@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction
 
 from hf_cxr.pretraining.loss import MaskedL1
-from hf_cxr.pretraining.masks import MEASURED, PatchMasks
+from hf_cxr.pretraining.masks import EPOCH_OF_MEASURING, PatchMasks
 from hf_cxr.training.trainer import CXRTrainer
 
 
@@ -66,7 +66,7 @@ class MaskedImageTrainer(CXRTrainer):
             for inputs in dataloader:
                 inputs = self._prepare_inputs(inputs)
                 pixel_values = self.pixels(inputs["pixel_values"])
-                mask_BN = self._mask(inputs["row"], MEASURED)
+                mask_BN = self._mask(inputs["row"], EPOCH_OF_MEASURING)
                 outputs = model(pixel_values=pixel_values, bool_masked_pos=mask_BN)
                 rows.append(inputs["row"])
                 losses.append(self.loss.of_each(outputs.reconstruction, pixel_values, mask_BN))

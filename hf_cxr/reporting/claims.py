@@ -89,7 +89,7 @@ def data_origin(hub: Mapping[str, str | None] | None, notes: Sequence[str]) -> d
 
 
 def split_source(
-    source: Mapping[str, Any], test_images: int, missing: Mapping[str, int], left_out: Mapping[str, Sequence[int]]
+    source: Mapping[str, Any], test_images: int, missing: Mapping[str, int], unreadable: Mapping[str, int]
 ) -> dict[str, Any]:
     """Where the splits are from, with "official" only for a test list of the official length.
 
@@ -97,9 +97,9 @@ def split_source(
         source: `Source.split_origin`.
         test_images: in the test set as it was measured.
         missing: by split, images that the list names and the folder lacks.
-        left_out: by split, rows whose images cannot be read.
+        unreadable: by split, images that cannot be read.
     """
-    listed = test_images + missing.get("test", 0) + len(left_out.get("test", ()))
+    listed = test_images + missing.get("test", 0) + unreadable.get("test", 0)
     words = source["splits_from"]
     if words and words.startswith("official test list") and listed != OFFICIAL_TEST:
         given = f"the folder's own test list of {plural(listed, 'image')}, not the official one of {OFFICIAL_TEST:,}"

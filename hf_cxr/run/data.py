@@ -2,22 +2,22 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import datasets
-from accelerate import PartialState
 
-from hf_cxr.config import DataArguments, RunArguments
+from hf_cxr import processes
+from hf_cxr.config import DataArguments, PretrainArguments, RunArguments
 from hf_cxr.data import Source, check_positives, label_matrix, load_source, pin_source
 from hf_cxr.evaluation.metrics import counts
 from hf_cxr.labels import LabelSpace
 from hf_cxr.models.build import check_findings_fit
 from hf_cxr.processing import PixelProcessor
 from hf_cxr.run.folder import on_main_process
-from hf_cxr.run.preflight import LeftOut, check_run, unreadable_ids
+from hf_cxr.run.preflight import LeftOut, check_run_data, unreadable_ids
 from hf_cxr.run.resume import check_resume
 from hf_cxr.words import plural
 from hf_cxr.yaml_files import read_yaml
@@ -29,18 +29,53 @@ REVISION = "table_revision"
 
 
 @dataclass(frozen=True)
-class RunData:
-    """The data as they are trained on and measured.
+class OpenedData:
+    """Data whose images were checked, and which were compared with those that the run was started with.
 
     Attributes:
-        source: its validation and test are without unreadable images; the training set keeps its rows.
-        left_out: by split, the numbers of the rows whose images cannot be read.
+        source: its splits are without unreadable images, but for the training set, which keeps its rows.
+        blank_rows: the numbers of the training rows whose images cannot be read.
+        unreadable: by split, how many images cannot be read.
         origin: of `check_resume`: fingerprints of the data and the initial weights, and images removed since.
     """
 
     source: Source
-    left_out: LeftOut
+    blank_rows: tuple[int, ...] = ()
+    unreadable: dict[str, int] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def compared(
+        cls,
+        args: RunArguments | PretrainArguments,
+        run_dir: Path,
+        before: Path | None,
+        loaded: Source,
+        checked: tuple[Source, LeftOut],
+        *,
+        trained: bool,
+    ) -> Self:
+        """The data of a run, compared with those of its start, or recorded if it starts; every process calls it.
+
+        Args:
+            args, run_dir, before, trained: as for `open_data`.
+            loaded: the data with every row.
+            checked: what `preflight.leave_out_unreadable` says of them.
+
+        Raises:
+            ValueError: as `check_resume`.
+        """
+        used, left_out = checked
+        unreadable = unreadable_ids(loaded.splits, left_out)
+        origin = on_main_process(
+            lambda: check_resume(args, run_dir, before, loaded, unreadable=unreadable, trained=trained)
+        )
+        counts = {name: len(rows) for name, rows in left_out.items()}
+        return cls(used, left_out.get("train", ()), counts, origin)
+
+
+class RunData(OpenedData):
+    """The data of a run: they are trained on and measured."""
 
     @property
     def splits(self) -> datasets.DatasetDict:
@@ -56,21 +91,29 @@ class RunData:
 
 
 def load(args: RunArguments) -> Source:
-    """The source with every split; the first process renders or reads into the cache, and the rest find it there."""
-    with PartialState().main_process_first():
-        return load_source(args.data, seed=args.training.seed)
+    """The source with every split; the main process renders or reads into the cache, and the rest find it there."""
+    return loaded_in_turn(args.data, lambda data: load_source(data, seed=args.training.seed))
 
 
-def pinned(args: Arguments, state: PartialState) -> Arguments:
+def loaded_in_turn(data: DataArguments, work: Callable[[DataArguments], Source]) -> Source:
+    """A source, loaded by the main process first; the others wait for it as long as it takes.
+
+    Prepared shards are verified once on each machine, not by each of its processes.
+    """
+    if not processes.is_first_of_machine():
+        data = dataclasses.replace(data, verify_prepared=False)
+    return processes.main_first(lambda: work(data))
+
+
+def pinned(args: Arguments) -> Arguments:
     """The arguments with the data of this moment, or of the start of the run that resumes, the same on every process.
 
     Args:
         args: of a run or of a pre-training: a dataclass with ``data`` and ``training``.
-        state: of this process.
     """
     training = args.training
     folder = Path(training.output_dir) if training.on_existing_run == "resume" else None
-    data = on_main_process(state, lambda: pinned_data(args.data, folder and started_settings(folder)))
+    data = on_main_process(lambda: pinned_data(args.data, folder and started_settings(folder)))
     return args if data == args.data else dataclasses.replace(args, data=data)
 
 
@@ -128,13 +171,7 @@ def open_data(
     if not trained:
         check_findings_fit(args.model, loaded.labels)
     loaded.check_pixels(pixels.resize_size, int(pixels.resample))
-    used, left_out = check_run(args, loaded)
-    unreadable = unreadable_ids(loaded.splits, left_out)
-    origin = on_main_process(
-        PartialState(),
-        lambda: check_resume(args, run_dir, before, loaded, unreadable=unreadable, trained=trained),
-    )
-    return RunData(used, left_out, origin)
+    return RunData.compared(args, run_dir, before, loaded, check_run_data(args, loaded), trained=trained)
 
 
 def log_splits(splits: Mapping[str, datasets.Dataset], label_names: LabelSpace) -> None:

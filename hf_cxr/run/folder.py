@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 
-from hf_cxr import hub
+from hf_cxr import hub, processes
 from hf_cxr.config import NOT_COMPARED, PretrainArguments, RunArguments
 from hf_cxr.files import check_output_folder, is_leftover, write_text
 from hf_cxr.locks import acquired
+from hf_cxr.run.other_processes import DIVISION, why_bound
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.stage_files import STAGES, forget, is_done
 from hf_cxr.training.checkpoints import check_whole, checkpoints_of, usable_checkpoint
@@ -46,30 +46,31 @@ def opened_run_folder(args: RunArguments | PretrainArguments, state: PartialStat
     """
     locks: list[FileLock] = []
     try:
-        yield on_main_process(state, lambda: _open(args, state, locks))
+        yield on_main_process(lambda: _open(args, state, locks))
     finally:
         for lock in locks:
             lock.release()
 
 
-def on_main_process(state: PartialState, work: Callable[[], Any]) -> Any:
+def on_main_process(work: Callable[[], Any]) -> Any:
     """What ``work`` returns on the main process, on every process; or its error, on every process.
 
     Raises:
         ValueError: ``work`` raised a ValueError, an OSError or a HubError.
     """
-    outcome: list[Any] = [None, None]
-    cause = None
-    if state.is_main_process:
+    causes: list[Exception] = []
+
+    def attempt() -> tuple[Any, str | None]:
         try:
-            outcome[0] = work()
+            return work(), None
         except (ValueError, OSError, hub.HubError) as error:
-            outcome[1], cause = str(error), error
-    if state.num_processes > 1:
-        broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise ValueError(outcome[1]) from cause
-    return outcome[0]
+            causes.append(error)
+            return None, str(error)
+
+    value, problem = processes.from_main(attempt)
+    if problem is not None:
+        raise ValueError(problem) from (causes[0] if causes else None)
+    return value
 
 
 def _open(args: RunArguments | PretrainArguments, state: PartialState, locks: list[FileLock]) -> Path | None:
@@ -166,11 +167,17 @@ def _check_existing_run(args: RunArguments | PretrainArguments, run_dir: Path) -
         raise ValueError(f"{run_dir} contains an unfinished run of another command; {repair}")
     # A stream's order depends on how many read it.
     free = {*FREE_ON_RESUME, *NOT_COMPARED} - ({"dataloader_num_workers"} if args.data.streaming else set())
-    changed = changed_settings(before, settings_of(args), free=free)
+    now, reason = settings_of(args), ""
+    if changed_settings(before, now, free=free) and not changed_settings(before, now, free={*free, *DIVISION}):
+        bound = why_bound(args)
+        if bound is None:
+            logger.info("resuming with another number of processes or accumulation steps; a step has the same images")
+            return
+        reason = f": it must resume as it was started, because {bound}"
+    changed = changed_settings(before, now, free=free)
     if changed:
-        raise ValueError(
-            f"{run_dir} contains an unfinished run with other settings ({', '.join(changed[:5])}); {repair}"
-        )
+        words = f"{', '.join(changed[:5])}{reason}"
+        raise ValueError(f"{run_dir} contains an unfinished run with other settings ({words}); {repair}")
 
 
 def _checkpoint(args: RunArguments | PretrainArguments, state: PartialState, run_dir: Path) -> Path | None:
@@ -180,7 +187,12 @@ def _checkpoint(args: RunArguments | PretrainArguments, state: PartialState, run
         if is_done(run_dir, "train"):
             return None
         forget(run_dir, "train")  # an earlier version wrote the files of later stages without saying that it trained
-        return usable_checkpoint(run_dir, state.num_processes, needs_best=args.training.load_best_model_at_end)
+        return usable_checkpoint(
+            run_dir,
+            state.num_processes,
+            needs_best=args.training.load_best_model_at_end,
+            needs_random_state=lambda: why_bound(args) is not None,
+        )
     if Path(asked).resolve() not in [path.resolve() for path in checkpoints_of(run_dir)]:
         raise ValueError(
             f"resume_from_checkpoint {asked} is not a checkpoint of {run_dir}: leave it out to resume this run, or "

@@ -49,7 +49,7 @@ from hf_cxr.words import error_words
 
 logger = logging.getLogger(__name__)
 
-MEASURED = f"{STAGES}/input_check.json"
+FIGURES_FILE = f"{STAGES}/input_check.json"
 KEY = "input_check"  # in analysis.json
 MOST_VALIDATION, MOST_TEST, MOST_ALTERED = 2000, 1000, 200
 
@@ -77,13 +77,13 @@ def check_inputs(run_dir: Path, args: RunArguments, splits: Mapping[str, dataset
         return _not_done(run_dir, "the images could not be read when it was to be fitted")
     start = time.perf_counter()
     try:
-        check = fit(classifier, splits["validation"], sha256, args)
-        rates = measure(classifier, check, splits["test"], args)
+        check = fit_check(classifier, splits["validation"], sha256, args)
+        rates = measure_check(classifier, check, splits["test"], args)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:  # an ImageError is a ValueError
         logger.warning("no input check: %s", error_words(error))
         return _not_done(run_dir, error_words(error))
     rates |= {"target": check.target, "validation_images": check.images, "validation_patients": check.patients}
-    write_json(run_dir / MEASURED, rates)
+    write_json(run_dir / FIGURES_FILE, rates)
     check.with_measured(rates).save(run_dir)
     logger.info("%s (%.0f s)", input_check_words(rates), time.perf_counter() - start)
     return None
@@ -92,7 +92,7 @@ def check_inputs(run_dir: Path, args: RunArguments, splits: Mapping[str, dataset
 def _not_done(run_dir: Path, reason: str) -> None:
     """Record why the run has no check; one of other weights, or a damaged one, is removed."""
     (run_dir / INPUT_CHECK).unlink(missing_ok=True)
-    write_json(run_dir / MEASURED, {"not_done": reason})
+    write_json(run_dir / FIGURES_FILE, {"not_done": reason})
 
 
 def has_check(run_dir: Path, sha256: str) -> bool:
@@ -102,17 +102,17 @@ def has_check(run_dir: Path, sha256: str) -> bool:
     except ValueError as error:
         logger.warning("the input check is fitted again: %s", error)
         return False
-    return check is not None and check.model_sha256 == sha256 and "kinds" in measured(run_dir)
+    return check is not None and check.model_sha256 == sha256 and "kinds" in read_figures(run_dir)
 
 
-def measured(run_dir: Path) -> dict[str, Any]:
+def read_figures(run_dir: Path) -> dict[str, Any]:
     """The figures of the run's check; the key "not_done" in place of them if there is a reason; {} for an old run."""
-    return read_json(run_dir / MEASURED) if (run_dir / MEASURED).is_file() else {}
+    return read_json(run_dir / FIGURES_FILE) if (run_dir / FIGURES_FILE).is_file() else {}
 
 
 def with_input_check(run_dir: Path, analysis: dict[str, Any]) -> dict[str, Any]:
     """The analyses of a run with that of its input check, or with why there is none."""
-    values = measured(run_dir)
+    values = read_figures(run_dir)
     if not values:
         return analysis
     if "not_done" in values:
@@ -120,7 +120,7 @@ def with_input_check(run_dir: Path, analysis: dict[str, Any]) -> dict[str, Any]:
     return analysis | {KEY: values}
 
 
-def fit(classifier: Classifier, validation: datasets.Dataset, sha256: str, args: RunArguments) -> InputCheck:
+def fit_check(classifier: Classifier, validation: datasets.Dataset, sha256: str, args: RunArguments) -> InputCheck:
     """The check of a model, from its validation images."""
     rows = drawn_rows(len(validation), MOST_VALIDATION, args.training.seed)
     parts, row_parts = [], []
@@ -132,7 +132,9 @@ def fit(classifier: Classifier, validation: datasets.Dataset, sha256: str, args:
     return fit_input_check(values, patient_ids, model_sha256=sha256, seed=args.training.seed)
 
 
-def measure(classifier: Classifier, check: InputCheck, test: datasets.Dataset, args: RunArguments) -> dict[str, Any]:
+def measure_check(
+    classifier: Classifier, check: InputCheck, test: datasets.Dataset, args: RunArguments
+) -> dict[str, Any]:
     """How often the check reports ordinary test images, and images of every kind that it should report."""
     rows = drawn_rows(len(test), MOST_TEST, args.training.seed)
     rng = np.random.default_rng(args.training.seed)
@@ -140,7 +142,7 @@ def measure(classifier: Classifier, check: InputCheck, test: datasets.Dataset, a
     patient_ids = np.asarray(test["patient_id"][:], dtype=str)
     reported, row_parts, kept, kept_rows = [], [], [], []
     for row_B, pixel_BSS in batches(classifier, test, rows, args, "Input check: test"):
-        reported += [result.unusual for result in of(classifier, check, pixel_BSS)]
+        reported += [result.unusual for result in results_of(classifier, check, pixel_BSS)]
         row_parts.append(row_B)
         chosen = [place for place, row in enumerate(row_B.tolist()) if row in altered]
         kept.append(pixel_BSS[chosen])
@@ -159,7 +161,7 @@ def measure(classifier: Classifier, check: InputCheck, test: datasets.Dataset, a
         results = [
             result
             for start in range(0, len(odd_NSS), size)
-            for result in of(classifier, check, np.ascontiguousarray(odd_NSS[start : start + size]))
+            for result in results_of(classifier, check, np.ascontiguousarray(odd_NSS[start : start + size]))
         ]
         named_N = None
         if kind.reason is not None:
@@ -194,7 +196,7 @@ def batches(
         yield rows[batch["row"]], batch["pixel_values"][:, 0].numpy()
 
 
-def of(classifier: Classifier, check: InputCheck, pixel_BSS: np.ndarray) -> list[InputCheckResult]:
+def results_of(classifier: Classifier, check: InputCheck, pixel_BSS: np.ndarray) -> list[InputCheckResult]:
     """What the check says of images."""
     return check.of(pixel_BSS, features(classifier, pixel_BSS))
 

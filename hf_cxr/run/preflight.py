@@ -8,16 +8,16 @@ C = findings.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
 import numpy as np
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from huggingface_hub import constants
 
+from hf_cxr import processes
 from hf_cxr.config import PretrainArguments, RunArguments
 from hf_cxr.data import Source, StreamedImages, is_streamed, label_matrix
 from hf_cxr.data.images.checks import Inspection, inspect_images, refusal
@@ -29,30 +29,47 @@ from hf_cxr.labels import LabelSpace
 
 logger = logging.getLogger(__name__)
 
-MEASURED = ("validation", "test")
+MEASURED_SPLITS = ("validation", "test")
 
 LeftOut = dict[str, tuple[int, ...]]
-"""By split, the numbers of the rows whose images cannot be read."""
+"""By split, the numbers of the rows whose images cannot be read, counted in the split as it was loaded."""
 
 
-def check_run(args: RunArguments, source: Source) -> tuple[Source, LeftOut]:
+def check_run_data(args: RunArguments, source: Source) -> tuple[Source, LeftOut]:
     """Check labels, patients and images of a run; every process calls it, and the images are shared between them.
 
     Returns:
-        The source, and what is left out of its splits. Validation and test are without the rows of unreadable images,
-        which only ``--unreadable_images skip`` leaves out. The training set keeps its rows, for `DecodedImages` to
-        make blank, so that a resumed run draws the same images as before.
+        As `leave_out_unreadable`.
 
     Raises:
         ValueError: see the top of this module.
     """
     check_labels(args, source.splits, source.labels)
-    read = {name: split for name, split in source.splits.items() if args.evaluation.measure_test or name != "test"}
-    found = inspect(args, source.with_splits(read))  # no test image is opened before it is measured
+    # No test image is opened before it is measured.
+    read = [name for name in source.splits if args.evaluation.measure_test or name != "test"]
+    used, left_out = leave_out_unreadable(args, source, read)
+    if left_out:
+        check_labels(args, used.splits, used.labels)
+    return used, left_out
+
+
+def leave_out_unreadable(
+    args: RunArguments | PretrainArguments, source: Source, read: Collection[str]
+) -> tuple[Source, LeftOut]:
+    """Check the images of the splits ``read``; every process calls it, and the images are shared between them.
+
+    Returns:
+        The source, and what is left out of its splits. They are without the rows of unreadable images, which only
+        ``--unreadable_images skip`` leaves out. The training set alone keeps its rows, for `DecodedImages` to make
+        blank, so that a resumed run draws the same images as before.
+
+    Raises:
+        ValueError: see the top of this module.
+    """
+    found = inspect(args, source.with_splits({name: source.splits[name] for name in read}))
     if not found.count:
         return source, {}
     used = source.with_splits(leave_out(source.splits, found, keep="train"))
-    check_labels(args, used.splits, used.labels)
     return used, {name: tuple(sorted(rows)) for name, rows in found.unreadable.items() if rows}
 
 
@@ -66,16 +83,16 @@ def check_labels(args: RunArguments, splits: Mapping[str, datasets.Dataset], lab
     if empty:
         raise ValueError(f"{' and '.join(empty)}: no image is left; a run needs images in every split")
     if args.evaluation.measure_test:
-        for name in MEASURED:
+        for name in MEASURED_SPLITS:
             check_patients(name, splits[name])
-    label_NC = {name: label_matrix(splits[name]) for name in MEASURED}
+    label_NC = {name: label_matrix(splits[name]) for name in MEASURED_SPLITS}
     _check_selection(args, label_NC["validation"])
     if args.evaluation.measure_test and np.isnan(label_NC["test"]).all():
         raise ValueError(
             "test has no known label, so nothing can be measured on it: give labels, or stop after validation with "
             "--measure_test false"
         )
-    for name in MEASURED if args.evaluation.measure_test else MEASURED[:1]:
+    for name in MEASURED_SPLITS if args.evaluation.measure_test else MEASURED_SPLITS[:1]:
         _warn_of_one_value(name, label_NC[name], label_names)
 
 
@@ -145,7 +162,7 @@ def inspect(args: RunArguments | PretrainArguments, source: Source) -> Inspectio
     except Exception as error:  # if one process left here, the rest would wait for it endlessly
         problem = error
     if state.num_processes > 1:
-        parts = gather_object([(found, problem and f"{type(problem).__name__}: {problem}")])
+        parts = processes.gather((found, problem and f"{type(problem).__name__}: {problem}"))
         problems = [text for _, text in parts if text]
         if problem is None and problems:
             problem = ValueError(problems[0])
@@ -168,7 +185,7 @@ def _inspect_share(
     if not any(map(is_streamed, splits.values())):
         return inspect_images(splits, memory, full=args.data.check_images == "full", **share)
     found = Inspection()
-    for name in [name for name in MEASURED if name in splits] or splits:
+    for name in [name for name in MEASURED_SPLITS if name in splits] or splits:
         if share["process"] == 0:
             logger.info("checking the %s images of %s, a stream, once", f"{len(splits[name]):,}", name)
         images = StreamedImages(splits[name], 8, 0, batch_size=1, **share)
@@ -204,9 +221,9 @@ def leave_out(
     return datasets.DatasetDict(kept)
 
 
-def without(splits: datasets.DatasetDict, left_out: LeftOut) -> datasets.DatasetDict:
-    """The splits of `check_run` as they were used: the training set without the rows that are blank."""
-    gone = set(left_out.get("train", ()))
+def without_blank_rows(splits: datasets.DatasetDict, blank_rows: Collection[int]) -> datasets.DatasetDict:
+    """The splits as they were learnt from: the training set without the rows that are blank."""
+    gone = set(blank_rows)
     if not gone:
         return splits
     train = splits["train"].select([row for row in range(len(splits["train"])) if row not in gone])

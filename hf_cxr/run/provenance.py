@@ -25,7 +25,7 @@ from hf_cxr.models.names import network_name
 from hf_cxr.reporting import claims
 from hf_cxr.run.data import RunData
 from hf_cxr.run.peak_memory import peak_memory_gib
-from hf_cxr.run.preflight import without
+from hf_cxr.run.preflight import without_blank_rows
 from hf_cxr.sampling import resolved_options
 from hf_cxr.training.trainer import CXRTrainer
 
@@ -40,7 +40,7 @@ def describe_protocol(args: RunArguments, data: RunData, trained: Mapping[str, A
         data: as it is measured: a split whose image was lost after training is without it.
         trained: what the training says of itself, see `describe_method`.
     """
-    source, left_out = data.source, data.left_out
+    source, unreadable = data.source, data.unreadable
     splits = source.splits
     positives_C, negatives_C, _ = counts(label_matrix(splits["train"]))
     missing = Counter(data.origin.get("removed_images"))
@@ -51,11 +51,11 @@ def describe_protocol(args: RunArguments, data: RunData, trained: Mapping[str, A
         "prepared": source.recipe is not None,
         "splits": {
             name: {"images": len(split), "patients": len(set(split["patient_id"][:]))}
-            for name, split in without(splits, left_out).items()
+            for name, split in without_blank_rows(splits, data.blank_rows).items()
         },
         "similar_patient_ids": near_shared_patients(splits, examples=0),  # no patient's id in a report
         "split_fingerprint": source.fingerprint,
-        **claims.split_source(source.split_origin, len(splits["test"]), missing, left_out),
+        **claims.split_source(source.split_origin, len(splits["test"]), missing, unreadable),
         **claims.data_origin(source.hub, source.notes),
         "training_views": claims.views(splits["train"]["view"][:]),
         "training_positives": positives_C.tolist(),
@@ -63,7 +63,7 @@ def describe_protocol(args: RunArguments, data: RunData, trained: Mapping[str, A
         "labels_shuffled": args.data.shuffle_labels,
         "training_images_limited_to": args.data.train_limit if args.data.train_limit == len(splits["train"]) else None,
         "missing_images": {name: count for name, count in missing.items() if count},
-        "unreadable_images": {name: len(rows) for name, rows in left_out.items()},
+        "unreadable_images": unreadable,
         **trained,
         **describe_calibration(None),
         **describe_operating_points(None),

@@ -17,6 +17,7 @@ import datasets
 from accelerate import PartialState
 from transformers import AutoConfig, TrainerCallback
 
+from hf_cxr import processes
 from hf_cxr.config import RunArguments
 from hf_cxr.evaluation.calibration import Calibration
 from hf_cxr.evaluation.draws import Intervals
@@ -64,6 +65,7 @@ from hf_cxr.run.training import (
     build_training_loss,
     check_training_model,
     draw_training_images,
+    log_unused_gpus,
 )
 from hf_cxr.run.validation import write_validation
 from hf_cxr.saved_models import CONFIG, WEIGHTS, read_json
@@ -92,12 +94,13 @@ def run(args: RunArguments, callbacks: Sequence[TrainerCallback] = ()) -> Report
     state = PartialState()
     run_dir = Path(args.training.output_dir)
     report = None
-    args = pinned(args, state)
+    args = pinned(args)
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
+        log_unused_gpus(args.training)
         check_training_model(args)  # before a repository is made or data are read
         processor = image_processor_for(args.model)
-        repo_id = on_main_process(state, lambda: prepare_hub(args.training, run_dir))
-        done = on_main_process(state, lambda: files.done_stages(run_dir))
+        repo_id = on_main_process(lambda: prepare_hub(args.training, run_dir))
+        done = on_main_process(lambda: files.done_stages(run_dir))
         trained = "train" in done
         before = files.trained_folder(run_dir) if trained else checkpoint
         data = open_data(args, run_dir, before, PixelProcessor(processor), trained=trained)
@@ -113,7 +116,7 @@ def run(args: RunArguments, callbacks: Sequence[TrainerCallback] = ()) -> Report
             if state.is_main_process:
                 report = finish(run_dir, args, data.splits, done=done, model_id=repo_id)
                 report = push_after_training(run_dir, args.training, repo_id, report)
-        state.wait_for_everyone()
+        processes.meet()
     return report
 
 
@@ -133,10 +136,10 @@ def train(
         weights["initial_weights"] += f"; {positions}"
     model = build_first_model(args, data, loss, head_bias_C)
     trainer = build_trainer(args, data, model, image_processor_for(args.model), loss, draws_N, callbacks)
-    with image_errors_explained():
+    with image_errors_explained(), processes.watched():
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    trainer.save_model(str(run_dir / files.TRAINED))
-    state.wait_for_everyone()
+        trainer.save_model(str(run_dir / files.TRAINED))
+    processes.meet()
     if state.is_main_process:
         trained = {
             "protocol": describe_method(args, trainer, loss, weights),
@@ -145,7 +148,7 @@ def train(
             "environment": describe_environment(state),
         }
         write_json(run_dir / files.LAST_FILE["train"], trained)
-    state.wait_for_everyone()
+    processes.meet()
 
 
 def predict(run_dir: Path, args: RunArguments | None = None, data: RunData | None = None) -> None:
@@ -167,7 +170,7 @@ def predict(run_dir: Path, args: RunArguments | None = None, data: RunData | Non
         trained = read_json(run_dir / files.LAST_FILE["train"])
         write_json(run_dir / files.PROTOCOL, describe_protocol(args, data, trained["protocol"]))
         files.save_pair(run_dir / files.STAGES, pair)
-    state.wait_for_everyone()
+    processes.meet()
 
 
 def calibrate(run_dir: Path, args: RunArguments | None = None) -> None:

@@ -35,7 +35,7 @@ from hf_cxr.models.head import freeze_backbone
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import PixelProcessor
 from hf_cxr.reporting.weights_origin import origin_cautions
-from hf_cxr.run.data import RunData
+from hf_cxr.run.data import OpenedData, RunData
 from hf_cxr.sampling import EpochSampler, RepeatedRows, expected_counts, expected_draws
 from hf_cxr.training.callbacks import DeferredReweighting, EarlyStopping, WeightAverage
 from hf_cxr.training.feature_oversampling import FeatureOversampling, features_of
@@ -86,7 +86,8 @@ def build_training_loss(
     if args.loss.head_bias == "zero":
         return loss, None
     known_C = positives_C + negatives_C
-    prevalence_C = np.divide(positives_C, known_C, out=np.zeros_like(known_C), where=known_C > 0)
+    # NaN where nothing is known: no information about a finding is a probability of 0.5, not of 0.
+    prevalence_C = np.divide(positives_C, known_C, out=np.full_like(known_C, np.nan), where=known_C > 0)
     return loss, loss.no_information_logits(torch.as_tensor(prevalence_C), label_NC, draws_N).numpy()
 
 
@@ -105,24 +106,36 @@ def build_first_model(
     choose_attention(args, model)
     if args.stages.freeze_backbone:
         freeze_backbone(model)
-    blank = len(data.left_out.get("train", ()))
+    blank = len(data.blank_rows)
     if blank and batch_norms(model):
         logger.warning(
             "%s that cannot be read are blank in training, and batch norm measures them too: remove them",
             plural(blank, "training image"),
         )
-    ModelRecord(
+    origin = before and before.weights_origin
+    first_record(data, before, loss=loss.describe(), weights_origin=origin).write(model.config)
+    return model
+
+
+def first_record(data: OpenedData, before: ModelRecord | None, **own: Any) -> ModelRecord:
+    """The record of a model before its first step: its data, its earlier stages, and the fields given.
+
+    Args:
+        data: that it is trained on.
+        before: the record of its initial weights; None without one.
+        own: further fields.
+    """
+    source = data.source
+    return ModelRecord(
         version=hf_cxr.__version__,
-        dataset=data.source.name,
-        synthetic=data.source.synthetic,
-        split=data.fingerprint,
-        loss=loss.describe(),
-        licence_note=data.source.licence_note,
-        weights_origin=before and before.weights_origin,
+        dataset=source.name,
+        synthetic=source.synthetic,
+        split=source.fingerprint,
+        licence_note=source.licence_note,
         earlier_stages=before and (before.stages or None),
         **data.origin,
-    ).write(model.config)
-    return model
+        **own,
+    )
 
 
 def choose_attention(args: RunArguments | PretrainArguments, model: PreTrainedModel) -> None:
@@ -135,6 +148,18 @@ def choose_attention(args: RunArguments | PretrainArguments, model: PreTrainedMo
         sharded=parse_flag_from_env("ACCELERATE_USE_FSDP"),
     )
     logger.info("attention: %s", chosen)
+
+
+def log_unused_gpus(training: CXRTrainingArguments) -> None:
+    """Log how to use the GPUs that this process leaves unused: a process has one device."""
+    if training.unused_gpus:
+        count = training.unused_gpus + 1
+        logger.warning(
+            "one process uses one of the %d GPUs (CUDA_VISIBLE_DEVICES says which); to use all of them: accelerate "
+            "launch --multi_gpu --num_processes %d scripts/...",
+            count,
+            count,
+        )
 
 
 def check_training_model(args: RunArguments) -> None:
@@ -232,29 +257,23 @@ def build_trainer(
 ) -> CXRTrainer:
     """The Trainer with the run's loss, sampler, pixels, optimizer and validation metrics; and further callbacks."""
     training, splits = without_hub(args.training), data.splits
-    seed = training.seed if training.data_seed is None else training.data_seed
+    seed = training.order_seed
     pixels = build_pixels(args.model, processor, seed)
-    images = open_images(args, pixels, splits["train"], data.left_out.get("train", ()), seed)
+    images = open_images(args, pixels, splits["train"], data.blank_rows)
     validation = open_measured_images(training, pixels, splits["validation"])
     start, decay = args.stages.reweight_from_epoch, args.stages.ema_decay
     callbacks = [] if start is None else [DeferredReweighting(loss, start)]
     if training.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(training.early_stopping_patience, training.early_stopping_threshold or 0.0))
-    sampler, train = None, images
-    if not is_streamed(splits["train"]):
-        sampler = EpochSampler(draws_N, batch_size=training.images_per_step, seed=seed)
-        train = RepeatedRows(images)
+    sampler, train = drawn_images(training, images, draws_N)
     mixup = None
     if args.sampling.mixup_alpha:
         mixup = Mixup(draws_N, alpha=args.sampling.mixup_alpha, seed=seed)
         sampler, train = mixup.sampler(sampler), mixup.dataset(train)
     return CXRTrainer(
-        model=model,
-        args=training,
+        **trainer_options(training, model, processor, pixels),
         loss=loss,
-        pixels=pixels,
         sampler=sampler,
-        decay_all_parameters=training.optimizer != "adamw",
         average=None if decay is None else WeightAverage(decay),
         interpolation=build_interpolation(args, model, pixels, images, label_matrix(splits["train"]), seed),
         rates=layer_rates(training),
@@ -262,10 +281,31 @@ def build_trainer(
         callbacks=[*callbacks, *further],
         train_dataset=train,
         eval_dataset=validation,
-        processing_class=processor,
         compute_metrics=validation_metrics(data.label_names),
-        optimizer_cls_and_kwargs=optimizer_of(training),
     )
+
+
+def trainer_options(
+    training: CXRTrainingArguments, model: PreTrainedModel, processor: BaseImageProcessor, pixels: PixelProcessor
+) -> dict[str, Any]:
+    """Keywords of the Trainer of a run and of a pre-training: model, pixels and optimizer."""
+    return {
+        "model": model,
+        "args": training,
+        "pixels": pixels,
+        "processing_class": processor,
+        "decay_all_parameters": training.optimizer != "adamw",
+        "optimizer_cls_and_kwargs": optimizer_of(training),
+    }
+
+
+def drawn_images(
+    training: CXRTrainingArguments, images: Dataset, draws_N: np.ndarray
+) -> tuple[EpochSampler | None, Dataset | RepeatedRows]:
+    """What draws an epoch's images, and the images by its numbers; a stream has its own order, and no sampler."""
+    if isinstance(images, StreamedImages):
+        return None, images
+    return EpochSampler(draws_N, batch_size=training.images_per_step, seed=training.order_seed), RepeatedRows(images)
 
 
 def build_pixels(args: ModelArguments, processor: BaseImageProcessor, seed: int) -> PixelProcessor:
@@ -293,13 +333,12 @@ def open_images(
     args: RunArguments | PretrainArguments,
     pixels: PixelProcessor,
     train: datasets.Dataset,
-    left_out: Collection[int],
-    seed: int,
+    blank_rows: Collection[int],
 ) -> Dataset:
     """Training images as rows of pixels: decoded when asked for, or streamed in an order of their own."""
     training, size = args.training, (pixels.resize_size, pixels.resample)
     if not is_streamed(train):
-        return held(DecodedImages(train, *size, left_out=left_out), training.dataloader_num_workers)
+        return held(DecodedImages(train, *size, left_out=blank_rows), training.dataloader_num_workers)
     return StreamedImages(
         train,
         *size,
@@ -307,7 +346,7 @@ def open_images(
         step_size=training.images_per_step,
         shuffle=True,
         buffer=args.data.streaming_buffer,
-        seed=seed,
+        seed=training.order_seed,
         processes=training.world_size,
         process=training.process_index,
     )

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +64,23 @@ def problems_of(checkpoint: str | Path) -> list[str]:
     return problems or _problem_of_step(checkpoint)
 
 
-def usable_checkpoint(run_dir: str | Path, world_size: int = 1, *, needs_best: bool = True) -> Path | None:
+def usable_checkpoint(
+    run_dir: str | Path,
+    world_size: int = 1,
+    *,
+    needs_best: bool = True,
+    needs_random_state: Callable[[], bool] = lambda: True,
+) -> Path | None:
     """The newest whole checkpoint to resume from; newer unusable ones are renamed or removed, with a warning.
 
     Resuming from an older one, or starting again, gives the same numbers and only costs time.
 
     Args:
         run_dir: the run folder.
-        world_size: number of processes that will resume; each needs its own random state.
+        world_size: number of processes that will resume.
         needs_best: the run ends by loading its best checkpoint, so that one must be whole too.
+        needs_random_state: whether each process needs its own random state; asked if there is none, because of another
+            number of processes.
 
     Returns:
         The checkpoint folder, or None to start from the beginning.
@@ -82,7 +90,7 @@ def usable_checkpoint(run_dir: str | Path, world_size: int = 1, *, needs_best: b
     chosen = None
     for checkpoint in checkpoints_of(run_dir)[::-1]:
         problems = problems_by_name[checkpoint.name] = problems_of(checkpoint)
-        problems = problems or _problems_of_resume(checkpoint, world_size, needs_best)
+        problems = problems or _problems_of_resume(checkpoint, world_size, needs_best, needs_random_state)
         if not problems:
             chosen = checkpoint
             break
@@ -124,12 +132,17 @@ def check_whole(checkpoint: str | Path, what: str, repair: str) -> None:
         raise ValueError(f"{checkpoint}, {what}, is damaged ({'; '.join(problems[:3])}): {repair}")
 
 
-def _problems_of_resume(checkpoint: Path, world_size: int, needs_best: bool) -> list[str]:
+def _problems_of_resume(
+    checkpoint: Path, world_size: int, needs_best: bool, needs_random_state: Callable[[], bool]
+) -> list[str]:
     """Why this many processes cannot resume a whole checkpoint and finish the run."""
     rng = [f"rng_state_{i}.pth" for i in range(world_size)] if world_size > 1 else ["rng_state.pth"]
     sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"  # as Accelerate's launcher says it
     state = ("optimizer.bin" if sharded else "optimizer.pt", "scheduler.pt")
-    problems = [f"{name} is missing" for name in (*state, *rng) if not (checkpoint / name).is_file()]
+    problems = [f"{name} is missing" for name in state if not (checkpoint / name).is_file()]
+    absent = [name for name in rng if not (checkpoint / name).is_file()]
+    if absent and needs_random_state():
+        problems += [f"{name} is missing" for name in absent]
     step = (_read_json(checkpoint / STATE) or {}).get("best_global_step")
     if needs_best and step is not None and step != _step(checkpoint):
         best = best_checkpoint(checkpoint.parent, step)

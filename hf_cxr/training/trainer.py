@@ -27,6 +27,7 @@ from transformers.trainer_utils import (
     rotate_checkpoints,
 )
 
+from hf_cxr import processes
 from hf_cxr.evaluation import modern_figures
 from hf_cxr.models.batch_norm import batch_norms, check_batch_norm, frozen_parts, synchronised
 from hf_cxr.processing import PixelProcessor, collate
@@ -353,7 +354,7 @@ class CXRTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()
+        processes.meet()
         if self.args.should_save:
             seal(folder)
             rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint, use_mtime=True)

@@ -20,7 +20,7 @@ from hf_cxr.data.images.checks import inspect_images
 from hf_cxr.data.images.grey import ImageError, read_grey
 from hf_cxr.data.images.sound_files import SoundFiles
 from hf_cxr.labels import LabelSpace
-from hf_cxr.run.preflight import check_labels, check_run, image_errors_explained
+from hf_cxr.run.preflight import check_labels, check_run_data, image_errors_explained
 
 FINDINGS = ("Mass", "Effusion")
 SPLITS = {"train": 12, "validation": 6, "test": 6}
@@ -62,7 +62,7 @@ def words(table, *flags):
 
 def at_the_door(table, *flags):
     args = parse_arguments(words(table, *flags))
-    used, left_out = check_run(args, load_source(args.data))
+    used, left_out = check_run_data(args, load_source(args.data))
     return used.splits, left_out
 
 
@@ -269,7 +269,7 @@ def test_a_sound_table_passes_without_a_word(tmp_path, caplog):
     source = load_source(args.data)
     with caplog.at_level(logging.WARNING):
         check_labels(args, source.splits, source.labels)
-        same, left_out = check_run(args, source)
+        same, left_out = check_run_data(args, source)
     assert (same, left_out, caplog.text) == (source, {}, "")
     assert dataclasses.asdict(args.data)["unreadable_images"] == "error"
 

@@ -27,7 +27,7 @@ from hf_cxr.data import (
 from hf_cxr.data.images.grey import ImageError
 from hf_cxr.labels import NIH14
 from hf_cxr.processing import collate
-from hf_cxr.run.preflight import check_run
+from hf_cxr.run.preflight import check_run_data
 
 DESCRIPTION = {
     "name": "Shards",
@@ -265,11 +265,11 @@ def test_broken_images_of_a_stream_are_found_by_row_in_any_process(tmp_path):
     args = arguments(root, unreadable_images="skip")
     line = [f"--{key}={getattr(args, key)}" for key in ("dataset", "table", "streaming", "unreadable_images")]
     source = load_source(args)
-    kept, left_out = check_run(parse_arguments(line), source)
+    kept, left_out = check_run_data(parse_arguments(line), source)
     assert [names[row] for row in left_out["validation"]] == ["0006.png", "0007.png"]
     assert len(kept.splits["validation"]) == len(names) - 2
     with pytest.raises(ValueError, match=r"2 of 40 image files cannot be read: .*row 6"):
-        check_run(parse_arguments(line[:3]), source)
+        check_run_data(parse_arguments(line[:3]), source)
 
 
 def test_missing_images_are_reported_before_anything_is_read(tmp_path):

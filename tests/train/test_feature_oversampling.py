@@ -6,7 +6,7 @@ import torch
 from test_trainer import assert_same_gradients, gradients
 from tiny import rows, trainer
 
-from hf_cxr.sampling import RepeatedRows, build_sampler
+from hf_cxr.sampling import EpochSampler, RepeatedRows, expected_draws
 from hf_cxr.training.feature_oversampling import FeatureOversampling, features_of, nearest_of_rarest
 
 LABELS = np.array([[1, 0, np.nan], [1, 1, 0], [1, 1, 1], [0, 0, 0], [np.nan, 1, 0]])
@@ -56,7 +56,7 @@ def test_labels_are_what_both_images_say():
 
 def frozen(folder, dataset, bank=None, **settings):
     labels = np.stack([row["labels"] for row in dataset])
-    sampler = build_sampler("class_aware", labels, batch_size=32, seed=0)
+    sampler = EpochSampler(expected_draws("class_aware", labels), batch_size=32, seed=0)
     mixer = None if bank is None else FeatureOversampling(bank, labels, neighbours=3, seed=0)
     return trainer(
         folder, dataset=RepeatedRows(dataset), sampler=sampler, interpolation=mixer, freeze=True, **settings
@@ -105,7 +105,7 @@ def test_accumulation_gives_the_gradients_of_the_whole_batch(tmp_path, bank):
     labels = np.stack([row["labels"] for row in rows()])
     steps = []
     for name, size, accumulation in (("whole", 32, 1), ("cut", 8, 4)):
-        settings["sampler"] = build_sampler("class_aware", labels, batch_size=32, seed=0)
+        settings["sampler"] = EpochSampler(expected_draws("class_aware", labels), batch_size=32, seed=0)
         settings["interpolation"] = FeatureOversampling(bank, labels, seed=0)
         (step,), _ = gradients(tmp_path / name, size, accumulation, **settings)
         steps.append(step)

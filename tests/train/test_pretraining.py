@@ -22,6 +22,7 @@ from hf_cxr.data.sources.nih import LICENCE_NOTE
 from hf_cxr.files import file_sha256
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.run.pretraining import pretrain as pretrain_module
+from hf_cxr.run.pretraining.data import load_training_images
 from hf_cxr.run.pretraining.pretrain import pretrain
 from hf_cxr.run.training import trained_on
 from hf_cxr.saved_models import read_json
@@ -214,7 +215,7 @@ def test_images_of_validation_and_test_are_not_opened(tmp_path, capsys):
         write_release(root)
         config = write_config(tmp_path, NIH, nih_root=str(root))
         args = parse_pretraining([config, "--output_dir", str(tmp_path / f"run-{state}")])
-        train = pretrain_module.open_training_images.__globals__["load_training_images"](args).splits["train"]
+        train = load_training_images(args).splits["train"]
         trained_on = set(train["image_id"])
         assert trained_on.isdisjoint(TEST_IMAGES)
         others = [path for path in (root / "images").iterdir() if path.name not in trained_on]
@@ -254,6 +255,25 @@ def write_images(root, patients=8):
         lines.append(f"{number}.png,p{number // 2}")
     (root / "rows.csv").write_text("\n".join(lines))
     (root / "table.yaml").write_text(json.dumps(TABLE))
+
+
+def test_the_pictures_are_of_every_held_out_image_that_can_be_read(tmp_path, monkeypatch):
+    write_images(tmp_path, patients=4)
+    data = {"dataset": "table", "table": str(tmp_path / "table.yaml"), "never_tested": True, "held_out_share": 0.25}
+    settings = {key: value for key, value in TINY.items() if "phantom" not in key} | data | {"num_train_epochs": 1}
+    words = [write_config(tmp_path, settings, per_device_train_batch_size=2), "--unreadable_images", "skip"]
+    held_out = load_training_images(parse_pretraining(words)).splits["held_out"]["image_id"]
+    assert len(held_out) == 2
+    (tmp_path / held_out[0]).write_bytes(b"not an image")
+    made, real = [], pretrain_module.reconstructions
+    monkeypatch.setattr(pretrain_module, "reconstructions", lambda *args: made.extend(real(*args)) or made)
+    values = pretrain(parse_pretraining([*words, "--output_dir", str(tmp_path / "run")]))
+    assert values["protocol"]["unreadable_images"] == {"held_out": 1}
+    assert values["protocol"]["splits"]["held_out"]["images"] == 1
+    with Image.open(tmp_path / held_out[1]) as image:
+        sound = np.asarray(image.resize((36, 36), Image.Resampling.BICUBIC))[2:34, 2:34]
+    assert len(made) == 1
+    assert np.corrcoef(made[0].original_DD.ravel(), sound.ravel())[0, 1] > 0.9
 
 
 def test_a_stream_without_labels(tmp_path):

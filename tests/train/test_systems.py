@@ -108,7 +108,7 @@ def test_an_order_of_other_findings_is_refused_with_its_repair_before_images_are
     config = tmp_path / "tiny.yaml"
     own = {key: value for key, value in TINY.items() if key != "model_kwargs"}
     config.write_text(yaml.safe_dump(own | {"phantom_train": 24, "loss": "bce", "num_train_epochs": 1}))
-    monkeypatch.setattr(data, "check_run", lambda *_: pytest.fail("images were read"))
+    monkeypatch.setattr(data, "check_run_data", lambda *_: pytest.fail("images were read"))
     words = [
         "train",
         str(config),

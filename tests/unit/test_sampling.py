@@ -9,8 +9,6 @@ from hf_cxr.sampling import (
     SAMPLERS,
     EpochSampler,
     RepeatedRows,
-    ShuffleSampler,
-    build_sampler,
     expected_counts,
     expected_draws,
     sampler_options,
@@ -28,6 +26,11 @@ def long_tail(n_images=1000, seed=0):
     return label_NC
 
 
+def sampler_of(name, label_NC, *, batch_size, seed, **options):
+    """The sampler of a run with this method."""
+    return EpochSampler(expected_draws(name, label_NC, **options), batch_size=batch_size, seed=seed)
+
+
 def epochs_of(sampler, n_images, epochs):
     """How often each image is drawn in each epoch, (E, N)."""
     counts = []
@@ -38,39 +41,39 @@ def epochs_of(sampler, n_images, epochs):
 
 
 def test_whole_batches_without_repeats():
-    drawn = list(ShuffleSampler(LABELS, batch_size=32, seed=1))
+    drawn = list(sampler_of("shuffle", LABELS, batch_size=32, seed=1))
     assert len(drawn) == len(set(drawn)) == 96
     assert set(drawn) <= set(range(103))
 
 
 def test_shuffling_is_one_permutation_of_numpy():
     expected = np.random.default_rng([1, 4]).permutation(103)[:96].tolist()
-    for sampler in (
-        ShuffleSampler(LABELS, batch_size=32, seed=1),
-        build_sampler("shuffle", LABELS, batch_size=32, seed=1),
-    ):
-        sampler.set_epoch(4)
-        assert list(sampler) == expected
+    sampler = sampler_of("shuffle", LABELS, batch_size=32, seed=1)
+    sampler.set_epoch(4)
+    assert list(sampler) == expected
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_order_depends_on_seed_and_epoch_alone(name):
     labels = long_tail()
-    one, two = (build_sampler(name, labels, batch_size=32, seed=1) for _ in range(2))
+    one, two = (sampler_of(name, labels, batch_size=32, seed=1) for _ in range(2))
     first = list(one)
     assert list(one) == first == list(two)  # iterating does not advance anything
     one.set_epoch(1)
     assert len(list(one)) == len(one) == len(first)
     assert list(one) != first
     assert set(one) != set(first)  # another remainder is left out
-    assert list(build_sampler(name, labels, batch_size=32, seed=2)) != first
+    assert list(sampler_of(name, labels, batch_size=32, seed=2)) != first
     one.set_epoch(0)
     assert list(one) == first
 
 
 def test_neighbouring_seeds_and_epochs_do_not_share_an_order():
     # seed * epoch or seed + epoch as the generator's seed would repeat orders.
-    one, two = ShuffleSampler(LABELS, batch_size=32, seed=1), ShuffleSampler(LABELS, batch_size=32, seed=2)
+    one, two = (
+        sampler_of("shuffle", LABELS, batch_size=32, seed=1),
+        sampler_of("shuffle", LABELS, batch_size=32, seed=2),
+    )
     one.set_epoch(2)
     two.set_epoch(1)
     assert list(one) != list(two)
@@ -93,7 +96,7 @@ def test_draws_are_rounded_down_or_up_and_keep_their_mean():
 def test_epochs_draw_what_is_expected(name):
     labels = long_tail()
     draws_N = expected_draws(name, labels)
-    count_EN = epochs_of(build_sampler(name, labels, batch_size=1, seed=3), len(labels), 60)
+    count_EN = epochs_of(sampler_of(name, labels, batch_size=1, seed=3), len(labels), 60)
     positives_C, negatives_C = expected_counts(draws_N, labels)
     np.testing.assert_allclose((count_EN @ (labels == 1)).mean(axis=0), positives_C, rtol=0.02)
     np.testing.assert_allclose((count_EN @ (labels == 0)).mean(axis=0), negatives_C, rtol=0.02)
@@ -103,11 +106,11 @@ def test_epochs_draw_what_is_expected(name):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_processes_share_an_epoch_without_overlap(name, processes):
     labels = long_tail()
-    whole = list(build_sampler(name, labels, batch_size=32, seed=1))
+    whole = list(sampler_of(name, labels, batch_size=32, seed=1))
     shards = [
         list(BatchSamplerShard(BatchSampler(sampler, 32 // processes, drop_last=False), processes, process))
         for process in range(processes)
-        for sampler in [build_sampler(name, labels, batch_size=32, seed=1)]
+        for sampler in [sampler_of(name, labels, batch_size=32, seed=1)]
     ]
     assert len(set(whole)) == len(whole)  # an index is row and repetition, so no draw is made twice
     dealt = [index for batches in zip(*shards, strict=True) for batch in batches for index in batch]
@@ -117,10 +120,10 @@ def test_processes_share_an_epoch_without_overlap(name, processes):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_resumed_epoch_goes_on_where_it_stopped(name):
     labels = long_tail()
-    sampler = build_sampler(name, labels, batch_size=20, seed=1)
+    sampler = sampler_of(name, labels, batch_size=20, seed=1)
     sampler.set_epoch(2)
     whole = list(sampler)
-    again = build_sampler(name, labels, batch_size=20, seed=1)
+    again = sampler_of(name, labels, batch_size=20, seed=1)
     again.set_epoch(2)
     rows = RepeatedRows([{"row": row} for row in range(len(labels))])
     loader = DataLoader(rows, sampler=again, batch_size=20, collate_fn=lambda batch: [row["row"] for row in batch])
@@ -192,7 +195,7 @@ def test_undersampling_drops_only_images_without_a_finding_and_draws_again_each_
     draws_N = expected_draws("under", labels, undersample_ratio=0.5)
     assert (draws_N[found_N] == 1).all()
     assert draws_N[~found_N].sum() == pytest.approx(0.5 * found_N.sum(), abs=0.01)
-    count_EN = epochs_of(build_sampler("under", labels, batch_size=1, seed=0, undersample_ratio=0.5), 1000, 80)
+    count_EN = epochs_of(sampler_of("under", labels, batch_size=1, seed=0, undersample_ratio=0.5), 1000, 80)
     assert count_EN.max() == 1
     assert (count_EN.sum(axis=0) > 0).all()  # over epochs every image has its turn
     np.testing.assert_array_equal(expected_draws("under", labels, undersample_ratio=100), np.ones(1000))
@@ -241,9 +244,9 @@ def test_bad_samplers_are_refused(name, options, message):
 
 def test_fewer_images_than_a_batch():
     with pytest.raises(ValueError, match=r"103 training images are fewer than one batch of 128; lower"):
-        ShuffleSampler(LABELS, batch_size=128, seed=0)
+        sampler_of("shuffle", LABELS, batch_size=128, seed=0)
     labels = long_tail()
     with pytest.raises(ValueError, match="draws an epoch are fewer than one batch of 900"):
-        build_sampler("under", labels, batch_size=900, seed=0)
+        sampler_of("under", labels, batch_size=900, seed=0)
     with pytest.raises(ValueError, match="class_aware draws for findings, and no training image has one"):
         expected_draws("class_aware", np.zeros((4, 2)), class_aware_no_finding=False)

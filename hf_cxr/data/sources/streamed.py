@@ -125,7 +125,7 @@ class StreamedImages(IterableDataset):
         resample: Pillow's number of the filter, from the image processor.
         batch_size: images a process and batch; the DataLoader's own. Dataloader workers take whole batches in turn.
         step_size: images an optimizer step, over all processes and accumulation steps. Those of the last incomplete
-            step are left out, different ones in each epoch, as `ShuffleSampler` does. None, for evaluation: every row
+            step are left out, different ones in each epoch, as `EpochSampler` does. None, for evaluation: every row
             once; where processes would have unequal numbers, the last ones get blank rows at the end, of number -1,
             whose labels are all unknown.
         shuffle: row groups in random order, and images mixed in the buffer; otherwise in the split's order.

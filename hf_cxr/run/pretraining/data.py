@@ -10,23 +10,19 @@ missing or cannot be read, unless they are to be left out; and, on a resume, oth
 
 import dataclasses
 import logging
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow.compute as pc
-from accelerate import PartialState
 
 from hf_cxr.config import PretrainArguments
 from hf_cxr.data import Source, is_streamed, load_source
 from hf_cxr.data.splits import patient_split
 from hf_cxr.processing import PixelProcessor
 from hf_cxr.reporting import claims
-from hf_cxr.run.folder import on_main_process
-from hf_cxr.run.preflight import LeftOut, inspect, leave_out, unreadable_ids
-from hf_cxr.run.resume import check_resume
+from hf_cxr.run.data import OpenedData, loaded_in_turn
+from hf_cxr.run.preflight import leave_out_unreadable
 from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
@@ -35,20 +31,11 @@ HELD_OUT = "held_out"
 BATCH = 4096  # rows of which the images' places are in memory
 
 
-@dataclass(frozen=True)
-class PretrainData:
-    """The images as they are trained on.
+class PretrainData(OpenedData):
+    """The images of a pre-training: those that are trained on and, if some training patients are held out, theirs.
 
-    Attributes:
-        source: its splits are ``train`` and, if some training patients are held out, ``held_out``. Its fingerprints
-            are those of the whole data set.
-        left_out: by split, the numbers of the rows whose images cannot be read.
-        origin: of `check_resume`.
+    The source's fingerprints are those of the whole data set.
     """
-
-    source: Source
-    left_out: LeftOut
-    origin: dict[str, Any] = field(default_factory=dict)
 
     @property
     def train(self) -> datasets.Dataset:
@@ -67,17 +54,16 @@ def open_training_images(
     Raises:
         FileNotFoundError, ValueError: see the top of this module.
     """
-    with PartialState().main_process_first():
-        loaded = load_training_images(args)
+    loaded = loaded_in_turn(args.data, lambda data: load_training_images(dataclasses.replace(args, data=data)))
     loaded.check_pixels(pixels.resize_size, int(pixels.resample))
-    used, left_out = _readable(args, loaded)
-    unreadable = unreadable_ids(loaded.splits, left_out)
-    origin = on_main_process(
-        PartialState(),
-        lambda: check_resume(args, run_dir, before, loaded, unreadable=unreadable, trained=trained),
+    # The training images of a stream are read as training reaches them.
+    read = [name for name, split in loaded.splits.items() if name != "train" or not is_streamed(split)]
+    checked = leave_out_unreadable(args, loaded, read)
+    data = PretrainData.compared(args, run_dir, before, loaded, checked, trained=trained)
+    logger.info(
+        "%s", ", ".join(f"{name}: {plural(len(split), 'image')}" for name, split in data.source.splits.items())
     )
-    logger.info("%s", ", ".join(f"{name}: {plural(len(split), 'image')}" for name, split in used.splits.items()))
-    return PretrainData(used, left_out, origin)
+    return data
 
 
 def load_training_images(args: PretrainArguments) -> Source:
@@ -155,15 +141,3 @@ def _absent_rows(split: datasets.Dataset) -> set[int]:
         nothing = pc.and_(*(pc.is_null(pc.struct_field(batch["image"], part)) for part in ("bytes", "path")))
         rows |= {number * BATCH + int(row) for row in pc.indices_nonzero(nothing).to_pylist()}
     return rows
-
-
-def _readable(args: PretrainArguments, loaded: Source) -> tuple[Source, LeftOut]:
-    """As `preflight.check_run`: every image is checked; training rows that cannot be read keep their places."""
-    checked = loaded.splits
-    if is_streamed(loaded.splits["train"]):  # its training images are read as training reaches them
-        checked = {name: split for name, split in loaded.splits.items() if name != "train"}
-    found = inspect(args, loaded.with_splits(checked))
-    if not found.count:
-        return loaded, {}
-    used = loaded.with_splits(leave_out(loaded.splits, found, keep="train"))
-    return used, {name: tuple(sorted(rows)) for name, rows in found.unreadable.items() if rows}

@@ -20,15 +20,15 @@ import torch
 from accelerate import PartialState
 from transformers import SwinForMaskedImageModeling, set_seed
 
-import hf_cxr
+from hf_cxr import processes
 from hf_cxr.augmentation import Augmentation
 from hf_cxr.config import PretrainArguments
-from hf_cxr.data import DecodedImages, is_streamed, with_images
+from hf_cxr.data import DecodedImages, with_images
 from hf_cxr.files import file_sha256, write_json, write_text
 from hf_cxr.models.attention import check_attention
 from hf_cxr.models.build import describe_initial_weights
 from hf_cxr.models.record import MASKED_LOSS, ModelRecord
-from hf_cxr.pretraining.masks import MEASURED, PatchMasks
+from hf_cxr.pretraining.masks import EPOCH_OF_MEASURING, PatchMasks
 from hf_cxr.pretraining.model import build_masked_model, check_masked_model
 from hf_cxr.pretraining.trainer import MaskedImageTrainer
 from hf_cxr.processing import PixelProcessor, image_processor_for
@@ -44,12 +44,14 @@ from hf_cxr.run.training import (
     build_pixels,
     check_first_stage,
     choose_attention,
+    drawn_images,
+    first_record,
+    log_unused_gpus,
     open_images,
     open_measured_images,
-    optimizer_of,
+    trainer_options,
     without_hub,
 )
-from hf_cxr.sampling import EpochSampler, RepeatedRows
 from hf_cxr.saved_models import WEIGHTS, read_json
 
 logger = logging.getLogger(__name__)
@@ -72,11 +74,12 @@ def pretrain(args: PretrainArguments) -> dict[str, Any] | None:
     state = PartialState()
     run_dir = Path(args.training.output_dir)
     values = None
-    args = pinned(args, state)
+    args = pinned(args)
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
+        log_unused_gpus(args.training)
         masks = build_masks(args, check_masked_model(args.model))
         pixels = build_pixels(args.model, image_processor_for(args.model), masks.seed)
-        trained = on_main_process(state, lambda: files.is_done(run_dir, "train"))
+        trained = on_main_process(lambda: files.is_done(run_dir, "train"))
         before = files.trained_folder(run_dir) if trained else checkpoint
         data = open_training_images(args, run_dir, before, pixels, trained=trained)
         if trained:
@@ -86,7 +89,7 @@ def pretrain(args: PretrainArguments) -> dict[str, Any] | None:
             train(run_dir, args, data, masks, checkpoint)
         if state.is_main_process:
             values = document(run_dir, data, masks, pixels)
-        state.wait_for_everyone()
+        processes.meet()
     return values
 
 
@@ -98,10 +101,10 @@ def train(
     weights = describe_initial_weights(args.model)  # now: a local folder can be gone after training
     model = build_first_model(args, data)
     trainer = build_trainer(args, data, model, masks)
-    with image_errors_explained():
+    with image_errors_explained(), processes.watched():
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    trainer.save_model(str(run_dir / files.TRAINED))
-    state.wait_for_everyone()
+        trainer.save_model(str(run_dir / files.TRAINED))
+    processes.meet()
     if state.is_main_process:
         saw = ModelRecord.of(model.config).weights_origin["saw_test_images"]
         done = {
@@ -111,7 +114,7 @@ def train(
             "environment": describe_environment(state),
         }
         write_json(run_dir / files.LAST_FILE["train"], done)
-    state.wait_for_everyone()
+    processes.meet()
 
 
 def document(run_dir: Path, data: PretrainData, masks: PatchMasks, pixels: PixelProcessor) -> dict[str, Any]:
@@ -139,9 +142,10 @@ def build_masks(args: PretrainArguments, patch_size: int) -> PatchMasks:
     Raises:
         ValueError: sizes that do not divide one another.
     """
-    masking, training = args.masking, args.training
-    seed = training.seed if training.data_seed is None else training.data_seed
-    return PatchMasks(args.model.image_size, patch_size, masking.mask_patch_size, masking.mask_ratio, seed)
+    masking = args.masking
+    return PatchMasks(
+        args.model.image_size, patch_size, masking.mask_patch_size, masking.mask_ratio, args.training.order_seed
+    )
 
 
 def build_first_model(args: PretrainArguments, data: PretrainData) -> SwinForMaskedImageModeling:
@@ -155,18 +159,13 @@ def build_first_model(args: PretrainArguments, data: PretrainData) -> SwinForMas
     check_first_stage(args, model, data.source)
     check_attention(model, args.model.attention)
     choose_attention(args, model)
-    source, before = data.source, ModelRecord.of(model.config)
-    ModelRecord(
-        version=hf_cxr.__version__,
-        dataset=source.name,
-        synthetic=source.synthetic,
-        split=source.fingerprint,
-        held_out=source.held_out or None,
+    before = ModelRecord.of(model.config)
+    first_record(
+        data,
+        before,
         loss={"name": MASKED_LOSS, "options": {}},
-        licence_note=source.licence_note,
+        held_out=data.source.held_out or None,
         weights_origin=weights_origin(args, data, before),
-        earlier_stages=before and (before.stages or None),
-        **data.origin,
     ).write(model.config)
     return model
 
@@ -177,24 +176,16 @@ def build_trainer(
     """The Trainer with the images, their masks and the optimizer."""
     training, processor = without_hub(args.training), image_processor_for(args.model)
     pixels = build_pixels(args.model, processor, masks.seed)
-    left_out = data.left_out.get("train", ())
-    train_images = open_images(args, pixels, data.train, left_out, masks.seed)
-    sampler = None
-    if not is_streamed(data.train):
-        sampler = EpochSampler(np.ones(len(data.train)), batch_size=training.images_per_step, seed=masks.seed)
+    images = open_images(args, pixels, data.train, data.blank_rows)
+    sampler, train_images = drawn_images(training, images, np.ones(len(data.train)))
     held_out = data.held_out
     return MaskedImageTrainer(
-        model=model,
-        args=training,
+        **trainer_options(training, model, processor, pixels),
         masks=masks,
-        left_out=left_out,
-        pixels=pixels,
+        left_out=data.blank_rows,
         sampler=sampler,
-        decay_all_parameters=training.optimizer != "adamw",
-        train_dataset=train_images if sampler is None else RepeatedRows(train_images),
+        train_dataset=train_images,
         eval_dataset=None if held_out is None else open_measured_images(training, pixels, held_out),
-        processing_class=processor,
-        optimizer_cls_and_kwargs=optimizer_of(training),
     )
 
 
@@ -215,7 +206,7 @@ def describe_pretraining(
         "never_tested": args.masking.never_tested,
         "splits_from": source.split_origin["splits_from"],
         "missing_images": source.missing,
-        "unreadable_images": {name: len(rows) for name, rows in data.left_out.items()},
+        "unreadable_images": data.unreadable,
         "licence_note": source.licence_note,
         **weights,
         "mask_patch_size": masks.mask_patch_size,
@@ -231,12 +222,15 @@ def reconstructions(
     model: SwinForMaskedImageModeling, data: PretrainData, masks: PatchMasks, pixels: PixelProcessor
 ) -> list[Reconstruction]:
     """A few images, evenly over the held-out ones (else over the training images), masked and reconstructed."""
-    name, split = ("held_out", data.held_out) if data.held_out is not None else ("train", data.train)
-    usable = np.setdiff1d(np.arange(len(split)), data.left_out.get(name, ()))
+    split = data.train if data.held_out is None else data.held_out
+    # Held-out images that cannot be read are not among the rows any more; blank training rows keep their places.
+    usable = (
+        np.arange(len(split)) if data.held_out is not None else np.setdiff1d(np.arange(len(split)), data.blank_rows)
+    )
     row_K = usable[np.unique(np.linspace(0, len(usable) - 1, PICTURES).round().astype(int))]
     images = DecodedImages(with_images(split, row_K.tolist()), pixels.resize_size, pixels.resample)
     pixel_K1SS = torch.from_numpy(np.stack([images[number]["pixels"] for number in range(len(row_K))]))[:, None]
-    mask_KN = torch.from_numpy(masks.draw(row_K, MEASURED))
+    mask_KN = torch.from_numpy(masks.draw(row_K, EPOCH_OF_MEASURING))
     with torch.inference_mode():
         image_K3DD = pixels(pixel_K1SS)
         made_K3DD = model.eval()(pixel_values=image_K3DD, bool_masked_pos=mask_KN).reconstruction

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hf_cxr.pretraining.masks import MEASURED, PatchMasks
+from hf_cxr.pretraining.masks import EPOCH_OF_MEASURING, PatchMasks
 from hf_cxr.uniforms import row_uniforms
 
 ROWS = np.arange(4000)
@@ -49,7 +49,7 @@ def test_a_mask_depends_on_seed_epoch_and_row_alone():
     shuffled = np.random.default_rng(0).permutation(ROWS)
     np.testing.assert_array_equal(generator.draw(shuffled, 5), whole[shuffled])
     np.testing.assert_array_equal(np.concatenate([masks().draw(part, 5) for part in np.split(ROWS, 8)]), whole)
-    for other in (generator.draw(ROWS, 6), masks(seed=4).draw(ROWS, 5), generator.draw(ROWS, MEASURED)):
+    for other in (generator.draw(ROWS, 6), masks(seed=4).draw(ROWS, 5), generator.draw(ROWS, EPOCH_OF_MEASURING)):
         assert 0.4 < (other == whole).mean() < 0.6  # 0.625^2 + 0.375^2 = 0.53 agree by chance
 
 

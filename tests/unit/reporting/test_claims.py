@@ -56,7 +56,7 @@ def test_only_calibrated_runs_are_called_calibrated():
 def test_a_test_list_is_official_only_if_it_is_of_that_length():
     source = {"splits_from": "official test list; validation cut by patient", "split_file": None}
     assert claims.split_source(source, 25_596, {}, {}) == source
-    assert claims.split_source(source, 100, {"test": 25_490}, {"test": (1, 2, 3, 4, 5, 6)}) == source
+    assert claims.split_source(source, 100, {"test": 25_490}, {"test": 6}) == source
     words = claims.split_source(source, 100, {}, {})["splits_from"]
     assert "own test list of 100 images, not the official one of 25,596" in words
     assert words.endswith("; validation cut by patient")

@@ -31,7 +31,7 @@ def data(words=OFFICIAL, *, file=None, synthetic=False):
         licence_note="name us",
         fingerprint="f" * 64,
     )
-    return PretrainData(source, {})
+    return PretrainData(source)
 
 
 @pytest.mark.parametrize(
