@@ -1,6 +1,6 @@
 """A page on which somebody tries a model: drop a radiograph, see its findings, look at heat maps.
 
-- `session`: what the page does, without a page: an image in, a `Look` at it out, a heat map of a finding.
+- `session`: what the page does, without a page: an image in, a `PredictedImage` out, a heat map of a finding.
 - `memory`: the last image of each reader, until the reader leaves.
 - `limits`: what the page accepts; `uploads`: what a browser sends, decoded in memory; `guard`: what is refused.
 - `bars`, `pictures`, `about`: HTML of the findings, PNG and JPEG in memory, what is known of the model.

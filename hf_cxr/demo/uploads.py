@@ -31,7 +31,7 @@ class UploadError(ValueError):
 
 
 @dataclass(frozen=True)
-class Upload:
+class GreyImage:
     """An image that was read.
 
     Attributes:
@@ -66,7 +66,7 @@ def too_large(name: str, limits: Limits) -> UploadError:
     return UploadError(f"{name} is larger than {limits.megabytes:g} MB, the most that this page takes")
 
 
-def read_upload(content: bytes, name: str, limits: Limits) -> Upload:
+def read_upload(content: bytes, name: str, limits: Limits) -> GreyImage:
     """Decode a file to 8-bit grey as `hf-cxr predict` does.
 
     Args:
@@ -90,7 +90,7 @@ def read_upload(content: bytes, name: str, limits: Limits) -> Upload:
         raise UploadError(f"Cannot read {error.name}: {error.reason}") from error
     except MemoryError as error:
         raise UploadError(f"{name} is too large for the memory of this machine") from error
-    return Upload(
+    return GreyImage(
         name,
         grey_HW,
         (COLOURS,) if _has_colours(content) else (),
