@@ -78,6 +78,19 @@ def model_folder(name: str | Path, revision: str = "main") -> Path:
     return folder
 
 
+def public_name(model: str | Path) -> str:
+    """What pages, pictures, reports and answers call a model: its Hub id, or the name of its folder.
+
+    They may be passed on, and a whole path would name a person's home.
+
+    >>> public_name("somebody/chest"), public_name("/data/of/somebody/runs/first"), public_name("/")
+    ('somebody/chest', 'first', '/')
+    """
+    folder = Path(model)
+    is_folder = folder.is_absolute() or folder.is_dir()
+    return folder.resolve().name or str(model) if is_folder else str(model)
+
+
 def refuse_missing_folder(name: str | Path) -> None:
     """Refuse a name that is neither a folder nor a possible Hub id, before a misspelt folder is looked for on the Hub.
 

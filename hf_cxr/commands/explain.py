@@ -101,9 +101,9 @@ def _images(own, paths: Sequence[str], method: str) -> int:
         check_method,
         chosen_findings,
         explain_files,
-        name_of,
     )
     from hf_cxr.run.result_folder import held
+    from hf_cxr.saved_models import public_name
 
     main = processes.is_main()
     set_up_terminal(main_process=main)
@@ -113,7 +113,7 @@ def _images(own, paths: Sequence[str], method: str) -> int:
     with held(own.out) if main else nullcontext() as place:
         if main:
             check_empty(place)
-        explainer = Explainer(Classifier(own.model, revision=own.revision), name_of(own.model), method, own.layer)
+        explainer = Explainer(Classifier(own.model, revision=own.revision), public_name(own.model), method, own.layer)
         findings = chosen_findings(explainer.predictor, own.findings.split(",")) if own.findings else ()
         phantoms = explainer.about()["trained_on_phantoms"]
         for note in (*found.notes(), *found.unreadable, *[explainer.about()["note"]] * phantoms) if main else ():
@@ -139,8 +139,9 @@ def _score(own, words: Sequence[str], only: frozenset[str], methods: Sequence[st
     from hf_cxr.reporting.document import Document
     from hf_cxr.reporting.sections.localization import localization_section
     from hf_cxr.run.evaluating.localize import LOCALIZATION, PAGE, localize
-    from hf_cxr.run.explain import Explainer, check_empty, check_method, name_of
+    from hf_cxr.run.explain import Explainer, check_empty, check_method
     from hf_cxr.run.result_folder import held
+    from hf_cxr.saved_models import public_name
 
     main = processes.is_main()
     set_up_terminal(main_process=main)
@@ -151,7 +152,7 @@ def _score(own, words: Sequence[str], only: frozenset[str], methods: Sequence[st
         if main:
             check_empty(place)
         classifier = Classifier(own.model, revision=own.revision)
-        explainers = [Explainer(classifier, name_of(own.model), method, own.layer) for method in methods]
+        explainers = [Explainer(classifier, public_name(own.model), method, own.layer) for method in methods]
         values = localize(explainers, args, place, split=own.split, pictures=own.pictures)
     if not main:
         return 0

@@ -125,13 +125,13 @@ class _Reports:
     def __init__(self, classifier: "Classifier", model: str, folder: str):
         from hf_cxr.inference.structured_report import StructuredReports
         from hf_cxr.models.record import ModelRecord
-        from hf_cxr.run.explain import name_of
+        from hf_cxr.saved_models import public_name
 
         logging.getLogger("highdicom").setLevel(logging.WARNING)  # it names each attribute that it copies
         record = ModelRecord.of(classifier.model.config) or ModelRecord()
         self.reports = StructuredReports(
             folder,
-            model_name=name_of(model),
+            model_name=public_name(model),
             model_sha256=classifier.fingerprint(),
             synthetic=bool(record.synthetic),
         )

@@ -79,7 +79,7 @@ class Terminal:
             self._write_csv(columns.names)
 
     def row(self, result: "ImageResult") -> None:
-        """The line of an image: its most probable findings, those that are called, and what is unusual about it."""
+        """The line of an image: its most probable findings, those that are called, and what a reader should know."""
         if self.suffix == ".csv":
             self._write_csv(self.columns.cells(result))
             return
@@ -94,6 +94,8 @@ class Terminal:
         unusual = result.input_check is not None and result.input_check.unusual
         star = "(*)" if unusual else "*"  # a call of what is perhaps no radiograph
         words = [f"{self.names[i]} {probability_C[i]:.3f}{star if called_C[i] else ''}" for i in shown]
+        if result.remarks:
+            words.insert(0, f"NOTE: {printable('; '.join(result.remarks))};")
         if unusual:
             words.insert(0, f"UNUSUAL IMAGE: {printable('; '.join(result.input_check.reasons))};")
         self._write(f"{printable(result.name):<{self.width}}  {'  '.join(words)}\n")

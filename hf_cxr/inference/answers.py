@@ -1,10 +1,10 @@
 """What a model said of image files, a line of JSON for each: how `hf-cxr predict` keeps it until all are done.
 
 A line has the absolute path, bytes and modification time in ns; then the probabilities as float32 in hexadecimal, what
-the input check found (null for a model without one), and why no picture or report could be made of the image, if so;
-or null, and the name and the reason of the error. Thresholds and label sets are the model's, which the first line of a
-file names by its fingerprint. That line has the folders of pictures and reports, too: a file whose images have none is
-not continued by a command that asks for them.
+the input check found (null for a model without one), the remarks on how the file was read, and why no picture or
+report could be made of the image, if so; or null, and the name and the reason of the error. Thresholds and label sets
+are the model's, which the first line of a file names by its fingerprint. That line has the folders of pictures and
+reports, too: a file whose images have none is not continued by a command that asks for them.
 
 C = findings.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the command checks its output's place before scipy is loade
     from hf_cxr.evaluation.conformal import ConformalSets
     from hf_cxr.inference.calls import Calls
 
-FORMAT = 2
+FORMAT = 3
 Version = tuple[int, int]
 """Bytes and modification time in ns of a file."""
 Answer = tuple[Path, Version, ImageResult | ImageError]
@@ -90,7 +90,7 @@ class AnswerLines:
         else:
             check = answer.input_check
             checked = None if check is None else [check.score, check.threshold, *check.reasons]
-            values = (answer.probability_C.astype("<f4").tobytes().hex(), checked, *failures)
+            values = (answer.probability_C.astype("<f4").tobytes().hex(), checked, answer.remarks, *failures)
         return json.dumps([os.path.abspath(path), *version, *values])
 
     def answer(self, line: bytes) -> Answer | None:
@@ -105,15 +105,16 @@ class AnswerLines:
             probability_C = np.frombuffer(bytes.fromhex(values), "<f4").astype(np.float32)
             if probability_C.shape != (len(self.calls.label_names),):
                 return None
-            check = InputCheckResult(rest[0][0], rest[0][1], tuple(rest[0][2:])) if rest and rest[0] else None
+            checked, remarks, *_ = rest
+            check = None if checked is None else InputCheckResult(checked[0], checked[1], tuple(checked[2:]))
         except (ValueError, TypeError, LookupError):
             return None
-        return path, version, ImageResult.of(name, probability_C, self.calls, self.label_sets, check)
+        return path, version, ImageResult.of(name, probability_C, self.calls, self.label_sets, check, remarks)
 
     def failures(self, line: bytes) -> tuple[str, ...]:
         """Why pictures and reports of the image of a whole line could not be made; () where nothing failed."""
         _, _, _, values, *rest = json.loads(line)
-        return () if values is None else tuple(rest[1:])
+        return () if values is None else tuple(rest[2:])
 
 
 def refuse_foreign(place: Path) -> NoReturn:

@@ -327,7 +327,7 @@ class Classifier:
         checks = [None] * len(images) if check is None else check.of(pixel_BSS, feature_BD)
         damaged = "the model's output is not a number; is the model damaged?"
         return [
-            ImageResult.of(image.name, probability_C, calls, sets, checked)
+            ImageResult.of(image.name, probability_C, calls, sets, checked, image.remarks)
             if np.isfinite(probability_C).all()
             else ImageError(image.name, damaged)
             for image, probability_C, checked in zip(images, probability_BC, checks, strict=True)

@@ -40,11 +40,13 @@ class ReadImage:
         name: what to call it.
         version: of a file, from before it was read; `NO_VERSION` for anything else.
         pixel_SS: 8-bit grey at the model's size, or why there is none.
+        remarks: sentences about what was read and may not be what was meant, see `read_grey`.
     """
 
     name: str
     version: Version
     pixel_SS: NDArray[np.uint8] | ImageError
+    remarks: tuple[str, ...] = ()
 
 
 def read_and_resize(image: AnyImage, name: str, *, size: int, resample: int) -> ReadImage:
@@ -61,11 +63,12 @@ def read_and_resize(image: AnyImage, name: str, *, size: int, resample: int) -> 
         is_file = isinstance(image, str | os.PathLike)
         if is_file:
             before = version_of(image)
-        pixel_SS = resize_grey(read_image(image, name), size, resample)
+        remarks: list[str] = []
+        pixel_SS = resize_grey(read_image(image, name, remarks), size, resample)
         if is_file and version_of(image) != before:
             changed = ImageError(name, "it changed while it was read; run again when it is complete")
             return ReadImage(name, before, changed)
-        return ReadImage(name, before, pixel_SS)
+        return ReadImage(name, before, pixel_SS, tuple(remarks))
     except ImageError as error:
         return ReadImage(name, before, error)
     except MemoryError:

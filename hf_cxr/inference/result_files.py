@@ -11,8 +11,10 @@ A table, CSV or Parquet, has a row for each image and these columns, in this ord
 | input_check/unusual                     | 1 or 0                              | bool           | input check     |
 | input_check/score                       | six significant digits              | float64        | input check     |
 | input_check/reasons                     | with semicolons between them        | list of string | input check     |
+| image/remarks                           | with semicolons between them        | list of string | always          |
 
-``set/`` has the labels that are not ruled out, in the words of `results.NOT_RULED_OUT`. A line of JSON is
+``image/remarks`` says how a file was read, where that may not be what was meant; it is nearly always empty. ``set/``
+has the labels that are not ruled out, in the words of `results.NOT_RULED_OUT`. A line of JSON is
 `ImageResult.to_dict()`. All text is UTF-8: a byte of a file name that is not is written as \\xNN.
 
 N = images, C = findings.
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 4096  # of a Parquet file, in memory
 LABEL_SETS = np.array([NOT_RULED_OUT[labels] for labels in ((), (ABSENT,), (PRESENT,), (PRESENT, ABSENT))])
+REMARKS = "image/remarks"  # a column
 Write = Callable[[ImageResult], None]
 
 
@@ -60,7 +63,7 @@ class ResultColumns:
         names = ["image", *findings, *self.calls.columns]
         names += [f"set/{finding}" for finding in findings] if self.label_sets else []
         names += [f"input_check/{what}" for what in ("unusual", "score", "reasons")] if self.input_check else []
-        return names
+        return [*names, REMARKS]
 
     def cells(self, result: ImageResult) -> list[str]:
         """The row of an image as text."""
@@ -71,7 +74,7 @@ class ResultColumns:
         if self.input_check:
             check = result.input_check
             cells += [f"{check.unusual:d}", f"{check.score:.6g}", "; ".join(check.reasons)]
-        return cells
+        return [*cells, "; ".join(result.remarks)]
 
     def csv_row(self, cells: Iterable[str], *, spreadsheet_safe: bool = False) -> list[str]:
         """Cells as they are written: valid UTF-8, and no formulas if asked for."""
@@ -96,6 +99,7 @@ class ResultColumns:
             columns.append(pa.array([check.unusual for check in checks], pa.bool_()))
             columns.append(pa.array([check.score for check in checks], pa.float64()))
             columns.append(pa.array([list(check.reasons) for check in checks], pa.list_(pa.string())))
+        columns.append(pa.array([list(result.remarks) for result in results], pa.list_(pa.string())))
         return pa.RecordBatch.from_arrays(columns, names=[utf8_text(name) for name in self.names])
 
 

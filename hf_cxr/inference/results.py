@@ -7,8 +7,8 @@
 C = findings.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,6 +121,7 @@ class ImageResult:
         present_C, absent_C: whether the label set of each finding contains that label, bool; None without label sets.
         coverage: what the label sets were fitted for, such as 0.9; None without label sets.
         input_check: whether the image is unlike those of training; None where the model has no such check.
+        remarks: what a reader should know of how the file was read, each a sentence; nearly always empty.
     """
 
     name: str
@@ -130,7 +131,8 @@ class ImageResult:
     present_C: NDArray[np.bool_] | None = None
     absent_C: NDArray[np.bool_] | None = None
     coverage: float | None = None
-    input_check: InputCheckResult | None = field(default=None)
+    input_check: InputCheckResult | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -140,6 +142,7 @@ class ImageResult:
         calls: "Calls",
         label_sets: "ConformalSets | None" = None,
         input_check: InputCheckResult | None = None,
+        remarks: Sequence[str] = (),
     ) -> "ImageResult":
         """The result at a model's operating points and label sets, whose findings are in the order of the outputs."""
         sets: dict[str, Any] = {}
@@ -147,7 +150,8 @@ class ImageResult:
             assert tuple(label_sets.label_names) == calls.label_names, "label sets in another order than the outputs"
             present_C, absent_C = label_sets.sets(probability_C)
             sets = {"present_C": present_C, "absent_C": absent_C, "coverage": label_sets.coverage}
-        return cls(name, calls.label_names, probability_C, calls.threshold_C, **sets, input_check=input_check)
+        said = {"input_check": input_check, "remarks": tuple(remarks)}
+        return cls(name, calls.label_names, probability_C, calls.threshold_C, **sets, **said)
 
     @property
     def called_C(self) -> NDArray[np.bool_]:
@@ -178,10 +182,11 @@ class ImageResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: "image", "findings", "label_set_coverage" and "input_check"."""
+        """Plain values for JSON: "image", "findings", "label_set_coverage", "input_check" and "remarks"."""
         return {
             "image": self.name,
             "findings": [finding.to_dict() for finding in self.findings],
             "label_set_coverage": self.coverage,
             "input_check": None if self.input_check is None else self.input_check.to_dict(),
+            "remarks": list(self.remarks),
         }

@@ -39,24 +39,26 @@ def name_of(image: Any) -> str:
     return str(getattr(image, "filename", "") or IN_MEMORY)
 
 
-def read_image(image: Any, name: str) -> np.ndarray:
+def read_image(image: Any, name: str, remarks: list[str] | None = None) -> np.ndarray:
     """8-bit grey (H, W) uint8, 0 black.
 
     Args:
         image: see the top of this module.
         name: what to call it in an error.
+        remarks: see `read_grey`.
 
     Raises:
         ImageError: it cannot be read, or is none of these.
     """
     if isinstance(image, str | os.PathLike | bytes | bytearray | memoryview | Image.Image):
-        return read_grey(bytes(image) if isinstance(image, bytearray | memoryview) else image, name=name)
+        source = bytes(image) if isinstance(image, bytearray | memoryview) else image
+        return read_grey(source, name=name, remarks=remarks)
     if isinstance(image, np.ndarray):
         return _read_array(image, name)
     if _is_dataset(image):
         # Without file meta there is no magic: then the suffix says that the bytes are DICOM.
         named = name if name.lower().endswith(SUFFIXES) else f"{name}{SUFFIXES[0]}"
-        return read_grey(_file_of(image, name), name=named)
+        return read_grey(_file_of(image, name), name=named, remarks=remarks)
     raise ImageError(
         name,
         f"{type(image).__name__} is not an image; give a path, the bytes of a file, a PIL image, an array, or a "

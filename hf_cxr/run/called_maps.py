@@ -15,7 +15,8 @@ from hf_cxr.data.images.grey import ImageError, read_grey
 from hf_cxr.files import OutputError
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.inference.results import ImageResult
-from hf_cxr.run.explain import Explainer, name_of, safe_name, save_picture
+from hf_cxr.run.explain import Explainer, safe_name, save_picture
+from hf_cxr.saved_models import public_name
 
 METHOD = "grad_cam"
 
@@ -38,7 +39,7 @@ class CalledMaps:
                 "--heatmaps draws the findings that are called, and this model has no operating points: use hf-cxr "
                 "explain"
             )
-        self.folder, self.explainer = Path(folder), Explainer(classifier, name_of(model), METHOD)
+        self.folder, self.explainer = Path(folder), Explainer(classifier, public_name(model), METHOD)
 
     def add(self, path: Path, result: ImageResult) -> Path | None:
         """Draw the findings that are called in this file; gives the picture, None if nothing is called.
@@ -53,8 +54,7 @@ class CalledMaps:
         try:
             explained = self.explainer.explain(read_grey(path), findings=findings)
             self.folder.mkdir(parents=True, exist_ok=True)
-            check = result.input_check
-            warning = f"UNUSUAL IMAGE: {'; '.join(check.reasons)}" if check is not None and check.unusual else ""
+            warning = "; ".join(_warnings(result))
             save_picture(self.place_of(path), path, explained, explained.maps(), self.explainer, warning=warning)
         except MemoryError as error:
             raise ImageError(os.fspath(path), "it is too large, or its sides too unequal, to draw") from error
@@ -68,3 +68,10 @@ class CalledMaps:
         """The picture of a file: its name, and eight digits that tell files of one name in several folders apart."""
         digits = hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()[:8]
         return self.folder / f"{safe_name(path)}_{digits}.png"
+
+
+def _warnings(result: ImageResult) -> list[str]:
+    """What a reader of a picture should know of the image."""
+    check = result.input_check
+    unusual = [f"UNUSUAL IMAGE: {'; '.join(check.reasons)}"] if check is not None and check.unusual else []
+    return [*unusual, *result.remarks]

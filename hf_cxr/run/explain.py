@@ -75,7 +75,7 @@ class Explainer:
 
     Args:
         predictor: the model.
-        name: what pictures and pages call it; see `name_of`.
+        name: what pictures and pages call it; see `saved_models.public_name`.
         method: of `METHODS`.
         layer: path of another layer than the architecture's own, see `models.map_layer`.
 
@@ -141,16 +141,6 @@ class Explainer:
             "trained_on_phantoms": synthetic,
             "note": note,
         }
-
-
-def name_of(model: str) -> str:
-    """What a page calls a model: a Hub id, or the name of its folder, for a page may be passed on and a path not.
-
-    >>> name_of("somebody/chest"), name_of("/data/of/somebody/runs/first")
-    ('somebody/chest', 'first')
-    """
-    folder = Path(model).expanduser()
-    return folder.resolve().name or model if folder.is_absolute() or folder.exists() else model
 
 
 def check_method(name: str, layer: str | None = None) -> None:

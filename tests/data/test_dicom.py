@@ -623,7 +623,7 @@ def test_predict_reads_a_dicom_folder(hospital, model, tmp_path, capsys):
     out = tmp_path / "out.csv"
     assert main(["predict", str(hospital / "images"), "--model", str(model), "--csv", str(out)]) == 0
     lines = out.read_text().splitlines()
-    assert lines[0] == "image,Effusion,Edema"
+    assert lines[0] == "image,Effusion,Edema,image/remarks"
     assert len(lines) == 13
     assert SECRET not in out.read_text() + capsys.readouterr().out
     (tmp_path / "bad.dcm").write_bytes(PLAIN[:-100])

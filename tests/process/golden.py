@@ -252,6 +252,7 @@ def old(product: Product) -> dict[str, Any]:
     table = product.folder / "predicted.csv"
     product.run("predict", images, "--model", folder / "run", "--csv", table)
     for row in csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))):
+        row.pop("image/remarks", None)  # words, which an old table does not have
         name, *cells = row.values()
         numbers[f"run/predict/{Path(name).name}"] = [float(cell) for cell in cells]
 

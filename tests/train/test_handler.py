@@ -124,7 +124,7 @@ def probabilities(answer: dict) -> dict[str, float]:
 def test_base64_in_json_gives_the_typed_result(service, expected, content):
     status, answer = service.ask(text(content))
     assert status == 200
-    assert set(answer) == {"image", "findings", "label_set_coverage", "input_check"}
+    assert set(answer) == {"image", "findings", "label_set_coverage", "input_check", "remarks"}
     assert probabilities(answer) == pytest.approx(expected, abs=1e-6)
     assert list(probabilities(answer)) == list(NIH14)
     assert np.ptp(list(expected.values())) > 0.01

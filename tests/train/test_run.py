@@ -226,7 +226,7 @@ def test_predict_writes_a_row_an_image(finished, test_split, tmp_path, capsys):
     assert hf_cxr_main(["predict", str(tmp_path / "images"), "--model", str(run_dir), "--csv", str(table)]) == 0
     lines = [line.split(",") for line in table.read_text().splitlines()]
     assert lines[0][: 1 + len(NIH14)] == ["image", *NIH14]
-    assert all(name.startswith(("called/", "set/", "input_check/")) for name in lines[0][1 + len(NIH14) :])
+    assert all(name.startswith(("called/", "set/", "input_check/", "image/")) for name in lines[0][1 + len(NIH14) :])
     expected = Predictions.load(run_dir / "predictions" / "test.parquet").probabilities[:2]
     np.testing.assert_allclose(np.array([line[1 : 1 + len(NIH14)] for line in lines[1:]], float), expected, atol=1e-5)
     assert capsys.readouterr().out.count(".png") >= 2

@@ -161,7 +161,8 @@ def unused_bits(dataset: "Dataset", pixel_HW: np.ndarray) -> list[str]:
     used = max((int(end).bit_length() for end in (value_N.max(initial=0), -1 - value_N.min(initial=0))), default=0)
     if used + sign > dataset.BitsStored - 2:
         return []
-    return [f"its BitsStored is {dataset.BitsStored}, its pixels use {used + sign} bits, and it has no window"]
+    cause = f"its BitsStored is {dataset.BitsStored}, its pixels use {used + sign} bits, and it has no window"
+    return [f"it is read with far too little contrast: {cause}"]
 
 
 def _states_greys(dataset: "Dataset") -> bool:

@@ -73,6 +73,8 @@ def read_grey(
         source: a path, the bytes of a file, or an opened image, which is not changed.
         name: what to call it in an error; by default the path, or the file name that the image knows. Of bytes, its
             suffix may say that they are DICOM.
+        remarks: a list to which sentences are added about what was read and may not be what was meant; see
+            `dicom.unused_bits`.
 
     Returns:
         (H, W) uint8, 0 black.

@@ -31,7 +31,7 @@ from hf_cxr.run.evaluating.localize import localization_values
 from hf_cxr.run.evaluating.mistakes import mistakes_page
 from hf_cxr.run.evaluating.stress import stress as measure_stress
 from hf_cxr.run.evaluating.studies import cautions, check_studies, names_studies, of_studies
-from hf_cxr.run.explain import Explainer, check_method, name_of
+from hf_cxr.run.explain import Explainer, check_method
 from hf_cxr.run.measuring import (
     interval_settings,
     measure_predictions,
@@ -41,7 +41,7 @@ from hf_cxr.run.measuring import (
 )
 from hf_cxr.run.preflight import check_patients, readable
 from hf_cxr.run.result_folder import check_evaluation_folder, check_same_evaluation
-from hf_cxr.saved_models import fingerprint, model_folder
+from hf_cxr.saved_models import fingerprint, model_folder, public_name
 from hf_cxr.words import plural
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def evaluate(
     points = stored_points(record)
     analysis = on_images(classifier, images, args, more)
     if more.localize:
-        explainer = Explainer(classifier, name_of(model), more.localize)
+        explainer = Explainer(classifier, public_name(model), more.localize)
         analysis["localization"] = localization_values([explainer], args, source, split)
     pair = None
     if more.averaged_views:

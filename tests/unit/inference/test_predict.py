@@ -83,7 +83,7 @@ def test_one_bad_file_costs_one_row(model, images, tmp_path, capsys):
     assert predict(images, tmp_path / "misspelt.png", "--model", model, "--csv", out) == 2
     printed = capsys.readouterr()
     rows = rows_of(out)
-    assert rows.pop("image") == list(FINDINGS)
+    assert rows.pop("image") == [*FINDINGS, "image/remarks"]
     assert list(rows) == [*(str(images / f"{i}.png") for i in range(4)), f"{images}{os.sep}\\xff\n.png"]
     assert rows[str(images / "0.png")] == rows[f"{images}{os.sep}\\xff\n.png"] != rows[str(images / "1.png")]
     errors = [line for line in printed.err.splitlines() if line.startswith("hf-cxr predict: ")]
@@ -218,8 +218,8 @@ def test_the_same_command_keeps_rows_of_the_same_files(model, classifier, images
     expected, found = rows_of(whole), rows_of(out)
     assert list(found) == list(expected)
     for row, path in enumerate(paths):
-        kept = {0: ["0.250000"] * 3, 2: ["0.750000"] * 3}.get(row, expected[str(path)])
-        np.testing.assert_allclose(np.array(found[str(path)], float), np.array(kept, float), atol=2e-6)
+        kept = {0: ["0.250000"] * 3, 2: ["0.750000"] * 3}.get(row, expected[str(path)][:3])
+        np.testing.assert_allclose(np.array(found[str(path)][:3], float), np.array(kept, float), atol=2e-6)
     assert not list(tmp_path.glob("out.csv.*"))
 
 
@@ -237,7 +237,7 @@ def test_rows_of_another_model_are_refused_and_stay(model, classifier, images, t
     for file in model.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
     assert predict(images, "--model", copy, "--csv", out) == 0  # the same model in another place
-    assert rows_of(out)[str(images / "0.png")] == ["0.500000"] * 3
+    assert rows_of(out)[str(images / "0.png")] == ["0.500000"] * 3 + [""]
 
 
 @pytest.mark.parametrize("content", [b"precious\n", b"precious", b'{"a": 1}\n', b"[1]\n"])
@@ -326,9 +326,9 @@ def test_a_file_of_the_model_and_a_pipe_are_not_written(model, images, tmp_path,
 def test_standard_output_gets_csv_and_nothing_else(model, images, capsys):
     assert predict(images, "--model", model, "--csv", "-") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"image,{','.join(FINDINGS)}"
+    assert lines[0] == f"image,{','.join(FINDINGS)},image/remarks"
     assert len(lines) == 5
-    assert all(0 <= float(cell) <= 1 for line in lines[1:] for cell in line.split(",")[1:])
+    assert all(0 <= float(cell) <= 1 for line in lines[1:] for cell in line.split(",")[1:-1])
 
 
 def test_cells_that_begin_like_a_formula_are_quoted_by_flag(model, images, tmp_path, monkeypatch):
@@ -337,9 +337,9 @@ def test_cells_that_begin_like_a_formula_are_quoted_by_flag(model, images, tmp_p
     assert predict("=cmd.png", "0.png", "--model", model, "--csv", tmp_path / "plain.csv") == 0
     flags = ("--csv", tmp_path / "safe.csv", "--spreadsheet_safe")
     assert predict("=cmd.png", "0.png", "--model", model, *flags) == 0
-    assert rows_of(tmp_path / "plain.csv")["image"] == list(FINDINGS)
+    assert rows_of(tmp_path / "plain.csv")["image"] == [*FINDINGS, "image/remarks"]
     safe = rows_of(tmp_path / "safe.csv")
-    assert safe["image"] == ["Effusion", "'=Edema", "'-Mass"]
+    assert safe["image"] == ["Effusion", "'=Edema", "'-Mass", "image/remarks"]
     assert list(safe) == ["image", "'=cmd.png", "0.png"]
     assert safe["0.png"] == rows_of(tmp_path / "plain.csv")["0.png"]
 
@@ -369,16 +369,16 @@ def test_findings_that_reach_their_threshold_are_called(calling, images, tmp_pat
     assert predict(images, "--model", calling, "--csv", out, "--top", 1) == 0
     printed = capsys.readouterr()
     rows = rows_of(out)
-    assert rows.pop("image") == [*FINDINGS, "called/Effusion", "called/-Mass"]
+    assert rows.pop("image") == [*FINDINGS, "called/Effusion", "called/-Mass", "image/remarks"]
     classifier = Classifier(calling)
     for path, probability_C in classifier.predict_files(sorted(images.iterdir())):
-        *probabilities, effusion, mass = rows[str(path)]
+        *probabilities, effusion, mass, _ = rows[str(path)]
         np.testing.assert_allclose(np.array(probabilities, float), probability_C, atol=2e-6)
         assert (effusion, mass) == (str(int(probability_C[0] >= 0.5)), "1")
         (line,) = [line for line in printed.out.splitlines() if line.startswith(f"{path} ")]
         assert "-Mass" in line  # called, and shown for all that it is not the most probable
         assert line.count("*") == int(effusion) + int(mass)
-    assert {cells[-2] for cells in rows.values()} == {"0", "1"}
+    assert {cells[-3] for cells in rows.values()} == {"0", "1"}
     (note,) = [line for line in printed.err.splitlines() if "called/" in line]
     assert "Youden" in note
     assert note.endswith("no operating point for =Edema")
@@ -507,5 +507,5 @@ def test_ctrl_c_keeps_the_rows_and_says_how_to_go_on(model, images, tmp_path, mo
     printed = capsys.readouterr()
     assert "1.png" not in printed.out  # it was not predicted again
     first_C = np.frombuffer(bytes.fromhex(kept[0][3]), "<f4")
-    assert rows_of(out)[str(images / "0.png")] == [f"{value:.6f}" for value in first_C]
+    assert rows_of(out)[str(images / "0.png")] == [*(f"{value:.6f}" for value in first_C), ""]
     assert len(rows_of(out)) == 5

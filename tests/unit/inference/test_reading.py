@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import tiny
 from PIL import Image
@@ -44,6 +45,31 @@ def test_images_come_in_order_with_their_version_and_one_failure_is_its_own(path
             assert image.pixel_SS.name == "05.png"
         else:
             np.testing.assert_array_equal(image.pixel_SS, resize_grey(read_grey(path), 36, NEAREST))
+
+
+def flat_dicom(path: Path) -> Path:
+    """A file that says 16 bits, whose pixels use 12, without a window."""
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = pydicom.uid.DigitalXRayImageStorageForPresentation, "1.2.3"
+    dataset.Rows = dataset.Columns = 40
+    dataset.SamplesPerPixel, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 1, 0, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+    dataset.PixelData = np.random.default_rng(0).integers(0, 4096, (40, 40), dtype=np.uint16).tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_a_remark_on_how_a_file_was_read_comes_with_its_result(classifier, paths, tmp_path):
+    path = flat_dicom(tmp_path / "flat.dcm")
+    given = [paths[0], path, path.read_bytes(), pydicom.dcmread(path)]
+    sound, *flat = classifier.predict_images(given, batch_size=4, workers=2)
+    assert sound.remarks == ()
+    for result in flat:
+        (remark,) = result.remarks
+        assert "its pixels use 12 bits" in remark
+        assert result.to_dict()["remarks"] == [remark]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

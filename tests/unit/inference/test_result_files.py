@@ -36,7 +36,14 @@ CALLS = Calls(NAMES, POINTS)
 def results(checked: bool = True) -> list[ImageResult]:
     check = InputCheckResult(0.5, 2.0), InputCheckResult(9.0, 2.0, ("nearly uniform", "rotated; a bit"))
     return [
-        ImageResult.of(f"{n}.png", p_C.astype(np.float32), CALLS, SETS, check[n % 2] if checked else None)
+        ImageResult.of(
+            f"{n}.png",
+            p_C.astype(np.float32),
+            CALLS,
+            SETS,
+            check[n % 2] if checked else None,
+            ("too flat", "cut") if n == 3 else (),
+        )
         for n, p_C in enumerate(np.linspace(0.02, 0.98, 15).reshape(5, 3))
     ]
 
@@ -78,14 +85,16 @@ def test_every_format_has_the_same_values(tmp_path, monkeypatch):
         assert row["input_check/reasons"] == list(check.reasons)
         assert named["input_check/unusual"] == str(int(check.unusual))
         assert named["input_check/reasons"] == "; ".join(check.reasons)
+        assert row["image/remarks"] == list(result.remarks)
+        assert named["image/remarks"] == "; ".join(result.remarks)
     assert len(seen) >= 3
 
 
 def test_a_model_without_sets_and_check_has_the_columns_of_before():
     columns = ResultColumns(Calls(NAMES, None))
-    assert columns.names == ["image", *NAMES]
-    assert len(columns.cells(results(checked=False)[0])) == 4
-    assert columns.arrow([]).num_columns == 4
+    assert columns.names == ["image", *NAMES, "image/remarks"]
+    assert len(columns.cells(results(checked=False)[0])) == 5
+    assert columns.arrow([]).num_columns == 5
 
 
 def test_names_that_are_not_utf8_are_valid_in_every_format(tmp_path):
@@ -94,7 +103,9 @@ def test_names_that_are_not_utf8_are_valid_in_every_format(tmp_path):
     for suffix in FORMATS:
         content = write(tmp_path / f"x{suffix}", [result], columns).read_bytes()
         if suffix == ".parquet":
-            assert pq.read_table(tmp_path / "x.parquet").to_pylist() == [{"image": "\\xff.png", "A": 0.25}]
+            assert pq.read_table(tmp_path / "x.parquet").to_pylist() == [
+                {"image": "\\xff.png", "A": 0.25, "image/remarks": []}
+            ]
         else:
             assert "\\xff.png" in content.decode("utf-8").replace("\\\\", "\\")
 
@@ -126,6 +137,9 @@ def test_an_answer_comes_back_from_its_line():
         path, version, found = lines.answer(lines.line(Path("/x.png"), (3, 4), result).encode() + b"\n")
         assert (path, version) == (Path("/x.png"), (3, 4))
         assert found.to_dict() == result.to_dict() | {"image": "/x.png"}
+        assert found.remarks == result.remarks
+        why = lines.line(Path("/x.png"), (3, 4), result, ["no study"]).encode() + b"\n"
+        assert lines.failures(why) == ("no study",)
     line = lines.line(Path("/x.png"), (3, 4), ImageError("x.png", "cut off")).encode() + b"\n"
     assert str(lines.answer(line)[2]) == "cannot read x.png: cut off"
     whole = lines.line(Path("/x.png"), (3, 4), results()[0]).encode() + b"\n"
