@@ -14,6 +14,7 @@ from hf_cxr.models.record import ModelRecord
 from hf_cxr.reporting.input_check_words import false_alarm_words, input_check_limits
 from hf_cxr.reporting.protocol import label_limits
 from hf_cxr.reporting.training_history import training_history
+from hf_cxr.saved_models import public_name
 from hf_cxr.words import NOTICE
 
 PHANTOMS = (
@@ -47,7 +48,7 @@ class PageFacts:
         record = ModelRecord.of(config) or ModelRecord()
         check = classifier.input_check
         wrong = None if check is None else f"{false_alarm_words(check.measured)} {input_check_limits(check.measured)}"
-        return cls(model_name(model), network_name(config), len(classifier.label_names), record, wrong)
+        return cls(public_name(model), network_name(config), len(classifier.label_names), record, wrong)
 
     def header_html(self) -> str:
         """The top of the page: first what it is not."""
@@ -130,13 +131,3 @@ def privacy(limits: Limits) -> str:
         f"{limits.megabytes:g} MB and {limits.megapixels:g} million pixels: DICOM, PNG, JPEG, TIFF and other formats, "
         "8 or 16 bits."
     )
-
-
-def model_name(model: str | Path) -> str:
-    """What the page calls a model: its Hub id, or the name of its folder; a whole path would name a person's home.
-
-    >>> model_name("somebody/chest"), model_name("/")
-    ('somebody/chest', '/')
-    """
-    folder = Path(model).expanduser()
-    return folder.resolve().name or str(model) if folder.is_dir() else str(model)

@@ -30,7 +30,7 @@ BATCH_HEADER = "x-hf-cxr-batch"  # images that were predicted together with this
 UNUSUAL_HEADER = "x-hf-cxr-unusual"  # of an image that is unlike those of training
 UNREADABLE = 422
 NO_NAME, LONGEST_NAME = "image", 200
-Answer = tuple[ImageResult | ImageError, int]
+Outcome = tuple[ImageResult | ImageError, int]
 """A result, or why there is none; and how many images were predicted together."""
 
 
@@ -107,7 +107,7 @@ class PredictAPI(litserve.LitAPI):
         """As they are: images of different sizes are stacked only after they were resized."""
         return list(inputs)
 
-    def predict(self, inputs: Any) -> list[Answer]:
+    def predict(self, inputs: Any) -> list[Outcome]:
         """The result of each request, and how many images were predicted together."""
         requests = inputs if isinstance(inputs, list) else [inputs]  # without batches LitServe hands over one
         uploads = [request for request in requests if isinstance(request, Upload)]
@@ -120,11 +120,11 @@ class PredictAPI(litserve.LitAPI):
         together = [(one, len(uploads)) for one in found]
         return together if isinstance(inputs, list) else together[0]
 
-    def unbatch(self, output: list[Answer]) -> list[Answer]:
+    def unbatch(self, output: list[Outcome]) -> list[Outcome]:
         """One entry for each request."""
         return output
 
-    def encode_response(self, output: Answer) -> JSONResponse:
+    def encode_response(self, output: Outcome) -> JSONResponse:
         """200 with the result, or 422 with the reason."""
         answer, together = output
         if isinstance(answer, ImageError):
