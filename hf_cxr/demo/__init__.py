@@ -20,6 +20,9 @@ INSTALL = "pip install 'hf-cxr[demo]'"
 PASSWORD = "HF_CXR_DEMO_AUTH"
 """Environment variable with user:password, which the page then asks for."""
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Addresses that this machine alone reaches."""
+
 
 def check_gradio() -> None:
     """Refuse a machine without Gradio.

@@ -6,11 +6,12 @@ Gradio is an extra and is imported here alone, inside functions; call `show.quie
 import logging
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_cxr.demo import PASSWORD
+from hf_cxr.demo import LOOPBACK, PASSWORD
 from hf_cxr.demo.about import PageFacts
 from hf_cxr.demo.bars import findings_html
 from hf_cxr.demo.examples import draw_examples, examples_html
@@ -201,27 +202,45 @@ def serve(
     import gradio as gr
     from starlette.middleware import Middleware
 
+    bound = host or os.environ.get("GRADIO_SERVER_NAME") or LOOPBACK[0]
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    _, address, _ = page.launch(
-        server_name=host,
-        server_port=port,
-        auth=password(),
-        share=False,  # a tunnel would send patients' images through a machine of somebody else
-        ssr_mode=False,
-        run_history=False,  # it keeps what was sent in the browser
-        enable_monitoring=False,
-        mcp_server=False,
-        pwa=False,
-        footer_links=[],
-        quiet=True,
-        state_session_capacity=READERS,
-        max_file_size=1,  # in bytes; see `guard`
-        app_kwargs={"middleware": [Middleware(Guard, body=limits.body)]},
-        theme=gr.themes.Base(**fonts).set(layout_gap="0.8rem"),
-        head=f"<style>{_text('style.css')}</style>",  # Gradio would rewrite the selectors of css=
-        prevent_thread_lock=not wait,
-    )
+    with without_proxy(*LOOPBACK, bound):  # Gradio asks its own server, and gives up where a proxy answers
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            auth=password(),
+            share=False,  # a tunnel would send patients' images through a machine of somebody else
+            ssr_mode=False,
+            run_history=False,  # it keeps what was sent in the browser
+            enable_monitoring=False,
+            mcp_server=False,
+            pwa=False,
+            footer_links=[],
+            quiet=True,
+            state_session_capacity=READERS,
+            max_file_size=1,  # in bytes; see `guard`
+            app_kwargs={"middleware": [Middleware(Guard, body=limits.body)]},
+            theme=gr.themes.Base(**fonts).set(layout_gap="0.8rem"),
+            head=f"<style>{_text('style.css')}</style>",  # Gradio would rewrite the selectors of css=
+            prevent_thread_lock=not wait,
+        )
     return address
+
+
+@contextmanager
+def without_proxy(*hosts: str) -> Iterator[None]:
+    """Reach some hosts directly, whatever proxy the environment names for the rest."""
+    names = ("no_proxy", "NO_PROXY")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    kept = next(filter(None, before.values()), None)
+    for name in names:
+        os.environ[name] = kept if kept == "*" else ",".join([*filter(None, [kept]), *dict.fromkeys(hosts)])
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def password() -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ caller keeps the `PredictedImage`.
 H, W = height and width of the picture, S = side of the model's resized image, h, w = grid of a map.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class PredictedImage:
         result: of `Classifier.predict`.
         picture_HW: the image as the model reads it, in grey, made smaller for the page.
         pixel_SS: resized for the model, uint8.
-        remarks: what a reader should know of how it was read.
+        remarks: what a reader should know of it, besides those of the result.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Session:
         """What the model says of an image that was read."""
         pixels = self.classifier.pixels
         # From the grey that is shown: the numbers are of the picture next to them, and the file is decoded once.
-        result = self.classifier.predict(image.grey_HW, name=image.name)
+        result = replace(self.classifier.predict(image.grey_HW, name=image.name), remarks=image.doubts)
         height, width = image.grey_HW.shape
         return PredictedImage(
             name=image.name,

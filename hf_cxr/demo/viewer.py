@@ -43,7 +43,12 @@ def read_html(predicted: PredictedImage, measured: Mapping[str, Any] | None = No
     """How the image was read, and whether it looks like one that the model knows; ``measured`` as for `check_html`."""
     remarks = "".join(f"<p>{escape(remark)}</p>" for remark in predicted.remarks)
     note = f'<div class="cxr-note cxr-plain" role="status">{remarks}</div>' if remarks else ""
-    return f"{note}{check_html(predicted.result.input_check, measured)}"
+    doubts = "".join(
+        '<div class="cxr-note cxr-warning" role="alert" data-doubt><p><b>This image may not be as it should be.</b> '
+        f"{escape(doubt[:1].upper() + doubt[1:])}. Its numbers may mean little.</p></div>"
+        for doubt in predicted.result.remarks
+    )
+    return f"{note}{doubts}{check_html(predicted.result.input_check, measured)}"
 
 
 def error_html(message: str) -> str:

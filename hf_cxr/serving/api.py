@@ -10,6 +10,7 @@ import base64
 import binascii
 import logging
 import signal
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
+from hf_cxr.data.images.dicom import LIMIT_REPAIR
 from hf_cxr.data.images.grey import ImageError
 from hf_cxr.inference.results import ImageResult
 from hf_cxr.words import NOTICE
@@ -30,6 +32,7 @@ BATCH_HEADER = "x-hf-cxr-batch"  # images that were predicted together with this
 UNUSUAL_HEADER = "x-hf-cxr-unusual"  # of an image that is unlike those of training
 UNREADABLE = 422
 NO_NAME, LONGEST_NAME = "image", 200
+PIXELS_REPAIR = "ask who runs the service for a larger --max_pixels"
 Outcome = tuple[ImageResult | ImageError, int]
 """A result, or why there is none; and how many images were predicted together."""
 
@@ -88,6 +91,7 @@ class PredictAPI(litserve.LitAPI):
         from hf_cxr.saved_models import fingerprint
 
         Image.MAX_IMAGE_PIXELS = self.max_pixels
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of images that are refused
         disable_progress_bar()  # of reading the weights
         if fingerprint(self.folder) != self.described["sha256"]:  # a worker may be started again much later
             raise ValueError(f"the model in {self.folder} changed since the service started; restart the service")
@@ -128,7 +132,8 @@ class PredictAPI(litserve.LitAPI):
         """200 with the result, or 422 with the reason."""
         answer, together = output
         if isinstance(answer, ImageError):
-            return JSONResponse({"detail": str(answer), "image": answer.name}, status_code=UNREADABLE)
+            detail = str(answer).replace(LIMIT_REPAIR, PIXELS_REPAIR)
+            return JSONResponse({"detail": detail, "image": answer.name}, status_code=UNREADABLE)
         headers = {BATCH_HEADER: f"{together}"}
         if answer.input_check is not None and answer.input_check.unusual:
             headers[UNUSUAL_HEADER] = "1"

@@ -31,7 +31,7 @@ from hf_cxr.reporting.input_check_words import false_alarm_words, input_check_li
 from hf_cxr.reporting.training_history import training_history
 from hf_cxr.saved_models import check_multi_label, check_weights, fingerprint, model_folder, public_name, read_config
 from hf_cxr.serving.api import LONGEST_NAME, NO_NAME, UNREADABLE, ImageRequest, PredictAPI, Upload
-from hf_cxr.serving.gate import Gate, Metrics
+from hf_cxr.serving.gate import BYTES_REPAIR, Gate, Metrics
 from hf_cxr.serving.requests import OneRequest
 from hf_cxr.words import NOTICE
 
@@ -205,7 +205,8 @@ def add_routes(server: litserve.LitServer, api: PredictAPI, metrics: Metrics, se
         if not content:
             return JSONResponse({"detail": f"{name} is empty", "image": name}, status_code=UNREADABLE)
         if len(content) > max_file:
-            return JSONResponse({"detail": f"{name} has more than {max_file:,} bytes", "image": name}, status_code=413)
+            detail = f"{name} has more than {max_file:,} bytes; {BYTES_REPAIR}"
+            return JSONResponse({"detail": detail, "image": name}, status_code=413)
         return await OneRequest(api, server).handle_request(Upload(content, name), Upload)
 
     @app.get("/metrics", summary="Prometheus")

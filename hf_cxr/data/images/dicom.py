@@ -53,6 +53,8 @@ MOST_BITS = 16
 GREYS = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 DEFLATED = b"1.2.840.10008.1.2.1.99"
+LIMIT_REPAIR = "raise PIL.Image.MAX_IMAGE_PIXELS"
+"""In the message of an image with too many pixels; a program that sets the limit itself has another repair."""
 DOSE_GRID = "1.2.840.10008.5.1.4.1.1.481.2"
 
 # Only these are parsed. Those of the palette are read when the photometric interpretation asks for them.
@@ -235,10 +237,7 @@ def _check_header(dataset: "Dataset", max_pixels: int | None) -> np.ndarray | No
     if not rows or not columns:
         raise ValueError(f"it is {columns} x {rows} pixels")
     if max_pixels is not None and rows * columns > max_pixels:
-        raise ValueError(
-            f"{columns} x {rows} pixels are more than {max_pixels}; if the file is right, "
-            "raise PIL.Image.MAX_IMAGE_PIXELS"
-        )
+        raise ValueError(f"{columns} x {rows} pixels are more than {max_pixels}; if the file is right, {LIMIT_REPAIR}")
     _check_bits(dataset)
     _check_decoder(dataset)
     # Required by the standard and by the decoder. None is guessed: signed pixels read as unsigned give wrong greys.

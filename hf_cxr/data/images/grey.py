@@ -192,7 +192,9 @@ def _file(source: str | os.PathLike | bytes, name: str) -> BinaryIO:
         raise ImageError(name, "the file is empty")
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and size > 8 * limit:
-        raise ImageError(name, f"{size:,} bytes are more than {limit} pixels take; see PIL.Image.MAX_IMAGE_PIXELS")
+        raise ImageError(
+            name, f"{size:,} bytes are more than {limit} pixels take; if the file is sound, {dicom.LIMIT_REPAIR}"
+        )
     return BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
 
 
@@ -210,9 +212,7 @@ def _open(content: bytes, name: str) -> Image.Image:
         raise ImageError(name, f"not an image of a known format and pixel layout ({known}), or truncated") from error
     except Image.DecompressionBombError as error:  # twice the limit and more: Pillow refuses it first
         limit = Image.MAX_IMAGE_PIXELS
-        raise ImageError(
-            name, f"more than {limit} pixels; if the file is sound, raise PIL.Image.MAX_IMAGE_PIXELS"
-        ) from error
+        raise ImageError(name, f"more than {limit} pixels; if the file is sound, {dicom.LIMIT_REPAIR}") from error
     _check_image(image, name)
     if image.format == "PNG":
         # Reading skips the checksums of the pixel data and returns flipped bits as pixels; verify() does not. It
@@ -231,8 +231,7 @@ def _check_image(image: Image.Image, name: str) -> None:
     if limit is not None and image.width * image.height > limit:
         raise ImageError(
             name,
-            f"{image.width} x {image.height} pixels are more than {limit}; "
-            "if the file is sound, raise PIL.Image.MAX_IMAGE_PIXELS",
+            f"{image.width} x {image.height} pixels are more than {limit}; if the file is sound, {dicom.LIMIT_REPAIR}",
         )
     frames = getattr(image, "n_frames", 1)
     if frames > 1:

@@ -25,13 +25,14 @@ def session(tmp_path_factory) -> Session:
     return Session(Classifier(save_demo_model(tmp_path_factory.mktemp("model"))), Limits(megabytes=1))
 
 
-@pytest.mark.parametrize(("content", "name"), [(png(), "a.png"), (dicom(), "a.dcm")])
+@pytest.mark.parametrize(("content", "name"), [(png(), "a.png"), (dicom(), "a.dcm"), (dicom(stored=16), "b.dcm")])
 def test_numbers_are_those_of_predict(session, content, name):
     predicted = session.predict_upload(f"/home/ann/{name}", base64.b64encode(content).decode())
     expected = session.classifier.predict(content, name=name)
     assert np.array_equal(predicted.result.probability_C, expected.probability_C)
     assert predicted.result.to_dict() == expected.to_dict()
     assert np.ptp(expected.probability_C) > 0.1
+    assert ("data-doubt" in read_html(predicted)) == bool(expected.remarks) == (name == "b.dcm")
     assert predicted.name == name
 
 
