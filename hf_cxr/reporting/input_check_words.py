@@ -9,6 +9,7 @@ from typing import Any
 from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.numbers import percent, percent_in_tenths_with_interval
 
+LATERAL = "lateral"  # the key of a kind of images
 MISSED = 0.5
 """A kind of which a smaller share is reported counts as missed."""
 
@@ -46,10 +47,11 @@ def false_alarm_words(values: Mapping[str, Any] | None) -> str:
 
 def input_check_limits(values: Mapping[str, Any] | None) -> str:
     """What the check does not find, and what was not measured; None for a check of which nothing was."""
-    kinds = values["kinds"].values() if values is not None else ()
-    missed = [kind["title"] for kind in kinds if as_number(kind["value"]) < MISSED]
+    kinds = values["kinds"] if values is not None else {}
+    missed = [kind["title"] for kind in kinds.values() if as_number(kind["value"]) < MISSED]
+    lateral = "Other" if LATERAL in kinds else "Lateral views, other"
     return (
         (f"It misses most of these: {', '.join(missed)}. " if missed else "")
-        + "Lateral views, other parts of the body and images of another hospital were not measured. An image that is "
-        "not reported may still be unsuitable for the model."
+        + f"{lateral} parts of the body and images of another hospital were not measured. An image that is not "
+        "reported may still be unsuitable for the model."
     )

@@ -34,3 +34,12 @@ def test_every_figure_is_on_the_page_and_in_one_sentence():
 def test_a_kind_is_missed_where_most_of_it_is():
     assert "misses most of these: mirrored." in input_check_limits(values(0.12))
     assert "misses" not in input_check_limits(values(0.6))
+
+
+def test_lateral_views_are_unmeasured_until_they_are_measured():
+    with_lateral = values(0.6)
+    assert "Lateral views, other parts of the body and" in input_check_limits(with_lateral)
+    with_lateral["kinds"]["lateral"] = with_lateral["kinds"]["noise"] | {"title": "lateral views", "value": 0.1}
+    limits = input_check_limits(with_lateral)
+    assert "misses most of these: lateral views. Other parts of the body and" in limits
+    assert "Lateral views, other parts of the body and" in input_check_limits(None)
