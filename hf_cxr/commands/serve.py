@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         import litserve  # noqa: F401
         import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401  FastAPI needs it for files
     except ImportError as error:
         raise ValueError(f"hf-cxr serve needs {error.name}: {INSTALL}") from error
     from hf_cxr.serving.server import Settings, build_server
