@@ -70,8 +70,8 @@ def photograph() -> bytes:
     return file.getvalue()
 
 
-def dicom(size: int = 150) -> bytes:
-    """A phantom as a DICOM file of 12 bits, whose 0 is white."""
+def dicom(size: int = 150, *, stored: int = 12) -> bytes:
+    """A phantom as a DICOM file of 12 bits, whose 0 is white; ``stored`` is how many bits the file says it has."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
@@ -80,7 +80,7 @@ def dicom(size: int = 150) -> bytes:
     dataset.PatientName = "Secret^Patient"
     dataset.Rows = dataset.Columns = size
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME1"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, stored, stored - 1, 0
     dataset.PixelData = (4095 - phantom(size).astype(np.uint16) * 16).tobytes()
     file = BytesIO()
     dataset.save_as(file, enforce_file_format=True)

@@ -6,13 +6,15 @@ examples are synthetic phantoms. Not a medical device. For research.
 
 The page is on this machine alone (127.0.0.1) unless --host says otherwise. No part of an image is written to a disk,
 and nothing is sent to another host. There is no flag for a public link: a tunnel would send patients' images through
-another company's machine. If the environment variable HF_CXR_DEMO_AUTH is user:password, the page asks for it.
+another company's machine. If the environment variable HF_CXR_DEMO_AUTH is user:password, the page asks for it; with
+--host it must be set, or --no_password given.
 
 With --export_space DIR no page is started: DIR becomes the folder of a Hugging Face Space that shows this page.
 
 It needs Gradio: pip install 'hf-cxr[demo]'. Ctrl-C stops it. Exit status: 0; 2 for bad input.
 """
 
+import os
 import signal
 import socket
 import sys
@@ -21,12 +23,10 @@ from collections.abc import Sequence
 
 from hf_cxr.arguments.command_line import OneLineParser, output_path
 from hf_cxr.commands import set_up_terminal
-from hf_cxr.demo import PASSWORD, check_gradio
+from hf_cxr.demo import LOOPBACK, PASSWORD, check_gradio
 from hf_cxr.demo.limits import Limits
 from hf_cxr.late_modules import import_transformers_lightly
 from hf_cxr.words import NOTICE, printable
-
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", metavar="RUN_OR_HUB_ID", help="run folder or Hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub id")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
+    parser.add_argument("--no_password", action="store_true", help="let everyone who reaches --host use the page")
     parser.add_argument("--port", type=_port, help="port (default: the first free one from 7860)")
     parser.add_argument(
         "--max_megabytes", type=float, default=Limits.megabytes, help="largest image file in MB (default: %(default)g)"
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own.export_space is not None:
         return _export(own)
     check_gradio()
+    _check_password(own.host, own.no_password)
     _check_address(own.host, own.port)
     import_transformers_lightly()
     limits = Limits(megabytes=own.max_megabytes, megapixels=own.max_megapixels, waiting=own.max_waiting)
@@ -81,16 +83,15 @@ def _serve(own, limits) -> int:
     from hf_cxr.demo.show import page_of
 
     page, limits = page_of(own.model, revision=own.revision, limits=limits)
-    from hf_cxr.demo.app import password, serve
+    from hf_cxr.demo.app import serve
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container is stopped like a terminal: tidily
     try:
         address = serve(page, limits, host=own.host, port=own.port, wait=False)
         print(f"{NOTICE}\nopen {printable(address)} in a browser; Ctrl-C stops the page", flush=True)
-        if own.host not in LOOPBACK and password() is None:
-            _note(
-                f"everyone who reaches {own.host} can use the page; set {PASSWORD}=user:password to ask for a password"
-            )
+        if own.host not in LOOPBACK:
+            who = "everyone" if own.no_password else "everyone with the password"
+            _note(f"{who} who reaches {own.host} can use the page, without encryption")
         page.server.thread.join()
     except KeyboardInterrupt:
         print("stopped", flush=True)
@@ -112,6 +113,17 @@ def _export(own) -> int:
     print(f"to try it: cd {place} && python app.py")
     print(f"to send it: hf upload YOUR_NAME/YOUR_SPACE {place} --repo-type space")
     return 0
+
+
+def _check_password(host: str, no_password: bool) -> None:
+    """Refuse to show the page to a network without a password, unless that is asked for."""
+    given = bool(os.environ.get(PASSWORD))
+    if given and no_password:
+        raise ValueError(f"--no_password was given and {PASSWORD} is set; leave out one of them")
+    if host not in LOOPBACK and not given and not no_password:
+        raise ValueError(
+            f"everyone who reaches {host} could use the page; set {PASSWORD}=user:password, or give --no_password"
+        )
 
 
 def _check_address(host: str, port: int | None) -> None:

@@ -8,7 +8,8 @@ GET /health, /info, /metrics (Prometheus) and /openapi.json describe the service
 
 No image is kept, in memory or on disk. By default only this machine can reach the service: --host 0.0.0.0 opens it to
 the network, without encryption; put it behind a proxy that has TLS. With a token in the environment variable
-HF_CXR_SERVE_TOKEN, requests need the header "Authorization: Bearer TOKEN".
+HF_CXR_SERVE_TOKEN, requests need the header "Authorization: Bearer TOKEN"; with --host it has to be set, or --no_token
+given.
 
 Ctrl-C or SIGTERM stops it.
 """
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=HOSTS[0],
         help="address to listen at; 0.0.0.0 opens the service to the network",
     )
+    parser.add_argument("--no_token", action="store_true", help="answer everyone who reaches --host")
+    parser.add_argument("--name", help="the model's name in answers (default: its Hub id or its folder's name)")
     parser.add_argument("--port", type=int, default=8000, help="port, from 1024 to 65535")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="device to run on")
     parser.add_argument("--workers", type=int, default=1, help="copies of the model on each device")
@@ -64,12 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not LOWEST_PORT <= args.port <= HIGHEST_PORT:
         raise ValueError(f"--port is {args.port}; it must be from {LOWEST_PORT} to {HIGHEST_PORT}")
+    token = os.environ.get(TOKEN)
+    check_token(args.host, token, no_token=args.no_token)
     check_free(args.host, args.port)
-    need("hf-cxr serve", "serve", "litserve", "prometheus_client")
+    need("hf-cxr serve", "serve", "litserve", "prometheus_client", "python_multipart")
     from hf_cxr.serving.server import Settings, build_server
 
-    values = {key: value for key, value in vars(args).items() if key not in ("host", "port")}
-    token = os.environ.get(TOKEN)
+    values = {key: value for key, value in vars(args).items() if key not in ("host", "port", "no_token")}
     server = build_server(Settings(**values, token=token))
     what, address = server.model_metadata, f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{args.port}"
     say(f"loading {what['name']}: {len(what['findings'])} findings, {what['dataset'] or 'trained elsewhere'}")
@@ -77,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if what["synthetic"]:
         say("This model was trained on synthetic phantoms; it knows nothing of patients.")
     if args.host != HOSTS[0]:
-        who = "who has the token" if token else f"(no token: set {TOKEN})"
-        say(f"warning: everyone {who} who reaches this machine can use the service, without encryption")
+        who = "everyone" if token is None else "everyone with the token"
+        say(f"warning: {who} who reaches this machine can use the service, without encryption")
     threading.Thread(target=say_when_ready, args=(args.port, address), daemon=True).start()
     stop_on_sigterm()
     # One HTTP process: the metrics are in its memory.
@@ -112,15 +116,30 @@ def stop_on_sigterm() -> None:
 
 def say_when_ready(port: int, address: str) -> None:
     """Wait until the service answers, and print where."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy reaches this machine itself
     while True:
         for host in ("127.0.0.1", "[::1]"):
             try:
-                if urllib.request.urlopen(f"http://{host}:{port}/health", timeout=5).status == 200:
+                if direct.open(f"http://{host}:{port}/health", timeout=5).status == 200:
                     say(f"ready on {address}")
                     return
             except OSError:
                 pass
         time.sleep(0.2)
+
+
+def check_token(host: str, token: str | None, *, no_token: bool) -> None:
+    """Refuse to serve a network without a token, unless that is asked for.
+
+    Raises:
+        ValueError: there is no token; or there is one, and none is asked for.
+    """
+    if token is not None and no_token:
+        raise ValueError(f"--no_token was given and {TOKEN} is set; leave out one of them")
+    if host != HOSTS[0] and token is None and not no_token:
+        raise ValueError(
+            f"everyone who reaches this machine could use the service at {host}; set {TOKEN}, or give --no_token"
+        )
 
 
 def check_free(host: str, port: int) -> None:

@@ -1,6 +1,6 @@
 """A page to try a model: drop a radiograph, see its findings, look at heat maps.
 
-- `session`: what the page does, without a page: an image in, a `Look` at it out, a heat map of a finding.
+- `session`: what the page does, without a page: an image in, a `PredictedImage` out, a heat map of a finding.
 - `memory`: the last image of each reader, until the reader leaves.
 - `limits`: what the page accepts; `uploads`: what a browser sends, decoded in memory; `guard`: what is refused.
 - `bars`, `pictures`, `about`: HTML of the findings, PNG and JPEG in memory, what is known of the model.
@@ -18,6 +18,9 @@ from hf_cxr.extras import need
 
 PASSWORD = "HF_CXR_DEMO_AUTH"
 """Environment variable with user:password, which the page then asks for."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Addresses that this machine alone reaches."""
 
 
 def check_gradio() -> None:

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from hf_cxr.demo.bars import number, shown_name
+from hf_cxr.demo.bars import probability_words, shown_name
 from hf_cxr.demo.limits import Limits
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.models.names import network_name
 from hf_cxr.models.record import ModelRecord
+from hf_cxr.reporting.input_check_words import false_alarm_words, input_check_limits
 from hf_cxr.reporting.protocol import label_limits
+from hf_cxr.reporting.training_history import training_history
+from hf_cxr.saved_models import public_name
 from hf_cxr.words import NOTICE
 
 PHANTOMS = (
@@ -29,23 +32,28 @@ class PageFacts:
         network: its architecture.
         findings: how many.
         record: what it was trained on; empty for a model of another program.
+        input_check: how often its input check is wrong and what it misses, in words; None for a model without one.
     """
 
     name: str
     network: str
     findings: int
     record: ModelRecord
+    input_check: str | None = None
 
     @classmethod
     def of(cls, classifier: Classifier, model: str | Path) -> "PageFacts":
         """Of a model that was loaded from a run folder or a Hub id."""
         config = classifier.model.config
         record = ModelRecord.of(config) or ModelRecord()
-        return cls(model_name(model), network_name(config), len(classifier.label_names), record)
+        check = classifier.input_check
+        wrong = None if check is None else f"{false_alarm_words(check.measured)} {input_check_limits(check.measured)}"
+        return cls(public_name(model), network_name(config), len(classifier.label_names), record, wrong)
 
     def header_html(self) -> str:
         """The top of the page: first what it is not."""
-        trained = f" · trained on {escape(self.record.dataset)}" if self.record.dataset else ""
+        stages = [*(stage.get("dataset") for stage in self.record.earlier_stages or ()), self.record.dataset]
+        trained = f" · trained on {escape(', then '.join(map(str, filter(None, stages))))}" if any(stages) else ""
         return (
             f'<header class="cxr-header"><p class="cxr-banner" role="note">{NOTICE}</p>'
             "<h1>Findings in a chest radiograph</h1>"
@@ -58,12 +66,8 @@ class PageFacts:
         """The limits, one after the other."""
         record = self.record
         lines = [f"{NOTICE} Nothing on this page is a diagnosis."]
-        if record.synthetic:
-            lines.append(PHANTOMS)
-        elif record.dataset:
-            lines.append(f"The model was trained on {record.dataset}, and on no other images with labels.")
-        else:
-            lines.append("The model does not say what it was trained on.")
+        lines += [PHANTOMS] if record.synthetic else []
+        lines += training_history(record)
         lines += label_limits(record.dataset or "", synthetic=bool(record.synthetic)) if record.dataset else []
         if record.calibration is None:
             lines.append("Probabilities are not calibrated: 0.2 does not mean one image in five.")
@@ -77,6 +81,12 @@ class PageFacts:
                 "Probabilities are calibrated on validation images and assume their prevalences, in the table below. "
                 "Where findings are rarer or more frequent than that, they are too high or too low."
             )
+        if self.input_check is None:
+            lines.append(
+                "The model has no input check: any image gets probabilities, a lateral view or a photograph too."
+            )
+        else:
+            lines.append(f"The input check compares an image with those of training. {self.input_check}")
         lines.append("The model sees one image at a time: no other view, no earlier study, no history.")
         lines.append(
             "A heat map shows which pixels a score came from. It does not show that the finding is there, nor that "
@@ -98,7 +108,7 @@ class PageFacts:
         if not prevalence:
             return ""
         rows = "".join(
-            f"<tr><th scope='row'>{escape(shown_name(name))}</th><td>{number(share)}</td></tr>"
+            f"<tr><th scope='row'>{escape(shown_name(name))}</th><td>{probability_words(share)}</td></tr>"
             for name, share in sorted(prevalence.items(), key=lambda entry: -entry[1])
         )
         return (
@@ -121,13 +131,3 @@ def privacy(limits: Limits) -> str:
         f"{limits.megabytes:g} MB and {limits.megapixels:g} million pixels: DICOM, PNG, JPEG, TIFF and other formats, "
         "8 or 16 bits."
     )
-
-
-def model_name(model: str | Path) -> str:
-    """What the page calls a model: its Hub id, or the name of its folder; a whole path would name a person's home.
-
-    >>> model_name("somebody/chest"), model_name("/")
-    ('somebody/chest', '/')
-    """
-    folder = Path(model).expanduser()
-    return folder.resolve().name or str(model) if folder.is_dir() else str(model)

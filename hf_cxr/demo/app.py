@@ -6,18 +6,19 @@ Gradio is an extra and is imported here alone, inside functions; call `show.quie
 import logging
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_cxr.demo import PASSWORD
+from hf_cxr.demo import LOOPBACK, PASSWORD
 from hf_cxr.demo.about import PageFacts
 from hf_cxr.demo.bars import findings_html
 from hf_cxr.demo.examples import draw_examples, examples_html
 from hf_cxr.demo.guard import Guard
 from hf_cxr.demo.limits import Limits
 from hf_cxr.demo.memory import Memory
-from hf_cxr.demo.session import Look, Session
+from hf_cxr.demo.session import PredictedImage, Session
 from hf_cxr.demo.uploads import UploadError
 from hf_cxr.demo.viewer import EMPTY, NO_FINDINGS, error_html, heat_map_html, image_html, read_html
 
@@ -42,40 +43,47 @@ class Events:
         memory: where the last image of each reader is kept.
     """
 
-    def __init__(self, session: Session, memory: Memory[Look]):
+    def __init__(self, session: Session, memory: Memory[PredictedImage]):
         self.session, self.memory, self.examples = session, memory, draw_examples()
         self.points = session.classifier.calls.points
+        check = session.classifier.input_check
+        self.measured = None if check is None else check.measured
 
     def give(self, data: Any, reader: str) -> list[str]:
         """A reader gave an image, or chose an example."""
-        look, problem = _attempt(lambda: self._look_of(data))
-        if look is None:
+        predicted, problem = _attempt(lambda: self._predict(data))
+        if predicted is None:
             self.memory.forget(reader)
             return [error_html(problem) + EMPTY, NO_FINDINGS]
-        self.memory.put(reader, look)
-        return [read_html(look) + image_html(look), findings_html(look.result, self.points)]
+        self.memory.put(reader, predicted)
+        return self._shown(predicted)
 
     def choose(self, data: Any, reader: str) -> list[str]:
         """A reader chose a finding, whose heat map is shown, or went back to the image."""
-        look = self.memory.get(reader)
-        if look is None:
+        predicted = self.memory.get(reader)
+        if predicted is None:
             return [error_html(FORGOTTEN) + EMPTY, NO_FINDINGS]
         chosen = getattr(data, "finding", None)
         if chosen is None:
-            return [read_html(look) + image_html(look), findings_html(look.result, self.points)]
-        heat, problem = _attempt(lambda: self.session.heat_map(look, chosen))
+            return self._shown(predicted)
+        heat, problem = _attempt(lambda: self.session.heat_map(predicted, chosen))
         if heat is None:
-            return [error_html(problem) + image_html(look), findings_html(look.result, self.points)]
-        shown = read_html(look) + heat_map_html(look, heat)
-        return [shown, findings_html(look.result, self.points, chosen=chosen)]
+            return [error_html(problem) + image_html(predicted), findings_html(predicted.result, self.points)]
+        shown = read_html(predicted, self.measured) + heat_map_html(predicted, heat)
+        return [shown, findings_html(predicted.result, self.points, chosen=chosen)]
 
-    def _look_of(self, data: Any) -> Look:
+    def _shown(self, predicted: PredictedImage) -> list[str]:
+        """The image without a heat map, and its findings."""
+        viewer = read_html(predicted, self.measured) + image_html(predicted)
+        return [viewer, findings_html(predicted.result, self.points)]
+
+    def _predict(self, data: Any) -> PredictedImage:
         example = getattr(data, "example", None)
         if example is None:
-            return self.session.look_at_upload(*(getattr(data, key, None) for key in ("name", "content", "size")))
+            return self.session.predict_upload(*(getattr(data, key, None) for key in ("name", "content", "size")))
         if example not in range(len(self.examples)):
             raise UploadError("there is no such example")
-        return self.session.look(self.examples[example].upload)
+        return self.session.predict(self.examples[example].image)
 
 
 class Parts(NamedTuple):
@@ -86,7 +94,7 @@ class Parts(NamedTuple):
     findings: "gradio.HTML"
 
 
-def build_page(session: Session, about: PageFacts, memory: Memory[Look] | None = None) -> "gradio.Blocks":
+def build_page(session: Session, about: PageFacts, memory: Memory[PredictedImage] | None = None) -> "gradio.Blocks":
     """The page of a model.
 
     Args:
@@ -194,27 +202,45 @@ def serve(
     import gradio as gr
     from starlette.middleware import Middleware
 
+    bound = host or os.environ.get("GRADIO_SERVER_NAME") or LOOPBACK[0]
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    _, address, _ = page.launch(
-        server_name=host,
-        server_port=port,
-        auth=password(),
-        share=False,  # a tunnel would send patients' images through a machine of somebody else
-        ssr_mode=False,
-        run_history=False,  # it keeps what was sent in the browser
-        enable_monitoring=False,
-        mcp_server=False,
-        pwa=False,
-        footer_links=[],
-        quiet=True,
-        state_session_capacity=READERS,
-        max_file_size=1,  # in bytes; see `guard`
-        app_kwargs={"middleware": [Middleware(Guard, body=limits.body)]},
-        theme=gr.themes.Base(**fonts).set(layout_gap="0.8rem"),
-        head=f"<style>{_text('style.css')}</style>",  # Gradio would rewrite the selectors of css=
-        prevent_thread_lock=not wait,
-    )
+    with without_proxy(*LOOPBACK, bound):  # Gradio asks its own server, and gives up where a proxy answers
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            auth=password(),
+            share=False,  # a tunnel would send patients' images through a machine of somebody else
+            ssr_mode=False,
+            run_history=False,  # it keeps what was sent in the browser
+            enable_monitoring=False,
+            mcp_server=False,
+            pwa=False,
+            footer_links=[],
+            quiet=True,
+            state_session_capacity=READERS,
+            max_file_size=1,  # in bytes; see `guard`
+            app_kwargs={"middleware": [Middleware(Guard, body=limits.body)]},
+            theme=gr.themes.Base(**fonts).set(layout_gap="0.8rem"),
+            head=f"<style>{_text('style.css')}</style>",  # Gradio would rewrite the selectors of css=
+            prevent_thread_lock=not wait,
+        )
     return address
+
+
+@contextmanager
+def without_proxy(*hosts: str) -> Iterator[None]:
+    """Reach some hosts directly, whatever proxy the environment names for the rest."""
+    names = ("no_proxy", "NO_PROXY")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    kept = next(filter(None, before.values()), None)
+    for name in names:
+        os.environ[name] = kept if kept == "*" else ",".join([*filter(None, [kept]), *dict.fromkeys(hosts)])
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def password() -> tuple[str, str] | None:

@@ -3,20 +3,23 @@
 A bar says nothing that its words do not: the page can be read without colours, and aloud. All text is escaped.
 """
 
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from hf_cxr.evaluation.operating_points import OperatingPoints
 from hf_cxr.inference.results import UNUSUAL_FOR, FindingResult, ImageResult, InputCheckResult
+from hf_cxr.reporting.input_check_words import false_alarm_words, input_check_limits
 from hf_cxr.reporting.numbers import in_percent
 from hf_cxr.words import plural
 
 CALLED, BELOW, WITHOUT_THRESHOLD = "called", "below", "without"
 
 
-def number(value: float) -> str:
+def probability_words(value: float) -> str:
     """A probability or a threshold with three decimals, as `hf-cxr predict` prints them.
 
-    >>> number(0.12345), number(0.0001), number(0.0)
+    >>> probability_words(0.12345), probability_words(0.0001), probability_words(0.0)
     ('0.123', '<0.001', '0.000')
     """
     return "<0.001" if 0 < value < 0.0005 else f"{value:.3f}"
@@ -48,7 +51,7 @@ def call_words(finding: FindingResult) -> str:
     if finding.threshold is None:
         return "no threshold"
     reaches = "at or above" if finding.called else "below"
-    return f"{reaches} its threshold, {number(finding.threshold)}"
+    return f"{reaches} its threshold, {probability_words(finding.threshold)}"
 
 
 def findings_html(result: ImageResult, points: OperatingPoints | None = None, *, chosen: str | None = None) -> str:
@@ -92,7 +95,7 @@ def _row(column: int, finding: FindingResult, chosen: bool) -> str:
         f'<li class="cxr-{state}"><button type="button" data-finding="{escape(finding.name)}" data-column="{column}" '
         f'aria-pressed="{str(chosen).lower()}">'
         f'<span class="cxr-name">{escape(shown_name(finding.name))}{chip}</span>'
-        f'<span class="cxr-number">{escape(number(finding.probability))}</span>'
+        f'<span class="cxr-number">{escape(probability_words(finding.probability))}</span>'
         f'<span class="cxr-bar" aria-hidden="true"><span class="cxr-fill" '
         f'style="width:{_percent(finding.probability)}"></span>{mark}</span>'
         f'<span class="cxr-words">{words}</span></button></li>'
@@ -116,24 +119,31 @@ def _key(result: ImageResult, points: OperatingPoints | None) -> str:
         stated = in_percent(result.coverage)
         lines.append(
             "“Usual” is what the probability is compared with: of validation images with the finding, and of those "
-            f"without, {stated} have a usual one (the conformal label set). It is not a diagnosis: most images with a "
-            "probability higher than usual without a rare finding may be without it."
+            f"without, {stated} have a usual one (the conformal label set). It is not a diagnosis: a probability that "
+            "is unusually high for an image without a rare finding is still, in most such images, a false alarm."
         )
     return f'<div class="cxr-key">{"".join(f"<p>{escape(line)}</p>" for line in lines)}</div>'
 
 
-def check_html(check: InputCheckResult | None) -> str:
-    """Whether the image looks like those that the model was trained on."""
+def check_html(check: InputCheckResult | None, measured: Mapping[str, Any] | None = None) -> str:
+    """Whether the image looks like those that the model was trained on.
+
+    Args:
+        check: what the input check says of it; None for a model without one.
+        measured: `InputCheck.measured` of the model, which says how often the check is wrong; None if nobody measured.
+    """
     if check is None:
         return (
             '<p class="cxr-soft" data-check="none">Input check: not checked. This model cannot tell whether an image '
             "is a frontal chest radiograph.</p>"
         )
+    alarms = escape(false_alarm_words(measured))
     if not check.unusual:
-        return '<p class="cxr-soft" data-check="usual">Input check: nothing unusual.</p>'
+        limits = escape(input_check_limits(measured))
+        return f'<p class="cxr-soft" data-check="usual">Input check: nothing unusual. {limits} {alarms}</p>'
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in check.reasons)
     return (
         '<div class="cxr-note cxr-warning" role="alert" data-check="unusual"><p><b>This image looks unlike those that '
         "the model was trained on.</b> Its numbers may mean nothing. "
-        f"{plural(len(check.reasons), 'reason')}:</p><ul>{reasons}</ul></div>"
+        f"{plural(len(check.reasons), 'reason')}:</p><ul>{reasons}</ul><p>{alarms}</p></div>"
     )

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_cxr.demo.bars import shown_name
-from hf_cxr.demo.pictures import SIDE_OF_EXAMPLE, address_of, shrunk
-from hf_cxr.demo.uploads import Upload
+from hf_cxr.demo.pictures import SIDE_OF_EXAMPLE, address_of
+from hf_cxr.demo.uploads import GreyImage
 from hf_cxr.phantom.cases import Case
 from hf_cxr.phantom.drawing import render_case
+from hf_cxr.reporting.pictures import shrunk
 
 SEED = 2017
 SIZE = 512
@@ -36,9 +37,9 @@ class Example:
     grey_HW: NDArray[np.uint8]
 
     @property
-    def upload(self) -> Upload:
+    def image(self) -> GreyImage:
         """As if a reader had given it."""
-        return Upload(f"phantom drawn with: {self.words}", self.grey_HW, (REMARK,))
+        return GreyImage(f"phantom drawn with: {self.words}", self.grey_HW, (REMARK,))
 
 
 def draw_examples(size: int = SIZE) -> tuple[Example, ...]:

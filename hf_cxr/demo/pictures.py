@@ -1,37 +1,23 @@
-"""Pictures of an image for a page, in memory: the grey that the model reads, and a heat map over it.
+"""Pictures of an image for the page, in memory: their sizes, their addresses and the colours of heat maps.
 
 H, W = height and width, as drawn.
 """
 
-import base64
-from io import BytesIO
-
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
-from PIL import Image
+
+from hf_cxr.reporting.pictures import in_base64
 
 LONGEST = 768
 """Pixels along the longer side of a picture on the page."""
 SIDE_OF_EXAMPLE = 128
 
 
-def shrunk(grey_HW: NDArray[np.uint8], longest: int = LONGEST) -> NDArray[np.uint8]:
-    """The same image with at most so many pixels along its longer side, and at least one along the other."""
-    height, width = grey_HW.shape
-    scale = longest / max(height, width)
-    if scale >= 1:
-        return grey_HW
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(grey_HW).resize(size, Image.Resampling.BOX))
-
-
 def address_of(picture: NDArray[np.uint8]) -> str:
     """A picture as a data: address; grey (H, W) without loss, colour (H, W, 3) as JPEG."""
     kind, options = ("png", {"compress_level": 3}) if picture.ndim == 2 else ("jpeg", {"quality": 90})
-    file = BytesIO()
-    Image.fromarray(picture).save(file, format=kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"data:image/{kind};base64,{in_base64(picture, kind, **options)}"
 
 
 def scale_colours(name: str = "inferno", steps: int = 9) -> str:

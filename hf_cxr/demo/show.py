@@ -51,10 +51,12 @@ def page_of(
     from hf_cxr.demo.about import PageFacts
     from hf_cxr.demo.app import build_page, password
     from hf_cxr.demo.session import Session
+    from hf_cxr.demo.uploads import allow_pixels
     from hf_cxr.inference.classifier import Classifier
 
     password()
     session = Session(Classifier(model, revision=revision), limits)
+    allow_pixels(session.limits)
     return build_page(session, PageFacts.of(session.classifier, name or model)), session.limits
 
 

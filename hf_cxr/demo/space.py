@@ -15,12 +15,11 @@ from pathlib import Path
 from huggingface_hub import SpaceCardData
 
 from hf_cxr import __version__
-from hf_cxr.demo.about import model_name
 from hf_cxr.extras import need
 from hf_cxr.files import check_output_folder, write_text
 from hf_cxr.hub.file_list import collect
 from hf_cxr.requirement import check_requirement
-from hf_cxr.saved_models import WEIGHTS, refuse_missing_folder
+from hf_cxr.saved_models import WEIGHTS, public_name, refuse_missing_folder
 from hf_cxr.words import NOTICE, markdown
 
 FOLDER = "model"
@@ -72,7 +71,7 @@ def export_space(
         raise ValueError(f"{place} is not empty; give a new folder, so that nothing else is sent with the Space")
     local = Path(model).is_dir()
     files = [file for file in collect(model) if file.path in COPIED] if local else []
-    name = model_name(model)
+    name = public_name(model)
     texts = {
         "README.md": _readme(str(model), None if local else [str(model)], name),
         "app.py": _app(f'Path(__file__).parent / "{FOLDER}", name={name!r}', "\nfrom pathlib import Path\n")

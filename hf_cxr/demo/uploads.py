@@ -8,6 +8,7 @@ H, W = height, width.
 
 import base64
 import binascii
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hf_cxr.data.images import dicom
-from hf_cxr.data.images.grey import FORMATS, ImageError
+from hf_cxr.data.images.grey import FORMATS, ImageError, TooManyPixelsError
 from hf_cxr.demo.limits import Limits
 from hf_cxr.inference.sources import read_image
 from hf_cxr.words import error_words, one_line
 
 LONGEST_NAME = 80
+PIXELS_REPAIR = "whoever runs this page can allow more with --max_megapixels"
 COLOURS = "The image has colours, and was turned to grey. A radiograph has none."
 
 
@@ -31,18 +33,29 @@ class UploadError(ValueError):
 
 
 @dataclass(frozen=True)
-class Upload:
+class GreyImage:
     """An image that was read.
 
     Attributes:
         name: the last part of its file name.
         grey_HW: (H, W) uint8, 0 black.
-        remarks: what a reader should know of how it was read.
+        remarks: what a reader should know of it.
+        doubts: why the grey may not be what was meant: `ImageResult.remarks` of the file.
     """
 
     name: str
     grey_HW: NDArray[np.uint8]
     remarks: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+def allow_pixels(limits: Limits) -> None:
+    """Let Pillow open images up to the page's limit in this process, and no larger ones.
+
+    Its own limit is another. Of what is refused it would print a warning, too.
+    """
+    Image.MAX_IMAGE_PIXELS = limits.pixels
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def decode(content: object, name: str, limits: Limits) -> bytes:
@@ -63,10 +76,21 @@ def decode(content: object, name: str, limits: Limits) -> bytes:
 
 def too_large(name: str, limits: Limits) -> UploadError:
     """The error of a file with too many bytes."""
-    return UploadError(f"{name} is larger than {limits.megabytes:g} MB, the most that this page takes")
+    return UploadError(
+        f"{name} is larger than {limits.megabytes:g} MB, the most that this page takes; whoever runs it can allow "
+        "more with --max_megabytes"
+    )
 
 
-def read_upload(content: bytes, name: str, limits: Limits) -> Upload:
+def too_many_pixels(what: str, limits: Limits) -> UploadError:
+    """The error of an image with too many pixels; ``what`` says which, and how many."""
+    return UploadError(
+        f"{what} pixels; this page takes at most {limits.megapixels:g} million; whoever runs it can allow more with "
+        "--max_megapixels"
+    )
+
+
+def read_upload(content: bytes, name: str, limits: Limits) -> GreyImage:
     """Decode a file to 8-bit grey as `hf-cxr predict` does.
 
     Args:
@@ -82,19 +106,15 @@ def read_upload(content: bytes, name: str, limits: Limits) -> Upload:
     try:
         width, height = _size(content, name, limits)
         if width * height > limits.pixels:
-            raise UploadError(
-                f"{name} has {width} x {height} pixels; this page takes at most {limits.megapixels:g} million"
-            )
-        grey_HW = read_image(content, name)
+            raise too_many_pixels(f"{name} has {width} x {height}", limits)
+        doubts: list[str] = []
+        grey_HW = read_image(content, name, doubts)
     except ImageError as error:
-        raise UploadError(f"Cannot read {error.name}: {error.reason}") from error
+        more = f"; if the file is sound, {PIXELS_REPAIR}" if isinstance(error, TooManyPixelsError) else ""
+        raise UploadError(f"Cannot read {error.name}: {error.reason}{more}") from error
     except MemoryError as error:
         raise UploadError(f"{name} is too large for the memory of this machine") from error
-    return Upload(
-        name,
-        grey_HW,
-        (COLOURS,) if _has_colours(content) else (),
-    )
+    return GreyImage(name, grey_HW, (COLOURS,) if _has_colours(content) else (), tuple(doubts))
 
 
 def file_name(name: object) -> str:
@@ -119,9 +139,7 @@ def _size(content: bytes, name: str, limits: Limits) -> tuple[int, int]:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             return image.size
     except Image.DecompressionBombError as error:
-        raise UploadError(
-            f"{name} has too many pixels; this page takes at most {limits.megapixels:g} million"
-        ) from error
+        raise too_many_pixels(f"{name} has too many", limits) from error
     except ImageError:
         raise
     except Exception as error:  # decoders raise nearly everything on broken files

@@ -1,27 +1,29 @@
 """The image on the page as HTML: as the model reads it, or under a heat map; and the messages above it."""
 
 import time
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from hf_cxr.demo.bars import check_html, shown_name
 from hf_cxr.demo.pictures import address_of, scale_colours
-from hf_cxr.demo.session import HeatMap, Look, Session
+from hf_cxr.demo.session import HeatMap, PredictedImage, Session
 
 EMPTY = '<p class="cxr-empty">Give an image above, or choose an example. It is shown here as the model reads it.</p>'
 NO_FINDINGS = '<p class="cxr-empty">The findings of your image are listed here.</p>'
 
 
-def image_html(look: Look) -> str:
+def image_html(predicted: PredictedImage) -> str:
     """The image as the model reads it."""
-    width, height = look.size
+    width, height = predicted.size
+    caption = f"{escape(predicted.name)}, {width} × {height} pixels, in grey as the model reads it"
     return (
         f'<figure class="cxr-picture"><img alt="The image in grey, as the model reads it" '
-        f'src="{address_of(look.picture_HW)}"><figcaption>{escape(look.upload_name)}, {width} × {height} pixels, in '
-        "grey as the model reads it</figcaption></figure>"
+        f'src="{address_of(predicted.picture_HW)}"><figcaption>{caption}</figcaption></figure>'
     )
 
 
-def heat_map_html(look: Look, heat: HeatMap) -> str:
+def heat_map_html(predicted: PredictedImage, heat: HeatMap) -> str:
     """The image under the heat map of a finding, and a way back to the image alone."""
     name = escape(shown_name(heat.finding))
     flat = " The map is flat: no place of the image speaks for this finding." if heat.flat else ""
@@ -37,11 +39,16 @@ def heat_map_html(look: Look, heat: HeatMap) -> str:
     )
 
 
-def read_html(look: Look) -> str:
-    """How the image was read, and whether it looks like one that the model knows."""
-    remarks = "".join(f"<p>{escape(remark)}</p>" for remark in look.remarks)
+def read_html(predicted: PredictedImage, measured: Mapping[str, Any] | None = None) -> str:
+    """How the image was read, and whether it looks like one that the model knows; ``measured`` as for `check_html`."""
+    remarks = "".join(f"<p>{escape(remark)}</p>" for remark in predicted.remarks)
     note = f'<div class="cxr-note cxr-plain" role="status">{remarks}</div>' if remarks else ""
-    return f"{note}{check_html(look.result.input_check)}"
+    doubts = "".join(
+        '<div class="cxr-note cxr-warning" role="alert" data-doubt><p><b>This image may not be as it should be.</b> '
+        f"{escape(doubt[:1].upper() + doubt[1:])}. Its numbers may mean little.</p></div>"
+        for doubt in predicted.result.remarks
+    )
+    return f"{note}{doubts}{check_html(predicted.result.input_check, measured)}"
 
 
 def error_html(message: str) -> str:

@@ -45,6 +45,7 @@ from hf_cxr.hub.parsing import parse, texts_of
 from hf_cxr.inference.classifier import Classifier
 from hf_cxr.models.record import ModelRecord
 from hf_cxr.processing import load_processor, preprocessing_of
+from hf_cxr.reporting.training_history import training_history
 from hf_cxr.saved_models import fingerprint
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def about_model(classifier: Classifier, folder: Path) -> ExportMetadata:
         "model_sha256": fingerprint(folder),
         "hf_cxr_version": hf_cxr.__version__,
         "dataset": record.dataset,
+        "training": training_history(record),
         "synthetic": record.synthetic,
         "calibrated": record.calibration is not None,
         "licence_note": record.licence_note,

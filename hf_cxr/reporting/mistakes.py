@@ -3,17 +3,15 @@
 It is not part of a report and is never pushed: the page shows patients' images with their ids.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from hf_cxr.reporting.pictures import in_base64, shrunk
 from hf_cxr.words import one_line
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -49,11 +47,7 @@ class Tile:
 
 def thumbnail(grey_HW: NDArray[np.uint8], side: int) -> str:
     """A grey image as a PNG in base64, its longer side ``side`` pixels; a smaller one stays as it is."""
-    image = Image.fromarray(grey_HW)
-    image.thumbnail((side, side), Image.Resampling.BOX)
-    buffer = BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    return in_base64(shrunk(grey_HW, side), optimize=True)
 
 
 def contact_sheet(title: str, findings: Mapping[str, tuple[Sequence[Tile], Sequence[Tile]]]) -> str:

@@ -24,13 +24,15 @@ def origin_cautions(origin: Mapping[str, Any] | None) -> list[str]:
 
 def origin_facts(origin: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Source, licence and what their training saw, as a row of a page's facts."""
-    if not origin:
-        return []
+    return [("origin of the initial weights", origin_words(origin))] if origin else []
+
+
+def origin_words(origin: Mapping[str, Any]) -> str:
+    """Source, licence and what their training saw, without a full stop."""
     file = f"; file {origin['file']}, SHA-256 {origin['sha256']}" if origin.get("sha256") else ""
     note = f"; {origin['note']}" if origin.get("note") else ""
-    words = (
+    return (
         f"{origin.get('source') or 'source not stated'} ({KINDS[origin['kind']]}); licence "
         f"{origin.get('licence') or 'not stated'}; official test images of ChestX-ray14 in their training: "
         f"{origin['saw_test_images']}{file}{note}"
     )
-    return [("origin of the initial weights", words)]

@@ -10,6 +10,7 @@ import base64
 import binascii
 import logging
 import signal
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
-from hf_cxr.data.images.grey import ImageError
+from hf_cxr.data.images.grey import ImageError, TooManyPixelsError
 from hf_cxr.inference.results import ImageResult
 from hf_cxr.words import NOTICE
 
@@ -30,7 +31,8 @@ BATCH_HEADER = "x-hf-cxr-batch"  # images that were predicted together with this
 UNUSUAL_HEADER = "x-hf-cxr-unusual"  # of an image that is unlike those of training
 UNREADABLE = 422
 NO_NAME, LONGEST_NAME = "image", 200
-Answer = tuple[ImageResult | ImageError, int]
+PIXELS_REPAIR = "ask who runs the service for a larger --max_pixels"
+Outcome = tuple[ImageResult | ImageError, int]
 """A result, or why there is none; and how many images were predicted together."""
 
 
@@ -88,6 +90,7 @@ class PredictAPI(litserve.LitAPI):
         from hf_cxr.saved_models import fingerprint
 
         Image.MAX_IMAGE_PIXELS = self.max_pixels
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of images that are refused
         disable_progress_bar()  # of reading the weights
         if fingerprint(self.folder) != self.described["sha256"]:  # a worker may be started again much later
             raise ValueError(f"the model in {self.folder} changed since the service started; restart the service")
@@ -107,7 +110,7 @@ class PredictAPI(litserve.LitAPI):
         """As they are: images of different sizes are stacked only after they were resized."""
         return list(inputs)
 
-    def predict(self, inputs: Any) -> list[Answer]:
+    def predict(self, inputs: Any) -> list[Outcome]:
         """The result of each request, and how many images were predicted together."""
         requests = inputs if isinstance(inputs, list) else [inputs]  # without batches LitServe hands over one
         uploads = [request for request in requests if isinstance(request, Upload)]
@@ -120,15 +123,17 @@ class PredictAPI(litserve.LitAPI):
         together = [(one, len(uploads)) for one in found]
         return together if isinstance(inputs, list) else together[0]
 
-    def unbatch(self, output: list[Answer]) -> list[Answer]:
+    def unbatch(self, output: list[Outcome]) -> list[Outcome]:
         """One entry for each request."""
         return output
 
-    def encode_response(self, output: Answer) -> JSONResponse:
+    def encode_response(self, output: Outcome) -> JSONResponse:
         """200 with the result, or 422 with the reason."""
         answer, together = output
         if isinstance(answer, ImageError):
-            return JSONResponse({"detail": str(answer), "image": answer.name}, status_code=UNREADABLE)
+            too_large = isinstance(answer, TooManyPixelsError)
+            detail = f"{answer}; if the file is sound, {PIXELS_REPAIR}" if too_large else str(answer)
+            return JSONResponse({"detail": detail, "image": answer.name}, status_code=UNREADABLE)
         headers = {BATCH_HEADER: f"{together}"}
         if answer.input_check is not None and answer.input_check.unusual:
             headers[UNUSUAL_HEADER] = "1"

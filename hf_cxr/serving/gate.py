@@ -25,6 +25,7 @@ from hf_cxr.serving.api import BATCH_HEADER, UNUSUAL_HEADER
 
 PREDICTING = ("/predict", "/predict-file")
 OPEN = ("/health", "/metrics")
+BYTES_REPAIR = "ask who runs the service for a larger --max_megabytes"
 RETRY_AFTER = 1  # seconds
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 IMAGES = (1, 2, 4, 8, 16, 32, 64)
@@ -135,7 +136,10 @@ class Gate:
         if not length.isdigit():
             return 411, "give Content-Length", {}
         if int(length) > self.max_bytes:
-            return 413, f"{int(length):,} bytes are more than the {self.max_bytes:,} that a request may have", {}
+            words = (
+                f"{int(length):,} bytes are more than the {self.max_bytes:,} that a request may have; {BYTES_REPAIR}"
+            )
+            return 413, words, {}
         if self.in_progress >= self.max_waiting:
             return 503, f"{self.in_progress} requests are waiting; try again", {"retry-after": f"{RETRY_AFTER}"}
         return None

@@ -9,7 +9,8 @@
 | GET /metrics         | Prometheus                                                                     |
 | GET /openapi.json    | the description of all of these                                                |
 
-LitServe's page at /docs loads its scripts from another host, so it is not offered.
+LitServe's page at /docs loads its scripts from another host, so it is not offered. Its own /predict keeps the answer
+to a request that was given up, so the route here is another (`requests.OneRequest`).
 """
 
 import logging
@@ -18,18 +19,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import litserve
-from fastapi import File, UploadFile
+from fastapi import Depends, File, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from litserve.server import RegularRequestHandler
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from hf_cxr.inference.input_check import InputCheck
 from hf_cxr.models.record import ModelRecord
-from hf_cxr.saved_models import check_multi_label, check_weights, fingerprint, model_folder, read_config
-from hf_cxr.serving.api import LONGEST_NAME, NO_NAME, NOTICE, UNREADABLE, PredictAPI, Upload
-from hf_cxr.serving.gate import Gate, Metrics
+from hf_cxr.reporting.input_check_words import false_alarm_words, input_check_limits
+from hf_cxr.reporting.training_history import training_history
+from hf_cxr.saved_models import check_multi_label, check_weights, fingerprint, model_folder, public_name, read_config
+from hf_cxr.serving.api import LONGEST_NAME, NO_NAME, UNREADABLE, ImageRequest, PredictAPI, Upload
+from hf_cxr.serving.gate import BYTES_REPAIR, Gate, Metrics
+from hf_cxr.serving.requests import OneRequest
+from hf_cxr.words import NOTICE
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,8 @@ class Settings:
         max_pixels: of an image, width times height.
         max_waiting: requests in progress from which another one is turned away with 503.
         token: that requests must bring; None for none.
+        name: what answers call the model; by default its Hub id, or the folder's own name and not its place on this
+            machine.
 
     Raises:
         ValueError: a value is out of its range.
@@ -71,6 +77,7 @@ class Settings:
     max_pixels: int = 50_000_000
     max_waiting: int = 128
     token: str | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
         for key in ("workers", "batch_size", "max_pixels", "max_waiting"):
@@ -83,12 +90,13 @@ class Settings:
             raise ValueError(f"batch_wait is {self.batch_wait}; it must be 0 or more, and less than timeout")
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
             raise ValueError("the token must be printable ASCII, and not empty")
+        if self.name is not None and not (self.name.strip() and self.name.isprintable()):
+            raise ValueError("name must be printable, and not empty")
 
     @property
-    def name(self) -> str:
-        """What answers call the model: its Hub id, or the folder's own name and not its place on this machine."""
-        folder = Path(self.model)
-        return folder.resolve().name if folder.is_dir() else self.model
+    def shown_name(self) -> str:
+        """What answers call the model."""
+        return self.name or public_name(self.model)
 
     @property
     def max_bytes(self) -> int:
@@ -112,17 +120,31 @@ def describe_model(settings: Settings, folder: Path) -> dict[str, Any]:
     check_multi_label(config.get("problem_type"), settings.model)
     record = ModelRecord.of(config) or ModelRecord()
     return {
-        "name": settings.name,
+        "name": settings.shown_name,
         "sha256": fingerprint(folder),
         "findings": [config["id2label"][key] for key in sorted(config["id2label"], key=int)],
         "dataset": record.dataset,
+        "training": training_history(record),
         "synthetic": record.synthetic,
         "calibrated": record.calibration is not None,
         "prevalence": record.prevalence,
+        "input_check": describe_input_check(InputCheck.load(folder)),
         "version": record.version,
         "licence_note": record.licence_note,
         "notice": NOTICE,
     }
+
+
+def describe_input_check(check: InputCheck | None) -> dict[str, Any] | None:
+    """What /info says of the input check: how often it is wrong, what it misses; None for a model without one.
+
+    >>> describe_input_check(None) is None
+    True
+    """
+    if check is None:
+        return None
+    limits = [false_alarm_words(check.measured), input_check_limits(check.measured)]
+    return {"limits": limits, "target": check.target, "measured": check.measured}
 
 
 def build_server(settings: Settings) -> litserve.LitServer:
@@ -164,24 +186,28 @@ def build_server(settings: Settings) -> litserve.LitServer:
 
 
 def add_routes(server: litserve.LitServer, api: PredictAPI, metrics: Metrics, settings: Settings) -> None:
-    """Add the routes that LitServe does not have, and take away those that load scripts from another host."""
+    """Add the routes of this service, and take away those of LitServe that it does not offer."""
     app = server.app
-    app.router.routes = [route for route in app.routes if getattr(route, "path", "") not in ("/docs", "/redoc")]
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.path == "/predict":
-            route.summary = "Predict"
-    handler = RegularRequestHandler(api, server)
+    app.router.routes = [
+        route for route in app.routes if getattr(route, "path", "") not in ("/docs", "/redoc", "/predict")
+    ]
+    allowed = [Depends(server.setup_auth(api))]  # what LitServe asks for at every route of its own
     max_file = int(settings.max_megabytes * MEGABYTE)
 
-    @app.post("/predict-file", summary="Predict File")
+    @app.post("/predict", summary="Predict", dependencies=allowed)
+    async def predict(request: ImageRequest) -> Response:
+        return await OneRequest(api, server).handle_request(request, ImageRequest)
+
+    @app.post("/predict-file", summary="Predict File", dependencies=allowed)
     async def predict_file(image: Annotated[UploadFile, File(description="An image or DICOM file.")]) -> Response:
         content = await image.read()
         name = (image.filename or NO_NAME)[-LONGEST_NAME:]
         if not content:
             return JSONResponse({"detail": f"{name} is empty", "image": name}, status_code=UNREADABLE)
         if len(content) > max_file:
-            return JSONResponse({"detail": f"{name} has more than {max_file:,} bytes", "image": name}, status_code=413)
-        return await handler.handle_request(Upload(content, name), Upload)
+            detail = f"{name} has more than {max_file:,} bytes; {BYTES_REPAIR}"
+            return JSONResponse({"detail": detail, "image": name}, status_code=413)
+        return await OneRequest(api, server).handle_request(Upload(content, name), Upload)
 
     @app.get("/metrics", summary="Prometheus")
     async def read_metrics() -> Response:

@@ -22,6 +22,7 @@ import pytest
 from browsers import CHROMIUM, needs_browser
 from demo_models import dicom, phantom, photograph, png, png_of_16_bits, save_demo_model
 from hub_runs import write_run
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
@@ -47,6 +48,10 @@ socket.socket.connect, socket.getaddrinfo = connect_here, look_up_here
 """
 
 
+# Nothing listens there, so whoever asks a proxy for this machine itself fails.
+DEAD_PROXY = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+
+
 def start(words, folder: Path, cwd: Path, **environment) -> SimpleNamespace:
     """A demo in a process of its own, whose every folder is below ``folder``."""
     for name in ("tmp", "home", "patched"):
@@ -59,6 +64,7 @@ def start(words, folder: Path, cwd: Path, **environment) -> SimpleNamespace:
         "REACHED": str(folder / "reached.txt"),
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
+        **DEAD_PROXY,
     }
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "SystemRoot")}
     process = subprocess.Popen(
@@ -368,10 +374,12 @@ def test_a_password_is_asked_for_and_a_space_runs_as_its_server_runs_it(tmp_path
 
 
 def test_a_closed_page_is_forgotten(model, monkeypatch, tmp_path):
-    from hf_cxr.demo.show import quiet_gradio
+    from hf_cxr.demo.limits import Limits
+    from hf_cxr.demo.show import page_of, quiet_gradio
 
     for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "GRADIO_TEMP_DIR"):
         monkeypatch.setenv(name, "")  # put back afterwards
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     quiet_gradio()
     from hf_cxr.demo.about import PageFacts
@@ -381,6 +389,8 @@ def test_a_closed_page_is_forgotten(model, monkeypatch, tmp_path):
     from hf_cxr.inference.classifier import Classifier
 
     session, memory = Session(Classifier(model)), Memory(600, 5)
+    page_of(model, limits=Limits(megapixels=0.2))
+    assert Image.MAX_IMAGE_PIXELS == 200_000, "Pillow's own limit is the page's"
     page = build_page(session, PageFacts.of(session.classifier, model), memory)
     address = serve(page, session.limits, port=free_port(), wait=False).removeprefix("http://").rstrip("/")
     try:

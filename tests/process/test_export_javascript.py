@@ -51,6 +51,21 @@ console.log(JSON.stringify({
 """
 
 
+# Two files, the second while the first is read; gives what the status line said meanwhile.
+DROP_TWO = """
+(bytes) => {
+  const status = document.getElementById("status"), said = [];
+  for (const name of ["first.png", "second.png"]) {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([new Uint8Array(bytes)], name));
+    window.dispatchEvent(new DragEvent("drop", { dataTransfer }));
+    said.push(status.textContent);
+  }
+  return said;
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
     """A folder with a model in run/, its export with a page, and images: one of any size, one that is resized."""
@@ -144,6 +159,11 @@ def test_the_page_gives_the_models_probabilities_and_asks_for_nothing_else(expor
                 expect(page.locator("#status")).to_contain_text(f"{name}: ", timeout=60_000)
                 expect(page.locator("#status")).to_contain_text(reason)
                 expect(page.locator("#result")).to_be_hidden()
+            assert page.input_value("#file") == "", "the same file can be chosen again"
+            said = page.evaluate(DROP_TWO, list((exported / "image.png").read_bytes()))
+            assert [line for line in said if "second.png is next" in line]
+            expect(page.locator("#name")).to_contain_text("second.png, 75 × 90 pixels", timeout=60_000)
+            expect(page.locator("#limits")).to_contain_text("does not say what it was trained on")
             for kind in ("jpg", "webp", "bmp"):
                 Image.open(exported / "image.png").save(exported / f"image.{kind}")
                 page.set_input_files("#file", exported / f"image.{kind}")

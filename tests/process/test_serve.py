@@ -40,6 +40,7 @@ class Service:
             self.port = free.getsockname()[1]
         self.log = folder / "serve.log"
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment |= dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9")  # where nothing listens
         environment |= {} if token is None else {"HF_CXR_SERVE_TOKEN": token}
         command = [sys.executable, "-c", "import sys; from hf_cxr.commands import main; sys.exit(main())", "serve"]
         with self.log.open("w") as log:
@@ -80,7 +81,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(model, tmp_path_factory):
-    flags = ("--max_megabytes", "0.1", "--max_pixels", "100000", "--batch_wait", "0.1")
+    flags = ("--name", "the model", "--max_megabytes", "0.1", "--max_pixels", "100000", "--batch_wait", "0.1")
     started = Service(model, tmp_path_factory.mktemp("serve"), *flags, token=TOKEN)
     started.client.headers["Authorization"] = f"Bearer {TOKEN}"
     yield started.wait()
@@ -97,7 +98,7 @@ def test_an_answer_is_what_the_classifier_says(service, model):
         assert answer.status_code == 200
         values = answer.json()
         assert values.pop("notice").startswith("Not a medical device")
-        assert values.pop("model")["name"] == "mine"
+        assert values.pop("model")["name"] == "the model"
         for mine, theirs in zip(values["findings"], expected["findings"], strict=True):
             assert mine["probability"] == pytest.approx(theirs["probability"], abs=1e-6)
         assert {**values, "findings": None} == {**expected, "findings": None}
@@ -110,8 +111,8 @@ def test_an_answer_is_what_the_classifier_says(service, model):
         ({"json": {"image": base64.b64encode(b"hello").decode(), "name": "n.png"}}, 422, "cannot read n.png"),
         ({"json": {"imag": "aGVsbG8="}}, 422, "image: Field required"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "JSON"),
-        ({"json": {"image": "A" * 200_000}}, 413, "bytes are more than"),
-        ({"json": {"image": base64.b64encode(png(800, 0)).decode()}}, 422, "more than 100,000 pixels"),
+        ({"json": {"image": "A" * 200_000}}, 413, "for a larger --max_megabytes"),
+        ({"json": {"image": base64.b64encode(png(800, 0)).decode()}}, 422, "for a larger --max_pixels"),
         ({"content": iter([b"x"])}, 411, "Content-Length"),
         ({"json": {"image": "aGVsbG8="}, "headers": {"Authorization": "Bearer wrong"}}, 401, "token"),
     ],
@@ -151,7 +152,7 @@ def test_health_metrics_and_description_need_no_model(service):
 
 
 def test_sigterm_stops_every_process(model, tmp_path):
-    service = Service(model, tmp_path).wait()
+    service = Service(model, tmp_path, "--host", "0.0.0.0", "--no_token").wait()
     deadline = time.monotonic() + 60
     while "ready on" not in service.log.read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -159,7 +160,8 @@ def test_sigterm_stops_every_process(model, tmp_path):
     with pytest.raises(httpx2.TransportError):
         httpx2.get(f"http://127.0.0.1:{service.port}/health")
     log = service.log.read_text()
-    assert f"ready on http://127.0.0.1:{service.port}" in log
+    assert f"ready on http://0.0.0.0:{service.port}" in log
+    assert "everyone who reaches this machine can use the service" in log
     assert "Traceback" not in log
 
 
@@ -186,11 +188,21 @@ def test_a_killed_worker_is_replaced(model, tmp_path):
         (("--port", "80"), "--port is 80"),
         (("--batch_size", "0"), "batch_size is 0"),
         (("--batch_wait", "40"), "less than timeout"),
+        (("--host", "0.0.0.0"), "set HF_CXR_SERVE_TOKEN, or give --no_token"),
+        (("--host", "::"), "set HF_CXR_SERVE_TOKEN, or give --no_token"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(model, flags, message, capsys):
     assert main(["serve", str(model), *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_token_and_no_token_are_one_line(model, capsys, monkeypatch):
+    monkeypatch.setenv("HF_CXR_SERVE_TOKEN", TOKEN)
+    assert main(["serve", str(model), "--no_token"]) == 2
+    error = capsys.readouterr().err
+    assert "HF_CXR_SERVE_TOKEN is set; leave out one" in error
+    assert TOKEN not in error
 
 
 def test_a_port_in_use_is_one_line(model, capsys):

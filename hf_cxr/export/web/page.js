@@ -108,9 +108,9 @@ function showBars(model, probabilities) {
 }
 
 function showLimits(model) {
-  const trained = model.dataset ? `Trained on: ${model.dataset}.` : "What it was trained on is not recorded.";
   const lines = [
-    model.synthetic ? `${trained} It knows nothing of patients.` : trained,
+    ...model.training,
+    ...(model.synthetic ? ["It knows nothing of patients: a program drew the images."] : []),
     model.calibrated
       ? "Probabilities assume how often each finding is present in the validation images; elsewhere they can be too high or too low."
       : "The probabilities are not calibrated: they order images, and are not shares of images with the finding.",
@@ -141,21 +141,34 @@ async function main() {
   const model = await (await fetch("model.json")).json();
   showLimits(model);
   const session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] });
-  let busy = false;
+  let running = null;
+  let waiting = null; // the last file that was given meanwhile
   const take = async (file) => {
-    if (!file || busy) return;
-    busy = true;
+    if (!file) return;
+    if (running) {
+      waiting = file;
+      say(`${running.name} is still running; ${file.name} is next.`);
+      return;
+    }
+    running = file;
     try {
       await predict(session, model, file);
     } catch (error) {
       element("result").hidden = true;
       say(`${file.name}: ${error.message}`, true);
     } finally {
-      busy = false;
+      running = null;
     }
+    const next = waiting;
+    waiting = null;
+    await take(next);
   };
   const drop = element("drop");
-  element("file").addEventListener("change", (event) => take(event.target.files[0]));
+  element("file").addEventListener("change", (event) => {
+    const file = event.target.files[0];
+    event.target.value = ""; // choosing the same file again is a change, too
+    take(file);
+  });
   drop.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === " ") element("file").click();
   });

@@ -3,16 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hf_cxr.evaluation.metric import as_number
 from hf_cxr.reporting.document import Heading, Note, Table, Text
-from hf_cxr.reporting.input_check_words import input_check_words
+from hf_cxr.reporting.input_check_words import input_check_limits, input_check_words
 from hf_cxr.reporting.numbers import in_percent, percent_in_tenths, percent_in_tenths_with_interval
 from hf_cxr.reporting.sections.section import Section
 
 HEADING = "Input check: is an image unlike those of training?"
-LATERAL = "lateral"  # the key of a kind of image
-MISSED = 0.5
-"""A kind of which a smaller share is reported counts as missed."""
 
 
 def input_check_section(values: Mapping[str, Any]) -> Section:
@@ -43,18 +39,6 @@ def input_check_section(values: Mapping[str, Any]) -> Section:
             "patients. Low contrast: a fifth of it; "
             "far too dark: gamma 3; far too bright: gamma 1/3.",
         ),
-        Note((limits(values),), warning=False),
+        Note((input_check_limits(values),), warning=False),
     )
     return Section(blocks)
-
-
-def limits(values: Mapping[str, Any]) -> str:
-    """What the check does not find, and what was not measured."""
-    missed = [kind["title"] for kind in values["kinds"].values() if as_number(kind["value"]) < MISSED]
-    unmeasured = [] if LATERAL in values["kinds"] else ["lateral views"]
-    unmeasured = ", ".join([*unmeasured, "other parts of the body"]) + " and images of another hospital"
-    return (
-        (f"It misses most of these: {', '.join(missed)}. " if missed else "")
-        + f"{unmeasured[0].upper()}{unmeasured[1:]} were not measured. An image that is not reported may still be "
-        "unsuitable for the model."
-    )

@@ -13,7 +13,7 @@ from hf_cxr.demo.bars import (
     by_probability,
     check_html,
     findings_html,
-    number,
+    probability_words,
     state_of,
 )
 from hf_cxr.evaluation.operating_points import OperatingPoints
@@ -124,14 +124,27 @@ def test_the_chosen_finding_is_pressed():
 
 def test_the_input_check_is_said_whatever_it_found():
     assert "not checked" in check_html(None)
-    assert "nothing unusual" in check_html(InputCheckResult(1.0, 9.0))
     warned = check_html(InputCheckResult(12.0, 9.0, ("inverted: <white> lungs",)))
     assert 'role="alert"' in warned
     assert "inverted: &lt;white&gt; lungs" in warned
 
 
+def test_the_input_check_says_how_often_it_is_wrong_and_what_it_misses():
+    share = {"value": 0.02, "low": 0.01, "high": 0.04, "images": 500}
+    kinds = {"m": share | {"title": "<mirrored>"}, "n": share | {"title": "noise", "value": 0.9}}
+    fine = check_html(InputCheckResult(1.0, 9.0), {"false_alarms": share, "kinds": kinds})
+    assert "nothing unusual. It misses most of these: &lt;mirrored&gt;. Lateral views" in fine
+    assert "2.0 % (1.0–4.0) of 500 ordinary test images in error" in fine
+    assert "noise" not in fine
+    warned = check_html(InputCheckResult(12.0, 9.0, ("dark",)), {"false_alarms": share, "kinds": kinds})
+    assert "2.0 % (1.0–4.0)" in warned
+    unmeasured = check_html(InputCheckResult(1.0, 9.0))
+    assert "nothing unusual. Lateral views" in unmeasured
+    assert "How often the input check is wrong was not measured" in unmeasured
+
+
 def test_numbers_are_those_of_predict():
-    assert [number(value) for value in (0.0, 0.00049, 0.0005, 0.4996, 1.0)] == [
+    assert [probability_words(value) for value in (0.0, 0.00049, 0.0005, 0.4996, 1.0)] == [
         "0.000",
         "<0.001",
         "0.001",

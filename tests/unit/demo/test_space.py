@@ -66,9 +66,20 @@ def test_a_taken_port_is_refused_before_the_model_is_loaded(capsys):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert main(["demo", "no/such/run", "--port", str(taken.getsockname()[1])]) == 2
-    assert main(["demo", "no/such/run", "--host", "no host"]) == 2
+    assert main(["demo", "no/such/run", "--host", "no host", "--no_password"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [f"cannot listen at {place}" in line for place, line in zip(("port", "no host"), lines, strict=True)]
+
+
+def test_a_network_needs_a_password(capsys, monkeypatch):
+    monkeypatch.delenv("HF_CXR_DEMO_AUTH", raising=False)
+    assert main(["demo", "no/such/run", "--host", "0.0.0.0"]) == 2
+    monkeypatch.setenv("HF_CXR_DEMO_AUTH", "ann:secret")
+    assert main(["demo", "no/such/run", "--no_password"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    expected = ("set HF_CXR_DEMO_AUTH=user:password, or give --no_password", "leave out one of them")
+    assert [words in line for words, line in zip(expected, lines, strict=True)] == [True] * 2
+    assert "secret" not in "".join(lines)
 
 
 def test_the_command_refuses_what_it_cannot_do(run, capsys, monkeypatch):

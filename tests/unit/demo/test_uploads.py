@@ -2,6 +2,7 @@
 
 import base64
 import struct
+import warnings
 import zlib
 from io import BytesIO
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from hf_cxr.data.images.grey import read_grey
 from hf_cxr.demo.limits import Limits
-from hf_cxr.demo.uploads import UploadError, decode, file_name, read_upload
+from hf_cxr.demo.uploads import UploadError, allow_pixels, decode, file_name, read_upload
 
 LIMITS = Limits(megabytes=0.2, megapixels=0.05)
 
@@ -50,7 +51,11 @@ REFUSED = {
     "truncated DICOM": (dicom()[:200], "a.dcm", "a.dcm"),
     "DICOM by name": (b"hello", "a.dcm", "a.dcm cannot be read as DICOM"),
     "many bytes": (bytes(200_001), "a.png", "larger than 0.2 MB"),
-    "many pixels": (blank(300, 200), "a.png", "300 x 200 pixels; this page takes at most 0.05 million"),
+    "many pixels": (
+        blank(300, 200),
+        "a.png",
+        "300 x 200 pixels; this page takes at most 0.05 million; whoever runs it can allow more with --max_mega",
+    ),
     "absurdly many pixels": (claiming(20_000), "a.png", "this page takes at most 0.05 million"),
     "many pixels of DICOM": (dicom(230), "a.dcm", "230 x 230 pixels"),
 }
@@ -63,6 +68,18 @@ def test_what_cannot_be_used_is_one_line(kind):
         read_upload(content, name, LIMITS)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_pillows_own_limit_is_the_pages(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 15_000)
+    many, bytes_ = blank(200, 200), bytes(170_000)
+    with pytest.raises(UploadError, match=r"too many pixels; this page takes at most 0\.05 million"):
+        read_upload(many, "a.png", LIMITS)
+    with pytest.raises(UploadError, match="if the file is sound, whoever runs this page can allow more"):
+        read_upload(bytes_, "a.png", LIMITS)
+    with warnings.catch_warnings():
+        allow_pixels(LIMITS)
+        assert read_upload(many, "a.png", LIMITS).grey_HW.shape == (200, 200)
 
 
 def test_base64_is_checked_before_it_is_decoded():

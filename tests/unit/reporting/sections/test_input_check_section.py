@@ -5,8 +5,8 @@ import numpy as np
 from hf_cxr.evaluation.draws import Intervals
 from hf_cxr.evaluation.input_check import OddKindReported, measure_input_check
 from hf_cxr.reporting.document import Document
-from hf_cxr.reporting.input_check_words import input_check_note, input_check_words
-from hf_cxr.reporting.sections.input_check import input_check_section, limits
+from hf_cxr.reporting.input_check_words import input_check_limits, input_check_note, input_check_words
+from hf_cxr.reporting.sections.input_check import input_check_section
 from hf_cxr.reporting.sections.table import sections_of
 
 
@@ -35,5 +35,14 @@ def test_every_figure_is_on_the_page_and_in_one_sentence():
 
 
 def test_a_kind_is_missed_where_most_of_it_is():
-    assert "misses most of these: mirrored." in limits(values(0.12))
-    assert "misses" not in limits(values(0.6))
+    assert "misses most of these: mirrored." in input_check_limits(values(0.12))
+    assert "misses" not in input_check_limits(values(0.6))
+
+
+def test_lateral_views_are_unmeasured_until_they_are_measured():
+    with_lateral = values(0.6)
+    assert "Lateral views, other parts of the body and" in input_check_limits(with_lateral)
+    with_lateral["kinds"]["lateral"] = with_lateral["kinds"]["noise"] | {"title": "lateral views", "value": 0.1}
+    limits = input_check_limits(with_lateral)
+    assert "misses most of these: lateral views. Other parts of the body and" in limits
+    assert "Lateral views, other parts of the body and" in input_check_limits(None)
