@@ -223,7 +223,9 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
     with kept_rows(classifier, extras, out) as kept, terminal.bar(progress):
         paths, lacking = resume(kept, found.paths, terminal, progress)
         terminal.start(columns, paths, top=args.top, spreadsheet_safe=args.spreadsheet_safe)
+        unusual = 0
         for path, version, answer in answers_of(classifier, paths, args, out, progress):
+            unusual += not isinstance(answer, ImageError) and answer.unusual
             failures = [] if isinstance(answer, ImageError) else extras.add(path, version, answer)
             unreadable, lacking = unreadable + isinstance(answer, ImageError), lacking + len(failures)
             if kept is not None:
@@ -236,6 +238,9 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
                 return 141
         if kept is not None:
             finish(kept, found.paths, columns, out, args, terminal)
+    if classifier.input_check is not None and len(found.paths) > 1:
+        now = "" if len(paths) == len(found.paths) else " in this command"
+        terminal.note(f"the input check reported {unusual:,} of {plural(len(paths), 'image')}{now} as unusual")
     for line in extras.said(resumed=len(paths) < len(found.paths)):
         terminal.note(line)
     if lacking:

@@ -92,13 +92,12 @@ class Terminal:
         probability_C, called_C = result.probability_C, result.called_C
         order = probability_C.argsort()[::-1]
         shown = [i for rank, i in enumerate(order) if rank < self.top or called_C[i]]
-        unusual = result.input_check is not None and result.input_check.unusual
-        doubtful = unusual or result.remarks
+        doubtful = result.unusual or result.remarks
         star = "(*)" if doubtful else "*"  # a call of what is perhaps no radiograph, or was read too dark
         words = [f"{self.names[i]} {probability_C[i]:.3f}{star if called_C[i] else ''}" for i in shown]
         if result.remarks:
             words.insert(0, f"NOTE: {printable('; '.join(result.remarks))};")
-        if unusual:
+        if result.unusual:
             words.insert(0, f"UNUSUAL IMAGE: {printable('; '.join(result.input_check.reasons))};")
         self._write(f"{printable(result.name):<{self.width}}  {'  '.join(words)}\n")
 

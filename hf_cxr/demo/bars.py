@@ -77,7 +77,7 @@ def _summary(result: ImageResult) -> str:
         called = sum(bool(finding.called) for finding in with_point)
         reach = "reaches its threshold" if called == 1 else "reach their threshold"
         words = f"{called} of {plural(len(with_point), 'finding')} {reach}"
-    if result.input_check is not None and result.input_check.unusual:
+    if result.unusual:
         words = f"Do not read these numbers: the image is unusual. {words}"
     return f'<h2 class="cxr-summary">{words}</h2>'
 

@@ -159,6 +159,11 @@ class ImageResult:
         return reaches(self.probability_C, self.threshold_C)
 
     @property
+    def unusual(self) -> bool:
+        """Whether the input check reports the image; false without a check."""
+        return self.input_check is not None and self.input_check.unusual
+
+    @property
     def probabilities(self) -> Mapping[str, float]:
         """Finding -> probability, in the order of the outputs."""
         return dict(zip(self.label_names, self.probability_C.tolist(), strict=True))

@@ -135,6 +135,6 @@ class PredictAPI(litserve.LitAPI):
             detail = f"{answer}; if the file is sound, {PIXELS_REPAIR}" if too_large else str(answer)
             return JSONResponse({"detail": detail, "image": answer.name}, status_code=UNREADABLE)
         headers = {BATCH_HEADER: f"{together}"}
-        if answer.input_check is not None and answer.input_check.unusual:
+        if answer.unusual:
             headers[UNUSUAL_HEADER] = "1"
         return JSONResponse({**answer.to_dict(), "model": self.described, "notice": NOTICE}, headers=headers)

@@ -64,6 +64,9 @@ def test_the_command_says_which_images_are_unusual(checked, tmp_path, capsys):
     Image.fromarray(np.full((80, 80), 90, np.uint8)).save(tmp_path / "blank.png")
     assert main(["predict", str(tmp_path / "blank.png"), "--model", str(checked)]) == 0
     assert UNIFORM in capsys.readouterr().out
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80)).astype(np.uint8)).save(tmp_path / "noise.png")
+    assert main(["predict", str(tmp_path), "--model", str(checked), "--out", str(tmp_path / "x.csv")]) == 0
+    assert "the input check reported 2 of 2 images as unusual" in capsys.readouterr().err
 
 
 def refit(run_dir, *flags):
