@@ -4,7 +4,7 @@ Forward, binary cross-entropy, backward and AdamW on one random batch, without d
 
     python benchmarks/step.py --model tiny --batch 8                       # one CPU thread, bf16 autocast
     python benchmarks/step.py --model tiny --batch 8 --precision fp32 --mode predict
-    python benchmarks/step.py --model base --batch 32 --memory             # what the backward pass keeps
+    python benchmarks/step.py --model base --batch 32 --memory             # peak of a step; what backward keeps
     python benchmarks/step.py --model base --batch 32 128 --device cuda    # every arm also compiled and captured
     python benchmarks/step.py --attention                                  # the kernels of one window attention
 
@@ -16,8 +16,12 @@ timm is left out if it is not installed.
 """
 
 import argparse
+import json
 import os
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -66,7 +70,9 @@ def parse() -> argparse.Namespace:
         default=list(HOW),
         help="on CUDA: as written, captured as one CUDA graph, compiled, compiled with CUDA graphs, and autotuned",
     )
-    parser.add_argument("--memory", action="store_true", help="bytes kept for the backward pass")
+    parser.add_argument(
+        "--memory", action="store_true", help="peak of a step on the CPU, and what its backward pass keeps"
+    )
     parser.add_argument("--attention", action="store_true", help="the kernels of one window attention, alone")
     return parser.parse_args()
 
@@ -197,17 +203,56 @@ def kept_bytes(kind: str, args: argparse.Namespace) -> int:
     return sum(kept.values())
 
 
+def step_memory(kind: str, args: argparse.Namespace) -> dict[str, int]:
+    """Bytes of one training step on the CPU: at its peak, beyond what the process held before it, and kept.
+
+    A step of one image comes first, so that the optimizer's state is there. "process" is the process's peak.
+    """
+    import psutil
+    import torch
+
+    torch.set_num_threads(args.threads)
+    model, logits_of = build(kind, args)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.02, fused=True)
+    size = MODELS[args.model]["image_size"]
+    for images in (1, args.batch[0]):
+        pixels, targets = batch_of(size, images, "cpu")
+        before = psutil.Process().memory_info().rss
+        with autocast(args):
+            logits = logits_of(pixels)
+        loss_of(logits, targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+    del logits, optimizer
+    return {"step": process - before, "process": process, "kept": kept_bytes(kind, args)}
+
+
 def print_memory(args: argparse.Namespace) -> None:
-    print(f"\n**Kept for the backward pass: {args.model}, batch {args.batch[0]}, {args.precision}**\n")
-    print("| arm | MiB | times fast |\n|---|---|---|")
-    found = {}
+    """Each arm in a process of its own, one after the other."""
+    if args.arm:
+        print(json.dumps(step_memory(args.arm, args)))
+        return
+    from importlib.metadata import version
+
+    print(f"\n**Memory of a training step: {args.model}, batch {args.batch[0]}, {args.precision}, CPU**")
+    print(f"torch {version('torch')}, transformers {version('transformers')}\n")
+    print("| arm | the step's peak, MiB | times fast | process, MiB | kept for the backward pass, MiB | times fast |")
+    print("|---|---:|---:|---:|---:|---:|")
+    fast: dict[str, int] = {}
     for name, kind in (("fast", "fast"), ("timm", "timm"), ("stock SDPA", "sdpa"), ("stock eager", "eager")):
-        try:
-            found[name] = kept_bytes(kind, args) / 2**20
-        except ImportError as error:
-            print(f"| {name} | left out: {error} | |")
-        else:
-            print(f"| {name} | {found[name]:,.0f} | {found[name] / found['fast']:.2f} |")
+        done = subprocess.run([sys.executable, *sys.argv, "--arm", kind], capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"| {name} | left out: {(done.stderr.strip().splitlines() or [done.returncode])[-1]} | | | | |")
+            continue
+        found = json.loads(done.stdout)
+        fast = fast or found
+        step, process, kept = (found[key] / 2**20 for key in ("step", "process", "kept"))
+        print(
+            f"| {name} | {step:,.0f} | {found['step'] / fast['step']:.2f} | {process:,.0f} | {kept:,.0f} | "
+            f"{found['kept'] / fast['kept']:.2f} |",
+            flush=True,
+        )
 
 
 def flops_of_image(args: argparse.Namespace) -> float:
