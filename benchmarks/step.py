@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from unittest import mock
 
 import peers
 from arms import parser_of_arms, run_arms
@@ -51,6 +52,12 @@ TRAINING = {
     "fast, fused AdamW": ("fast", True),
 }
 PREDICTION = {"stock SDPA": "sdpa", "stock eager": "eager", "timm": "timm", "fast": "fast"}
+# With --kernels, the fast pass with one attention kernel in every layer, and not the one that the package would take.
+KERNELS = {
+    "fast, attention by matrix products": "fast:matrix",
+    "fast, SDPA": "fast:sdpa",
+    "fast, Triton kernel": "fast:triton",
+}
 REFERENCE = "stock SDPA"
 
 
@@ -73,15 +80,46 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--memory", action="store_true", help="peak of a step on the CPU, and what its backward pass keeps"
     )
+    parser.add_argument("--kernels", action="store_true", help="also the fast pass with each attention kernel")
     parser.add_argument("--attention", action="store_true", help="the kernels of one window attention, alone")
     return parser.parse_args()
 
 
+def training_arms(args: argparse.Namespace) -> dict[str, tuple[str, bool]]:
+    return TRAINING | ({name: (kind, True) for name, kind in KERNELS.items()} if args.kernels else {})
+
+
+def prediction_arms(args: argparse.Namespace) -> dict[str, tuple[str, bool]]:
+    kinds = PREDICTION | (KERNELS if args.kernels else {})
+    return {name: (kind, False) for name, kind in kinds.items()}
+
+
+def by_kernel(logits_of: Callable, kind: str) -> Callable:
+    """The function of `build`, compiled or not, with the kernel that the arm names."""
+    from hf_cxr.models import window_attention
+
+    _, _, kernel = kind.partition(":")
+    if not kernel:
+        return logits_of
+    if kernel == "triton" and not window_attention.HAS_TRITON:
+        raise ImportError("no triton")
+
+    def chosen(*_args) -> str:
+        return kernel
+
+    def with_it(pixels):
+        with mock.patch.object(window_attention, "kernel_of", chosen):
+            return logits_of(pixels)
+
+    return with_it
+
+
 def build(kind: str, args: argparse.Namespace):
-    """(model, function from pixels to logits) of an arm, in training mode."""
+    """(model, function from pixels to logits) of an arm, in training mode; `by_kernel` sets its kernel."""
     import torch
 
     torch.manual_seed(0)
+    kind = kind.partition(":")[0]
     sizes = MODELS[args.model]
     if kind == "timm":
         from timm.models.swin_transformer import SwinTransformer
@@ -154,6 +192,7 @@ def worker(kind: str, fused: bool, args: argparse.Namespace) -> Callable[[], int
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     model, logits_of = build(kind, args)
+    logits_of = by_kernel(logits_of, kind)
     images = args.batch[0]
     pixels, targets = batch_of(MODELS[args.model]["image_size"], images, "cpu")
     if args.mode == "predict":
@@ -346,6 +385,7 @@ def cuda_step(kind: str, fused: bool, how: str, images: int, args: argparse.Name
     if mode is not None:
         torch._dynamo.reset()
         logits_of = torch.compile(logits_of, mode=mode, dynamic=False)
+    logits_of = by_kernel(logits_of, kind)
     # Within a graph a cast weight must not be kept from one step to the next.
     context = partial(torch.autocast, "cuda", torch.bfloat16, enabled=args.precision == "bf16", cache_enabled=True)
     if args.mode == "predict":
@@ -382,9 +422,9 @@ def run_cuda(images: int, args: argparse.Namespace) -> None:
     print(f"\n**{args.model}, batch {images}, {args.precision}, {args.mode}** ({torch.cuda.get_device_name()})")
     print(f"torch {torch.__version__}, transformers {transformers.__version__}; {args.rounds} rounds in turns")
     print(f"matrix products: {rate / 1e12:.0f} TFLOP/s; the model: {flops / 1e9:.1f} GFLOP an image\n", flush=True)
-    table = {name: pair for name, pair in TRAINING.items() if "fused" in name or name == REFERENCE}
+    table = {name: pair for name, pair in training_arms(args).items() if pair[1] or name == REFERENCE}
     if args.mode == "predict":
-        table = {name: (kind, False) for name, kind in PREDICTION.items()}
+        table = prediction_arms(args)
     steps, memory, left_out = {}, {}, {}
     for how in dict.fromkeys(("written", *args.how)):
         for name, (kind, fused) in table.items():
@@ -475,10 +515,8 @@ def main() -> None:
         for images in args.batch:
             run_cuda(images, args)
     else:
-        if args.mode == "train":
-            arms = {name: partial(worker, *pair, args) for name, pair in TRAINING.items()}
-        else:
-            arms = {name: partial(worker, kind, False, args) for name, kind in PREDICTION.items()}
+        table = training_arms(args) if args.mode == "train" else prediction_arms(args)
+        arms = {name: partial(worker, *pair, args) for name, pair in table.items()}
         title = f"{args.model}, batch {args.batch[0]}, {args.precision}, {args.mode}"
         run_arms(arms, reference=REFERENCE, title=title, args=args)
 
