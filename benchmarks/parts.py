@@ -93,7 +93,7 @@ def rows(args: argparse.Namespace, folder: Path) -> tuple[Arms, str, int]:
     float_B1SS, value_B1DD = pixel_B1SS.float(), pixel_B1SS[..., :CROP, :CROP].float().contiguous()
     row_B = np.arange(args.batch)
     step_B32 = torch.from_numpy(pixels.draw(row_B, 0).steps())
-    theta_B23 = step_B32.transposeversion.contiguous()
+    theta_B23 = step_B32.transpose(1, 2).contiguous()
     group = max(CACHED_PIXELS // CROP**2, 1)
     parts = [slice(start, start + group) for start in range(0, args.batch, group)]
 
