@@ -4,7 +4,7 @@ Forward, binary cross-entropy, backward and AdamW on one random batch, without d
 
     python benchmarks/step.py --model tiny --batch 8                       # one CPU thread, bf16 autocast
     python benchmarks/step.py --model tiny --batch 8 --precision fp32 --mode predict
-    python benchmarks/step.py --model base --batch 32 --memory             # what the backward pass keeps
+    python benchmarks/step.py --model base --batch 32 --memory             # peak of a step; what backward keeps
     python benchmarks/step.py --model base --batch 32 128 --device cuda    # every arm also compiled and captured
     python benchmarks/step.py --attention                                  # the kernels of one window attention
 
@@ -16,12 +16,17 @@ timm is left out if it is not installed.
 """
 
 import argparse
+import json
 import os
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from unittest import mock
 
 import peers
 from arms import parser_of_arms, run_arms
@@ -47,6 +52,12 @@ TRAINING = {
     "fast, fused AdamW": ("fast", True),
 }
 PREDICTION = {"stock SDPA": "sdpa", "stock eager": "eager", "timm": "timm", "fast": "fast"}
+# With --kernels, the fast pass with one attention kernel in every layer, and not the one that the package would take.
+KERNELS = {
+    "fast, attention by matrix products": "fast:matrix",
+    "fast, SDPA": "fast:sdpa",
+    "fast, Triton kernel": "fast:triton",
+}
 REFERENCE = "stock SDPA"
 
 
@@ -66,16 +77,49 @@ def parse() -> argparse.Namespace:
         default=list(HOW),
         help="on CUDA: as written, captured as one CUDA graph, compiled, compiled with CUDA graphs, and autotuned",
     )
-    parser.add_argument("--memory", action="store_true", help="bytes kept for the backward pass")
+    parser.add_argument(
+        "--memory", action="store_true", help="peak of a step on the CPU, and what its backward pass keeps"
+    )
+    parser.add_argument("--kernels", action="store_true", help="also the fast pass with each attention kernel")
     parser.add_argument("--attention", action="store_true", help="the kernels of one window attention, alone")
     return parser.parse_args()
 
 
+def training_arms(args: argparse.Namespace) -> dict[str, tuple[str, bool]]:
+    return TRAINING | ({name: (kind, True) for name, kind in KERNELS.items()} if args.kernels else {})
+
+
+def prediction_arms(args: argparse.Namespace) -> dict[str, tuple[str, bool]]:
+    kinds = PREDICTION | (KERNELS if args.kernels else {})
+    return {name: (kind, False) for name, kind in kinds.items()}
+
+
+def by_kernel(logits_of: Callable, kind: str) -> Callable:
+    """The function of `build`, compiled or not, with the kernel that the arm names."""
+    from hf_cxr.models import window_attention
+
+    _, _, kernel = kind.partition(":")
+    if not kernel:
+        return logits_of
+    if kernel == "triton" and not window_attention.HAS_TRITON:
+        raise ImportError("no triton")
+
+    def chosen(*_args) -> str:
+        return kernel
+
+    def with_it(pixels):
+        with mock.patch.object(window_attention, "kernel_of", chosen):
+            return logits_of(pixels)
+
+    return with_it
+
+
 def build(kind: str, args: argparse.Namespace):
-    """(model, function from pixels to logits) of an arm, in training mode."""
+    """(model, function from pixels to logits) of an arm, in training mode; `by_kernel` sets its kernel."""
     import torch
 
     torch.manual_seed(0)
+    kind = kind.partition(":")[0]
     sizes = MODELS[args.model]
     if kind == "timm":
         from timm.models.swin_transformer import SwinTransformer
@@ -148,6 +192,7 @@ def worker(kind: str, fused: bool, args: argparse.Namespace) -> Callable[[], int
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     model, logits_of = build(kind, args)
+    logits_of = by_kernel(logits_of, kind)
     images = args.batch[0]
     pixels, targets = batch_of(MODELS[args.model]["image_size"], images, "cpu")
     if args.mode == "predict":
@@ -197,17 +242,56 @@ def kept_bytes(kind: str, args: argparse.Namespace) -> int:
     return sum(kept.values())
 
 
+def step_memory(kind: str, args: argparse.Namespace) -> dict[str, int]:
+    """Bytes of one training step on the CPU: at its peak, beyond what the process held before it, and kept.
+
+    A step of one image comes first, so that the optimizer's state is there. "process" is the process's peak.
+    """
+    import psutil
+    import torch
+
+    torch.set_num_threads(args.threads)
+    model, logits_of = build(kind, args)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.02, fused=True)
+    size = MODELS[args.model]["image_size"]
+    for images in (1, args.batch[0]):
+        pixels, targets = batch_of(size, images, "cpu")
+        before = psutil.Process().memory_info().rss
+        with autocast(args):
+            logits = logits_of(pixels)
+        loss_of(logits, targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+    del logits, optimizer
+    return {"step": process - before, "process": process, "kept": kept_bytes(kind, args)}
+
+
 def print_memory(args: argparse.Namespace) -> None:
-    print(f"\n**Kept for the backward pass: {args.model}, batch {args.batch[0]}, {args.precision}**\n")
-    print("| arm | MiB | times fast |\n|---|---|---|")
-    found = {}
+    """Each arm in a process of its own, one after the other."""
+    if args.arm:
+        print(json.dumps(step_memory(args.arm, args)))
+        return
+    from importlib.metadata import version
+
+    print(f"\n**Memory of a training step: {args.model}, batch {args.batch[0]}, {args.precision}, CPU**")
+    print(f"torch {version('torch')}, transformers {version('transformers')}\n")
+    print("| arm | the step's peak, MiB | times fast | process, MiB | kept for the backward pass, MiB | times fast |")
+    print("|---|---:|---:|---:|---:|---:|")
+    fast: dict[str, int] = {}
     for name, kind in (("fast", "fast"), ("timm", "timm"), ("stock SDPA", "sdpa"), ("stock eager", "eager")):
-        try:
-            found[name] = kept_bytes(kind, args) / 2**20
-        except ImportError as error:
-            print(f"| {name} | left out: {error} | |")
-        else:
-            print(f"| {name} | {found[name]:,.0f} | {found[name] / found['fast']:.2f} |")
+        done = subprocess.run([sys.executable, *sys.argv, "--arm", kind], capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"| {name} | left out: {(done.stderr.strip().splitlines() or [done.returncode])[-1]} | | | | |")
+            continue
+        found = json.loads(done.stdout)
+        fast = fast or found
+        step, process, kept = (found[key] / 2**20 for key in ("step", "process", "kept"))
+        print(
+            f"| {name} | {step:,.0f} | {found['step'] / fast['step']:.2f} | {process:,.0f} | {kept:,.0f} | "
+            f"{found['kept'] / fast['kept']:.2f} |",
+            flush=True,
+        )
 
 
 def flops_of_image(args: argparse.Namespace) -> float:
@@ -301,6 +385,7 @@ def cuda_step(kind: str, fused: bool, how: str, images: int, args: argparse.Name
     if mode is not None:
         torch._dynamo.reset()
         logits_of = torch.compile(logits_of, mode=mode, dynamic=False)
+    logits_of = by_kernel(logits_of, kind)
     # Within a graph a cast weight must not be kept from one step to the next.
     context = partial(torch.autocast, "cuda", torch.bfloat16, enabled=args.precision == "bf16", cache_enabled=True)
     if args.mode == "predict":
@@ -337,9 +422,9 @@ def run_cuda(images: int, args: argparse.Namespace) -> None:
     print(f"\n**{args.model}, batch {images}, {args.precision}, {args.mode}** ({torch.cuda.get_device_name()})")
     print(f"torch {torch.__version__}, transformers {transformers.__version__}; {args.rounds} rounds in turns")
     print(f"matrix products: {rate / 1e12:.0f} TFLOP/s; the model: {flops / 1e9:.1f} GFLOP an image\n", flush=True)
-    table = {name: pair for name, pair in TRAINING.items() if "fused" in name or name == REFERENCE}
+    table = {name: pair for name, pair in training_arms(args).items() if pair[1] or name == REFERENCE}
     if args.mode == "predict":
-        table = {name: (kind, False) for name, kind in PREDICTION.items()}
+        table = prediction_arms(args)
     steps, memory, left_out = {}, {}, {}
     for how in dict.fromkeys(("written", *args.how)):
         for name, (kind, fused) in table.items():
@@ -430,10 +515,8 @@ def main() -> None:
         for images in args.batch:
             run_cuda(images, args)
     else:
-        if args.mode == "train":
-            arms = {name: partial(worker, *pair, args) for name, pair in TRAINING.items()}
-        else:
-            arms = {name: partial(worker, kind, False, args) for name, kind in PREDICTION.items()}
+        table = training_arms(args) if args.mode == "train" else prediction_arms(args)
+        arms = {name: partial(worker, *pair, args) for name, pair in table.items()}
         title = f"{args.model}, batch {args.batch[0]}, {args.precision}, {args.mode}"
         run_arms(arms, reference=REFERENCE, title=title, args=args)
 

@@ -7,7 +7,8 @@ for, and "unknown" is reported.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-KINDS = ("converted", "pretrained")
+KINDS = {"converted": "converted from another program's file", "pretrained": "pre-trained without labels"}
+"""Kind of an origin -> what a page says of it."""
 SAW_TEST_IMAGES = ("yes", "no", "unknown")
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hf_cxr.data.images.grey import resize_grey
 from hf_cxr.inference.input_check import INVERTED, MIRRORED, SIDEWAYS, UNIFORM, UPSIDE_DOWN
-from hf_cxr.inference.perturbations import contrast, overexposed, underexposed
+from hf_cxr.inference.perturbations import contrast, grey_levels, overexposed, underexposed
 from hf_cxr.phantom.lateral import render_lateral
 
 Pixels = NDArray[np.uint8]
@@ -48,14 +48,14 @@ def blank(side: int, resample: int, rng: np.random.Generator) -> Pixels:
     """One grey level, and for every other image noise of one level on top."""
     level_N = np.linspace(0, 255, DRAWN)
     noise_NSS = rng.normal(size=(DRAWN, side, side)) * (np.arange(DRAWN) % 2)[:, None, None]
-    return _grey(level_N[:, None, None] + noise_NSS)
+    return grey_levels(level_N[:, None, None] + noise_NSS)
 
 
-def noise(side: int, resample: int, rng: np.random.Generator) -> Pixels:
+def noise_images(side: int, resample: int, rng: np.random.Generator) -> Pixels:
     """Independent pixels: uniform, or normal around a middle grey."""
     uniform_NSS = rng.integers(0, 256, (DRAWN // 2, side, side))
     normal_NSS = rng.normal(128, 40, (DRAWN - DRAWN // 2, side, side))
-    return _grey(np.concatenate([uniform_NSS, normal_NSS]))
+    return grey_levels(np.concatenate([uniform_NSS, normal_NSS]))
 
 
 def photographs(side: int, resample: int, rng: np.random.Generator) -> Pixels:
@@ -64,7 +64,7 @@ def photographs(side: int, resample: int, rng: np.random.Generator) -> Pixels:
 
     parts = []
     for name in PHOTOGRAPHS:
-        grey_HW = _grey(load_sample_image(name) @ np.array([0.299, 0.587, 0.114]))
+        grey_HW = grey_levels(load_sample_image(name) @ np.array([0.299, 0.587, 0.114]))
         for _ in range(DRAWN):
             size = int(min(grey_HW.shape) * rng.uniform(0.4, 1))
             top, left = (int(rng.integers(length - size + 1)) for length in grey_HW.shape)
@@ -92,13 +92,9 @@ def each(alter: Callable[[Pixels, float, np.random.Generator], Pixels], level: f
     return alter_all
 
 
-def _grey(value: NDArray) -> Pixels:
-    return np.clip(np.rint(value), 0, 255).astype(np.uint8)
-
-
 ODD_IMAGES: dict[str, OddKind] = {
     "blank": OddKind("blank", draw=blank, reason=UNIFORM),
-    "noise": OddKind("noise", draw=noise),
+    "noise": OddKind("noise", draw=noise_images),
     "photograph": OddKind("photographs", draw=photographs),
     "inverted": OddKind("inverted", lambda pixel_NSS, rng: 255 - pixel_NSS, reason=INVERTED),
     "turned_90": OddKind("turned by 90°", lambda pixel_NSS, rng: np.rot90(pixel_NSS, 1, (1, 2)), reason=SIDEWAYS),

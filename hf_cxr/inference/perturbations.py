@@ -50,7 +50,7 @@ class Perturbation:
 
 def noise(pixel_SS: Pixels, level: float, rng: np.random.Generator) -> Pixels:
     """Gaussian noise of a standard deviation in grey levels."""
-    return _grey(pixel_SS + rng.normal(scale=level, size=pixel_SS.shape)) if level else pixel_SS
+    return grey_levels(pixel_SS + rng.normal(scale=level, size=pixel_SS.shape)) if level else pixel_SS
 
 
 def blur(pixel_SS: Pixels, level: float, rng: np.random.Generator) -> Pixels:
@@ -61,17 +61,17 @@ def blur(pixel_SS: Pixels, level: float, rng: np.random.Generator) -> Pixels:
 def contrast(pixel_SS: Pixels, level: float, rng: np.random.Generator) -> Pixels:
     """Contrast lowered towards the image's mean: 0 is none lost, 1 leaves a grey square."""
     mean = pixel_SS.mean()
-    return _grey(mean + (1 - level) * (pixel_SS - mean))
+    return grey_levels(mean + (1 - level) * (pixel_SS - mean))
 
 
 def underexposed(pixel_SS: Pixels, level: float, rng: np.random.Generator) -> Pixels:
     """Grey levels lowered by the power 1 + level: an image that is too dark."""
-    return _grey(255 * (pixel_SS / 255) ** (1 + level))
+    return grey_levels(255 * (pixel_SS / 255) ** (1 + level))
 
 
 def overexposed(pixel_SS: Pixels, level: float, rng: np.random.Generator) -> Pixels:
     """Grey levels raised by the power 1 / (1 + level): an image that is too bright."""
-    return _grey(255 * (pixel_SS / 255) ** (1 / (1 + level)))
+    return grey_levels(255 * (pixel_SS / 255) ** (1 / (1 + level)))
 
 
 def jpeg(pixel_SS: Pixels, level: float, rng: np.random.Generator) -> Pixels:
@@ -95,8 +95,9 @@ def resolution(pixel_SS: Pixels, level: float, rng: np.random.Generator) -> Pixe
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def _grey(value_SS: NDArray[np.floating]) -> Pixels:
-    return np.clip(np.rint(value_SS), 0, 255).astype(np.uint8)
+def grey_levels(value: NDArray[np.floating]) -> Pixels:
+    """Values to the nearest grey levels, of any shape."""
+    return np.clip(np.rint(value), 0, 255).astype(np.uint8)
 
 
 PERTURBATIONS: dict[str, Perturbation] = {

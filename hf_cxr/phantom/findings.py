@@ -320,5 +320,3 @@ SIGNS: Mapping[str, Sign] = {
     "Pleural_Thickening": Sign(pleural_thickening),
     "Hernia": Sign(hernia),
 }
-DIFFUSE = ("Edema", "Emphysema", "Fibrosis")
-"""Findings without a box: they have no place."""

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hf_cxr.weights_origin import KINDS
+
 CAUTIONS = {
     "yes": (
         "The initial weights ({source}) were trained with images of ChestX-ray14's official test list: figures on "
@@ -13,7 +15,6 @@ CAUTIONS = {
         "unknown: figures on that list may be too good."
     ),
 }
-KINDS = {"converted": "converted from another program's file", "pretrained": "pre-trained without labels"}
 
 
 def origin_cautions(origin: Mapping[str, Any] | None) -> list[str]:

@@ -186,6 +186,7 @@ class Yao2017(PreTrainedModel):
     def label_set_log_probability(self, pixel_values: Tensor, label_BC: Tensor) -> Tensor:
         """Natural logarithm of p(y | x), (B,): how likely these labels are together, before calibration.
 
+        For users of the model: nothing in the package asks for it, because a measure takes each finding alone.
         Over all 2^C label sets the probabilities of an image add up to 1.
 
         Args:

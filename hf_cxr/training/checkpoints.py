@@ -35,7 +35,7 @@ def seal(checkpoint: str | Path) -> None:
     number of the best step, next to it, is enough.
     """
     checkpoint = Path(checkpoint)
-    state = _read_json(checkpoint / STATE)
+    state = _readable_json(checkpoint / STATE)
     if state is not None and state.get("best_model_checkpoint") is not None:
         text = json.dumps(state | {"best_model_checkpoint": None}, indent=2, sort_keys=True)  # NaN stays, as it was
         write_text(checkpoint / STATE, text + "\n")
@@ -49,7 +49,7 @@ def problems_of(checkpoint: str | Path) -> list[str]:
         return ["the folder is missing"]
     if not (checkpoint / CHECKSUMS).exists():
         return _problems_without_checksums(checkpoint)
-    recorded = _read_json(checkpoint / CHECKSUMS)
+    recorded = _readable_json(checkpoint / CHECKSUMS)
     if recorded is None or not all(map(_is_record, recorded.values())):
         return [f"{CHECKSUMS} cannot be read"]
     problems = [f"{CHECKSUMS} does not list {name}" for name in FOR_A_MODEL if name not in recorded]
@@ -143,7 +143,7 @@ def _problems_of_resume(
     absent = [name for name in rng if not (checkpoint / name).is_file()]
     if absent and needs_random_state():
         problems += [f"{name} is missing" for name in absent]
-    step = (_read_json(checkpoint / STATE) or {}).get("best_global_step")
+    step = (_readable_json(checkpoint / STATE) or {}).get("best_global_step")
     if needs_best and step is not None and step != _step(checkpoint):
         best = best_checkpoint(checkpoint.parent, step)
         problems += [f"{best.name}, its best checkpoint so far: {problem}" for problem in problems_of(best)]
@@ -151,9 +151,9 @@ def _problems_of_resume(
 
 
 def _problems_without_checksums(checkpoint: Path) -> list[str]:
-    if _read_json(checkpoint / STATE) is None:
+    if _readable_json(checkpoint / STATE) is None:
         return [UNFINISHED]
-    config = _read_json(checkpoint / "config.json")
+    config = _readable_json(checkpoint / "config.json")
     if config is None:
         return ["config.json cannot be read"]
     try:
@@ -168,7 +168,7 @@ def _problems_without_checksums(checkpoint: Path) -> list[str]:
 
 def _problem_of_step(checkpoint: Path) -> list[str]:
     """A folder that was renamed, or holds another checkpoint's files: checkpoints are found by their number."""
-    step = (_read_json(checkpoint / STATE) or {}).get("global_step")
+    step = (_readable_json(checkpoint / STATE) or {}).get("global_step")
     return [] if step in (None, _step(checkpoint)) else [f"its files are those of step {step}"]
 
 
@@ -200,7 +200,7 @@ def _record(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _readable_json(path: Path) -> dict[str, Any] | None:
     """The object in a file; None if it is missing or damaged, which makes the checkpoint unusable."""
     try:
         return read_json(path, repair="resume from another checkpoint")

@@ -13,13 +13,14 @@ from hf_cxr.data.sources.phantom import load_phantom
 from hf_cxr.labels import NIH14
 from hf_cxr.phantom import drawing
 from hf_cxr.phantom.cases import SPLITS, draw_cases, label_set_weights, label_sets
-from hf_cxr.phantom.findings import DIFFUSE, SIGNS
+from hf_cxr.phantom.findings import SIGNS
 from hf_cxr.phantom.lateral import render_lateral
 from hf_cxr.phantom.render import render_phantom
 from hf_cxr.phantom.thorax import FRAME_CM
 
 # Marginals of Data_Entry_2017_v2020.csv, in the order of NIH14.
 POSITIVES = (11559, 2776, 13317, 19894, 5782, 6331, 1431, 5302, 4667, 2303, 2516, 1686, 3385, 227)
+DIFFUSE = ("Edema", "Emphysema", "Fibrosis")  # findings without a box: they have no place
 BOXED = [name for name in NIH14 if name not in DIFFUSE]
 
 

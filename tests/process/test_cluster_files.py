@@ -26,6 +26,8 @@ SLURM = {
     "SLURM_NNODES": "2",
     "SLURM_ARRAY_TASK_ID": "3",
     "SLURM_ARRAY_TASK_COUNT": "16",
+    "SLURM_ARRAY_TASK_MIN": "1",
+    "SLURM_ARRAY_TASK_MAX": "16",
     "SLURM_CPUS_PER_TASK": "8",
 }
 REPLACED = {
@@ -101,12 +103,18 @@ def test_a_file_is_a_lab_note_that_bash_can_read(file):
 
 
 @pytest.mark.parametrize(
-    ("file", "processes"), [("train_one_gpu.sbatch", 1), ("train_one_node.sbatch", 2), ("predict_one_node.sbatch", 2)]
+    ("file", "gpus", "processes"),
+    [
+        ("train_one_gpu.sbatch", 2, 1),
+        ("train_one_node.sbatch", 2, 2),
+        ("predict_one_node.sbatch", 2, 2),
+        ("predict_one_node.sbatch", 1, 1),  # its note: the same command resumes on any number of GPUs
+    ],
 )
-def test_accelerate_takes_the_flags_of_one_node(cluster, file, processes):
+def test_accelerate_takes_the_flags_of_one_node(cluster, file, gpus, processes):
     from accelerate.commands.launch import launch_command_parser
 
-    status, _, err = cluster(file, "a b.yaml", "--nih_root", "c d", recorded=["accelerate"])
+    status, _, err = cluster(file, "a b.yaml", "--nih_root", "c d", recorded=["accelerate"], gpus=gpus)
     assert status == 0, err
     ((_, launch, *words),) = cluster.asked()
     args = launch_command_parser().parse_args(words)
@@ -142,6 +150,22 @@ def test_jobs_of_an_array_prepare_their_parts_and_one_merges(cluster):
     part, merge = (words[1:] for words in cluster.asked())
     assert part == ["prepare", "a b.yaml", "--out", "c", "--shard", "3/16", "--workers", "8"]
     assert merge == ["prepare", "a b.yaml", "--out", "c", "--merge"]
+
+
+def test_lacking_parts_are_submitted_again_alone(cluster, monkeypatch):
+    """What SLURM tells task 7 of `sbatch --array=3,7`; sbatch passes on the shell's PARTS."""
+    again = {"TASK_ID": "7", "TASK_COUNT": "2", "TASK_MIN": "3", "TASK_MAX": "7"}
+    for name, value in again.items():
+        monkeypatch.setitem(SLURM, f"SLURM_ARRAY_{name}", value)
+    status, _, err = cluster("prepare_array.sbatch", "a.yaml", recorded=["hf-cxr"])
+    assert status == 2
+    assert "PARTS=16" in err
+    assert not cluster.path.exists()
+    monkeypatch.setenv("PARTS", "16")
+    status, _, err = cluster("prepare_array.sbatch", "a.yaml", recorded=["hf-cxr"])
+    assert status == 0, err
+    ((_, *words),) = cluster.asked()
+    assert words == ["prepare", "a.yaml", "--shard", "7/16", "--workers", "8"]
 
 
 @pytest.mark.skipif("HF_CXR_LONG_TESTS" not in os.environ, reason="takes half a minute: HF_CXR_LONG_TESTS=1 runs it")

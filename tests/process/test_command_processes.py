@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
-from test_commands import ROOT
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_closed_pipe_ends_a_command_quietly():

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from model_files import edit
 from PIL import Image
-from test_saved_models import PACKAGE, edit
 from tiny import save_model
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_no_answer_on_standard_input_makes_a_command_run_a_models_code(model, tm
         "train": ["train", tmp_path / "data.yaml", "--model_name_or_path", model, "--output_dir", tmp_path / "run"],
     }[command]
     code = "import sys; from hf_cxr.commands import main; sys.exit(main(sys.argv[1:]))"
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": str(PACKAGE.parent)}
+    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
         input="y\n" * 5,

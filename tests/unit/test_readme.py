@@ -95,11 +95,27 @@ def test_flags_and_commands_in_comments_of_configs_exist(config):
 @pytest.mark.parametrize("page", TEXTS)
 def test_flags_and_commands_in_the_text_exist(page):
     text = re.sub(r"```.*?```", "", TEXTS[page], flags=re.DOTALL)
-    spans = re.findall(r"`([^`\n]+)`", text)
+    spans = [span for span in re.findall(r"`([^`\n]+)`", text) if not re.match(r"(python )?benchmarks/", span)]
     flags = {flag for span in spans for flag in re.findall(r"(?<!\S)--([a-z_][a-z_0-9]*)", span)}
     assert flags <= FLAGS
     commands = {match for span in spans for match in re.findall(r"hf-cxr ([a-z]+)", span)}
     assert commands <= set(COMMANDS)
+
+
+def flags_of_benchmark(name):
+    text = (ROOT / "benchmarks" / name).read_text(encoding="utf-8")
+    if "run_arms" in text:
+        text += (ROOT / "benchmarks" / "arms.py").read_text(encoding="utf-8")
+    own = set(re.findall(r'"--([\w-]+)"', text))
+    return own | (FLAGS if "parse_arguments" in text else set())  # some take a run's keys as well
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_flags_of_benchmarks_in_the_text_exist(page):
+    text = re.sub(r"\\\n\s*", "", TEXTS[page])
+    for name, words in re.findall(r"benchmarks/(\w+\.py)([^`#\n]*)", text):
+        flags = re.findall(r"(?<!\S)--([a-z_][\w-]*)", words)
+        assert set(flags) <= flags_of_benchmark(name), name
 
 
 @pytest.mark.parametrize("page", TEXTS)

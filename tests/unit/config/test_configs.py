@@ -1,6 +1,7 @@
 """Every shipped YAML is parsed as a run would, and says what it reproduces, costs and reached."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from hf_cxr.config import parse_arguments, parse_pretraining
 from hf_cxr.labels import NIH14
+from hf_cxr.losses import LOSSES
 from hf_cxr.models.build import build_model, check_model
 from hf_cxr.run.comparing import shared_settings
 from hf_cxr.run.comparing.compare import check_run, final_runs, load_plan, tuning_runs
@@ -23,6 +25,7 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 COMPARISONS = sorted(CONFIGS.glob("compare_*.yaml"))
 SEARCHES = sorted(CONFIGS.glob("tune_*.yaml"))
 RUNS = sorted(set(CONFIGS.glob("*.yaml")) - {*COMPARISONS, *SEARCHES})
+SYSTEMS_RUNS = sorted(CONFIGS.glob("systems/*.yaml"))
 PRETRAINED = {f"runs/{path.stem}": path for path in sorted(CONFIGS.glob("pretrain_*.yaml"))}
 
 
@@ -61,7 +64,7 @@ def test_config_parses_and_is_a_lab_note(path):
         assert sum(parameter.numel() for parameter in model.parameters()) < 2e7
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("systems/*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SYSTEMS_RUNS, ids=lambda path: path.name)
 def test_config_of_a_published_system_parses_and_is_a_lab_note(path):
     args = parse_arguments([str(path), "--nih_root", "/data"])
     assert args.training.output_dir == f"runs/{path.stem}"
@@ -133,6 +136,122 @@ def test_reference_comparison_has_the_references_six_rows(tmp_path):
         ("class_aware", {}),
     ]
     assert {loss.head_bias for loss in losses} == {"no_information"}
+
+
+def resolved(path):
+    """Every key of a shipped file as a run would take it."""
+    parse = parse_pretraining if path in PRETRAINED.values() else parse_arguments
+    needs_root = yaml.safe_load(path.read_text())["dataset"] == "nih"
+    return parse([str(path), *(["--nih_root", "/data"] if needs_root else [])]).to_dict()
+
+
+@pytest.mark.parametrize("path", [*RUNS, *SYSTEMS_RUNS, *COMPARISONS], ids=lambda path: path.name)
+def test_a_file_names_its_augmentation(path):
+    """Both keys have defaults that augment, so a file that leaves one out augments without saying so."""
+    values = yaml.safe_load(path.read_text())
+    if path in COMPARISONS:
+        values = values["base"]
+        if isinstance(values, str):
+            return  # of a file that is tested itself
+    assert {"horizontal_flip", "rotation_degrees"} <= values.keys()
+
+
+LOADED = {path: yaml.safe_load(path.read_text()) for path in (*RUNS, *SYSTEMS_RUNS)}
+FULL_SIZE = [path for path, values in LOADED.items() if values.get("missing_images") == "error"]
+
+
+@pytest.mark.parametrize("path", FULL_SIZE, ids=lambda path: path.name)
+def test_a_recipe_for_the_whole_release_refuses_another_number_of_images_a_step(path):
+    values, note = LOADED[path], path.read_text()
+    accumulated = values.get("gradient_accumulation_steps", 1)
+    assert values["images_per_step"] == values["per_device_train_batch_size"] * accumulated
+    line = re.search(r"\n# Several GPUs: (.*)", note).group(1)
+    whole_step = "loss" in values and not LOSSES[values["loss"]].additive
+    assert line.startswith(
+        "refused" if whole_step else f"give --per_device_train_batch_size {values['images_per_step']}"
+    )
+
+
+# What a note says of a recipe -> the keys that make it true.
+COSINE = {"lr_scheduler_type": "cosine", "warmup_steps": 500}
+NOTES = {
+    "systems/wang2017.yaml": {
+        "a horizontal flip and no rotation": {"horizontal_flip": 0.5, "rotation_degrees": 0},
+        "learning rate 1e-3 with momentum 0.9, weight decay 1e-4": {
+            "optimizer": "sgd", "learning_rate": 1e-3, "sgd_momentum": 0.9, "weight_decay": 1e-4,
+        },
+        "a cosine after 500 steps of warm-up": COSINE,
+        "no clipping": {"max_grad_norm": 0},
+        "32 images a step": {"images_per_step": 32},
+        "12 epochs": {"num_train_epochs": 12},
+        "1024 pixels": {"image_size": 1024, "resize_size": 1024},
+    },
+    "systems/dnet.yaml": {
+        "a horizontal flip and no rotation": {"horizontal_flip": 0.5, "rotation_degrees": 0},
+        "Adam, 1e-4, a cosine after 500 steps of warm-up, 10 epochs, weight decay 1e-5": {
+            "optimizer": "adam", "learning_rate": 1e-4, "num_train_epochs": 10, "weight_decay": 1e-5, **COSINE,
+        },
+        "gradient norms cut at 1": {"max_grad_norm": 1},
+        "32 images a step": {"images_per_step": 32},
+        "1024 pixels": {"image_size": 1024, "resize_size": 1024},
+    },
+    "systems/yao2017.yaml": {
+        "rotations to 15 degrees": {"rotation_degrees": 15},
+        "only the rotation is here: no flip": {
+            "horizontal_flip": 0, "random_resized_crop": None, "brightness": 0, "contrast": 0, "erasing": 0,
+        },
+        "learning rate 1e-3, weight decay 1e-5, a cosine after 500 steps of warm-up": {
+            "optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 1e-5, **COSINE,
+        },
+        "gradient norms cut at 1, 30 epochs, 32 images a step": {
+            "max_grad_norm": 1, "num_train_epochs": 30, "images_per_step": 32,
+        },
+        "512 pixels": {"image_size": 512, "resize_size": 512},
+    },
+    "systems/swinchex.yaml": {
+        "a flip and a rotation are the augmentation": {
+            "horizontal_flip": 0.5, "rotation_degrees": 10, "random_resized_crop": None, "brightness": 0, "erasing": 0,
+        },
+        "label smoothing 0.1": {"label_smoothing_factor": 0.1},
+        "3.125e-5 for 32": {"optimizer": "adamw", "learning_rate": 3.125e-5, "images_per_step": 32},
+        "weight decay 0.05": {"weight_decay": 0.05},
+        "cut at 5 / 14": {"max_grad_norm": 0.357},
+        "30 epochs, 2 of them warm-up": {
+            "num_train_epochs": 30, "warmup_steps": 2 * 2163, "lr_scheduler_type": "cosine",
+        },
+    },
+    "nih_swin_base.yaml": {
+        "centre crop 224, horizontal flip": {"image_size": 224, "random_resized_crop": None, "horizontal_flip": 0.5},
+        "rotation up to 10 degrees": {"rotation_degrees": 10},
+        "a constant learning rate, no gradient clipping": {"lr_scheduler_type": "constant", "max_grad_norm": 0},
+        "30 epochs, Adam 1e-4 with L2 weight decay 5e-4": {
+            "num_train_epochs": 30, "optimizer": "adam", "learning_rate": 1e-4, "weight_decay": 5e-4,
+        },
+    },
+    "pretrain_nih.yaml": {
+        "random crops of 67 to 100 % of the area, flips": {
+            "random_resized_crop": [0.67, 1.0], "horizontal_flip": 0.5, "rotation_degrees": 0,
+        },
+        "gradients clipped at 5": {"max_grad_norm": 5},
+        "AdamW with weight decay 0.05 and betas 0.9 and 0.999": {
+            "optimizer": "adamw", "weight_decay": 0.05, "adam_beta1": 0.9, "adam_beta2": 0.999,
+        },
+        "10 epochs of warm-up and a cosine": {
+            "warmup_steps": 0.1, "num_train_epochs": 100, "lr_scheduler_type": "cosine",
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_what_a_note_says_is_what_a_run_does(name):
+    path = CONFIGS / name
+    note = " ".join(line.removeprefix("#").strip() for line in path.read_text().splitlines() if line.startswith("#"))
+    values = resolved(path)
+    for words, keys in NOTES[name].items():
+        assert words in note
+        for key, value in keys.items():
+            assert values[key] == value, (words, key)
 
 
 LEVERS = (

@@ -10,17 +10,15 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from converted_files import ORIGIN, converted, saved
 from official_swin import SIZES, features, random_weights, tables
 from safetensors.torch import save_file
 
-from hf_cxr.arguments.model import ModelArguments
 from hf_cxr.conversion.folder import convert_file, write_folder
 from hf_cxr.conversion.parts import Sizes
-from hf_cxr.models.build import build_model
 from hf_cxr.models.head import features as own_features
 from hf_cxr.models.record import ModelRecord
 
-ORIGIN = {"source": "a lab", "licence": "MIT", "saw_test_images": "unknown", "note": None}
 SECOND = SIZES | {"depths": [2, 1, 1], "num_heads": [1, 2, 2]}  # grids of 8, 4 and 2 patches
 
 
@@ -35,24 +33,6 @@ def official(seed=0, *, sizes=SIZES, pretrained=None, **how):
     floats = {name: tensor.float() for name, tensor in tensors(weights).items()}
     head = {"head.weight": torch.ones(7, 8), "head.bias": torch.ones(7)}
     return weights, floats | tensors(tables(sizes, pretrained)) | head
-
-
-def saved(path, content):
-    torch.save(content, path)
-    return path
-
-
-def converted(tmp_path, path, **how):
-    """The model that training would start from."""
-    folder = tmp_path / "converted"
-    folder.mkdir()
-    write_folder(convert_file(path, ORIGIN, **how), folder)
-    return load(folder)
-
-
-def load(folder):
-    size = json.loads((folder / "config.json").read_text())["image_size"]
-    return build_model(ModelArguments(str(folder), image_size=size), ["Mass", "Hernia"]).eval()
 
 
 def assert_same_features(model, weights, sizes, pretrained=None):

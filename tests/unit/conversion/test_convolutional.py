@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_conversion import ORIGIN, converted, saved
+from converted_files import ORIGIN, converted, saved
 
 from hf_cxr.conversion.folder import convert_file
 from hf_cxr.conversion.parts import Sizes

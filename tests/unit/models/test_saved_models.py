@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_files import edit
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import save_model
@@ -31,11 +32,6 @@ def saved(tmp_path_factory):
 def model(saved, tmp_path):
     """A copy that a test may break."""
     return Path(shutil.copytree(saved, tmp_path / "model"))
-
-
-def edit(folder, file="config.json", **changes):
-    values = json.loads((folder / file).read_text()) | changes
-    (folder / file).write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
 
 
 def readers(folder):

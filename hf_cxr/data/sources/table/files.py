@@ -198,7 +198,7 @@ def _read(path: Path, wanted: set[str], description: TableDescription) -> tuple[
                 header = file.schema_arrow.names
                 raw = _pandas(file.read(columns=[name for name in header if name in wanted]))
         elif kind in ("json", "jsonl"):
-            raw = _read_json(path, lines=kind == "jsonl", encoding=description.encoding)
+            raw = _json_records(path, lines=kind == "jsonl", encoding=description.encoding)
         else:
             raise ValueError("its suffix is not csv, tsv, parquet, json or jsonl")
     except (ValueError, OSError, KeyError) as error:  # what pandas and pyarrow raise for another format or encoding
@@ -253,7 +253,7 @@ def _read_text(path: Path, wanted: set[str], description: TableDescription, deli
     return read_csv(path, **how)
 
 
-def _read_json(path: Path, *, lines: bool, encoding: str) -> pd.DataFrame:
+def _json_records(path: Path, *, lines: bool, encoding: str) -> pd.DataFrame:
     """A list of records, or one a line, with the types that JSON gives them."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding=encoding) as file:
         records = [json.loads(line) for line in file if line.strip()] if lines else json.load(file)
