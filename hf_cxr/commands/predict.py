@@ -30,6 +30,7 @@ Exit status: 0; 2 if a file could not be read, or a picture or report not be mad
 import argparse
 import gc
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,8 +224,9 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
     with kept_rows(classifier, extras, out) as kept, terminal.bar(progress):
         paths, lacking = resume(kept, found.paths, terminal, progress)
         terminal.start(columns, paths, top=args.top, spreadsheet_safe=args.spreadsheet_safe)
-        unusual = 0
+        predicted = unusual = 0
         for path, version, answer in answers_of(classifier, paths, args, out, progress):
+            predicted += not isinstance(answer, ImageError)
             unusual += not isinstance(answer, ImageError) and answer.unusual
             failures = [] if isinstance(answer, ImageError) else extras.add(path, version, answer)
             unreadable, lacking = unreadable + isinstance(answer, ImageError), lacking + len(failures)
@@ -238,9 +240,9 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
                 return 141
         if kept is not None:
             finish(kept, found.paths, columns, out, args, terminal)
-    if classifier.input_check is not None and len(found.paths) > 1:
+    if classifier.input_check is not None and predicted and len(found.paths) > 1:
         now = "" if len(paths) == len(found.paths) else " in this command"
-        terminal.note(f"the input check reported {unusual:,} of {plural(len(paths), 'image')}{now} as unusual")
+        terminal.note(f"the input check reported {unusual:,} of {plural(predicted, 'image')}{now} as unusual")
     for line in extras.said(resumed=len(paths) < len(found.paths)):
         terminal.note(line)
     if lacking:
@@ -257,7 +259,9 @@ def pixel_limit(megapixels: float | None) -> Iterator[None]:
     if megapixels is not None:
         Image.MAX_IMAGE_PIXELS = max(1, round(1e6 * megapixels))
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # for an image that is refused
+            yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
 

@@ -107,7 +107,7 @@ class Terminal:
             self.complain(failure)
         if isinstance(answer, ImageError):
             too_large = isinstance(answer, TooManyPixelsError)
-            self.complain(f"{answer}; {TOO_LARGE}" if too_large else answer)
+            self.complain(f"cannot read {answer.name}: {answer.reason_with(TOO_LARGE)}" if too_large else answer)
         else:
             self.row(answer)
 

@@ -24,7 +24,7 @@ from hf_cxr.inference.sources import read_image
 from hf_cxr.words import error_words, one_line
 
 LONGEST_NAME = 80
-PIXELS_REPAIR = "whoever runs this page can allow more with --max_megapixels"
+PIXELS_REPAIR = "if the file is sound, whoever runs this page can allow more with --max_megapixels"
 COLOURS = "The image has colours, and was turned to grey. A radiograph has none."
 
 
@@ -84,10 +84,7 @@ def too_large(name: str, limits: Limits) -> UploadError:
 
 def too_many_pixels(what: str, limits: Limits) -> UploadError:
     """The error of an image with too many pixels; ``what`` says which, and how many."""
-    return UploadError(
-        f"{what} pixels; this page takes at most {limits.megapixels:g} million; whoever runs it can allow more with "
-        "--max_megapixels"
-    )
+    return UploadError(f"{what} pixels; this page takes at most {limits.megapixels:g} million; {PIXELS_REPAIR}")
 
 
 def read_upload(content: bytes, name: str, limits: Limits) -> GreyImage:
@@ -110,8 +107,9 @@ def read_upload(content: bytes, name: str, limits: Limits) -> GreyImage:
         doubts: list[str] = []
         grey_HW = read_image(content, name, doubts)
     except ImageError as error:
-        more = f"; if the file is sound, {PIXELS_REPAIR}" if isinstance(error, TooManyPixelsError) else ""
-        raise UploadError(f"Cannot read {error.name}: {error.reason}{more}") from error
+        many = isinstance(error, TooManyPixelsError)
+        reason = error.reason_with(PIXELS_REPAIR) if many else error.reason
+        raise UploadError(f"Cannot read {error.name}: {reason}") from error
     except MemoryError as error:
         raise UploadError(f"{name} is too large for the memory of this machine") from error
     return GreyImage(name, grey_HW, (COLOURS,) if _has_colours(content) else (), tuple(doubts))

@@ -3,9 +3,9 @@
 A line has the absolute path, bytes and modification time in ns; then the probabilities as float32 in hexadecimal, what
 the input check found (null for a model without one), the remarks on how the file was read, and why no picture or
 report could be made of the image, if so; or null, the name and the reason of the error, and whether it has too many
-pixels. Thresholds and label sets
-are the model's, which the first line of a file names by its fingerprint. That line has the folders of pictures and
-reports, too: a file whose images have none is not continued by a command that asks for them.
+pixels. Thresholds and label sets are the model's, which the first line of a file names by its fingerprint. That line
+has the folders of pictures and reports, too: a file whose images have none is not continued by a command that asks for
+them.
 
 C = findings.
 """

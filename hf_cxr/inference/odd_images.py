@@ -17,6 +17,7 @@ from hf_cxr.data.images.grey import resize_grey
 from hf_cxr.inference.input_check import INVERTED, MIRRORED, SIDEWAYS, UNIFORM, UPSIDE_DOWN
 from hf_cxr.inference.perturbations import contrast, grey_levels, overexposed, underexposed
 from hf_cxr.phantom.lateral import render_lateral
+from hf_cxr.phantom.render import SIZES
 
 Pixels = NDArray[np.uint8]
 DRAWN_SIDE = 256  # of a phantom, in pixels; a larger model gets larger ones
@@ -78,7 +79,7 @@ def laterals(side: int, resample: int, rng: np.random.Generator) -> Pixels:
     drawn = []
     for number, patient in enumerate(rng.integers(1 << 31, size=DRAWN).tolist()):
         sex, age = "MF"[number // 2 % 2], float(rng.integers(18, 90))
-        pixel_SS = render_lateral(patient=patient, seed=0, age=age, sex=sex, size=max(side, DRAWN_SIDE))
+        pixel_SS = render_lateral(patient=patient, seed=0, age=age, sex=sex, size=min(max(side, DRAWN_SIDE), SIZES[1]))
         drawn.append(resize_grey(np.ascontiguousarray(pixel_SS[:, :: 1 - 2 * (number % 2)]), side, resample))
     return np.stack(drawn)
 

@@ -256,9 +256,10 @@ class DistributionBalancedLoss(MultiLabelLoss):
         check_above_zero(negative_scale=negative_scale)
         options |= {"negative_scale": negative_scale, "bias_scale": bias_scale}
         super().__init__(class_weights=class_weights, **{name: float(value) for name, value in options.items()})
-        counts = at_least_one_positive(*checked_counts(positives, known), label_names)
-        positives_C, known_C = map(torch.as_tensor, counts)
+        counted = checked_counts(positives, known)
+        positives_C, known_C = map(torch.as_tensor, at_least_one_positive(*counted, label_names))
         prior_C = (positives_C / known_C).clamp(NO_INFORMATION_FLOOR, 1 - NO_INFORMATION_FLOOR)
+        prior_C[torch.as_tensor(counted[1]) == 0] = 0.5  # nothing is known of these findings
         self.register_buffer("count_C", positives_C.to(torch.float32))
         self.register_buffer("prior_logit_C", prior_C.logit().to(torch.float32))
         self._check_lengths()

@@ -206,9 +206,10 @@ class MultiLabelLoss(torch.nn.Module):
         by search on the loss itself, in float64 on the CPU. For BCE that is the log odds of the prevalence. Of equal
         minima the one nearest to 0 counts, the negative one of a pair.
 
-        A prevalence within 1e-6 of 0 or 1 is taken as 1e-6 from it, see ``NO_INFORMATION_FLOOR``; NaN (no known cell)
-        as 0.5. The loss's own prevalence is treated likewise during the search: otherwise a finding without
-        positives, whose negatives then weigh nothing, would start at probability 1.
+        A prevalence within 1e-6 of 0 or 1 is taken as 1e-6 from it, see ``NO_INFORMATION_FLOOR``. NaN (no known cell)
+        gives the logit 0: no training moves that output, and nothing is known of the finding. The loss's own
+        prevalence is treated likewise during the search: otherwise a finding without positives, whose negatives then
+        weigh nothing, would start at probability 1.
 
         Args:
             prevalence_C: positives over known cells of each finding, in [0, 1] or NaN.
@@ -227,7 +228,8 @@ class MultiLabelLoss(torch.nn.Module):
         loss = copy.deepcopy(self).to(device="cpu", dtype=torch.float64)  # the device may have no float64
         if loss.prevalence_C is not None:
             loss.prevalence_C = _away_from_certainty(loss.prevalence_C)
-        return loss._find_optimum(_away_from_certainty(alpha_C), rows)
+        logit_C = loss._find_optimum(_away_from_certainty(alpha_C), rows)
+        return torch.where(alpha_C.isnan(), 0.0, logit_C)
 
     def _find_optimum(self, alpha_C: Tensor, rows: tuple[Tensor, Tensor] | None) -> Tensor:
         def expected_loss(z_KC: Tensor) -> Tensor:

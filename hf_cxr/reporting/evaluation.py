@@ -231,7 +231,7 @@ def evaluation_document(
         report: its metrics.
         facts: what it was measured on; "synthetic" among them.
         split: the name of the split.
-        analysis: values by key of the table `sections.SECTIONS`; the pictures are drawn by `sections.draw_sections`.
+        analysis: values by key of `sections.table.SECTIONS`; `draw_sections` there draws the pictures.
         cautions: of this evaluation, for the top of the page.
         any_program: the scores are those of a program that is not known.
         unit: "image" or "study", what the rows are; facts and limits are about images where they say so.

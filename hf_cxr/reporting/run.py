@@ -1,6 +1,6 @@
 """`Report`, which has every number of a run, and the document that shows it: report.html, and the terminal's summary.
 
-The page goes from the headline and its protocol over the findings and the analyses (`sections.SECTIONS`) to published
+The page goes from the headline and its protocol over the findings and the analyses (`sections.table`) to published
 systems and limits; what only some readers want is folded in its appendix.
 
 The model card (card.py) takes its sentences and tables from here.
@@ -69,7 +69,7 @@ class Report:
         push_error: why it was not.
         test_measurements: how often the test set was measured, see `run.stage_files.next_measurement`; None in a run
             of an earlier version, which did not count.
-        analysis: what else was measured on test, by key of the table `sections.SECTIONS`; not in `to_dict`, as it has
+        analysis: what else was measured on test, by key of `sections.table.SECTIONS`; not in `to_dict`, as it has
             a separate file.
     """
 

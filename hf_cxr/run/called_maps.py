@@ -77,5 +77,5 @@ class CalledMaps:
 def _warnings(result: ImageResult) -> list[str]:
     """What a reader of a picture should know of the image."""
     check = result.input_check
-    unusual = [f"UNUSUAL IMAGE: {'; '.join(check.reasons)}"] if check is not None and check.unusual else []
+    unusual = [f"UNUSUAL IMAGE: {'; '.join(check.reasons)}"] if result.unusual else []
     return [*unusual, *result.remarks]

@@ -246,6 +246,6 @@ def image_errors_explained() -> Iterator[None]:
         yield
     except ImageError as error:
         raise ValueError(
-            f"{error}. Restore it and run the same command again, or add --unreadable_images skip, which leaves such "
-            "images out and counts them; a stopped run resumes from its last checkpoint"
+            f"{error}. Repair the file and run the same command again, or add --unreadable_images skip, which leaves "
+            "such images out and counts them; a stopped run resumes from its last checkpoint"
         ) from error

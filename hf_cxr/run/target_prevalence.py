@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
+from hf_cxr.data.csv_files import read_csv
 from hf_cxr.evaluation.checks import Array
 from hf_cxr.evaluation.prevalence_shift import estimate_prevalence
 from hf_cxr.labels import LabelSpace
@@ -115,7 +116,7 @@ def read_logits(path: Path, names: LabelSpace, model_sha256: str) -> tuple[Array
         columns = [own.index(name) for name in names]
         return predictions.logits[:, columns].astype(np.float64), predictions.patient_ids
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = read_csv(path, delimiter=",", encoding="utf-8-sig")
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is neither a Parquet file of predictions nor a readable CSV: {error}") from error
     columns = [str(column) for column in table.columns]

@@ -31,7 +31,7 @@ BATCH_HEADER = "x-hf-cxr-batch"  # images that were predicted together with this
 UNUSUAL_HEADER = "x-hf-cxr-unusual"  # of an image that is unlike those of training
 UNREADABLE = 422
 NO_NAME, LONGEST_NAME = "image", 200
-PIXELS_REPAIR = "ask who runs the service for a larger --max_pixels"
+PIXELS_REPAIR = "if the file is sound, ask who runs the service for a larger --max_pixels"
 Outcome = tuple[ImageResult | ImageError, int]
 """A result, or why there is none; and how many images were predicted together."""
 
@@ -132,7 +132,7 @@ class PredictAPI(litserve.LitAPI):
         answer, together = output
         if isinstance(answer, ImageError):
             too_large = isinstance(answer, TooManyPixelsError)
-            detail = f"{answer}; if the file is sound, {PIXELS_REPAIR}" if too_large else str(answer)
+            detail = f"cannot read {answer.name}: {answer.reason_with(PIXELS_REPAIR)}" if too_large else str(answer)
             return JSONResponse({"detail": detail, "image": answer.name}, status_code=UNREADABLE)
         headers = {BATCH_HEADER: f"{together}"}
         if answer.unusual:

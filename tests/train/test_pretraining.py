@@ -330,4 +330,4 @@ def test_a_table_without_labels_and_splits_needs_a_statement_or_a_split_file(tmp
     run = tmp_path / "run.yaml"
     run.write_text(yaml.safe_dump(data | SWIN))
     assert main(["train", str(run), "--output_dir", str(tmp_path / "train")]) == 2
-    assert "a clinic has no findings: such images can be pre-trained on" in capsys.readouterr().err
+    assert "a clinic has no findings: such images can only be used for pre-training" in capsys.readouterr().err

@@ -30,5 +30,7 @@ def test_the_tests_of_pages_are_asked_for_with_what_they_need():
 def test_the_image_is_built_and_asked():
     text = commands("image")
     assert text.index("docker build") < text.index("docker run") < text.index("/health")
+    assert "--host 0.0.0.0" in " ".join(re.findall(r'"([^"]+)"', (ROOT / "Dockerfile").read_text(encoding="utf-8")))
+    assert "hf-cxr --no_token\n" in text  # such a host is refused without a token
     port = re.search(r"EXPOSE (\d+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))[1]
     assert f"127.0.0.1:{port}/health" in text

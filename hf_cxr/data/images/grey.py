@@ -41,6 +41,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hf_cxr.data.images import dicom, png, resizing
+from hf_cxr.extras import MissingExtraError
 from hf_cxr.words import plural
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # not EPS, which runs Ghostscript
@@ -66,7 +67,18 @@ class ImageError(ValueError):
 
 
 class TooManyPixelsError(ImageError):
-    """An image with more pixels than are decoded, which may be sound."""
+    """An image with more pixels than are decoded, which may be sound. The reason ends with what everybody can do."""
+
+    REPAIR = "if the file is sound, save it with fewer pixels"
+
+    def reason_with(self, repair: str) -> str:
+        """The reason, with what to do where the limit can be changed."""
+        return self.reason.replace(self.REPAIR, repair)
+
+    @classmethod
+    def of(cls, name: str, reason: str) -> "TooManyPixelsError":
+        """The error for an image whose reason has no repair yet."""
+        return cls(name, f"{reason}; {cls.REPAIR}")
 
 
 def read_grey(
@@ -177,11 +189,12 @@ def _name(source: str | os.PathLike | bytes | Image.Image) -> str:
 
 def _as_image_error(error: Exception, name: str) -> ImageError:
     if isinstance(error, dicom.SizeError):
-        return TooManyPixelsError(name, str(error))
+        return TooManyPixelsError.of(name, str(error))
     if isinstance(error, OSError) and error.strerror:
         return ImageError(name, error.strerror)
     reason = " ".join(str(error).split())  # some of pydicom's have several lines
-    return ImageError(name, reason if type(error) is ValueError and reason else f"{type(error).__name__}: {reason}")
+    ours = reason and type(error) in (ValueError, MissingExtraError)
+    return ImageError(name, reason if ours else f"{type(error).__name__}: {reason}")
 
 
 def _file(source: str | os.PathLike | bytes, name: str) -> BinaryIO:
@@ -199,7 +212,7 @@ def _file(source: str | os.PathLike | bytes, name: str) -> BinaryIO:
         raise ImageError(name, "the file is empty")
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and size > 8 * limit:
-        raise TooManyPixelsError(name, f"{size:,} bytes are more than {limit:,} pixels, the limit, can take")
+        raise TooManyPixelsError.of(name, f"{size:,} bytes are more than {limit:,} pixels, the limit, can take")
     return BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
 
 
@@ -216,7 +229,7 @@ def _open(content: bytes, name: str) -> Image.Image:
         known = ", ".join((*FORMATS, "DICOM"))
         raise ImageError(name, f"not an image of a known format and pixel layout ({known}), or truncated") from error
     except Image.DecompressionBombError as error:  # twice the limit and more: Pillow refuses it first
-        raise TooManyPixelsError(name, f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the limit") from error
+        raise TooManyPixelsError.of(name, f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the limit") from error
     _check_image(image, name)
     if image.format == "PNG":
         # Reading skips the checksums of the pixel data and returns flipped bits as pixels; verify() does not. It

@@ -54,7 +54,7 @@ REFUSED = {
     "many pixels": (
         blank(300, 200),
         "a.png",
-        "300 x 200 pixels; this page takes at most 0.05 million; whoever runs it can allow more with --max_mega",
+        "300 x 200 pixels; this page takes at most 0.05 million; if the file is sound, whoever runs this page",
     ),
     "absurdly many pixels": (claiming(20_000), "a.png", "this page takes at most 0.05 million"),
     "many pixels of DICOM": (dicom(230), "a.dcm", "230 x 230 pixels"),
