@@ -18,6 +18,7 @@ from hf_cxr.reporting.plots import BLUE, GREEN, GREY, ORANGE, empty_panel, frame
 from hf_cxr.reporting.sections.section import Section
 
 PICTURE = "figures/decision_curves_test.png"
+TICKS = (1, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # of thresholds
 
 
 def decision_curves_section(values: Mapping[str, Any]) -> Section:
@@ -43,7 +44,8 @@ def decision_curves_section(values: Mapping[str, Any]) -> Section:
         f"Net benefit of each finding by threshold, with {interval} bands",
         f"Blue: the model, with the {interval} interval at each threshold over {values['resamples']:,} draws of the "
         f"{values['patients']:,} patients. Orange, dashed: act on every image. Grey: act on none. Green bar: the "
-        "interval of the gain over both is above 0. Each panel has its own axes.",
+        "interval of the gain over both is above 0. Each panel has its own axes, with thresholds on a square-root "
+        "scale.",
     )
     return Section((*blocks, _table(values), figure), {PICTURE: functools.partial(draw_decision_curves, values)})
 
@@ -97,9 +99,22 @@ def _panel(axis: Axes, threshold_T: np.ndarray, one: Mapping[str, Any]) -> None:
     if one["surely_useful"]:
         axis.plot(one["surely_useful"], [-0.17 * top] * 2, color=GREEN, linewidth=4, solid_capstyle="butt")
     axis.set_ylim(-0.22 * top, 1.08 * max(top, high_T.max()))
-    axis.set_xlim(0, _last_of_interest(threshold_T, benefit_T, high_T, top))
-    axis.locator_params(nbins=5)
+    last = _last_of_interest(threshold_T, benefit_T, high_T, top)
+    # Thresholds near the prevalence are those that matter most, and the prevalence is small.
+    axis.set_xscale("function", functions=(np.sqrt, np.square))
+    axis.set_xlim(0, last)
+    axis.set_xticks(ticks := _ticks(last), [f"{tick:g}" for tick in ticks])
+    axis.locator_params(axis="y", nbins=4)
     axis.tick_params(labelsize=8.5)
+
+
+def _ticks(last: float) -> list[float]:
+    """Round thresholds up to the end of a panel, no two nearer than a seventh of its width."""
+    chosen: list[float] = []
+    for tick in TICKS:
+        if tick <= last and (not chosen or chosen[-1] ** 0.5 - tick**0.5 > last**0.5 / 7):
+            chosen.append(tick)
+    return chosen
 
 
 def _last_of_interest(threshold_T: np.ndarray, benefit_T: np.ndarray, high_T: np.ndarray, top: float) -> float:
