@@ -7,8 +7,9 @@ the Hub, weights go through LFS to a signed address without the token, a large f
 host, a commit is all or nothing, a tag never moves, and an anonymous reader of a private repository gets 401 with
 RepoNotFound.
 
-It does not have: Xet transfers (set HF_HUB_DISABLE_XET=1), branches, pull requests, Spaces, users other than one,
-or the whole of the Hub's metadata rules. Repositories live in memory and end with the server.
+It does not have: Xet transfers (set HF_HUB_DISABLE_XET=1), requests that change branches or pull requests (they can be
+read: a test puts them into `Repo.branches`), Spaces, users other than one, or the whole of the Hub's metadata rules.
+Repositories live in memory and end with the server.
 
 By hand, to try a push without an account, ``python tests/hub_server.py --port 8900`` prints the variables to export.
 """
@@ -106,13 +107,15 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A repository: every commit, the newest last; and its tags, by name the commit's id."""
+    """A repository: every commit of main, the newest last; its tags, by name the commit's id; and by their whole ref,
+    such as refs/heads/draft or refs/pr/1, the commits of other branches and of pull requests."""
 
     kind: str
     name: str
     private: bool
     commits: list[Commit]
     tags: dict[str, str] = field(default_factory=dict)
+    branches: dict[str, list[Commit]] = field(default_factory=dict)
 
 
 class Blobs:
@@ -439,6 +442,10 @@ class Handler(BaseHTTPRequestHandler):
         for commit in reversed(repo.commits):
             if revision in (None, "main", commit.oid):
                 return commit
+        for ref, commits in repo.branches.items():
+            for commit in reversed(commits):
+                if revision in (ref, ref.removeprefix("refs/heads/"), commit.oid):
+                    return commit
         raise AnswerError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
 
@@ -614,15 +621,25 @@ def refs(handler: Handler, kind: str, repo: str) -> None:
     found = handler.repo(kind, repo)
     tags = [{"name": name, "ref": f"refs/tags/{name}", "targetCommit": oid} for name, oid in found.tags.items()]
     main = {"name": "main", "ref": "refs/heads/main", "targetCommit": found.commits[-1].oid}
-    handler.reply(200, {"branches": [main], "tags": tags, "converts": []})
+    others = [
+        {"name": ref.removeprefix("refs/heads/"), "ref": ref, "targetCommit": commits[-1].oid}
+        for ref, commits in found.branches.items()
+    ]
+    answer = {"branches": [main], "tags": tags, "converts": []}
+    answer["branches"] += [one for one in others if one["ref"].startswith("refs/heads/")]
+    if handler.logged.query.get("include_prs"):
+        answer["pullRequests"] = [one for one in others if one["ref"].startswith("refs/pr/")]
+    handler.reply(200, answer)
 
 
 def commits(handler: Handler, kind: str, repo: str, revision: str) -> None:
     """The history of a revision, the newest commit first, on one page."""
     found = handler.repo(kind, repo)
-    last = found.commits.index(handler.commit_at(found, revision))
+    newest = handler.commit_at(found, revision)
+    history = next(one for one in (found.commits, *found.branches.values()) if newest in one)
+    last = history.index(newest)
     about = {"authors": [{"user": USER}], "date": "2026-01-01T00:00:00.000Z", "message": ""}
-    handler.reply(200, [about | {"id": one.oid, "title": one.title} for one in found.commits[last::-1]])
+    handler.reply(200, [about | {"id": one.oid, "title": one.title} for one in history[last::-1]])
 
 
 def make_tag(handler: Handler, kind: str, repo: str, revision: str) -> None:

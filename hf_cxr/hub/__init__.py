@@ -4,8 +4,14 @@
 
     push_run("runs/quickstart", "you/quickstart")
 
-Contract of the family: a push is a list of `PushFile`s, named one by one and never matched by a pattern. Each is
-parsed, searched for what must not leave this machine, and compared with the others, before the first request.
+Contract of the family: the files of a push are named one by one and never matched by a pattern. Before the first
+request,
+
+    of a run        each file is parsed, searched for what must not leave this machine, and compared with the others;
+    of a dataset    the card, the description and all columns with text are searched.
+
+The Parquet files of a dataset are written from these columns one by one, between the uploads; their texts are searched
+once more then, and nothing can be seen before the commit at the end.
 
     file_list     which files of a run are sent
     handler       the two files that make a pushed model an Inference Endpoint

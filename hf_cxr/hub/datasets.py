@@ -9,8 +9,8 @@ one after another, so memory and disk hold one of them at a time; one commit at 
 command after an interruption writes the files again and sends those that had not arrived. With hashed ids that
 needs the same secret, so a random one starts again.
 
-Refused: a folder whose source forbids copies, a card that is a link, states another licence or speaks of ids that the
-copy does not have, patients in two splits, and what `data.published`, `leaks`, `repository` and `earlier_ids` refuse.
+Refused: a folder whose source forbids copies, a card that is a link, states another licence or says what does not hold
+for the copy, patients in two splits, and what `data.published`, `leaks`, `repository` and `earlier_ids` refuse.
 """
 
 import logging
@@ -154,6 +154,7 @@ def plan_dataset(
         DESCRIPTION: yaml.safe_dump(description, sort_keys=False, allow_unicode=True),
     }
     _check_texts(folder, texts, token or get_token())
+    _check_columns(folder, splits, token or get_token(), hashed=pseudonyms is not None)
     if pseudonyms:
         _check_no_id(folder, texts, splits)
     patients = sum(len(set(split["patient_id"][:])) for split in splits.values())
@@ -180,16 +181,16 @@ def compare_dataset(plan: DatasetPlan, *, token: str | None = None, replace: boo
     look = look_at(plan.repo_id, token, repo_type="dataset", replace=replace)
     if look.remote is None:
         return DatasetComparison(look, {}, ())
-    _check_ids(plan, HfApi(token=token), look.remote)
+    _check_ids(plan, HfApi(token=token))
     states = {file.path: look.remote.state_of(file) for file in plan.files}
     for shard in plan.shards:
         states[shard.path] = "compared when it is written" if shard.path in look.remote.files else "new"
     return DatasetComparison(look, states, _gone(plan, look.remote))
 
 
-def _check_ids(plan: DatasetPlan, api: HfApi, remote: Remote) -> None:
+def _check_ids(plan: DatasetPlan, api: HfApi) -> None:
     with explained(f"read the ids in {plan.repo_id}", api):
-        check_earlier_ids(api, plan.repo_id, remote, hashed=plan.pseudonyms is not None)
+        check_earlier_ids(api, plan.repo_id, hashed=plan.pseudonyms is not None)
 
 
 def push_dataset(
@@ -214,7 +215,7 @@ def push_dataset(
         The commit and its tag.
 
     Raises:
-        ValueError: the answer is not yes, or a column contains a local path.
+        ValueError: the answer is not yes, or a column contains the token.
         HubError: as `prepare_repo` and `check_earlier_ids`, or an upload failed: there is no commit then.
     """
     if may_redistribute is not True:
@@ -234,7 +235,7 @@ def push_dataset(
         plan.repo_id, card, plan.folder / CARD, private=private, token=token, repo_type="dataset", replace=replace
     )
     remote, doing = repository.remote, f"push {plan.folder} to {repository.full_id}"
-    _check_ids(plan, repository.api, remote)
+    _check_ids(plan, repository.api)
     if tag:
         check_tag_is_free(tag, remote, changes=False, automatic=False)
     with explained(doing, repository.api), tempfile.TemporaryDirectory(prefix="hf-cxr-push-") as scratch:
@@ -315,6 +316,18 @@ def _check_no_id(folder: Path, texts: Mapping[str, str], splits: datasets.Datase
                         f"{folder / name} names {named[0]!r}, of the source's column {column}, and ids are to be "
                         "hashed; delete it from the text"
                     )
+
+
+def _check_columns(folder: Path, splits: datasets.DatasetDict, token: str | None, *, hashed: bool) -> None:
+    """Refuse a local path or an access token in a column of text that is published as it is."""
+    for name, split in splits.items():
+        columns = {key: split[key][:] for key in (*IDS, "view", "sex") if key in split.column_names}
+        columns["boxes"] = [box["finding"] for boxes in split["boxes"][:] for box in boxes or ()]
+        for column in [key for key in columns if not (hashed and key in IDS)]:
+            text = "\n".join(dict.fromkeys(cell for cell in columns[column] if cell is not None))
+            place, repair = f"column {column}", "change them in the source and prepare it again"
+            check_no_local_path(folder, {name: [(place, text)]}, repair=repair)
+            check_no_token(folder, {}, {f"{name}, {place},": [text]}, token)
 
 
 def _check_texts(folder: Path, texts: Mapping[str, str], token: str | None) -> None:

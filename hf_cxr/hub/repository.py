@@ -168,13 +168,11 @@ class Look:
         remote: its newest commit; None if it was not looked at, or does not exist.
         exists: whether there is a repository; None if it was not looked at.
         not_compared: why it was not looked at, in words; None if it was.
-        full_id: ``namespace/name``; None without ``remote``.
     """
 
     remote: Remote | None = None
     exists: bool | None = None
     not_compared: str | None = None
-    full_id: str | None = None
 
 
 def look_at(repo_id: str, token: str | None, *, repo_type: str = "model", replace: bool = False) -> Look:
@@ -196,7 +194,7 @@ def look_at(repo_id: str, token: str | None, *, repo_type: str = "model", replac
             remote = read_remote(api, full_id, repo_type=repo_type)
             if not replace:
                 check_is_ours(api, full_id, remote.files, remote.commit, repo_type=repo_type)
-            return Look(remote, exists=True, full_id=full_id)
+            return Look(remote, exists=True)
     except NotOursError:
         raise
     except HubError as error:

@@ -1,5 +1,6 @@
 """Prepared folders pushed as datasets to the loopback Hub, loaded by `datasets`, and read again as a table."""
 
+import dataclasses
 import io
 import json
 import re
@@ -210,8 +211,7 @@ def test_hashed_ids_never_go_where_ids_of_the_source_were(hub, folder, monkeypat
         assert f"hf repos delete {NAME} --repo-type dataset" in refused(*flags)
     # Neither a newest commit without the data, nor one that names them otherwise, nor a tag that is gone hides them.
     real = repo.commits[-1]
-    rest = {path: file for path, file in real.files.items() if not path.startswith("data/")}
-    hub.new_commit(repo, "delete the data on the web page", rest)
+    hub.new_commit(repo, "delete the data on the web page", without_data(real))
     repo.tags.clear()
     assert real.oid[:12] in refused("--hash_patient_ids")
     assert push(folder) == 0  # ids of the source over ids of the source
@@ -220,12 +220,47 @@ def test_hashed_ids_never_go_where_ids_of_the_source_were(hub, folder, monkeypat
     assert push(folder, "--hash_patient_ids") == 0
 
 
-def test_ids_of_the_source_never_go_over_hashed_ones(hub, folder, capsys):
+def without_data(commit) -> dict:
+    return {path: file for path, file in commit.files.items() if not path.startswith("data/")}
+
+
+def test_ids_of_the_source_never_go_where_hashed_ones_are_or_were(hub, folder, capsys):
     send(folder, hash_patient_ids=True)
-    for flags in ([], ["--dry_run"]):
+    repo = hub.repos["datasets", NAME]
+    hashed = repo.commits[-1]
+
+    def refused(*flags: str) -> None:
+        commits = list(repo.commits)
         assert push(folder, *flags) == 2
-        assert "give --hash_patient_ids" in capsys.readouterr().err
-    assert len(hub.repos["datasets", NAME].commits) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "give --hash_patient_ids" in error
+        assert hashed.oid[:12] in error
+        assert repo.commits == commits
+
+    refused()
+    refused("--dry_run")
+    hub.new_commit(repo, "delete the data on the web page", without_data(hashed))
+    repo.tags.clear()
+    refused()
+    refused("--dry_run")
+    assert push(folder, "--hash_patient_ids") == 0
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("ref", ["refs/heads/draft", "refs/pr/1"])
+def test_ids_in_other_branches_and_pull_requests_are_found(hub, folder, capsys, ref, first):
+    """Also where the newest commit of the branch does not have them any more."""
+    send(folder, hash_patient_ids=first)
+    repo = hub.repos["datasets", NAME]
+    start, data = repo.commits
+    emptied = dataclasses.replace(data, oid="e" * 40, files=without_data(data))
+    repo.commits[:] = [start, dataclasses.replace(emptied, oid="f" * 40)]
+    repo.branches[ref] = [start, data, emptied]
+    repo.tags.clear()
+    assert push(folder, *([] if first else ["--hash_patient_ids"])) == 2
+    assert data.oid[:12] in capsys.readouterr().err.splitlines()[-1]
+    assert len(repo.commits) == 2
+    assert push(folder, *(["--hash_patient_ids"] if first else [])) == 0
 
 
 @pytest.mark.parametrize("patients", [["p" + "0" * 24, "13"], None, []])
@@ -489,9 +524,19 @@ def test_an_id_that_is_a_local_path_is_refused(hub, pictures, tmp_path, capsys):
     prepare(Source(moved, LabelSpace(NAMES), "thirty"), tmp_path / "p", RECIPE)
     (tmp_path / "p/README.md").write_text(CARD)
     assert push(tmp_path / "p") == 2
-    assert "/home/ann/00.png" in capsys.readouterr().err
-    assert not hub.files(NAME, "datasets")
+    assert "train (column image_id): /home/ann/00.png" in capsys.readouterr().err
+    assert not hub.requests
     assert push(tmp_path / "p", "--hash_patient_ids") == 0
+
+
+@pytest.mark.parametrize("flags", [[], ["--hash_patient_ids"]])
+def test_a_token_in_a_column_is_refused_before_any_request(hub, pictures, tmp_path, capsys, flags):
+    splits = splits_of_thirty(pictures).map(lambda row: {"view": WRITE_TOKEN})
+    prepare(Source(splits, LabelSpace(NAMES), "thirty"), tmp_path / "p", RECIPE)
+    (tmp_path / "p/README.md").write_text(CARD)
+    assert push(tmp_path / "p", *flags) == 2
+    assert "train, column view, contains an access token" in capsys.readouterr().err
+    assert not hub.requests
 
 
 def test_a_licence_that_the_hub_does_not_know_creates_nothing(hub, folder, capsys):

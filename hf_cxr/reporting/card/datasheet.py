@@ -123,38 +123,62 @@ def published_datasheet(
     Lines of the folder's sheet that do not hold for the copy, such as how to load it, are replaced by the copy's.
 
     Raises:
-        ValueError: such a line is left, because it was changed in part; with the repair.
+        ValueError: such a line is left, because it was changed in part, or an earlier version wrote it in other words;
+            with the repair.
     """
     path = Path(folder) / CARD
     own = path.read_text(encoding="utf-8") if path.is_file() else None
     sheet, copy = datasheet(manifest, splits), datasheet(manifest, splits, published=published)
     if own is None or _is_as_written(own) or own == sheet:  # the last: of earlier versions
         return copy
-    return _for_the_copy(path, _DIGEST.sub("", own), sheet, copy, hashed=published.hashed_ids)
+    return _for_the_copy(path, _SIGNATURE.sub("", own), sheet, copy, hashed=published.hashed_ids)
 
 
 def _for_the_copy(path: Path, own: str, sheet: str, copy: str, *, hashed: bool) -> str:
     """A changed sheet of the folder, made true for the copy."""
-    before, after = sheet.splitlines(), copy.splitlines()
-    text, wrong = f"\n{own}", {LOAD_FOLDER, *([SOURCE_IDS] if hashed else [])}
-    for _, start, stop, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        old, new = before[start:stop], after[first:last]
-        if old != new and any(old):
-            wrong |= {line for line in old if line and line not in after}
-            text = text.replace("\n".join(["", *old, ""]), "\n".join(["", *new, ""]))
-    for number, line in enumerate(text.splitlines()):
-        found = next((words for words in sorted(wrong) if words in line), None)
-        if found is not None:
+    before, after = sheet.split("\n"), copy.split("\n")
+    lines = list(enumerate(own.split("\n"), 1))
+    for tag, start, stop, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag != "equal" and any(before[start:stop]):
+            lines = _replace(lines, before[start:stop], after[first:last])
+    wrong = re.compile("|".join([*_OF_FOLDER, *(_OF_SOURCE_IDS if hashed else [])]))
+    for number, line in lines:
+        if line not in after and (found := wrong.search(line)):
             raise ValueError(
-                f"{path}, line {number}: {found!r} does not hold for the copy on the Hub; "
+                f"{path}, line {number}: {found[0]!r} does not hold for the copy on the Hub; "
                 "correct the line or delete it"
             )
-    return text.removeprefix("\n")
+    return "\n".join(line for _, line in lines).rstrip("\n") + "\n"
+
+
+def _replace(lines: list[tuple[int, str]], old: list[str], new: list[str]) -> list[tuple[int, str]]:
+    """Numbered lines, with new ones wherever the old ones follow one another; these keep the number of the first."""
+    result, place = [], 0
+    while place < len(lines):
+        if [line for _, line in lines[place : place + len(old)]] == old:
+            result += [(lines[place][0], line) for line in new]
+            place += len(old)
+        else:
+            result.append(lines[place])
+            place += 1
+    return result
 
 
 SOURCE_IDS = "ids are those of the source"
-LOAD_FOLDER = 'load_from_disk(".")'
-_DIGEST = re.compile(r"\n<!-- Written by hf-cxr prepare; SHA-256 of the text above: ([0-9a-f]{64}) -->\n\Z")
+LOAD_FOLDER = "load_from_disk"
+TRAIN_ON_FOLDER = "--dataset prepared"
+LABEL_ORDER = "in the order of the findings"
+STORED = "Stored without compression"
+ALL_DIGEST = "digest of all pixels"
+FINGERPRINT, OF_SOURCE = "split fingerprint", " (with the source's ids)"
+# What a sheet of the folder says and that of a copy must not. Every version has used these words; its lines differ.
+_OF_FOLDER = [
+    *map(re.escape, (LOAD_FOLDER, TRAIN_ON_FOLDER, LABEL_ORDER, STORED, ALL_DIGEST)),
+    "[Cc]olumns:.*file_sha256",
+]
+_OF_SOURCE_IDS = [re.escape(SOURCE_IDS), FINGERPRINT + f"(?!{re.escape(OF_SOURCE)})"]  # not of hashed ones
+
+_SIGNATURE = re.compile("<!-- Written by hf-cxr prepare; SHA-256 of the text above: [0-9a-f]{64} -->")
 
 
 def _signed(text: str) -> str:
@@ -164,7 +188,8 @@ def _signed(text: str) -> str:
 
 def _is_as_written(text: str) -> bool:
     """Whether a sheet is as it was written."""
-    return (match := _DIGEST.search(text)) is not None and _signed(text[: match.start()]) == text
+    found = _SIGNATURE.search(text)
+    return found is not None and _signed(text[: found.start()].removesuffix("\n")) == text
 
 
 class _Sheet:
@@ -250,12 +275,12 @@ class _Sheet:
         load = (
             f'from datasets import load_dataset\n\nsplits = load_dataset("{self.published.hub_id}")'
             if self.published
-            else f"from datasets import load_from_disk\n\nsplits = {LOAD_FOLDER}  # this folder"
+            else f'from datasets import {LOAD_FOLDER}\n\nsplits = {LOAD_FOLDER}(".")  # this folder'
         )
         train = (
             ""
             if self.published
-            else "\n\nTo train on it: `hf-cxr train CONFIG.yaml --dataset prepared --prepared FOLDER`."
+            else f"\n\nTo train on it: `hf-cxr train CONFIG.yaml {TRAIN_ON_FOLDER} --prepared FOLDER`."
         )
         return f"```python\n{load}\n```{train}"
 
@@ -316,7 +341,7 @@ class _Sheet:
         published = self.published
         if published is None:
             names = list(next(iter(self.splits.values())).features) if self.splits else []
-            labels = "Labels are 1 (present), 0 (absent) or NaN (unknown), in the order of the findings."
+            labels = f"Labels are 1 (present), 0 (absent) or NaN (unknown), {LABEL_ORDER}."
         else:
             names = list(published.columns)
             labels = "The column of a finding is 1 (present), 0 (absent) or null (unknown)."
@@ -339,10 +364,10 @@ class _Sheet:
         if file:
             words = ", ".join(f"{key} {value}" for key, value in file.items() if value is not None)
             facts.append(("split file", words))
-        of_source = " (with the source's ids)" if self.published and self.published.hashed_ids else ""
-        facts.append((f"split fingerprint{of_source}", manifest["split_fingerprint"]))
+        of_source = OF_SOURCE if self.published and self.published.hashed_ids else ""
+        facts.append((f"{FINGERPRINT}{of_source}", manifest["split_fingerprint"]))
         if "content_digest" in manifest and not self.published:
-            facts.append(("digest of all pixels, labels and ids", manifest["content_digest"]))
+            facts.append((f"{ALL_DIGEST}, labels and ids", manifest["content_digest"]))
         return facts
 
     def _steps(self) -> list[str]:
@@ -352,7 +377,7 @@ class _Sheet:
             f"as a viewer would first show it (rule {recipe['rule']} of hf_cxr's grey.py).",
             f"Resized to {size} x {size} pixels with Pillow's {Image.Resampling(recipe['resample']).name.lower()} "
             "filter; the sides of an image that is not square are scaled differently.",
-            f"Stored {'as PNG' if self.published else 'without compression'}. Nothing was cropped, stretched in "
+            f"{'Stored as PNG' if self.published else STORED}. Nothing was cropped, stretched in "
             "contrast, or masked: text burnt into a picture is still there.",
         ]
         unused = self.manifest.get("unused_bits")

@@ -238,23 +238,75 @@ def test_an_edited_sheet_keeps_the_answers_and_is_true_for_the_copy(out, hashed,
 @pytest.mark.parametrize(
     ("more", "hashed", "named"),
     [
-        (("Image and patient ids are", "As agreed, the ids are"), True, "ids are those of the source"),
-        (("Columns:", "All columns:"), True, "ids are those of the source"),
-        (("Columns:", "All columns:"), False, None),
-        (("# this folder", "# here"), False, r"load_from_disk\(\"\.\"\)"),
-        (("- split fingerprint", "- our split fingerprint"), True, "digest of all pixels"),
+        (("whose", "by whom and whose"), True, None),
+        (("Stored without compression.", "Stored as PNG, we think."), False, None),
+        (("Columns: image", "There are image"), True, "ids are those of the source"),
+        (("Columns: image", "There are image"), False, "in the order of the findings"),
+        # An earlier version wrote these lines in other words.
+        (("Columns:", "All columns:"), False, "file_sha256"),
+        (("make sure that they are", "whoever passes it on makes sure that they are"), False, "file_sha256"),
+        (("Nothing was cropped", "Nothing was ever cropped"), False, "Stored without compression"),
+        (("# this folder", "# here"), False, "load_from_disk"),
+        (("To train on it:", "For training:"), False, "--dataset prepared"),
+        (
+            ("- digest of all pixels, labels and ids", "- digest of all pixels and labels"),
+            False,
+            "digest of all pixels",
+        ),
+        (("- split fingerprint", "- our split fingerprint"), True, "split fingerprint"),
     ],
 )
 def test_a_changed_line_that_is_wrong_for_the_copy_is_refused(out, more, hashed, named):
     splits, manifest = load_prepared(out)
     copy = Published("you/set", ("image", "Effusion"), hashed_ids=hashed)
-    assert edited(out, more=more) != edited(out)
-    (out / CARD).write_text(edited(out, more=more), encoding="utf-8")
+    text = edited(out, more=more)
+    assert text != edited(out)
+    (out / CARD).write_text(text, encoding="utf-8")
     if named is None:
-        assert "All columns:" in published_datasheet(out, manifest, splits, copy)
-    else:
-        with pytest.raises(ValueError, match=rf"README.md, line \d+: .*{named}.*correct the line"):
+        assert more[1] in published_datasheet(out, manifest, splits, copy)
+        return
+    with pytest.raises(ValueError, match=rf"README.md, line \d+: .*{named}.*correct the line") as caught:
+        published_datasheet(out, manifest, splits, copy)
+    number = int(re.search(r"line (\d+):", str(caught.value))[1])
+    assert number == next(number for number, line in enumerate(text.splitlines(), 1) if more[1] in line)
+
+
+def test_a_line_is_counted_as_in_the_file_after_lines_that_are_replaced(out):
+    splits, manifest = load_prepared(out)
+    write_datasheet(out)
+    more = "\nWe store all images without compression.\n\nThey are Stored without compression.\n"
+    text = (out / CARD).read_text(encoding="utf-8") + more  # after the comment with the digest
+    (out / CARD).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"line {len(text.splitlines())}: 'Stored without compression'"):
+        published_datasheet(out, manifest, splits, Published("you/set", ("image",)))
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_each_line_that_a_copy_does_not_have_is_one_that_is_refused(out, hashed):
+    """The words by which such lines are known are in all of them, so a new wording has to keep them."""
+    splits, manifest = load_prepared(out)
+    copy = Published("you/set", ("image", "Effusion"), hashed_ids=hashed)
+    true = sheet(out, published=copy)
+    wrong = [line for line in sheet(out).splitlines() if line not in true.splitlines()]
+    assert len(wrong) == 7 if hashed else 6
+    for line in wrong:
+        (out / CARD).write_text(f"{true}\nMore: {line}\n", encoding="utf-8")
+        with pytest.raises(ValueError, match=f"line {len(true.splitlines()) + 2}: "):
             published_datasheet(out, manifest, splits, copy)
+    (out / CARD).write_text(f"{true}\nMore.\n", encoding="utf-8")
+    assert published_datasheet(out, manifest, splits, copy) == f"{true}\nMore.\n"
+
+
+def test_text_below_the_digest_stays_and_the_digest_goes(out):
+    splits, manifest = load_prepared(out)
+    copy = Published("you/set", ("image", "Effusion"))
+    write_datasheet(out)
+    with (out / CARD).open("a", encoding="utf-8") as file:
+        file.write("\n## Motivation\n\nOurs.\n")
+    text = published_datasheet(out, manifest, splits, copy)
+    assert text.startswith(sheet(out, published=copy))
+    assert text.endswith("\n\n## Motivation\n\nOurs.\n")
+    assert "SHA-256 of the text above" not in text
 
 
 def test_writing_it_again_changes_nothing_and_a_folder_without_one_gets_it(out, capsys):
