@@ -5,10 +5,10 @@ import signal
 import time
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import PartialState
 from accelerate.utils import DistributedType
 from launches import launch
 from safetensors.torch import load_file
@@ -24,6 +24,7 @@ from hf_cxr.run.other_processes import why_bound
 from hf_cxr.run.pretraining import data as pretraining_data
 from hf_cxr.run.pretraining import pretrain
 from hf_cxr.saved_models import read_json
+from hf_cxr.training import sharding
 from hf_cxr.training.trainer import CXRTrainer
 
 LIMIT = 8  # seconds that a collective call may take here
@@ -121,7 +122,8 @@ def test_a_run_is_bound_to_its_processes_by_what_each_draws_for_itself(tmp_path,
     assert "hidden_dropout_prob 0.1" in reason(**swin(drop_path_rate=0.0, hidden_dropout_prob=0.1))
     assert "batch norm" in reason(architecture="resnet", model_kwargs=MODELS["resnet"])
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    monkeypatch.setitem(PartialState()._shared_state, "distributed_type", DistributedType.MULTI_GPU)
+    gpus = SimpleNamespace(distributed_type=DistributedType.MULTI_GPU)
+    monkeypatch.setattr(sharding, "PartialState", lambda: gpus)
     assert "FSDP" in reason(**still)
 
 

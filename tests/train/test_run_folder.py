@@ -1,9 +1,11 @@
 """The run folder: one run at a time, nothing of another lost, unfinished files removed, settings that moved."""
 
 import json
+import logging
 import multiprocessing
 import os
 import shutil
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -20,6 +22,7 @@ from hf_cxr.data.fingerprint import data_fingerprint, data_state
 from hf_cxr.run import folder as run_folder
 from hf_cxr.run.folder import LOCK, opened_run_folder
 from hf_cxr.run.resume import check_resume
+from hf_cxr.training import sharding
 
 
 def arguments(folder, *flags):
@@ -36,7 +39,7 @@ STILL, DRAWS = (
     [word for key, value in swin(drop_path_rate=rate).items() for word in (f"--{key}", json.dumps(value))]
     for rate in (0.0, 0.2)
 )
-DIVIDED = ("--per_device_train_batch_size", "16", "--gradient_accumulation_steps", "2")
+DIVIDED = ("--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "2")
 
 
 @pytest.fixture
@@ -158,7 +161,7 @@ def test_unfinished_files_of_a_killed_run_are_removed_and_nothing_else(checkpoin
 
 def with_fsdp(monkeypatch, devices=DistributedType.MULTI_GPU):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    monkeypatch.setitem(PartialState()._shared_state, "distributed_type", devices)
+    monkeypatch.setattr(sharding, "PartialState", lambda: SimpleNamespace(distributed_type=devices))
 
 
 @pytest.mark.parametrize("flags", [(), DIVIDED, ("--resume_from_checkpoint", "checkpoint-4")])
@@ -185,10 +188,11 @@ def test_on_a_cpu_the_launcher_of_fsdp_shards_nothing(still, monkeypatch):
     assert opened(still.parent, *STILL) == still
 
 
-def test_another_division_of_a_step_is_in_the_log(still):
+def test_another_division_of_a_step_is_in_the_log(still, caplog):
+    caplog.set_level(logging.INFO)
     assert opened(still.parent, *STILL, *DIVIDED) == still
     log = (still.parent / "run.log").read_text()
-    assert "per_device_train_batch_size was 32 and is 16" in log
+    assert "per_device_train_batch_size was 16 and is 8" in log
     assert "gradient_accumulation_steps was 1 and is 2" in log
     assert opened(still.parent, *STILL, *DIVIDED) == still
     assert (still.parent / "run.log").read_text() == log
@@ -205,7 +209,7 @@ def test_a_trained_run_is_finished_with_any_division(tmp_path):
         opened(run_dir, *DRAWS, *DIVIDED, "--resume_from_checkpoint", str(checkpoint))
     assert opened(run_dir, *DRAWS, *DIVIDED) is None
     assert (run_dir / "stages" / "training.json").exists()
-    with pytest.raises(ValueError, match="images_per_step was 32 and is 16"):
+    with pytest.raises(ValueError, match="images_per_step was 16 and is 8"):
         opened(run_dir, *DRAWS, *DIVIDED[:2])
 
 
