@@ -4,6 +4,7 @@ A folder that holds a finished run, or an unfinished one with other settings, is
 works in it, a lock keeps every other one out. What each stage leaves in it is listed in `hf_cxr.run.stage_files`.
 """
 
+import functools
 import logging
 import os
 import shutil
@@ -24,6 +25,7 @@ from hf_cxr.run.other_processes import DIVISION, why_bound
 from hf_cxr.run.resume import FREE_ON_RESUME, changed_settings, settings_of
 from hf_cxr.run.stage_files import STAGES, forget, is_done
 from hf_cxr.training.checkpoints import check_whole, checkpoints_of, usable_checkpoint
+from hf_cxr.training.sharding import check_same_sharding
 from hf_cxr.yaml_files import dump_yaml, read_yaml
 
 logger = logging.getLogger(__name__)
@@ -83,10 +85,13 @@ def _open(args: RunArguments | PretrainArguments, state: PartialState, locks: li
     run_dir.mkdir(parents=True, exist_ok=True)
     locks.append(_locked(run_dir))
     _refuse_foreign(run_dir)  # once more: it may have changed until it was locked
-    _check_existing_run(args, run_dir)
+    bound = functools.cache(lambda: why_bound(args))  # it may load a whole network
+    divided = _check_existing_run(args, run_dir, bound)
     with logged_to(run_dir / "run.log", state):  # which checkpoints are set aside belongs in the log
         _remove_leftovers(run_dir)
-        checkpoint = _checkpoint(args, state, run_dir)
+        checkpoint = _checkpoint(args, state, run_dir, bound)
+        if divided:
+            logger.info("from here on the same images of a step are divided in another way: %s", ", ".join(divided))
     write_text(run_dir / "config.yaml", dump_yaml(settings_of(args)))
     return checkpoint
 
@@ -145,10 +150,18 @@ def _move_aside(run_dir: Path) -> None:
     logger.info("moved the earlier run to %s", aside)
 
 
-def _check_existing_run(args: RunArguments | PretrainArguments, run_dir: Path) -> None:
+def _trains(args: RunArguments | PretrainArguments, run_dir: Path) -> bool:
+    """Whether training goes on, and not only the stages after it."""
+    return bool(args.training.resume_from_checkpoint) or not is_done(run_dir, "train")
+
+
+def _check_existing_run(
+    args: RunArguments | PretrainArguments, run_dir: Path, bound: Callable[[], str | None]
+) -> list[str]:
+    """Refuse what the folder holds, or say in words how a step that is trained will be divided in another way."""
     repair = "give another --output_dir, or --on_existing_run move_aside to keep it under another name"
     if not _is_started(run_dir):
-        return
+        return []
     finished = is_done(run_dir, "document")
     push = _way_to_push(args) if finished else ""
     if args.training.on_existing_run == "error":
@@ -167,31 +180,35 @@ def _check_existing_run(args: RunArguments | PretrainArguments, run_dir: Path) -
         raise ValueError(f"{run_dir} contains an unfinished run of another command; {repair}")
     # A stream's order depends on how many read it.
     free = {*FREE_ON_RESUME, *NOT_COMPARED} - ({"dataloader_num_workers"} if args.data.streaming else set())
+    if not _trains(args, run_dir):
+        free |= {*DIVISION}
     now, reason = settings_of(args), ""
-    if changed_settings(before, now, free=free) and not changed_settings(before, now, free={*free, *DIVISION}):
-        bound = why_bound(args)
-        if bound is None:
-            logger.info("resuming with another number of processes or accumulation steps; a step has the same images")
-            return
-        reason = f": it must resume as it was started, because {bound}"
     changed = changed_settings(before, now, free=free)
+    if changed and not changed_settings(before, now, free={*free, *DIVISION}):
+        if bound() is None:
+            return changed
+        reason = f": it must resume as it was started, because {bound()}"
     if changed:
         words = f"{', '.join(changed[:5])}{reason}"
         raise ValueError(f"{run_dir} contains an unfinished run with other settings ({words}); {repair}")
+    return []
 
 
-def _checkpoint(args: RunArguments | PretrainArguments, state: PartialState, run_dir: Path) -> Path | None:
+def _checkpoint(
+    args: RunArguments | PretrainArguments, state: PartialState, run_dir: Path, bound: Callable[[], str | None]
+) -> Path | None:
     """The checkpoint to resume from: the one that was asked for, or the newest whole one."""
+    if not _trains(args, run_dir):
+        return None
+    check_same_sharding(checkpoints_of(run_dir))
     asked = args.training.resume_from_checkpoint
     if not asked:
-        if is_done(run_dir, "train"):
-            return None
         forget(run_dir, "train")  # an earlier version wrote the files of later stages without saying that it trained
         return usable_checkpoint(
             run_dir,
             state.num_processes,
             needs_best=args.training.load_best_model_at_end,
-            needs_random_state=lambda: why_bound(args) is not None,
+            needs_random_state=lambda: bound() is not None,
         )
     if Path(asked).resolve() not in [path.resolve() for path in checkpoints_of(run_dir)]:
         raise ValueError(

@@ -7,13 +7,13 @@ step is divided. What does is listed here, and such a run resumes as it was star
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from accelerate.utils import parse_flag_from_env
 from torch import nn
 
 from hf_cxr.config import PretrainArguments, RunArguments
 from hf_cxr.models.batch_norm import batch_norms
 from hf_cxr.models.build import check_model
 from hf_cxr.pretraining.model import build_masked_model
+from hf_cxr.training.sharding import uses_fsdp
 
 DIVISION = ("per_device_train_batch_size", "gradient_accumulation_steps")
 """The settings that say how the images of a step are divided."""
@@ -23,7 +23,7 @@ def why_bound(args: RunArguments | PretrainArguments) -> str | None:
     """Why a run must resume with the division of a step it was started with; None if any one gives its result."""
     if args.data.streaming:
         return "the order of a stream depends on how many processes read it"
-    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+    if uses_fsdp():
         return "a checkpoint of FSDP was not tried on another number of processes"
     model = build_masked_model(args.model) if isinstance(args, PretrainArguments) else check_model(args.model)
     if batch_norms(model):

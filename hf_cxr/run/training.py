@@ -13,7 +13,6 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from accelerate.utils import parse_flag_from_env
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel, TrainerCallback, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
@@ -41,6 +40,7 @@ from hf_cxr.training.callbacks import DeferredReweighting, EarlyStopping, Weight
 from hf_cxr.training.feature_oversampling import FeatureOversampling, features_of
 from hf_cxr.training.layer_rates import LayerRates
 from hf_cxr.training.mixup import Mixup
+from hf_cxr.training.sharding import uses_fsdp
 from hf_cxr.training.trainer import CXRTrainer
 from hf_cxr.words import plural
 
@@ -145,21 +145,35 @@ def choose_attention(args: RunArguments | PretrainArguments, model: PreTrainedMo
         args.model.attention,
         device=args.training.device.type,
         bf16=args.training.bf16,
-        sharded=parse_flag_from_env("ACCELERATE_USE_FSDP"),
+        sharded=uses_fsdp(),
     )
     logger.info("attention: %s", chosen)
 
 
-def log_unused_gpus(training: CXRTrainingArguments) -> None:
-    """Log how to use the GPUs that this process leaves unused: a process has one device."""
-    if training.unused_gpus:
-        count = training.unused_gpus + 1
-        logger.warning(
-            "one process uses one of the %d GPUs (CUDA_VISIBLE_DEVICES says which); to use all of them: accelerate "
-            "launch --multi_gpu --num_processes %d scripts/...",
-            count,
-            count,
-        )
+def log_unused_gpus(training: CXRTrainingArguments, command: str = "train") -> None:
+    """Log how to use the GPUs that this process leaves unused: a process has one device.
+
+    Args:
+        training: of the run.
+        command: of hf-cxr.
+    """
+    if not training.unused_gpus:
+        return
+    count, images = training.unused_gpus + 1, training.images_per_step
+    if training.per_device_train_batch_size % count == 0:
+        step = f"--per_device_train_batch_size {training.per_device_train_batch_size // count}"
+    elif training.gradient_accumulation_steps % count == 0:
+        step = f"--gradient_accumulation_steps {training.gradient_accumulation_steps // count}"
+    else:
+        step = f"--images_per_step {count * images} (another recipe: {count} do not share {images} images evenly)"
+    logger.warning(
+        "one process uses one of the %d GPUs (CUDA_VISIBLE_DEVICES says which); to use all of them: accelerate launch "
+        "--multi_gpu --num_processes %d -m hf_cxr %s ... %s",
+        count,
+        count,
+        command,
+        step,
+    )
 
 
 def check_training_model(args: RunArguments) -> None:
@@ -178,7 +192,7 @@ def check_training_model(args: RunArguments) -> None:
         accumulation=training.gradient_accumulation_steps,
         processes=training.world_size,
         device=training.device.type,
-        sharded=parse_flag_from_env("ACCELERATE_USE_FSDP"),
+        sharded=uses_fsdp(),
     )
     rates = layer_rates(training)
     if rates is not None:

@@ -9,7 +9,6 @@ Checkpoints of versions that wrote no ``checksums.json`` are used if the files t
 
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from hf_cxr.files import file_sha256, read_json, write_json, write_text
 from hf_cxr.models.record import ModelRecord
+from hf_cxr.training.sharding import OPTIMIZER, uses_fsdp
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ def usable_checkpoint(
 ) -> Path | None:
     """The newest whole checkpoint to resume from; newer unusable ones are renamed or removed, with a warning.
 
-    Resuming from an older one, or starting again, gives the same numbers and only costs time.
+    Resuming from an older one, or starting again, gives the same numbers and only costs time. Checkpoints that another
+    kind of launch wrote are to be refused before: see `sharding.check_same_sharding`.
 
     Args:
         run_dir: the run folder.
@@ -137,8 +138,7 @@ def _problems_of_resume(
 ) -> list[str]:
     """Why this many processes cannot resume a whole checkpoint and finish the run."""
     rng = [f"rng_state_{i}.pth" for i in range(world_size)] if world_size > 1 else ["rng_state.pth"]
-    sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"  # as Accelerate's launcher says it
-    state = ("optimizer.bin" if sharded else "optimizer.pt", "scheduler.pt")
+    state = (OPTIMIZER[uses_fsdp()], "scheduler.pt")
     problems = [f"{name} is missing" for name in state if not (checkpoint / name).is_file()]
     absent = [name for name in rng if not (checkpoint / name).is_file()]
     if absent and needs_random_state():

@@ -5,9 +5,10 @@ The loss, the sampler and the pixel processing are passed in. Each override says
 B = images, C = findings, S = resized side in pixels.
 """
 
+import logging
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -364,7 +365,9 @@ class CXRTrainer(Trainer):
     ) -> tuple[int, int]:
         # The saved state names the best step but no path, because the folder may have been moved.
         self._steps_in_epoch = num_update_steps_per_epoch
-        progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, *args, **kwargs)
+        with _division_may_differ():
+            progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, *args, **kwargs)
+        self.state.train_batch_size = self.args.train_batch_size  # not that of the launch that is resumed
         self.state.log_history = modern_figures({"history": self.state.log_history})["history"]
         best = best_checkpoint(self.args.output_dir, self.state.best_global_step)
         if best is not None and best.is_dir():
@@ -426,6 +429,23 @@ class CXRTrainer(Trainer):
             )
         metrics = {"loss": self.loss.eval()(logits, labels).item()}
         return metrics | (self._metrics_of_set(prediction) if self._metrics_of_set else {})
+
+
+@contextmanager
+def _division_may_differ() -> Iterator[None]:
+    """Within the block transformers does not warn of another batch size alone: `run.folder` lets a run resume with
+    another division of the same step, and says so."""
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        differing = [line.split(":")[0] for line in record.getMessage().split("\n\t")[1:]]
+        return differing != ["per_device_train_batch_size"]
+
+    logger = logging.getLogger("transformers.trainer_utils")
+    logger.addFilter(is_shown)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_shown)
 
 
 class _SamplerEpoch(TrainerCallback):

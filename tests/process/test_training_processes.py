@@ -5,9 +5,11 @@ import signal
 import time
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from launches import launch
 from safetensors.torch import load_file
 from test_pretraining import write_config as pretraining_config
@@ -22,6 +24,7 @@ from hf_cxr.run.other_processes import why_bound
 from hf_cxr.run.pretraining import data as pretraining_data
 from hf_cxr.run.pretraining import pretrain
 from hf_cxr.saved_models import read_json
+from hf_cxr.training import sharding
 from hf_cxr.training.trainer import CXRTrainer
 
 LIMIT = 8  # seconds that a collective call may take here
@@ -100,6 +103,8 @@ def test_a_run_of_two_processes_is_continued_by_one(tmp_path, monkeypatch, capsy
     assert run_command("train", [config, "--output_dir", str(two), *six]) == 2
     assert "images_per_step was 8 and is 6" in capsys.readouterr().err
     assert run_command("train", [config, *words]) == 0
+    assert "do not match" not in capsys.readouterr().err
+    assert "per_device_train_batch_size was 4 and is 8" in (two / "run.log").read_text()
     assert read_json(two / "metrics.json")["training"]["resumed_from"] == "checkpoint-4"
     straight, continued = (load_file(folder / "model.safetensors") for folder in (Path(one), two))
     for name, weight in straight.items():
@@ -117,6 +122,8 @@ def test_a_run_is_bound_to_its_processes_by_what_each_draws_for_itself(tmp_path,
     assert "hidden_dropout_prob 0.1" in reason(**swin(drop_path_rate=0.0, hidden_dropout_prob=0.1))
     assert "batch norm" in reason(architecture="resnet", model_kwargs=MODELS["resnet"])
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    gpus = SimpleNamespace(distributed_type=DistributedType.MULTI_GPU)
+    monkeypatch.setattr(sharding, "PartialState", lambda: gpus)
     assert "FSDP" in reason(**still)
 
 

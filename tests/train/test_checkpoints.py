@@ -1,6 +1,7 @@
 """Checkpoints: whole to the byte or passed over, the best one found wherever the folder is, never a moment without."""
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -144,6 +145,19 @@ def test_checkpoints_of_before_checksums_are_taken_if_they_are_complete(run_dir)
 def test_saved_state_holds_no_path(trained):
     for file in trained.rglob("*.json"):
         assert str(trained.parent) not in file.read_text(), file
+
+
+@pytest.mark.parametrize("changes", [{}, {"save_steps": 3, "eval_steps": 3}], ids=["division", "more"])
+def test_another_division_of_a_step_is_no_cause_for_a_warning(run_dir, changes, caplog):
+    # transformers' loggers do not propagate.
+    logging.getLogger("transformers.trainer_utils").addHandler(caplog.handler)
+    shutil.rmtree(run_dir / "checkpoint-6")
+    halves = {"per_device_train_batch_size": 10, "gradient_accumulation_steps": 2} | changes
+    resumed = new_trainer(run_dir, load_best_model_at_end=False, **halves)
+    resumed.train(resume_from_checkpoint=str(run_dir / "checkpoint-4"))
+    logging.getLogger("transformers.trainer_utils").removeHandler(caplog.handler)
+    assert ("do not match" in caplog.text) == bool(changes)
+    assert json.loads((run_dir / "checkpoint-6" / "trainer_state.json").read_text())["train_batch_size"] == 10
 
 
 def test_a_moved_folder_goes_back_to_its_own_best_checkpoint(trained, run_dir, monkeypatch):

@@ -1,16 +1,20 @@
 """The run folder: one run at a time, nothing of another lost, unfinished files removed, settings that moved."""
 
 import json
+import logging
 import multiprocessing
 import os
 import shutil
+from types import SimpleNamespace
 
 import datasets
 import pytest
 import yaml
 from accelerate import PartialState
+from accelerate.utils import DistributedType
 from filelock import FileLock
 from PIL import Image
+from tiny import swin
 
 from hf_cxr.config import parse_arguments
 from hf_cxr.data import load_source
@@ -18,6 +22,7 @@ from hf_cxr.data.fingerprint import data_fingerprint, data_state
 from hf_cxr.run import folder as run_folder
 from hf_cxr.run.folder import LOCK, opened_run_folder
 from hf_cxr.run.resume import check_resume
+from hf_cxr.training import sharding
 
 
 def arguments(folder, *flags):
@@ -30,11 +35,28 @@ def opened(folder, *flags):
         return checkpoint
 
 
+STILL, DRAWS = (
+    [word for key, value in swin(drop_path_rate=rate).items() for word in (f"--{key}", json.dumps(value))]
+    for rate in (0.0, 0.2)
+)
+DIVIDED = ("--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "2")
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
     """An unfinished run whose checkpoint is of before checksums, so that its content does not matter."""
-    opened(tmp_path / "run")
-    folder = tmp_path / "run" / "checkpoint-4"
+    return unfinished(tmp_path / "run")
+
+
+@pytest.fixture
+def still(tmp_path):
+    """The same of a model that draws no random numbers, so that another division of a step gives the same weights."""
+    return unfinished(tmp_path / "run", *STILL)
+
+
+def unfinished(run_dir, *flags):
+    opened(run_dir, *flags)
+    folder = run_dir / "checkpoint-4"
     folder.mkdir()
     for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
         (folder / name).write_bytes(b"x")
@@ -135,6 +157,73 @@ def test_unfinished_files_of_a_killed_run_are_removed_and_nothing_else(checkpoin
     hidden = {path.name for path in run_dir.rglob(".*")}
     assert hidden == {LOCK, ".env"}
     assert all(path.exists() for path in kept)
+
+
+def with_fsdp(monkeypatch, devices=DistributedType.MULTI_GPU):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setattr(sharding, "PartialState", lambda: SimpleNamespace(distributed_type=devices))
+
+
+@pytest.mark.parametrize("flags", [(), DIVIDED, ("--resume_from_checkpoint", "checkpoint-4")])
+def test_a_run_of_fsdp_is_not_resumed_without_it(still, flags):
+    (still / "optimizer.pt").rename(still / "optimizer.bin")
+    config = (still.parent / "config.yaml").read_bytes()
+    with pytest.raises(ValueError, match=r"checkpoint-4 was written with FSDP.*fsdp\.yaml"):
+        opened(still.parent, *STILL, *flags)
+    assert (still / "optimizer.bin").is_file()
+    assert (still.parent / "config.yaml").read_bytes() == config
+
+
+def test_a_run_without_fsdp_is_not_resumed_with_it(still, monkeypatch):
+    with_fsdp(monkeypatch)
+    with pytest.raises(ValueError, match=r"checkpoint-4 was written without FSDP"):
+        opened(still.parent, *STILL)
+    assert (still / "optimizer.pt").is_file()
+    (still / "optimizer.pt").rename(still / "optimizer.bin")
+    assert opened(still.parent, *STILL) == still
+
+
+def test_on_a_cpu_the_launcher_of_fsdp_shards_nothing(still, monkeypatch):
+    with_fsdp(monkeypatch, DistributedType.MULTI_CPU)
+    assert opened(still.parent, *STILL) == still
+
+
+def test_another_division_of_a_step_is_in_the_log(still, caplog):
+    caplog.set_level(logging.INFO)
+    assert opened(still.parent, *STILL, *DIVIDED) == still
+    log = (still.parent / "run.log").read_text()
+    assert "per_device_train_batch_size was 16 and is 8" in log
+    assert "gradient_accumulation_steps was 1 and is 2" in log
+    assert opened(still.parent, *STILL, *DIVIDED) == still
+    assert (still.parent / "run.log").read_text() == log
+
+
+def test_a_trained_run_is_finished_with_any_division(tmp_path):
+    run_dir = tmp_path / "run"
+    checkpoint = unfinished(run_dir, *DRAWS)
+    with pytest.raises(ValueError, match="it must resume as it was started, because each process draws"):
+        opened(run_dir, *DRAWS, *DIVIDED)
+    (run_dir / "stages").mkdir()
+    (run_dir / "stages" / "training.json").write_text("{}")
+    with pytest.raises(ValueError, match="it must resume as it was started"):
+        opened(run_dir, *DRAWS, *DIVIDED, "--resume_from_checkpoint", str(checkpoint))
+    assert opened(run_dir, *DRAWS, *DIVIDED) is None
+    assert (run_dir / "stages" / "training.json").exists()
+    with pytest.raises(ValueError, match="images_per_step was 16 and is 8"):
+        opened(run_dir, *DRAWS, *DIVIDED[:2])
+
+
+def test_the_network_is_looked_at_once(still, monkeypatch):
+    asked = []
+    monkeypatch.setattr(run_folder, "why_bound", lambda args: asked.append(args))
+    for step in (8, 12):
+        shutil.copytree(still, still.with_name(f"checkpoint-{step}"))
+    for folder in still.parent.glob("checkpoint-*"):
+        (folder / "rng_state.pth").unlink()
+        if folder != still:
+            (folder / "scheduler.pt").unlink()
+    assert opened(still.parent, *STILL, *DIVIDED) == still
+    assert len(asked) == 1
 
 
 def test_places_that_are_not_run_folders_are_left_alone(tmp_path):

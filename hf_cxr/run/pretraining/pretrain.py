@@ -76,7 +76,7 @@ def pretrain(args: PretrainArguments) -> dict[str, Any] | None:
     values = None
     args = pinned(args)
     with opened_run_folder(args, state) as checkpoint, logged_to(run_dir / "run.log", state):
-        log_unused_gpus(args.training)
+        log_unused_gpus(args.training, "pretrain")
         masks = build_masks(args, check_masked_model(args.model))
         pixels = build_pixels(args.model, image_processor_for(args.model), masks.seed)
         trained = on_main_process(lambda: files.is_done(run_dir, "train"))
