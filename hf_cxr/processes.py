@@ -245,7 +245,19 @@ def _watch(done: threading.Event) -> None:
 
 
 def leave() -> None:
-    """Close the connection to the store, before the interpreter ends."""
+    """Close the connection to the store, before the interpreter ends.
+
+    Without a launcher's own store the main process hosts it, and stays up to `GRACE` seconds for those that still ask.
+    """
+    if _store.cache_info().currsize:
+        left = [f"left/{other}" for other in range(count())]
+        try:
+            _store().set(left[index()], "")
+            end = time.monotonic() + GRACE
+            while is_main() and not _launcher_hosts() and not _store().check(left) and time.monotonic() < end:
+                time.sleep(0.05)
+        except RuntimeError:  # the store has gone
+            pass
     _stop_beating.set()
     _store.cache_clear()
 
@@ -285,6 +297,11 @@ def _asked(question: Callable[[Any], Value]) -> Value:
         raise OtherProcessFailedError(f"the store of this launch has gone ({error})") from error
 
 
+def _launcher_hosts() -> bool:
+    """Whether the store is the launcher's, which stays until every process has ended."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def _joined() -> bool:
     """Whether this process has joined the launch's process group."""
     distributed = sys.modules.get("torch.distributed")
@@ -296,7 +313,7 @@ def _store():
     """A connection of our own to the launch's store, and the heartbeat through it."""
     from torch.distributed import PrefixStore, TCPStore
 
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and not _joined():
+    if not _launcher_hosts() and not _joined():
         raise ValueError("the processes of this launch are not connected yet")
     try:
         server = TCPStore(

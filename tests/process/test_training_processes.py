@@ -18,6 +18,7 @@ from tiny import MODELS, swin
 
 from hf_cxr import processes
 from hf_cxr.commands import run_command
+from hf_cxr.commands.errors import leave_process_group
 from hf_cxr.config import parse_arguments
 from hf_cxr.run import data, stages
 from hf_cxr.run.other_processes import why_bound
@@ -72,6 +73,28 @@ def test_pretraining_waits_for_the_main_process_as_long_as_it_works(tmp_path, mo
     ended = launch(command("pretrain", config, tmp_path / "run"), tmp_path / "said")
     assert [one.status for one in ended] == [0, 0], ended[0].err[-3000:] + ended[1].err[-3000:]
     assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_the_main_process_stays_for_one_that_still_asks(tmp_path, monkeypatch):
+    """It hosts the store. Process 1 asks again a second after the main process has seen that both are there."""
+    check = processes.check
+
+    def slow_check():
+        time.sleep(0 if processes.is_main() else 1)
+        check()
+
+    def work():
+        processes.connect()
+        time.sleep(0.5 if processes.is_main() else 0)
+        try:
+            processes.meet()
+            return 0
+        finally:
+            leave_process_group()
+
+    monkeypatch.setattr(processes, "check", slow_check)
+    ended = launch(work, tmp_path / "said")
+    assert [one.status for one in ended] == [0, 0], ended[1].err[-2000:]
 
 
 def test_a_run_of_two_processes_is_continued_by_one(tmp_path, monkeypatch, capsys):
