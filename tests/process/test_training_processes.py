@@ -126,8 +126,6 @@ def test_a_run_of_two_processes_is_continued_by_one(tmp_path, monkeypatch, capsy
     assert run_command("train", [config, "--output_dir", str(two), *six]) == 2
     assert "images_per_step was 8 and is 6" in capsys.readouterr().err
     assert run_command("train", [config, *words]) == 0
-    assert "do not match" not in capsys.readouterr().err
-    assert "per_device_train_batch_size was 4 and is 8" in (two / "run.log").read_text()
     assert read_json(two / "metrics.json")["training"]["resumed_from"] == "checkpoint-4"
     straight, continued = (load_file(folder / "model.safetensors") for folder in (Path(one), two))
     for name, weight in straight.items():

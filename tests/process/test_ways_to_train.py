@@ -60,7 +60,7 @@ def test_compiled_it_is_the_same_run(plain, tmp_path):
     assert_same_run(plain, tmp_path / "run", atol=1e-5)
 
 
-def test_fully_sharded_it_is_the_same_run_and_goes_on_after_a_kill(plain, tmp_path):
+def test_fully_sharded_it_is_the_same_run_and_goes_on_after_a_kill(plain, tmp_path, capsys):
     words = ["train", write_config(tmp_path, **SETTINGS), "--output_dir", str(tmp_path / "run")]
     words += ["--per_device_train_batch_size", "4"]
     ended = launch(
@@ -70,6 +70,10 @@ def test_fully_sharded_it_is_the_same_run_and_goes_on_after_a_kill(plain, tmp_pa
     )
     assert ended[1].status == -9
     assert not (tmp_path / "run" / "metrics.json").exists()
+    capsys.readouterr()
+    assert train(words[1], tmp_path / "run") == 2  # the same steps in one process, without FSDP
+    assert "was written with FSDP, and this launch is without it" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("damaged-*"))
     for one in launch(lambda: fully_sharded(words), tmp_path / "said"):
         assert one.status == 0, one.err[-3000:]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
