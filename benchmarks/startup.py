@@ -61,7 +61,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "hf-cxr --help": ["-c", COMMAND, "--help"],
         **helps,
         "hf-cxr train, a misspelt flag": ["-c", COMMAND, "train", quickstart, "--sede", "1"],
-        "hf-cxr predict, one image": ["-c", COMMAND, "predict", str(folder / "a.png"), "--model", str(folder)],
+        "hf-cxr predict, one image": ["-m", "hf_cxr", "predict", str(folder / "a.png"), "--model", str(folder)],
     }
 
 
