@@ -7,8 +7,10 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pytest
 from PIL import Image
 
+from hf_cxr.data import prepare as module
 from hf_cxr.data.manifest import TIMING, Recipe
 from hf_cxr.data.prepare import prepare
 from hf_cxr.data.schema import features
@@ -113,3 +115,17 @@ def content(folder: Path) -> tuple[dict, dict[str, bytes]]:
     manifest = json.loads(files.pop("manifest.json").read_text())
     what = {key: value for key, value in manifest.items() if key not in TIMING}
     return what, {name: path.read_bytes() for name, path in files.items()}
+
+
+@pytest.fixture(scope="module")
+def twelve_images(tmp_path_factory):
+    """The folder of `write_twelve`, one for each module of tests."""
+    return write_twelve(tmp_path_factory.mktemp("twelve") / "images")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shards_of_three():
+    """Within the module of tests that has this, shards have at most three of the twelve images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SHARD_BYTES", THREE_OF_TWELVE)
+        yield

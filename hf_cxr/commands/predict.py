@@ -243,7 +243,7 @@ def predict(args: argparse.Namespace, out: Output | None, terminal: Terminal, pr
     if classifier.input_check is not None and predicted and len(found.paths) > 1:
         now = "" if len(paths) == len(found.paths) else " in this command"
         terminal.note(f"the input check reported {unusual:,} of {plural(predicted, 'image')}{now} as unusual")
-    for line in extras.said(resumed=len(paths) < len(found.paths)):
+    for line in extras.summary_lines(resumed=len(paths) < len(found.paths)):
         terminal.note(line)
     if lacking:
         terminal.complain(f"{plural(lacking, 'picture or report', 'pictures or reports')} could not be made")

@@ -71,7 +71,7 @@ class Extras:
                 failures.append(str(error))
         return failures
 
-    def said(self, *, resumed: bool) -> list[str]:
+    def summary_lines(self, *, resumed: bool) -> list[str]:
         """What was written, a line for each flag; ``resumed``: there are images of an earlier command, not counted."""
         here = " in this command" if resumed else ""
         lines = [

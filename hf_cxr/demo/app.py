@@ -209,7 +209,7 @@ def serve(
             server_name=host,
             server_port=port,
             auth=password(),
-            share=False,  # a tunnel would send patients' images through a machine of somebody else
+            share=False,  # a tunnel would send patients' images through another company's machine
             ssr_mode=False,
             run_history=False,  # it keeps what was sent in the browser
             enable_monitoring=False,

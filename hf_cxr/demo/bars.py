@@ -130,7 +130,7 @@ def check_html(check: InputCheckResult | None, measured: Mapping[str, Any] | Non
 
     Args:
         check: what the input check says of it; None for a model without one.
-        measured: `InputCheck.measured` of the model, which says how often the check is wrong; None if nobody measured.
+        measured: `InputCheck.measured` of the model, which says how often the check is wrong, or None.
     """
     if check is None:
         return (

@@ -14,7 +14,7 @@ from hf_cxr.hub.requests import HubError
 
 DESCRIPTION = "hf_cxr.yaml"
 CREATED_WITH_IT = {".gitattributes", "README.md"}
-"""What a repository has that somebody made on the web page."""
+"""The files of a repository that was created on the web page."""
 
 
 class NotOursError(HubError):

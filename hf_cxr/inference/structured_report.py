@@ -123,7 +123,7 @@ class StructuredReports:
         Args:
             image: the DICOM file, or its bytes, whose suffix is that of the result's name.
             result: what the model says of it.
-            version: of the file when it was predicted; None where nobody else writes it.
+            version: of the file when it was predicted; None if no other program can write it.
 
         Returns:
             The file.

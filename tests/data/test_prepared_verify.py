@@ -10,7 +10,7 @@ import datasets
 import pyarrow as pa
 import pytest
 from filelock import FileLock
-from prepared_folders import NAMES, THREE_OF_TWELVE, content, prepare_twelve, splits_of_twelve, write_twelve
+from prepared_folders import NAMES, content, prepare_twelve, shards_of_three, splits_of_twelve, twelve_images
 
 from hf_cxr.commands import main as hf_cxr_main
 from hf_cxr.config import parse_arguments
@@ -25,16 +25,7 @@ SMALL_FILES = ("manifest.json", "shards.jsonl", "dataset_dict.json", "train/stat
 SHARD = "train/data-00001-of-00003.arrow"
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_twelve(tmp_path_factory.mktemp("twelve") / "images")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _small_shards():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SHARD_BYTES", THREE_OF_TWELVE)
-        yield
+images, _small_shards = twelve_images, shards_of_three  # fixtures of this module
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,7 @@ def published_datasheet(
 
 
 def _for_the_copy(path: Path, own: str, sheet: str, copy: str, *, hashed: bool) -> str:
-    """A changed sheet of the folder, made true for the copy."""
+    """An edited datasheet, with the lines about the folder replaced by those about the copy."""
     before, after = sheet.split("\n"), copy.split("\n")
     lines = list(enumerate(own.split("\n"), 1))
     for tag, start, stop, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():

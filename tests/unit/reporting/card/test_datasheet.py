@@ -8,10 +8,9 @@ from pathlib import Path
 import datasets
 import pytest
 from huggingface_hub import DatasetCard
-from prepared_folders import NAMES, THREE_OF_TWELVE, content, prepare_twelve, splits_of_twelve, write_twelve
+from prepared_folders import NAMES, content, prepare_twelve, shards_of_three, splits_of_twelve, twelve_images
 
 from hf_cxr.commands import main as hf_cxr_main
-from hf_cxr.data import prepare as module
 from hf_cxr.data.manifest import CARD, Recipe
 from hf_cxr.data.prepare import prepare
 from hf_cxr.data.prepared_folder import locked
@@ -23,17 +22,7 @@ from hf_cxr.hub.parsing import texts_of
 from hf_cxr.labels import LabelSpace
 from hf_cxr.reporting.card.datasheet import Published, datasheet, published_datasheet, write_datasheet
 
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_twelve(tmp_path_factory.mktemp("twelve") / "images")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _small_shards():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SHARD_BYTES", THREE_OF_TWELVE)
-        yield
+images, _small_shards = twelve_images, shards_of_three  # fixtures of this module
 
 
 @pytest.fixture(scope="module")
